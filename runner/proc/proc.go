@@ -1,0 +1,69 @@
+// Package proc runs a program and all that it starts, until nothing of it is
+// left. It is the only package that starts processes; it never uses a shell.
+package proc
+
+import (
+	"io"
+	"time"
+)
+
+// A Spec is a program to run.
+type Spec struct {
+	Argv []string // Argv[0] is looked up on the PATH of Env
+	Env  []string // the whole environment; nil: that of this process
+	Dir  string
+	// Mark is put into the child's environment (as VRAMSWEEP_RUN) so that
+	// descendants which left the process group are found again. "" makes one up.
+	Mark string
+	// Grace is how long the tree may take to end after SIGTERM; default 10 s.
+	Grace time.Duration
+	Stdin io.Reader
+
+	// Line is called for each line of output, one call at a time, in the order
+	// of arrival. nil: output is only kept raw.
+	Line func(Line)
+	// Stdout and Stderr get every byte of output as it comes. nil: dropped.
+	Stdout, Stderr io.Writer
+}
+
+// A Line is a line of output, without its end. A line of over 1 MiB comes in
+// pieces. A tqdm bar that ends in CR is a line of its own.
+type Line struct {
+	Stream  string // "stdout", "stderr"
+	Text    []byte // valid during the call
+	Arrived time.Time
+	Number  int // of its stream, from 1; pieces and CR lines count with the line that they belong to
+	CR      bool
+}
+
+// A Process is a running program.
+type Process interface {
+	PID() int
+	// Tree lists the program and all that it started and that is alive.
+	Tree() []int
+	// Stop asks the tree to end (SIGTERM, grace, SIGKILL). It does not wait.
+	Stop(reason string)
+	// Wait returns once nothing of the tree is left, all output has been
+	// delivered and what left the group has been ended.
+	Wait() (*Exit, error)
+}
+
+// An Exit is how a program ended.
+type Exit struct {
+	Code      *int   // nil if a signal ended it
+	Signal    string // "killed", ...; "" if it exited
+	StartedAt time.Time
+	EndedAt   time.Time
+	Stopped   string // the reason given to Stop, or the cause of the context; "" if it ended by itself
+	CPU       time.Duration
+	MaxRSS    int64 // bytes, of the largest process that was waited for
+	Leftovers []Leftover
+}
+
+// A Leftover outlived the program and was ended.
+type Leftover struct {
+	PID  int
+	Name string
+	How  string // "process group", "environment mark", "cgroup"
+	Left bool   // it could not be ended
+}

@@ -1,0 +1,445 @@
+package runner
+
+import "time"
+
+// SchemaVersion of run.json and of the tables.
+const SchemaVersion = "3.1"
+
+// A Result is the record of a run; run.json is its JSON. Fields that end in
+// _gb are GiB (2^30 bytes), summed over the run's GPUs unless said otherwise.
+// A missing figure is null, and Missing says why.
+type Result struct {
+	SchemaVersion   string    `json:"schema_version"`
+	ProfilerVersion string    `json:"profiler_version"`
+	Timestamp       time.Time `json:"timestamp"`
+
+	Run                 RunInfo             `json:"run"`
+	ModelInfo           ModelInfo           `json:"model_info"`
+	BenchmarkParameters BenchmarkParameters `json:"benchmark_parameters"`
+	DtypeMetadata       DtypeMetadata       `json:"dtype_metadata"`
+	LatencyStats        *LatencyStats       `json:"latency_stats"`
+	VLLMInternalMetrics *Account            `json:"vllm_internal_metrics"`
+	MemoryTimeline      *MemoryTimeline     `json:"memory_timeline"`
+	DetailedGPUMetrics  *DetailedGPUMetrics `json:"detailed_gpu_metrics"`
+	MemoryMeasurements  []Snapshot          `json:"memory_measurements"`
+	MemoryBreakdown     *Breakdown          `json:"memory_breakdown"`
+	BeyondBudget        []BeyondBudget      `json:"beyond_budget"` // per GPU
+	GPUInfo             []Device            `json:"gpu_info"`
+	EngineMetadata      EngineMetadata      `json:"engine_metadata"`
+	Provenance          Provenance          `json:"provenance"`
+	Phases              []PhaseRow          `json:"phases"`
+	Ranks               []RankRow           `json:"ranks"`
+	Steps               []StepRow           `json:"steps"`
+	Breakdowns          []BreakdownRow      `json:"breakdowns"`
+	RawLogs             []RawLog            `json:"raw_logs"`
+	Session             *Session            `json:"session,omitempty"`
+
+	Missing map[string]string `json:"missing,omitempty"` // path of the field: reason
+}
+
+// RunInfo says which run this is and how it ended.
+type RunInfo struct {
+	RunID          string            `json:"run_id"`
+	ProfileID      string            `json:"profile_id"`
+	Execution      string            `json:"execution"`
+	Sweep          string            `json:"sweep"`
+	Repeat         int               `json:"repeat"`
+	Attempts       int               `json:"attempts"`
+	StartedAt      time.Time         `json:"started_at"`
+	EndedAt        time.Time         `json:"ended_at"`
+	WallS          float64           `json:"wall_s"`
+	OverheadS      float64           `json:"overhead_s"` // vramsweep's own share of wall_s: all but the engine and waiting for idle GPUs
+	Outcome        Outcome           `json:"outcome"`
+	OutcomeDetail  string            `json:"outcome_detail,omitempty"`
+	ErrorLine      string            `json:"error_line,omitempty"`
+	ExitCode       *int              `json:"exit_code"`
+	Synthetic      bool              `json:"synthetic"`
+	Command        []string          `json:"command"`
+	Environment    map[string]string `json:"environment"`
+	Axes           map[string]any    `json:"axes"` // every axis of the matrix at this point
+	Notes          []string          `json:"notes,omitempty"`
+	Leftovers      []Process         `json:"leftover_processes,omitempty"`
+	Holders        []Process         `json:"gpu_holders,omitempty"`     // held GPU memory at the baseline or the end
+	SkippedBecause string            `json:"skipped_because,omitempty"` // run_id of the run that explains it
+}
+
+// ModelInfo is the model as the plan knew it.
+type ModelInfo struct {
+	Model        string  `json:"model"`
+	HFModelID    string  `json:"hf_model_id"`
+	Family       string  `json:"family,omitempty"`
+	Architecture *string `json:"architecture"`
+	Params       *int64  `json:"params"`
+	NumLayers    *int64  `json:"num_layers"`
+	NumHeads     *int64  `json:"num_heads"`
+	NumKVHeads   *int64  `json:"num_kv_heads"`
+	HeadDim      *int64  `json:"head_dim"`
+	HiddenSize   *int64  `json:"hidden_size"`
+	VocabSize    *int64  `json:"vocab_size"`
+	Source       string  `json:"source"` // "catalogue", "config.json", "flags", "model block", "unknown"
+}
+
+// BenchmarkParameters are what was asked (null: left to vLLM) and what vLLM
+// said it used.
+type BenchmarkParameters struct {
+	Engine               string         `json:"engine"` // "vllm", "simulator", "import"
+	EngineMode           string         `json:"engine_mode"`
+	Dtype                *string        `json:"dtype"`
+	KVCacheDtype         *string        `json:"kv_cache_dtype"`
+	Quantization         *string        `json:"quantization"`
+	TensorParallelSize   int64          `json:"tensor_parallel_size"`
+	PipelineParallelSize int64          `json:"pipeline_parallel_size"`
+	InputLen             int64          `json:"input_len"`
+	OutputLen            int64          `json:"output_len"`
+	BatchSize            int64          `json:"batch_size"`
+	MaxModelLen          *int64         `json:"max_model_len"`
+	MaxNumSeqs           *int64         `json:"max_num_seqs"`
+	MaxNumBatchedTokens  *int64         `json:"max_num_batched_tokens"`
+	GPUMemoryUtilization *float64       `json:"gpu_memory_utilization"`
+	KVCacheMemoryBytes   *int64         `json:"kv_cache_memory_bytes"`
+	BlockSize            *int64         `json:"block_size"`
+	EnforceEager         *bool          `json:"enforce_eager"`
+	LoadFormat           *string        `json:"load_format"`
+	NumIters             *int64         `json:"num_iters"`
+	NumItersWarmup       *int64         `json:"num_iters_warmup"`
+	Flags                map[string]any `json:"flags,omitempty"` // vLLM's own flags
+	Effective            Effective      `json:"effective"`
+}
+
+// Effective is what vLLM said it used.
+type Effective struct {
+	Dtype                *string  `json:"dtype"`
+	KVCacheDtype         *string  `json:"kv_cache_dtype"`
+	Quantization         *string  `json:"quantization"`
+	MaxModelLen          *int64   `json:"max_model_len"`
+	MaxNumSeqs           *int64   `json:"max_num_seqs"`
+	MaxNumBatchedTokens  *int64   `json:"max_num_batched_tokens"`
+	GPUMemoryUtilization *float64 `json:"gpu_memory_utilization"`
+	BlockSize            *int64   `json:"block_size"`
+}
+
+// DtypeMetadata says what a parameter and a token cost.
+type DtypeMetadata struct {
+	Dtype               *string  `json:"dtype"`
+	KVCacheDtype        *string  `json:"kv_cache_dtype"`
+	Quantization        *string  `json:"quantization"`
+	WeightBytesPerParam *float64 `json:"weight_bytes_per_param"`
+	KVBytesPerToken     *int64   `json:"kv_bytes_per_token"` // all layers, all ranks
+}
+
+// LatencyStats are vLLM's own: seconds of one iteration, which generates
+// batch_size x output_len tokens.
+type LatencyStats struct {
+	AvgS             float64            `json:"avg_s"`
+	Percentiles      map[string]float64 `json:"percentiles"` // "p10" ... "p99"
+	NIters           int                `json:"n_iters"`
+	LatenciesS       []float64          `json:"latencies_s"`
+	OutputTokensPerS *float64           `json:"output_tokens_per_s"`
+}
+
+// A RawLog is a log file beside run.json.
+type RawLog struct {
+	Name   string `json:"name"` // "stdout", "stderr"
+	Path   string `json:"path"` // relative to the run's folder
+	Bytes  int64  `json:"bytes"`
+	SHA256 string `json:"sha256"`
+	Tail   string `json:"tail"` // last 4 KiB
+}
+
+// MemoryTimeline condenses the samples. All figures are about Window.
+type MemoryTimeline struct {
+	TimelineStats
+	Window     TimeWindow       `json:"window"` // from engine ready to the end of measuring
+	WholeRun   TimelineStats    `json:"whole_run"`
+	IntervalMS IntervalMS       `json:"interval_ms"`
+	Missed     int64            `json:"missed"`
+	Samplers   []*SamplerReport `json:"samplers"`
+	Sampler    *SamplerReport   `json:"sampler"`  // the one that the memory figures come from
+	Timeline   []TimelinePoint  `json:"timeline"` // at most 2,000 points, peaks kept
+	Extended   TimelineExtended `json:"extended"`
+	PerGPU     []GPUTimeline    `json:"per_gpu"`
+}
+
+// TimelineStats are over the sums of the run's GPUs at the same tick, GiB.
+type TimelineStats struct {
+	MinGB      *float64 `json:"min_gb"`
+	MaxGB      *float64 `json:"max_gb"`
+	MeanGB     *float64 `json:"mean_gb"`
+	MedianGB   *float64 `json:"median_gb"`
+	P95GB      *float64 `json:"p95_gb"`
+	NumSamples int64    `json:"num_samples"`
+}
+
+// TimeWindow is a stretch of a run and what it is.
+type TimeWindow struct {
+	From *time.Time `json:"from"`
+	To   *time.Time `json:"to"`
+	What string     `json:"what"` // "engine ready to end of measuring", "whole run: ..."
+}
+
+// A TimelinePoint is one thinned sample: sums over the run's GPUs.
+type TimelinePoint struct {
+	Timestamp time.Time `json:"timestamp"`
+	MemoryGB  *float64  `json:"memory_gb"`
+	PowerW    *float64  `json:"power_w"`
+	TempC     *float64  `json:"temp_c"` // the hottest GPU
+	Phase     Phase     `json:"phase"`
+}
+
+// TimelineExtended are power, temperature, utilization and energy of Window.
+type TimelineExtended struct {
+	Power       PowerStats       `json:"power"`
+	Temperature TemperatureStats `json:"temperature"`
+	Utilization UtilizationStats `json:"utilization"`
+	EnergyJ     *float64         `json:"energy_j"`
+	EnergyFrom  string           `json:"energy_from,omitempty"` // "counter" or "integral of power.instant"
+}
+
+// PowerStats are sums over the run's GPUs, W.
+type PowerStats struct {
+	MinW  *float64 `json:"min_w"`
+	MaxW  *float64 `json:"max_w"`
+	MeanW *float64 `json:"mean_w"`
+	Kind  string   `json:"kind,omitempty"` // "instant" or "averaged_1s"
+}
+
+// TemperatureStats are of the hottest GPU, °C.
+type TemperatureStats struct {
+	MinC  *float64 `json:"min_c"`
+	MaxC  *float64 `json:"max_c"`
+	MeanC *float64 `json:"mean_c"`
+}
+
+// UtilizationStats are means over the run's GPUs, per cent.
+type UtilizationStats struct {
+	MinPct  *float64 `json:"min_pct"`
+	MaxPct  *float64 `json:"max_pct"`
+	MeanPct *float64 `json:"mean_pct"`
+}
+
+// GPUTimeline are the figures of one GPU over Window.
+type GPUTimeline struct {
+	GPUIndex int `json:"gpu_index"`
+	TimelineStats
+	Extended TimelineExtended `json:"extended"`
+}
+
+// DetailedGPUMetrics is one full reading of the GPU tools. Names are those of
+// schema 3.0 and serve NVIDIA as well; mb is MiB in both vendors' tools.
+type DetailedGPUMetrics struct {
+	Tool      string            `json:"tool"`
+	Timestamp time.Time         `json:"timestamp"`
+	GPUs      []GPUDetail       `json:"gpus"`
+	Missing   map[string]string `json:"missing,omitempty"`
+}
+
+// GPUDetail is one GPU of a full reading.
+type GPUDetail struct {
+	GPUID             int          `json:"gpu_id"`
+	VRAMUsedMB        *float64     `json:"vram_used_mb"`
+	VRAMFreeMB        *float64     `json:"vram_free_mb"`
+	VRAMTotalMB       *float64     `json:"vram_total_mb"`
+	VRAMReservedMB    *float64     `json:"vram_reserved_mb"`
+	VRAMPercent       *float64     `json:"vram_percent"`
+	PowerWatts        *float64     `json:"power_watts"`
+	HotspotTempC      *float64     `json:"hotspot_temp_c"`
+	MemoryTempC       *float64     `json:"memory_temp_c"`
+	GfxUtilizationPct *float64     `json:"gfx_utilization_pct"`
+	MemUtilizationPct *float64     `json:"mem_utilization_pct"`
+	ClockGfxMHz       *float64     `json:"clock_gfx_mhz"`
+	ClockMemMHz       *float64     `json:"clock_mem_mhz"`
+	ThrottleReasons   []string     `json:"throttle_reasons,omitempty"`
+	ECCUncorrected    *int64       `json:"ecc_uncorrected,omitempty"`
+	Processes         []GPUProcess `json:"processes"` // null: could not be told; empty: none
+}
+
+// GPUProcess is a process that a GPU tool lists.
+type GPUProcess struct {
+	ProcessInfo string     `json:"process_info"` // "python (PID: 12345)"
+	PID         int        `json:"pid"`
+	Name        string     `json:"name"`
+	MemoryUsage *ValueUnit `json:"memory_usage"`
+}
+
+// ValueUnit is a figure with its unit.
+type ValueUnit struct {
+	Value float64 `json:"value"`
+	Unit  string  `json:"unit"` // "MB" (MiB) or "B"
+}
+
+// A Snapshot is the memory at a phase boundary.
+type Snapshot struct {
+	Phase Phase         `json:"phase"` // the phase that begins here
+	T     time.Time     `json:"t"`
+	GPUs  []SnapshotGPU `json:"gpus"`
+}
+
+// SnapshotGPU is one GPU of a Snapshot.
+type SnapshotGPU struct {
+	GPUIndex  int   `json:"gpu_index"`
+	UsedBytes int64 `json:"used_bytes"`
+}
+
+// Confidence of a figure, in falling order of trust.
+type Confidence string
+
+// The levels.
+const (
+	HighFromVLLMLogs   Confidence = "high_from_vllm_logs"
+	HighMeasuredStep   Confidence = "high_measured_step"
+	HighCalculated     Confidence = "high_calculated"
+	LowEstimated       Confidence = "low_estimated"
+	CalculatedResidual Confidence = "calculated_residual"
+)
+
+// A Breakdown divides the net increase into parts that add up to it exactly.
+type Breakdown struct {
+	TotalMeasuredGB     *float64 `json:"total_measured_gb"` // highest sample, all GPUs at the same tick
+	BaselineGB          *float64 `json:"baseline_gb"`
+	NetIncreaseGB       *float64 `json:"net_increase_gb"`
+	ModelWeightsGB      *float64 `json:"model_weights_gb"`
+	KVCacheGB           *float64 `json:"kv_cache_gb"`
+	GraphCaptureGB      *float64 `json:"graph_capture_gb"`
+	NonTorchGB          *float64 `json:"non_torch_gb"`
+	ContextGB           *float64 `json:"context_gb"`
+	BuffersGB           *float64 `json:"buffers_gb"`
+	ActivationsGB       *float64 `json:"activations_gb"` // what of the reserved activation is in use at the highest sample
+	GrowthExcessGB      *float64 `json:"growth_excess_gb"`
+	FrameworkOverheadGB *float64 `json:"framework_overhead_gb"` // what is left; negative is kept and flagged
+
+	ActivationsReservedGB *float64 `json:"activations_reserved_gb"`
+	HeadroomUnusedGB      *float64 `json:"headroom_unused_gb"`
+	KVCacheUsedGB         *float64 `json:"kv_cache_used_gb"`
+	KVUsedSource          string   `json:"kv_used_source,omitempty"` // "calculated" or "engine"
+	OverheadPercentage    *float64 `json:"overhead_percentage"`
+
+	EstimationMethod       string                `json:"estimation_method"`
+	ConfidenceLevels       map[string]Confidence `json:"confidence_levels"`
+	VLLMReportedValuesUsed bool                  `json:"vllm_reported_values_used"`
+	Flags                  []string              `json:"flags,omitempty"` // "negative framework_overhead: ..."
+}
+
+// BeyondBudget explains, for one GPU, use above gpu_memory_utilization. Bytes.
+type BeyondBudget struct {
+	GPUIndex               int      `json:"gpu_index"`
+	RequestedBytes         *int64   `json:"requested_bytes"`
+	HighestBytes           *int64   `json:"highest_bytes"`
+	GrossBytes             *int64   `json:"gross_bytes"` // highest - requested
+	NetBytes               *int64   `json:"net_bytes"`   // gross - baseline - context
+	ContextBytes           *int64   `json:"context_bytes"`
+	GraphsOutsideBytes     *int64   `json:"graphs_outside_budget_bytes"`
+	HeadroomRetakenBytes   *int64   `json:"headroom_retaken_bytes"`
+	HeadroomUnusedBytes    *int64   `json:"headroom_unused_bytes"`
+	GrowthExcessBytes      *int64   `json:"growth_excess_bytes"`
+	SafeUtilization        *float64 `json:"safe_utilization"` // the highest that this run proves safe on this GPU
+	SafeKVCacheMemoryBytes *int64   `json:"safe_kv_cache_memory_bytes"`
+	KVTokensGained         *int64   `json:"kv_tokens_gained"` // against this run; negative is a cost
+	Sentence               string   `json:"sentence"`
+}
+
+// EngineMetadata is what ran.
+type EngineMetadata struct {
+	Engine           string  `json:"engine"` // "vllm", "simulator"
+	VLLMVersion      *string `json:"vllm_version"`
+	TorchVersion     *string `json:"torch_version"`
+	EngineVersion    *string `json:"engine_version"` // "V0", "V1"
+	ModelRunner      *string `json:"model_runner"`
+	AttentionBackend *string `json:"attention_backend"`
+	CompileCache     *string `json:"compile_cache"` // "cold", "warm", "off"
+	LoadFormat       *string `json:"load_format"`
+	PythonVersion    *string `json:"python_version,omitempty"`
+}
+
+// Provenance is what moves the figures and stands in no setting.
+type Provenance struct {
+	Host          string            `json:"host"`
+	OS            string            `json:"os"`
+	DriverVersion *string           `json:"driver_version"`
+	VLLMEnv       map[string]string `json:"vllm_env"` // every VLLM_* variable
+	Vramsweep     string            `json:"vramsweep_version"`
+}
+
+// A PhaseRow is one phase on one GPU (nil: the host).
+type PhaseRow struct {
+	GPUIndex     *int32     `json:"gpu_index"`
+	Phase        Phase      `json:"phase"`
+	StartedAt    *time.Time `json:"started_at"`
+	EndedAt      *time.Time `json:"ended_at"`
+	DurationS    *float64   `json:"duration_s"`
+	UncertaintyS *float64   `json:"uncertainty_s"` // of its start
+	MinBytes     *int64     `json:"memory_min_bytes"`
+	MaxBytes     *int64     `json:"memory_max_bytes"`
+	MeanBytes    *int64     `json:"memory_mean_bytes"`
+	StartBytes   *int64     `json:"memory_start_bytes"`
+	EndBytes     *int64     `json:"memory_end_bytes"`
+	EnergyJ      *float64   `json:"energy_j"`
+	MeanPowerW   *float64   `json:"mean_power_w"`
+}
+
+// A RankRow is one rank: vLLM's account of it in bytes.
+type RankRow struct {
+	Rank                     int32   `json:"rank"`
+	GPUIndex                 *int32  `json:"gpu_index"`
+	GPUUUID                  *string `json:"gpu_uuid"`
+	ModelWeightsBytes        *int64  `json:"model_weights_bytes"`
+	KVCacheBytes             *int64  `json:"kv_cache_bytes"`
+	ActivationsReservedBytes *int64  `json:"activations_reserved_bytes"`
+	CUDAGraphsBytes          *int64  `json:"cuda_graphs_bytes"`
+	NonTorchBytes            *int64  `json:"non_torch_bytes"`
+	ContextBytes             *int64  `json:"context_bytes"`
+	BuffersBytes             *int64  `json:"buffers_bytes"`
+	RequestedBytes           *int64  `json:"requested_bytes"`
+	FreeAtStartBytes         *int64  `json:"free_at_start_bytes"`
+	GraphEstimateBytes       *int64  `json:"graph_estimate_bytes"`
+	BudgetDifferenceBytes    *int64  `json:"budget_difference_bytes"`
+	TorchAllocatedBytes      *int64  `json:"torch_allocated_bytes"` // at the highest point; session mode only
+	TorchReservedBytes       *int64  `json:"torch_reserved_bytes"`
+	TorchPeakBytes           *int64  `json:"torch_peak_bytes"`
+}
+
+// A StepRow is one step of the driver's account on one GPU.
+type StepRow struct {
+	GPUIndex        int32      `json:"gpu_index"`
+	Step            string     `json:"step"` // context, load, profile_peak, kv_alloc, capture, engine_warmup, bench_warmup, measure, left_after
+	Bytes           *int64     `json:"bytes"`
+	TFrom           *time.Time `json:"t_from"`
+	TTo             *time.Time `json:"t_to"`
+	VLLMBytes       *int64     `json:"vllm_bytes"`
+	DifferenceBytes *int64     `json:"difference_bytes"`
+	Reason          string     `json:"reason,omitempty"`
+}
+
+// A BreakdownRow is one part of the net increase on one rank.
+type BreakdownRow struct {
+	Rank       int32      `json:"rank"`
+	Component  string     `json:"component"` // weights, kv_cache, activations, cuda_graphs, non_torch, context, buffers, growth_excess, framework_overhead
+	Bytes      int64      `json:"bytes"`
+	Share      *float64   `json:"share"` // of the rank's net increase
+	Source     string     `json:"source"`
+	Confidence Confidence `json:"confidence"`
+}
+
+// A Session is what the engine itself told through the session driver.
+type Session struct {
+	EngineShared     bool           `json:"engine_shared"`
+	Position         int            `json:"position"` // in the group, from 0
+	GroupSize        int            `json:"group_size"`
+	MemoryAtStart    map[int]int64  `json:"memory_at_start_bytes"` // per GPU index
+	KVUsedBlocksPeak *int64         `json:"kv_used_blocks_peak"`
+	KVUsedTokensPeak *int64         `json:"kv_used_tokens_peak"`
+	Preemptions      *int64         `json:"preemptions"`
+	WaitingPeak      *int64         `json:"waiting_peak"`
+	Torch            []TorchReading `json:"torch"`
+}
+
+// A TorchReading is what torch on one rank said at one moment.
+type TorchReading struct {
+	Rank           int       `json:"rank"`
+	At             time.Time `json:"at"`
+	Moment         string    `json:"moment"` // "engine_ready", "profile_start", "warmed_up", "measured"
+	AllocatedBytes *int64    `json:"allocated_bytes"`
+	ReservedBytes  *int64    `json:"reserved_bytes"`
+	PeakBytes      *int64    `json:"peak_bytes"`
+	FreeBytes      *int64    `json:"free_bytes"`
+	TotalBytes     *int64    `json:"total_bytes"`
+}

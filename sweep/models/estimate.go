@@ -1,0 +1,74 @@
+package models
+
+// A Request is what the arithmetic needs to know of a profile. nil or "" is
+// left to vLLM, whose defaults for Version then apply.
+type Request struct {
+	Dtype                string // "auto", "bfloat16", ...
+	KVCacheDtype         string // "auto", "fp8", ...
+	Quantization         string
+	TensorParallelSize   int64
+	PipelineParallelSize int64
+	InputLen             int64
+	OutputLen            int64
+	BatchSize            int64
+	MaxModelLen          *int64
+	MaxNumSeqs           *int64
+	MaxNumBatchedTokens  *int64
+	GPUMemoryUtilization *float64
+	KVCacheMemoryBytes   *int64
+	BlockSize            *int64
+	EnforceEager         bool
+	Version              string // of vLLM, "0.26.0"; "": the newest that the arithmetic knows
+	ModelRunner          string // "v1", "v2", "auto" or ""
+	Defaults             string // "serve": the API server's token and sequence limits; else those of the benchmark
+}
+
+// A Figure is one estimate. Value is nil where the arithmetic cannot tell, and
+// Reason says why. Low and High hold the truth in at least nine runs of ten.
+type Figure struct {
+	Value  *int64 `json:"value"`
+	Low    *int64 `json:"low"`
+	High   *int64 `json:"high"`
+	Source string `json:"source,omitempty"` // the formula's name
+	Reason string `json:"reason,omitempty"`
+}
+
+// An Estimate is what one profile will need: bytes per rank, of the largest
+// rank. Its JSON is the `estimate` of plan --json.
+type Estimate struct {
+	Weights     Figure `json:"weights_bytes"`
+	Activations Figure `json:"activations_bytes"`
+	NonTorch    Figure `json:"non_torch_bytes"`
+	CUDAGraphs  Figure `json:"cuda_graphs_bytes"`
+	Context     Figure `json:"context_bytes"`
+	Buffers     Figure `json:"buffers_bytes"`
+	Requested   Figure `json:"requested_bytes"`
+	KVCache     Figure `json:"kv_cache_bytes"`
+
+	KVCacheTokens       Figure   `json:"kv_cache_tokens"`
+	MaxConcurrency      *float64 `json:"max_concurrency"` // at MaxModelLen
+	MaxContext          *int64   `json:"max_context"`     // the longest that would fit
+	MaxModelLen         *int64   `json:"max_model_len"`
+	MaxNumBatchedTokens *int64   `json:"max_num_batched_tokens"` // effective
+	MaxNumSeqs          *int64   `json:"max_num_seqs"`           // effective
+	KVBytesPerToken     *int64   `json:"kv_bytes_per_token"`     // of one rank
+	ModelRunner         string   `json:"model_runner"`           // the one assumed
+	Version             string   `json:"vllm_version"`           // the one assumed
+
+	Fits     *bool    `json:"fits"`
+	ShortBy  *int64   `json:"short_by_bytes"` // how much is missing; negative: to spare
+	Reason   string   `json:"reason,omitempty"`
+	Warnings []string `json:"warnings,omitempty"` // e.g. batch x length exceeds the KV tokens
+}
+
+// A GPU is a device of the catalogue, or a real one.
+type GPU struct {
+	Name        string `json:"name"`               // "h100-80gb"
+	Product     string `json:"product"`            // as the driver names it
+	Vendor      string `json:"vendor"`             // "nvidia", "amd"
+	TotalBytes  int64  `json:"total_bytes"`        // as torch counts it (mem_get_info)
+	DriverTotal int64  `json:"driver_total_bytes"` // as the driver counts it, reserve included
+	Reserve     int64  `json:"reserve_bytes"`      // the driver's own
+	Context     int64  `json:"context_bytes"`      // of one process with torch, before vLLM allocates
+	Source      string `json:"source"`
+}
