@@ -1,0 +1,275 @@
+package sinks
+
+import "time"
+
+// The row structs are the schema: the parquet tag names the column and its
+// encoding, the unit tag its unit, the doc tag what docs/tables.md and `schema`
+// print. Three rules keep the files readable everywhere: a nullable column is a
+// pointer (parquet-go writes a zero value that is tagged optional as NULL),
+// split stands on no integer (DuckDB cannot read it), and a column is only ever
+// added at the end, nullable.
+
+// Micros is an instant: microseconds since 1970-01-01 UTC. In Parquet it is
+// TIMESTAMP(MICROS, UTC).
+type Micros int64
+
+// MicrosOf cuts t to whole microseconds.
+func MicrosOf(t time.Time) Micros { return Micros(t.UnixMicro()) }
+
+// Time is the instant in UTC.
+func (m Micros) Time() time.Time { return time.UnixMicro(int64(m)).UTC() }
+
+// Key stands at the head of every table's row: which run, and what every query
+// filters on.
+type Key struct {
+	RunID     string `parquet:"run_id,dict" doc:"The run: one profile, one repeat, one execution. Joins all tables."`
+	Execution string `parquet:"execution,dict" doc:"One go of a sweep file: its start (UTC) and a short hash."`
+	Sweep     string `parquet:"sweep,dict" doc:"The sweep block that the profile belongs to."`
+	Model     string `parquet:"model,dict" doc:"The model as the sweep file names it."`
+	Synthetic bool   `parquet:"synthetic" doc:"True: made by the simulator; never to be mixed with measurements."`
+}
+
+// A RunRow is one row of the table runs; its key is run_id. Memory columns are
+// sums over the run's GPUs unless the name says max_gpu.
+type RunRow struct {
+	Key
+	ProfileID     string   `parquet:"profile_id,dict" doc:"Hash of the sweep's name and the asked settings: the same on every machine and every night."`
+	Repeat        int32    `parquet:"repeat" doc:"Which repeat of the profile, from 1."`
+	Attempts      int32    `parquet:"attempts" doc:"Attempts that the run took; the row is about the last one."`
+	StartedAt     *Micros  `parquet:"started_at,optional,timestamp(microsecond)" doc:"Start of the final attempt; null only where an imported run does not tell."`
+	EndedAt       *Micros  `parquet:"ended_at,optional,timestamp(microsecond)" doc:"End of the final attempt."`
+	WallS         *float64 `parquet:"wall_s,optional" unit:"s" doc:"Duration of the final attempt."`
+	OverheadS     *float64 `parquet:"overhead_s,optional" unit:"s" doc:"vramsweep's own share of wall_s."`
+	Outcome       string   `parquet:"outcome,dict" doc:"How the run ended: ok, oom, no_kv_memory, kv_too_small, engine_error, bad_argument, no_result, timeout, startup_timeout, silence_timeout, interrupted, skipped, dirty_gpu."`
+	OutcomeDetail *string  `parquet:"outcome_detail,optional" doc:"One sentence on the outcome."`
+	ErrorLine     *string  `parquet:"error_line,optional" doc:"The log line that explains a failure."`
+	SkippedFor    *string  `parquet:"skipped_because,optional,dict" doc:"run_id of the run that made this one pointless."`
+
+	HFModelID    string   `parquet:"hf_model_id,dict" doc:"What vLLM was given: a Hugging Face id or a folder."`
+	Architecture *string  `parquet:"architecture,optional,dict" doc:"Class name in config.json."`
+	Family       *string  `parquet:"family,optional,dict" doc:"Family of the model: llama, qwen, ..."`
+	Params       *int64   `parquet:"params,optional" doc:"Resident parameters."`
+	NumLayers    *int64   `parquet:"num_layers,optional,dict" doc:"Transformer layers."`
+	NumHeads     *int64   `parquet:"num_heads,optional,dict" doc:"Attention heads."`
+	NumKVHeads   *int64   `parquet:"num_kv_heads,optional,dict" doc:"Heads of keys and values."`
+	HeadDim      *int64   `parquet:"head_dim,optional,dict" doc:"Size of one head."`
+	HiddenSize   *int64   `parquet:"hidden_size,optional,dict" doc:"Width of the model."`
+	VocabSize    *int64   `parquet:"vocab_size,optional,dict" doc:"Size of the vocabulary."`
+	WeightBytes  *float64 `parquet:"weight_bytes_per_param,optional" unit:"bytes" doc:"What one parameter takes at the run's dtype."`
+	KVTokenBytes *int64   `parquet:"kv_bytes_per_token,optional" unit:"bytes" doc:"KV cache that one token takes: all layers, all ranks."`
+
+	GPUName  *string `parquet:"gpu_name,optional,dict" doc:"Name of the first GPU of the run."`
+	GPUCount *int32  `parquet:"gpu_count,optional" doc:"GPUs of the run; 0 on a machine without one, null where none were asked for because the run was skipped."`
+
+	Dtype                *string  `parquet:"dtype,optional,dict" doc:"Asked; null: left to vLLM."`
+	KVCacheDtype         *string  `parquet:"kv_cache_dtype,optional,dict" doc:"Asked; null: left to vLLM."`
+	Quantization         *string  `parquet:"quantization,optional,dict" doc:"Asked; null: left to vLLM."`
+	TensorParallelSize   *int64   `parquet:"tensor_parallel_size,optional,dict" doc:"Asked."`
+	PipelineParallelSize *int64   `parquet:"pipeline_parallel_size,optional,dict" doc:"Asked."`
+	InputLen             *int64   `parquet:"input_len,optional,dict" unit:"tokens" doc:"Asked: tokens of one prompt."`
+	OutputLen            *int64   `parquet:"output_len,optional,dict" unit:"tokens" doc:"Asked: tokens generated for one prompt."`
+	BatchSize            *int64   `parquet:"batch_size,optional,dict" doc:"Asked: prompts at once."`
+	MaxModelLen          *int64   `parquet:"max_model_len,optional,dict" unit:"tokens" doc:"Asked; null: left to vLLM."`
+	MaxNumSeqs           *int64   `parquet:"max_num_seqs,optional,dict" doc:"Asked; null: left to vLLM."`
+	MaxNumBatchedTokens  *int64   `parquet:"max_num_batched_tokens,optional,dict" unit:"tokens" doc:"Asked; null: left to vLLM."`
+	GPUMemoryUtilization *float64 `parquet:"gpu_memory_utilization,optional" unit:"ratio" doc:"Asked; null: left to vLLM."`
+	KVCacheMemoryBytes   *int64   `parquet:"kv_cache_memory_bytes,optional" unit:"bytes" doc:"Asked per GPU instead of a share of the memory; null: not given."`
+	BlockSize            *int64   `parquet:"block_size,optional,dict" unit:"tokens" doc:"Asked; null: left to vLLM."`
+	EnforceEager         *bool    `parquet:"enforce_eager,optional" doc:"Asked; null: left to vLLM."`
+	LoadFormat           *string  `parquet:"load_format,optional,dict" doc:"Asked; null: left to vLLM."`
+	NumIters             *int64   `parquet:"num_iters,optional,dict" doc:"Asked: measured iterations; null: left to vLLM."`
+	NumItersWarmup       *int64   `parquet:"num_iters_warmup,optional,dict" doc:"Asked: iterations before measuring; null: left to vLLM."`
+	Flags                *string  `parquet:"flags,optional,dict" doc:"Other flags of vLLM that were set: JSON text, keys sorted; null: none."`
+
+	EffectiveDtype                *string  `parquet:"effective_dtype,optional,dict" doc:"What vLLM said it used."`
+	EffectiveKVCacheDtype         *string  `parquet:"effective_kv_cache_dtype,optional,dict" doc:"What vLLM said it used."`
+	EffectiveQuantization         *string  `parquet:"effective_quantization,optional,dict" doc:"What vLLM said it used."`
+	EffectiveMaxModelLen          *int64   `parquet:"effective_max_model_len,optional,dict" unit:"tokens" doc:"What vLLM said it used."`
+	EffectiveMaxNumSeqs           *int64   `parquet:"effective_max_num_seqs,optional,dict" doc:"What vLLM said it used."`
+	EffectiveMaxNumBatchedTokens  *int64   `parquet:"effective_max_num_batched_tokens,optional,dict" unit:"tokens" doc:"What vLLM said it used."`
+	EffectiveGPUMemoryUtilization *float64 `parquet:"effective_gpu_memory_utilization,optional" unit:"ratio" doc:"What vLLM said it used."`
+	EffectiveBlockSize            *int64   `parquet:"effective_block_size,optional,dict" unit:"tokens" doc:"What vLLM said it used."`
+
+	Engine           string  `parquet:"engine,dict" doc:"What executed the run: vllm, simulator, import."`
+	EngineMode       string  `parquet:"engine_mode,dict" doc:"latency: a process a profile; session: one engine, many profiles."`
+	VLLMVersion      *string `parquet:"vllm_version,optional,dict" doc:"As vLLM prints it."`
+	TorchVersion     *string `parquet:"torch_version,optional,dict" doc:"Version of torch in the engine."`
+	DriverVersion    *string `parquet:"driver_version,optional,dict" doc:"Version of the GPU driver."`
+	ModelRunner      *string `parquet:"model_runner,optional,dict" doc:"v1 or v2."`
+	AttentionBackend *string `parquet:"attention_backend,optional,dict" doc:"As vLLM names it."`
+	CompileCache     *string `parquet:"compile_cache,optional,dict" doc:"cold, warm or off."`
+	Host             *string `parquet:"host,optional,dict" doc:"Name of the machine."`
+	ProfilerVersion  string  `parquet:"profiler_version,dict" doc:"Version of vramsweep."`
+
+	LatencyIters     *int64   `parquet:"n_iters,optional" doc:"Iterations measured."`
+	AvgLatencyS      *float64 `parquet:"avg_latency_s,optional" unit:"s" doc:"Mean of one iteration, which generates batch_size x output_len tokens."`
+	P50LatencyS      *float64 `parquet:"p50_latency_s,optional" unit:"s" doc:"Median of one iteration."`
+	P90LatencyS      *float64 `parquet:"p90_latency_s,optional" unit:"s" doc:"90th percentile of one iteration."`
+	P99LatencyS      *float64 `parquet:"p99_latency_s,optional" unit:"s" doc:"99th percentile; null below 100 iterations, where it would be the maximum."`
+	OutputTokensPerS *float64 `parquet:"output_tokens_per_s,optional" unit:"tokens/s" doc:"Generated tokens a second, all prompts."`
+
+	KVCacheTokens    *int64   `parquet:"kv_cache_tokens,optional" unit:"tokens" doc:"Tokens that the KV cache holds, as vLLM prints it."`
+	MaxConcurrency   *float64 `parquet:"max_concurrency,optional" doc:"Requests of max_model_len tokens that fit at once, as vLLM prints it."`
+	KVCacheUsedBytes *int64   `parquet:"kv_cache_used_bytes,optional" unit:"bytes" doc:"KV cache that the run used at most, sum over GPUs."`
+	KVUsedSource     *string  `parquet:"kv_used_source,optional,dict" doc:"calculated (from batch and lengths) or engine."`
+	KVOversubscribed *bool    `parquet:"kv_oversubscribed,optional" doc:"True: batch and lengths need more tokens than the KV cache holds, so vLLM ran the batch in parts."`
+	MeanPowerW       *float64 `parquet:"mean_power_w,optional" unit:"W" doc:"Mean from engine ready to the end of measuring, sum over GPUs."`
+	EnergyJ          *float64 `parquet:"energy_j,optional" unit:"J" doc:"From engine ready to the end of measuring, sum over GPUs."`
+
+	PeakMemoryBytes          *int64 `parquet:"peak_memory_bytes,optional" unit:"bytes" doc:"Highest sample: all GPUs of the run at the same tick."`
+	BaselineMemoryBytes      *int64 `parquet:"baseline_memory_bytes,optional" unit:"bytes" doc:"In use before the engine started."`
+	NetIncreaseBytes         *int64 `parquet:"net_increase_bytes,optional" unit:"bytes" doc:"peak_memory_bytes - baseline_memory_bytes; the nine parts add up to it exactly."`
+	ModelWeightsBytes        *int64 `parquet:"model_weights_bytes,optional" unit:"bytes" doc:"Part: weights."`
+	KVCacheBytes             *int64 `parquet:"kv_cache_bytes,optional" unit:"bytes" doc:"Part: KV cache as reserved."`
+	ActivationsBytes         *int64 `parquet:"activations_bytes,optional" unit:"bytes" doc:"Part: what of the reserved activation is in use at the highest sample."`
+	CUDAGraphsBytes          *int64 `parquet:"cuda_graphs_bytes,optional" unit:"bytes" doc:"Part: captured graphs."`
+	NonTorchBytes            *int64 `parquet:"non_torch_bytes,optional" unit:"bytes" doc:"Part: held outside torch (NCCL, attention workspaces)."`
+	ContextBytes             *int64 `parquet:"context_bytes,optional" unit:"bytes" doc:"Part: the driver's context of the process."`
+	BuffersBytes             *int64 `parquet:"buffers_bytes,optional" unit:"bytes" doc:"Part: the runner's persistent buffers, calculated."`
+	GrowthExcessBytes        *int64 `parquet:"growth_excess_bytes,optional" unit:"bytes" doc:"Part: use beyond all of the other parts."`
+	FrameworkOverheadBytes   *int64 `parquet:"framework_overhead_bytes,optional" unit:"bytes" doc:"Part: what is left; negative is kept."`
+	ActivationsReservedBytes *int64 `parquet:"activations_reserved_bytes,optional" unit:"bytes" doc:"Set aside for activations by vLLM's profiling; no part of the sum."`
+	HeadroomUnusedBytes      *int64 `parquet:"headroom_unused_bytes,optional" unit:"bytes" doc:"Reserved activation that nothing used; no part of the sum."`
+	PeakMemoryMaxGPUBytes    *int64 `parquet:"peak_memory_max_gpu_bytes,optional" unit:"bytes" doc:"Highest use of the GPU with the highest."`
+	BeyondBudgetGrossBytes   *int64 `parquet:"beyond_budget_gross_bytes,optional" unit:"bytes" doc:"Highest use - torch total x utilization on the GPU where it is largest; null where the KV size was given instead of a share."`
+	BeyondBudgetNetBytes     *int64 `parquet:"beyond_budget_net_bytes,optional" unit:"bytes" doc:"The same less baseline and context."`
+
+	SchemaVersion string  `parquet:"schema_version,dict" doc:"Version of the schema that the row was written with."`
+	JSONSHA256    *string `parquet:"json_sha256,optional" doc:"Checksum of the run.json that the row was made from."`
+
+	// Axes are the free axes of the matrix at this point: in Parquet a column
+	// axis_NAME each. Values are string, int64, float64 or bool; an axis of
+	// objects is its JSON text.
+	Axes map[string]any `parquet:"-"`
+}
+
+// A RankRow is one row of the table ranks: vLLM's own account of one rank. Its
+// key is run_id, rank.
+type RankRow struct {
+	Key
+	Rank                     int32   `parquet:"rank" doc:"From 0."`
+	GPUIndex                 *int32  `parquet:"gpu_index,optional" doc:"The driver's index; null on a machine without GPUs."`
+	GPUUUID                  *string `parquet:"gpu_uuid,optional,dict" doc:"The driver's name of the GPU."`
+	ModelWeightsBytes        *int64  `parquet:"model_weights_bytes,optional" unit:"bytes" doc:"As the log says."`
+	KVCacheBytes             *int64  `parquet:"kv_cache_bytes,optional" unit:"bytes" doc:"KV cache of the rank."`
+	ActivationsReservedBytes *int64  `parquet:"activations_reserved_bytes,optional" unit:"bytes" doc:"Peak of activations in profiling, set aside."`
+	CUDAGraphsBytes          *int64  `parquet:"cuda_graphs_bytes,optional" unit:"bytes" doc:"Captured graphs."`
+	NonTorchBytes            *int64  `parquet:"non_torch_bytes,optional" unit:"bytes" doc:"Held outside torch."`
+	ContextBytes             *int64  `parquet:"context_bytes,optional" unit:"bytes" doc:"The driver's context."`
+	BuffersBytes             *int64  `parquet:"buffers_bytes,optional" unit:"bytes" doc:"The runner's persistent buffers, calculated."`
+	RequestedBytes           *int64  `parquet:"requested_bytes,optional" unit:"bytes" doc:"The budget: total x utilization."`
+	FreeAtStartBytes         *int64  `parquet:"free_at_start_bytes,optional" unit:"bytes" doc:"Free memory as vLLM saw it at its start."`
+	GraphEstimateBytes       *int64  `parquet:"graph_estimate_bytes,optional" unit:"bytes" doc:"vLLM's estimate of its graphs."`
+	BudgetDifferenceBytes    *int64  `parquet:"budget_difference_bytes,optional" unit:"bytes" doc:"requested - consumed - headroom - graph estimate - available KV: a check of the reading."`
+	TorchAllocatedBytes      *int64  `parquet:"torch_allocated_bytes,optional" unit:"bytes" doc:"torch's own figure; session mode only."`
+	TorchReservedBytes       *int64  `parquet:"torch_reserved_bytes,optional" unit:"bytes" doc:"torch's own figure; session mode only."`
+	TorchPeakBytes           *int64  `parquet:"torch_peak_bytes,optional" unit:"bytes" doc:"torch's own figure; session mode only."`
+}
+
+// A TimelineRow is one sample: a row of the table timelines. Its key is run_id,
+// gpu_index, ts.
+type TimelineRow struct {
+	Key
+	GPUIndex             *int32   `parquet:"gpu_index,optional,dict" doc:"The driver's index; null: about the host alone."`
+	TS                   Micros   `parquet:"ts,timestamp(microsecond),delta" doc:"When the sample was taken; a wall clock that jumps does not move it."`
+	TOffsetUS            int64    `parquet:"t_offset_us,delta" unit:"us" doc:"The same since the start of the attempt, monotonic."`
+	GPUUUID              *string  `parquet:"gpu_uuid,optional,dict" doc:"The driver's name of the GPU."`
+	Phase                *string  `parquet:"phase,optional,dict" doc:"baseline, engine_init, load, profile, kv_alloc, capture, engine_warmup, bench_warmup, measure, teardown, final; null where the log marks no phases."`
+	MemoryUsedBytes      *int64   `parquet:"memory_used_bytes,optional,dict" unit:"bytes" doc:"In use, without the driver's reserve."`
+	MemoryReservedBytes  *int64   `parquet:"memory_reserved_bytes,optional,dict" unit:"bytes" doc:"Kept by the driver."`
+	MemoryTotalBytes     *int64   `parquet:"memory_total_bytes,optional,dict" unit:"bytes" doc:"Of the GPU."`
+	PowerW               *float64 `parquet:"power_w,optional" unit:"W" doc:"Power draw."`
+	TemperatureC         *float64 `parquet:"temperature_c,optional,dict" unit:"°C" doc:"Temperature of the GPU."`
+	MemoryTemperatureC   *float64 `parquet:"memory_temperature_c,optional,dict" unit:"°C" doc:"Temperature of its memory."`
+	UtilizationPct       *int32   `parquet:"utilization_pct,optional,dict" unit:"%" doc:"Share of time with a kernel running."`
+	MemoryUtilizationPct *int32   `parquet:"memory_utilization_pct,optional,dict" unit:"%" doc:"Share of time with memory being read or written."`
+	ClockSMMHz           *int32   `parquet:"clock_sm_mhz,optional,dict" unit:"MHz" doc:"Clock of the compute units."`
+	ClockMemMHz          *int32   `parquet:"clock_mem_mhz,optional,dict" unit:"MHz" doc:"Clock of the memory."`
+	EnergyJ              *float64 `parquet:"energy_j,optional" unit:"J" doc:"The driver's counter: only differences mean something."`
+	ThrottleReasons      *int64   `parquet:"throttle_reasons,optional,dict" doc:"NVML's bit mask of clock event reasons."`
+	ProcessBytes         *int64   `parquet:"process_bytes,optional" unit:"bytes" doc:"GPU memory of the run's own processes."`
+	HostRSSBytes         *int64   `parquet:"host_rss_bytes,optional" unit:"bytes" doc:"Resident memory of the engine's process tree."`
+	HostCPUPct           *float64 `parquet:"host_cpu_pct,optional" unit:"%" doc:"CPU of the engine's process tree, per cent of one core."`
+	Source               string   `parquet:"source,dict" doc:"The instrument: nvml, nvidia-smi, amdgpu-sysfs, proc, simulated, ..."`
+	Gap                  bool     `parquet:"gap" doc:"True: ticks before this one are missing."`
+	ReadUS               *int64   `parquet:"read_us,optional" unit:"us" doc:"How long the reading took."`
+	HostPSSBytes         *int64   `parquet:"host_pss_bytes,optional" unit:"bytes" doc:"Proportional memory of the engine's process tree."`
+}
+
+// A PhaseRow is one phase on one GPU: a row of the table phases. Its key is
+// run_id, gpu_index, phase.
+type PhaseRow struct {
+	Key
+	GPUIndex         *int32   `parquet:"gpu_index,optional" doc:"The driver's index; null: the host."`
+	Phase            string   `parquet:"phase,dict" doc:"Name of the phase."`
+	StartedAt        *Micros  `parquet:"started_at,optional,timestamp(microsecond)" doc:"Start of the phase."`
+	EndedAt          *Micros  `parquet:"ended_at,optional,timestamp(microsecond)" doc:"End of the phase."`
+	DurationS        *float64 `parquet:"duration_s,optional" unit:"s" doc:"Length of the phase."`
+	UncertaintyS     *float64 `parquet:"uncertainty_s,optional" unit:"s" doc:"Of its start."`
+	MemoryMinBytes   *int64   `parquet:"memory_min_bytes,optional" unit:"bytes" doc:"Lowest sample in the phase."`
+	MemoryMaxBytes   *int64   `parquet:"memory_max_bytes,optional" unit:"bytes" doc:"Highest sample in the phase."`
+	MemoryMeanBytes  *int64   `parquet:"memory_mean_bytes,optional" unit:"bytes" doc:"Mean of the samples in the phase."`
+	MemoryStartBytes *int64   `parquet:"memory_start_bytes,optional" unit:"bytes" doc:"At its start."`
+	MemoryEndBytes   *int64   `parquet:"memory_end_bytes,optional" unit:"bytes" doc:"At its end."`
+	EnergyJ          *float64 `parquet:"energy_j,optional" unit:"J" doc:"Spent in the phase."`
+	MeanPowerW       *float64 `parquet:"mean_power_w,optional" unit:"W" doc:"Mean power in the phase."`
+}
+
+// A BreakdownRow is one part of the net increase on one rank: a row of the
+// table breakdowns. Its key is run_id, rank, component; the parts of a run add
+// up to its net_increase_bytes.
+type BreakdownRow struct {
+	Key
+	Rank       int32    `parquet:"rank" doc:"From 0."`
+	Component  string   `parquet:"component,dict" doc:"weights, kv_cache, activations, cuda_graphs, non_torch, context, buffers, growth_excess, framework_overhead."`
+	Bytes      int64    `parquet:"bytes" unit:"bytes" doc:"The part; negative is kept."`
+	Share      *float64 `parquet:"share,optional" unit:"ratio" doc:"Of the rank's net increase."`
+	Source     string   `parquet:"source,dict" doc:"Where the figure comes from."`
+	Confidence string   `parquet:"confidence,dict" doc:"high_from_vllm_logs, high_measured_step, high_calculated, low_estimated, calculated_residual."`
+}
+
+// A StepRow is what the driver's memory did in one phase on one GPU: a row of
+// the table steps. Its key is run_id, gpu_index, step.
+type StepRow struct {
+	Key
+	GPUIndex        int32   `parquet:"gpu_index" doc:"The driver's index."`
+	Step            string  `parquet:"step,dict" doc:"context, load, profile_peak, kv_alloc, capture, engine_warmup, bench_warmup, measure, left_after."`
+	Bytes           *int64  `parquet:"bytes,optional" unit:"bytes" doc:"Change of the driver's memory."`
+	TFrom           *Micros `parquet:"t_from,optional,timestamp(microsecond)" doc:"Start of the step."`
+	TTo             *Micros `parquet:"t_to,optional,timestamp(microsecond)" doc:"End of the step."`
+	VLLMBytes       *int64  `parquet:"vllm_bytes,optional" unit:"bytes" doc:"What vLLM says of the same."`
+	DifferenceBytes *int64  `parquet:"difference_bytes,optional" unit:"bytes" doc:"bytes - vllm_bytes."`
+	Reason          *string `parquet:"reason,optional,dict" doc:"Why a figure is null, or what explains the difference."`
+}
+
+// A LatencyRow is one measured iteration: a row of the table latencies. Its key
+// is run_id, iteration.
+type LatencyRow struct {
+	Key
+	Iteration int32   `parquet:"iteration" doc:"From 1, in the order of measuring."`
+	LatencyS  float64 `parquet:"latency_s" unit:"s" doc:"Duration of the iteration."`
+}
+
+// Row is any of the seven rows.
+type Row interface {
+	RunRow | RankRow | TimelineRow | PhaseRow | BreakdownRow | StepRow | LatencyRow
+}
+
+// A Table is the name of a table, as it stands in paths.
+type Table string
+
+// The tables.
+const (
+	TableRuns       Table = "runs"
+	TableRanks      Table = "ranks"
+	TableTimelines  Table = "timelines"
+	TablePhases     Table = "phases"
+	TableBreakdowns Table = "breakdowns"
+	TableSteps      Table = "steps"
+	TableLatencies  Table = "latencies"
+)
+
+// Tables are all tables, in the order of the documentation.
+func Tables() []Table {
+	return []Table{TableRuns, TableRanks, TableTimelines, TablePhases, TableBreakdowns, TableSteps, TableLatencies}
+}
