@@ -32,6 +32,21 @@ type Engine interface {
 	Run(ctx context.Context, job *Job) (*Measurement, error)
 }
 
+// A SharedEngine can serve several runs with one process (session mode). The
+// Runner sets Job.KeepEngine on every run but the last of a group; between such
+// runs the GPUs are not expected to be idle and the baseline is that of the
+// group's first run. An engine that fails a run ends its process: the next run
+// of the group then starts a fresh one.
+type SharedEngine interface {
+	Engine
+	// Shares reports whether one process can serve both profiles.
+	Shares(a, b *sweep.Profile) bool
+	// Alive reports whether a process is there that would serve the profile.
+	Alive(p *sweep.Profile) bool
+	// Close ends the process, if there is one, and all that it started.
+	Close(ctx context.Context) ([]Process, error)
+}
+
 // A Sampler reads an instrument at a fixed rate until ctx ends. The slice that
 // it gives to emit holds one tick and is reused: emit copies what it keeps.
 // A Sampler whose instrument fails goes on as well as it can and says so in
@@ -76,8 +91,10 @@ type Job struct {
 	Dir       string   // the run's folder; raw logs and the engine's files go there
 	Devices   []Device // the GPUs of the run, in rank order; empty on a machine without one
 	Synthetic bool
-	StartedAt time.Time      // with its monotonic reading: offsets count from here
-	Progress  func(Progress) // never nil
+	// KeepEngine: the next run shares this one's engine process.
+	KeepEngine bool
+	StartedAt  time.Time      // with its monotonic reading: offsets count from here
+	Progress   func(Progress) // never nil
 }
 
 // Progress is what a display wants to know while a run goes on.
