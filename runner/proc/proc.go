@@ -12,12 +12,17 @@ type Spec struct {
 	Argv []string // Argv[0] is looked up on the PATH of Env
 	Env  []string // the whole environment; nil: that of this process
 	Dir  string
-	// Mark is put into the child's environment (as VRAMSWEEP_RUN) so that
-	// descendants which left the process group are found again. "" makes one up.
+	// Mark is put into the child's environment (as VRAMSWEEP_RUN, with a suffix
+	// that makes each Start its own) so that descendants which left the process
+	// group are found again, also after this process was killed. "" makes one up.
 	Mark string
 	// Grace is how long the tree may take to end after SIGTERM; default 10 s.
 	Grace time.Duration
-	Stdin io.Reader
+	// Settle is how long descendants may outlive the program before they count
+	// as left behind; default 2 s (Python's resource tracker takes some ms).
+	Settle time.Duration
+	Stdin  io.Reader
+	Root   string // of /proc; "": /proc
 
 	// Line is called for each line of output, one call at a time, in the order
 	// of arrival. nil: output is only kept raw.
@@ -29,11 +34,12 @@ type Spec struct {
 // A Line is a line of output, without its end. A line of over 1 MiB comes in
 // pieces. A tqdm bar that ends in CR is a line of its own.
 type Line struct {
-	Stream  string // "stdout", "stderr"
-	Text    []byte // valid during the call
-	Arrived time.Time
-	Number  int // of its stream, from 1; pieces and CR lines count with the line that they belong to
+	Stream  string    // "stdout", "stderr"
+	Text    []byte    // valid during the call
+	Arrived time.Time // when the last byte of Text was read
+	Number  int       // of its stream, from 1; pieces and CR lines count with the line that they belong to
 	CR      bool
+	More    bool // a piece of a line that goes on
 }
 
 // A Process is a running program.
@@ -42,7 +48,10 @@ type Process interface {
 	// Tree lists the program and all that it started and that is alive.
 	Tree() []int
 	// Stop asks the tree to end (SIGTERM, grace, SIGKILL). It does not wait.
+	// The first reason counts.
 	Stop(reason string)
+	// Kill ends the tree at once (SIGKILL). It does not wait.
+	Kill(reason string)
 	// Wait returns once nothing of the tree is left, all output has been
 	// delivered and what left the group has been ended.
 	Wait() (*Exit, error)
@@ -64,6 +73,6 @@ type Exit struct {
 type Leftover struct {
 	PID  int
 	Name string
-	How  string // "process group", "environment mark", "cgroup"
+	How  string // how it was found: "process group", "child", "session", "environment mark", "re-parented", "cgroup", "output pipe"
 	Left bool   // it could not be ended
 }

@@ -1,0 +1,104 @@
+package proc
+
+import (
+	"bytes"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestSecretName(t *testing.T) {
+	for name, want := range map[string]bool{
+		"HF_TOKEN": true, "HUGGING_FACE_HUB_TOKEN": true, "WANDB_API_KEY": true, "AWS_SECRET_ACCESS_KEY": true,
+		"PGPASSWORD": true, "DB_PASSWD": true, "MY_SECRET_THING": true, "VLLM_API_KEY": true, "--hf-token": true, "--api-key": true,
+		"TOKENIZERS_PARALLELISM": false, "MAX_TOKENS": false, "--max-num-batched-tokens": false, "--tokenizer": false,
+		"PATH": false, "PWD": false, "KEYBOARD": false, "VLLM_USE_V1": false, "SSH_AUTH_SOCK": false, "HOME": false,
+	} {
+		if got := SecretName(name); got != want {
+			t.Errorf("SecretName(%q) = %v, want %v", name, got, want)
+		}
+	}
+}
+
+const token = "hf_AbCdEfGhIjKlMnOpQrStUvWxYz012345"
+
+func TestMaskText(t *testing.T) {
+	m := NewMasker([]string{"HF_TOKEN=" + token, "DB_PASSWORD=tr0ub4dor&3", "X_TOKEN=1", "PATH=/usr/bin"}, "s3nsitive")
+	for in, want := range map[string]string{
+		"token " + token + " end":                           "token [masked] end",
+		"hf_zzzzzzzzzzzzzzzzzzzzzzzzzzz":                    "[masked]",
+		"pw tr0ub4dor&3":                                    "pw [masked]",
+		"1 block, s3nsitive":                                "1 block, [masked]",
+		"Authorization: Bearer abcdef123456":                "Authorization: Bearer [masked]",
+		"https://user:hunter22@hub/x":                       "https://user:[masked]@hub/x",
+		"API_KEY=abcdefgh rest":                             "API_KEY=[masked] rest",
+		"https://hub/f?token=abcdefghij&v=2":                "https://hub/f?token=[masked]&v=2",
+		"max_num_batched_tokens=8192, key=value":            "max_num_batched_tokens=8192, key=value",
+		"GPU KV cache size: 1,234 tokens; /usr/bin hf_hub":  "GPU KV cache size: 1,234 tokens; /usr/bin hf_hub",
+		"basic configuration: attention=FLASH_ATTN, sk-ip=": "basic configuration: attention=FLASH_ATTN, sk-ip=",
+	} {
+		if got := m.Text(in); got != want {
+			t.Errorf("Text(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestMaskArgvAndEnv(t *testing.T) {
+	m := NewMasker(nil)
+	got := m.Argv([]string{"vllm", "serve", "--hf-token", "secret-value", "--api-key=abc", "--max-model-len", "4096", "--enforce-eager", "m"})
+	want := []string{"vllm", "serve", "--hf-token", Masked, "--api-key=" + Masked, "--max-model-len", "4096", "--enforce-eager", "m"}
+	if !slices.Equal(got, want) {
+		t.Errorf("argv %q, want %q", got, want)
+	}
+	env := m.Env([]string{"HF_TOKEN=x", "EMPTY_TOKEN=", "VLLM_USE_V1=1", "U=http://a:bcdef@h/"})
+	if want := map[string]string{"HF_TOKEN": Masked, "EMPTY_TOKEN": "", "VLLM_USE_V1": "1", "U": "http://a:" + Masked + "@h/"}; !maps.Equal(env, want) {
+		t.Errorf("env %q, want %q", env, want)
+	}
+}
+
+func TestMaskWriter(t *testing.T) {
+	m := NewMasker([]string{"HF_TOKEN=" + token})
+	in := "a\r 10%\r 20%\nwith " + token + "\nlast " + token
+	for size := 1; size < len(in); size++ {
+		var out bytes.Buffer
+		w := m.Writer(&out)
+		for c := range slices.Chunk([]byte(in), size) {
+			if n, err := w.Write(c); n != len(c) || err != nil {
+				t.Fatal(n, err)
+			}
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := out.String(), strings.ReplaceAll(in, token, Masked); got != want {
+			t.Fatalf("in pieces of %d: %q, want %q", size, got, want)
+		}
+	}
+	if err := m.Writer(fullDisk{}).(*maskWriter).Close(); err != nil {
+		t.Errorf("nothing to write: %v", err)
+	}
+}
+
+func FuzzMask(f *testing.F) {
+	f.Add("x "+token+" y", 7)
+	m := NewMasker([]string{"HF_TOKEN=" + token})
+	f.Fuzz(func(t *testing.T, s string, n int) {
+		if got := m.Text(s + token + s); strings.Contains(got, token) {
+			t.Fatalf("token left in %q", got)
+		}
+		if got := m.Text(s); strings.Count(got, "\n") != strings.Count(s, "\n") {
+			t.Fatalf("lines changed: %q -> %q", s, got)
+		}
+	})
+}
+
+func BenchmarkMaskWriter(b *testing.B) {
+	m := NewMasker([]string{"HF_TOKEN=" + token})
+	block := bytes.Repeat([]byte("INFO 07-24 10:00:00 [gpu_worker.py:298] Available KV cache memory: 42.17 GiB, dtype=torch.bfloat16\n"), 600)
+	w := m.Writer(new(counter))
+	b.SetBytes(int64(len(block)))
+	for b.Loop() {
+		w.Write(block)
+	}
+}
