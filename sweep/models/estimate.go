@@ -69,6 +69,8 @@ type GPU struct {
 	TotalBytes  int64  `json:"total_bytes"`        // as torch counts it (mem_get_info)
 	DriverTotal int64  `json:"driver_total_bytes"` // as the driver counts it, reserve included
 	Reserve     int64  `json:"reserve_bytes"`      // the driver's own
-	Context     int64  `json:"context_bytes"`      // of one process with torch, before vLLM allocates
+	Context     int64  `json:"context_bytes"`      // of one process with torch, before vLLM allocates; 0: not measured
+	Arch        string `json:"arch,omitempty"`     // "hopper", "ampere", "cdna3", ...
+	Nominal     bool   `json:"nominal,omitempty"`  // sizes from the data sheet, seen by nobody whom Source names
 	Source      string `json:"source"`
 }

@@ -1,16 +1,23 @@
 package models
 
 // An Architecture is what the arithmetic knows of a model: the fields of its
-// config.json that decide its size. Zero means: the model has no such part.
+// config.json that decide its size. Zero, "" and nil mean: the model has no
+// such part. docs/models.md describes the JSON, docs/models.schema.json checks it.
 type Architecture struct {
-	ID           string `json:"id"`           // catalogue name, usually owner/name
-	HFModelID    string `json:"hf_model_id"`  // what vLLM is given
-	Family       string `json:"family"`       // "llama", "qwen", ...
-	Architecture string `json:"architecture"` // "LlamaForCausalLM"
-	Source       string `json:"source"`       // "catalogue", "config.json", "flags", "model block"
+	ID           string `json:"id"`                   // catalogue name, usually owner/name
+	HFModelID    string `json:"hf_model_id"`          // what vLLM is given
+	Family       string `json:"family"`               // "llama", "qwen", ...
+	Architecture string `json:"architecture"`         // "LlamaForCausalLM"
+	ModelType    string `json:"model_type,omitempty"` // of the language model: "llama", "gemma3_text"
+	Source       string `json:"source"`               // "catalogue", "config.json", "flags", "model block"
+
+	// Layout says that every field below is understood, so that parameters can
+	// be counted module by module: "decoder". "": the model type is not one
+	// that this package knows, and its weights cannot be computed.
+	Layout string `json:"layout,omitempty"`
 
 	HiddenSize       int64  `json:"hidden_size"`
-	IntermediateSize int64  `json:"intermediate_size"`
+	IntermediateSize int64  `json:"intermediate_size"` // of the dense MLP
 	NumLayers        int64  `json:"num_layers"`
 	NumHeads         int64  `json:"num_heads"`
 	NumKVHeads       int64  `json:"num_kv_heads"`
@@ -19,10 +26,149 @@ type Architecture struct {
 	MaxPosition      int64  `json:"max_position_embeddings"`
 	TiedEmbeddings   bool   `json:"tied_embeddings"`
 	NativeDtype      string `json:"native_dtype"`
-	Params           int64  `json:"params"` // resident parameters; 0: unknown
+
+	// Params counts the parameters that stay in memory: no tied lm_head twice,
+	// no multi-token-prediction layers; vision and audio parts are in it. 0: unknown.
+	Params    int64      `json:"params"`
+	Published *Published `json:"published,omitempty"`
+
+	MLP              string `json:"mlp,omitempty"`               // "gated" (gate, up, down) or "plain" (up, down)
+	Norm             string `json:"norm,omitempty"`              // "rms" and "layer-no-bias" (a weight), or "layer" (weight and bias)
+	NormsPerLayer    int64  `json:"norms_per_layer,omitempty"`   // 2; 4 in Gemma 2 and 3; 1 where attention and MLP share one
+	NoFinalNorm      bool   `json:"no_final_norm,omitempty"`     //
+	QKNorm           string `json:"qk_norm,omitempty"`           // "head" (one weight a dimension of the head), "full" (one a column) or ""
+	QKVBias          bool   `json:"qkv_bias,omitempty"`          //
+	OutputBias       bool   `json:"output_bias,omitempty"`       // of the attention's output projection
+	MLPBias          bool   `json:"mlp_bias,omitempty"`          //
+	LMHeadBias       bool   `json:"lm_head_bias,omitempty"`      //
+	AttentionSinks   bool   `json:"attention_sinks,omitempty"`   // one weight a head
+	AttentionGate    bool   `json:"attention_gate,omitempty"`    // the query projection is twice as wide
+	LearnedPositions int64  `json:"learned_positions,omitempty"` // rows of a position embedding
+	EmbeddingSize    int64  `json:"embedding_size,omitempty"`    // width of the word embedding where it is not the hidden size
+	AttentionSoftcap bool   `json:"attention_softcap,omitempty"` //
+	Rope             *Rope  `json:"rope,omitempty"`              // nil: no rotary embedding
+	MTPLayers        int64  `json:"mtp_layers,omitempty"`        // in the checkpoint, not in memory
+	LogitsSoftcap    bool   `json:"logits_softcap,omitempty"`    // of the final logits
+	LogitsScale      bool   `json:"logits_scale,omitempty"`      // the logits are divided by a constant
+
+	// LayerPattern is repeated over the layers; one letter a layer:
+	// f full attention, s sliding window, c chunked attention, l gated delta
+	// net, m Mamba 2, each followed by an MLP or experts; and layers with one
+	// part alone: M Mamba 2, * full attention, E experts, - MLP. "": all f.
+	LayerPattern  string `json:"layer_pattern,omitempty"`
+	SlidingWindow int64  `json:"sliding_window,omitempty"` // tokens, of the s layers
+	ChunkSize     int64  `json:"chunk_size,omitempty"`     // tokens, of the c layers
+
+	// GlobalHeadDim and GlobalKVHeads are those of the f layers where they
+	// differ from the s layers' (Gemma 4).
+	GlobalHeadDim int64 `json:"global_head_dim,omitempty"`
+	GlobalKVHeads int64 `json:"global_kv_heads,omitempty"`
+
+	MoE          *MoE          `json:"moe,omitempty"`
+	MLA          *MLA          `json:"mla,omitempty"`
+	DeltaNet     *DeltaNet     `json:"delta_net,omitempty"`
+	Mamba        *Mamba        `json:"mamba,omitempty"`
+	Vision       *Tower        `json:"vision,omitempty"`
+	Audio        *Tower        `json:"audio,omitempty"`
+	Quantization *Quantization `json:"quantization,omitempty"`
+
+	Notes []string `json:"notes,omitempty"`
+
+	derived *derived // computed once by finish
 }
 
-// A Catalogue is a set of architectures by name.
+// Published is a parameter count that somebody else states, to check ours by.
+type Published struct {
+	Params int64  `json:"params"`
+	Source string `json:"source"`
+	// Counts says what the figure counts beside what stays in memory ("mtp",
+	// "tied_lm_head", "fp8_scales"), or, after a minus, what it leaves out
+	// ("-router_correction"). "rounded": the figure has that many digits only.
+	Counts []string `json:"counts,omitempty"`
+}
+
+// Rope describes the rotary tables that vLLM keeps in memory.
+type Rope struct {
+	Dim    int64 `json:"dim"`              // rotated dimensions of a head
+	Length int64 `json:"length"`           // positions in a table
+	Tables int64 `json:"tables,omitempty"` // distinct tables; 0: one
+	Float  bool  `json:"float,omitempty"`  // kept in float32 whatever the dtype
+}
+
+// MoE describes a mixture of experts.
+type MoE struct {
+	Experts            int64 `json:"experts"`
+	TopK               int64 `json:"top_k"`
+	IntermediateSize   int64 `json:"intermediate_size"`             // of one expert
+	SharedIntermediate int64 `json:"shared_intermediate,omitempty"` // of all shared experts together
+	SharedGate         bool  `json:"shared_gate,omitempty"`         // one weight a hidden dimension
+	FirstDense         int64 `json:"first_dense,omitempty"`         // layers without experts at the start
+	Every              int64 `json:"every,omitempty"`               // experts in each Every-th layer; 0: each
+	RouterBias         bool  `json:"router_bias,omitempty"`         //
+	RouterCorrection   bool  `json:"router_correction,omitempty"`   // e_score_correction_bias: one float an expert
+	ExpertBias         bool  `json:"expert_bias,omitempty"`         //
+	DenseToo           bool  `json:"dense_too,omitempty"`           // the layer has its dense MLP beside the experts
+}
+
+// MLA describes multi-head latent attention.
+type MLA struct {
+	QLoraRank  int64 `json:"q_lora_rank,omitempty"` // 0: the query is projected directly
+	KVLoraRank int64 `json:"kv_lora_rank"`
+	NopeDim    int64 `json:"qk_nope_head_dim"`
+	RopeDim    int64 `json:"qk_rope_head_dim"`
+	VHeadDim   int64 `json:"v_head_dim"`
+	IndexHeads int64 `json:"index_heads,omitempty"` // of the sparse indexer; 0: none
+	IndexDim   int64 `json:"index_head_dim,omitempty"`
+	IndexTopK  int64 `json:"index_topk,omitempty"`
+}
+
+// DeltaNet describes gated delta net layers (Qwen3-Next, Qwen3.5).
+type DeltaNet struct {
+	ConvKernel int64  `json:"conv_kernel"`
+	KeyHeads   int64  `json:"key_heads"`
+	ValueHeads int64  `json:"value_heads"`
+	KeyDim     int64  `json:"key_head_dim"`
+	ValueDim   int64  `json:"value_head_dim"`
+	StateDtype string `json:"state_dtype,omitempty"` // "": that of the model
+}
+
+// Mamba describes Mamba 2 layers.
+type Mamba struct {
+	Heads      int64  `json:"heads"`
+	HeadDim    int64  `json:"head_dim"`
+	StateSize  int64  `json:"state_size"`
+	ConvKernel int64  `json:"conv_kernel"`
+	Groups     int64  `json:"groups"`
+	ConvBias   bool   `json:"conv_bias,omitempty"`
+	ProjBias   bool   `json:"proj_bias,omitempty"`
+	StateDtype string `json:"state_dtype,omitempty"` // "": that of the model
+}
+
+// A Tower is a vision or audio encoder with what joins it to the language model.
+type Tower struct {
+	Type   string `json:"type"`             // "pixtral", "siglip_vision_model", ...
+	Params int64  `json:"params,omitempty"` // projector included; 0: unknown
+	// Sharded says that vLLM splits the tower over tensor-parallel ranks.
+	Sharded bool `json:"sharded,omitempty"`
+}
+
+// Quantization is what the checkpoint says of its own weights.
+type Quantization struct {
+	Method    string   `json:"method"`               // "fp8", "awq", "gptq", "compressed-tensors", "mxfp4", "bitsandbytes", "modelopt"
+	Format    string   `json:"format,omitempty"`     // of compressed-tensors and modelopt: "float-quantized", "pack-quantized", "NVFP4"
+	Bits      int64    `json:"bits,omitempty"`       // of a weight
+	GroupSize int64    `json:"group_size,omitempty"` // input dimensions that share a scale; 0: one a row or a tensor
+	Block     []int64  `json:"block,omitempty"`      // rows, columns that share a scale (fp8)
+	ZeroPoint bool     `json:"zero_point,omitempty"` //
+	Dynamic   bool     `json:"dynamic,omitempty"`    // activations are scaled at run time
+	Keep      []string `json:"keep,omitempty"`       // modules that stay in the model's dtype, as the checkpoint names them
+	KVCache   string   `json:"kv_cache,omitempty"`   // dtype that the checkpoint asks of the KV cache
+}
+
+// A Catalogue is a set of architectures by name. It is never changed after it
+// was made; With returns another.
 type Catalogue struct {
-	models map[string]*Architecture
+	models map[string]*Architecture // by lower-case id
+	byHF   map[string]*Architecture // by lower-case hf_model_id; the first id in order wins
+	names  []string                 // sorted ids
 }

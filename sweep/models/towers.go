@@ -1,0 +1,43 @@
+package models
+
+// towers reads vision_config and audio_config: what hangs on the language model.
+func (c *config) towers(a *Architecture) {
+	if v := sub(c.top.m, "vision_config"); v != nil {
+		t := &config{text: fields{m: v, path: "vision_config"}}
+		a.Vision = &Tower{Type: t.string("vision", "model_type")}
+		a.Vision.Params = t.visionParams(a.Vision.Type, a.HiddenSize, c)
+		c.problems = append(c.problems, t.problems...)
+	}
+	if v := sub(c.top.m, "audio_config"); v != nil {
+		t := &config{text: fields{m: v, path: "audio_config"}}
+		a.Audio = &Tower{Type: t.string("audio", "model_type")}
+	}
+}
+
+// visionParams counts a vision tower with its projector into hidden
+// dimensions; 0 for a type that is not known.
+func (c *config) visionParams(kind string, hidden int64, top *config) int64 {
+	h, layers := c.int(1024, "hidden_size"), c.int(24, "num_hidden_layers", "depth")
+	inter, patch := c.int(4096, "intermediate_size"), c.int(16, "patch_size")
+	switch kind {
+	case "pixtral":
+		// patch convolution without bias, two RMS norms and a gated MLP a layer, ln_pre;
+		// projector: norm, patch merger (s² patches to one), two linears.
+		// Source: vllm/model_executor/models/{pixtral,mistral3}.py.
+		layer := 4*h*h + 3*h*inter + 2*h
+		merge := top.int(2, "spatial_merge_size")
+		projector := h + merge*merge*h*h + h*hidden + hidden*hidden
+		if top.bool(false, "multimodal_projector_bias") {
+			projector += 2 * hidden
+		}
+		return 3*patch*patch*h + h + layers*layer + projector
+	case "siglip_vision_model":
+		// patch convolution and positions, two layer norms and a plain MLP a
+		// layer, all with bias, a last norm; Gemma 3's projector: norm and one matrix.
+		// Source: vllm/model_executor/models/{siglip,gemma3_mm}.py.
+		image := c.int(896, "image_size")
+		layer := 4*(h*h+h) + 2*h*inter + inter + h + 4*h
+		return 3*patch*patch*h + h + (image/patch)*(image/patch)*h + layers*layer + 2*h + h + h*hidden
+	}
+	return 0
+}
