@@ -4,6 +4,7 @@ package proc
 
 import (
 	"io"
+	"os"
 	"time"
 )
 
@@ -23,6 +24,9 @@ type Spec struct {
 	Settle time.Duration
 	Stdin  io.Reader
 	Root   string // of /proc; "": /proc
+	// ExtraFiles become the program's file descriptors 3, 4, ... The caller closes
+	// its own copies.
+	ExtraFiles []*os.File
 
 	// Line is called for each line of output, one call at a time, in the order
 	// of arrival. nil: output is only kept raw.

@@ -244,7 +244,7 @@ func (p *process) launch() error {
 func (p *process) restart() error {
 	old := p.cmd
 	p.cmd = &exec.Cmd{Path: old.Path, Args: old.Args, Env: old.Env, Dir: old.Dir, Stdin: old.Stdin,
-		Stdout: old.Stdout, Stderr: old.Stderr, SysProcAttr: p.tree.sysProcAttr()}
+		Stdout: old.Stdout, Stderr: old.Stderr, ExtraFiles: old.ExtraFiles, SysProcAttr: p.tree.sysProcAttr()}
 	p.started = time.Now()
 	return p.cmd.Start()
 }
