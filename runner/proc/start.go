@@ -108,7 +108,7 @@ func prepare(spec Spec) (*process, error) {
 	if spec.Settle <= 0 {
 		spec.Settle = defaultSettle
 	}
-	cmd := &exec.Cmd{Args: spec.Argv, Dir: spec.Dir}
+	cmd := &exec.Cmd{Args: spec.Argv, Dir: spec.Dir, ExtraFiles: spec.ExtraFiles}
 	env := spec.Env
 	if env == nil {
 		env = cmd.Environ()
