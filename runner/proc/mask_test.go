@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -79,6 +80,14 @@ func TestMaskWriter(t *testing.T) {
 		t.Errorf("nothing to write: %v", err)
 	}
 }
+
+type counter int
+
+func (c *counter) Write(b []byte) (int, error) { *c += counter(len(b)); return len(b), nil }
+
+type fullDisk struct{}
+
+func (fullDisk) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
 
 func FuzzMask(f *testing.F) {
 	f.Add("x "+token+" y", 7)

@@ -27,6 +27,9 @@ type Spec struct {
 	// ExtraFiles become the program's file descriptors 3, 4, ... The caller closes
 	// its own copies.
 	ExtraFiles []*os.File
+	// NoCgroup leaves the cgroups alone; else a cgroup v2 is used where one may
+	// be made.
+	NoCgroup bool
 
 	// Line is called for each line of output, one call at a time, in the order
 	// of arrival. nil: output is only kept raw.

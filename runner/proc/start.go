@@ -77,7 +77,7 @@ func Start(ctx context.Context, spec Spec) (Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.tree.prepare(p.mark)
+	p.tree.prepare(p.mark, !spec.NoCgroup)
 	if err := p.launch(); err != nil {
 		pipes.closeAll()
 		p.tree.close()

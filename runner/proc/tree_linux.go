@@ -58,10 +58,12 @@ func newTreeOf(tb *table, mark string) *tree {
 // prepare makes ready what must stand before the program starts: orphans are
 // handed to this process, and where the kernel and the rights allow it, a
 // cgroup takes all that the program will start.
-func (t *tree) prepare(mark string) {
+func (t *tree) prepare(mark string, useCgroup bool) {
 	// Best effort: without it orphans go to init and are found by their mark.
 	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-	t.cgroup = newCgroup(t.root, mark)
+	if useCgroup {
+		t.cgroup = newCgroup(t.root, mark)
+	}
 }
 
 func (t *tree) sysProcAttr() *syscall.SysProcAttr {

@@ -249,10 +249,6 @@ func TestMuchOutput(t *testing.T) {
 	}
 }
 
-type counter int
-
-func (c *counter) Write(b []byte) (int, error) { *c += counter(len(b)); return len(b), nil }
-
 func TestRawWriterFails(t *testing.T) {
 	p, err := Start(context.Background(), Spec{Argv: self(t, "print", "10"), Stdout: fullDisk{}})
 	if err != nil {
@@ -263,10 +259,6 @@ func TestRawWriterFails(t *testing.T) {
 		t.Errorf("exit %+v, error %v; want the program to end by itself and the full disk told", exit, err)
 	}
 }
-
-type fullDisk struct{}
-
-func (fullDisk) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
 
 func TestStop(t *testing.T) {
 	for _, c := range []struct {
@@ -360,28 +352,30 @@ func TestNothingIsLeft(t *testing.T) {
 		"parent killed":            {[]string{"spawn-dead", "setsid", "deaf"}, nil, 1},
 		"a chain of them":          {[]string{"bomb"}, nil, -1},
 	} {
-		t.Run(name, func(t *testing.T) {
-			mark := "test-" + strings.ReplaceAll(name, " ", "-")
-			exit, out := run(t, Spec{Argv: self(t, c.args...), Mark: mark, Settle: 100 * time.Millisecond, Grace: 300 * time.Millisecond})
-			for _, l := range out.all {
-				if pid, ok := strings.CutPrefix(l, "child "); ok {
-					if n, _ := strconv.Atoi(pid); alive(n) {
-						t.Errorf("child %d lives", n)
+		for _, bare := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, no cgroup: %v", name, bare), func(t *testing.T) {
+				mark := "test-" + strings.ReplaceAll(name, " ", "-")
+				exit, out := run(t, Spec{Argv: self(t, c.args...), Mark: mark, NoCgroup: bare, Settle: 100 * time.Millisecond, Grace: 300 * time.Millisecond})
+				for _, l := range out.all {
+					if pid, ok := strings.CutPrefix(l, "child "); ok {
+						if n, _ := strconv.Atoi(pid); alive(n) {
+							t.Errorf("child %d lives", n)
+						}
 					}
 				}
-			}
-			if found, err := FindMarked("", mark); err != nil || len(found) != 0 {
-				t.Errorf("marked processes left: %+v, %v", found, err)
-			}
-			if c.kids > 0 && len(exit.Leftovers) != c.kids {
-				t.Errorf("leftovers %+v, want %d", exit.Leftovers, c.kids)
-			}
-			for _, l := range exit.Leftovers {
-				if l.Left || l.PID == 0 || l.Name == "" || (c.how != nil && !slices.Contains(c.how, l.How)) {
-					t.Errorf("leftover %+v, want it named, found by %v", l, c.how)
+				if found, err := FindMarked("", mark); err != nil || len(found) != 0 {
+					t.Errorf("marked processes left: %+v, %v", found, err)
 				}
-			}
-		})
+				if c.kids > 0 && len(exit.Leftovers) != c.kids {
+					t.Errorf("leftovers %+v, want %d", exit.Leftovers, c.kids)
+				}
+				for _, l := range exit.Leftovers {
+					if l.Left || l.PID == 0 || l.Name == "" || (c.how != nil && !slices.Contains(c.how, l.How)) {
+						t.Errorf("leftover %+v, want it named, found by %v", l, c.how)
+					}
+				}
+			})
+		}
 	}
 }
 
