@@ -37,10 +37,12 @@ type Config struct {
 	ModelRunner string `json:"model_runner,omitempty"` // "v1", "v2", "auto"
 	Defaults    string `json:"defaults,omitempty"`     // "serve": the API server's token and sequence limits
 
-	// Model is what is simulated; nil: the catalogue entry, or the folder,
-	// that --model names.
-	Model *models.Architecture `json:"model,omitempty"`
-	// HubModel is the --model that Model belongs to.
+	// Model is what is simulated. It travels as Entry, an entry of a catalogue.
+	Model *models.Architecture `json:"-"`
+	Entry json.RawMessage      `json:"model,omitempty"`
+	// HubModel is the --model that was looked up. With it and without Entry
+	// nobody knows the model, and the hub does not either; with neither, the
+	// folder or the entry of the built-in catalogue that --model names is it.
 	HubModel string      `json:"hub_model,omitempty"`
 	GPU      *models.GPU `json:"gpu,omitempty"` // nil: DefaultGPU
 	// GPUs are the indexes that the ranks run on; nil: CUDA_VISIBLE_DEVICES,
@@ -56,6 +58,8 @@ type Config struct {
 	Reexec []string `json:"reexec,omitempty"`
 
 	Plant Plant `json:"plant,omitzero"`
+
+	active []Chaos // of this start
 }
 
 // A Plant is what is put into a simulated run on purpose: changes that an

@@ -20,6 +20,7 @@ type figures struct {
 	runner    string // "v1", "v2"; "" on V0
 	inProcess bool   // the engine runs in the process of the front end
 	ranks     int
+	tpSize    int
 
 	util      float64
 	requested int64
@@ -90,7 +91,7 @@ func figuresOf(c *Config, r *request, others []int64) (*figures, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &figures{arch: c.Model, gpu: *c.GPU, version: v, v0: !v.atLeast(0, 8, 0), ranks: int(r.tp * r.pp), power: 1}
+	f := &figures{arch: c.Model, gpu: *c.GPU, version: v, v0: !v.atLeast(0, 8, 0), ranks: int(r.tp * r.pp), tpSize: int(r.tp), power: 1}
 	est := estimateFor(c, r)
 	f.limits(c, r, est)
 	if err := f.account(r, est, others); err != nil {
