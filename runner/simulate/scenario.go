@@ -410,7 +410,7 @@ func (b *builder) kernels() *failure {
 
 // benchmark runs the iterations, prints the results and ends.
 func (b *builder) benchmark() *script {
-	f, r := b.figures, b.request
+	f := b.figures
 	b.wait(0.3)
 	b.enter(runner.PhaseBenchWarmup)
 	b.print("Warming up...\n")
