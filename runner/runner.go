@@ -106,6 +106,12 @@ type Progress struct {
 	Phase       Phase
 	MemoryBytes int64 // highest of the current use over the run's GPUs; 0 before the first sample
 	Note        string
+
+	// The Runner fills these; an engine leaves them alone.
+	Run     int           // which one, from 1, of
+	Runs    int           // all that are planned
+	Elapsed time.Duration // of this run
+	ETA     time.Duration // of the execution, from the runs so far; 0: unknown
 }
 
 // Measured is all that one attempt brought back, as the Attributor needs it.
