@@ -1,0 +1,288 @@
+package sweep
+
+import (
+	"slices"
+	"sort"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	hcljson "github.com/hashicorp/hcl/v2/json"
+)
+
+// A body is what stands between braces, the same for HCL and JSON syntax, in
+// source order and already checked against the schema.
+type body struct {
+	attrs  []*attr
+	blocks []*block
+	spec   *blockSpec
+	rng    hcl.Range // the place to report what is missing
+}
+
+type attr struct {
+	name    string
+	nameRng hcl.Range
+	rng     hcl.Range
+	expr    *expression
+}
+
+type block struct {
+	name     string
+	label    string
+	labelRng hcl.Range
+	rng      hcl.Range // the header
+	body     *body
+}
+
+func (b *body) attr(name string) *attr {
+	for _, a := range b.attrs {
+		if a.name == name {
+			return a
+		}
+	}
+	return nil
+}
+
+func (b *body) block(name string) *block {
+	for _, bl := range b.blocks {
+		if bl.name == name {
+			return bl
+		}
+	}
+	return nil
+}
+
+// reader turns parsed files into bodies.
+type reader struct {
+	diags *diags
+	guard *budget
+}
+
+// parse reads one file into a body; nil if its syntax is broken.
+func (r *reader) parse(name string, src []byte, spec *blockSpec) *body {
+	if !r.checkSize(name, src) {
+		return nil
+	}
+	if isJSON(name) {
+		f, hd := hcljson.Parse(src, name)
+		if hd.HasErrors() {
+			r.diags.syntax(hd)
+			return nil
+		}
+		return r.jsonBody(f.Body, spec)
+	}
+	f, hd := hclsyntax.ParseConfig(src, name, hcl.InitialPos)
+	if hd.HasErrors() {
+		r.diags.syntax(hd)
+		return nil
+	}
+	native, ok := f.Body.(*hclsyntax.Body)
+	if !ok {
+		r.diags.errorAt(codeSyntax, hcl.Range{Filename: name}, "The file has no body.")
+		return nil
+	}
+	return r.nativeBody(native, spec)
+}
+
+func (r *reader) nativeBody(n *hclsyntax.Body, spec *blockSpec) *body {
+	b := &body{spec: spec, rng: n.SrcRange}
+	for _, a := range n.Attributes {
+		b.attrs = append(b.attrs, &attr{name: a.Name, nameRng: a.NameRange, rng: a.SrcRange, expr: r.guard.protect(a.Expr)})
+	}
+	sort.Slice(b.attrs, func(i, j int) bool { return b.attrs[i].nameRng.Start.Byte < b.attrs[j].nameRng.Start.Byte })
+	b.attrs = slices.DeleteFunc(b.attrs, func(a *attr) bool { return !r.knownAttr(a.name, a.nameRng, spec) })
+	for _, nb := range n.Blocks {
+		bs := spec.block(nb.Type)
+		if bs == nil {
+			r.unknownBlock(nb.Type, nb.TypeRange, spec)
+			continue
+		}
+		bl := &block{name: nb.Type, rng: nb.DefRange()}
+		if !r.nativeLabel(bl, nb, bs) {
+			continue
+		}
+		bl.body = r.nativeBody(nb.Body, bs)
+		bl.body.rng = bl.rng
+		b.blocks = append(b.blocks, bl)
+	}
+	r.checkBody(b)
+	return b
+}
+
+func (r *reader) nativeLabel(bl *block, nb *hclsyntax.Block, bs *blockSpec) bool {
+	switch {
+	case bs.label == "" && len(nb.Labels) > 0:
+		r.diags.errorAt(codeLabels, nb.LabelRanges[0], "A %s block has no label. Write: %s {", bs.name, bs.name)
+		return false
+	case bs.label != "" && len(nb.Labels) == 0:
+		r.diags.errorAt(codeLabels, nb.TypeRange, "A %s block has one label, its %s. Write: %s %q {", bs.name, bs.label, bs.name, "...")
+		return false
+	case len(nb.Labels) > 1:
+		r.diags.errorAt(codeLabels, nb.LabelRanges[1], "A %s block has one label, its %s; this is a second.", bs.name, bs.label)
+		return false
+	case bs.label != "":
+		bl.label, bl.labelRng = nb.Labels[0], nb.LabelRanges[0]
+	}
+	return true
+}
+
+func (r *reader) jsonBody(hb hcl.Body, spec *blockSpec) *body {
+	b := &body{spec: spec, rng: hb.MissingItemRange()}
+	hs := &hcl.BodySchema{}
+	for _, bs := range spec.blocks {
+		h := hcl.BlockHeaderSchema{Type: bs.name}
+		if bs.label != "" {
+			h.LabelNames = []string{bs.label}
+		}
+		hs.Blocks = append(hs.Blocks, h)
+	}
+	content, _, hd := hb.PartialContent(hs)
+	attrs, ad := hb.JustAttributes()
+	if hd.HasErrors() || ad.HasErrors() {
+		r.diags.syntax(append(hd, ad...))
+		return b
+	}
+	for _, a := range attrs {
+		if spec.block(a.Name) == nil {
+			b.attrs = append(b.attrs, &attr{name: a.Name, nameRng: a.NameRange, rng: a.Range})
+		}
+	}
+	sort.Slice(b.attrs, func(i, j int) bool { return b.attrs[i].nameRng.Start.Byte < b.attrs[j].nameRng.Start.Byte })
+	b.attrs = slices.DeleteFunc(b.attrs, func(a *attr) bool { return !r.knownAttr(a.name, a.nameRng, spec) })
+	for _, a := range b.attrs {
+		a.expr = r.guard.protect(r.jsonExpr(attrs[a.name].Expr))
+	}
+	for _, hbl := range content.Blocks {
+		bs := spec.block(hbl.Type)
+		bl := &block{name: hbl.Type, rng: hbl.TypeRange}
+		if bs.label != "" {
+			bl.label, bl.labelRng = hbl.Labels[0], hbl.LabelRanges[0]
+			bl.rng = bl.labelRng
+		}
+		bl.body = r.jsonBody(hbl.Body, bs)
+		bl.body.rng = bl.rng
+		b.blocks = append(b.blocks, bl)
+	}
+	sort.SliceStable(b.blocks, func(i, j int) bool { return b.blocks[i].rng.Start.Byte < b.blocks[j].rng.Start.Byte })
+	r.checkBody(b)
+	return b
+}
+
+// knownAttr reports an attribute that may not stand in the block.
+func (r *reader) knownAttr(name string, rng hcl.Range, spec *blockSpec) bool {
+	if spec.attr(name) != nil {
+		return true
+	}
+	if spec.free != "" {
+		if !isIdentifier(name) {
+			r.diags.errorAt(codeName, rng, "%q is no name: a name has letters, digits and underscores and does not start with a digit.", name)
+			return false
+		}
+		return true
+	}
+	attrs, blocks := spec.names()
+	where := "a " + spec.name + " block"
+	if spec.name == "" {
+		where = "a sweep file"
+	}
+	switch {
+	case spec.block(name) != nil:
+		r.diags.errorAt(codeUnknownArg, rng, "%q is a block: write it without the equals sign.", name)
+	case spec.name == "":
+		r.diags.errorAt(codeUnknownArg, rng, "Outside of blocks a sweep file has no arguments.%s A file that gives values to variables is named with --var-file.", didYouMean(name, blocks))
+	case len(attrs) == 0:
+		r.diags.errorAt(codeUnknownArg, rng, "In %s there are no arguments, only the blocks %s.%s", where, listOf(blocks), didYouMean(name, blocks))
+	default:
+		hint := didYouMean(name, append(attrs, blocks...))
+		if hint == "" {
+			hint = " It may hold " + listOf(attrs) + "."
+		}
+		r.diags.errorAt(codeUnknownArg, rng, "In %s there is no argument %q.%s", where, name, hint)
+	}
+	return false
+}
+
+func (r *reader) unknownBlock(name string, rng hcl.Range, spec *blockSpec) {
+	attrs, blocks := spec.names()
+	where := "a " + spec.name + " block"
+	if spec.name == "" {
+		where = "a sweep file"
+	}
+	switch {
+	case spec.attr(name) != nil:
+		r.diags.errorAt(codeUnknownBlock, rng, "%q is an argument: write it with an equals sign.", name)
+	case len(spec.blocks) == 0:
+		r.diags.errorAt(codeNoBlocksHere, rng, "In %s there are attributes only, no blocks; %q stands beside it, not in it.", where, name)
+	default:
+		hint := didYouMean(name, append(blocks, attrs...))
+		if hint == "" {
+			hint = " It may hold " + listOf(blocks) + "."
+		}
+		r.diags.errorAt(codeUnknownBlock, rng, "In %s there is no block %q.%s", where, name, hint)
+	}
+}
+
+// checkBody reports what is missing and what stands too often.
+func (r *reader) checkBody(b *body) {
+	for _, as := range b.spec.attrs {
+		if as.required && b.attr(as.name) == nil {
+			r.diags.errorAt(codeMissingArg, b.rng, "A %s block needs the argument %q: %s.", b.spec.name, as.name, as.doc)
+		}
+	}
+	for _, bs := range b.spec.blocks {
+		var first *block
+		for _, bl := range b.blocks {
+			switch {
+			case bl.name != bs.name:
+			case first == nil:
+				first = bl
+			case bs.single:
+				r.diags.errorAt(codeRepeatedBlk, bl.rng, "There is one %s block at most; the first is at %s.", bs.name, at(first.rng))
+			}
+		}
+		if first == nil && bs.needed {
+			r.diags.errorAt(codeMissingBlock, b.rng, "A %s block needs a %s block: %s", b.spec.name, bs.name, bs.doc)
+		}
+	}
+}
+
+// jsonExpr turns an expression of JSON syntax into one of native syntax, so
+// that both mean the same and cost the same. Strings are templates, as in
+// HCL's JSON specification; they are parsed once, not at every evaluation.
+func (r *reader) jsonExpr(e hcl.Expression) hclsyntax.Expression {
+	if items, hd := hcl.ExprMap(e); !hd.HasErrors() {
+		obj := &hclsyntax.ObjectConsExpr{SrcRange: e.Range(), OpenRange: e.StartRange()}
+		for _, it := range items {
+			obj.Items = append(obj.Items, hclsyntax.ObjectConsItem{KeyExpr: r.jsonExpr(it.Key), ValueExpr: r.jsonExpr(it.Value)})
+		}
+		return obj
+	}
+	if items, hd := hcl.ExprList(e); !hd.HasErrors() {
+		tup := &hclsyntax.TupleConsExpr{SrcRange: e.Range(), OpenRange: e.StartRange()}
+		for _, it := range items {
+			tup.Exprs = append(tup.Exprs, r.jsonExpr(it))
+		}
+		return tup
+	}
+	v, _ := e.Value(nil) // without a context the parser returns the literal as it is
+	lit := &hclsyntax.LiteralValueExpr{Val: v, SrcRange: e.Range()}
+	s, ok := asString(v)
+	if !ok || !hasTemplate(s) {
+		if ok {
+			lit.Val = stringVal(s)
+		}
+		return lit
+	}
+	rng := e.Range()
+	start := rng.Start
+	start.Column++
+	start.Byte++
+	if !r.checkTemplate(rng, []byte(s), start) {
+		return &hclsyntax.LiteralValueExpr{Val: unknown(), SrcRange: rng}
+	}
+	t, hd := hclsyntax.ParseTemplate([]byte(s), rng.Filename, start)
+	if hd.HasErrors() {
+		r.diags.syntax(hd)
+		return &hclsyntax.LiteralValueExpr{Val: unknown(), SrcRange: rng}
+	}
+	return t
+}

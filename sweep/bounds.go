@@ -1,0 +1,267 @@
+package sweep
+
+import (
+	"math"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+)
+
+// Bounds of what is parsed and evaluated. They are far above any sensible file
+// and far below what hurts: parser and evaluator recurse, so depth is bounded
+// before they see a file, and an expression may only produce so much.
+const (
+	maxDepth      = 64      // brackets within brackets
+	maxExprTokens = 2000    // tokens of one expression between two commas, literals not counted
+	maxNumberLen  = 48      // characters of a number literal
+	maxWeight     = 1 << 18 // bytes and elements of one value
+	maxWork       = 1 << 21 // elements that the loops of one expression may go through
+	maxNumber     = 1e300   // magnitude of a number
+)
+
+// checkSize reports a file that is too large or too deep to parse.
+func (r *reader) checkSize(name string, src []byte) bool {
+	if len(src) > maxFileBytes {
+		r.diags.errorAt(codeTooLarge, hcl.Range{}, "%s has more than %d bytes; a sweep file is a few KiB. Generate long lists with range() or for expressions.", name, maxFileBytes)
+		return false
+	}
+	if isJSON(name) {
+		return r.checkJSON(name, src)
+	}
+	toks, _ := hclsyntax.LexConfig(src, name, hcl.InitialPos) // what the lexer dislikes the parser reports
+	return r.checkTokens(toks)
+}
+
+// checkTemplate does the same for a string of JSON syntax.
+func (r *reader) checkTemplate(rng hcl.Range, src []byte, start hcl.Pos) bool {
+	toks, _ := hclsyntax.LexTemplate(src, rng.Filename, start)
+	return r.checkTokens(toks)
+}
+
+// checkTokens bounds nesting and the length of expressions.
+func (r *reader) checkTokens(toks hclsyntax.Tokens) bool {
+	var open []hclsyntax.TokenType
+	counts := []int{0}
+	for i := range toks {
+		t := &toks[i]
+		top := len(counts) - 1
+		switch t.Type {
+		case hclsyntax.TokenOBrace, hclsyntax.TokenOBrack, hclsyntax.TokenOParen,
+			hclsyntax.TokenTemplateInterp, hclsyntax.TokenTemplateControl, hclsyntax.TokenOQuote, hclsyntax.TokenOHeredoc:
+			counts[top]++
+			open = append(open, t.Type)
+			counts = append(counts, 0)
+		case hclsyntax.TokenCBrace, hclsyntax.TokenCBrack, hclsyntax.TokenCParen,
+			hclsyntax.TokenTemplateSeqEnd, hclsyntax.TokenCQuote, hclsyntax.TokenCHeredoc:
+			if len(open) > 0 {
+				open, counts = open[:len(open)-1], counts[:top]
+			}
+		case hclsyntax.TokenComma:
+			counts[top] = 0
+		case hclsyntax.TokenNewline:
+			if len(open) == 0 || open[len(open)-1] == hclsyntax.TokenOBrace {
+				counts[top] = 0
+			}
+		case hclsyntax.TokenNumberLit:
+			if len(t.Bytes) > maxNumberLen {
+				r.diags.errorAt(codeTooLarge, t.Range, "This number has %d characters; at most %d are read.", len(t.Bytes), maxNumberLen)
+				return false
+			}
+			if !r.checkExponent(t.Range, t.Bytes) {
+				return false
+			}
+		case hclsyntax.TokenStringLit, hclsyntax.TokenQuotedLit, hclsyntax.TokenComment:
+		default:
+			counts[top]++
+		}
+		if len(open) > maxDepth {
+			r.diags.errorAt(codeTooLarge, t.Range, "Brackets are nested more than %d deep here.", maxDepth)
+			return false
+		}
+		if counts[len(counts)-1] > maxExprTokens {
+			r.diags.errorAt(codeTooLarge, t.Range, "This expression has more than %d parts. Split it with locals.", maxExprTokens)
+			return false
+		}
+	}
+	return true
+}
+
+// checkExponent refuses 1e999999999, whose digits alone would fill the memory.
+func (r *reader) checkExponent(rng hcl.Range, lit []byte) bool {
+	for i, c := range lit {
+		if (c == 'e' || c == 'E') && len(lit)-i > 5 {
+			r.diags.errorAt(codeTooLarge, rng, "The exponent of this number is too large.")
+			return false
+		}
+	}
+	return true
+}
+
+// checkJSON bounds the nesting and the numbers of JSON syntax.
+func (r *reader) checkJSON(name string, src []byte) bool {
+	depth, line, lineStart, inString := 0, 1, 0, false
+	number := -1
+	for i := 0; i <= len(src); i++ {
+		c := byte(' ')
+		if i < len(src) {
+			c = src[i]
+		}
+		at := hcl.Pos{Line: line, Column: i - lineStart + 1, Byte: i}
+		rng := hcl.Range{Filename: name, Start: at, End: at}
+		isNum := !inString && (c >= '0' && c <= '9' || c == '.' || c == '-' || c == '+' || c == 'e' || c == 'E')
+		switch {
+		case isNum && number < 0 && c != 'e' && c != 'E':
+			number = i
+		case !isNum && number >= 0:
+			if i-number > maxNumberLen || !r.checkExponent(rng, src[number:i]) {
+				r.diags.errorAt(codeTooLarge, rng, "A number before this place is too long or too large.")
+				return false
+			}
+			number = -1
+		}
+		switch {
+		case c == '\n':
+			line, lineStart = line+1, i+1
+		case inString && c == '\\':
+			i++
+		case c == '"':
+			inString = !inString
+		case inString:
+		case c == '{' || c == '[':
+			if depth++; depth > maxDepth {
+				r.diags.errorAt(codeTooLarge, rng, "Brackets are nested more than %d deep here.", maxDepth)
+				return false
+			}
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	return true
+}
+
+// A budget bounds the work of one evaluation. HCL's for expressions can be
+// nested, so a line of text can ask for 10^12 elements.
+type budget struct {
+	left      int
+	exhausted bool
+}
+
+func (b *budget) reset() { b.left, b.exhausted = maxWork, false }
+
+// spend takes n from the budget and says whether it held.
+func (b *budget) spend(n int) bool {
+	if b.exhausted || n > b.left {
+		b.exhausted = true
+		return false
+	}
+	b.left -= n
+	return true
+}
+
+// An expression is one expression of a file, with the names that it uses.
+type expression struct {
+	hclsyntax.Expression
+	vars  []hcl.Traversal
+	calls []call
+}
+
+// A call is one call of a function.
+type call struct {
+	name string
+	rng  hcl.Range
+}
+
+// protect notes what e refers to and puts the budget's guards around the parts
+// of every loop in it, which it changes in place. The names come first: hcl
+// does not see through a guard.
+func (b *budget) protect(e hclsyntax.Expression) *expression {
+	x := &expression{Expression: e, vars: e.Variables()}
+	_ = hclsyntax.VisitAll(e, func(n hclsyntax.Node) hcl.Diagnostics {
+		if g, ok := n.(*guardedExpr); ok {
+			n = g.Expression
+		}
+		switch n := n.(type) {
+		case *hclsyntax.FunctionCallExpr:
+			x.calls = append(x.calls, call{n.Name, n.NameRange})
+		case *hclsyntax.ForExpr:
+			n.CollExpr = &guardedExpr{Expression: n.CollExpr, budget: b}
+			n.ValExpr = &guardedExpr{Expression: n.ValExpr, budget: b, value: true}
+			if n.KeyExpr != nil {
+				n.KeyExpr = &guardedExpr{Expression: n.KeyExpr, budget: b, value: true}
+			}
+		case *hclsyntax.SplatExpr:
+			n.Source = &guardedExpr{Expression: n.Source, budget: b}
+		}
+		return nil
+	})
+	return x
+}
+
+// A guardedExpr is a part of a loop: it spends from the budget and becomes
+// unknown when nothing is left, which ends every loop around it.
+type guardedExpr struct {
+	hclsyntax.Expression
+	budget *budget
+	value  bool // an element that is produced, not the collection gone through
+}
+
+// Value evaluates the expression, if the budget allows.
+func (g *guardedExpr) Value(ctx *hcl.EvalContext) (cty.Value, hcl.Diagnostics) {
+	if g.budget.exhausted {
+		return cty.DynamicVal, nil
+	}
+	v, hd := g.Expression.Value(ctx)
+	n := 1
+	if g.value {
+		n = weight(v, maxWeight)
+	} else if known := v.IsKnown() && !v.IsNull() && v.CanIterateElements(); known {
+		n = v.LengthInt()
+	}
+	if !g.budget.spend(n) {
+		return cty.DynamicVal, nil
+	}
+	return v, hd
+}
+
+// weight counts the bytes of the strings and the elements of a value, up to
+// limit.
+func weight(v cty.Value, limit int) int {
+	if v.IsNull() || !v.IsKnown() {
+		return 1
+	}
+	t := v.Type()
+	switch {
+	case t == cty.String:
+		return 1 + len(v.AsString())
+	case t == cty.Number:
+		if !sensibleNumber(v) {
+			return limit + 1
+		}
+		return 1
+	case !v.CanIterateElements():
+		return 1
+	}
+	n := 1
+	for it := v.ElementIterator(); it.Next(); {
+		k, e := it.Element()
+		n += weight(e, limit-n)
+		if k.Type() == cty.String {
+			n += len(k.AsString())
+		}
+		if n > limit {
+			return limit + 1
+		}
+	}
+	return n
+}
+
+// sensibleNumber is false for numbers whose digits would fill pages.
+func sensibleNumber(v cty.Value) bool {
+	f := v.AsBigFloat()
+	if f.IsInf() {
+		return false
+	}
+	x, _ := f.Float64()
+	return math.Abs(x) <= maxNumber
+}

@@ -1,0 +1,609 @@
+package sweep
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+)
+
+// A sweepBuild is a sweep while it is being expanded.
+type sweepBuild struct {
+	l        *loader
+	block    *block
+	out      *Sweep
+	axes     []*axis
+	excludes []*exclude
+	includes []include
+	fields   []*field // sorted by name once all are known
+	byName   map[string]*field
+	broken   bool // something is at fault: no points are built, the rest is still checked
+
+	engineKind string
+	points     int
+	folds      map[foldKey]*fold
+	foldOrder  []*fold
+}
+
+// fieldRole says what becomes of a field's value.
+type fieldRole byte
+
+// The roles; the letter is part of what ids are computed over.
+const (
+	roleSetting fieldRole = 's'
+	roleFlag    fieldRole = 'f'
+	roleFree    fieldRole = 'a'
+	roleOwn     fieldRole = 'o'
+)
+
+// A field is one thing that a point decides: a setting, a flag, a free axis or
+// an attribute of the engine, and where its value comes from.
+type field struct {
+	name    string
+	role    fieldRole
+	setting *setting
+	own     *ownAttr
+	axis    int // -1: not from an axis
+	key     int // of an axis of objects
+	expr    *pointExpr
+	fixed   *cell // neither: a default
+	origin  string
+	rng     hcl.Range
+	axes    []*axis
+}
+
+func (f *field) at(pt []int32) *cell {
+	switch {
+	case f.axis >= 0:
+		return f.axes[f.axis].vals[pt[f.axis]].cells[f.key]
+	case f.expr != nil:
+		return f.expr.at(pt)
+	}
+	return f.fixed
+}
+
+// identifies says whether the field is part of the profile's id: what was
+// asked, never how or where it is run.
+func (f *field) identifies() bool {
+	return f.role != roleOwn || f.name == "defaults"
+}
+
+func (s *sweepBuild) fieldOf(name string) *field { return s.byName[name] }
+
+// scope is what an expression of the sweep sees that is the same at all points.
+func (s *sweepBuild) scope(where string) *scope {
+	return &scope{
+		where: where, names: map[string][]string{"sweep": {"name"}},
+		values: func() map[string]value { return map[string]value{"sweep": s.object()} },
+	}
+}
+
+func (s *sweepBuild) object() cty.Value {
+	return cty.ObjectVal(map[string]cty.Value{"name": cty.StringVal(s.block.label)})
+}
+
+// pointScope is what an expression sees that is evaluated at every point.
+func (s *sweepBuild) pointScope(where string, profile bool) *scope {
+	sc := s.scope(where)
+	sc.names["matrix"] = s.axisNames()
+	sc.names["model"] = architectureNames()
+	if profile {
+		sc.names["profile"] = SettingNames()
+	}
+	return sc
+}
+
+// sweep reads and expands one sweep block.
+func (l *loader) sweep(b *block) *Sweep {
+	s := &sweepBuild{l: l, block: b, folds: map[foldKey]*fold{}, byName: map[string]*field{}}
+	if !isName(b.label) {
+		l.diags.errorAt(codeName, b.labelRng, "%s", nameRule("sweep", b.label))
+	}
+	sc := s.scope("a sweep block")
+	s.out = &Sweep{
+		Name: b.label, Sample: defaultSample(), Limits: defaultLimits(),
+		Description: l.stringAttr(b.body, "description", "", sc),
+		Repeats:     int(l.intAttr(b.body, "repeats", 1, 1, 1000, sc)),
+		GPUs:        l.gpuList(b.body, sc),
+	}
+	if m := b.body.block("matrix"); m != nil {
+		s.readAxes(m.body)
+	} else {
+		s.broken = true
+	}
+	for _, x := range b.body.blocks {
+		if x.name == "include" {
+			s.readInclude(x)
+		}
+	}
+	for _, x := range b.body.blocks {
+		if x.name == "exclude" {
+			s.readExclude(x)
+		}
+	}
+	s.readEngine(b.body.block("engine"))
+	if e := b.body.block("env"); e != nil {
+		s.out.Env = l.env(e.body, s.scope("an env block"))
+	}
+	if e := b.body.block("sample"); e != nil {
+		s.out.Sample = l.sample(e.body, s.scope("a sample block"))
+	}
+	if e := b.body.block("limits"); e != nil {
+		s.out.Limits = l.limits(e.body, s.scope("a limits block"))
+	}
+	pick := s.readPick(b.body.block("pick"))
+	if s.broken {
+		return s.out
+	}
+	s.gatherFields()
+	if !s.broken && s.bindAll() {
+		s.build(pick)
+	}
+	s.flush()
+	return s.out
+}
+
+// gatherFields lists everything that a point decides.
+func (s *sweepBuild) gatherFields() {
+	for i, a := range s.axes {
+		s.out.Axes = append(s.out.Axes, s.planAxis(a))
+		for k, st := range a.set {
+			f := &field{name: a.name, role: roleFree, axis: i, key: k, axes: s.axes, setting: st, rng: a.attr.nameRng}
+			if a.isObject() {
+				f.name = a.keys[k]
+			}
+			f.origin = "matrix at " + at2(a)
+			if st != nil {
+				f.role = roleSetting
+			} else if a.isObject() {
+				f.name = a.name + "." + f.name
+			}
+			s.fields = append(s.fields, f)
+		}
+	}
+	for _, f := range s.fields {
+		if f.role != roleSetting {
+			continue
+		}
+		if other := s.byName[f.name]; other != nil {
+			s.l.diags.errorAt(codeSetTwice, f.rng, "%q is set by two axes; the other is at %s.", f.name, at(other.rng))
+			s.broken = true
+		}
+		s.byName[f.name] = f
+	}
+	for name, n := range defaultSettings() {
+		if s.byName[name] == nil {
+			f := &field{name: name, role: roleSetting, setting: s.l.settings[name], axis: -1, origin: "default", fixed: &cell{v: n, whole: &n}}
+			s.fields = append(s.fields, f)
+			s.byName[name] = f
+		}
+	}
+	slices.SortFunc(s.fields, func(a, b *field) int {
+		return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.role, b.role))
+	})
+	if s.byName["model"] == nil {
+		s.l.diags.errorAt(codeNoModel, s.block.rng, "The sweep names no model. Give it an axis, as in: model = [\"Qwen/Qwen3-0.6B\"], or set model in the engine block.")
+		s.broken = true
+	}
+}
+
+func (s *sweepBuild) planAxis(a *axis) Axis {
+	out := Axis{Name: a.name, Free: a.free()}
+	for _, v := range a.vals[:a.n] {
+		out.Values = append(out.Values, v.v)
+	}
+	return out
+}
+
+func (s *sweepBuild) bindAll() bool {
+	ok := true
+	for _, x := range s.excludes {
+		if x.when != nil {
+			ok = x.when.bind() && ok
+		}
+	}
+	for _, f := range s.fields {
+		if f.expr != nil {
+			ok = f.expr.bind() && ok
+		}
+	}
+	s.broken = s.broken || !ok
+	return ok
+}
+
+// pick is what a pick block asks for.
+type pick struct {
+	block *block
+	n     int
+	seed  int64
+}
+
+func (s *sweepBuild) readPick(b *block) *pick {
+	if b == nil {
+		return nil
+	}
+	sc := s.scope("a pick block")
+	p := &pick{block: b, seed: s.l.intAttr(b.body, "seed", 0, -1<<53, 1<<53, sc)}
+	before := s.l.diags.errors
+	p.n = int(s.l.intAttr(b.body, "n", 1, 1, maxPoints, sc))
+	if s.l.diags.errors > before || b.body.attr("n") == nil {
+		s.broken = true
+	}
+	return p
+}
+
+// build makes the points and their profiles.
+func (s *sweepBuild) build(p *pick) {
+	pts := s.matrixPoints()
+	kept := pts[:0:0]
+	for i, pt := range pts {
+		out := false
+		for _, x := range s.excludes {
+			if x.matches(pt) {
+				x.hits++
+				out = true
+			}
+		}
+		if !out {
+			kept = append(kept, pts[i])
+		}
+	}
+	s.out.Excluded = len(pts) - len(kept)
+	s.points = len(pts)
+	if len(s.foldOrder) > 0 {
+		return // a condition failed: which points are left is not known
+	}
+	for _, x := range s.excludes {
+		if x.hits == 0 {
+			s.l.diags.errorAt(codeNoEffect, x.block.rng, "No point of the matrix matches this exclude. Delete it, or mend it.")
+		}
+	}
+	if p != nil {
+		kept = s.choose(kept, p)
+	}
+	fromMatrix := len(kept)
+	for _, inc := range s.includes {
+		kept = append(kept, inc.points...)
+	}
+	if s.points = len(kept); s.points == 0 {
+		s.l.diags.errorAt(codeNoPoints, s.block.rng, "The excludes take all %d points of the matrix away.", s.out.Excluded)
+		return
+	}
+	s.profiles(kept, fromMatrix)
+	s.warnings()
+}
+
+// matrixPoints lists the points of the matrix in run order: the last axis
+// varies fastest.
+func (s *sweepBuild) matrixPoints() [][]int32 {
+	n := 1
+	for _, a := range s.axes {
+		n *= a.n
+	}
+	k := len(s.axes)
+	flat := make([]int32, n*k)
+	pts := make([][]int32, n)
+	cur := make([]int32, k)
+	for i := range n {
+		pt := flat[i*k : (i+1)*k : (i+1)*k]
+		copy(pt, cur)
+		pts[i] = pt
+		for j := k - 1; j >= 0; j-- {
+			if cur[j]++; int(cur[j]) < s.axes[j].n {
+				break
+			}
+			cur[j] = 0
+		}
+	}
+	return pts
+}
+
+// choose keeps p.n points: those whose hashes with the seed are smallest, in
+// run order. The choice depends on nothing but the seed and the points' values,
+// so it is the same on every machine and mostly stays when an axis grows.
+func (s *sweepBuild) choose(pts [][]int32, p *pick) [][]int32 {
+	if p.n >= len(pts) {
+		s.l.diags.warnAt(codePickLarge, p.block.rng, "pick asks for %d points and the matrix has %d, so all are run.", p.n, len(pts))
+		return pts
+	}
+	type ranked struct {
+		hash [sha256.Size]byte
+		i    int
+	}
+	order := make([]ranked, len(pts))
+	order0 := s.axesByName()
+	var buf []byte
+	for i, pt := range pts {
+		buf = append(buf[:0], "vramsweep-pick/1\n"...)
+		buf = strconv.AppendInt(buf, p.seed, 10)
+		for _, j := range order0 {
+			a := s.axes[j]
+			buf = append(append(append(buf, '\n'), a.name...), '=')
+			buf = encode(buf, a.vals[pt[j]].v)
+		}
+		order[i] = ranked{sha256.Sum256(buf), i}
+	}
+	slices.SortFunc(order, func(a, b ranked) int { return cmp.Or(slices.Compare(a.hash[:], b.hash[:]), cmp.Compare(a.i, b.i)) })
+	keep := make([]bool, len(pts))
+	for _, r := range order[:p.n] {
+		keep[r.i] = true
+	}
+	out := make([][]int32, 0, p.n)
+	for i, pt := range pts {
+		if keep[i] {
+			out = append(out, pt)
+		}
+	}
+	return out
+}
+
+func (s *sweepBuild) axesByName() []int {
+	idx := make([]int, len(s.axes))
+	for i := range idx {
+		idx[i] = i
+	}
+	slices.SortFunc(idx, func(a, b int) int { return cmp.Compare(s.axes[a].name, s.axes[b].name) })
+	return idx
+}
+
+// profiles resolves every point. What profiles share (values, origins, models)
+// is shared in memory as well; a plan is never written to.
+func (s *sweepBuild) profiles(pts [][]int32, fromMatrix int) {
+	list := make([]Profile, len(pts))
+	axes := make([]AxisValue, len(pts)*len(s.axes))
+	ids := make(map[uint64]int, len(pts))
+	origins := s.origins("")
+	inc, incLeft := -1, 0
+	s.out.Profiles = make([]*Profile, len(pts))
+	hash := newIdentity(s.out.Name)
+	for i, pt := range pts {
+		p := &list[i]
+		if i >= fromMatrix {
+			for incLeft == 0 {
+				inc++
+				incLeft = len(s.includes[inc].points)
+				origins = s.origins("include at " + at(s.includes[inc].block.rng))
+			}
+			incLeft--
+		}
+		p.Sweep, p.Index, p.Origins = s.out.Name, i, origins
+		p.Axes = axes[i*len(s.axes) : (i+1)*len(s.axes) : (i+1)*len(s.axes)]
+		for j, a := range s.axes {
+			p.Axes[j] = AxisValue{Axis: a.name, Value: a.vals[pt[j]].v, Free: s.out.Axes[j].Free}
+		}
+		p.Engine = newEngine(s.engineKind)
+		sum := s.resolve(p, pt, hash)
+		p.ID = hex.EncodeToString(sum[:8])
+		key := binary.BigEndian.Uint64(sum[:8])
+		if first, dup := ids[key]; dup {
+			s.twins(pts, first, i, fromMatrix, inc)
+		} else {
+			ids[key] = i
+		}
+		s.out.Profiles[i] = p
+		s.checkProfile(p, pt)
+	}
+}
+
+// newEngine is an engine with its defaults.
+func newEngine(kind string) Engine {
+	e := Engine{Kind: kind, Mode: "latency"}
+	if kind == "simulator" {
+		e.Simulator = &Simulator{GPU: "h100-80gb", Noise: 0.01}
+	}
+	return e
+}
+
+// resolve fills in a profile and returns the hash that its id is cut from.
+func (s *sweepBuild) resolve(p *Profile, pt []int32, hash *identity) [sha256.Size]byte {
+	hash.reset()
+	for _, f := range s.fields {
+		c := f.at(pt)
+		if c.bad || c.v == nil {
+			continue
+		}
+		switch f.role {
+		case roleSetting:
+			f.setting.set(&p.Settings, c)
+			if c.model != nil {
+				p.Model = c.model.arch
+				hash.add(f, c.model.id)
+				continue
+			}
+		case roleFlag:
+			p.Engine.Flags = append(p.Engine.Flags, Flag{f.name, c.v})
+		case roleOwn:
+			f.own.set(&p.Engine, c)
+		case roleFree:
+		}
+		if f.identifies() {
+			hash.add(f, c.v)
+		}
+	}
+	return hash.sum()
+}
+
+// origins says where each setting came from.
+func (s *sweepBuild) origins(include string) map[string]string {
+	m := make(map[string]string, len(s.fields))
+	for _, f := range s.fields {
+		origin := f.origin
+		if include != "" && f.axis >= 0 {
+			origin = include
+		}
+		m[f.name] = origin
+	}
+	return m
+}
+
+// identity computes ids: over the sweep's name and what was asked of vLLM, by
+// name, so that the order of axes and blocks does not matter.
+type identity struct {
+	buf    []byte
+	prefix int
+}
+
+func newIdentity(sweep string) *identity {
+	b := append([]byte(nil), "vramsweep-profile/1\n"...)
+	b = strconv.AppendQuoteToASCII(b, sweep)
+	return &identity{buf: b, prefix: len(b)}
+}
+
+func (h *identity) reset() { h.buf = h.buf[:h.prefix] }
+
+func (h *identity) add(f *field, v any) {
+	h.buf = append(h.buf, '\n', byte(f.role), ':')
+	h.buf = append(append(h.buf, f.name...), '=')
+	h.buf = encode(h.buf, v)
+}
+
+func (h *identity) sum() [sha256.Size]byte { return sha256.Sum256(h.buf) }
+
+// twins reports two points that ask for the same.
+func (s *sweepBuild) twins(pts [][]int32, first, second, fromMatrix, inc int) {
+	if second >= fromMatrix {
+		rng := s.includes[inc].block.rng
+		s.foldOnce(codeRepeatedPt, rng, "This include adds a point that is there already: %s.", s.describePoint(pts[second]))
+		return
+	}
+	s.foldOnce(codeTwins, s.block.rng, "Two points ask for the same: %s, and %s.", s.describePoint(pts[first]), s.describePoint(pts[second]))
+}
+
+func (s *sweepBuild) foldOnce(c code, rng hcl.Range, format string, args ...any) {
+	s.fold(fault{code: c, rng: rng}, fmt.Sprintf(format, args...)).count++
+}
+
+func (s *sweepBuild) describePoint(pt []int32) string {
+	out := ""
+	for j, a := range s.axes {
+		if j > 0 {
+			out += ", "
+		}
+		out += a.name + " = " + show(a.vals[pt[j]].v)
+	}
+	return out
+}
+
+// checkProfile refuses what vLLM would refuse for certain, and warns of what it
+// is likely to refuse.
+func (s *sweepBuild) checkProfile(p *Profile, pt []int32) {
+	st := &p.Settings
+	if n := st.TensorParallelSize * st.PipelineParallelSize; s.out.GPUs != nil && n > int64(len(s.out.GPUs)) {
+		s.foldOnce(codeFewGPUs, s.gpusRange(), "A profile needs %d GPUs (tensor_parallel_size times pipeline_parallel_size); gpus lists %d.", n, len(s.out.GPUs))
+	}
+	length := st.InputLen + st.OutputLen
+	if st.MaxModelLen != nil {
+		if length > *st.MaxModelLen {
+			s.pointFault(codeTooLong, "max_model_len", pt, false, "input_len + output_len is %d and max_model_len is %d; vLLM would refuse the run.", length, *st.MaxModelLen)
+		}
+	} else if p.Model != nil && p.Model.MaxPosition > 0 && length > p.Model.MaxPosition {
+		s.pointFault(codeContext, "input_len", pt, true, "input_len + output_len is %d and the model's context %d; vLLM may refuse the run.", length, p.Model.MaxPosition)
+	}
+	if p.Model != nil && p.Model.NumHeads%st.TensorParallelSize != 0 {
+		s.pointFault(codeHeads, "tensor_parallel_size", pt, true, "%q has %d attention heads, which %d GPUs cannot share evenly; vLLM will refuse the run.", st.Model, p.Model.NumHeads, st.TensorParallelSize)
+	}
+}
+
+func (s *sweepBuild) gpusRange() hcl.Range {
+	if s.block.body == nil {
+		return hcl.Range{} // made from flags
+	}
+	if a := s.block.body.attr("gpus"); a != nil {
+		return a.expr.Range()
+	}
+	return s.block.rng
+}
+
+// pointFault folds a fault about a setting, at the place that gave its value.
+func (s *sweepBuild) pointFault(c code, name string, pt []int32, warn bool, format string, args ...any) {
+	rng := s.block.rng
+	if f := s.byName[name]; f != nil {
+		switch {
+		case f.axis >= 0:
+			rng = s.axes[f.axis].vals[pt[f.axis]].rng
+		case f.expr != nil:
+			rng = f.expr.attr.expr.Range()
+		}
+	}
+	if old, ok := s.folds[foldKey{c, rng}]; ok {
+		old.count++
+		return
+	}
+	s.fold(fault{code: c, rng: rng, warn: warn}, fmt.Sprintf(format, args...)).count++
+}
+
+// warnings says what looks wrong about the sweep as a whole.
+func (s *sweepBuild) warnings() {
+	for _, a := range s.axes {
+		if a.free() && !a.used && a.n > 1 {
+			detail := "No expression uses matrix.%s, so its values run the same profile %d times."
+			switch {
+			case s.l.flags[a.name]:
+				detail += fmt.Sprintf(" vLLM's flag is set in the engine block: %s = matrix.%s.", a.name, a.name)
+			case nearest(a.name, SettingNames()) != "":
+				detail += didYouMean(a.name, SettingNames())
+			default:
+				detail += " To repeat runs, use repeats."
+			}
+			s.l.diags.warnAt(codeUnusedAxis, a.attr.nameRng, detail, a.name, a.n)
+		}
+		for k, st := range a.set {
+			for _, v := range a.vals {
+				if st == nil {
+					continue
+				}
+				if odd := st.oddValue(v.cells[k]); odd != "" {
+					s.l.diags.warnAt(codeOddValue, v.rng, "%s", odd)
+				}
+			}
+		}
+	}
+	for _, f := range s.fields {
+		if f.expr == nil || f.setting == nil {
+			continue
+		}
+		for _, key := range sortedMemo(f.expr.memo) {
+			if odd := f.setting.oddValue(f.expr.memo[key]); odd != "" {
+				s.l.diags.warnAt(codeOddValue, f.expr.attr.expr.Range(), "%s", odd)
+				break
+			}
+		}
+	}
+	s.warnLoads()
+}
+
+func sortedMemo(m map[uint64]*cell) []uint64 {
+	keys := make([]uint64, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// warnLoads compares how often a session engine is loaded with how often it
+// would have to be.
+func (s *sweepBuild) warnLoads() {
+	if len(s.out.Profiles) == 0 || s.out.Profiles[0].Engine.Mode != "session" {
+		return
+	}
+	loads, last := 0, ""
+	distinct := map[string]bool{}
+	for _, p := range s.out.Profiles {
+		key := p.EngineKey()
+		if key != last {
+			loads++
+		}
+		last = key
+		distinct[key] = true
+	}
+	if loads > len(distinct) {
+		s.l.diags.warnAt(codeLoads, s.block.rng, "The engine is loaded %d times; %d would do, if the axes that need another engine stood before those that do not (input_len, output_len, batch_size).", loads, len(distinct))
+	}
+}

@@ -1,0 +1,327 @@
+package sweep
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2/ext/tryfunc"
+	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/function"
+	"github.com/zclconf/go-cty/cty/function/stdlib"
+)
+
+// functions is the table of functions that expressions may call, by Terraform's
+// names where Terraform has them. None depends on anything but its arguments
+// and, model(), on the catalogue.
+func (l *loader) functions() map[string]function.Function {
+	table := map[string]function.Function{
+		// numbers
+		"abs": stdlib.AbsoluteFunc, "ceil": stdlib.CeilFunc, "floor": stdlib.FloorFunc, "log": stdlib.LogFunc,
+		"max": stdlib.MaxFunc, "min": stdlib.MinFunc, "pow": stdlib.PowFunc, "signum": stdlib.SignumFunc,
+		"parseint": stdlib.ParseIntFunc, "sum": sumFunc(), "round": roundFunc(),
+		// lists and maps
+		"chunklist": stdlib.ChunklistFunc, "coalesce": stdlib.CoalesceFunc, "coalescelist": stdlib.CoalesceListFunc,
+		"compact": stdlib.CompactFunc, "concat": stdlib.ConcatFunc, "contains": stdlib.ContainsFunc,
+		"distinct": stdlib.DistinctFunc, "element": stdlib.ElementFunc, "flatten": stdlib.FlattenFunc,
+		"index": stdlib.IndexFunc, "keys": stdlib.KeysFunc, "length": lengthFunc(), "lookup": stdlib.LookupFunc,
+		"merge": stdlib.MergeFunc, "range": stdlib.RangeFunc, "reverse": stdlib.ReverseListFunc,
+		"setintersection": stdlib.SetIntersectionFunc, "setproduct": setProductFunc(), "setsubtract": stdlib.SetSubtractFunc,
+		"setunion": stdlib.SetUnionFunc, "slice": stdlib.SliceFunc, "sort": stdlib.SortFunc,
+		"values": stdlib.ValuesFunc, "zipmap": stdlib.ZipmapFunc,
+		// text
+		"chomp": stdlib.ChompFunc, "format": stdlib.FormatFunc, "formatlist": stdlib.FormatListFunc,
+		"indent": stdlib.IndentFunc, "join": stdlib.JoinFunc, "lower": stdlib.LowerFunc, "regex": stdlib.RegexFunc,
+		"regexall": stdlib.RegexAllFunc, "regexreplace": stdlib.RegexReplaceFunc, "replace": stdlib.ReplaceFunc,
+		"split": stdlib.SplitFunc, "strlen": stdlib.StrlenFunc, "strrev": stdlib.ReverseFunc, "substr": stdlib.SubstrFunc,
+		"title": stdlib.TitleFunc, "trim": stdlib.TrimFunc, "trimprefix": stdlib.TrimPrefixFunc,
+		"trimspace": stdlib.TrimSpaceFunc, "trimsuffix": stdlib.TrimSuffixFunc, "upper": stdlib.UpperFunc,
+		// types and encodings
+		"can": tryfunc.CanFunc, "try": tryfunc.TryFunc, "csvdecode": stdlib.CSVDecodeFunc,
+		"jsondecode": stdlib.JSONDecodeFunc, "jsonencode": stdlib.JSONEncodeFunc,
+		"tobool": stdlib.MakeToFunc(cty.Bool), "tolist": stdlib.MakeToFunc(cty.List(cty.DynamicPseudoType)),
+		"tomap": stdlib.MakeToFunc(cty.Map(cty.DynamicPseudoType)), "tonumber": stdlib.MakeToFunc(cty.Number),
+		"toset": stdlib.MakeToFunc(cty.Set(cty.DynamicPseudoType)), "tostring": stdlib.MakeToFunc(cty.String),
+		// ours
+		"duration": durationFunc(), "model": l.modelFunc(), "size": sizeFunc(),
+	}
+	for name, f := range table {
+		if name != "try" && name != "can" { // they take expressions, not values
+			table[name] = bounded(name, f)
+		}
+	}
+	return table
+}
+
+// FunctionNames lists the functions that expressions may call, sorted.
+func FunctionNames() []string { return sortedKeys((&loader{}).functions()) }
+
+// bounded refuses arguments whose result would be large beyond use before the
+// function builds it: a line of a file must not fill the memory.
+func bounded(name string, f function.Function) function.Function {
+	params := f.Params()
+	for i := range params { // unknown and null go through to the function's own rules
+		params[i].AllowMarked = false
+	}
+	return function.New(&function.Spec{
+		Description: f.Description(),
+		Params:      params,
+		VarParam:    f.VarParam(),
+		Type: func(args []cty.Value) (cty.Type, error) {
+			if err := checkArgs(name, args); err != nil {
+				return cty.DynamicPseudoType, err
+			}
+			return f.ReturnTypeForValues(args)
+		},
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) { return f.Call(args) },
+	})
+}
+
+var errTooLarge = errors.New("the result would be too large")
+
+func checkArgs(name string, args []cty.Value) error {
+	total := 0
+	for _, a := range args {
+		if total += weight(a, maxWeight); total > maxWeight {
+			return errTooLarge
+		}
+	}
+	size := 0
+	switch name {
+	case "join":
+		for _, a := range args[min(1, len(args)):] {
+			if a.IsKnown() && !a.IsNull() && a.CanIterateElements() {
+				size += a.LengthInt() * textLen(args[0])
+			}
+		}
+	case "replace":
+		s, _ := asString(args[0])
+		old, _ := asString(args[1])
+		size = (strings.Count(s, old) + 1) * textLen(args[2])
+	case "regexreplace":
+		size = (textLen(args[0]) + 1) * (textLen(args[2]) + 1)
+	case "indent":
+		s, _ := asString(args[1])
+		size = (strings.Count(s, "\n") + 1) * wholeNumber(args[0])
+	case "format", "formatlist":
+		return checkFormat(args)
+	case "parseint":
+		if textLen(args[0]) > maxNumberLen {
+			return errTooLarge
+		}
+	case "tonumber", "jsondecode":
+		return checkDigits(args)
+	}
+	if size > maxWeight {
+		return errTooLarge
+	}
+	return nil
+}
+
+// checkDigits refuses texts that hold numbers of absurd length or exponent.
+func checkDigits(args []cty.Value) error {
+	s, ok := asString(args[0])
+	if !ok {
+		return nil
+	}
+	digits, exp := 0, -1
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c >= '0' && c <= '9':
+			digits++
+			if exp >= 0 {
+				exp++
+			}
+		case (c == 'e' || c == 'E') && digits > 0:
+			exp = 0
+		case c == '.' || exp == 0 && (c == '+' || c == '-'):
+		default:
+			digits, exp = 0, -1
+		}
+		if digits > maxNumberLen || exp > 3 {
+			return errors.New("it holds a number that is too long or too large")
+		}
+	}
+	return nil
+}
+
+// checkFormat refuses widths and precisions that are larger than any column.
+func checkFormat(args []cty.Value) error {
+	s, _ := asString(args[0])
+	run := 0
+	for i := range len(s) {
+		if s[i] >= '0' && s[i] <= '9' {
+			if run++; run > 3 && strings.LastIndexByte(s[:i], '%') >= 0 && wideVerb(s[:i+1]) {
+				return errors.New("a width or precision in the format has more than three digits")
+			}
+		} else {
+			run = 0
+		}
+	}
+	return nil
+}
+
+// wideVerb says whether s ends within a verb: % and then only flags, digits
+// and brackets.
+func wideVerb(s string) bool {
+	verb := s[strings.LastIndexByte(s, '%')+1:]
+	return strings.Trim(verb, "0123456789.+-# []*") == ""
+}
+
+func textLen(v cty.Value) int {
+	s, _ := asString(v)
+	return len(s)
+}
+
+func wholeNumber(v cty.Value) int {
+	if g, ok := toGo(v); ok {
+		if i, ok := g.(int64); ok && i > 0 {
+			return int(min(i, maxWeight+1))
+		}
+	}
+	return 0
+}
+
+// lengthFunc is length() of Terraform: of a list, a map, an object or a text.
+func lengthFunc() function.Function {
+	return function.New(&function.Spec{
+		Params: []function.Parameter{{Name: "value", Type: cty.DynamicPseudoType, AllowDynamicType: true}},
+		Type:   function.StaticReturnType(cty.Number),
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+			v := args[0]
+			switch {
+			case v.Type() == cty.String:
+				return stdlib.Strlen(v)
+			case v.CanIterateElements():
+				return cty.NumberIntVal(int64(v.LengthInt())), nil
+			}
+			return cty.NilVal, errors.New("a list, a map, an object or a text has a length")
+		},
+	})
+}
+
+// roundFunc rounds half away from zero.
+func roundFunc() function.Function {
+	return function.New(&function.Spec{
+		Params: []function.Parameter{{Name: "num", Type: cty.Number}},
+		Type:   function.StaticReturnType(cty.Number),
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+			half := cty.NumberFloatVal(0.5)
+			if args[0].LessThan(cty.Zero).True() {
+				return stdlib.Ceil(args[0].Subtract(half))
+			}
+			return stdlib.Floor(args[0].Add(half))
+		},
+	})
+}
+
+func sumFunc() function.Function {
+	return function.New(&function.Spec{
+		Params: []function.Parameter{{Name: "list", Type: cty.DynamicPseudoType}},
+		Type:   function.StaticReturnType(cty.Number),
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+			if !args[0].CanIterateElements() || args[0].Type().IsObjectType() || args[0].Type().IsMapType() {
+				return cty.NilVal, errors.New("a list of numbers is needed")
+			}
+			total := cty.Zero
+			for it := args[0].ElementIterator(); it.Next(); {
+				_, v := it.Element()
+				if v.IsNull() || v.Type() != cty.Number {
+					return cty.NilVal, errors.New("a list of numbers is needed")
+				}
+				total = total.Add(v)
+			}
+			return total, nil
+		},
+	})
+}
+
+// setProductFunc is setproduct() for lists: all combinations, as a list of
+// lists, in order. The number of them is checked first.
+func setProductFunc() function.Function {
+	return function.New(&function.Spec{
+		VarParam: &function.Parameter{Name: "lists", Type: cty.DynamicPseudoType},
+		Type:     function.StaticReturnType(cty.DynamicPseudoType),
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+			if len(args) < 2 {
+				return cty.NilVal, errors.New("two lists or more are needed")
+			}
+			n := 1
+			for i, a := range args {
+				if !a.CanIterateElements() || a.Type().IsObjectType() || a.Type().IsMapType() {
+					return cty.NilVal, function.NewArgErrorf(i, "a list is needed")
+				}
+				if n *= a.LengthInt(); n*len(args) > maxPoints {
+					return cty.NilVal, errTooLarge
+				}
+			}
+			rows := [][]cty.Value{nil}
+			for _, a := range args {
+				var next [][]cty.Value
+				for _, row := range rows {
+					for it := a.ElementIterator(); it.Next(); {
+						_, v := it.Element()
+						next = append(next, append(row[:len(row):len(row)], v))
+					}
+				}
+				rows = next
+			}
+			vals := make([]cty.Value, len(rows))
+			for i, row := range rows {
+				vals[i] = cty.TupleVal(row)
+			}
+			return cty.TupleVal(vals), nil
+		},
+	})
+}
+
+// sizeFunc is size("80GiB"): bytes.
+func sizeFunc() function.Function {
+	return textToNumber("size", func(s string) (cty.Value, error) {
+		n, err := ParseSize(s)
+		if errors.Is(err, errNoUnit) {
+			err = fmt.Errorf("a size needs a unit, as in %sGiB", strconv.Quote(s))
+		}
+		return cty.NumberIntVal(n), err
+	})
+}
+
+// durationFunc is duration("30m"): seconds.
+func durationFunc() function.Function {
+	return textToNumber("duration", func(s string) (cty.Value, error) {
+		d, err := ParseDuration(s)
+		if errors.Is(err, errNoUnit) {
+			err = fmt.Errorf("a duration needs a unit, as in %ss", strconv.Quote(s))
+		}
+		return cty.NumberFloatVal(d.Seconds()), err
+	})
+}
+
+func textToNumber(name string, f func(string) (cty.Value, error)) function.Function {
+	return function.New(&function.Spec{
+		Params: []function.Parameter{{Name: name, Type: cty.String}},
+		Type:   function.StaticReturnType(cty.Number),
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+			return f(args[0].AsString())
+		},
+	})
+}
+
+// modelFunc is model("owner/name"): the architecture as an object.
+func (l *loader) modelFunc() function.Function {
+	return function.New(&function.Spec{
+		Params: []function.Parameter{{Name: "name", Type: cty.String}},
+		Type:   function.StaticReturnType(cty.DynamicPseudoType),
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+			ref, err := l.resolveModel(args[0].AsString())
+			if err != nil {
+				return cty.NilVal, err
+			}
+			if ref.arch == nil {
+				return cty.NilVal, fmt.Errorf("nothing is known of the model %q; describe it with a model block, or use try()", args[0].AsString())
+			}
+			return ref.object(), nil
+		},
+	})
+}

@@ -1,0 +1,213 @@
+package sweep
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/function"
+
+	"github.com/vramsweep/vramsweep/sweep/models"
+)
+
+// Inputs are what a configuration takes from outside.
+type Inputs struct {
+	// Values of variables, in order of rising precedence.
+	Env      []string // VRAMSWEEP_VAR_name=value; other names are ignored
+	VarFiles []string // files of assignments
+	Vars     []string // name=value
+
+	Only   []string // sweeps to keep, by name; nil: all
+	Filter string   // keeps the profiles for which this expression is true: `matrix.batch_size > 8`
+
+	// WorkDir is what relative paths are relative to: that of the
+	// configuration, of variable files and of model folders. "": the
+	// process's own.
+	WorkDir string
+}
+
+// Load reads the configuration at path, a file or a folder, and evaluates it
+// whole. If the configuration or its inputs are at fault, the error is an
+// *Error and there is no plan: never a part of one. Any other error means that
+// vramsweep itself is at fault.
+//
+// The plan's profiles share memory with one another; it must not be written to.
+func Load(path string, in Inputs) (*Plan, error) {
+	catalogue, err := models.Builtin()
+	if err != nil {
+		return nil, err
+	}
+	l := newLoader(in, catalogue)
+	plan := l.load(path)
+	warnings, err := l.diags.result()
+	if err != nil {
+		return nil, err
+	}
+	plan.Warnings = warnings
+	return plan, nil
+}
+
+// A loader turns one configuration into a plan.
+type loader struct {
+	in        Inputs
+	diags     *diags
+	guard     *budget
+	root      *body
+	files     []string
+	catalogue *models.Catalogue
+	funcs     map[string]function.Function
+	settings  map[string]*setting
+	own       []ownAttr
+	flags     map[string]bool
+
+	vars        map[string]*variable
+	varObj      cty.Value
+	locals      map[string]*local
+	localOrder  []string
+	modelBlocks map[string]*modelBlock
+	refs        map[string]modelResult
+	path        []string // locals and models that are being evaluated
+}
+
+func newLoader(in Inputs, catalogue *models.Catalogue) *loader {
+	l := &loader{
+		in: in, diags: newDiags(sources{}), guard: &budget{}, catalogue: catalogue,
+		settings: map[string]*setting{}, own: ownAttrs(), flags: map[string]bool{},
+		vars: map[string]*variable{}, varObj: cty.EmptyObjectVal, locals: map[string]*local{},
+		modelBlocks: map[string]*modelBlock{}, refs: map[string]modelResult{},
+	}
+	l.guard.reset()
+	for _, s := range settings() {
+		l.settings[s.name] = s
+	}
+	for _, f := range engineFlags() {
+		l.flags[f] = true
+	}
+	l.funcs = l.functions()
+	return l
+}
+
+func (l *loader) load(path string) *Plan {
+	if !l.parse(path) {
+		return nil
+	}
+	l.variables()
+	l.declareLocals()
+	l.declareModels()
+	l.evalLocals()
+	for _, name := range sortedKeys(l.modelBlocks) {
+		if _, err := l.evalModel(l.modelBlocks[name]); errors.Is(err, errBadModel) && !l.diags.failed() {
+			l.diags.errors++
+		}
+	}
+	plan := &Plan{Files: l.files, OutputDir: l.output(), GPUs: l.gpus(), Sweeps: []*Sweep{}}
+	seen := map[string]*block{}
+	for _, b := range l.root.blocks {
+		if b.name != "sweep" {
+			continue
+		}
+		if first, dup := seen[b.label]; dup {
+			l.duplicate(b, first)
+		}
+		seen[b.label] = b
+		plan.Sweeps = append(plan.Sweeps, l.sweep(b))
+	}
+	if len(plan.Sweeps) == 0 && !l.diags.failed() {
+		l.diags.errorAt(codeNoSweeps, hcl.Range{}, "%s declares no sweep, so there is nothing to run.", path)
+	}
+	plan.Variables, plan.Models = l.variableValues(), l.catalogue
+	if !l.diags.failed() {
+		l.choose(plan)
+	}
+	return plan
+}
+
+// parse reads all files of the configuration into one body.
+func (l *loader) parse(path string) bool {
+	files, err := configFiles(path, l.in.WorkDir)
+	switch {
+	case errors.Is(err, errNoFiles):
+		l.diags.errorAt(codeNoFiles, hcl.Range{}, "%s is a folder, and %s.", path, err)
+		return false
+	case err != nil:
+		hint := ""
+		if errors.Is(err, os.ErrNotExist) {
+			hint = " Check the spelling and the working directory."
+		}
+		l.diags.errorAt(codeUnreadable, hcl.Range{}, "%s: %s.%s", path, plainError(err), hint)
+		return false
+	}
+	l.files = files
+	l.root = &body{spec: schema()}
+	r := &reader{diags: l.diags, guard: l.guard}
+	for _, name := range files {
+		src, err := readSource(l.in.WorkDir, name)
+		if err != nil {
+			l.diags.errorAt(codeUnreadable, hcl.Range{}, "%s: %s.", name, plainError(err))
+			continue
+		}
+		l.diags.sources[name] = src
+		if b := r.parse(name, src, l.root.spec); b != nil {
+			l.root.attrs = append(l.root.attrs, b.attrs...)
+			l.root.blocks = append(l.root.blocks, b.blocks...)
+		}
+	}
+	if len(files) > 1 {
+		r.checkSingle(l.root)
+	}
+	return !l.syntaxFailed()
+}
+
+// syntaxFailed says whether a file could not be read: then nothing that rests
+// on names can be said, for they may be declared there.
+func (l *loader) syntaxFailed() bool {
+	for _, d := range l.diags.list {
+		switch code(d.Code) {
+		case codeSyntax, codeUnreadable, codeTooLarge:
+			return true
+		}
+	}
+	return false
+}
+
+// checkSingle reports blocks that stand once in each of several files.
+func (r *reader) checkSingle(b *body) {
+	for _, bs := range b.spec.blocks {
+		var first *block
+		for _, bl := range b.blocks {
+			if !bs.single || bl.name != bs.name {
+				continue
+			}
+			if first != nil && first.rng.Filename != bl.rng.Filename {
+				r.diags.errorAt(codeRepeatedBlk, bl.rng, "There is one %s block at most; the first is at %s.", bs.name, at(first.rng))
+			}
+			if first == nil {
+				first = bl
+			}
+		}
+	}
+}
+
+// EngineKey is the same for profiles that one engine can serve: all settings
+// and flags but the lengths, the batch and the iterations.
+func (p *Profile) EngineKey() string {
+	s := p.Settings
+	s.InputLen, s.OutputLen, s.BatchSize, s.NumIters, s.NumItersWarmup = 0, 0, 0, nil, nil
+	b := encode(nil, []any{s.HFModelID, deref(s.Dtype), deref(s.KVCacheDtype), deref(s.Quantization), s.TensorParallelSize, s.PipelineParallelSize,
+		deref(s.MaxModelLen), deref(s.MaxNumSeqs), deref(s.MaxNumBatchedTokens), deref(s.GPUMemoryUtilization), deref(s.KVCacheMemoryBytes),
+		deref(s.BlockSize), deref(s.EnforceEager), deref(s.LoadFormat), deref(s.TrustRemoteCode), p.Engine.Kind, p.Engine.Defaults, fmt.Sprint(p.Engine.Command)})
+	for _, f := range p.Engine.Flags {
+		b = append(append(append(b, '\n'), f.Name...), '=')
+		b = encode(b, f.Value)
+	}
+	return string(b)
+}
+
+func deref[T any](p *T) any {
+	if p == nil {
+		return nil
+	}
+	return *p
+}
