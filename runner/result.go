@@ -61,6 +61,19 @@ type RunInfo struct {
 	Leftovers      []Process         `json:"leftover_processes,omitempty"`
 	Holders        []Process         `json:"gpu_holders,omitempty"`     // held GPU memory at the baseline or the end
 	SkippedBecause string            `json:"skipped_because,omitempty"` // run_id of the run that explains it
+	FailedIn       Phase             `json:"failed_in,omitempty"`       // the phase in which a failed run ended
+	Stages         []Stage           `json:"stages,omitempty"`          // what vramsweep did, when
+}
+
+// A Stage is a part of a run as vramsweep goes through it (0 baseline to 6
+// final, runner.go). Offsets and durations are monotonic: a clock that is set
+// moves StartedAt alone.
+type Stage struct {
+	Stage     int       `json:"stage"` // -1: waiting for idle GPUs, before the run's start
+	Name      string    `json:"name"`  // "idle_wait", "baseline", "monitor", "engine", "stop", "read", "detail", "final"
+	StartedAt time.Time `json:"started_at"`
+	OffsetS   float64   `json:"offset_s"` // since the run's start
+	DurationS float64   `json:"duration_s"`
 }
 
 // ModelInfo is the model as the plan knew it.

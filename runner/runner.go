@@ -27,7 +27,9 @@ import (
 // An Engine executes one attempt of a run. It returns an error only where the
 // machine or vramsweep is at fault; an engine that fails is a Measurement with
 // its Outcome. When Run returns, nothing of what it started is left. When ctx
-// ends, it ends the engine and returns what was measured until then.
+// ends, it ends the engine and returns what was measured until then; the cause
+// of ctx (a limit of the sweep, an interruption) decides the outcome of the run
+// and the engine need not look at it.
 type Engine interface {
 	Run(ctx context.Context, job *Job) (*Measurement, error)
 }
@@ -93,8 +95,10 @@ type Job struct {
 	Synthetic bool
 	// KeepEngine: the next run shares this one's engine process.
 	KeepEngine bool
+	Mark       string         // proc.Spec.Mark of all that the run starts
 	StartedAt  time.Time      // with its monotonic reading: offsets count from here
 	Progress   func(Progress) // never nil
+	Pulse      *Pulse         // the engine tells here that it speaks, is ready, and its process tree
 }
 
 // Progress is what a display wants to know while a run goes on.
@@ -102,6 +106,12 @@ type Progress struct {
 	Phase       Phase
 	MemoryBytes int64 // highest of the current use over the run's GPUs; 0 before the first sample
 	Note        string
+
+	// The Runner fills these; an engine leaves them alone.
+	Run     int           // which one, from 1, of
+	Runs    int           // all that are planned
+	Elapsed time.Duration // of this run
+	ETA     time.Duration // of the execution, from the runs so far; 0: unknown
 }
 
 // Measured is all that one attempt brought back, as the Attributor needs it.

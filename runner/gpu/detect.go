@@ -1,0 +1,331 @@
+package gpu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/runner/proc"
+)
+
+// A SourceStatus says what a source can do on this machine.
+type SourceStatus struct {
+	Name   string   `json:"name"`
+	Works  bool     `json:"works"`
+	Used   bool     `json:"used"`             // samples come from it
+	Reads  []string `json:"reads,omitempty"`  // columns of the timelines table
+	Power  string   `json:"power,omitempty"`  // "instant" or "averaged_1s"
+	Reason string   `json:"reason,omitempty"` // why it does not serve, or is not used
+	Tool   string   `json:"tool,omitempty"`   // version
+	TookMS float64  `json:"took_ms"`          // how long finding out took
+}
+
+// A Machine is what Detect found. It makes the samplers of each run and is the
+// runner.Inspector. It is safe for use by several goroutines.
+type Machine struct {
+	o       Options
+	devices []runner.Device
+	sources []SourceStatus
+	smi     []smiDevice
+	smiText []GPUReading // the full reading of the start, for Doctor
+	amd     []*amdCard
+
+	mu      sync.Mutex
+	refused map[string]bool // fields that this nvidia-smi does not know
+}
+
+// Detect finds the GPUs and tries the sources in the order of o.Sources. It
+// never fails: a machine without a GPU is a Machine without Devices, and
+// Sources says why. With all, sources are tried that would not be used.
+func Detect(ctx context.Context, o Options, all bool) *Machine {
+	m := &Machine{o: o.withDefaults(), refused: map[string]bool{}}
+	for _, name := range m.o.Sources {
+		began := time.Now()
+		st := m.try(ctx, name, all)
+		st.Name, st.TookMS = name, ms(time.Since(began))
+		m.sources = append(m.sources, st)
+	}
+	m.choose()
+	return m
+}
+
+func (m *Machine) try(ctx context.Context, name string, all bool) SourceStatus {
+	switch name {
+	case SourceNvidiaSMI:
+		return m.trySMI(ctx)
+	case SourceNVML:
+		return m.tryNVML(ctx, all)
+	case SourceAMDGPU:
+		return m.tryAMDGPU()
+	case SourceAMDSMI, SourceROCmSMI:
+		return m.trySlow(ctx, name, all)
+	}
+	return SourceStatus{Reason: fmt.Sprintf("there is no source of this name; known: %s", strings.Join(DefaultSources(), ", "))}
+}
+
+// choose marks the first source of each vendor that works.
+func (m *Machine) choose() {
+	used := map[string]string{}
+	for i := range m.sources {
+		st := &m.sources[i]
+		vendor := vendorOf(st.Name)
+		switch {
+		case !st.Works:
+		case used[vendor] == "":
+			st.Used, used[vendor] = true, st.Name
+		default:
+			st.Reason = used[vendor] + " serves; this one stands in where that fails"
+		}
+	}
+}
+
+func vendorOf(source string) string {
+	if source == SourceNvidiaSMI || source == SourceNVML {
+		return "nvidia"
+	}
+	return "amd"
+}
+
+// Sources says of every source whether it serves, and why not.
+func (m *Machine) Sources() []SourceStatus { return slices.Clone(m.sources) }
+
+// Found lists the devices as Detect found them, without reading anew.
+func (m *Machine) Found() []runner.Device { return slices.Clone(m.devices) }
+
+// Samplers makes the samplers of a run: one for the GPUs, where there are any,
+// and one for the host's side of the run's processes.
+func (m *Machine) Samplers(r Run) ([]runner.Sampler, error) {
+	r, err := r.check()
+	if err != nil {
+		return nil, err
+	}
+	t := newTree(m.o.Proc, r.PIDs)
+	var out []runner.Sampler
+	for _, vendor := range []string{"nvidia", "amd"} {
+		if sources := m.sourcesOf(vendor, r, t); len(sources) > 0 {
+			out = append(out, newSampler(r, sources))
+		}
+	}
+	if r.PIDs != nil {
+		out = append(out, newSampler(r, []source{newProcSource(r, t)}))
+	}
+	return out, nil
+}
+
+// sourcesOf lists the sources of a vendor whose GPUs the run uses, the first
+// choice first.
+func (m *Machine) sourcesOf(vendor string, r Run, t *tree) []source {
+	if !slices.ContainsFunc(m.devices, func(d runner.Device) bool {
+		return d.Vendor == vendor && (r.GPUs == nil || slices.Contains(r.GPUs, d.Index))
+	}) {
+		return nil
+	}
+	var out []source
+	for _, st := range m.sources {
+		if !st.Works || vendorOf(st.Name) != vendor {
+			continue
+		}
+		if s := m.newSource(st.Name, r, t); s != nil {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+func (m *Machine) newSource(name string, r Run, t *tree) source {
+	switch name {
+	case SourceNvidiaSMI:
+		s := newSMISource(m.o, r, m.smi)
+		if r.PIDs != nil {
+			s.apps = newProcessTable(t)
+		}
+		return s
+	case SourceNVML:
+		return newNVMLSource(m.o, r, t, m.smi)
+	case SourceAMDGPU:
+		return newAMDSource(m.o, r, m.amd, t)
+	case SourceAMDSMI, SourceROCmSMI:
+		return newSlowSource(m.o, r, name, m.devices)
+	}
+	return nil
+}
+
+// Devices implements runner.Inspector: the GPUs with their memory as it is now.
+func (m *Machine) Devices(ctx context.Context) ([]runner.Device, error) {
+	out := slices.Clone(m.devices)
+	if len(out) == 0 {
+		return out, nil
+	}
+	detail, err := m.Inspect(ctx, nil)
+	if err != nil {
+		return out, err
+	}
+	for i := range out {
+		out[i].UsedBytes = nil
+		for _, g := range detail.GPUs {
+			if g.GPUID == out[i].Index && g.VRAMUsedMB != nil {
+				used := int64(*g.VRAMUsedMB * (1 << 20))
+				out[i].UsedBytes = &used
+			}
+		}
+	}
+	return out, nil
+}
+
+// trySMI calls nvidia-smi once and takes the devices from it.
+func (m *Machine) trySMI(ctx context.Context) SourceStatus {
+	if _, err := proc.LookPath(m.o.NvidiaSMI, m.o.Env, ""); err != nil {
+		return SourceStatus{Reason: m.o.NvidiaSMI + " is not on the PATH"}
+	}
+	r, err := m.querySMI(ctx, smiDetailFields(), nil)
+	if err != nil {
+		return SourceStatus{Reason: err.Error()}
+	}
+	if len(r.GPUs) == 0 {
+		return SourceStatus{Reason: "nvidia-smi lists no GPU", Tool: r.Driver}
+	}
+	m.smiText = r.GPUs
+	st := SourceStatus{Works: true, Tool: r.Driver}
+	for i := range r.GPUs {
+		g := &r.GPUs[i]
+		cc, _ := strconv.ParseFloat(g.Texts["compute_cap"], 64)
+		m.smi = append(m.smi, smiDevice{index: int32(g.Index), busID: g.BusID, computeCap: cc})
+		m.devices = append(m.devices, smiToDevice(g, r.Driver))
+	}
+	m.addMIG(ctx, r.GPUs)
+	st.Reads = FieldNames(readableOf(&r.GPUs[0]) | runner.HasProcessMemory)
+	st.Power = PowerAveraged
+	if _, ok := r.GPUs[0].Values[QPowerInstant]; ok {
+		st.Power = PowerInstant
+	}
+	if r.GPUs[0].value(QMemoryUsed) == nil {
+		st.Works = false
+		st.Reason = "nvidia-smi does not tell memory.used here: " + r.GPUs[0].Missing[QMemoryUsed]
+	}
+	return st
+}
+
+func smiToDevice(g *GPUReading, driver string) runner.Device {
+	return runner.Device{
+		Index: g.Index, Vendor: "nvidia", Name: g.Name, UUID: g.UUID, PCIBusID: g.BusID, DriverVersion: driver,
+		TotalBytes: g.bytesOf(QMemoryTotal), ReservedBytes: g.bytesOf(QMemoryReserved), UsedBytes: g.bytesOf(QMemoryUsed),
+		MIG: g.Texts["mig_mode"] == "Enabled", Source: SourceNvidiaSMI,
+	}
+}
+
+// readableOf is what a full reading shows that the sampler can read.
+func readableOf(g *GPUReading) runner.Fields {
+	var f runner.Fields
+	for _, q := range []struct {
+		q Quantity
+		f runner.Fields
+	}{
+		{QMemoryUsed, runner.HasMemoryUsed}, {QMemoryReserved, runner.HasMemoryReserved}, {QMemoryTotal, runner.HasMemoryTotal},
+		{QPower, runner.HasPower}, {QPowerInstant, runner.HasPower}, {QTempHotspot, runner.HasTemperature}, {QTempMemory, runner.HasMemoryTemp},
+		{QUtilGPU, runner.HasUtilization}, {QUtilMemory, runner.HasMemoryUtil}, {QClockSM, runner.HasClockSM},
+		{QClockMemory, runner.HasClockMem}, {QThrottleMask, runner.HasThrottleReasons},
+	} {
+		if _, ok := g.Values[q.q]; ok {
+			f |= q.f
+		}
+	}
+	return f
+}
+
+// addMIG appends the parts of GPUs in MIG mode as devices of their own: they
+// are what CUDA_VISIBLE_DEVICES names. Their index is that of the GPU: samplers
+// read whole GPUs.
+func (m *Machine) addMIG(ctx context.Context, gpus []GPUReading) {
+	if !slices.ContainsFunc(gpus, func(g GPUReading) bool { return g.Texts["mig_mode"] == "Enabled" }) {
+		return
+	}
+	out, err := runTool(ctx, m.o, m.o.ToolTimeout, m.o.NvidiaSMI, "-L")
+	if err != nil || out.code != 0 {
+		return
+	}
+	r, err := readSMIList(out.stdout)
+	if err != nil {
+		return
+	}
+	for _, g := range r.GPUs {
+		for _, mig := range g.MIG {
+			m.devices = append(m.devices, runner.Device{
+				Index: g.Index, Vendor: "nvidia", Name: g.Name + " MIG " + mig.Profile, UUID: mig.UUID, Parent: g.UUID, MIG: true, Source: SourceNvidiaSMI,
+			})
+		}
+	}
+}
+
+// smiDetailFields is what a full reading asks for.
+func smiDetailFields() []string {
+	return []string{
+		"index", "uuid", "pci.bus_id", "name", "driver_version", "memory.total", "memory.reserved", "memory.used", "memory.free",
+		"utilization.gpu", "utilization.memory", "temperature.gpu", "temperature.memory", "power.draw", "power.draw.instant",
+		"enforced.power.limit", "clocks.current.sm", "clocks.current.memory", "clocks_event_reasons.active", "pstate",
+		"persistence_mode", "compute_mode", "mig.mode.current", "compute_cap", "gpu_recovery_action", "ecc.errors.uncorrected.volatile.total",
+	}
+}
+
+// querySMI asks nvidia-smi once. Fields that it refuses are left out, now and
+// later; ids restricts the GPUs.
+func (m *Machine) querySMI(ctx context.Context, fields, ids []string) (*Reading, error) {
+	alias := map[string]string{"clocks_event_reasons.active": "clocks_throttle_reasons.active"}
+	for range len(fields) + 1 {
+		argv := []string{m.o.NvidiaSMI, "--query-gpu=" + strings.Join(m.accepted(fields, alias), ","), "--format=csv"}
+		if len(ids) > 0 {
+			argv = append(argv, "-i", strings.Join(ids, ","))
+		}
+		out, err := runTool(ctx, m.o, m.o.ToolTimeout, argv...)
+		if err != nil {
+			return nil, err
+		}
+		if name := refusedField(out); name != "" {
+			m.mu.Lock()
+			again := !m.refused[name]
+			m.refused[name] = true
+			m.mu.Unlock()
+			if again {
+				continue
+			}
+		}
+		return judgeQuery(out)
+	}
+	return nil, errors.New("nvidia-smi refuses its fields one after another")
+}
+
+func judgeQuery(out *output) (*Reading, error) {
+	if !isSMICSV(out.stdout) {
+		if out.code == 0 && strings.TrimSpace(string(out.stdout)) == "" {
+			return nil, errors.New("nvidia-smi printed nothing, with exit code 0")
+		}
+		return nil, fmt.Errorf("nvidia-smi (exit code %d): %s", out.code, out.text())
+	}
+	return readSMICSV(out.stdout)
+}
+
+func (m *Machine) accepted(fields []string, alias map[string]string) []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []string
+	for _, f := range fields {
+		switch {
+		case !m.refused[f]:
+			out = append(out, f)
+		case alias[f] != "" && !m.refused[alias[f]]:
+			out = append(out, alias[f])
+		}
+	}
+	return out
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}

@@ -1,0 +1,108 @@
+package gpu
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/vramsweep/vramsweep/runner/proc"
+)
+
+// The names of the sources, as they stand in samples, reports and Options.
+const (
+	SourceNvidiaSMI = "nvidia-smi"
+	SourceNVML      = "nvml"
+	SourceAMDGPU    = "amdgpu-sysfs"
+	SourceAMDSMI    = "amd-smi"
+	SourceROCmSMI   = "rocm-smi"
+	SourceProc      = "proc"
+)
+
+// The bounds of an interval: what a sweep may ask for.
+const (
+	MinInterval     = 10 * time.Millisecond
+	MaxInterval     = 10 * time.Second
+	DefaultInterval = 100 * time.Millisecond
+)
+
+// A StartFunc starts a program; proc.Start is the one of the product.
+type StartFunc func(ctx context.Context, spec proc.Spec) (proc.Process, error)
+
+// Options say where a machine's instruments are. The zero value of a field
+// means the usual place, except Env and Helper.
+type Options struct {
+	Env   []string  // environment of the tools, and where PATH is looked up
+	Start StartFunc // nil: proc.Start
+
+	Proc string // "/proc"
+	Sys  string // "/sys"
+	Dev  string // "/dev"
+
+	NvidiaSMI string // "nvidia-smi"
+	AMDSMI    string // "amd-smi"
+	ROCmSMI   string // "rocm-smi"
+
+	// Helper is the command line that ends in NVMLHelperMain: the same binary
+	// with a hidden argument. Empty: NVML is not used.
+	Helper      []string
+	NVMLLibrary string // "libnvidia-ml.so.1"
+
+	// Sources names the sources that may be used, the first choice first. nil:
+	// DefaultSources. A source that is not named is not used.
+	Sources []string
+
+	// ToolTimeout bounds one call of a tool; default 30 s, as a tool that
+	// initialises eight GPUs without persistence mode takes its time.
+	ToolTimeout time.Duration
+}
+
+// DefaultSources is the order in which sources are tried.
+func DefaultSources() []string {
+	return []string{SourceNvidiaSMI, SourceNVML, SourceAMDGPU, SourceAMDSMI, SourceROCmSMI}
+}
+
+func (o Options) withDefaults() Options {
+	set := func(p *string, v string) {
+		if *p == "" {
+			*p = v
+		}
+	}
+	set(&o.Proc, "/proc")
+	set(&o.Sys, "/sys")
+	set(&o.Dev, "/dev")
+	set(&o.NvidiaSMI, "nvidia-smi")
+	set(&o.AMDSMI, "amd-smi")
+	set(&o.ROCmSMI, "rocm-smi")
+	set(&o.NVMLLibrary, "libnvidia-ml.so.1")
+	if o.Sources == nil {
+		o.Sources = DefaultSources()
+	}
+	if o.ToolTimeout <= 0 {
+		o.ToolTimeout = 30 * time.Second
+	}
+	return o
+}
+
+// A Run is what the samplers of one run need to know.
+type Run struct {
+	Interval time.Duration // MinInterval to MaxInterval; 0: DefaultInterval
+	GPUs     []int         // driver's indices to sample; nil: all
+	Epoch    time.Time     // offsets count from here, with its monotonic reading (Job.StartedAt)
+
+	// PIDs lists the root processes of the run; it may be empty until the
+	// engine has started. nil: the run's own processes are not told apart.
+	PIDs func() []int
+}
+
+func (r Run) check() (Run, error) {
+	if r.Interval == 0 {
+		r.Interval = DefaultInterval
+	}
+	if r.Interval < MinInterval || r.Interval > MaxInterval {
+		return r, fmt.Errorf("sampling interval %v: want %v to %v", r.Interval, MinInterval, MaxInterval)
+	}
+	if r.Epoch.IsZero() {
+		r.Epoch = time.Now()
+	}
+	return r, nil
+}

@@ -1,0 +1,289 @@
+package gpu
+
+import (
+	"context"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vramsweep/vramsweep/runner"
+)
+
+// sampleSMI runs the nvidia-smi sampler against the fake until a condition
+// holds, and gives it a generous time for that.
+func sampleSMI(t *testing.T, o Options, r Run, until func(*collector) bool) (*collector, *runner.SamplerReport, error) {
+	t.Helper()
+	m := Detect(t.Context(), o, false)
+	if r.Interval == 0 {
+		r.Interval = 10 * time.Millisecond
+	}
+	r, err := r.check()
+	if err != nil {
+		t.Fatal(err)
+	}
+	src := newSMISource(m.o, r, m.smi)
+	src.stale, src.firstRow = 300*time.Millisecond, 300*time.Millisecond
+	if r.PIDs != nil {
+		src.apps = newProcessTable(newTree("/proc", r.PIDs))
+	}
+	return sampleUntil(t, newSampler(r, []source{src}), until)
+}
+
+func sampleUntil(t testing.TB, s runner.Sampler, until func(*collector) bool) (*collector, *runner.SamplerReport, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	c := newCollector(until)
+	go func() {
+		select {
+		case <-c.done:
+		case <-ctx.Done():
+			t.Error("the condition did not come about in 30 s")
+		}
+		cancel()
+	}()
+	rep, err := s.Sample(ctx, c.emit)
+	return c, rep, err
+}
+
+func ticks(n int) func(*collector) bool { return func(c *collector) bool { return c.ticks >= n } }
+
+func notes(r *runner.SamplerReport) string { return strings.Join(r.Notes, "\n") }
+
+func TestSMISampler(t *testing.T) {
+	o := fakeTools(t, []string{"nvidia-smi"}, "FAKE_GPUS=8")
+	c, rep, err := sampleSMI(t, o, Run{}, ticks(20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := c.samples[0]
+	want := runner.Sample{
+		GPU: 0, Source: SourceNvidiaSMI, MemoryUsed: 101 << 20, MemoryReserved: 480 << 20, MemoryTotal: 81559 << 20,
+		Power: 71.24, Temperature: 37, MemoryTemp: 37, Utilization: 12, MemoryUtil: 12, ClockSM: 1980, ClockMem: 1980, ThrottleReasons: 4,
+		Has: runner.HasMemoryUsed | runner.HasMemoryReserved | runner.HasMemoryTotal | runner.HasPower | runner.HasTemperature | runner.HasMemoryTemp |
+			runner.HasUtilization | runner.HasMemoryUtil | runner.HasClockSM | runner.HasClockMem | runner.HasThrottleReasons,
+	}
+	want.TS, want.Offset, want.Read = first.TS, first.Offset, first.Read
+	if first != want {
+		t.Errorf("first sample\n got %+v\nwant %+v", first, want)
+	}
+	for i, s := range c.samples {
+		if int(s.GPU) != i%8 {
+			t.Fatalf("sample %d is of GPU %d: the rows of a tick are not together", i, s.GPU)
+		}
+		if s.MemoryUsed != int64(100*(i%8+1)+i/8+1)<<20 {
+			t.Fatalf("sample %d of GPU %d: %d bytes", i, s.GPU, s.MemoryUsed)
+		}
+	}
+	if rep.PowerKind != PowerInstant || rep.Name != SourceNvidiaSMI || rep.Ticks < 20 || rep.ToolCPU == nil || rep.IntervalMS.P50 == nil {
+		t.Errorf("report: %+v", rep)
+	}
+	if rep.Missing["energy_j"] == "" {
+		t.Error("no reason for the missing energy")
+	}
+}
+
+func TestSMIOnlyTheRunsGPUs(t *testing.T) {
+	o := fakeTools(t, []string{"nvidia-smi"}, "FAKE_GPUS=4")
+	c, _, err := sampleSMI(t, o, Run{GPUs: []int{2}}, ticks(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range c.samples {
+		if s.GPU != 2 {
+			t.Fatalf("sample of GPU %d", s.GPU)
+		}
+	}
+}
+
+func TestSMIProcessMemory(t *testing.T) {
+	pid := os.Getpid()
+	o := fakeTools(t, []string{"nvidia-smi"}, "FAKE_GPUS=2", "FAKE_PIDS=1,"+strconv.Itoa(pid))
+	seen := map[int32]int64{}
+	_, rep, err := sampleSMI(t, o, Run{PIDs: func() []int { return []int{pid} }}, func(c *collector) bool {
+		for _, s := range c.samples[max(0, len(c.samples)-2):] {
+			if s.Has&runner.HasProcessMemory != 0 {
+				seen[s.GPU] = s.ProcessMemory
+			}
+		}
+		return len(seen) == 2
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if seen[0] != 1001<<20 || seen[1] != 2001<<20 {
+		t.Errorf("process memory %v, want that of pid %d only", seen, pid)
+	}
+	if why, ok := rep.Missing["process_bytes"]; ok {
+		t.Errorf("process_bytes missing: %s", why)
+	}
+}
+
+func TestSMIFaults(t *testing.T) {
+	gap := func(c *collector) bool {
+		for _, s := range c.samples {
+			if s.Gap {
+				return c.ticks >= 12
+			}
+		}
+		return false
+	}
+	tests := []struct {
+		mode  string
+		env   []string
+		until func(*collector) bool
+		notes []string // each must be in the report
+		gaps  bool
+	}{
+		{mode: "hang", until: gap, notes: []string{"hangs: no row for 300ms", "started again"}, gaps: true},
+		{mode: "silent", until: ticks(5), notes: []string{"no row within", "started again"}},
+		{mode: "die", until: gap, notes: []string{"exit code 139", "Segmentation fault", "started again"}},
+		{mode: "half", until: gap, notes: []string{"1 lines were no rows", "started again"}},
+		{mode: "xid", until: ticks(10), notes: []string{"1 lines were no rows", "XID 63"}},
+		{mode: "text-exit-0", until: gap, notes: []string{"exit code 0: Failed to initialize NVML: Unknown Error", "started again"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.mode, func(t *testing.T) {
+			t.Parallel()
+			o := fakeTools(t, []string{"nvidia-smi"}, append(tt.env, "FAKE_MODE="+tt.mode)...)
+			_, rep, err := sampleSMI(t, o, Run{}, tt.until)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, want := range tt.notes {
+				if !strings.Contains(notes(rep), want) {
+					t.Errorf("notes lack %q:\n%s", want, notes(rep))
+				}
+			}
+			if tt.gaps && (len(rep.Gaps) == 0 || rep.Gaps[0].Reason == "") {
+				t.Errorf("no gap with a reason: %+v", rep.Gaps)
+			}
+		})
+	}
+}
+
+func TestSMIRefusedFields(t *testing.T) {
+	o := fakeTools(t, []string{"nvidia-smi"}, "FAKE_REFUSE=power.draw.instant,memory.reserved,clocks_event_reasons.active")
+	c, rep, err := sampleSMI(t, o, Run{}, ticks(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := c.samples[0]
+	if s.Power != 70.5 || rep.PowerKind != PowerAveraged {
+		t.Errorf("power %v of kind %q, want 70.5 averaged_1s", s.Power, rep.PowerKind)
+	}
+	if s.ThrottleReasons != 4 {
+		t.Error("the older name of the throttle reasons was not tried")
+	}
+	if s.Has&runner.HasMemoryReserved != 0 || !strings.Contains(rep.Missing["memory_reserved_bytes"], "memory.reserved") {
+		t.Errorf("memory.reserved: %v, %q", s.Has, rep.Missing["memory_reserved_bytes"])
+	}
+}
+
+func TestSMINoDriver(t *testing.T) {
+	for _, mode := range []string{"no-driver", "no-driver-exit-0"} {
+		o := fakeTools(t, []string{"nvidia-smi"}, "FAKE_MODE="+mode)
+		m := Detect(t.Context(), o, false)
+		if len(m.Found()) != 0 {
+			t.Fatalf("%s: devices %v", mode, m.Found())
+		}
+		if st := m.Sources()[0]; st.Works || !strings.Contains(st.Reason, "couldn't communicate with the NVIDIA driver") {
+			t.Errorf("%s: %+v", mode, st)
+		}
+	}
+}
+
+func TestSMINotAvailableEverywhere(t *testing.T) {
+	o := fakeTools(t, []string{"nvidia-smi"}, "FAKE_MODE=na")
+	c, rep, err := sampleSMI(t, o, Run{}, ticks(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range c.samples {
+		if s.Has != 0 {
+			t.Fatalf("a figure came from [N/A]: %+v", s)
+		}
+	}
+	for _, name := range FieldNames(memoryFields | runner.HasPower | runner.HasUtilization) {
+		if !strings.Contains(rep.Missing[name], "[N/A]") {
+			t.Errorf("%s: reason %q", name, rep.Missing[name])
+		}
+	}
+}
+
+func TestSMIUnitsChange(t *testing.T) {
+	o := fakeTools(t, []string{"nvidia-smi"}, "FAKE_MODE=units", "FAKE_TICKS=3")
+	c, rep, err := sampleSMI(t, o, Run{}, ticks(8))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, s := range c.samples {
+		if got, want := s.Has&runner.HasMemoryUsed != 0, i/2 < 2; got != want {
+			t.Fatalf("tick %d: memory told %v, want %v (%d bytes)", i/2, got, want, s.MemoryUsed)
+		}
+	}
+	if !strings.Contains(notes(rep), "changed its units") {
+		t.Errorf("notes: %s", notes(rep))
+	}
+}
+
+func TestSMIGPUFallsOffTheBus(t *testing.T) {
+	o := fakeTools(t, []string{"nvidia-smi"}, "FAKE_MODE=off-the-bus", "FAKE_GPUS=3")
+	after := 0
+	c, rep, err := sampleSMI(t, o, Run{}, func(c *collector) bool {
+		if c.ticks > 7 {
+			after++
+		}
+		return after > 80 // long enough for the lost GPU's gap
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tail := c.samples[len(c.samples)-6:]
+	for _, s := range tail {
+		if s.GPU != 0 && s.GPU != 2 {
+			t.Errorf("a sample of GPU %d, want 0 and 2", s.GPU)
+		}
+	}
+	if !strings.Contains(notes(rep), "GPU 0000:01:00.0 cannot be opened any more") {
+		t.Errorf("notes: %s", notes(rep))
+	}
+	found := false
+	for _, g := range rep.Gaps {
+		found = found || g.GPU == 1
+	}
+	if !found {
+		t.Errorf("no gap of GPU 1: %+v", rep.Gaps)
+	}
+}
+
+func TestSMISlowerThanItsInterval(t *testing.T) {
+	o := fakeTools(t, []string{"nvidia-smi"}, "FAKE_MODE=slow")
+	_, rep, err := sampleSMI(t, o, Run{}, ticks(10))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rep.Missed < 9 {
+		t.Errorf("%d ticks missed at a third of the rate, want about 18", rep.Missed)
+	}
+	if *rep.IntervalMS.P50 < 20 {
+		t.Errorf("p50 %v ms", *rep.IntervalMS.P50)
+	}
+}
+
+func TestSMIClockJumps(t *testing.T) {
+	o := fakeTools(t, []string{"nvidia-smi"}, "FAKE_MODE=clock-jumps", "FAKE_TICKS=3")
+	c, _, err := sampleSMI(t, o, Run{}, ticks(8))
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := map[int32]time.Duration{}
+	for _, s := range c.samples {
+		if s.Offset <= last[s.GPU] || s.Offset-last[s.GPU] > time.Minute {
+			t.Fatalf("offset %v after %v: the jump shows", s.Offset, last[s.GPU])
+		}
+		last[s.GPU] = s.Offset
+	}
+}

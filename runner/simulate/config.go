@@ -1,0 +1,333 @@
+package simulate
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/vramsweep/vramsweep/sweep/models"
+)
+
+// EnvConfig is the environment variable that carries a Config, as JSON, to the
+// simulated vllm.
+const EnvConfig = "VRAMSWEEP_SIM"
+
+// DefaultGPU is the catalogue name of the GPU that is simulated by default.
+const DefaultGPU = "h100-80gb"
+
+// A Config says how the simulated vllm behaves. Its zero value is a quiet
+// H100 and vLLM 0.26, with every run the same.
+type Config struct {
+	// Key names the run among others: with the same Seed, Key and Repeat all
+	// figures are the same. Usually the id of the profile. "": the arguments.
+	Key    string `json:"key,omitempty"`
+	Repeat int    `json:"repeat,omitempty"` // from 1
+	Seed   int64  `json:"seed"`
+	// Noise is the relative standard deviation of latencies, times and power.
+	// Memory varies with Noise x 3,000 MiB, so that 1 % is 30 MiB.
+	Noise float64 `json:"noise,omitempty"`
+	// TimeScale is simulated seconds a second of wall time; 0: every phase is
+	// shrunk so that the whole takes about a second.
+	TimeScale float64 `json:"time_scale,omitempty"`
+
+	Version     string `json:"version,omitempty"`      // of vLLM; DefaultVersion
+	ModelRunner string `json:"model_runner,omitempty"` // "v1", "v2", "auto"
+	Defaults    string `json:"defaults,omitempty"`     // "serve": the API server's token and sequence limits
+
+	// Model is what is simulated. It travels as Entry, an entry of a catalogue.
+	Model *models.Architecture `json:"-"`
+	Entry json.RawMessage      `json:"model,omitempty"`
+	// HubModel is the --model that was looked up. With it and without Entry
+	// nobody knows the model, and the hub does not either; with neither, the
+	// folder or the entry of the built-in catalogue that --model names is it.
+	HubModel string      `json:"hub_model,omitempty"`
+	GPU      *models.GPU `json:"gpu,omitempty"` // nil: DefaultGPU
+	// GPUs are the indexes that the ranks run on; nil: CUDA_VISIBLE_DEVICES,
+	// or 0, 1, ...
+	GPUs []int `json:"gpus,omitempty"`
+	// GPUCount is how many GPUs the simulated machine has; 0: 8.
+	GPUCount int `json:"gpu_count,omitempty"`
+	// StateDir is where the simulated processes publish what they hold; "":
+	// nowhere.
+	StateDir string `json:"state_dir,omitempty"`
+	// Reexec is the command that starts this program again as VLLM does, to
+	// which arguments are appended; nil: no child processes, all is one.
+	Reexec []string `json:"reexec,omitempty"`
+
+	Plant Plant `json:"plant,omitzero"`
+
+	active []Chaos // of this start
+}
+
+// A Plant is what is put into a simulated run on purpose: changes that an
+// analysis must find again, and misbehaviour that a runner must survive.
+type Plant struct {
+	Changes []Change `json:"changes,omitempty"`
+	// MemoryNoise replaces the standard deviation of memory, in bytes.
+	MemoryNoise *Bytes `json:"memory_noise,omitempty"`
+	// LatencyNoise replaces the relative standard deviation of latencies.
+	LatencyNoise *float64 `json:"latency_noise,omitempty"`
+	Chaos        []Chaos  `json:"chaos,omitempty"`
+}
+
+// A Change moves one figure of the runs that it applies to.
+type Change struct {
+	// Component is one of Components.
+	Component string `json:"component"`
+	// Bytes is added to a memory component of every rank.
+	Bytes Bytes `json:"bytes,omitempty"`
+	// Factor multiplies a component; 0 is 1.
+	Factor float64 `json:"factor,omitempty"`
+	// When must match the run's settings: name to a value, or to a list of
+	// which any may match. nil: every run.
+	When map[string]any `json:"when,omitempty"`
+}
+
+// Components are the figures that a Change can move. The memory components
+// are those of the breakdown; "growth" is what the engine takes back of its
+// activation, and beyond it, while requests run.
+func Components() []string {
+	return []string{
+		"weights", "activations", "non_torch", "cuda_graphs", "context", "buffers", "growth",
+		"latency", "power", "load_time", "compile_time",
+	}
+}
+
+// Chaos is one way to misbehave.
+type Chaos struct {
+	// Do is one of Misbehaviours.
+	Do string `json:"do"`
+	// At is the phase in which it happens; "": at a moment drawn from the seed,
+	// or the only moment that makes sense.
+	At string `json:"at,omitempty"`
+	// Bytes is the amount of "flood", or what "hold" keeps.
+	Bytes Bytes `json:"bytes,omitempty"`
+	// For is how long "linger" and "slow" take; 0: their default.
+	For Duration `json:"for,omitempty"`
+	// Code is the exit code of "exit"; 0 means 1.
+	Code int `json:"code,omitempty"`
+	// Signal is what "die" dies of; "" is SIGKILL.
+	Signal string `json:"signal,omitempty"`
+	// Share of the runs that misbehave, drawn from the seed; 0: all.
+	Share float64 `json:"share,omitempty"`
+	// Attempts: only the first so many starts of the same run misbehave, which
+	// are counted in the state directory; 0: all.
+	Attempts int `json:"attempts,omitempty"`
+	// When is as in Change.
+	When map[string]any `json:"when,omitempty"`
+}
+
+// Misbehaviours maps what a Chaos can do to what then happens.
+func Misbehaviours() map[string]string {
+	return map[string]string{
+		"ignore_sigterm":  "the process and its children ignore SIGTERM and SIGINT",
+		"hang":            "it stops at a phase, holding its memory, and says nothing more",
+		"hang_busy":       "as hang, but the GPU stays busy",
+		"silent":          "it prints nothing, and works",
+		"setsid":          "a child in a session of its own outlives it and holds memory",
+		"double_fork":     "a grandchild whose parent has ended outlives it and holds memory",
+		"orphans":         "its own workers outlive it and keep their memory",
+		"flood":           "it prints bytes (100 MB) of long lines to stdout",
+		"long_line":       "it prints one line of bytes (8 MiB)",
+		"garbage":         "it prints bytes that are not text",
+		"die":             "a signal ends it",
+		"kill_worker":     "a signal ends one of its workers",
+		"exit":            "it exits with code, saying nothing",
+		"no_result":       "it ends well, but writes no result file",
+		"empty_result":    "it ends well, and the result file is empty",
+		"broken_result":   "it ends well, and the result file is cut in the middle",
+		"fifo_result":     "the result file is already there, as a FIFO",
+		"linger":          "the driver gives its memory back late (2 s after it ended)",
+		"slow":            "the phase takes longer (5 s)",
+		"fail_hub":        "the hub cannot be reached",
+		"fail_port":       "a port is in use",
+		"fail_nccl":       "NCCL fails",
+		"fail_device":     "the device is busy or unavailable",
+		"fail_oom":        "out of memory in the phase (load, profile, capture, bench_warmup, measure)",
+		"fail_assertion":  "the engine fails with an AssertionError while it starts",
+		"foreign_process": "the driver lists somebody else's process that holds bytes (10 GiB)",
+	}
+}
+
+// Bytes is a size that may be written as a number or with a unit ("200MiB").
+type Bytes int64
+
+// Duration is a time.Duration that may be written as text ("2s").
+type Duration time.Duration
+
+// UnmarshalJSON reads 209715200, "209715200" and "200MiB".
+func (b *Bytes) UnmarshalJSON(data []byte) error {
+	text := strings.Trim(strings.TrimSpace(string(data)), `"`)
+	n, err := parseBytes(text)
+	if err != nil {
+		return err
+	}
+	*b = Bytes(n)
+	return nil
+}
+
+// UnmarshalJSON reads "2s" and, as nanoseconds, a number.
+func (d *Duration) UnmarshalJSON(data []byte) error {
+	text := strings.TrimSpace(string(data))
+	if !strings.HasPrefix(text, `"`) {
+		return json.Unmarshal(data, (*int64)(d))
+	}
+	v, err := time.ParseDuration(strings.Trim(text, `"`))
+	if err != nil {
+		return fmt.Errorf("%s is not a duration such as \"2s\": %w", text, err)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// MarshalJSON writes the text form.
+func (d Duration) MarshalJSON() ([]byte, error) {
+	return json.Marshal(time.Duration(d).String())
+}
+
+// parseBytes reads a number of bytes with an optional unit.
+func parseBytes(s string) (int64, error) {
+	units := []struct {
+		suffix string
+		factor float64
+	}{
+		{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1 << 40},
+		{"kB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"B", 1}, {"", 1},
+	}
+	for _, u := range units {
+		digits, ok := strings.CutSuffix(s, u.suffix)
+		if !ok {
+			continue
+		}
+		var v float64
+		if err := json.Unmarshal([]byte(strings.TrimSpace(digits)), &v); err == nil {
+			return int64(v * u.factor), nil
+		}
+	}
+	return 0, fmt.Errorf("%q is not a size such as 209715200 or \"200MiB\"", s)
+}
+
+// ParsePlant reads the plant of an `engine "simulator"` block. It takes the
+// short form of one change ({component, bytes, factor, when}) and the long one
+// ({changes, chaos, memory_noise, latency_noise}); chaos may be one or a list.
+// A name or value that it does not know is an error that says what it knows.
+func ParsePlant(plant map[string]any) (Plant, error) {
+	if len(plant) == 0 {
+		return Plant{}, nil
+	}
+	if _, short := plant["component"]; short {
+		plant = map[string]any{"changes": []any{plant}}
+	}
+	long := map[string]any{}
+	for name, value := range plant {
+		if one, ok := value.(map[string]any); ok && (name == "changes" || name == "chaos") {
+			value = []any{one}
+		}
+		long[name] = value
+	}
+	data, err := json.Marshal(long)
+	if err != nil {
+		return Plant{}, fmt.Errorf("plant: %w", err)
+	}
+	var p Plant
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&p); err != nil {
+		return Plant{}, fmt.Errorf("plant: %w; expected changes, chaos, memory_noise, latency_noise, or one change with component", err)
+	}
+	return p, p.check()
+}
+
+// check says what of a plant cannot be done.
+func (p Plant) check() error {
+	var errs []error
+	known := map[string]bool{}
+	for _, name := range Components() {
+		known[name] = true
+	}
+	for i, c := range p.Changes {
+		if !known[c.Component] {
+			errs = append(errs, fmt.Errorf("plant: changes[%d]: component %q is unknown; expected one of %s", i, c.Component, strings.Join(Components(), ", ")))
+		}
+		if c.Bytes == 0 && (c.Factor == 0 || c.Factor == 1) {
+			errs = append(errs, fmt.Errorf("plant: changes[%d]: neither bytes nor factor changes anything", i))
+		}
+		if c.Bytes != 0 && !isMemory(c.Component) {
+			errs = append(errs, fmt.Errorf("plant: changes[%d]: %s is no memory, bytes do not apply; use factor", i, c.Component))
+		}
+	}
+	does := Misbehaviours()
+	for i, c := range p.Chaos {
+		if _, ok := does[c.Do]; !ok {
+			errs = append(errs, fmt.Errorf("plant: chaos[%d]: %q is unknown; expected one of %s", i, c.Do, strings.Join(sortedKeys(does), ", ")))
+		}
+		if c.At != "" && !isPhase(c.At) {
+			errs = append(errs, fmt.Errorf("plant: chaos[%d]: at = %q is no phase of a run", i, c.At))
+		}
+		if c.Share < 0 || c.Share > 1 {
+			errs = append(errs, fmt.Errorf("plant: chaos[%d]: share = %g lies outside 0 to 1", i, c.Share))
+		}
+		if _, err := signalNamed(c.Signal); err != nil {
+			errs = append(errs, fmt.Errorf("plant: chaos[%d]: %w", i, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// isMemory reports whether a component is counted in bytes.
+func isMemory(component string) bool {
+	switch component {
+	case "latency", "power", "load_time", "compile_time":
+		return false
+	}
+	return true
+}
+
+// configFrom reads the Config from an environment; none there is the default.
+func configFrom(env []string) (Config, error) {
+	var c Config
+	for _, entry := range env {
+		value, ok := strings.CutPrefix(entry, EnvConfig+"=")
+		if !ok || value == "" {
+			continue
+		}
+		dec := json.NewDecoder(strings.NewReader(value))
+		dec.DisallowUnknownFields()
+		if err := dec.Decode(&c); err != nil {
+			return Config{}, fmt.Errorf("%s does not hold a simulator's settings: %w", EnvConfig, err)
+		}
+	}
+	return c, c.check()
+}
+
+// check says what of the settings cannot be simulated.
+func (c *Config) check() error {
+	var errs []error
+	if _, err := parseVersion(c.Version); err != nil {
+		errs = append(errs, err)
+	}
+	switch c.ModelRunner {
+	case "", "auto", "v1", "v2":
+	default:
+		errs = append(errs, fmt.Errorf("model_runner %q is unknown; expected v1, v2 or auto", c.ModelRunner))
+	}
+	if c.Noise < 0 || c.Noise > 1 {
+		errs = append(errs, fmt.Errorf("noise = %g lies outside 0 to 1", c.Noise))
+	}
+	if c.TimeScale < 0 {
+		errs = append(errs, fmt.Errorf("time_scale = %g is negative; it is simulated seconds a second", c.TimeScale))
+	}
+	return errors.Join(append(errs, c.Plant.check())...)
+}
+
+// environment renders the Config as the entry of an environment.
+func (c *Config) environment() (string, error) {
+	data, err := json.Marshal(c)
+	if err != nil {
+		return "", fmt.Errorf("settings of the simulator: %w", err)
+	}
+	return EnvConfig + "=" + string(data), nil
+}

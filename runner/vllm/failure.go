@@ -1,0 +1,333 @@
+package vllm
+
+import (
+	"regexp"
+	"strings"
+
+	"github.com/vramsweep/vramsweep/runner"
+)
+
+// The kinds of failure, as schema 3.1 names them.
+const (
+	KindOOM                = "oom"
+	KindNoKVMemory         = "no_kv_memory"
+	KindKVTooSmall         = "kv_too_small"
+	KindFreeMemoryCheck    = "free_memory_check"
+	KindMaxModelLen        = "max_model_len_too_large"
+	KindUnsupportedArch    = "unsupported_architecture"
+	KindHub                = "hf_hub"
+	KindTPDivisibility     = "tp_divisibility"
+	KindDeviceRank         = "device_rank_out_of_bounds"
+	KindBadArgument        = "bad_argument"
+	KindNoDevice           = "no_device"
+	KindDtypeUnsupported   = "dtype_unsupported"
+	KindNCCL               = "nccl"
+	KindWorkerDied         = "worker_died"
+	KindUnknown            = "unknown"
+	maxFailures            = 200
+	maxFailureText         = 4096
+	traceFrameLines        = 3000 // a traceback longer than this is not one
+	traceExtraLines        = 40   // lines of any sender that may follow an exception and still end its message
+	maxTraces              = 64
+	maxExtraLinesOfMessage = 12
+)
+
+// A failure is one exception or error record.
+type failure struct {
+	kind       string
+	class      string // "torch.OutOfMemoryError"; "" for a record without one
+	text       string // its message, with the lines that follow it
+	level      string
+	proc       process
+	stream     string
+	src        runner.AccountSource
+	afterReady bool
+	chained    bool // "During handling of the above exception, another exception occurred"
+}
+
+// A trace is a traceback that is being printed.
+type trace struct {
+	key   string
+	level string
+	left  int
+	fail  *int // index of its failure once the exception was read
+	extra int
+	owner *run
+}
+
+// kinds tell a failure's kind from its class and message; the first that fits
+// wins, so the narrow ones come first.
+var kinds = []struct {
+	kind string
+	re   *regexp.Regexp
+}{
+	{KindFreeMemoryCheck, regexp.MustCompile(`Free memory on device.*is less than desired|Available memory on node .* is less than (?:desired|requested)|Error in memory profiling`)},
+	{KindKVTooSmall, regexp.MustCompile(`To serve at least one request with|is larger than the maximum number of tokens that can be stored in KV cache|is larger than the available KV cache memory`)},
+	{KindNoKVMemory, regexp.MustCompile(`No available memory for the cache blocks`)},
+	{KindOOM, regexp.MustCompile(`(?:CUDA|HIP|XPU|HPU|GPU) out of memory|OutOfMemoryError|CUDA error: out of memory|HIP error: out of memory|Error \[CUDA\]: out of memory|not enough GPU memory|CUDA_ERROR_OUT_OF_MEMORY|hipErrorOutOfMemory|RESOURCE_EXHAUSTED|NVML_SUCCESS == .* INTERNAL ASSERT FAILED`)},
+	{KindMaxModelLen, regexp.MustCompile(`User-specified max_model_len|greater than the derived max_model_len`)},
+	{KindUnsupportedArch, regexp.MustCompile(`Model architectures .* (?:are not supported|failed to be inspected)|does not recognize this architecture|is not supported for now|No model architectures are specified|have no vLLM implementation`)},
+	{KindHub, regexp.MustCompile(`huggingface\.co|hf\.co|We couldn't connect to|LocalEntryNotFoundError|OfflineModeIsEnabled|Repository Not Found|is not a local folder and is not a valid model identifier|gated repo|GatedRepoError|RepositoryNotFoundError|HfHubHTTPError|HFValidationError|Repo id must|cached snapshot folder|Cannot find any model weights|EntryNotFoundError|modelscope\.cn|40[13] Client Error|429 Client Error|Can't load (?:the configuration|tokenizer)|Invalid repository ID or local directory`)},
+	{KindTPDivisibility, regexp.MustCompile(`must be divisible by tensor parallel size|must be divisible by|is not divisible by|cannot be evenly divided|not divisible by (?:tensor|the tensor)`)},
+	{KindDeviceRank, regexp.MustCompile(`DP adjusted local rank \d+ is out of bounds|local rank \d+ is out of bounds|World size \(\d+\) is larger than the number of available GPUs|invalid device ordinal|Tensor parallel size \(\d+\) cannot be larger than`)},
+	{KindDtypeUnsupported, regexp.MustCompile(`Bfloat16 is only supported|is not supported for quantization method|dtype .* is not supported|does not support dtype|The quantization method \S+ is not supported for the current GPU|fp8e4nv not supported|Unknown dtype|not supported with FP8|FP8 .* not supported`)},
+	{KindNoDevice, regexp.MustCompile(`No CUDA GPUs are available|Failed to infer device type|libcuda\.so\S*: cannot open shared object|Found no NVIDIA driver|no NVIDIA driver|No HIP GPUs are available|CUDA driver version is insufficient|Device string must not be empty`)},
+	{KindNCCL, regexp.MustCompile(`NCCL error|DistBackendError|ncclSystemError|ncclUnhandled|ncclInternalError|Failed to load NCCL|RCCL error|ProcessGroupNCCL|DistNetworkError`)},
+	{KindBadArgument, regexp.MustCompile(`: error: |unrecognized arguments|invalid choice|expected one argument|ValidationError|validation errors? for|Unknown quantization method|Please ensure that max_model_len is greater than|unexpected keyword argument|must be (?:greater|less|in|one of|positive|at least)|Invalid (?:value|argument|attention backend)|max_num_batched_tokens \(\d+\) (?:is smaller|must be)|No such file or directory: '\S*config`)},
+	{KindWorkerDied, regexp.MustCompile(`died unexpectedly|died, exit code|Fatal Python error|Segmentation fault|^Killed$|Worker exited unexpectedly|ActorDiedError|RayActorError|WorkerCrashedError`)},
+}
+
+// kindRank orders kinds by how well they explain a failure: a worker that dies
+// of bad memory takes its neighbours' NCCL down with it.
+func kindRank(kind string) int {
+	switch kind {
+	case KindUnknown:
+		return 0
+	case KindWorkerDied:
+		return 1
+	case KindNCCL:
+		return 2
+	case KindBadArgument:
+		return 3
+	}
+	return 4
+}
+
+var (
+	envelopeRE = regexp.MustCompile(`EngineCore failed to start|EngineCore encountered a fatal error|[Ee]ngine core initialization failed|WorkerProc failed to start|WorkerProc hit an exception|WorkerProc initialization failed|Engine process failed to start|Engine core proc \S+ died|Worker proc \S+ died unexpectedly|Worker \S+ pid \d+ died|EngineDeadError|EngineCore encountered an issue|Failed core proc|See root cause above|Failed to load model - not enough GPU memory`)
+	fatalRE    = regexp.MustCompile(`EngineCore encountered a fatal error|died unexpectedly|EngineDeadError|Engine core proc \S+ died|Fatal Python error|Segmentation fault`)
+	emptyRE    = regexp.MustCompile(`^(?:RuntimeError|Exception|EngineDeadError|vllm\.\S*EngineDeadError)?:? ?(?:EngineCore failed to start|[Ee]ngine core initialization failed|WorkerProc initialization failed|Engine process failed to start|EngineCore encountered an issue|WorkerProc failed to start|EngineCore encountered a fatal error|WorkerProc hit an exception)`)
+	// exceptionRE is the line that ends a traceback.
+	exceptionRE  = regexp.MustCompile(`^((?:[A-Za-z_]\w*\.)*[A-Z_a-z]\w*)(?:: (.*))?$`)
+	errorLineRE  = regexp.MustCompile(`^((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|OfflineModeIsEnabled)): (.+)$`)
+	errorInRE    = regexp.MustCompile(`\b((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception))(?:: |\(['"])(.+)$`)
+	argparseRE   = regexp.MustCompile(`^\s*([\w.\- /]*): error: (.+)$`)
+	torchRankRE  = regexp.MustCompile(`^\[rank(\d+)\]: ?`)
+	notFailureRE = regexp.MustCompile(`^(?:KeyboardInterrupt|SystemExit|asyncio\.\S*CancelledError|CancelledError|GeneratorExit|BrokenPipeError|ConnectionResetError|StopIteration|zmq\.error\.\w+)$`)
+)
+
+func classify(class, text string) string {
+	s := class + ": " + text
+	for _, k := range kinds {
+		if k.re.MatchString(s) {
+			return k.kind
+		}
+	}
+	return KindUnknown
+}
+
+// trace follows tracebacks, each by its sender, and reports whether the piece
+// was a line of one and nothing else.
+func (r *Reader) trace(p *piece) bool {
+	if m := torchRankRE.FindString(head(p.msg, 20)); m != "" {
+		p.msg = p.msg[len(m):]
+	}
+	key := p.stream + "\x00" + senderKey(p) + "\x00" + p.level + "\x00" + p.source
+	t := r.traces[key]
+	r.ageTraces()
+	if strings.Contains(p.msg, "Traceback (most recent call last)") {
+		if len(r.traces) < maxTraces {
+			r.traces[key] = &trace{key: key, level: p.level, left: traceFrameLines, owner: r.current}
+		}
+		return true
+	}
+	if strings.Contains(p.msg, "direct cause of the following") || strings.Contains(p.msg, "During handling of the above") {
+		r.chain = key
+		delete(r.traces, key)
+		return true
+	}
+	if t == nil {
+		return false
+	}
+	if t.fail == nil {
+		return r.traceFrame(t, p)
+	}
+	if t.extra++; t.extra > maxExtraLinesOfMessage {
+		delete(r.traces, key)
+		return false
+	}
+	if f := &t.owner.failures[*t.fail]; len(f.text) < maxFailureText && p.level == t.level && (p.level != "" || !errorLineRE.MatchString(p.msg)) {
+		f.text = cut(f.text+"\n"+strings.TrimSpace(p.msg), maxFailureText)
+		if f.kind == KindUnknown || f.kind == KindBadArgument {
+			f.kind = classify(f.class, f.text)
+		}
+		return t.level != ""
+	}
+	return false
+}
+
+// ageTraces ends the tracebacks whose end never came.
+func (r *Reader) ageTraces() {
+	for k, t := range r.traces {
+		if t.left--; t.left <= 0 {
+			delete(r.traces, k)
+		}
+	}
+}
+
+func (r *Reader) traceFrame(t *trace, p *piece) bool {
+	if strings.HasPrefix(p.msg, " ") || strings.HasPrefix(p.msg, "\t") || strings.HasPrefix(p.msg, "[Previous line repeated") {
+		return true
+	}
+	m := exceptionRE.FindStringSubmatch(p.msg)
+	if m == nil {
+		delete(r.traces, t.key)
+		return false
+	}
+	t.owner = r.current
+	t.left = traceExtraLines
+	chained := r.chain == t.key
+	r.chain = ""
+	if n := r.current.addFailure(p, t.level, m[1], m[2]); n >= 0 {
+		t.fail = &n
+		r.current.failures[n].chained = chained
+	} else {
+		delete(r.traces, t.key)
+	}
+	return true
+}
+
+// failureLine reads an error that stands outside of a traceback.
+func (r *Reader) failureLine(p *piece) bool {
+	switch p.level {
+	case "INFO", "DEBUG", "WARNING":
+		return false
+	}
+	if strings.HasPrefix(p.msg, "    ") || strings.HasPrefix(strings.TrimSpace(p.msg), "raise ") {
+		return true // source code of a traceback that was cut
+	}
+	run := r.current
+	if envelopeRE.MatchString(p.msg) && p.level != "" || emptyRE.MatchString(p.msg) {
+		run.envelope(p)
+	}
+	if m := argparseRE.FindStringSubmatch(p.msg); m != nil && p.level == "" {
+		run.addFailure(p, p.level, "", strings.TrimSpace(p.msg))
+		return true
+	}
+	if m := errorLineRE.FindStringSubmatch(p.msg); m != nil {
+		run.addFailure(p, p.level, m[1], m[2])
+		return true
+	}
+	kind := classify("", p.msg)
+	if kind == KindUnknown || kind == KindHub || kind == KindBadArgument || p.level == "" && strings.HasPrefix(p.msg, " ") {
+		return false
+	}
+	if m := errorInRE.FindStringSubmatch(p.msg); m != nil && classify(m[1], m[2]) != KindUnknown {
+		run.addFailure(p, p.level, m[1], m[2])
+		return true
+	}
+	run.addFailure(p, p.level, "", strings.TrimSpace(p.msg))
+	return true
+}
+
+// envelope notes a line that says only that something failed.
+func (r *run) envelope(p *piece) {
+	r.envelopes++
+	if fatalRE.MatchString(p.msg) && r.ready {
+		r.fatal = true
+	}
+}
+
+// addFailure keeps an exception and returns its index, -1 if it was not kept.
+func (r *run) addFailure(p *piece, level, class, text string) int {
+	switch level {
+	case "INFO", "DEBUG", "WARNING":
+		return -1
+	}
+	if notFailureRE.MatchString(class) {
+		return -1
+	}
+	full := class
+	if text != "" {
+		full += ": " + text
+	}
+	if emptyRE.MatchString(full) {
+		r.envelope(p)
+		return -1
+	}
+	if len(r.failures) >= maxFailures {
+		return -1
+	}
+	f := failure{
+		kind: classify(class, text), class: class, text: cut(text, maxFailureText), level: level, proc: p.proc, stream: p.stream,
+		src: p.at(), afterReady: r.ready,
+	}
+	if fatalRE.MatchString(full) && r.ready {
+		r.fatal = true
+	}
+	r.failures = append(r.failures, f)
+	r.noteFailureFigures(p, &f)
+	return len(r.failures) - 1
+}
+
+var (
+	freeCheckRE = regexp.MustCompile(`(?:Free memory on device\s?\S*|Available memory on node \d+) \(` + num + `/` + num + ` GiB\) .*?less than (?:desired|requested) .*?\(` + num + `, ` + num + ` GiB\)`)
+	kvSmallRE   = regexp.MustCompile(`max seq len \((\d+)\), \(` + num + ` (?:GiB|GB) KV cache is needed, which is larger than the available KV cache memory \(` + num + ` (?:GiB|GB)\)`)
+	kvLongestRE = regexp.MustCompile(`estimated maximum model length is (\d+)`)
+	kvTokensRE  = regexp.MustCompile(`max seq len \((\d+)\) is larger than the maximum number of tokens that can be stored in KV cache \((\d+)\)`)
+)
+
+// noteFailureFigures takes from a failure what it says of the rank's memory.
+func (r *run) noteFailureFigures(p *piece, f *failure) {
+	switch f.kind {
+	case KindFreeMemoryCheck:
+		sets(1, fFailFree, fFailTotal, fFailUtil, fFailRequested)(r, p, freeCheckRE.FindStringSubmatch(f.text))
+	case KindKVTooSmall:
+		if m := kvSmallRE.FindStringSubmatch(f.text); m != nil {
+			r.setWord(&r.failLen, p, m[1])
+			if v, half, ok := number(m[3]); ok {
+				r.failKV = &figure{val: v, half: half, src: p.at()}
+			}
+		} else if m := kvTokensRE.FindStringSubmatch(f.text); m != nil {
+			r.setWord(&r.failLen, p, m[1])
+		}
+	}
+	if len(r.failures) == 1 {
+		r.event(p, runner.EventError, "")
+	}
+}
+
+// cause picks the failure that explains the others, nil where the run went
+// well.
+func (r *run) cause() *failure {
+	if r.done {
+		return nil
+	}
+	var best *failure
+	for i := range r.failures {
+		f := &r.failures[i]
+		if !r.counts(f) {
+			continue
+		}
+		if best == nil || better(f, best) {
+			best = f
+		}
+	}
+	return best
+}
+
+// counts reports whether a failure can have ended the run: one before the
+// engine was up does not if it came up nevertheless; one after it does if the
+// engine says that it is dead, or if it ended a program that serves nobody.
+func (r *run) counts(f *failure) bool {
+	if !r.ready {
+		return true
+	}
+	if !f.afterReady && f.stream == r.readyIn {
+		return false // in another stream the order is not known
+	}
+	return r.fatal || !r.server && f.level == "" && !isFront(f.proc.name)
+}
+
+func better(f, best *failure) bool {
+	a, b := kindRank(f.kind), kindRank(best.kind)
+	if isFront(f.proc.name) != isFront(best.proc.name) && (a > 0) == (b > 0) {
+		return isFront(best.proc.name)
+	}
+	if a != b {
+		return a > b
+	}
+	// In a chain ("During handling of the above exception ...") the last says
+	// most; the same error of another worker, or printed again, says nothing new.
+	return f.chained && f.stream == best.stream && f.proc.pid == best.proc.pid && f.level == best.level
+}

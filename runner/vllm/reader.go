@@ -1,0 +1,532 @@
+package vllm
+
+import (
+	"bytes"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/vramsweep/vramsweep/runner"
+)
+
+// ReaderOptions set up a Reader. The zero value reads a recorded log.
+type ReaderOptions struct {
+	// Event is called for each moment of the run as its line is read. nil: the
+	// moments are only kept for Events.
+	Event func(runner.LogEvent)
+}
+
+// A Reader reads vLLM's log line by line and keeps the facts, not the lines:
+// its size does not grow with the log. It is not safe for concurrent use.
+//
+// A log may hold several engines, one after another: each has its own Account.
+// The ranks of tensor, pipeline and data parallelism are ranks of one engine.
+type Reader struct {
+	opts    ReaderOptions
+	m       *matcher
+	anchors []anchorRules
+	groups  map[string]*groupState
+	order   []*run
+	current *run // of the group of the line at hand
+	state   *groupState
+	lines   map[string]int
+	events  []runner.LogEvent
+
+	traces map[string]*trace // by sender, while its traceback is being printed
+	chain  string            // the sender that said "During handling of the above exception"
+	wrap   wrapped
+}
+
+// A groupState is what lines of one container (or of a log without such
+// prefixes) share.
+type groupState struct {
+	runs []*run
+}
+
+type anchorRules struct {
+	rules []int
+}
+
+const (
+	maxRuns    = 256
+	maxSenders = 4096
+	maxEvents  = 100_000
+	maxText    = 500
+)
+
+// errorAnchors lead to the failure reader, unreadAnchors to lines that look
+// like memory figures.
+var (
+	errorAnchors = []string{
+		"rror: ", "rror", "xception: ", "Traceback (most recent call last)", "Interrupt", "died unexpectedly", "died, exit code",
+		"out of memory", "failed to start", "OfflineModeIsEnabled", "Fatal Python error", "Segmentation fault",
+		"No available memory for the cache blocks", "is larger than the", "is less than desired", "initialization failed",
+		"not enough GPU memory", "Insufficient space in", "No CUDA GPUs are available", "Killed", "INTERNAL ASSERT FAILED",
+		"is less than requested memory for kv", "Failed to load NCCL", "not supported for now", "gated repo",
+	}
+	unreadAnchors = []string{"GiB", " GB", "MiB", " MB", "Gib"}
+)
+
+// NewReader returns a Reader for one run's log.
+func NewReader(opts ReaderOptions) *Reader {
+	r := &Reader{
+		opts: opts, groups: make(map[string]*groupState), lines: make(map[string]int), traces: make(map[string]*trace),
+	}
+	var texts []string
+	index := make(map[string]int)
+	for i, rl := range rules {
+		for _, a := range rl.anchors {
+			n, ok := index[a]
+			if !ok {
+				n = len(texts)
+				index[a] = n
+				texts = append(texts, a)
+				r.anchors = append(r.anchors, anchorRules{})
+			}
+			r.anchors[n].rules = append(r.anchors[n].rules, i)
+		}
+	}
+	texts = append(texts, errorAnchors...)
+	texts = append(texts, unreadAnchors...)
+	r.m = newMatcher(texts)
+	r.state = r.group("")
+	r.current = r.state.runs[0]
+	return r
+}
+
+func (r *Reader) group(name string) *groupState {
+	g := r.groups[name]
+	if g == nil {
+		if len(r.groups) >= maxRuns {
+			return r.groups[""]
+		}
+		g = &groupState{}
+		r.groups[name] = g
+		g.runs = []*run{r.newRun()}
+	}
+	return g
+}
+
+func (r *Reader) newRun() *run {
+	n := &run{reader: r, senders: make(map[string]*sender)}
+	r.order = append(r.order, n)
+	return n
+}
+
+// Line reads one line of a stream ("stdout", "stderr", or a file's name),
+// without its end. A line that ends in CR, as tqdm's bars do, may come as a
+// line of its own through Part. arrived is zero for a log recorded by others.
+func (r *Reader) Line(stream string, text []byte, arrived time.Time) {
+	r.lines[stream]++
+	r.read(stream, text, r.lines[stream], arrived)
+}
+
+// Part reads a piece of the line that Line will end: a bar that ends in CR, or
+// a part of a very long line.
+func (r *Reader) Part(stream string, text []byte, arrived time.Time) {
+	r.read(stream, text, r.lines[stream]+1, arrived)
+}
+
+func (r *Reader) read(stream string, text []byte, line int, arrived time.Time) {
+	if len(text) > maxPiece {
+		text = text[:maxPiece]
+	}
+	hits := r.m.find(text)
+	if !hits.any() && len(r.traces) == 0 && r.wrap.left == 0 {
+		return
+	}
+	base := piece{stream: stream, file: stream, line: line, arrived: arrived, proc: noProcess}
+	splitLine(text, base, r.piece)
+}
+
+// piece reads one record or one line that is no record.
+func (r *Reader) piece(p *piece) {
+	if r.wrap.left > 0 {
+		r.rejoin(p)
+	}
+	r.state = r.group(p.group)
+	r.current = r.state.runs[len(r.state.runs)-1]
+	if r.trace(p) || noise(p) {
+		return
+	}
+	hits := r.m.find([]byte(p.msg))
+	if !hits.any() {
+		return
+	}
+	if strings.Contains(p.source, "rocm") {
+		r.current.setFirst(&r.current.rocm, p, "rocm")
+	}
+	read, missed := r.applyRules(p, &hits)
+	n := uint(len(r.anchors))
+	for i := range errorAnchors {
+		if hits.has(n + uint(i)) {
+			read = r.failureLine(p) || read
+			break
+		}
+	}
+	if read {
+		return
+	}
+	if missed && r.hold(p) {
+		return
+	}
+	n += uint(len(errorAnchors))
+	for i := range unreadAnchors {
+		if hits.has(n + uint(i)) {
+			r.unread(p)
+			break
+		}
+	}
+}
+
+// applyRules runs the rules whose anchors the piece holds; missed says that a
+// memory rule had its anchor but not its text.
+func (r *Reader) applyRules(p *piece, hits *hitSet) (read, missed bool) {
+	done := -1
+	for i := range r.anchors {
+		if !hits.has(uint(i)) {
+			continue
+		}
+		for _, n := range r.anchors[i].rules {
+			if n == done {
+				continue
+			}
+			rl := &rules[n]
+			m := rl.re.FindStringSubmatch(p.msg)
+			if m == nil {
+				missed = missed || len(rl.Fields) > 0
+				continue
+			}
+			done = n
+			rl.apply(r.current, p, m)
+			read = true
+		}
+	}
+	return read, missed
+}
+
+// noise reports whether a line is somebody else's text: a request's prompt, or
+// source code that a traceback or a notebook shows.
+func noise(p *piece) bool {
+	return strings.HasPrefix(p.msg, "Received request") || strings.HasPrefix(p.msg, "Prompt: ") || strings.HasPrefix(p.msg, "Request ") ||
+		strings.HasPrefix(p.msg, "Generated text:")
+}
+
+// A wrapped is a record whose text goes on in the next lines, as a terminal or
+// a notebook broke it.
+type wrapped struct {
+	p    piece
+	left int
+}
+
+// hold keeps a piece that has the beginning of a known line but not its end.
+func (r *Reader) hold(p *piece) bool {
+	if p.level == "" && p.proc.pid == 0 || len(p.msg) > 400 {
+		return false
+	}
+	r.wrap = wrapped{p: *p, left: 3}
+	return true
+}
+
+// rejoin tries whether the next line is the rest of the one that was held.
+func (r *Reader) rejoin(p *piece) {
+	w := r.wrap
+	r.wrap = wrapped{}
+	if p.level != "" || p.stream != w.p.stream || p.proc.pid != 0 && p.proc.pid != w.p.proc.pid {
+		if looksLikeMemory(w.p.msg) {
+			r.unread(&w.p)
+		}
+		return
+	}
+	rest := strings.TrimSpace(p.msg)
+	for _, glue := range []string{"", " "} {
+		joined := w.p
+		joined.msg = w.p.msg + glue + rest
+		hits := r.m.find([]byte(joined.msg))
+		if read, _ := r.applyRules(&joined, &hits); read {
+			return
+		}
+	}
+	w.p.msg += rest
+	if w.left--; w.left > 0 {
+		r.wrap = w
+	} else if looksLikeMemory(w.p.msg) {
+		r.unread(&w.p)
+	}
+}
+
+// Events are the moments of the run in the order of their lines.
+func (r *Reader) Events() []runner.LogEvent { return r.events }
+
+// Ready reports whether the engine that the log is now about takes requests.
+func (r *Reader) Ready() bool { return r.current.ready }
+
+// openEngine is the run that a banner belongs to: the current one, unless that
+// had this engine before.
+func (r *Reader) openEngine(cur *run, p *piece) *run {
+	key := p.proc.name
+	if cur.banners[key] || len(cur.banners) > 0 && p.proc.dp < 0 || cur.done {
+		cur = r.nextRun()
+	}
+	if cur.banners == nil {
+		cur.banners = make(map[string]bool)
+	}
+	cur.banners[key] = true
+	cur.ready = false
+	r.current = cur
+	return cur
+}
+
+func (r *Reader) nextRun() *run {
+	if len(r.order) >= maxRuns {
+		return r.current
+	}
+	n := r.newRun()
+	r.state.runs = append(r.state.runs, n)
+	r.current = n
+	return n
+}
+
+// A run is the facts of one engine and its front end.
+type run struct {
+	reader  *Reader
+	senders map[string]*sender
+	names   []string // senders, in order of appearance
+	banners map[string]bool
+
+	version, engine, modelRunner, runnerFile, platform, architecture *word
+	usingLen, fitLen, kvLen, chunked, backend                        *word
+	rocm, captured, graphsOff, estimateOff, estimateOn, compileOff               *word
+	compileWarm, compileCold, initSeconds, initCompile               *word
+	blockSize, kvDtype, overrideBlocks, v0Blocks, hybrid             *word
+	tokens, concurrency, blocks, cpuBlocks                           *figure
+
+	banner   map[string]string
+	bannerAt runner.AccountSource
+	args     map[string]string
+	argsAt   runner.AccountSource
+	argsFull bool // a Namespace: every argument, defaults included
+
+	ready, done   bool // takes requests; the benchmark printed its result
+	server, fatal bool // serves others; the engine said that it is dead
+	readyIn       string // the stream that told it
+	failLen       *word
+	failKV        *figure
+	bars          map[string]int
+
+	failures    []failure
+	envelopes   int
+	unreadLines []runner.AccountSource
+	unreadCount int64
+}
+
+// A sender is a process of the engine and the figures that it printed.
+type sender struct {
+	proc      process
+	seen      int
+	worldRank int
+	facts     [numRankFacts][]figure
+	compile   float64
+	compileAt runner.AccountSource
+}
+
+func senderKey(p *piece) string {
+	if p.proc.pid == 0 {
+		return ""
+	}
+	return strconv.Itoa(p.proc.pid) + "@" + p.proc.host
+}
+
+// sender is the process that a piece comes from. The same process may change
+// its name once it knows its rank.
+func (r *run) sender(p *piece) *sender {
+	key := senderKey(p)
+	s := r.senders[key]
+	if s == nil {
+		if len(r.senders) >= maxSenders {
+			key = ""
+			if s = r.senders[key]; s != nil {
+				return s
+			}
+		}
+		s = &sender{proc: p.proc, seen: len(r.names), worldRank: -1}
+		r.senders[key] = s
+		r.names = append(r.names, key)
+	}
+	if p.proc.hasParallel || p.proc.dp >= 0 || p.proc.rank >= 0 || s.proc.name == "" {
+		s.proc = p.proc
+	}
+	return s
+}
+
+func (r *run) setRank(p *piece, f rankFact, v figure) {
+	s := r.sender(p)
+	if l := s.facts[f]; len(l) < 64 {
+		s.facts[f] = append(l, v)
+	} else {
+		l[len(l)-1] = v
+	}
+}
+
+// ranksHave reports whether the sender of p printed f before.
+func (r *run) ranksHave(p *piece, f rankFact) bool {
+	return len(r.sender(p).facts[f]) > 0
+}
+
+// at is where a piece stands.
+func (p *piece) at() runner.AccountSource {
+	return runner.AccountSource{File: p.file, Line: p.line, Text: cut(strings.TrimSpace(p.raw), maxText)}
+}
+
+// cut shortens s to at most n bytes without breaking a character.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && s[n]&0xC0 == 0x80 {
+		n--
+	}
+	return strings.Clone(s[:n])
+}
+
+func (r *run) setWord(w **word, p *piece, val string) {
+	*w = &word{val: strings.Clone(val), src: p.at()}
+}
+
+func (r *run) setFirst(w **word, p *piece, val string) {
+	if *w == nil {
+		r.setWord(w, p, val)
+	}
+}
+
+// addMin keeps the smallest of the figures that several workers or engines
+// print: that is the one in force.
+func (r *run) addMin(f **figure, p *piece, text string) {
+	v, half, ok := number(text)
+	if ok && (*f == nil || v <= (*f).val) {
+		*f = &figure{val: v, half: half, src: p.at()}
+	}
+}
+
+func (r *run) addCompile(p *piece, seconds string) {
+	if v, _, ok := number(seconds); ok {
+		s := r.sender(p)
+		s.compile += v
+		s.compileAt = p.at()
+	}
+}
+
+// front says that the front end of an engine begins: a new one if this run has
+// an engine that is up or has failed.
+func (r *run) front(p *piece) {
+	if len(r.banners) > 0 && (r.ready || r.done || r.envelopes > 0) && !strings.HasPrefix(p.proc.name, "ApiServer_") {
+		r.reader.nextRun()
+	}
+}
+
+// noteRunnerOf tells the model runner from the module that speaks.
+func (r *run) noteRunnerOf(p *piece) {
+	base := p.source[strings.LastIndexByte(p.source, '/')+1:]
+	if strings.HasSuffix(base, "_model_runner.py") {
+		r.setFirst(&r.runnerFile, p, base)
+	}
+}
+
+func atoi(s string) int {
+	n, _ := strconv.Atoi(s)
+	return n
+}
+
+// setReady notes that the engine takes requests, and which stream told it
+// first.
+func (r *run) setReady(p *piece) {
+	if !r.ready {
+		r.ready, r.readyIn = true, p.stream
+	}
+}
+
+// event notes a moment of the run.
+func (r *run) event(p *piece, kind runner.EventKind, took string) {
+	if kind == runner.EventEngineReady {
+		r.setReady(p)
+	}
+	e := runner.LogEvent{Kind: kind, Arrived: p.arrived, Stamp: p.stamp, Rank: -1, PID: p.proc.pid, File: p.stream, Line: p.line}
+	if s := r.senders[senderKey(p)]; s != nil && isWorker(s.proc.name) {
+		e.Rank = r.rankOf(s)
+	}
+	if v, _, ok := number(took); ok && took != "" {
+		e.Took = time.Duration(v * float64(time.Second))
+	}
+	if len(r.reader.events) < maxEvents {
+		r.reader.events = append(r.reader.events, e)
+	}
+	if r.reader.opts.Event != nil {
+		r.reader.opts.Event(e)
+	}
+}
+
+// applyBar turns a tqdm bar into moments: the first bar of a kind begins it,
+// each iteration that it counts is done.
+func applyBar(r *run, p *piece, m []string) {
+	if r.bars == nil {
+		r.bars = make(map[string]int)
+	}
+	done, total := atoi(m[2]), atoi(m[3])
+	key := m[1]
+	last, seen := r.bars[key]
+	begin, iter := runner.EventWarmupStart, runner.EventWarmupIter
+	switch m[1] {
+	case "Capturing CUDA graph":
+		if !seen {
+			r.event(p, runner.EventCaptureStart, "")
+		}
+		r.bars[key] = done
+		return
+	case "Bench iterations", "Profiling iterations":
+		begin, iter = runner.EventMeasureStart, runner.EventMeasureIter
+	}
+	if done > total || total > maxEvents {
+		return
+	}
+	if !seen {
+		r.setReady(p)
+		r.event(p, begin, "")
+	}
+	for ; last < done; last++ {
+		r.event(p, iter, "")
+	}
+	r.bars[key] = max(last, done)
+}
+
+// memoryRE is what a memory figure looks like.
+var (
+	memoryRE     = regexp.MustCompile(`(?:^|[^\w.~])-?\d[\d.,]*\s?(?:GiB|GB|MiB|MB|Gib)\b`)
+	memoryWordRE = regexp.MustCompile(`(?i)\bmemory|\bkv[ _]?cache|\bweights?\b|\bactivations?\b|cuda ?graph|\bVRAM\b|\bHBM\b|\bblocks?\b`)
+	knownMemory  = regexp.MustCompile(`can take additional 1~3 GiB|Checkpoint size:|swap space|CPU[ -]?(?:swap|offload)|first-capture|Sleep mode freed|` +
+		`memory is still in use|Peak GPU memory after loading|Free memory after profiling|Available RAM|shm|Downloading|download|hbm|Prefetch|Reserved|` +
+		`Offload|offload|chunk|bucket|Registering|buffer|workspace|Initial used memory|current used memory|total_vram|memory fragmentation|` +
+		`shared memory|block_size|LoRA|LMCache|Mooncake|NIXL|nixl|L2|Padding`)
+)
+
+func looksLikeMemory(s string) bool {
+	return memoryRE.MatchString(s) && memoryWordRE.MatchString(s) && !knownMemory.MatchString(s)
+}
+
+// unread keeps a line that looks like a memory figure of vLLM and was not
+// understood. Only records of vLLM count: what other programs print beside it
+// is theirs.
+func (r *Reader) unread(p *piece) {
+	if p.level == "" && p.proc.pid == 0 || isFront(p.proc.name) || !looksLikeMemory(p.msg) || !strings.HasSuffix(p.source, ".py") && p.proc.pid == 0 {
+		return
+	}
+	r.current.unreadCount++
+	if len(r.current.unreadLines) < 50 {
+		r.current.unreadLines = append(r.current.unreadLines, p.at())
+	}
+}
+
+var crlf = []byte("\r\n")
+
+// trimEnd takes the end of a line off.
+func trimEnd(b []byte) []byte { return bytes.TrimRight(b, string(crlf)) }
