@@ -1,0 +1,333 @@
+package sinks
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/sweep"
+)
+
+// Rows are what one run adds to the tables, but for its timeline.
+type Rows struct {
+	Run        RunRow
+	Ranks      []RankRow
+	Phases     []PhaseRow
+	Breakdowns []BreakdownRow
+	Steps      []StepRow
+	Latencies  []LatencyRow
+}
+
+// RowsOf are the rows that a result stands for. It is the one place where JSON
+// becomes tables: publishing, verifying and reading of unpublished runs all
+// come here. GiB become bytes by rounding; the GiB were made from whole bytes,
+// so the bytes are the same again.
+func RowsOf(r *runner.Result) *Rows {
+	key := keyOf(r)
+	rows := &Rows{Run: runRowOf(r)}
+	for i := range r.Ranks {
+		rows.Ranks = append(rows.Ranks, rankRowOf(key, &r.Ranks[i]))
+	}
+	for i := range r.Phases {
+		rows.Phases = append(rows.Phases, phaseRowOf(key, &r.Phases[i]))
+	}
+	for _, b := range r.Breakdowns {
+		rows.Breakdowns = append(rows.Breakdowns, BreakdownRow{Key: key, Rank: b.Rank, Component: b.Component,
+			Bytes: b.Bytes, Share: finite(b.Share), Source: b.Source, Confidence: string(b.Confidence)})
+	}
+	for _, s := range r.Steps {
+		rows.Steps = append(rows.Steps, StepRow{Key: key, GPUIndex: s.GPUIndex, Step: s.Step, Bytes: s.Bytes,
+			TFrom: microsPtr(s.TFrom), TTo: microsPtr(s.TTo), VLLMBytes: s.VLLMBytes,
+			DifferenceBytes: s.DifferenceBytes, Reason: text(s.Reason)})
+	}
+	if r.LatencyStats != nil {
+		for i, l := range r.LatencyStats.LatenciesS {
+			rows.Latencies = append(rows.Latencies, LatencyRow{Key: key, Iteration: int32(i + 1), LatencyS: l})
+		}
+	}
+	return rows
+}
+
+func keyOf(r *runner.Result) Key {
+	return Key{RunID: r.Run.RunID, Execution: r.Run.Execution, Sweep: r.Run.Sweep, Model: r.ModelInfo.Model, Synthetic: r.Run.Synthetic}
+}
+
+func runRowOf(r *runner.Result) RunRow {
+	row := RunRow{
+		Key: keyOf(r), ProfileID: r.Run.ProfileID, Repeat: int32(r.Run.Repeat), Attempts: int32(r.Run.Attempts),
+		StartedAt: instant(r.Run.StartedAt), EndedAt: instant(r.Run.EndedAt),
+		WallS: positive(r.Run.WallS), OverheadS: positive(r.Run.OverheadS),
+		Outcome: string(r.Run.Outcome), OutcomeDetail: text(r.Run.OutcomeDetail), ErrorLine: text(r.Run.ErrorLine),
+		SkippedFor:      text(r.Run.SkippedBecause),
+		Host:            text(r.Provenance.Host),
+		ProfilerVersion: r.ProfilerVersion, SchemaVersion: r.SchemaVersion,
+		Axes: freeAxes(r.Run.Axes),
+	}
+	row.setModel(r)
+	row.setAsked(&r.BenchmarkParameters)
+	row.setEngine(r)
+	row.setLatency(r.LatencyStats)
+	row.setKV(r)
+	row.setMemory(r)
+	return row
+}
+
+func (row *RunRow) setModel(r *runner.Result) {
+	m := &r.ModelInfo
+	row.HFModelID, row.Architecture, row.Family = m.HFModelID, m.Architecture, text(m.Family)
+	row.Params, row.NumLayers, row.NumHeads, row.NumKVHeads = m.Params, m.NumLayers, m.NumHeads, m.NumKVHeads
+	row.HeadDim, row.HiddenSize, row.VocabSize = m.HeadDim, m.HiddenSize, m.VocabSize
+	row.WeightBytes, row.KVTokenBytes = finite(r.DtypeMetadata.WeightBytesPerParam), r.DtypeMetadata.KVBytesPerToken
+}
+
+func (row *RunRow) setAsked(p *runner.BenchmarkParameters) {
+	row.Engine, row.EngineMode = p.Engine, p.EngineMode
+	row.Dtype, row.KVCacheDtype, row.Quantization = p.Dtype, p.KVCacheDtype, p.Quantization
+	row.TensorParallelSize, row.PipelineParallelSize = count(p.TensorParallelSize), count(p.PipelineParallelSize)
+	row.InputLen, row.OutputLen, row.BatchSize = count(p.InputLen), count(p.OutputLen), count(p.BatchSize)
+	row.MaxModelLen, row.MaxNumSeqs, row.MaxNumBatchedTokens = p.MaxModelLen, p.MaxNumSeqs, p.MaxNumBatchedTokens
+	row.GPUMemoryUtilization, row.KVCacheMemoryBytes = finite(p.GPUMemoryUtilization), p.KVCacheMemoryBytes
+	row.BlockSize, row.EnforceEager, row.LoadFormat = p.BlockSize, p.EnforceEager, p.LoadFormat
+	row.NumIters, row.NumItersWarmup = p.NumIters, p.NumItersWarmup
+	if len(p.Flags) > 0 {
+		if b, err := json.Marshal(p.Flags); err == nil {
+			row.Flags = text(string(b))
+		}
+	}
+	e := &p.Effective
+	row.EffectiveDtype, row.EffectiveKVCacheDtype, row.EffectiveQuantization = e.Dtype, e.KVCacheDtype, e.Quantization
+	row.EffectiveMaxModelLen, row.EffectiveMaxNumSeqs = e.MaxModelLen, e.MaxNumSeqs
+	row.EffectiveMaxNumBatchedTokens, row.EffectiveBlockSize = e.MaxNumBatchedTokens, e.BlockSize
+	row.EffectiveGPUMemoryUtilization = finite(e.GPUMemoryUtilization)
+}
+
+func (row *RunRow) setEngine(r *runner.Result) {
+	e := &r.EngineMetadata
+	row.VLLMVersion, row.TorchVersion, row.ModelRunner = e.VLLMVersion, e.TorchVersion, e.ModelRunner
+	row.AttentionBackend, row.CompileCache = e.AttentionBackend, e.CompileCache
+	row.DriverVersion = r.Provenance.DriverVersion
+	if len(r.GPUInfo) > 0 {
+		row.GPUName = text(r.GPUInfo[0].Name)
+		if row.DriverVersion == nil {
+			row.DriverVersion = text(r.GPUInfo[0].DriverVersion)
+		}
+	}
+	if len(r.GPUInfo) > 0 || r.Run.Outcome != runner.OutcomeSkipped {
+		n := int32(len(r.GPUInfo))
+		row.GPUCount = &n
+	}
+}
+
+// minItersForP99 is the least number of iterations whose 99th percentile is
+// more than the name of the slowest one.
+const minItersForP99 = 100
+
+func (row *RunRow) setLatency(l *runner.LatencyStats) {
+	if l == nil {
+		return
+	}
+	row.LatencyIters = count(int64(l.NIters))
+	row.AvgLatencyS = positive(l.AvgS)
+	row.P50LatencyS, row.P90LatencyS = percentile(l, "p50"), percentile(l, "p90")
+	if l.NIters >= minItersForP99 {
+		row.P99LatencyS = percentile(l, "p99")
+	}
+	row.OutputTokensPerS = finite(l.OutputTokensPerS)
+}
+
+func percentile(l *runner.LatencyStats, name string) *float64 {
+	if v, ok := l.Percentiles[name]; ok {
+		return finite(&v)
+	}
+	return nil
+}
+
+func (row *RunRow) setKV(r *runner.Result) {
+	if a := r.VLLMInternalMetrics; a != nil {
+		row.KVCacheTokens, row.MaxConcurrency = a.TotalGPUKVCacheTokens, finite(a.MaxConcurrency)
+	}
+	if row.KVCacheTokens == nil || row.BatchSize == nil || row.InputLen == nil || row.OutputLen == nil {
+		return
+	}
+	over := *row.BatchSize*(*row.InputLen+*row.OutputLen) > *row.KVCacheTokens
+	row.KVOversubscribed = &over
+}
+
+func (row *RunRow) setMemory(r *runner.Result) {
+	if t := r.MemoryTimeline; t != nil {
+		row.MeanPowerW, row.EnergyJ = finite(t.Extended.Power.MeanW), finite(t.Extended.EnergyJ)
+	}
+	if b := r.MemoryBreakdown; b != nil {
+		row.PeakMemoryBytes, row.BaselineMemoryBytes = bytesOf(b.TotalMeasuredGB), bytesOf(b.BaselineGB)
+		row.NetIncreaseBytes = bytesOf(b.NetIncreaseGB)
+		row.ModelWeightsBytes, row.KVCacheBytes = bytesOf(b.ModelWeightsGB), bytesOf(b.KVCacheGB)
+		row.ActivationsBytes, row.CUDAGraphsBytes = bytesOf(b.ActivationsGB), bytesOf(b.GraphCaptureGB)
+		row.NonTorchBytes, row.ContextBytes = bytesOf(b.NonTorchGB), bytesOf(b.ContextGB)
+		row.BuffersBytes, row.GrowthExcessBytes = bytesOf(b.BuffersGB), bytesOf(b.GrowthExcessGB)
+		row.FrameworkOverheadBytes = bytesOf(b.FrameworkOverheadGB)
+		row.ActivationsReservedBytes = bytesOf(b.ActivationsReservedGB)
+		row.HeadroomUnusedBytes = bytesOf(b.HeadroomUnusedGB)
+		row.KVCacheUsedBytes, row.KVUsedSource = bytesOf(b.KVCacheUsedGB), text(b.KVUsedSource)
+	}
+	for i := range r.BeyondBudget {
+		b := &r.BeyondBudget[i]
+		row.PeakMemoryMaxGPUBytes = larger(row.PeakMemoryMaxGPUBytes, b.HighestBytes)
+		row.BeyondBudgetGrossBytes = larger(row.BeyondBudgetGrossBytes, b.GrossBytes)
+		row.BeyondBudgetNetBytes = larger(row.BeyondBudgetNetBytes, b.NetBytes)
+	}
+	if row.PeakMemoryMaxGPUBytes != nil {
+		return
+	}
+	for i := range r.Phases { // no budget to compare with: the phases know the peak as well
+		if r.Phases[i].GPUIndex != nil {
+			row.PeakMemoryMaxGPUBytes = larger(row.PeakMemoryMaxGPUBytes, r.Phases[i].MaxBytes)
+		}
+	}
+}
+
+func rankRowOf(key Key, r *runner.RankRow) RankRow {
+	return RankRow{Key: key, Rank: r.Rank, GPUIndex: r.GPUIndex, GPUUUID: r.GPUUUID,
+		ModelWeightsBytes: r.ModelWeightsBytes, KVCacheBytes: r.KVCacheBytes,
+		ActivationsReservedBytes: r.ActivationsReservedBytes, CUDAGraphsBytes: r.CUDAGraphsBytes,
+		NonTorchBytes: r.NonTorchBytes, ContextBytes: r.ContextBytes, BuffersBytes: r.BuffersBytes,
+		RequestedBytes: r.RequestedBytes, FreeAtStartBytes: r.FreeAtStartBytes,
+		GraphEstimateBytes: r.GraphEstimateBytes, BudgetDifferenceBytes: r.BudgetDifferenceBytes,
+		TorchAllocatedBytes: r.TorchAllocatedBytes, TorchReservedBytes: r.TorchReservedBytes, TorchPeakBytes: r.TorchPeakBytes}
+}
+
+func phaseRowOf(key Key, p *runner.PhaseRow) PhaseRow {
+	return PhaseRow{Key: key, GPUIndex: p.GPUIndex, Phase: string(p.Phase),
+		StartedAt: microsPtr(p.StartedAt), EndedAt: microsPtr(p.EndedAt),
+		DurationS: finite(p.DurationS), UncertaintyS: finite(p.UncertaintyS),
+		MemoryMinBytes: p.MinBytes, MemoryMaxBytes: p.MaxBytes, MemoryMeanBytes: p.MeanBytes,
+		MemoryStartBytes: p.StartBytes, MemoryEndBytes: p.EndBytes,
+		EnergyJ: finite(p.EnergyJ), MeanPowerW: finite(p.MeanPowerW)}
+}
+
+// freeAxes leaves out the axes that name a setting: those are columns already.
+func freeAxes(axes map[string]any) map[string]any {
+	settings := settingNames()
+	free := map[string]any{}
+	for name, v := range axes {
+		if settings[name] {
+			continue
+		}
+		if value, ok := axisValue(v); ok {
+			free[name] = value
+		}
+	}
+	if len(free) == 0 {
+		return nil
+	}
+	return free
+}
+
+// settingNames are the names that sweep.Settings gives to axes.
+func settingNames() map[string]bool {
+	t := reflect.TypeFor[sweep.Settings]()
+	names := make(map[string]bool, t.NumField())
+	for i := range t.NumField() {
+		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+		names[name] = true
+	}
+	return names
+}
+
+// axisValue turns a value of an axis, fresh from the plan or read from JSON,
+// into one that a column can hold. It reports false for null.
+func axisValue(v any) (any, bool) {
+	switch v := v.(type) {
+	case nil:
+		return nil, false
+	case string, bool, int64:
+		return v, true
+	case int:
+		return int64(v), true
+	case float64:
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			return nil, false
+		}
+		if v == math.Trunc(v) && math.Abs(v) < 1<<53 { // JSON does not tell 1 from 1.0
+			return int64(v), true
+		}
+		return v, true
+	case json.Number:
+		if i, err := v.Int64(); err == nil {
+			return i, true
+		}
+		f, err := v.Float64()
+		return f, err == nil
+	default:
+		b, err := json.Marshal(v)
+		if err != nil {
+			return fmt.Sprint(v), true
+		}
+		return string(b), true
+	}
+}
+
+// bytesOf turns GiB into bytes.
+func bytesOf(gib *float64) *int64 {
+	if finite(gib) == nil {
+		return nil
+	}
+	b := int64(math.Round(*gib * runner.GiB))
+	return &b
+}
+
+func text(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+// count is for figures where 0 can only mean that nobody said.
+func count(n int64) *int64 {
+	if n == 0 {
+		return nil
+	}
+	return &n
+}
+
+// positive is count for seconds.
+func positive(f float64) *float64 {
+	if f <= 0 {
+		return nil
+	}
+	return finite(&f)
+}
+
+// finite drops NaN and infinities: they are no measurements.
+func finite(f *float64) *float64 {
+	if f == nil || math.IsNaN(*f) || math.IsInf(*f, 0) {
+		return nil
+	}
+	return f
+}
+
+func larger(a, b *int64) *int64 {
+	if a == nil || (b != nil && *b > *a) {
+		return b
+	}
+	return a
+}
+
+func instant(t time.Time) *Micros {
+	if t.IsZero() {
+		return nil
+	}
+	m := MicrosOf(t)
+	return &m
+}
+
+func microsPtr(t *time.Time) *Micros {
+	if t == nil {
+		return nil
+	}
+	return instant(*t)
+}

@@ -1,0 +1,203 @@
+package sinks
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+	"syscall"
+)
+
+// tmpMark is in the name of every file that is not yet finished. Whatever
+// carries it while nobody writes is a leftover.
+const tmpMark = ".tmp-"
+
+// A folder is the output folder: every path is relative to it, and neither a
+// name nor a link can lead out of it. Links inside it are not followed when
+// something is written, moved or deleted.
+type folder struct {
+	dir  string // as the user named it, for messages
+	root *os.Root
+}
+
+func openFolder(dir string) (*folder, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &folder{dir: dir, root: root}, nil
+}
+
+func (f *folder) close() error { return f.root.Close() }
+
+// path is how messages name a file of the folder.
+func (f *folder) path(name string) string { return path.Join(f.dir, name) }
+
+// noLinks refuses a path that has a symbolic link among its parents.
+func (f *folder) noLinks(name string) error {
+	for i, c := range name {
+		if c != '/' {
+			continue
+		}
+		info, err := f.root.Lstat(name[:i])
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if info.Mode()&fs.ModeSymlink != 0 {
+			return fmt.Errorf("%s is a symbolic link, and links inside an output folder are not followed; replace it by a folder, or make the output folder itself the link", f.path(name[:i]))
+		}
+	}
+	return nil
+}
+
+func (f *folder) mkdir(name string) error {
+	if err := f.noLinks(name + "/"); err != nil {
+		return err
+	}
+	return f.root.MkdirAll(name, 0o755)
+}
+
+// create opens a new file; it fails if there is anything of that name.
+func (f *folder) create(name string) (*os.File, error) {
+	if err := f.noLinks(name); err != nil {
+		return nil, err
+	}
+	return f.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+}
+
+// replace writes a file whole: under a temporary name, synced, renamed, with
+// the folder synced after. Whoever reads it sees the old or the new one.
+func (f *folder) replace(name string, write func(io.Writer) error) (err error) {
+	tmp := tmpName(name)
+	if err := f.remove(tmp); err != nil {
+		return err
+	}
+	file, err := f.create(tmp)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.remove(tmp))
+		}
+	}()
+	if err := write(file); err != nil {
+		return errors.Join(err, file.Close())
+	}
+	if err := file.Sync(); err != nil {
+		return errors.Join(err, file.Close())
+	}
+	if err := file.Close(); err != nil {
+		return err
+	}
+	if err := f.rename(tmp, name); err != nil {
+		return err
+	}
+	return f.syncDir(path.Dir(name))
+}
+
+// tmpName is the name under which a file is written. It is the same every
+// time, so that a crash leaves one leftover at most, which the next try removes.
+func tmpName(name string) string {
+	dir, base := path.Split(name)
+	return dir + tmpMark + base
+}
+
+func (f *folder) rename(from, to string) error {
+	if err := errors.Join(f.noLinks(from), f.noLinks(to)); err != nil {
+		return err
+	}
+	return f.root.Rename(from, to)
+}
+
+// remove deletes a file, if it is there.
+func (f *folder) remove(name string) error {
+	if err := f.noLinks(name); err != nil {
+		return err
+	}
+	if err := f.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// removeAll deletes a folder; links in it are deleted, not followed.
+func (f *folder) removeAll(name string) error {
+	if err := f.noLinks(name); err != nil {
+		return err
+	}
+	return f.root.RemoveAll(name)
+}
+
+func (f *folder) syncDir(name string) error {
+	dir, err := f.root.Open(name)
+	if err != nil {
+		return err
+	}
+	err = dir.Sync()
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) {
+		err = nil // some file systems sync no folders
+	}
+	return errors.Join(err, dir.Close())
+}
+
+// list gives the entries of a folder, sorted; none where it does not exist.
+func (f *folder) list(name string) ([]fs.DirEntry, error) {
+	dir, err := f.root.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	entries, err := dir.ReadDir(-1)
+	err = errors.Join(err, dir.Close())
+	sortEntries(entries)
+	return entries, err
+}
+
+// dirs gives the names of the folders in a folder, without links and hidden ones.
+func (f *folder) dirs(name string) ([]string, error) {
+	entries, err := f.list(name)
+	var names []string
+	for _, e := range entries {
+		if e.IsDir() && !strings.HasPrefix(e.Name(), ".") {
+			names = append(names, e.Name())
+		}
+	}
+	return names, err
+}
+
+func (f *folder) exists(name string) bool {
+	_, err := f.root.Lstat(name)
+	return err == nil
+}
+
+func (f *folder) open(name string) (*os.File, error) { return f.root.Open(name) }
+
+func (f *folder) readFile(name string) ([]byte, error) { return f.root.ReadFile(name) }
+
+// explain adds the next step to an error of the file system.
+func (f *folder) explain(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	hint := ""
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		hint = "; make room on that file system: what was finished is intact, and `run --resume` goes on"
+	case errors.Is(err, syscall.EROFS):
+		hint = "; the file system is read-only: choose another output folder with `output { dir = ... }`"
+	case errors.Is(err, fs.ErrPermission):
+		hint = "; this user may not write there: choose another output folder with `output { dir = ... }`, or change its owner"
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		hint = "; too many files are open: raise the limit (ulimit -n)"
+	}
+	return fmt.Errorf("%s in %s: %w%s", what, f.dir, err, hint)
+}

@@ -1,0 +1,369 @@
+package sinks
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"time"
+
+	"github.com/apache/arrow/go/v17/arrow"
+	"github.com/apache/arrow/go/v17/arrow/array"
+	"github.com/apache/arrow/go/v17/arrow/ipc"
+	"github.com/apache/arrow/go/v17/arrow/memory"
+
+	"github.com/vramsweep/vramsweep/runner"
+)
+
+// The journal of a run: an Arrow IPC stream (plain utf8, LZ4), one record batch
+// a second, each written with one write(2), so that a SIGKILL loses what was
+// not yet written and nothing else. Arrow checks nothing when it reads: beside
+// the stream stands an index of 16 bytes a chunk (offset, length, CRC32C; the
+// first chunk is the schema), and only chunks that it vouches for are decoded.
+const (
+	journalName  = "journal.arrows"
+	journalIndex = "journal.idx"
+	indexEntry   = 16
+	maxChunk     = 64 << 20 // a longer chunk is no chunk of ours
+	maxBatchRows = 8192
+	maxPending   = 32 << 20 // chunks that a full disk refused and that are tried again
+)
+
+func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
+
+// journalSchema is the sample as it is: nanoseconds, and null for what Has
+// lacks. Readers of today and of old journals go by position.
+func journalSchema() *arrow.Schema {
+	i64, f64, i32 := arrow.PrimitiveTypes.Int64, arrow.PrimitiveTypes.Float64, arrow.PrimitiveTypes.Int32
+	nullable := func(name string, t arrow.DataType) arrow.Field {
+		return arrow.Field{Name: name, Type: t, Nullable: true}
+	}
+	return arrow.NewSchema([]arrow.Field{
+		{Name: "gpu_index", Type: i32}, // -1: the host
+		{Name: "ts", Type: &arrow.TimestampType{Unit: arrow.Nanosecond, TimeZone: "UTC"}},
+		{Name: "t_offset_ns", Type: i64},
+		{Name: "read_ns", Type: i64},
+		{Name: "gap", Type: arrow.FixedWidthTypes.Boolean},
+		{Name: "source", Type: arrow.BinaryTypes.String},
+		nullable("memory_used_bytes", i64), nullable("memory_reserved_bytes", i64), nullable("memory_total_bytes", i64),
+		nullable("process_bytes", i64), nullable("host_rss_bytes", i64), nullable("host_pss_bytes", i64),
+		nullable("power_w", f64), nullable("temperature_c", f64), nullable("memory_temperature_c", f64),
+		nullable("energy_j", f64), nullable("host_cpu_pct", f64),
+		nullable("utilization_pct", i32), nullable("memory_utilization_pct", i32),
+		nullable("clock_sm_mhz", i32), nullable("clock_mem_mhz", i32),
+		nullable("throttle_reasons", i64),
+	}, nil)
+}
+
+// A journal is open for appending. It is not safe for concurrent use.
+type journal struct {
+	data, index *os.File
+	build       *array.RecordBuilder
+	buf         bytes.Buffer
+	stream      *ipc.Writer // writes to buf
+	end         int64       // of the last good chunk
+	rows        int         // in the builder
+	pending     [][]byte    // encoded, not yet written
+	pendingSize int
+	dropped     int64 // chunks that never found room
+	failed      error // of the last write
+}
+
+func newJournal(data, index *os.File) (*journal, error) {
+	j := &journal{data: data, index: index}
+	schema := journalSchema()
+	j.build = array.NewRecordBuilder(memory.DefaultAllocator, schema)
+	j.stream = ipc.NewWriter(&j.buf, ipc.WithSchema(schema), ipc.WithLZ4(), ipc.WithAllocator(memory.DefaultAllocator))
+	return j, j.flush() // an empty batch brings the schema out
+}
+
+// add takes samples into the next batch.
+func (j *journal) add(samples []runner.Sample) error {
+	for i := range samples {
+		j.append(&samples[i])
+	}
+	j.rows += len(samples)
+	if j.rows >= maxBatchRows {
+		return j.flush()
+	}
+	return nil
+}
+
+func (j *journal) append(s *runner.Sample) {
+	b := j.build
+	b.Field(0).(*array.Int32Builder).Append(s.GPU)
+	b.Field(1).(*array.TimestampBuilder).Append(arrow.Timestamp(s.TS.UnixNano()))
+	b.Field(2).(*array.Int64Builder).Append(int64(s.Offset))
+	b.Field(3).(*array.Int64Builder).Append(int64(s.Read))
+	b.Field(4).(*array.BooleanBuilder).Append(s.Gap)
+	b.Field(5).(*array.StringBuilder).Append(s.Source)
+	i64 := func(field int, has runner.Fields, v int64) {
+		if c := b.Field(field).(*array.Int64Builder); s.Has&has != 0 {
+			c.Append(v)
+		} else {
+			c.AppendNull()
+		}
+	}
+	f64 := func(field int, has runner.Fields, v float64) {
+		if c := b.Field(field).(*array.Float64Builder); s.Has&has != 0 {
+			c.Append(v)
+		} else {
+			c.AppendNull()
+		}
+	}
+	i32 := func(field int, has runner.Fields, v int32) {
+		if c := b.Field(field).(*array.Int32Builder); s.Has&has != 0 {
+			c.Append(v)
+		} else {
+			c.AppendNull()
+		}
+	}
+	i64(6, runner.HasMemoryUsed, s.MemoryUsed)
+	i64(7, runner.HasMemoryReserved, s.MemoryReserved)
+	i64(8, runner.HasMemoryTotal, s.MemoryTotal)
+	i64(9, runner.HasProcessMemory, s.ProcessMemory)
+	i64(10, runner.HasHostRSS, s.HostRSS)
+	i64(11, runner.HasHostPSS, s.HostPSS)
+	f64(12, runner.HasPower, s.Power)
+	f64(13, runner.HasTemperature, s.Temperature)
+	f64(14, runner.HasMemoryTemp, s.MemoryTemp)
+	f64(15, runner.HasEnergy, s.Energy)
+	f64(16, runner.HasHostCPU, s.HostCPU)
+	i32(17, runner.HasUtilization, s.Utilization)
+	i32(18, runner.HasMemoryUtil, s.MemoryUtil)
+	i32(19, runner.HasClockSM, s.ClockSM)
+	i32(20, runner.HasClockMem, s.ClockMem)
+	i64(21, runner.HasThrottleReasons, s.ThrottleReasons)
+}
+
+// flush encodes the batch and writes it. A write that fails is tried again
+// with the next flush.
+func (j *journal) flush() error {
+	if j.rows > 0 || j.end == 0 && len(j.pending) == 0 {
+		if err := j.encode(); err != nil {
+			return err
+		}
+	}
+	for len(j.pending) > 0 {
+		if err := j.write(j.pending[0]); err != nil {
+			j.failed = err
+			return err
+		}
+		j.pendingSize -= len(j.pending[0])
+		j.pending = j.pending[1:]
+	}
+	j.failed = nil
+	return nil
+}
+
+func (j *journal) encode() error {
+	batch := j.build.NewRecord()
+	defer batch.Release()
+	j.rows = 0
+	j.buf.Reset()
+	if err := j.stream.Write(batch); err != nil {
+		return fmt.Errorf("encoding a batch of samples: %w", err)
+	}
+	if j.pendingSize+j.buf.Len() > maxPending {
+		j.dropped++
+		return nil
+	}
+	j.pending = append(j.pending, bytes.Clone(j.buf.Bytes()))
+	j.pendingSize += j.buf.Len()
+	return nil
+}
+
+func (j *journal) write(chunk []byte) error {
+	if _, err := j.data.WriteAt(chunk, j.end); err != nil {
+		return errors.Join(err, j.data.Truncate(j.end))
+	}
+	var e [indexEntry]byte
+	binary.LittleEndian.PutUint64(e[0:], uint64(j.end))
+	binary.LittleEndian.PutUint32(e[8:], uint32(len(chunk)))
+	binary.LittleEndian.PutUint32(e[12:], crc32.Checksum(chunk, castagnoli()))
+	info, err := j.index.Stat()
+	if err != nil {
+		return err
+	}
+	at := info.Size() / indexEntry * indexEntry
+	if _, err := j.index.WriteAt(e[:], at); err != nil {
+		return errors.Join(err, j.index.Truncate(at), j.data.Truncate(j.end))
+	}
+	j.end += int64(len(chunk))
+	return nil
+}
+
+func (j *journal) sync() error { return errors.Join(j.data.Sync(), j.index.Sync()) }
+
+func (j *journal) close() error {
+	j.build.Release()
+	return errors.Join(j.data.Close(), j.index.Close())
+}
+
+// A chunkReader gives the bytes of a journal as far as its index vouches for
+// them, and then io.EOF.
+type chunkReader struct {
+	data    io.ReaderAt
+	index   []byte
+	end     int64
+	chunk   []byte
+	at      int
+	chunks  int    // good ones, the schema's among them
+	stopped string // why it ended before the end of the index; "" if it did not
+}
+
+func (r *chunkReader) Read(p []byte) (int, error) {
+	for r.at == len(r.chunk) {
+		if !r.next() {
+			return 0, io.EOF
+		}
+	}
+	n := copy(p, r.chunk[r.at:])
+	r.at += n
+	return n, nil
+}
+
+func (r *chunkReader) next() bool {
+	if len(r.index) == 0 || r.stopped != "" {
+		return false
+	}
+	if len(r.index) < indexEntry {
+		r.stopped = "the index ends within an entry"
+		return false
+	}
+	offset := binary.LittleEndian.Uint64(r.index)
+	length := binary.LittleEndian.Uint32(r.index[8:])
+	sum := binary.LittleEndian.Uint32(r.index[12:])
+	switch {
+	case offset != uint64(r.end):
+		r.stopped = fmt.Sprintf("entry %d of the index does not follow the one before", r.chunks)
+		return false
+	case length == 0 || length > maxChunk:
+		r.stopped = fmt.Sprintf("entry %d of the index names a batch of %d bytes", r.chunks, length)
+		return false
+	}
+	if cap(r.chunk) < int(length) {
+		r.chunk = make([]byte, length)
+	}
+	r.chunk, r.at = r.chunk[:length], 0
+	if _, err := r.data.ReadAt(r.chunk, r.end); err != nil {
+		r.chunk, r.stopped = nil, fmt.Sprintf("batch %d at byte %d is cut off", r.chunks, r.end)
+		return false
+	}
+	if crc32.Checksum(r.chunk, castagnoli()) != sum {
+		r.chunk, r.stopped = nil, fmt.Sprintf("batch %d at byte %d does not match its checksum", r.chunks, r.end)
+		return false
+	}
+	r.end += int64(length)
+	r.chunks++
+	r.index = r.index[indexEntry:]
+	return true
+}
+
+// A JournalReport says how much of a journal could be read.
+type JournalReport struct {
+	Samples int64
+	Bytes   int64  // of good batches
+	Lost    int64  // bytes after the last good batch
+	Reason  string // why reading stopped early; "" if it did not
+}
+
+// readJournal yields the batches of a journal in the order of writing. The
+// slice is reused. Damage ends the reading and stands in the report; it is not an error.
+func readJournal(data io.ReaderAt, size int64, index []byte, yield func([]runner.Sample) error) (report JournalReport, err error) {
+	chunks := &chunkReader{data: data, index: index}
+	defer func() {
+		if p := recover(); p != nil { // Arrow panics on some malformed input
+			chunks.stopped = fmt.Sprintf("batch %d: %v", chunks.chunks, p)
+		}
+		report.Bytes, report.Lost, report.Reason = chunks.end, size-chunks.end, chunks.stopped
+		if report.Reason == "" && report.Lost > 0 {
+			report.Reason = fmt.Sprintf("%d bytes at the end are not in the index", report.Lost)
+		}
+	}()
+	if len(index) == 0 {
+		return report, nil
+	}
+	reader, rerr := ipc.NewReader(chunks, ipc.WithAllocator(memory.DefaultAllocator))
+	if rerr != nil {
+		if chunks.stopped == "" {
+			chunks.stopped = fmt.Sprintf("the schema cannot be read: %v", rerr)
+		}
+		return report, nil
+	}
+	defer reader.Release()
+	if !reader.Schema().Equal(journalSchema()) {
+		chunks.stopped = "the schema is not that of a journal of this version"
+		return report, nil
+	}
+	var samples []runner.Sample
+	for reader.Next() {
+		samples = samplesOf(reader.Record(), samples[:0])
+		if len(samples) == 0 {
+			continue
+		}
+		report.Samples += int64(len(samples))
+		if err := yield(samples); err != nil {
+			return report, err
+		}
+	}
+	if err := reader.Err(); err != nil && !errors.Is(err, io.EOF) && chunks.stopped == "" {
+		chunks.stopped = fmt.Sprintf("batch %d: %v", chunks.chunks, err)
+	}
+	return report, nil
+}
+
+func samplesOf(rec arrow.Record, samples []runner.Sample) []runner.Sample {
+	n := int(rec.NumRows())
+	first := len(samples)
+	samples = append(samples, make([]runner.Sample, n)...)
+	out := samples[first:]
+	gpu, ts := rec.Column(0).(*array.Int32), rec.Column(1).(*array.Timestamp)
+	offset, read := rec.Column(2).(*array.Int64), rec.Column(3).(*array.Int64)
+	gap, source := rec.Column(4).(*array.Boolean), rec.Column(5).(*array.String)
+	last := ""
+	for i := range out {
+		s := &out[i]
+		s.GPU, s.TS = gpu.Value(i), time.Unix(0, int64(ts.Value(i))).UTC()
+		s.Offset, s.Read, s.Gap = time.Duration(offset.Value(i)), time.Duration(read.Value(i)), gap.Value(i)
+		if v := source.Value(i); v != last { // v lives in the batch: copy it, once per change
+			last = string([]byte(v))
+		}
+		s.Source = last
+	}
+	fill(out, rec.Column(6).(*array.Int64), runner.HasMemoryUsed, func(s *runner.Sample) *int64 { return &s.MemoryUsed })
+	fill(out, rec.Column(7).(*array.Int64), runner.HasMemoryReserved, func(s *runner.Sample) *int64 { return &s.MemoryReserved })
+	fill(out, rec.Column(8).(*array.Int64), runner.HasMemoryTotal, func(s *runner.Sample) *int64 { return &s.MemoryTotal })
+	fill(out, rec.Column(9).(*array.Int64), runner.HasProcessMemory, func(s *runner.Sample) *int64 { return &s.ProcessMemory })
+	fill(out, rec.Column(10).(*array.Int64), runner.HasHostRSS, func(s *runner.Sample) *int64 { return &s.HostRSS })
+	fill(out, rec.Column(11).(*array.Int64), runner.HasHostPSS, func(s *runner.Sample) *int64 { return &s.HostPSS })
+	fill(out, rec.Column(12).(*array.Float64), runner.HasPower, func(s *runner.Sample) *float64 { return &s.Power })
+	fill(out, rec.Column(13).(*array.Float64), runner.HasTemperature, func(s *runner.Sample) *float64 { return &s.Temperature })
+	fill(out, rec.Column(14).(*array.Float64), runner.HasMemoryTemp, func(s *runner.Sample) *float64 { return &s.MemoryTemp })
+	fill(out, rec.Column(15).(*array.Float64), runner.HasEnergy, func(s *runner.Sample) *float64 { return &s.Energy })
+	fill(out, rec.Column(16).(*array.Float64), runner.HasHostCPU, func(s *runner.Sample) *float64 { return &s.HostCPU })
+	fill(out, rec.Column(17).(*array.Int32), runner.HasUtilization, func(s *runner.Sample) *int32 { return &s.Utilization })
+	fill(out, rec.Column(18).(*array.Int32), runner.HasMemoryUtil, func(s *runner.Sample) *int32 { return &s.MemoryUtil })
+	fill(out, rec.Column(19).(*array.Int32), runner.HasClockSM, func(s *runner.Sample) *int32 { return &s.ClockSM })
+	fill(out, rec.Column(20).(*array.Int32), runner.HasClockMem, func(s *runner.Sample) *int32 { return &s.ClockMem })
+	fill(out, rec.Column(21).(*array.Int64), runner.HasThrottleReasons, func(s *runner.Sample) *int64 { return &s.ThrottleReasons })
+	return samples
+}
+
+// column is an Arrow array of V.
+type column[V any] interface {
+	arrow.Array
+	Value(i int) V
+}
+
+func fill[V any](out []runner.Sample, col column[V], has runner.Fields, field func(*runner.Sample) *V) {
+	for i := range out {
+		if col.IsValid(i) {
+			*field(&out[i]) = col.Value(i)
+			out[i].Has |= has
+		}
+	}
+}

@@ -1,0 +1,96 @@
+package sinks
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+	"time"
+)
+
+// The two locks of an output folder. lockRun is held by whoever runs a sweep or
+// repairs the folder, as long as it goes on; lockTables only while tables/ is
+// being changed, so that `compact` works beside a running sweep.
+const (
+	lockRun    = ".lock"
+	lockTables = ".lock-tables"
+)
+
+// A Holder says who holds a lock.
+type Holder struct {
+	PID   int       `json:"pid"`
+	Host  string    `json:"host"`
+	Since time.Time `json:"since"`
+	What  string    `json:"what"`
+}
+
+// A LockedError means that somebody else works in the folder.
+type LockedError struct {
+	Dir    string
+	Holder Holder // zero where the holder left no note
+}
+
+func (e *LockedError) Error() string {
+	h := e.Holder
+	if h.PID == 0 {
+		return fmt.Sprintf("%s is in use by another vramsweep that left no note of itself; wait until it ends, or choose another output folder", e.Dir)
+	}
+	return fmt.Sprintf("%s is in use by another vramsweep: pid %d on %s (%s), since %s; wait until it ends, or choose another output folder",
+		e.Dir, h.PID, h.Host, h.What, h.Since.UTC().Format(time.RFC3339))
+}
+
+// lock takes a lock that dies with this process (flock) and notes who holds it.
+func (f *folder) lock(name string, me Holder) (*os.File, error) {
+	info, err := f.root.Lstat(name)
+	if err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is no regular file; remove it", f.path(name))
+	}
+	file, err := f.root.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, f.explain("locking the output folder", err)
+	}
+	if err := flock(file); err != nil {
+		defer file.Close()
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("locking %s: %w; the file system must support flock", f.path(name), err)
+		}
+		locked := &LockedError{Dir: f.dir}
+		if b, err := io.ReadAll(io.LimitReader(file, 4096)); err == nil {
+			// The holder may be just writing its note; then the note is unknown.
+			if json.Unmarshal(b, &locked.Holder) != nil {
+				locked.Holder = Holder{}
+			}
+		}
+		return nil, locked
+	}
+	note, err := json.Marshal(me)
+	if err == nil {
+		err = errors.Join(file.Truncate(0), writeAt(file, append(note, '\n')))
+	}
+	if err != nil {
+		return nil, errors.Join(f.explain("noting who holds the lock", err), file.Close())
+	}
+	return file, nil
+}
+
+// unlock gives the lock back. The file stays: removing it would let two others
+// hold locks on two files of the same name.
+func unlock(file *os.File) error {
+	return errors.Join(file.Truncate(0), file.Close())
+}
+
+func flock(file *os.File) error {
+	for {
+		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EINTR) {
+			return err
+		}
+	}
+}
+
+func writeAt(file *os.File, b []byte) error {
+	_, err := file.WriteAt(b, 0)
+	return err
+}
