@@ -33,6 +33,7 @@ type Result struct {
 	Breakdowns          []BreakdownRow      `json:"breakdowns"`
 	RawLogs             []RawLog            `json:"raw_logs"`
 	Session             *Session            `json:"session,omitempty"`
+	Files               []FileInfo          `json:"files,omitempty"` // beside run.json, but for the raw logs; the sink fills it
 
 	Missing map[string]string `json:"missing,omitempty"` // path of the field: reason
 }
@@ -157,6 +158,14 @@ type RawLog struct {
 	Bytes  int64  `json:"bytes"`
 	SHA256 string `json:"sha256"`
 	Tail   string `json:"tail"` // last 4 KiB
+}
+
+// A FileInfo is a file that the sink keeps beside run.json.
+type FileInfo struct {
+	Name   string `json:"name"` // relative to the run's folder
+	Bytes  int64  `json:"bytes"`
+	Rows   *int64 `json:"rows,omitempty"` // of a table
+	SHA256 string `json:"sha256"`
 }
 
 // MemoryTimeline condenses the samples. All figures are about Window.

@@ -1,0 +1,209 @@
+package sinks
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+
+	"github.com/parquet-go/parquet-go"
+)
+
+// mergeBytes bounds a merged file: larger ones gain a reader nothing, and every
+// later merge would have to write them again.
+const mergeBytes = 256 << 20
+
+// A Compaction says what Compact did.
+type Compaction struct {
+	Published []string `json:"published"` // executions whose files were written from their runs
+	Merged    int      `json:"merged"`    // files that went into others
+	Files     int      `json:"files"`     // Parquet files in tables/ now
+	Rows      int64    `json:"rows"`      // in all tables
+}
+
+// Compact brings tables/ up to date and merges the files of a month. It works
+// beside a running sweep, whose finished runs it publishes but leaves in a file of
+// their own. Killed at any moment it leaves the tables as they were before or after
+// a step; no row is lost or doubled.
+func (s *Store) Compact() (*Compaction, error) {
+	report := &Compaction{}
+	executions, err := s.Executions()
+	if err != nil {
+		return nil, err
+	}
+	err = s.withTables(func() error {
+		if err := s.settleTables(nil); err != nil {
+			return err
+		}
+		live := s.lock == nil && s.lockedByOther()
+		for i, e := range executions {
+			final, err := s.settleExecution(e, i == len(executions)-1, live)
+			if err != nil {
+				return err
+			}
+			published, err := s.publishIfStale(e, final)
+			if err != nil {
+				return fmt.Errorf("execution %s: %w", e.ID, err)
+			}
+			if published {
+				report.Published = append(report.Published, e.ID)
+			}
+		}
+		for _, t := range Tables() {
+			merged, err := s.mergeTable(t)
+			if err != nil {
+				return err
+			}
+			report.Merged += merged
+		}
+		return s.count(report)
+	})
+	return report, s.f.explain("compacting", err)
+}
+
+// settleExecution says whether an execution gets no more runs. Only the last one
+// is ever gone on with; an earlier one whose runner died is noted as interrupted.
+func (s *Store) settleExecution(e *Execution, last, live bool) (bool, error) {
+	if e.State == StateComplete {
+		return true, nil
+	}
+	if last || live && e.State == StateRunning {
+		return false, nil
+	}
+	if e.State == StateRunning {
+		e.State = StateInterrupted
+		return true, s.writeExecution(e)
+	}
+	return true, nil
+}
+
+// lockedByOther says whether somebody runs a sweep in the folder.
+func (s *Store) lockedByOther() bool {
+	lock, err := s.f.lock(lockRun, s.holder())
+	if err != nil {
+		return errors.As(err, new(*LockedError))
+	}
+	return unlock(lock) != nil
+}
+
+func (s *Store) count(report *Compaction) error {
+	m, err := s.readManifest()
+	if err != nil {
+		return err
+	}
+	report.Files = len(m.Files)
+	for _, entry := range m.Files {
+		for _, sum := range entry.Sums {
+			report.Rows += sum.Rows
+		}
+	}
+	return nil
+}
+
+// publishIfStale publishes an execution unless the table of runs already has it
+// for good, or nothing is left to publish it from.
+func (s *Store) publishIfStale(e *Execution, final bool) (bool, error) {
+	if runs, err := s.runs(e.ID); err != nil || len(runs) == 0 {
+		return false, err
+	}
+	files, err := s.tableFiles(TableRuns)
+	if err != nil {
+		return false, err
+	}
+	for _, name := range files {
+		marks, err := s.fileMarks(name)
+		if err != nil {
+			return false, err
+		}
+		if final && slices.Contains(marks, Mark{Execution: e.ID, Final: true}) && !s.running(e.ID) {
+			return false, nil
+		}
+	}
+	return true, s.publish(e, final)
+}
+
+// mergeTable merges neighbours of a month into files of up to mergeBytes, and
+// rewrites files of an older schema.
+func (s *Store) mergeTable(t Table) (merged int, err error) {
+	files, err := s.tableFiles(t)
+	if err != nil {
+		return 0, err
+	}
+	var axes []axisColumn
+	if t == TableRuns {
+		if axes, err = s.knownAxes(); err != nil {
+			return 0, err
+		}
+	}
+	groups, err := s.mergeGroups(t, files, axes)
+	if err != nil {
+		return 0, err
+	}
+	c := &change{table: t, staged: map[string]fileSum{}}
+	for _, g := range groups {
+		if err := rewriteTable(s, c, g.files, g.name(t), axes, ""); err != nil {
+			return 0, errors.Join(err, s.f.removeAll(stagingDir))
+		}
+		for _, name := range g.files {
+			if name != g.name(t) {
+				c.gone = append(c.gone, name)
+			}
+		}
+		merged += len(g.files)
+	}
+	return merged, s.apply([]*change{c})
+}
+
+// A mergeGroup becomes one file.
+type mergeGroup struct {
+	files []string
+	marks []Mark
+	bytes int64
+	old   bool // a single file that is rewritten for its schema
+}
+
+// name of the merged file: its first execution and how many more it holds.
+func (g *mergeGroup) name(t Table) string {
+	if len(g.files) == 1 {
+		return g.files[0]
+	}
+	month := path.Base(path.Dir(g.files[0]))
+	return path.Join(string(t), month, fmt.Sprintf("%s+%d.parquet", g.marks[0].Execution, len(g.marks)-1))
+}
+
+func (s *Store) mergeGroups(t Table, files []string, axes []axisColumn) ([]*mergeGroup, error) {
+	schema := schemaOf(t, axes)
+	var groups []*mergeGroup
+	var current *mergeGroup
+	month := ""
+	for _, name := range files {
+		marks, bytes, old, err := s.mergeFacts(name, schema)
+		if err != nil {
+			return nil, err
+		}
+		open := len(marks) == 0 || slices.ContainsFunc(marks, func(m Mark) bool { return !m.Final })
+		if current == nil || open || path.Dir(name) != month || current.bytes+bytes > mergeBytes {
+			current = &mergeGroup{}
+			groups = append(groups, current)
+		}
+		month = path.Dir(name)
+		current.files, current.marks = append(current.files, name), append(current.marks, marks...)
+		current.bytes, current.old = current.bytes+bytes, current.old || old
+		if open {
+			current = nil
+		}
+	}
+	return slices.DeleteFunc(groups, func(g *mergeGroup) bool { return len(g.files) < 2 && !g.old }), nil
+}
+
+func (s *Store) mergeFacts(name string, schema *parquet.Schema) (marks []Mark, bytes int64, old bool, err error) {
+	pf, file, err := s.f.openTable(tablesDir + "/" + name)
+	if err != nil {
+		return nil, 0, false, fmt.Errorf("reading %s: %w; `vramsweep verify` says more", s.f.path(tablesDir+"/"+name), err)
+	}
+	return marksOf(pf), pf.Size(), !sameColumns(pf.Schema(), schema), file.Close()
+}
+
+func sameColumns(a, b *parquet.Schema) bool {
+	return slices.EqualFunc(a.Columns(), b.Columns(), func(x, y []string) bool { return slices.Equal(x, y) })
+}

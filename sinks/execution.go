@@ -1,0 +1,152 @@
+package sinks
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+)
+
+// ExecutionState says how far an execution got.
+type ExecutionState string
+
+// The states. An execution whose runner died stays "running".
+const (
+	StateRunning     ExecutionState = "running"
+	StateInterrupted ExecutionState = "interrupted"
+	StateComplete    ExecutionState = "complete"
+)
+
+// An Execution is one go of a sweep file: executions/<execution>.json.
+type Execution struct {
+	ID        string          `json:"execution"`
+	State     ExecutionState  `json:"state"`
+	StartedAt time.Time       `json:"started_at"` // its month is that of the tables
+	EndedAt   *time.Time      `json:"ended_at"`
+	ResumedAt []time.Time     `json:"resumed_at,omitempty"`
+	Version   string          `json:"vramsweep_version"`
+	Host      string          `json:"host"`
+	Command   []string        `json:"command,omitempty"` // argv, secrets masked
+	Files     []string        `json:"files,omitempty"`   // the sweep files
+	Runs      int             `json:"runs"`              // planned: profiles x repeats
+	Synthetic bool            `json:"synthetic"`
+	Plan      json.RawMessage `json:"plan,omitempty"`
+	Summary   json.RawMessage `json:"summary,omitempty"`
+}
+
+const executionsDir, runsDir, tablesDir = "executions", "runs", "tables"
+
+func executionFile(id string) string { return executionsDir + "/" + id + ".json" }
+
+// checkID refuses an execution id that is no plain name: it becomes a path.
+func checkID(id string) error {
+	if id == "" || id != safeName(id) {
+		return fmt.Errorf("%q is no execution id: expected letters, digits, dots, underscores and hyphens", id)
+	}
+	return nil
+}
+
+// BeginExecution notes that an execution starts or, where it is known already,
+// goes on: then its start stays, and plan and runs are those of now.
+func (s *Store) BeginExecution(e *Execution) error {
+	if err := errors.Join(s.writable(), checkID(e.ID)); err != nil {
+		return err
+	}
+	now := s.now().UTC()
+	switch before, err := s.Execution(e.ID); {
+	case err == nil:
+		e.StartedAt, e.ResumedAt = before.StartedAt, append(before.ResumedAt, now)
+	case errors.Is(err, errNoExecution):
+	default:
+		return err
+	}
+	if e.StartedAt.IsZero() {
+		e.StartedAt = now
+	}
+	if e.Version == "" {
+		e.Version = s.opts.Version
+	}
+	e.State, e.EndedAt = StateRunning, nil
+	return s.writeExecution(e)
+}
+
+// FinishExecution brings tables/ up to date and then notes how the execution
+// ended. It can be repeated.
+func (s *Store) FinishExecution(id string, state ExecutionState, summary any) error {
+	e, err := s.Execution(id)
+	if err := errors.Join(s.writable(), err); err != nil {
+		return err
+	}
+	note, err := json.Marshal(summary)
+	if err != nil {
+		return fmt.Errorf("the summary of execution %s: %w", id, err)
+	}
+	now := s.now().UTC()
+	e.State, e.EndedAt, e.Summary = state, &now, note
+	perr := s.publishNow(e, state == StateComplete)
+	if perr != nil && state == StateComplete {
+		e.State = StateInterrupted // the tables are not complete: `run --resume` or `compact` finishes them
+	}
+	return errors.Join(perr, s.writeExecution(e))
+}
+
+func (s *Store) writeExecution(e *Execution) error {
+	b, err := json.MarshalIndent(e, "", "  ")
+	if err == nil {
+		err = s.f.mkdir(executionsDir)
+	}
+	if err == nil {
+		err = s.f.replace(executionFile(e.ID), func(w io.Writer) error {
+			_, err := w.Write(append(b, '\n'))
+			return err
+		})
+	}
+	return s.f.explain("writing execution "+e.ID, err)
+}
+
+var errNoExecution = errors.New("there is no such execution")
+
+// Execution reads what is known of one execution.
+func (s *Store) Execution(id string) (*Execution, error) {
+	if err := checkID(id); err != nil {
+		return nil, err
+	}
+	if !s.f.exists(executionFile(id)) {
+		return nil, fmt.Errorf("execution %s in %s: %w", id, s.f.dir, errNoExecution)
+	}
+	b, err := s.f.readFile(executionFile(id))
+	e := new(Execution)
+	if err == nil {
+		err = json.Unmarshal(b, e)
+	}
+	if err == nil && e.ID != id {
+		err = fmt.Errorf("it is about execution %q", e.ID)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", s.f.path(executionFile(id)), err)
+	}
+	return e, nil
+}
+
+// Executions are all executions of the folder, the oldest first. One whose
+// file is damaged is left out and named in the error; the others are returned.
+func (s *Store) Executions() ([]*Execution, error) {
+	entries, err := s.f.list(executionsDir)
+	var all []*Execution
+	for _, entry := range entries {
+		id, ok := strings.CutSuffix(entry.Name(), ".json")
+		if !ok || strings.HasPrefix(entry.Name(), ".") || !entry.Type().IsRegular() {
+			continue
+		}
+		e, rerr := s.Execution(id)
+		if rerr != nil {
+			err = errors.Join(err, rerr)
+			continue
+		}
+		all = append(all, e)
+	}
+	sortExecutions(all)
+	return all, err
+}

@@ -1,0 +1,194 @@
+package sinks
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"math"
+	"os"
+
+	"github.com/parquet-go/parquet-go"
+)
+
+// A Predicate chooses rows. An empty field chooses all.
+type Predicate struct {
+	RunID     string
+	Execution string
+	Sweep     string
+	Model     string
+}
+
+func (p *Predicate) match(k *Key) bool {
+	return (p.RunID == "" || p.RunID == k.RunID) && (p.Execution == "" || p.Execution == k.Execution) &&
+		(p.Sweep == "" || p.Sweep == k.Sweep) && (p.Model == "" || p.Model == k.Model)
+}
+
+func (k *Key) key() *Key { return k }
+
+// keyed is implemented by a pointer to any row.
+type keyed interface{ key() *Key }
+
+const readChunk = 1024
+
+// readFile yields the rows of a file of tables/ or of a run's timeline, in
+// chunks that are reused. Damage of any kind is an error, never a panic.
+func readFile[T Row](file *parquet.File, where Predicate, yield func([]T) error) (err error) {
+	defer rescue(&err)
+	axes := axesOf(file)
+	meta := file.Metadata()
+	for i, group := range file.RowGroups() {
+		if i < len(meta.RowGroups) && !mayMatch(file, i, &where) {
+			continue
+		}
+		if err := readGroup(group, axes, where, yield); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func readGroup[T Row](group parquet.RowGroup, axes []axisColumn, where Predicate, yield func([]T) error) error {
+	reader := parquet.NewGenericRowGroupReader[T](group)
+	values, err := readAxes[T](group, axes)
+	if err != nil {
+		return errors.Join(err, reader.Close())
+	}
+	buf := make([]T, readChunk)
+	first := 0
+	for {
+		clear(buf) // what was yielded is not written over through its pointers
+		n, err := reader.Read(buf)
+		for a := range values {
+			for i := range n {
+				setAxis(&buf[i], axes[a].Axis, values[a], first+i)
+			}
+		}
+		first += n
+		kept := buf[:0]
+		for i := range n {
+			if where.match(any(&buf[i]).(keyed).key()) {
+				kept = append(kept, buf[i])
+			}
+		}
+		if len(kept) > 0 {
+			if yerr := yield(kept); yerr != nil {
+				return errors.Join(yerr, reader.Close())
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return reader.Close()
+		}
+		if err != nil {
+			return errors.Join(err, reader.Close())
+		}
+		if n == 0 {
+			return errors.Join(io.ErrNoProgress, reader.Close())
+		}
+	}
+}
+
+// mayMatch says by the statistics of a row group whether it can hold rows that
+// the predicate chooses.
+func mayMatch(file *parquet.File, group int, where *Predicate) bool {
+	wanted := map[string]string{"run_id": where.RunID, "execution": where.Execution, "sweep": where.Sweep, "model": where.Model}
+	for _, c := range file.Metadata().RowGroups[group].Columns {
+		if len(c.MetaData.PathInSchema) != 1 {
+			continue
+		}
+		want := wanted[c.MetaData.PathInSchema[0]]
+		low, high := c.MetaData.Statistics.MinValue, c.MetaData.Statistics.MaxValue
+		if want == "" || len(low) == 0 || len(high) == 0 {
+			continue
+		}
+		// A long maximum may be cut: compare only as many bytes as it has.
+		head := []byte(want)
+		if bytes.Compare(head, low) < 0 || bytes.Compare(head[:min(len(head), len(high))], high) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// readAxes reads the axis columns of a row group whole; there is one row a run.
+func readAxes[T Row](group parquet.RowGroup, axes []axisColumn) ([][]parquet.Value, error) {
+	if tableOf[T]() != TableRuns || len(axes) == 0 {
+		return nil, nil
+	}
+	schema := group.Schema()
+	values := make([][]parquet.Value, len(axes))
+	for i, a := range axes {
+		leaf, ok := schema.Lookup(a.Column)
+		if !ok {
+			continue
+		}
+		pages := group.ColumnChunks()[leaf.ColumnIndex].Pages()
+		column, err := readValues(pages, nil)
+		if err := errors.Join(err, pages.Close()); err != nil {
+			return nil, err
+		}
+		values[i] = column
+	}
+	return values, nil
+}
+
+func readValues(pages parquet.Pages, values []parquet.Value) ([]parquet.Value, error) {
+	for {
+		page, err := pages.ReadPage()
+		if errors.Is(err, io.EOF) {
+			return values, nil
+		}
+		if err != nil {
+			return values, err
+		}
+		n := page.NumValues()
+		if n < 0 || n > math.MaxInt32 {
+			return values, errors.New("it is damaged: a page claims an impossible number of values")
+		}
+		buf := make([]parquet.Value, n)
+		read, err := page.Values().ReadValues(buf)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return values, err
+		}
+		for _, v := range buf[:read] {
+			values = append(values, v.Clone())
+		}
+		parquet.Release(page)
+	}
+}
+
+func setAxis[T Row](row *T, axis string, column []parquet.Value, i int) {
+	run, ok := any(row).(*RunRow)
+	if !ok || i >= len(column) || column[i].IsNull() {
+		return
+	}
+	if run.Axes == nil {
+		run.Axes = map[string]any{}
+	}
+	switch v := column[i]; v.Kind() {
+	case parquet.Int64:
+		run.Axes[axis] = v.Int64()
+	case parquet.Double:
+		run.Axes[axis] = v.Double()
+	case parquet.Boolean:
+		run.Axes[axis] = v.Boolean()
+	default:
+		run.Axes[axis] = string(v.ByteArray())
+	}
+}
+
+// openTable opens a Parquet file of the folder; the caller closes the second result.
+func (f *folder) openTable(name string, options ...parquet.FileOption) (*parquet.File, *os.File, error) {
+	file, err := f.open(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return nil, nil, errors.Join(err, file.Close())
+	}
+	pf, err := openParquet(file, info.Size(), options...)
+	if err != nil {
+		return nil, nil, errors.Join(err, file.Close())
+	}
+	return pf, file, nil
+}

@@ -1,0 +1,291 @@
+package sinks
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/vramsweep/vramsweep/runner"
+)
+
+// Read yields the rows of one table, of all folders one after another, in the
+// order of their executions and run ids. Each path is an output folder or a
+// single run.json. Runs that are finished are seen although their execution
+// goes on and tables/ knows nothing of them yet; no row is seen twice. A file
+// that cannot be read yields its error, with the zero row, and the reading goes
+// on with the next; the caller stops by leaving the loop. Memory does not
+// depend on the number of rows.
+func Read[T Row](where Predicate, paths ...string) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		for _, name := range paths {
+			if !readPath(name, where, yield) {
+				return
+			}
+		}
+	}
+}
+
+// readPath reports whether the caller wants more.
+func readPath[T Row](name string, where Predicate, yield func(T, error) bool) bool {
+	var zero T
+	info, err := os.Stat(name)
+	if err != nil {
+		return yield(zero, fmt.Errorf("reading results: %w", err))
+	}
+	if !info.IsDir() {
+		return readSingle(name, where, yield)
+	}
+	s, err := View(name, Options{})
+	if err != nil {
+		return yield(zero, err)
+	}
+	defer s.Close()
+	return ReadStore(s, where, yield)
+}
+
+// ReadStore is Read for a folder that is open; it reports whether the caller
+// wants more.
+func ReadStore[T Row](s *Store, where Predicate, yield func(T, error) bool) bool {
+	var zero T
+	r := &storeReader[T]{s: s, where: where, yield: yield, more: true}
+	plan, err := s.readPlan(tableOf[T](), where)
+	if err != nil && !yield(zero, err) {
+		return false
+	}
+	for _, part := range plan {
+		if part.file != "" {
+			r.tableFile(part)
+		} else {
+			r.folders(part.execution)
+		}
+		if !r.more {
+			return false
+		}
+	}
+	return true
+}
+
+// A readPart is a file of tables/, or the run folders of an execution.
+type readPart struct {
+	file      string          // path in tables/; "" for folders
+	execution string          // of the folders
+	skip      map[string]bool // executions in the file that are read from their folders
+	first     string          // for the order
+}
+
+// readPlan says where the rows of each execution are read: from tables/, but
+// for executions that can still get runs, and those that tables/ lacks, whose
+// folders are read.
+func (s *Store) readPlan(t Table, where Predicate) ([]readPart, error) {
+	files, err := s.tableFiles(t)
+	if err != nil {
+		return nil, err
+	}
+	folders, err := s.f.dirs(runsDir)
+	if err != nil {
+		return nil, err
+	}
+	var parts []readPart
+	settled := map[string]bool{}
+	for _, name := range files {
+		marks, merr := s.fileMarks(name)
+		if merr != nil {
+			err = errors.Join(err, merr)
+			continue
+		}
+		part := readPart{file: name, skip: map[string]bool{}}
+		wanted := len(marks) == 0
+		for _, m := range marks {
+			if slices.Contains(folders, m.Execution) && (!m.Final || s.running(m.Execution)) {
+				part.skip[m.Execution] = true
+				continue
+			}
+			settled[m.Execution] = true
+			if where.Execution == "" || where.Execution == m.Execution {
+				wanted = true
+			}
+			if part.first == "" {
+				part.first = m.Execution
+			}
+		}
+		if wanted {
+			parts = append(parts, part)
+		}
+	}
+	for _, execution := range folders {
+		if !settled[execution] && (where.Execution == "" || where.Execution == execution) {
+			parts = append(parts, readPart{execution: execution, first: execution})
+		}
+	}
+	slices.SortStableFunc(parts, func(a, b readPart) int { return strings.Compare(a.first, b.first) })
+	return parts, err
+}
+
+// running says whether an execution can still get runs.
+func (s *Store) running(execution string) bool {
+	e, err := s.Execution(execution)
+	return err == nil && e.State == StateRunning
+}
+
+type storeReader[T Row] struct {
+	s     *Store
+	where Predicate
+	yield func(T, error) bool
+	more  bool
+}
+
+func (r *storeReader[T]) emit(rows []T, skip map[string]bool) error {
+	for i := range rows {
+		k := any(&rows[i]).(keyed).key()
+		if skip[k.Execution] || !r.where.match(k) {
+			continue
+		}
+		if !r.yield(rows[i], nil) {
+			r.more = false
+			return errStopped
+		}
+	}
+	return nil
+}
+
+func (r *storeReader[T]) fail(err error) {
+	var zero T
+	if err != nil && !errors.Is(err, errStopped) && !r.yield(zero, err) {
+		r.more = false
+	}
+}
+
+func (r *storeReader[T]) tableFile(part readPart) {
+	r.parquet(tablesDir+"/"+part.file, part.skip)
+}
+
+func (r *storeReader[T]) parquet(name string, skip map[string]bool) {
+	pf, file, err := r.s.f.openTable(name)
+	if err == nil {
+		err = readFile(pf, r.where, func(rows []T) error { return r.emit(rows, skip) })
+		err = errors.Join(err, file.Close())
+	}
+	if err != nil && !errors.Is(err, errStopped) {
+		r.fail(fmt.Errorf("reading %s: %w; `vramsweep verify` says more", r.s.f.path(name), err))
+	}
+}
+
+// folders reads the finished runs of an execution.
+func (r *storeReader[T]) folders(execution string) {
+	p := &publication{s: r.s}
+	runs, err := r.s.runs(execution)
+	if err == nil {
+		runs, err = p.order(runs)
+	}
+	if err != nil {
+		r.fail(err)
+		return
+	}
+	for _, rel := range runs {
+		r.folder(rel)
+		if !r.more {
+			return
+		}
+	}
+}
+
+func (r *storeReader[T]) folder(rel string) {
+	if tableOf[T]() == TableTimelines {
+		if r.s.f.exists(rel + "/" + timelineName) {
+			r.parquet(rel+"/"+timelineName, nil)
+		}
+		return
+	}
+	rows, err := r.s.publishedRows(rel)
+	if errors.Is(err, fs.ErrNotExist) {
+		return // it is just being retried
+	}
+	if err == nil {
+		err = r.emit(pick[T](rows), nil)
+	}
+	r.fail(err)
+}
+
+// pick takes the rows of one table.
+func pick[T Row](rows *Rows) []T {
+	var any1 any
+	switch tableOf[T]() {
+	case TableRuns:
+		any1 = []RunRow{rows.Run}
+	case TableRanks:
+		any1 = rows.Ranks
+	case TablePhases:
+		any1 = rows.Phases
+	case TableBreakdowns:
+		any1 = rows.Breakdowns
+	case TableSteps:
+		any1 = rows.Steps
+	case TableLatencies:
+		any1 = rows.Latencies
+	}
+	picked, _ := any1.([]T)
+	return picked
+}
+
+// readSingle reads one run.json that may lie anywhere, with the timeline beside it.
+func readSingle[T Row](name string, where Predicate, yield func(T, error) bool) bool {
+	var zero T
+	result, err := ReadResult(name)
+	if err != nil {
+		return yield(zero, err)
+	}
+	dir, err := openFolder(filepath.Dir(name))
+	if err != nil {
+		return yield(zero, err)
+	}
+	defer dir.close()
+	r := &storeReader[T]{s: &Store{f: dir}, where: where, yield: yield, more: true}
+	if tableOf[T]() == TableTimelines {
+		if hasFile(result, timelineName) && dir.exists(timelineName) {
+			r.parquet(timelineName, nil)
+		}
+		return r.more
+	}
+	r.fail(r.emit(pick[T](RowsOf(result)), nil))
+	return r.more
+}
+
+func hasFile(r *runner.Result, name string) bool {
+	return slices.ContainsFunc(r.Files, func(f runner.FileInfo) bool { return f.Name == name })
+}
+
+// Results yields every finished run.json of the folder, with its folder
+// (relative, as in runs/<execution>/<run>): for reparse and reports. A damaged
+// one yields its error.
+func (s *Store) Results(where Predicate) iter.Seq2[string, *runner.Result] {
+	return func(yield func(string, *runner.Result) bool) {
+		executions, err := s.f.dirs(runsDir)
+		if err != nil {
+			return
+		}
+		for _, execution := range executions {
+			if where.Execution != "" && where.Execution != execution {
+				continue
+			}
+			runs, err := s.runs(execution)
+			if err != nil {
+				return
+			}
+			for _, rel := range runs {
+				r, err := s.result(rel)
+				if err != nil {
+					continue
+				}
+				k := keyOf(r)
+				if where.match(&k) && !yield(rel, r) {
+					return
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,286 @@
+package sinks
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/vramsweep/vramsweep/runner"
+)
+
+// The files of a run's folder.
+const (
+	resultName   = "run.json"
+	timelineName = "timeline.parquet"
+	jobName      = "attempt.json" // what runs here; gone when run.json is there
+	attemptsDir  = "attempts"
+)
+
+// A RunSink keeps one attempt of a run. It implements runner.RunSink and, at
+// any moment until Close, runner.SampleReader.
+type RunSink struct {
+	store   *Store
+	rel     string
+	earlier int // attempts before this one
+
+	mu      sync.Mutex
+	journal *journal // nil after Finish or Close
+	samples int64
+	stop    chan struct{}
+	stopped chan struct{}
+	once    sync.Once
+}
+
+func (r *RunSink) start() error {
+	f := r.store.f
+	data, err := f.create(r.rel + "/" + journalName)
+	if err != nil {
+		return err
+	}
+	index, err := f.create(r.rel + "/" + journalIndex)
+	if err != nil {
+		return errors.Join(err, data.Close())
+	}
+	r.journal, err = newJournal(data, index)
+	if err == nil {
+		err = errors.Join(r.journal.sync(), f.syncDir(r.rel))
+	}
+	if err != nil {
+		return errors.Join(err, r.journal.close())
+	}
+	go r.loop()
+	return nil
+}
+
+// loop writes and syncs beside the samplers, so that no tick waits for a disk.
+// Errors stay in the journal; the next Samples reports them.
+func (r *RunSink) loop() {
+	defer close(r.stopped)
+	batch, sync := time.NewTicker(r.store.opts.BatchEvery), time.NewTicker(r.store.opts.SyncEvery)
+	defer batch.Stop()
+	defer sync.Stop()
+	for {
+		select {
+		case <-r.stop:
+			return
+		case <-batch.C:
+			r.mu.Lock()
+			_ = r.journal.flush() // kept in journal.failed
+			r.mu.Unlock()
+		case <-sync.C:
+			r.mu.Lock()
+			data, index := r.journal.data, r.journal.index
+			r.mu.Unlock()
+			// Without the lock: close comes only after this loop has ended.
+			if err := errors.Join(data.Sync(), index.Sync()); err != nil {
+				r.mu.Lock()
+				r.journal.failed = err
+				r.mu.Unlock()
+			}
+		}
+	}
+}
+
+func (r *RunSink) end() {
+	r.once.Do(func() { close(r.stop) })
+	<-r.stopped
+}
+
+// Samples takes the samples of one tick. They are in the journal within a second.
+// An error says that the disk refuses them; they are kept, and tried again.
+func (r *RunSink) Samples(samples []runner.Sample) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.journal == nil {
+		return errors.New("the run is finished: it takes no more samples")
+	}
+	before := r.journal.failed
+	r.samples += int64(len(samples))
+	if err := errors.Join(r.journal.add(samples), before); err != nil {
+		return r.store.f.explain("writing samples of "+r.rel, err)
+	}
+	return nil
+}
+
+// ReadSamples yields all samples so far, ordered by time.
+func (r *RunSink) ReadSamples(yield func([]runner.Sample) error) error {
+	r.mu.Lock()
+	finished := r.journal == nil
+	r.mu.Unlock()
+	if finished {
+		return r.store.Samples(r.rel).ReadSamples(yield)
+	}
+	all := func(*runner.Sample) bool { return true }
+	return inOrder(r.each, all, yield)
+}
+
+// each yields the samples in the order of writing.
+func (r *RunSink) each(yield func([]runner.Sample) error) error {
+	r.mu.Lock()
+	j := r.journal
+	if j == nil {
+		r.mu.Unlock()
+		return errors.New("the run was closed while its samples were read")
+	}
+	err := j.flush()
+	end := j.end
+	dropped := j.dropped
+	r.mu.Unlock()
+	if err != nil {
+		return r.store.f.explain("writing samples of "+r.rel, err)
+	}
+	if dropped > 0 {
+		return fmt.Errorf("%d batches of samples of %s found no room on the disk", dropped, r.rel)
+	}
+	index, err := r.store.f.readFile(r.rel + "/" + journalIndex)
+	if err != nil {
+		return err
+	}
+	report, err := readJournal(j.data, end, index, yield)
+	if err == nil && report.Bytes < end {
+		err = fmt.Errorf("reading back the journal of %s: %s", r.rel, report.Reason)
+	}
+	return err
+}
+
+// Finish makes the attempt durable: the samples become Parquet, run.json
+// appears last. It fills result.Files. After an error it can be called again.
+func (r *RunSink) Finish(result *runner.Result) error {
+	r.end()
+	if err := r.finish(result); err != nil {
+		return r.store.f.explain("keeping the result of run "+result.Run.RunID, err)
+	}
+	r.mu.Lock()
+	j := r.journal
+	r.journal = nil
+	r.mu.Unlock()
+	err := errors.Join(j.close(), r.forget())
+	r.store.forget(r)
+	return r.store.f.explain("tidying up run "+result.Run.RunID, err)
+}
+
+func (r *RunSink) finish(result *runner.Result) error {
+	r.mu.Lock()
+	finished := r.journal == nil
+	r.mu.Unlock()
+	if finished {
+		return errors.New("it is finished or was closed")
+	}
+	if err := r.store.f.mkdir(r.rel); err != nil {
+		return err
+	}
+	result.Run.Attempts = max(result.Run.Attempts, r.earlier+1)
+	if result.SchemaVersion == "" {
+		result.SchemaVersion = runner.SchemaVersion
+	}
+	result.Files = nil
+	if r.samples > 0 {
+		info, err := r.store.writeTimelineFile(r.rel, result, r.each)
+		if err != nil {
+			return err
+		}
+		result.Files = append(result.Files, info)
+	}
+	return r.store.writeResult(r.rel, result)
+}
+
+// forget removes what only an unfinished attempt has.
+func (r *RunSink) forget() error {
+	f := r.store.f
+	return errors.Join(f.remove(r.rel+"/"+journalName), f.remove(r.rel+"/"+journalIndex), f.remove(r.rel+"/"+jobName))
+}
+
+// Close ends an attempt without a result: its journal stays, and Recover or the
+// next attempt turns it into attempts/N. After Finish it does nothing.
+func (r *RunSink) Close() error {
+	r.end()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.store.forget(r)
+	if r.journal == nil {
+		return nil
+	}
+	err := errors.Join(r.journal.flush(), r.journal.sync(), r.journal.close())
+	r.journal = nil
+	return err
+}
+
+func (s *Store) forget(r *RunSink) {
+	s.mu.Lock()
+	delete(s.open, r)
+	s.mu.Unlock()
+}
+
+func (s *Store) writeResult(rel string, result *runner.Result) error {
+	return s.f.replace(rel+"/"+resultName, func(w io.Writer) error { return EncodeResult(w, result) })
+}
+
+// writeTimelineFile writes timeline.parquet of a folder and says what it is.
+func (s *Store) writeTimelineFile(rel string, result *runner.Result, each func(func([]runner.Sample) error) error) (runner.FileInfo, error) {
+	info := runner.FileInfo{Name: timelineName}
+	sum := sha256.New()
+	err := s.f.replace(rel+"/"+timelineName, func(w io.Writer) error {
+		counted := newSumWriter(io.MultiWriter(w, sum))
+		out := newRowWriter[TimelineRow](counted, s.opts.Version, nil, nil)
+		if err := errors.Join(writeTimeline(result, each, out), out.close()); err != nil {
+			return err
+		}
+		info.Bytes, info.Rows = counted.bytes, &out.total
+		return nil
+	})
+	info.SHA256 = hex.EncodeToString(sum.Sum(nil))
+	return info, err
+}
+
+// timelineSamples yields the samples in a folder's timeline.parquet; none where
+// there is no such file.
+func (s *Store) timelineSamples(rel string, yield func([]runner.Sample) error) error {
+	name := rel + "/" + timelineName
+	if !s.f.exists(name) {
+		return nil
+	}
+	pf, file, err := s.f.openTable(name)
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", s.f.path(name), err)
+	}
+	var samples []runner.Sample
+	err = readFile(pf, Predicate{}, func(rows []TimelineRow) error {
+		samples = samples[:0]
+		for i := range rows {
+			samples = append(samples, sampleOf(&rows[i]))
+		}
+		return yield(samples)
+	})
+	if err := errors.Join(err, file.Close()); err != nil {
+		return fmt.Errorf("reading %s: %w", s.f.path(name), err)
+	}
+	return nil
+}
+
+// Samples reads the samples of a run's folder that is finished: for reparse.
+// dir is relative to the output folder, as in runs/<execution>/<run>.
+func (s *Store) Samples(dir string) runner.SampleReader { return folderSamples{s, dir} }
+
+type folderSamples struct {
+	store *Store
+	rel   string
+}
+
+// ReadSamples yields the samples ordered by time. The file holds one GPU after
+// another; to put them in order it is read whole, 200 bytes a sample.
+func (f folderSamples) ReadSamples(yield func([]runner.Sample) error) error {
+	var all []runner.Sample
+	err := f.store.timelineSamples(f.rel, func(batch []runner.Sample) error {
+		all = append(all, batch...)
+		return nil
+	})
+	if err != nil || len(all) == 0 {
+		return err
+	}
+	sortSamples(all)
+	return yield(all)
+}
