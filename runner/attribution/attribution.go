@@ -1,0 +1,165 @@
+package attribution
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/vramsweep/vramsweep/runner"
+)
+
+// An Attributor fills the phases, snapshots, timeline, ranks, steps, breakdown
+// and beyond_budget of a result. It implements runner.Attributor; the zero
+// value is ready.
+type Attributor struct {
+	// MaxNumSeqs gives vLLM's default of max_num_seqs where neither the
+	// settings nor the log name it. nil, or false: the runner's persistent
+	// buffers are then missing.
+	MaxNumSeqs func(job *runner.Job, account *runner.Account) (int64, bool)
+}
+
+var _ runner.Attributor = (*Attributor)(nil)
+
+// work is the attribution of one run.
+type work struct {
+	r *runner.Result
+	m *runner.Measured
+	a *runner.Account
+	c *collection
+
+	courses []*course
+	ledgers []*ledger
+	kv      kvShape
+
+	kind        string // of the power
+	logits      int64  // max_num_seqs x vocabulary x 4 B, whatever runner
+	layers      int64
+	utilization float64
+	kvGiven     bool // the KV cache's size was given, not a share
+	failed      bool
+}
+
+func (w *work) miss(field, reason string) {
+	if w.r.Missing == nil {
+		w.r.Missing = map[string]string{}
+	}
+	if _, there := w.r.Missing[field]; !there {
+		w.r.Missing[field] = reason
+	}
+}
+
+// Attribute fills what samples and account tell. It never fails: what cannot
+// be told is nil and has a reason in result.Missing.
+func (at *Attributor) Attribute(result *runner.Result, measured *runner.Measured) {
+	if result == nil || measured == nil || measured.Job == nil {
+		return
+	}
+	w := &work{r: result, m: measured, kind: powerKind(measured.Reports)}
+	var events []runner.LogEvent
+	if mm := measured.Measurement; mm != nil {
+		w.a, events = mm.Account, mm.Events
+		w.failed = mm.Outcome != runner.OutcomeOK
+	}
+	if w.a == nil {
+		w.a = result.VLLMInternalMetrics
+	}
+	c, err := collect(measured)
+	w.c = c
+	if err != nil {
+		w.miss("memory_timeline", fmt.Sprintf("samples could not be read to the end: %v", err))
+	}
+	at.accounts(w)
+	moments := newMoments(events, measured.Job.StartedAt)
+	for i, t := range c.tracks {
+		w.courses = append(w.courses, follow(c, moments, t, w.facts(i), measured))
+		w.ledgers[i].addContext(w.courses[i])
+		if c.host {
+			w.ledgers[i].context = missing("a machine without a GPU has no CUDA context")
+		}
+	}
+	if c.n == 0 {
+		w.miss("memory_timeline", "no sample of the run's GPUs (or of its process tree) was taken; a run that is shorter than the sampling interval has none")
+		w.fillRanks()
+		return
+	}
+	from, to, what := w.window()
+	g := newGathering(c, w.courses, from, to)
+	if err := g.gather(measured.Samples); err != nil {
+		w.miss("memory_timeline", fmt.Sprintf("samples could not be read to the end: %v", err))
+	}
+	w.fill(g, what)
+}
+
+// window is from engine ready to the end of measuring.
+func (w *work) window() (from, to time.Duration, what string) {
+	p := w.courses[0]
+	begin, end := p.bounds[runner.PhaseBenchWarmup], p.bounds[runner.PhaseTeardown]
+	switch {
+	case begin.ok && end.ok && end.at > begin.at:
+		return begin.at, end.at, "engine ready to end of measuring"
+	case begin.ok:
+		return begin.at, w.c.last, "engine ready to the last sample: measuring did not end"
+	}
+	return w.c.first, w.c.last, "whole run: the engine was never ready for a benchmark"
+}
+
+func (w *work) fill(g *gathering, what string) {
+	w.r.MemoryTimeline = w.timeline(g, what)
+	w.r.Phases, w.r.Steps, w.r.BeyondBudget, w.r.Breakdowns = nil, nil, nil, nil
+	for i, l := range g.lanes {
+		w.r.Phases = append(w.r.Phases, w.phaseRows(l)...)
+		if !w.c.host {
+			w.r.Steps = append(w.r.Steps, w.steps(w.courses[i], w.ledgers[i])...)
+			w.r.BeyondBudget = append(w.r.BeyondBudget, w.beyond(w.courses[i], w.ledgers[i]))
+		}
+	}
+	w.r.MemoryMeasurements = w.snapshots(g)
+	w.fillRanks()
+	w.divide(g)
+}
+
+func (w *work) fillRanks() {
+	w.r.Ranks = nil
+	for i, l := range w.ledgers {
+		var d *runner.Device
+		if i < len(w.m.Job.Devices) {
+			d = &w.m.Job.Devices[i]
+		}
+		row := l.row(d)
+		session := w.r.Session
+		if w.m.Measurement != nil && w.m.Measurement.Session != nil {
+			session = w.m.Measurement.Session
+		}
+		torch(&row, session)
+		w.r.Ranks = append(w.r.Ranks, row)
+		for field, f := range map[string]figure{
+			"model_weights_bytes": l.weights, "kv_cache_bytes": l.kv, "activations_reserved_bytes": l.activations,
+			"cuda_graphs_bytes": l.graphs, "non_torch_bytes": l.nonTorch, "context_bytes": l.context, "buffers_bytes": l.buffers,
+			"requested_bytes": l.requested, "free_at_start_bytes": l.free, "budget_difference_bytes": l.difference,
+		} {
+			if !f.ok {
+				w.miss(fmt.Sprintf("ranks[%d].%s", i, field), f.reason)
+			}
+		}
+	}
+}
+
+// divide fills the breakdown at the highest tick.
+func (w *work) divide(g *gathering) {
+	if !g.hasTop {
+		w.miss("memory_breakdown", "no tick at which the memory of every GPU was read")
+		return
+	}
+	var splits []*split
+	var baseline int64
+	for i, p := range w.courses {
+		s := divide(w.ledgers[i], p, g.topEach[i])
+		if s == nil {
+			w.miss("memory_breakdown", fmt.Sprintf("the memory of GPU %d before the engine started is unknown", p.track.gpu))
+			return
+		}
+		splits = append(splits, s)
+		baseline += p.baseline.level
+		w.r.Breakdowns = append(w.r.Breakdowns, s.rows(i)...)
+	}
+	w.r.MemoryBreakdown = w.breakdown(splits, g.top, baseline)
+}

@@ -1,0 +1,525 @@
+package attribution
+
+import (
+	"time"
+
+	"github.com/vramsweep/vramsweep/runner"
+)
+
+// How fine the course of a run is read.
+const (
+	stillness  = 150 * time.Millisecond // a level that lasts this long is a level, not a moment on the way
+	together   = 250 * time.Millisecond // rises that follow each other within this are one
+	notable    = 64 << 20               // bytes: a rise that is an allocation, not a library's own
+	sustained  = 128 << 20              // bytes: a rise that starts another phase
+	bigContext = 200 << 20              // bytes: the first rise of at least this is the CUDA context
+	nearLoaded = 256 << 20              // bytes: a fall that ends so near the level after loading is a whole fall
+)
+
+// A bound is the start of a phase.
+type bound struct {
+	at          time.Duration
+	uncertainty time.Duration
+	ok          bool
+}
+
+// A course is what one GPU went through: where its phases start, and the level
+// at the end of each step, with the sample that it comes from. nil: the run
+// did not get there, or no sample tells.
+type course struct {
+	track  *track
+	bounds map[runner.Phase]bound
+
+	baseline *point
+	context  *point // the bare CUDA context; all before loading on one GPU
+	nccl     *point // before loading, on several GPUs
+	loaded   *point // weights and the runner's persistent buffers
+	peak     *point // of profiling
+	kvBase   *point // before the KV cache
+	kv       *point
+	captured *point
+	ready    *point // the engine is ready, the benchmark has not begun
+	warmed   *point // the measured iterations begin
+	measured *point // they end
+	left     *point // after all has ended
+	leftRead bool   // left comes from the full reading at the end, not from a sample
+
+	fallSeen bool  // kvBase is a sampled level; else it is the level after loading
+	kvJump   int64 // the bare rise between the two samples around the KV allocation
+}
+
+// facts are what the search for steps may know of vLLM's own account. They
+// bound where to look; no level is taken from them.
+type facts struct {
+	weights int64 // per rank, as printed; 0: unknown
+	buffers int64 // calculated; 0: none or unknown
+	context int64 // total - free at start - baseline; 0: unknown
+	world   int   // ranks
+	eager   bool
+	latency *runner.LatencyStats
+}
+
+type finder struct {
+	c        *collection
+	m        *moments
+	t        *track
+	f        facts
+	from, to time.Duration // the engine's life
+	p        *course
+}
+
+// follow finds the course of one GPU.
+func follow(c *collection, m *moments, t *track, f facts, mm *runner.Measured) *course {
+	fd := &finder{c: c, m: m, t: t, f: f, to: c.last, p: &course{track: t, bounds: map[runner.Phase]bound{}}}
+	if mm.Measurement != nil {
+		if !mm.Measurement.StartedAt.IsZero() {
+			fd.from = c.offset(mm.Measurement.StartedAt)
+		}
+		if !mm.Measurement.EndedAt.IsZero() {
+			fd.to = c.offset(mm.Measurement.EndedAt)
+		}
+	}
+	fd.baseline(mm)
+	fd.beforeLoad()
+	fd.load()
+	fd.profileAndKV()
+	fd.capture()
+	fd.benchmark()
+	fd.end(mm)
+	fd.order()
+	return fd.p
+}
+
+func (fd *finder) start(p runner.Phase, at, uncertainty time.Duration) {
+	fd.p.bounds[p] = bound{at: at, uncertainty: uncertainty, ok: true}
+}
+
+// step is how far the sample after a point lies: the uncertainty of what is
+// read from two samples.
+func (fd *finder) step(at time.Duration) time.Duration {
+	i := fd.t.mem.index(at)
+	if i < 0 || i+1 >= len(fd.t.mem.spans) {
+		return 0
+	}
+	next := fd.t.mem.spans[i+1].from
+	if sp := fd.t.mem.spans[i]; at < sp.to && sp.n > 1 {
+		next = min(next, at+(sp.to-sp.from)/time.Duration(sp.n-1))
+	}
+	return next - at
+}
+
+func (fd *finder) level(at time.Duration) *point {
+	if p, ok := fd.t.mem.at(at); ok {
+		return &p
+	}
+	return nil
+}
+
+func (fd *finder) baseline(mm *runner.Measured) {
+	fd.start(runner.PhaseBaseline, min(fd.c.first, fd.from), 0)
+	fd.start(runner.PhaseEngineInit, fd.from, lineLag)
+	switch first, ok := fd.t.mem.at(fd.from); {
+	case ok:
+		fd.p.baseline = &first
+	case fd.c.host:
+		fd.p.baseline = &point{at: fd.from} // a process tree that is not there yet holds nothing
+	case !fd.t.mem.empty() && fd.t.mem.spans[0].from <= fd.from+2*time.Second:
+		fd.p.baseline = &point{fd.t.mem.spans[0].from, fd.t.mem.spans[0].level}
+	default:
+		if used, ok := reading(mm.Baseline, fd.t.gpu); ok {
+			fd.p.baseline = &point{fd.from, used}
+		}
+	}
+}
+
+// reading takes the memory in use from a full reading of the GPU tools.
+func reading(d *runner.DetailedGPUMetrics, gpu int32) (int64, bool) {
+	if d == nil {
+		return 0, false
+	}
+	for i := range d.GPUs {
+		if int32(d.GPUs[i].GPUID) == gpu && d.GPUs[i].VRAMUsedMB != nil {
+			return int64(*d.GPUs[i].VRAMUsedMB * (1 << 20)), true
+		}
+	}
+	return 0, false
+}
+
+// beforeLoad finds the level at which loading starts: the CUDA context, and
+// with several GPUs NCCL and the custom all-reduce on top of it.
+func (fd *finder) beforeLoad() {
+	ls, le := fd.m.first(runner.EventLoadStart, fd.t.rank), fd.m.first(runner.EventLoadEnd, fd.t.rank)
+	if !ls.present && !le.present {
+		return
+	}
+	if !ls.present { // older logs: the end, less what loading took
+		ls = moment{lo: le.lo - le.took, hi: le.hi - le.took, exact: le.exact, present: true}
+	}
+	if le.present && !ls.exact {
+		ls.hi = max(ls.lo, min(ls.hi, le.hi-le.took))
+	}
+	before := fd.level(ls.hi)
+	at, unc := ls.at(), ls.uncertainty()
+	if !ls.exact {
+		floor := fd.f.context * 8 / 10
+		if fd.p.baseline != nil {
+			floor += fd.p.baseline.level
+		}
+		if sp, ok := fd.t.mem.plateau(fd.from, ls.hi+stampSlop, stillness, max(floor, notable)); ok && floor > 0 {
+			before = &point{min(sp.to, ls.hi+stampSlop), sp.level}
+			at, unc = before.at, fd.step(before.at)
+		}
+	}
+	fd.start(runner.PhaseLoad, at, unc)
+	if before == nil || fd.c.host {
+		return
+	}
+	fd.p.context = before
+	if fd.f.world < 2 {
+		return
+	}
+	fd.p.nccl, fd.p.context = before, nil
+	for _, r := range fd.t.mem.rises(fd.from, before.at, 32<<20, 50*time.Millisecond) {
+		if r.bytes() >= bigContext {
+			fd.p.context = &r.after
+			return
+		}
+	}
+}
+
+// load finds the level once the weights and what the runner allocates with
+// them are there, before profiling.
+func (fd *finder) load() {
+	le := fd.m.first(runner.EventLoadEnd, fd.t.rank)
+	if !le.present {
+		return
+	}
+	fd.start(runner.PhaseProfile, le.at(), le.uncertainty())
+	until := fd.to
+	for _, k := range []runner.EventKind{runner.EventProfileEnd, runner.EventKVReady, runner.EventEngineReady, runner.EventError} {
+		if e := fd.m.first(k, fd.t.rank); e.present && e.hi > le.lo {
+			until = min(until, e.hi)
+			break
+		}
+	}
+	before := fd.p.nccl
+	if before == nil {
+		before = fd.p.context
+	}
+	if before != nil && fd.f.weights > 0 {
+		floor := before.level + fd.f.weights*98/100 + fd.f.buffers*8/10
+		if sp, ok := fd.t.mem.plateau(le.lo, until, stillness, floor); ok {
+			fd.p.loaded = &point{min(sp.to, until), sp.level}
+			return
+		}
+	}
+	if ps := fd.m.first(runner.EventProfileStart, fd.t.rank); ps.present && ps.lo > le.lo {
+		fd.p.loaded = fd.level(ps.lo)
+		return
+	}
+	fd.p.loaded = fd.level(le.hi)
+}
+
+// profileAndKV finds the peak of profiling and the allocation of the KV cache,
+// the largest rise after vLLM has said how much there is.
+func (fd *finder) profileAndKV() {
+	pe, kr := fd.m.first(runner.EventProfileEnd, fd.t.rank), fd.m.first(runner.EventKVReady, fd.t.rank)
+	if !kr.present {
+		fd.profilePeak(pe)
+		return
+	}
+	lo, hi := kr.lo, kr.hi+3*time.Second
+	if pe.present {
+		lo = min(lo, pe.lo)
+	}
+	if er := fd.m.first(runner.EventEngineReady, fd.t.rank); er.present {
+		hi = min(hi, er.hi)
+	}
+	jump, found := rise{}, false
+	for _, r := range fd.t.mem.rises(lo, hi, notable, together) {
+		if !found || r.bytes() > jump.bytes() {
+			jump, found = r, true
+		}
+	}
+	if !found {
+		fd.profilePeak(pe)
+		fd.start(runner.PhaseKVAlloc, kr.at(), kr.uncertainty())
+		return
+	}
+	fd.p.kv, fd.p.kvJump = &jump.after, jump.bytes()
+	start, unc := jump.before.at, jump.after.at-jump.before.at
+	if kr.exact {
+		start, unc = kr.hi, kr.uncertainty()
+	}
+	fd.start(runner.PhaseKVAlloc, start, unc)
+	fd.kvBase(jump)
+}
+
+// profilePeak is the peak of a run that has no KV allocation to end profiling.
+func (fd *finder) profilePeak(pe moment) {
+	if fd.p.loaded == nil {
+		return
+	}
+	to := fd.to
+	if pe.present {
+		to = pe.hi
+	}
+	if p, ok := fd.t.mem.highest(fd.p.loaded.at, to); ok {
+		fd.p.peak = &p
+	}
+}
+
+// kvBase decides which level the KV cache was put on. Between profiling and
+// the allocation torch gives back what profiling reserved: where the samples
+// show the whole fall, its end is the base; where they are too far apart, the
+// level after loading is the nearest one that was seen.
+func (fd *finder) kvBase(jump rise) {
+	before := jump.before
+	fd.p.kvBase, fd.p.fallSeen = &before, true
+	if fd.p.loaded == nil || fd.p.loaded.at > before.at {
+		return
+	}
+	peak, ok := fd.t.mem.highest(fd.p.loaded.at, before.at)
+	if !ok {
+		return
+	}
+	fd.p.peak = &peak
+	if peak.level-fd.p.loaded.level < notable {
+		return
+	}
+	fell := peak.level-before.level >= notable
+	near := before.level <= fd.p.loaded.level+nearLoaded
+	if i := fd.t.mem.index(before.at); fell && !near && i >= 0 {
+		near = jump.after.at-fd.t.mem.spans[i].from >= stillness
+	}
+	if !fell || !near {
+		fd.p.kvBase, fd.p.fallSeen = fd.p.loaded, false
+	}
+}
+
+// capture finds the start and the end of graph capture.
+func (fd *finder) capture() {
+	if fd.p.kv == nil {
+		return
+	}
+	ce := fd.m.final(runner.EventCaptureEnd, fd.t.rank)
+	if !ce.present || ce.hi < fd.p.kv.at {
+		fd.start(runner.PhaseEngineWarmup, fd.p.kv.at, fd.step(fd.p.kv.at))
+		return
+	}
+	at, unc := ce.hi, ce.uncertainty()
+	if ce.exact {
+		fd.p.captured = fd.settled(ce.hi)
+	} else {
+		before := fd.captureEnd(ce)
+		fd.p.captured = before
+		at, unc = before.at, fd.step(before.at)
+	}
+	if cs := fd.m.first(runner.EventCaptureStart, fd.t.rank); cs.present && cs.exact && cs.hi >= fd.p.kv.at && cs.hi < at {
+		fd.start(runner.PhaseCapture, cs.hi, cs.uncertainty())
+	} else {
+		begin := fd.p.kv.at
+		if r := fd.t.mem.rises(begin, at, 1, 0); len(r) > 0 {
+			begin = r[0].before.at
+		}
+		fd.start(runner.PhaseCapture, begin, fd.step(begin))
+	}
+	fd.start(runner.PhaseEngineWarmup, at, unc)
+}
+
+// settled is the level at a line that arrived; the sample after it counts
+// where it is lower, because the sample before may stand on one graph's
+// scratch memory that is already given back.
+func (fd *finder) settled(at time.Duration) *point {
+	p := fd.level(at)
+	if i := fd.t.mem.index(at); p != nil && i+1 < len(fd.t.mem.spans) {
+		if next := fd.t.mem.spans[i+1]; next.level < p.level && next.from-at <= together {
+			return &point{next.from, next.level}
+		}
+	}
+	return p
+}
+
+// captureEnd finds the end of capture within a whole-second stamp: kernel
+// warm-up follows with a rise that stays, which capture's own do not do near
+// its end.
+func (fd *finder) captureEnd(ce moment) *point {
+	var ends []point
+	for _, r := range fd.t.mem.rises(ce.lo, ce.hi, sustained, together) {
+		if low, ok := fd.t.mem.lowest(r.after.at, r.after.at+time.Second); ok && low.level >= r.before.level+r.bytes()*3/4 && r.before.at > fd.p.kv.at {
+			ends = append(ends, r.before)
+		}
+	}
+	if len(ends) == 0 {
+		if p := fd.level(ce.hi - stampSlop); p != nil && p.at > fd.p.kv.at {
+			return p
+		}
+		return fd.p.kv
+	}
+	if ce.took > 0 && ce.took < 3*time.Second { // the second half of a short capture lies within the stamp too
+		return &ends[len(ends)-1]
+	}
+	return &ends[0]
+}
+
+// benchmark finds engine ready, the warm-up of the benchmark, and the measured
+// iterations.
+func (fd *finder) benchmark() {
+	er, ws := fd.m.first(runner.EventEngineReady, fd.t.rank), fd.m.first(runner.EventWarmupStart, fd.t.rank)
+	if !er.present && !ws.present {
+		return
+	}
+	begin := ws
+	if !ws.present || !ws.exact && er.exact {
+		begin = er
+	}
+	at, unc := begin.hi, begin.uncertainty()
+	if !begin.exact {
+		at, unc = fd.firstWork(er, begin)
+	}
+	if fd.p.kv != nil {
+		at = max(at, fd.p.kv.at)
+	}
+	fd.p.ready = fd.level(at)
+	if !fd.m.has(runner.EventWarmupStart) && fd.f.latency == nil && !fd.m.has(runner.EventMeasureStart) {
+		return // ready, but no benchmark came
+	}
+	fd.start(runner.PhaseBenchWarmup, at, unc)
+	fd.measure(at)
+}
+
+// firstWork is the first sign of work after a whole-second stamp.
+func (fd *finder) firstWork(er, begin moment) (time.Duration, time.Duration) {
+	if er.present {
+		begin = er
+	}
+	from, limit := begin.lo+stampSlop, fd.to
+	at, unc := begin.at(), begin.uncertainty()
+	if sd := fd.m.first(runner.EventShutdown, fd.t.rank); sd.present {
+		limit = min(limit, sd.hi)
+	}
+	found := false
+	if r := fd.t.mem.rises(from, limit, notable, 0); len(r) > 0 {
+		at, unc, found = r[0].before.at, r[0].after.at-r[0].before.at, true
+	}
+	for _, b := range fd.t.busy {
+		if b.from > from && b.from <= limit && (!found || b.before < at) {
+			// a driver's utilization is that of the last sixth of a second
+			return b.before, b.from - b.before + 170*time.Millisecond
+		}
+	}
+	return at, unc
+}
+
+func (fd *finder) measure(ready time.Duration) {
+	ms, me := fd.m.first(runner.EventMeasureStart, fd.t.rank), fd.m.final(runner.EventMeasureEnd, fd.t.rank)
+	end, unc, ok := me.hi, me.uncertainty(), me.present && me.exact
+	if !ok && fd.f.latency != nil {
+		end, unc, ok = fd.lastWork(ready)
+	}
+	start, sunc, known := ms.hi, ms.uncertainty(), ms.present && ms.exact
+	if !known && ok && fd.f.latency != nil {
+		var total float64
+		for _, s := range fd.f.latency.LatenciesS {
+			total += s
+		}
+		start, sunc, known = end-time.Duration(total*float64(time.Second)), unc, total > 0
+	}
+	if known {
+		start = max(start, ready)
+		fd.start(runner.PhaseMeasure, start, sunc)
+		fd.p.warmed = fd.level(start)
+	}
+	if ok {
+		fd.start(runner.PhaseTeardown, end, unc)
+		fd.p.measured = fd.level(end)
+	}
+}
+
+// lastWork is when the measured iterations ended, where no line arrived: the
+// last sample at work, or the stamp of the shutdown.
+func (fd *finder) lastWork(ready time.Duration) (time.Duration, time.Duration, bool) {
+	limit := fd.to
+	sd := fd.m.first(runner.EventShutdown, fd.t.rank)
+	if sd.present {
+		limit = min(limit, sd.hi)
+	}
+	for i := len(fd.t.busy) - 1; i >= 0; i-- {
+		if b := fd.t.busy[i]; b.from > ready && b.from <= limit {
+			return min(b.to, limit), 170 * time.Millisecond, true
+		}
+	}
+	if sd.present {
+		return sd.lo + stampSlop, time.Second, true
+	}
+	return fd.to, 2 * time.Second, !fd.c.host || fd.to > ready
+}
+
+// end finds what teardown leaves.
+func (fd *finder) end(mm *runner.Measured) {
+	if !fd.p.bounds[runner.PhaseTeardown].ok {
+		for _, k := range []runner.EventKind{runner.EventError, runner.EventShutdown} {
+			if e := fd.m.first(k, fd.t.rank); e.present {
+				fd.start(runner.PhaseTeardown, min(e.at(), fd.to), e.uncertainty())
+				break
+			}
+		}
+	}
+	if fd.c.last > fd.to {
+		fd.start(runner.PhaseFinal, fd.to, lineLag)
+	}
+	if used, ok := reading(mm.Final, fd.t.gpu); ok {
+		fd.p.left, fd.p.leftRead = &point{fd.c.last, used}, true
+	}
+	if last := fd.level(fd.c.last); last != nil && (fd.p.left == nil || fd.c.last > fd.to) && fd.c.last >= fd.to-time.Second {
+		fd.p.left, fd.p.leftRead = last, false
+	}
+}
+
+// phaseOrder is the order of a run.
+var phaseOrder = [...]runner.Phase{
+	runner.PhaseBaseline, runner.PhaseEngineInit, runner.PhaseLoad, runner.PhaseProfile, runner.PhaseKVAlloc,
+	runner.PhaseCapture, runner.PhaseEngineWarmup, runner.PhaseBenchWarmup, runner.PhaseMeasure,
+	runner.PhaseTeardown, runner.PhaseFinal,
+}
+
+// order keeps each phase from starting before the one before it.
+func (fd *finder) order() {
+	var last time.Duration
+	first := true
+	for _, ph := range phaseOrder {
+		b := fd.p.bounds[ph]
+		if !b.ok {
+			continue
+		}
+		if !first && b.at < last {
+			b.uncertainty = max(b.uncertainty, last-b.at)
+			b.at = last
+			fd.p.bounds[ph] = b
+		}
+		last, first = b.at, false
+	}
+}
+
+// stretches lists the phases that the run went through, with their ends.
+func (p *course) stretches(end time.Duration) []phaseStretch {
+	var out []phaseStretch
+	for _, ph := range phaseOrder {
+		b := p.bounds[ph]
+		if !b.ok {
+			continue
+		}
+		if k := len(out); k > 0 {
+			out[k-1].to = b.at
+		}
+		out = append(out, phaseStretch{phase: ph, from: b.at, to: max(end, b.at), uncertainty: b.uncertainty})
+	}
+	return out
+}
+
+// A phaseStretch is one phase of one GPU.
+type phaseStretch struct {
+	phase       runner.Phase
+	from, to    time.Duration
+	uncertainty time.Duration
+}

@@ -1,0 +1,182 @@
+package attribution
+
+import (
+	"sort"
+	"time"
+)
+
+// maxSpans bounds the spans that a series keeps. vLLM's memory changes a few
+// hundred times in a run; only a noisy series (resident memory of a process
+// tree, say) ever comes near it.
+const maxSpans = 40_000
+
+// firstTolerance is what a full series begins to merge by: the granularity of
+// the driver.
+const firstTolerance = 2 << 20
+
+// A span is a stretch of samples at one level. Times are offsets from the
+// start of the job, of the first and the last sample at the level.
+type span struct {
+	from, to time.Duration
+	level    int64
+	n        int64
+}
+
+// A series is the memory of one GPU as spans of equal level. It is exact until
+// it holds maxSpans spans; from then on it merges levels that lie within
+// tolerance of each other, doubling the tolerance whenever it is full again.
+// The highest sample stays exact.
+type series struct {
+	spans     []span
+	tolerance int64
+	peak      int64
+	peakAt    time.Duration
+	n         int64
+}
+
+// add takes the next sample; samples come in the order of time.
+func (s *series) add(t time.Duration, level int64) {
+	if s.n == 0 || level > s.peak {
+		s.peak, s.peakAt = level, t
+	}
+	s.n++
+	if k := len(s.spans); k > 0 && abs(level-s.spans[k-1].level) <= s.tolerance {
+		s.spans[k-1].to = t
+		s.spans[k-1].n++
+		return
+	}
+	if len(s.spans) >= maxSpans {
+		s.coarsen()
+	}
+	s.spans = append(s.spans, span{from: t, to: t, level: level, n: 1})
+}
+
+func (s *series) coarsen() {
+	for len(s.spans) > maxSpans/2 {
+		s.tolerance = max(firstTolerance, 2*s.tolerance)
+		kept := s.spans[:1]
+		for _, next := range s.spans[1:] {
+			last := &kept[len(kept)-1]
+			if abs(next.level-last.level) <= s.tolerance {
+				last.to, last.n = next.to, last.n+next.n
+				continue
+			}
+			kept = append(kept, next)
+		}
+		s.spans = kept
+		if s.tolerance > 1<<40 {
+			return
+		}
+	}
+}
+
+func (s *series) empty() bool { return len(s.spans) == 0 }
+
+// index returns the span that holds the last sample at or before t, or -1.
+func (s *series) index(t time.Duration) int {
+	return sort.Search(len(s.spans), func(i int) bool { return s.spans[i].from > t }) - 1
+}
+
+// A point is a level and the sample that it comes from.
+type point struct {
+	at    time.Duration
+	level int64
+}
+
+// at returns the last sample at or before t; ok is false before the first.
+func (s *series) at(t time.Duration) (point, bool) {
+	i := s.index(t)
+	if i < 0 {
+		return point{}, false
+	}
+	return point{min(t, s.spans[i].to), s.spans[i].level}, true
+}
+
+// within calls f with the spans that overlap [from, to], in order, until f
+// returns false.
+func (s *series) within(from, to time.Duration, f func(i int, sp span) bool) {
+	i := max(0, s.index(from))
+	for ; i < len(s.spans) && s.spans[i].from <= to; i++ {
+		if s.spans[i].to < from {
+			continue
+		}
+		if !f(i, s.spans[i]) {
+			return
+		}
+	}
+}
+
+// highest returns the highest sample in [from, to].
+func (s *series) highest(from, to time.Duration) (point, bool) {
+	return s.extreme(from, to, func(a, b int64) bool { return a > b })
+}
+
+// lowest returns the lowest sample in [from, to].
+func (s *series) lowest(from, to time.Duration) (point, bool) {
+	return s.extreme(from, to, func(a, b int64) bool { return a < b })
+}
+
+func (s *series) extreme(from, to time.Duration, better func(a, b int64) bool) (point, bool) {
+	var best point
+	found := false
+	s.within(from, to, func(_ int, sp span) bool {
+		if !found || better(sp.level, best.level) {
+			best, found = point{max(sp.from, from), sp.level}, true
+		}
+		return true
+	})
+	return best, found
+}
+
+// A rise is a growth of the memory over one or more neighbouring samples.
+type rise struct {
+	before point // the last sample before it
+	after  point // the first sample at its end
+}
+
+func (r rise) bytes() int64 { return r.after.level - r.before.level }
+
+// rises lists the growths of at least least bytes between two neighbouring
+// samples whose later one lies in (from, to]; growths that follow each other
+// within merge become one.
+func (s *series) rises(from, to time.Duration, least int64, merge time.Duration) []rise {
+	var found []rise
+	for i := max(1, s.index(from)); i < len(s.spans) && s.spans[i].from <= to; i++ {
+		a, b := s.spans[i-1], s.spans[i]
+		if b.from <= from || b.level-a.level < least {
+			continue
+		}
+		after := point{b.from, b.level}
+		if k := len(found); k > 0 && b.from-found[k-1].after.at <= merge {
+			found[k-1].after = after
+			continue
+		}
+		found = append(found, rise{point{a.to, a.level}, after})
+	}
+	return found
+}
+
+// plateau returns the first stretch of at least d within [from, to] whose
+// level is at least floor.
+func (s *series) plateau(from, to, d time.Duration, floor int64) (span, bool) {
+	var found span
+	ok := false
+	s.within(from, to, func(i int, sp span) bool {
+		end := sp.to
+		if i+1 < len(s.spans) { // it lasted until the next sample told otherwise
+			end = s.spans[i+1].from
+		}
+		if sp.level >= floor && min(end, to)-max(sp.from, from) >= d {
+			found, ok = sp, true
+		}
+		return !ok
+	})
+	return found, ok
+}
+
+func abs(v int64) int64 {
+	if v < 0 {
+		return -v
+	}
+	return v
+}
