@@ -335,6 +335,13 @@ type Breakdown struct {
 	KVUsedSource          string   `json:"kv_used_source,omitempty"` // "calculated" or "engine"
 	OverheadPercentage    *float64 `json:"overhead_percentage"`
 
+	// ResidualAfterCaptureGB is what was left right after graph capture of the
+	// driver's level, less context, weights, non-torch, graphs, KV and buffers.
+	ResidualAfterCaptureGB *float64 `json:"residual_after_capture_gb"`
+	// NCCLInContextGB is the driver's step of NCCL and custom all-reduce, a part
+	// of ContextGB where there are several ranks.
+	NCCLInContextGB *float64 `json:"nccl_in_context_gb,omitempty"`
+
 	EstimationMethod       string                `json:"estimation_method"`
 	ConfidenceLevels       map[string]Confidence `json:"confidence_levels"`
 	VLLMReportedValuesUsed bool                  `json:"vllm_reported_values_used"`

@@ -72,6 +72,9 @@ func (at *Attributor) Attribute(result *runner.Result, measured *runner.Measured
 	for i, t := range c.tracks {
 		w.courses = append(w.courses, follow(c, moments, t, w.facts(i), measured))
 		w.ledgers[i].addContext(w.courses[i])
+		if w.courses[i].loaded == nil && w.ledgers[i].buffers.bytes > 0 {
+			w.ledgers[i].buffers = missing("the run ended before the runner had allocated its buffers, or no sample shows it")
+		}
 		if c.host {
 			w.ledgers[i].context = missing("a machine without a GPU has no CUDA context")
 		}
@@ -114,7 +117,7 @@ func (w *work) fill(g *gathering, what string) {
 	}
 	w.r.MemoryMeasurements = w.snapshots(g)
 	w.fillRanks()
-	w.divide(g)
+	w.divideAll(g)
 }
 
 func (w *work) fillRanks() {
@@ -143,8 +146,8 @@ func (w *work) fillRanks() {
 	}
 }
 
-// divide fills the breakdown at the highest tick.
-func (w *work) divide(g *gathering) {
+// divideAll fills the breakdown at the highest tick.
+func (w *work) divideAll(g *gathering) {
 	if !g.hasTop {
 		w.miss("memory_breakdown", "no tick at which the memory of every GPU was read")
 		return
@@ -152,7 +155,7 @@ func (w *work) divide(g *gathering) {
 	var splits []*split
 	var baseline int64
 	for i, p := range w.courses {
-		s := divide(w.ledgers[i], p, g.topEach[i])
+		s := w.divide(w.ledgers[i], p, g.topEach[i])
 		if s == nil {
 			w.miss("memory_breakdown", fmt.Sprintf("the memory of GPU %d before the engine started is unknown", p.track.gpu))
 			return

@@ -45,45 +45,45 @@ func (s *split) part(component string) figure {
 
 // divide divides the use of one rank at one moment, top, into parts.
 //
-// What vLLM's log and the arithmetic know is taken as it is. What is left
-// right after graph capture (after the KV allocation without graphs), when
-// torch has given back what profiling reserved, is framework overhead: neither
-// account explains it. What the driver sees grow from there on is activation
-// retaken, up to what vLLM reserved, and growth excess beyond.
-func divide(l *ledger, p *course, top int64) *split {
-	s := &split{}
+// What vLLM's log and the arithmetic know is taken as it is. Of the rest, what
+// lies beyond the room that vLLM reserved for activation is growth excess, as
+// beyond_budget has it. What was left right after graph capture (after the KV
+// allocation without graphs), when torch had given back what profiling
+// reserved, is framework overhead: neither account explains it. What the
+// driver saw grow from there on, in that room, is activation retaken.
+func (w *work) divide(l *ledger, p *course, top int64) *split {
 	if p.baseline == nil {
 		return nil
 	}
-	s.net = top - p.baseline.level
-	terms := []part{
+	s := &split{net: top - p.baseline.level}
+	explained, complete := s.take([]part{
 		{compWeights, l.weights}, {compKV, l.kv}, {compGraphs, l.graphs},
 		{compNonTorch, l.nonTorch}, {compContext, l.context}, {compBuffers, l.buffers},
-	}
-	explained, complete := s.take(terms)
+	})
 	left := s.net - explained
-
-	settled, steady := p.captured, true
-	if settled == nil {
-		settled = p.kv
-	}
-	if settled == nil || settled.level > top {
-		steady = false
-	}
-	switch {
-	case steady && complete:
-		s.after = known(settled.level-p.baseline.level-explained, "driver's level right after capture, less the parts", runner.CalculatedResidual)
-		s.grow(l, left-s.after.bytes, left)
-	case p.kv == nil && p.peak != nil && p.loaded != nil && p.peak.level == top:
+	if p.kv == nil && p.peak != nil && p.loaded != nil && p.peak.level == top {
 		// the run ended in profiling: its peak is activation, reserved by nobody
 		act := p.peak.level - p.loaded.level
 		s.parts = append(s.parts, part{compActivations, known(act, "driver's step profile_peak", runner.HighMeasuredStep)},
 			part{compGrowth, missing("the run ended before there was a budget to exceed")},
 			part{compFramework, known(left-act, "what is left", runner.CalculatedResidual)})
-	default:
-		s.unsteady(l, left, complete)
+		s.flag(l)
+		return s
 	}
-	s.flag()
+	settled := p.captured
+	if settled == nil {
+		settled = p.kv
+	}
+	if settled != nil && settled.level <= top && complete {
+		s.after = known(settled.level-p.baseline.level-explained, "driver's level right after capture, less the parts", runner.CalculatedResidual)
+	} else {
+		s.after = missing("no level right after capture was sampled, or a part is missing")
+	}
+	s.grow(w, l, p, top, left)
+	if !complete {
+		s.flags = append(s.flags, "framework_overhead holds every part that is missing")
+	}
+	s.flag(l)
 	return s
 }
 
@@ -100,45 +100,60 @@ func (s *split) take(terms []part) (explained int64, complete bool) {
 	return explained, complete
 }
 
-// grow divides what the driver saw grow after capture.
-func (s *split) grow(l *ledger, grown, left int64) {
-	act := figure{reason: l.activations.reason}
+// grow divides what is left after the parts that the log and the arithmetic
+// know: activation in use, growth excess, and the residual.
+func (s *split) grow(w *work, l *ledger, p *course, top, left int64) {
+	act := missing("%s", l.activations.reason)
 	growth := missing("without the reserved activation there is nothing to exceed")
 	framework := left
-	if l.activations.ok {
-		used := max(0, min(grown, l.activations.bytes))
-		act = known(used, "driver's rise after capture, up to what vLLM reserved", runner.HighMeasuredStep)
-		growth = known(max(0, grown-used), "driver's rise after capture beyond what vLLM reserved", runner.HighMeasuredStep)
-		framework = left - used - growth.bytes
-		s.unused = known(l.activations.bytes-used, "vLLM's reserve less what is in use", runner.HighMeasuredStep)
+	if room, ok := w.room(p, l, top); ok {
+		confidence, how := runner.HighMeasuredStep, "driver's rise after capture, within the reserved activation's room"
+		if !s.after.ok {
+			confidence, how = runner.LowEstimated, "what is left of the reserved activation's room"
+		}
+		taken := max(0, min(room, l.activations.bytes))
+		excess := max(0, room-l.activations.bytes)
+		used := max(0, taken-l.buffers.bytes-s.after.bytes)
+		act = known(used, how, confidence)
+		growth = known(excess, "highest use beyond requested + context + graphs outside the budget", confidence)
+		framework = left - used - excess
+		s.unused = known(l.activations.bytes-taken, "vLLM's reserve less what is in use of its room", confidence)
+	} else {
+		s.unused = missing("%s", growth.reason)
 	}
 	s.parts = append(s.parts, part{compActivations, act}, part{compGrowth, growth},
 		part{compFramework, known(framework, "what neither account explains", runner.CalculatedResidual)})
 }
 
-// unsteady divides without a level right after capture: what is left counts as
-// activation first.
-func (s *split) unsteady(l *ledger, left int64, complete bool) {
-	act, growth, framework := figure{reason: l.activations.reason}, missing("no level right after capture was sampled"), left
-	if l.activations.ok && complete {
-		used := max(0, min(left, l.activations.bytes))
-		act = known(used, "what is left, up to what vLLM reserved", runner.LowEstimated)
-		growth = known(max(0, left-used), "what is left beyond that", runner.LowEstimated)
-		framework = left - used - growth.bytes
-		s.unused = known(l.activations.bytes-used, "vLLM's reserve less what is in use", runner.LowEstimated)
+// room is how much of the room that vLLM reserved for activation, and beyond
+// it, is in use: what is above the rest of the budget, the context and the
+// graphs outside the budget. Where the KV size was given there is no budget,
+// and the parts stand for it.
+func (w *work) room(p *course, l *ledger, top int64) (int64, bool) {
+	if p.baseline == nil || !l.activations.ok || !l.context.ok || !l.graphs.ok || !l.estimate.ok {
+		return 0, false
 	}
-	if !complete {
-		s.flags = append(s.flags, "framework_overhead holds every part that is missing")
+	net := top - p.baseline.level - l.context.bytes
+	if requested := w.requested(l); requested.ok {
+		return net - (l.graphs.bytes - l.estimate.bytes) - (requested.bytes - l.activations.bytes), true
 	}
-	s.parts = append(s.parts, part{compActivations, act}, part{compGrowth, growth},
-		part{compFramework, known(framework, "what is left", runner.CalculatedResidual)})
+	if !l.weights.ok || !l.nonTorch.ok || !l.kv.ok {
+		return 0, false
+	}
+	return net - l.graphs.bytes - l.weights.bytes - l.nonTorch.bytes - l.kv.bytes, true
 }
 
-func (s *split) flag() {
+func (s *split) flag(l *ledger) {
 	f := s.part(compFramework)
-	if f.ok && f.bytes < 0 {
-		s.flags = append(s.flags, fmt.Sprintf("negative framework_overhead: the parts exceed what the driver saw by %.2f GiB", -float64(f.bytes)/runner.GiB))
+	if !f.ok || f.bytes >= 0 {
+		return
 	}
+	why := ""
+	if s.part(compGrowth).bytes > 0 && l.buffers.ok && l.buffers.bytes > l.activations.bytes {
+		why = fmt.Sprintf("; the runner's buffers (%s) exceed what was reserved for activation (%s), so that growth_excess counts the difference too",
+			gibText(l.buffers.bytes), gibText(l.activations.bytes))
+	}
+	s.flags = append(s.flags, fmt.Sprintf("negative framework_overhead: the parts exceed what the driver saw by %s%s", gibText(-f.bytes), why))
 }
 
 // rows are the parts of one rank as the table of breakdowns has them: only
@@ -221,6 +236,11 @@ func (w *work) breakdown(splits []*split, top, baseline int64) *runner.Breakdown
 	set("growth_excess_gb", &b.GrowthExcessGB, compGrowth)
 	b.FrameworkOverheadGB = w.framework(splits, net, b)
 
+	after := sum(splits, func(s *split) figure { return s.after })
+	if b.ResidualAfterCaptureGB = after.gib(); !after.ok {
+		w.miss("memory_breakdown.residual_after_capture_gb", after.reason)
+	}
+	b.NCCLInContextGB = w.nccl().gib()
 	unused := sum(splits, func(s *split) figure { return s.unused })
 	b.HeadroomUnusedGB = unused.gib()
 	var reserved figure
@@ -256,6 +276,18 @@ func (w *work) breakdown(splits []*split, top, baseline int64) *runner.Breakdown
 		}
 	}
 	return b
+}
+
+// nccl is the driver's step of NCCL over all ranks.
+func (w *work) nccl() figure {
+	var total int64
+	for _, p := range w.courses {
+		if p.nccl == nil || p.context == nil {
+			return missing("no step of NCCL")
+		}
+		total += p.nccl.level - p.context.level
+	}
+	return known(total, "driver's step nccl", runner.HighMeasuredStep)
 }
 
 // framework is the residual over all ranks: what is left of the net increase

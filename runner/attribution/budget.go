@@ -50,8 +50,7 @@ func (w *work) beyond(p *course, l *ledger) runner.BeyondBudget {
 	}
 	net := gross - p.baseline.level - l.context.bytes
 	b.NetBytes = &net
-	if b.GraphsOutsideBytes != nil && l.activations.ok {
-		room := net - *b.GraphsOutsideBytes + l.activations.bytes // in use of the reserved activation's room, buffers included
+	if room, ok := w.room(p, l, highest); ok {
 		retaken := max(0, min(room, l.activations.bytes))
 		unused := l.activations.bytes - retaken
 		excess := max(0, room-l.activations.bytes)

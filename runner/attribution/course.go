@@ -55,7 +55,6 @@ type facts struct {
 	buffers int64 // calculated; 0: none or unknown
 	context int64 // total - free at start - baseline; 0: unknown
 	world   int   // ranks
-	eager   bool
 	latency *runner.LatencyStats
 }
 
@@ -161,11 +160,11 @@ func (fd *finder) beforeLoad() {
 	before := fd.level(ls.hi)
 	at, unc := ls.at(), ls.uncertainty()
 	if !ls.exact {
-		floor := fd.f.context * 8 / 10
+		floor := max(bigContext, fd.f.context*8/10)
 		if fd.p.baseline != nil {
 			floor += fd.p.baseline.level
 		}
-		if sp, ok := fd.t.mem.plateau(fd.from, ls.hi+stampSlop, stillness, max(floor, notable)); ok && floor > 0 {
+		if sp, ok := fd.t.mem.plateau(ls.lo, ls.hi+stampSlop, stillness, floor); ok {
 			before = &point{min(sp.to, ls.hi+stampSlop), sp.level}
 			at, unc = before.at, fd.step(before.at)
 		}
@@ -202,20 +201,20 @@ func (fd *finder) load() {
 			break
 		}
 	}
+	if ps := fd.m.first(runner.EventProfileStart, fd.t.rank); ps.present && ps.lo > le.hi {
+		fd.p.loaded = fd.level(ps.lo) // tracing, which comes before this line, allocates nothing
+		return
+	}
 	before := fd.p.nccl
 	if before == nil {
 		before = fd.p.context
 	}
 	if before != nil && fd.f.weights > 0 {
-		floor := before.level + fd.f.weights*98/100 + fd.f.buffers*8/10
+		floor := before.level + fd.f.weights + fd.f.buffers*8/10 - notable
 		if sp, ok := fd.t.mem.plateau(le.lo, until, stillness, floor); ok {
 			fd.p.loaded = &point{min(sp.to, until), sp.level}
 			return
 		}
-	}
-	if ps := fd.m.first(runner.EventProfileStart, fd.t.rank); ps.present && ps.lo > le.lo {
-		fd.p.loaded = fd.level(ps.lo)
-		return
 	}
 	fd.p.loaded = fd.level(le.hi)
 }
@@ -471,7 +470,12 @@ func (fd *finder) end(mm *runner.Measured) {
 	if used, ok := reading(mm.Final, fd.t.gpu); ok {
 		fd.p.left, fd.p.leftRead = &point{fd.c.last, used}, true
 	}
-	if last := fd.level(fd.c.last); last != nil && (fd.p.left == nil || fd.c.last > fd.to) && fd.c.last >= fd.to-time.Second {
+	last := fd.level(fd.c.last)
+	if last == nil || fd.p.left != nil && fd.c.last <= fd.to {
+		return
+	}
+	// a sample from before the engine's end tells only that the memory was gone by then
+	if fd.c.last > fd.to || last.level <= fd.t.mem.peak/10 && fd.c.last >= fd.to-time.Second {
 		fd.p.left, fd.p.leftRead = last, false
 	}
 }

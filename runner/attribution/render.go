@@ -1,0 +1,216 @@
+package attribution
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/vramsweep/vramsweep/runner"
+)
+
+// RenderSummary prints what a reader of the console wants to know of one run:
+// vLLM's own metrics, both accounts side by side, where the memory went, the
+// timeline, and the sentence on use beyond the budget. Sizes are GiB with two
+// decimals; "-" is a figure that is missing (run.json says why). The error is
+// that of w.
+func RenderSummary(w io.Writer, r *runner.Result) error {
+	if r == nil {
+		return nil
+	}
+	var b bytes.Buffer
+	renderMetrics(&b, r)
+	renderAccounts(&b, r)
+	renderTree(&b, r)
+	renderTimeline(&b, r)
+	renderPhases(&b, r)
+	for i := range r.BeyondBudget {
+		if i == 0 {
+			fmt.Fprintln(&b, "Against the budget")
+		}
+		fmt.Fprintf(&b, "  GPU %d: %s\n", r.BeyondBudget[i].GPUIndex, r.BeyondBudget[i].Sentence)
+	}
+	if _, err := w.Write(b.Bytes()); err != nil {
+		return fmt.Errorf("summary of run %s could not be written: %w", r.Run.RunID, err)
+	}
+	return nil
+}
+
+func renderMetrics(b *bytes.Buffer, r *runner.Result) {
+	a := r.VLLMInternalMetrics
+	if a == nil {
+		return
+	}
+	fmt.Fprintln(b, "vLLM's own figures (per GPU)")
+	t := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	row := func(cells ...string) { fmt.Fprintf(t, "  %s\n", strings.Join(cells, "\t")) }
+	row("version "+text(a.VLLMVersion), "engine "+text(a.Engine), "runner "+text(a.ModelRunner), "attention "+text(a.AttentionBackend))
+	row("blocks "+count(a.NumGPUBlocks), "block size "+count(a.BlockSize), "KV tokens "+count(a.TotalGPUKVCacheTokens), "concurrency "+decimal(a.MaxConcurrency, "x"))
+	row("weights "+decimal(a.ModelWeightsGB, ""), "activation peak "+decimal(a.ActivationsGB, ""), "non-torch "+decimal(a.NonTorchGB, ""), "graphs "+decimal(a.GraphCaptureGB, ""))
+	row("KV available "+decimal(a.AvailableKVCacheGB, ""), "requested "+decimal(a.RequestedMemoryGB, ""), "free at start "+decimal(a.FreeMemoryGB, ""), "of "+decimal(a.TotalGPUMemoryGB, " GiB"))
+	row("utilization "+decimal(a.GPUMemoryUtilization, ""), "max length "+count(a.MaxModelLen), "batched tokens "+count(a.MaxNumBatchedTokens), "compile cache "+text(a.CompileCache))
+	flush(t)
+	if a.Error != nil {
+		fmt.Fprintf(b, "  error: %s: %s\n", a.Error.Kind, a.Error.Message)
+	}
+}
+
+// renderAccounts is the table of both accounts.
+func renderAccounts(b *bytes.Buffer, r *runner.Result) {
+	if len(r.Steps) == 0 {
+		return
+	}
+	fmt.Fprintln(b, "Where the memory went, told twice (GiB)")
+	t := tabwriter.NewWriter(b, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "  GPU\tstep\tdriver\tvLLM\tdifference\t")
+	for i := range r.Steps {
+		s := &r.Steps[i]
+		if s.Bytes == nil && s.VLLMBytes == nil {
+			continue
+		}
+		fmt.Fprintf(t, "  %d\t%s\t%s\t%s\t%s\t\n", s.GPUIndex, s.Step, size(s.Bytes), size(s.VLLMBytes), signed(s.DifferenceBytes))
+	}
+	flush(t)
+}
+
+type branch struct {
+	name, field string
+	value       *float64
+}
+
+// renderTree is the breakdown of the net increase, with shares and confidence.
+func renderTree(b *bytes.Buffer, r *runner.Result) {
+	d := r.MemoryBreakdown
+	if d == nil || d.NetIncreaseGB == nil {
+		return
+	}
+	fmt.Fprintf(b, "Breakdown: %s in use at the highest sample, baseline %s, net increase %s GiB\n",
+		decimal(d.TotalMeasuredGB, ""), decimal(d.BaselineGB, ""), decimal(d.NetIncreaseGB, ""))
+	branches := []branch{
+		{"model weights", "model_weights_gb", d.ModelWeightsGB}, {"KV cache", "kv_cache_gb", d.KVCacheGB},
+		{"CUDA graphs", "graph_capture_gb", d.GraphCaptureGB}, {"non-torch", "non_torch_gb", d.NonTorchGB},
+		{"context", "context_gb", d.ContextGB}, {"runner's buffers", "buffers_gb", d.BuffersGB},
+		{"activation in use", "activations_gb", d.ActivationsGB}, {"growth excess", "growth_excess_gb", d.GrowthExcessGB},
+		{"framework overhead", "framework_overhead_gb", d.FrameworkOverheadGB},
+	}
+	t := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	for i, br := range branches {
+		stem := "├─"
+		if i == len(branches)-1 {
+			stem = "└─"
+		}
+		share := "-"
+		if br.value != nil && *d.NetIncreaseGB > 0 {
+			share = fmt.Sprintf("%.1f %%", 100**br.value / *d.NetIncreaseGB)
+		}
+		confidence := string(d.ConfidenceLevels[br.field])
+		if confidence == "" {
+			confidence = "missing: " + r.Missing["memory_breakdown."+br.field]
+		}
+		fmt.Fprintf(t, "  %s %s\t%8s\t%8s\t%s\n", stem, br.name, decimal(br.value, ""), share, confidence)
+	}
+	flush(t)
+	if d.KVCacheUsedGB != nil {
+		fmt.Fprintf(b, "  of the KV cache %s GiB used by this batch (%s); ", decimal(d.KVCacheUsedGB, ""), d.KVUsedSource)
+	} else {
+		fmt.Fprint(b, "  ")
+	}
+	fmt.Fprintf(b, "activation reserved %s, never used %s GiB\n", decimal(d.ActivationsReservedGB, ""), decimal(d.HeadroomUnusedGB, ""))
+	for _, f := range d.Flags {
+		fmt.Fprintf(b, "  ! %s\n", f)
+	}
+}
+
+func renderTimeline(b *bytes.Buffer, r *runner.Result) {
+	m := r.MemoryTimeline
+	if m == nil {
+		return
+	}
+	fmt.Fprintf(b, "Timeline (%s, %d samples of %d", m.Window.What, m.NumSamples, m.WholeRun.NumSamples)
+	if m.Missed > 0 {
+		fmt.Fprintf(b, ", %d missed", m.Missed)
+	}
+	fmt.Fprintln(b, ")")
+	t := tabwriter.NewWriter(b, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "  \tmin\tmean\tmedian\tp95\tmax\t")
+	fmt.Fprintf(t, "  memory GiB\t%s\t%s\t%s\t%s\t%s\t\n", decimal(m.MinGB, ""), decimal(m.MeanGB, ""), decimal(m.MedianGB, ""), decimal(m.P95GB, ""), decimal(m.MaxGB, ""))
+	x := &m.Extended
+	row := func(name string, least, mean, most *float64) {
+		if mean != nil {
+			fmt.Fprintf(t, "  %s\t%s\t%s\t\t\t%s\t\n", name, tenth(least), tenth(mean), tenth(most))
+		}
+	}
+	kind := ""
+	if x.Power.Kind == powerAveraged {
+		kind = " (1 s average)"
+	}
+	row("power W"+kind, x.Power.MinW, x.Power.MeanW, x.Power.MaxW)
+	row("temperature C", x.Temperature.MinC, x.Temperature.MeanC, x.Temperature.MaxC)
+	row("utilization %", x.Utilization.MinPct, x.Utilization.MeanPct, x.Utilization.MaxPct)
+	flush(t)
+	if x.EnergyJ != nil {
+		fmt.Fprintf(b, "  energy %.0f J (%s)\n", *x.EnergyJ, x.EnergyFrom)
+	}
+}
+
+// renderPhases is one line: where the time went.
+func renderPhases(b *bytes.Buffer, r *runner.Result) {
+	if len(r.Phases) == 0 {
+		return
+	}
+	first := r.Phases[0].GPUIndex
+	var parts []string
+	for i := range r.Phases {
+		p := &r.Phases[i]
+		if p.DurationS != nil && *p.DurationS >= 0.05 && (first == nil || p.GPUIndex != nil && *p.GPUIndex == *first) {
+			parts = append(parts, fmt.Sprintf("%s %.1f", p.Phase, *p.DurationS))
+		}
+	}
+	fmt.Fprintf(b, "Time by phase (s): %s\n", strings.Join(parts, ", "))
+}
+
+// flush writes a table into its buffer, which never fails.
+func flush(t *tabwriter.Writer) { _ = t.Flush() }
+
+func text(s *string) string {
+	if s == nil || *s == "" {
+		return "-"
+	}
+	return *s
+}
+
+func count(v *int64) string {
+	if v == nil {
+		return "-"
+	}
+	return fmt.Sprint(*v)
+}
+
+func decimal(v *float64, unit string) string {
+	if v == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f%s", *v, unit)
+}
+
+func tenth(v *float64) string {
+	if v == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%.1f", *v)
+}
+
+func size(v *int64) string {
+	if v == nil {
+		return "-"
+	}
+	return bare(*v)
+}
+
+func signed(v *int64) string {
+	if v == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%+.2f", float64(*v)/runner.GiB)
+}
