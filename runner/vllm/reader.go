@@ -15,6 +15,9 @@ type ReaderOptions struct {
 	// Event is called for each moment of the run as its line is read. nil: the
 	// moments are only kept for Events.
 	Event func(runner.LogEvent)
+	// Mask takes secrets out of the texts that are kept. nil: they are kept as
+	// they stand.
+	Mask func(string) string
 }
 
 // A Reader reads vLLM's log line by line and keeps the facts, not the lines:
@@ -137,6 +140,9 @@ func (r *Reader) read(stream string, text []byte, line int, arrived time.Time) {
 		return
 	}
 	base := piece{stream: stream, file: stream, line: line, arrived: arrived, proc: noProcess}
+	if r.opts.Mask != nil {
+		text = []byte(r.opts.Mask(string(text)))
+	}
 	splitLine(text, base, r.piece)
 }
 
@@ -297,7 +303,7 @@ type run struct {
 
 	version, engine, modelRunner, runnerFile, platform, architecture *word
 	usingLen, fitLen, kvLen, chunked, backend                        *word
-	rocm, captured, graphsOff, estimateOff, estimateOn, compileOff               *word
+	rocm, captured, graphsOff, estimateOff, estimateOn, compileOff   *word
 	compileWarm, compileCold, initSeconds, initCompile               *word
 	blockSize, kvDtype, overrideBlocks, v0Blocks, hybrid             *word
 	tokens, concurrency, blocks, cpuBlocks                           *figure
@@ -308,8 +314,8 @@ type run struct {
 	argsAt   runner.AccountSource
 	argsFull bool // a Namespace: every argument, defaults included
 
-	ready, done   bool // takes requests; the benchmark printed its result
-	server, fatal bool // serves others; the engine said that it is dead
+	ready, done   bool   // takes requests; the benchmark printed its result
+	server, fatal bool   // serves others; the engine said that it is dead
 	readyIn       string // the stream that told it
 	failLen       *word
 	failKV        *figure
