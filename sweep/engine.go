@@ -20,6 +20,7 @@ func ownAttrs() []ownAttr {
 	return []ownAttr{
 		{name: "command", convert: argv("command"), set: func(e *Engine, c *cell) { e.Command = texts(c.v) }},
 		{name: "benchmark", convert: argv("benchmark"), set: func(e *Engine, c *cell) { e.Benchmark = texts(c.v) }},
+		{name: "python", convert: argv("python"), set: func(e *Engine, c *cell) { e.Python = texts(c.v) }},
 		{name: "mode", convert: choice("mode", "latency", "session"), set: func(e *Engine, c *cell) { e.Mode = *c.text }},
 		{name: "vllm_version", convert: versionText, set: func(e *Engine, c *cell) { e.VLLMVersion = *c.text }},
 		{name: "model_runner", convert: choice("model_runner", "auto", "v1", "v2"), set: func(e *Engine, c *cell) { e.ModelRunner = *c.text }},

@@ -165,6 +165,7 @@ func engineSpec() *blockSpec {
 		attrs: []attrSpec{
 			{name: "command", kind: "list of strings", fallback: "`vllm` on PATH", doc: "stands for `vllm`, with leading arguments"},
 			{name: "benchmark", kind: "list of strings", fallback: "`vllm bench latency`", doc: "stands for `vllm bench latency` of versions without that verb"},
+			{name: "python", kind: "list of strings", fallback: "found from the vllm command", doc: "vLLM's own Python, for session mode"},
 			{name: "mode", kind: `"latency" or "session"`, fallback: `"latency"`, doc: "a process a profile, or one engine for all profiles that share its settings"},
 			{name: "vllm_version", kind: "string", fallback: "the newest that estimates know", doc: "the version that estimates assume"},
 			{name: "model_runner", kind: `"v1", "v2" or "auto"`, fallback: `"auto"`, doc: "the model runner that estimates assume"},
