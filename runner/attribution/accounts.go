@@ -1,6 +1,8 @@
 package attribution
 
 import (
+	"strings"
+
 	"github.com/vramsweep/vramsweep/runner"
 )
 
@@ -75,7 +77,29 @@ func (at *Attributor) seqs(w *work) (int64, string) {
 			return v, ""
 		}
 	}
-	return 0, "max_num_seqs was left to vLLM, and its log does not say what it chose"
+	if v, ok := w.defaultSeqs(); ok {
+		return v, ""
+	}
+	return 0, "max_num_seqs was left to vLLM, and neither its log nor the size of the device says what it chose"
+}
+
+// defaultSeqs is vLLM's own default of max_num_seqs: 1,024 on a device of 70
+// GiB or more that is no A100, else 256 (arg_utils.get_batch_defaults, of the
+// versions that have the V2 model runner; only for that is it asked).
+func (w *work) defaultSeqs() (int64, bool) {
+	total := int64(0)
+	if l := w.ledgers[0]; l.total.ok {
+		total = l.total.bytes
+	} else if len(w.m.Job.Devices) > 0 && w.m.Job.Devices[0].TotalBytes != nil {
+		total = *w.m.Job.Devices[0].TotalBytes
+	}
+	switch {
+	case total == 0:
+		return 0, false
+	case total >= 70*runner.GiB && !strings.Contains(strings.ToLower(w.m.Job.Devices[0].Name), "a100"):
+		return 1024, true
+	}
+	return 256, true
 }
 
 // shape says what the batch uses of the KV cache, and what a token costs.
@@ -98,6 +122,10 @@ func (w *work) shape() {
 	perToken := total / float64(w.kv.tokens)
 	if s := w.session(); s != nil && s.KVUsedTokensPeak != nil {
 		w.kv.used = known(int64(float64(*s.KVUsedTokensPeak)*perToken), "engine", runner.HighFromVLLMLogs)
+		return
+	}
+	if w.failed {
+		w.kv.used = missing("the run ended before its batch had run")
 		return
 	}
 	want := b.BatchSize * (b.InputLen + b.OutputLen)

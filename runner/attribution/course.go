@@ -13,7 +13,10 @@ const (
 	notable    = 64 << 20               // bytes: a rise that is an allocation, not a library's own
 	sustained  = 128 << 20              // bytes: a rise that starts another phase
 	bigContext = 200 << 20              // bytes: the first rise of at least this is the CUDA context
-	nearLoaded = 256 << 20              // bytes: a fall that ends so near the level after loading is a whole fall
+	// beforeProfiling is the least that lies between the first line of compiling
+	// and the end of profiling.
+	beforeProfiling = 500 * time.Millisecond
+	nearLoaded      = 256 << 20 // bytes: a fall that ends so near the level after loading is a whole fall
 )
 
 // A bound is the start of a phase.
@@ -201,8 +204,11 @@ func (fd *finder) load() {
 			break
 		}
 	}
-	if ps := fd.m.first(runner.EventProfileStart, fd.t.rank); ps.present && ps.lo > le.hi {
-		fd.p.loaded = fd.level(ps.lo) // tracing, which comes before this line, allocates nothing
+	pe, ps := fd.m.first(runner.EventProfileEnd, fd.t.rank), fd.m.first(runner.EventProfileStart, fd.t.rank)
+	// the first line of compiling comes after tracing, which allocates nothing;
+	// without compiling it comes after profiling, and tells nothing here
+	if ps.present && ps.lo > le.hi && (!pe.present || ps.at()+beforeProfiling < pe.at()) {
+		fd.p.loaded = fd.level(ps.lo)
 		return
 	}
 	before := fd.p.nccl

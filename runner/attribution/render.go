@@ -52,7 +52,7 @@ func renderMetrics(b *bytes.Buffer, r *runner.Result) {
 	row("utilization "+decimal(a.GPUMemoryUtilization, ""), "max length "+count(a.MaxModelLen), "batched tokens "+count(a.MaxNumBatchedTokens), "compile cache "+text(a.CompileCache))
 	flush(t)
 	if a.Error != nil {
-		fmt.Fprintf(b, "  error: %s: %s\n", a.Error.Kind, a.Error.Message)
+		fmt.Fprintf(b, "  error: %s: %s\n", a.Error.Kind, strings.Join(strings.Fields(a.Error.Message), " "))
 	}
 }
 
