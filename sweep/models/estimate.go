@@ -33,8 +33,14 @@ type Figure struct {
 	Reason string `json:"reason,omitempty"`
 }
 
-// An Estimate is what one profile will need: bytes per rank, of the largest
-// rank. Its JSON is the `estimate` of plan --json.
+// An Estimate is what one profile will need, in bytes per rank. Its JSON is the
+// `estimate` of plan --json.
+//
+// Tensor-parallel ranks are alike. Of pipeline stages, which are not, Weights,
+// Activations and KVCache are those of the first stage, which is the one whose
+// figures vLLM prints at INFO, so that estimate and measurement are of the same
+// rank; blocks, tokens, concurrency and Fits follow from the stage with the
+// least room, as they do in vLLM. Stages has them all.
 type Estimate struct {
 	Weights     Figure `json:"weights_bytes"`
 	Activations Figure `json:"activations_bytes"`
@@ -55,10 +61,29 @@ type Estimate struct {
 	ModelRunner         string   `json:"model_runner"`           // the one assumed
 	Version             string   `json:"vllm_version"`           // the one assumed
 
+	// KVCacheBlocks is how many blocks vLLM will make, of the pool that all
+	// groups of layers share.
+	KVCacheBlocks *int64 `json:"kv_cache_blocks"`
+	// KVUsed is what BatchSize sequences of InputLen + OutputLen tokens fill.
+	KVUsed *int64 `json:"kv_used_bytes"`
+	// GraphEstimate is what vLLM itself takes off the budget for CUDA graphs;
+	// nil where it takes off nothing.
+	GraphEstimate *int64 `json:"graph_estimate_bytes"`
+	// Stages holds one entry a pipeline stage, where there is more than one.
+	Stages []StageEstimate `json:"stages,omitempty"`
+
 	Fits     *bool    `json:"fits"`
 	ShortBy  *int64   `json:"short_by_bytes"` // how much is missing; negative: to spare
 	Reason   string   `json:"reason,omitempty"`
 	Warnings []string `json:"warnings,omitempty"` // e.g. batch x length exceeds the KV tokens
+}
+
+// A StageEstimate is what the ranks of one pipeline stage need.
+type StageEstimate struct {
+	Layers      int64 `json:"layers"`
+	Weights     int64 `json:"weights_bytes"`
+	Activations int64 `json:"activations_bytes"`
+	KVCache     int64 `json:"kv_cache_bytes"`
 }
 
 // A GPU is a device of the catalogue, or a real one.
@@ -71,6 +96,8 @@ type GPU struct {
 	Reserve     int64  `json:"reserve_bytes"`      // the driver's own
 	Context     int64  `json:"context_bytes"`      // of one process with torch, before vLLM allocates; 0: not measured
 	Arch        string `json:"arch,omitempty"`     // "hopper", "ampere", "cdna3", ...
+	SMs         int64  `json:"sms,omitempty"`      // streaming multiprocessors, or compute units; 0: not known
+	L2          int64  `json:"l2_bytes,omitempty"` // second-level cache; 0: not known
 	Nominal     bool   `json:"nominal,omitempty"`  // sizes from the data sheet, seen by nobody whom Source names
 	Source      string `json:"source"`
 }

@@ -17,6 +17,13 @@ type gpuEntry struct {
 	not   []string // none may be
 }
 
+// chip sets the multiprocessors and the second-level cache in MiB, both from
+// the vendors' architecture papers and data sheets.
+func chip(e gpuEntry, sms, l2MiB int64) gpuEntry {
+	e.SMs, e.L2 = sms, l2MiB*mib
+	return e
+}
+
 // GPUs lists the devices that the package knows, sorted by name.
 //
 // TotalBytes is what torch.cuda.mem_get_info counts and vLLM multiplies by
@@ -63,21 +70,21 @@ func gpuEntries() []gpuEntry {
 	a100 := nvidia("a100-80gb", "NVIDIA A100-SXM4-80GB", "ampere", 81920, 869,
 		"vLLM logs on A100 80GB (79.15 GiB of 80 GiB)", "a100", "80gb")
 	return []gpuEntry{
-		nvidia("a100-40gb", "NVIDIA A100-SXM4-40GB", "ampere", 40960, 451, "a vLLM 0.8 log on A100 40GB (39.56 GiB of 40 GiB)", "a100", "40gb"),
-		nominal(a100),
-		h100,
-		nvidia("h200", "NVIDIA H200", "hopper", 143771, 614, "nvidia-smi of driver 590 (143771 MiB, 614 MiB reserved)", "h200"),
-		nominal(nvidia("b200", "NVIDIA B200", "blackwell", 183359, 725, "nvidia-smi total as the vendor lists it; reserve from vLLM logs (178.35 GiB)", "b200")),
-		nominal(nvidia("l4", "NVIDIA L4", "ada", 23034, 460, "nvidia-smi total as the vendor lists it; reserve as of other Ada devices", "l4")),
-		nvidia("l40s", "NVIDIA L40S", "ada", 46068, 609, "nvidia-smi of driver 595 (46068 MiB, 609 MiB reserved)", "l40s"),
-		nvidia("a10g", "NVIDIA A10G", "ampere", 23028, 435, "nvidia-smi -q -x (23028 MiB, 435 MiB reserved)", "a10g"),
-		nvidia("rtx-4090", "NVIDIA GeForce RTX 4090", "ada", 24564, 346, "nvidia-smi -q -x of driver 535 (24564 MiB, 346 MiB reserved)", "4090"),
-		nvidia("t4", "Tesla T4", "turing", 15360, 388, "nvidia-smi -q -x (15360 MiB, 388 MiB reserved)", "t4"),
-		amd("mi210", "AMD Instinct MI210", "cdna2", 65520, "amd-smi static of ROCm 7 (65520 MB)", "mi210"),
-		nominal(amd("mi250x", "AMD Instinct MI250X", "cdna2", 65520, "one of the two dies of the card, as ROCm counts devices; size as of the MI210, which has the same memory", "mi250x")),
-		amd("mi300x", "AMD Instinct MI300X", "cdna3", 196592, "amd-smi static (196592 MB)", "mi300x"),
-		nominal(amd("mi325x", "AMD Instinct MI325X", "cdna3", 262128, "256 GiB less the 16 MiB that other Instinct devices keep", "mi325x")),
-		nominal(amd("mi355x", "AMD Instinct MI355X", "cdna4", 294896, "288 GiB less the 16 MiB that other Instinct devices keep", "mi355x")),
+		chip(nvidia("a100-40gb", "NVIDIA A100-SXM4-40GB", "ampere", 40960, 451, "a vLLM 0.8 log on A100 40GB (39.56 GiB of 40 GiB)", "a100", "40gb"), 108, 40),
+		chip(nominal(a100), 108, 40),
+		chip(h100, 132, 50),
+		chip(nvidia("h200", "NVIDIA H200", "hopper", 143771, 614, "nvidia-smi of driver 590 (143771 MiB, 614 MiB reserved)", "h200"), 132, 50),
+		chip(nominal(nvidia("b200", "NVIDIA B200", "blackwell", 183359, 725, "nvidia-smi total as the vendor lists it; reserve from vLLM logs (178.35 GiB)", "b200")), 148, 126),
+		chip(nominal(nvidia("l4", "NVIDIA L4", "ada", 23034, 460, "nvidia-smi total as the vendor lists it; reserve as of other Ada devices", "l4")), 58, 48),
+		chip(nvidia("l40s", "NVIDIA L40S", "ada", 46068, 609, "nvidia-smi of driver 595 (46068 MiB, 609 MiB reserved)", "l40s"), 142, 96),
+		chip(nvidia("a10g", "NVIDIA A10G", "ampere", 23028, 435, "nvidia-smi -q -x (23028 MiB, 435 MiB reserved)", "a10g"), 80, 6),
+		chip(nvidia("rtx-4090", "NVIDIA GeForce RTX 4090", "ada", 24564, 346, "nvidia-smi -q -x of driver 535 (24564 MiB, 346 MiB reserved)", "4090"), 128, 72),
+		chip(nvidia("t4", "Tesla T4", "turing", 15360, 388, "nvidia-smi -q -x (15360 MiB, 388 MiB reserved)", "t4"), 40, 4),
+		chip(amd("mi210", "AMD Instinct MI210", "cdna2", 65520, "amd-smi static of ROCm 7 (65520 MB)", "mi210"), 104, 8),
+		chip(nominal(amd("mi250x", "AMD Instinct MI250X", "cdna2", 65520, "one of the two dies of the card, as ROCm counts devices; size as of the MI210, which has the same memory", "mi250x")), 110, 8),
+		chip(amd("mi300x", "AMD Instinct MI300X", "cdna3", 196592, "amd-smi static (196592 MB)", "mi300x"), 304, 4),
+		chip(nominal(amd("mi325x", "AMD Instinct MI325X", "cdna3", 262128, "256 GiB less the 16 MiB that other Instinct devices keep", "mi325x")), 304, 4),
+		chip(nominal(amd("mi355x", "AMD Instinct MI355X", "cdna4", 294896, "288 GiB less the 16 MiB that other Instinct devices keep", "mi355x")), 256, 4),
 	}
 }
 

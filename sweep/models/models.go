@@ -148,6 +148,10 @@ type Mamba struct {
 type Tower struct {
 	Type   string `json:"type"`             // "pixtral", "siglip_vision_model", ...
 	Params int64  `json:"params,omitempty"` // projector included; 0: unknown
+	// ImageSize and ImageTokens are of the largest image that one item may be:
+	// pixels a side, and embeddings that it becomes.
+	ImageSize   int64 `json:"image_size,omitempty"`
+	ImageTokens int64 `json:"image_tokens,omitempty"`
 	// Sharded says that vLLM splits the tower over tensor-parallel ranks.
 	Sharded bool `json:"sharded,omitempty"`
 }

@@ -66,6 +66,12 @@ type layerClass struct {
 // hasAttention says that a layer of this kind has a KV cache.
 func hasAttention(kind byte) bool { return kind == 'f' || kind == 's' || kind == 'c' || kind == '*' }
 
+// hasState says that a layer of this kind keeps one state a sequence.
+func hasState(kind byte) bool { return kind == 'l' || kind == 'm' || kind == 'M' }
+
+// stateLayers says that the model has layers with a state in place of a cache.
+func (a *Architecture) stateLayers() bool { return strings.ContainsAny(a.LayerPattern, "lmM") }
+
 // Layers expands LayerPattern: one letter a layer.
 func (a *Architecture) Layers() []byte {
 	p := a.LayerPattern
@@ -360,16 +366,14 @@ func (a *Architecture) mambaModules() []module {
 
 // mlpModules: gate and up (or up alone) and down.
 func (a *Architecture) mlpModules(name string, inter, count int64, bias bool) []module {
-	ms := []module{
-		{name: name + ".up_proj", out: inter, in: a.HiddenSize, bias: biasOf(bias, inter), count: count, split: column, linear: true},
-		{name: name + ".down_proj", out: a.HiddenSize, in: inter, bias: biasOf(bias, a.HiddenSize), count: count, split: row, linear: true},
+	up := module{name: name + ".up_proj", out: inter, in: a.HiddenSize, bias: biasOf(bias, inter), count: count, split: column, linear: true}
+	down := module{name: name + ".down_proj", out: a.HiddenSize, in: inter, bias: biasOf(bias, a.HiddenSize), count: count, split: row, linear: true}
+	if a.MLP != "gated" {
+		return []module{up, down}
 	}
-	if a.MLP == "gated" {
-		gate := ms[0]
-		gate.name = name + ".gate_proj"
-		ms = append(ms, gate)
-	}
-	return ms
+	gate := up
+	gate.name = name + ".gate_proj"
+	return []module{gate, up, down}
 }
 
 // expertModules: the router, all experts (not only the active ones), the

@@ -6,6 +6,11 @@ func (c *config) towers(a *Architecture) {
 		t := &config{text: fields{m: v, path: "vision_config"}}
 		a.Vision = &Tower{Type: t.string("vision", "model_type")}
 		a.Vision.Params = t.visionParams(a.Vision.Type, a.HiddenSize, c)
+		a.Vision.ImageSize = t.int(0, "image_size")
+		if patch := t.int(0, "patch_size"); patch > 0 && a.Vision.ImageSize > 0 {
+			side := a.Vision.ImageSize / patch
+			a.Vision.ImageTokens = imageTokens(a.Vision.Type, side, c)
+		}
 		c.problems = append(c.problems, t.problems...)
 	}
 	if v := sub(c.top.m, "audio_config"); v != nil {
@@ -38,6 +43,19 @@ func (c *config) visionParams(kind string, hidden int64, top *config) int64 {
 		image := c.int(896, "image_size")
 		layer := 4*(h*h+h) + 2*h*inter + inter + h + 4*h
 		return 3*patch*patch*h + h + (image/patch)*(image/patch)*h + layers*layer + 2*h + h + h*hidden
+	}
+	return 0
+}
+
+// imageTokens is how many embeddings an image of side x side patches becomes.
+// Source: vllm/model_executor/models/{mistral3,pixtral,gemma3_mm}.py.
+func imageTokens(kind string, side int64, top *config) int64 {
+	switch kind {
+	case "pixtral":
+		merged := side / max(top.int(2, "spatial_merge_size"), 1)
+		return merged * (merged + 1) // one break a row
+	case "siglip_vision_model":
+		return top.int(256, "mm_tokens_per_image")
 	}
 	return 0
 }

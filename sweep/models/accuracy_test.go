@@ -1,0 +1,319 @@
+package models
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"testing"
+)
+
+// accuracy prints predicted against measured for each run, and writes
+// docs/accuracy.md with -update: go test ./sweep/models -run TestAccuracy -v -accuracy
+var accuracy = flag.Bool("accuracy", false, "print predicted against measured for each run of the corpora")
+
+const corpusDir = "../../../shared/corpus"
+
+// A measured run: what was asked, and what vLLM printed (GiB as printed; nil:
+// not in the log).
+type measured struct {
+	name, campaign string
+	arch           *Architecture
+	request        Request
+	runner         string
+
+	weights, activations, nonTorch, graphs, kv, tokens, concurrency *float64
+}
+
+type plannerRun struct {
+	Failed   bool `json:"failed"`
+	Expected struct {
+		Model        *string  `json:"model"`
+		TP           int64    `json:"tp"`
+		PP           int64    `json:"pp"`
+		MaxModelLen  *int64   `json:"max_model_len"`
+		Dtype        string   `json:"dtype"`
+		Quantization string   `json:"quantization"`
+		KVDtype      string   `json:"kv_cache_dtype"`
+		Utilization  *float64 `json:"gpu_memory_utilization"`
+		Weights      *float64 `json:"weight_memory_gib"`
+		Activations  *float64 `json:"activation_memory_gib"`
+		NonTorch     *float64 `json:"non_torch_forward_gib"`
+		Graphs       *float64 `json:"cuda_graph_actual_gib"`
+		KV           *float64 `json:"kv_cache_memory_gib"`
+		Tokens       *float64 `json:"kv_cache_tokens"`
+		Concurrency  *float64 `json:"max_concurrency"`
+	} `json:"expected"`
+}
+
+func readJSON(t testing.TB, path string, to any) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(data, to); err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+}
+
+// campaign019 is the planner's campaign on vLLM 0.19.
+func campaign019(t testing.TB, c *Catalogue) []measured {
+	files, _ := filepath.Glob(corpusDir + "/h100-v0.19/*.json")
+	if len(files) == 0 {
+		t.Skipf("no %s/h100-v0.19: the corpus is not here", corpusDir)
+	}
+	var out []measured
+	tokens, seqs := int64(8192), int64(1024)
+	for _, file := range files {
+		var p plannerRun
+		readJSON(t, file, &p)
+		e := p.Expected
+		if p.Failed || e.Model == nil || e.Weights == nil {
+			continue
+		}
+		a, ok := c.Lookup(*e.Model)
+		if !ok {
+			t.Errorf("%s: the catalogue lacks %s", filepath.Base(file), *e.Model)
+			continue
+		}
+		r := Request{
+			Dtype: strings.TrimPrefix(e.Dtype, "torch."), KVCacheDtype: e.KVDtype, TensorParallelSize: e.TP, PipelineParallelSize: e.PP,
+			MaxModelLen: e.MaxModelLen, MaxNumSeqs: &seqs, MaxNumBatchedTokens: &tokens, GPUMemoryUtilization: e.Utilization, Version: "0.19.0",
+		}
+		if e.Quantization == "fp8" {
+			r.Quantization = "fp8"
+		}
+		out = append(out, measured{
+			name: strings.TrimSuffix(filepath.Base(file), ".json"), campaign: "0.19", arch: a, request: r, runner: runnerV1,
+			weights: e.Weights, activations: e.Activations, nonTorch: e.NonTorch, graphs: e.Graphs, kv: e.KV, tokens: e.Tokens, concurrency: e.Concurrency,
+		})
+	}
+	return out
+}
+
+type ownRun struct {
+	Name     string   `json:"name"`
+	Command  []string `json:"command"`
+	TP       int64    `json:"tensor_parallel_size"`
+	Expected struct {
+		Runner      *string  `json:"model_runner"`
+		Tokens      *float64 `json:"kv_cache_tokens"`
+		Concurrency *float64 `json:"max_concurrency"`
+		Ranks       []struct {
+			Weights     *float64 `json:"model_weights_gib"`
+			Activations *float64 `json:"activation_gib"`
+			NonTorch    *float64 `json:"non_torch_gib"`
+			Graphs      *float64 `json:"graph_capture_gib"`
+			KV          *float64 `json:"available_kv_gib"`
+		} `json:"ranks"`
+	} `json:"expected"`
+}
+
+// campaign026 is our own campaign on vLLM 0.26.
+func campaign026(t testing.TB) []measured {
+	files, _ := filepath.Glob(corpusDir + "/h100-v0.26/*/run.json")
+	if len(files) == 0 {
+		t.Skipf("no %s/h100-v0.26: the corpus is not here", corpusDir)
+	}
+	var out []measured
+	for _, file := range files {
+		var p ownRun
+		readJSON(t, file, &p)
+		if len(p.Expected.Ranks) == 0 || p.Expected.Ranks[0].Weights == nil {
+			continue
+		}
+		flagOf := func(name string) string {
+			for i, w := range p.Command {
+				if w == name && i+1 < len(p.Command) {
+					return p.Command[i+1]
+				}
+			}
+			return ""
+		}
+		num := func(name string) *int64 {
+			var n int64
+			if _, err := fmt.Sscan(flagOf(name), &n); err != nil {
+				return nil
+			}
+			return &n
+		}
+		model := flagOf("--model")
+		path := map[string]string{"mistral-7b": "mistral-7b-v0.3"}[model]
+		if path == "" {
+			path = model
+		}
+		f, err := os.Open(fmt.Sprintf("%s/h100-v0.26/configs/%s.json", corpusDir, path))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		a, err := FromConfig(f, model)
+		f.Close()
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		r := Request{
+			TensorParallelSize: p.TP, Quantization: flagOf("--quantization"), MaxModelLen: num("--max-model-len"), MaxNumSeqs: num("--max-num-seqs"),
+			MaxNumBatchedTokens: num("--max-num-batched-tokens"), EnforceEager: strings.Contains(strings.Join(p.Command, " "), "--enforce-eager"), Version: "0.26.0",
+		}
+		var u float64
+		if _, err := fmt.Sscan(flagOf("--gpu-memory-utilization"), &u); err == nil {
+			r.GPUMemoryUtilization = &u
+		}
+		m := measured{name: p.Name, campaign: "0.26", arch: a, request: r, tokens: p.Expected.Tokens, concurrency: p.Expected.Concurrency}
+		if p.Expected.Runner != nil {
+			m.runner = *p.Expected.Runner
+		}
+		k := p.Expected.Ranks[0]
+		m.weights, m.activations, m.nonTorch, m.graphs, m.kv = k.Weights, k.Activations, k.NonTorch, k.Graphs, k.KV
+		out = append(out, m)
+	}
+	return out
+}
+
+// A score is what one figure's predictions missed by, in percent, and how often
+// the interval held the truth.
+type score struct {
+	errs    []float64
+	held, n int
+	worst   string
+}
+
+func (s *score) add(name string, predicted, truth, low, high, rounding float64) float64 {
+	err := 100 * (predicted - truth) / truth
+	if len(s.errs) == 0 || math.Abs(err) > s.max() {
+		s.worst = name
+	}
+	s.errs = append(s.errs, math.Abs(err))
+	s.n++
+	if truth >= low-rounding && truth <= high+rounding {
+		s.held++
+	}
+	return err
+}
+
+func (s *score) max() float64 {
+	var m float64
+	for _, e := range s.errs {
+		m = max(m, e)
+	}
+	return m
+}
+
+func (s *score) mean() float64 {
+	var sum float64
+	for _, e := range s.errs {
+		sum += e
+	}
+	return sum / float64(max(len(s.errs), 1))
+}
+
+func (s *score) median() float64 {
+	if len(s.errs) == 0 {
+		return 0
+	}
+	e := append([]float64(nil), s.errs...)
+	sort.Float64s(e)
+	return (e[(len(e)-1)/2] + e[len(e)/2]) / 2
+}
+
+var figureNames = []string{"weights", "activations", "non-torch", "graphs", "KV bytes", "KV tokens", "concurrency"}
+
+// compare scores one run and returns its line of the report.
+func compare(m measured, g GPU, into map[string]*score) string {
+	e := NewEstimate(m.arch, m.request, g)
+	var line strings.Builder
+	fmt.Fprintf(&line, "| %s | %s | %s |", m.campaign, e.ModelRunner, m.name)
+	conc := Figure{Reason: e.Reason}
+	if e.MaxConcurrency != nil && e.KVCacheTokens.Value != nil {
+		f := *e.MaxConcurrency / float64(*e.KVCacheTokens.Value)
+		v, lo, hi := int64(*e.MaxConcurrency*1000), int64(1000*f*float64(*e.KVCacheTokens.Low)), int64(1000*f*float64(*e.KVCacheTokens.High))
+		conc = Figure{Value: &v, Low: &lo, High: &hi}
+	}
+	cells := []struct {
+		f     Figure
+		truth *float64
+		unit  float64
+		round float64
+	}{
+		{e.Weights, m.weights, float64(gib), 0.005}, {e.Activations, m.activations, float64(gib), 0.005},
+		{e.NonTorch, m.nonTorch, float64(gib), 0.005}, {e.CUDAGraphs, m.graphs, float64(gib), 0.005},
+		{e.KVCache, m.kv, float64(gib), 0.005}, {e.KVCacheTokens, m.tokens, 1, 0.5}, {conc, m.concurrency, 1000, 0.005},
+	}
+	for i, c := range cells {
+		switch {
+		case c.truth == nil:
+			line.WriteString(" - |")
+		case c.f.Value == nil:
+			fmt.Fprintf(&line, " %.2f / none |", *c.truth)
+		default:
+			p := float64(*c.f.Value) / c.unit
+			lo, hi := float64(*c.f.Low)/c.unit, float64(*c.f.High)/c.unit
+			for _, key := range []string{"all", m.campaign + " " + e.ModelRunner} {
+				id := key + "/" + figureNames[i]
+				if into[id] == nil {
+					into[id] = &score{}
+				}
+				err := into[id].add(m.name, p, *c.truth, lo, hi, c.round)
+				if key == "all" {
+					format := " %.2f / %.2f (%+.2f %%) |"
+					if c.unit == 1 {
+						format = " %.0f / %.0f (%+.2f %%) |"
+					}
+					fmt.Fprintf(&line, format, *c.truth, p, err)
+				}
+			}
+		}
+	}
+	return line.String()
+}
+
+func TestAccuracy(t *testing.T) {
+	c := builtin(t)
+	g, ok := LookupGPU("h100-80gb")
+	if !ok {
+		t.Fatal("no h100-80gb")
+	}
+	scores := map[string]*score{}
+	var lines []string
+	for _, m := range append(campaign019(t, c), campaign026(t)...) {
+		lines = append(lines, compare(m, g, scores))
+		if e := NewEstimate(m.arch, m.request, g); m.runner != "" && e.ModelRunner != m.runner {
+			t.Errorf("%s: model runner %s, vLLM took %s", m.name, e.ModelRunner, m.runner)
+		}
+	}
+	var keys []string
+	for k := range scores {
+		keys = append(keys, k)
+	}
+	sort.Strings(keys)
+	var table strings.Builder
+	for _, k := range keys {
+		s := scores[k]
+		group, figure, _ := strings.Cut(k, "/")
+		fmt.Fprintf(&table, "| %s | %s | %d | %.2f | %.2f | %.2f | %s | %d of %d |\n", group, figure, s.n, s.mean(), s.median(), s.max(), s.worst, s.held, s.n)
+	}
+	if *accuracy {
+		fmt.Printf("%s\n\n%s", strings.Join(lines, "\n"), table.String())
+	}
+	bars := map[string]float64{"weights": 0.3, "activations": 5, "KV bytes": 1, "KV tokens": 2, "concurrency": 2}
+	for _, name := range figureNames {
+		s := scores["all/"+name]
+		if s == nil {
+			t.Errorf("no run with %s", name)
+			continue
+		}
+		if bar, ok := bars[name]; ok && s.mean() > bar {
+			t.Errorf("%s: mean absolute error %.2f %%, the bar is %.2f %%", name, s.mean(), bar)
+		}
+		if 10*s.held < 9*s.n {
+			t.Errorf("%s: the interval holds the truth in %d of %d runs, expected nine of ten", name, s.held, s.n)
+		}
+	}
+}

@@ -1,0 +1,204 @@
+package models
+
+// cublasWorkspace is what torch allocates for cuBLAS at the first product: 32
+// MiB on Hopper and Blackwell, 8.125 MiB on others.
+// Source: aten/src/ATen/cuda/CublasHandlePool.cpp, parseChosenWorkspaceSize.
+func cublasWorkspace(g GPU) int64 {
+	switch {
+	case g.Vendor == "amd", g.Arch == "ampere", g.Arch == "ada", g.Arch == "turing":
+		return 8*mib + 128<<10
+	}
+	return 32 * mib
+}
+
+// peak is what the activations are computed from.
+type peak struct {
+	a          *Architecture
+	g          GPU
+	v          release
+	runner     string
+	tokens     int64 // max_num_batched_tokens
+	seqs       int64 // max_num_seqs
+	maxLen     int64
+	width      int64 // bytes of the model's dtype
+	tp, pp     int64
+	block      int64
+	eager      bool
+	mxfp4      bool
+	stageFirst bool
+	stageLast  bool
+}
+
+// The peak of a profile run is the larger of two moments, above what stays
+// allocated between them:
+//
+//	forward: the MLP of one layer at T tokens. Alive are the layer's input and the residual
+//	         (2·h), the attention's output (H·d/tp), gate and up (2·I/tp) and their
+//	         product (I/tp); torch's cuBLAS workspace; and while kernels are tuned in a
+//	         first compilation a buffer of the size of the L2 cache that triton clears
+//	sampler: S rows of the vocabulary, on the last pipeline stage
+//
+// With T 16,384 on the V2 runner of 0.26 the forward formula gives the printed
+// figure to its last digit for seven dense models of seven.
+func (p peak) bytes() (value, low, high int64) {
+	persistent := p.expertWorkspace() + p.stageBuffers()
+	forward, slack := p.forward()
+	tuned := forward
+	if !p.eager {
+		tuned += p.l2()
+	}
+	sampler := int64(0)
+	if p.stageLast {
+		sampler = p.sampler()
+	}
+	ws := cublasWorkspace(p.g)
+	value = persistent + ws + max(tuned, sampler)
+	low = persistent + ws + max(forward, sampler)
+	high = persistent + ws + max(tuned+slack, sampler)
+	return value, low - low/40, high + high/30
+}
+
+// l2 is the buffer that triton's tuner clears between runs.
+// Source: torch/_inductor/runtime/benchmarking.py (L2_cache_size).
+func (p peak) l2() int64 {
+	if p.g.L2 > 0 {
+		return p.g.L2
+	}
+	return 50 * mib
+}
+
+// forward is the larger of the dense and the expert layers; slack is what a
+// fused or unfused kernel may add.
+func (p peak) forward() (value, slack int64) {
+	a := p.a
+	live := 2*a.HiddenSize + ceilDiv(p.attentionOut(), p.tp)
+	inter := ceilDiv(a.IntermediateSize, p.tp)
+	per := live + 3*inter
+	if a.MLP == "plain" { // the activation works in place
+		per = live + inter
+		slack = p.tokens * p.width * inter
+	}
+	dense := p.tokens * p.width * per
+	if a.MoE == nil {
+		return dense, slack
+	}
+	if a.MoE.FirstDense == 0 && a.MoE.Every <= 1 && !a.MoE.DenseToo {
+		dense = 0
+	} else {
+		dense -= min(dense, p.expertWorkspace()) // it is not there yet in the first layers
+	}
+	experts := p.expertForward()
+	if m := p.latentProfile(); m > experts {
+		experts = m
+	}
+	return max(dense, experts), experts / 5
+}
+
+// attentionOut is the width of the attention's output.
+func (p peak) attentionOut() int64 {
+	if m := p.a.MLA; m != nil {
+		return p.a.NumHeads * m.VHeadDim
+	}
+	return p.a.NumHeads * p.a.HeadDim
+}
+
+// expertWorkspace is what the experts' kernel keeps from the first layer on:
+// T · top_k · (max(I, h) + max(2I, h)) elements. The mxfp4 kernels keep none.
+// Source: vllm/model_executor/layers/fused_moe/experts/triton_moe.py,
+// workspace_shapes; vllm/v1/worker/workspace.py.
+func (p peak) expertWorkspace() int64 {
+	e := p.a.MoE
+	if e == nil || p.mxfp4 {
+		return 0
+	}
+	inter := ceilDiv(e.IntermediateSize, p.tp)
+	return p.tokens * e.TopK * (max(inter, p.a.HiddenSize) + max(2*inter, p.a.HiddenSize)) * p.width
+}
+
+// expertForward is what is alive beside the workspace in a layer with experts:
+// input, residual, output and the sum (4·h), router scores in float32, and the shared
+// experts' gate, up and product.
+func (p peak) expertForward() int64 {
+	e := p.a.MoE
+	per := (4*p.a.HiddenSize + 3*ceilDiv(e.SharedIntermediate, p.tp)) * p.width
+	return p.tokens * (per + 4*e.Experts)
+}
+
+// latentProfile is the tensor that MLA allocates in a profile run in place of the
+// longest context's keys and values: min(max(8·L, 4·S·block), 65536) tokens
+// of H/tp · (nope + v), beside query and latent.
+// Source: vllm/model_executor/layers/attention/mla_attention.py.
+func (p peak) latentProfile() int64 {
+	m := p.a.MLA
+	if m == nil {
+		return 0
+	}
+	rows := max(min(max(8*p.maxLen, 4*p.seqs*p.block), 65536), p.seqs*p.block)
+	heads := ceilDiv(p.a.NumHeads, p.tp)
+	context := rows * heads * (m.NopeDim + m.VHeadDim) * p.width
+	per := 2*p.a.HiddenSize + heads*(m.NopeDim+m.RopeDim) + m.KVLoraRank + m.RopeDim + heads*m.VHeadDim
+	return context + p.tokens*per*p.width
+}
+
+// stageBuffers are hidden state and residual that a stage takes from the one
+// before or hands to the next: 2·h·T.
+func (p peak) stageBuffers() int64 {
+	if p.pp <= 1 {
+		return 0
+	}
+	return 2 * p.a.HiddenSize * p.tokens * p.width
+}
+
+// sampler is the moment of sampling for S rows. On the V1 runner, for each of
+// S·V logits: the logits in the model's dtype, a float32 copy, probabilities and
+// exponential noise (b + 12 bytes), one row a multiprocessor for the triton
+// top-k/top-p kernel, and the hidden states of all tokens and twice of the sampled ones.
+// Before 0.17 top-k/top-p sorted: values, indices and their double buffers
+// (b + 36). The V2 runner samples with a kernel that keeps b bytes a logit.
+// Not divided by tp: every rank gathers all logits.
+// Source: vllm/v1/sample/{sampler,ops/topk_topp_sampler,ops/topk_topp_triton}.py,
+// vllm/v1/worker/gpu/sample/gumbel.py.
+func (p peak) sampler() int64 {
+	a := p.a
+	logits := p.seqs * a.VocabSize
+	hidden := a.HiddenSize * p.width
+	if p.runner == runnerV2 {
+		return logits*p.width + (p.tokens+p.seqs)*hidden + p.seqs*ceilDiv(a.VocabSize, 1024)*12
+	}
+	n := p.tokens*hidden + 2*p.seqs*hidden + p.images()
+	if p.v < v0_17 {
+		return n + logits*(p.width+36)
+	}
+	sms := p.g.SMs
+	if sms == 0 {
+		sms = 132
+	}
+	return n + logits*(p.width+12) + min(sms, p.seqs)*a.VocabSize*4
+}
+
+// images is what the V1 runner keeps of its profiled images: pixels and
+// embeddings of as many as a batch holds.
+// Source: vllm/v1/worker/gpu_model_runner.py, profile_run.
+func (p peak) images() int64 {
+	t := p.a.Vision
+	if t == nil || t.ImageTokens == 0 {
+		return 0
+	}
+	n := max(1, max(p.tokens, t.ImageTokens)/t.ImageTokens)
+	n = min(n, p.seqs)
+	return n * (t.ImageTokens*p.a.HiddenSize + 3*t.ImageSize*t.ImageSize) * p.width
+}
+
+// BufferBytes is what the model runner keeps from loading on beside weights, in
+// no line of vLLM's log: with the V2 runner the sampler's counts of each token of
+// the vocabulary and two bit masks, S·V·4 + 2·S·ceil(V/32)·4; with the V1 runner
+// block tables and input buffers alone, S·ceil(L/block)·4·2 + T·24.
+// Source: vllm/v1/worker/gpu/sample/penalties.py, structured_outputs.py; 0.52 GiB
+// measured for V 128,256 and S 1,024.
+func BufferBytes(a *Architecture, runner string, seqs, tokens, maxLen, block int64) int64 {
+	tables := seqs*ceilDiv(maxLen, max(block, 1))*8 + tokens*24
+	if a == nil || runner != runnerV2 {
+		return tables
+	}
+	return seqs*a.VocabSize*4 + 2*seqs*ceilDiv(a.VocabSize, 32)*4 + tables
+}

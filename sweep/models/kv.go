@@ -1,0 +1,283 @@
+package models
+
+// A cacheGroup is layers of one kind that share block tables.
+type cacheGroup struct {
+	kind   byte
+	layers int64 // of this kind in the whole model
+	groups int64 // that vLLM splits them into
+}
+
+// cacheLayout is how vLLM lays out the KV cache of one rank: every block is a
+// page for each of perGroup layers, and one pool of blocks serves all groups.
+// Source: vllm/v1/core/kv_cache_utils.py (_get_kv_cache_groups_uniform_page_size,
+// get_kv_cache_config_from_groups, get_max_concurrency_for_kv_cache_config).
+type cacheLayout struct {
+	block    int64 // tokens in a block of the attention layers
+	page     int64 // bytes of a block of one layer
+	perGroup int64 // layers that share a pool on this rank
+	groups   [4]cacheGroup
+	n        int
+	total    int64 // groups in all
+}
+
+// kvWidth is bytes of one KV element, 0 where the dtype is not known.
+func kvWidth(a *Architecture, kvDtype, dtype string) int64 {
+	switch kvDtype {
+	case "", "auto":
+		if a.Quantization != nil && a.Quantization.KVCache == "fp8" {
+			return 1
+		}
+		name, ok := dtypeOf(a, dtype)
+		if !ok {
+			return 0
+		}
+		return dtypeSize(name)
+	case "fp8", "fp8_e4m3", "fp8_e5m2", "fp8_inc":
+		return 1
+	}
+	return dtypeSize(kvDtype)
+}
+
+// tokenBytes is what one token takes in one layer of a kind, on one rank:
+//
+//	attention   max(1, KV/tp) · 2·d · b
+//	MLA         (kv_lora_rank + qk_rope_head_dim) · b, on every rank in full;
+//	            with a sparse indexer fp8 takes 656, and the indexer 132 more
+//
+// Source: vllm/v1/kv_cache_interface.py, page_size_bytes.
+func (a *Architecture) tokenBytes(kind byte, width, tp int64) int64 {
+	if a.MLA != nil {
+		n := (a.MLA.KVLoraRank + a.MLA.RopeDim) * width
+		if a.MLA.IndexHeads > 0 {
+			if width == 1 {
+				n = 656
+			}
+			n += a.MLA.IndexDim + a.MLA.IndexDim/128*4
+		}
+		return n
+	}
+	heads, dim := a.NumKVHeads, a.HeadDim
+	if a.GlobalHeadDim > 0 && (kind == 'f' || kind == '*') {
+		dim = a.GlobalHeadDim
+		if a.GlobalKVHeads > 0 {
+			heads = a.GlobalKVHeads
+		}
+	}
+	return max(1, ceilDiv(heads, tp)) * 2 * dim * width
+}
+
+// stateBytes is what a sequence takes in one state layer, on one rank:
+// convolution (k-1) · channels/tp · b and recurrent state heads/tp · d · state · b_state.
+// Source: vllm/model_executor/layers/mamba/mamba_utils.py.
+func (a *Architecture) stateBytes(kind byte, width, tp int64) int64 {
+	state := func(name string) int64 {
+		if n := dtypeSize(name); n > 0 {
+			return n
+		}
+		return width
+	}
+	switch {
+	case kind == 'l' && a.DeltaNet != nil:
+		n := a.DeltaNet
+		conv := ceilDiv(2*n.KeyHeads*n.KeyDim+n.ValueHeads*n.ValueDim, tp) * max(n.ConvKernel-1, 0) * width
+		return conv + ceilDiv(n.ValueHeads, tp)*n.KeyDim*n.ValueDim*state(n.StateDtype)
+	case a.Mamba != nil:
+		n := a.Mamba
+		conv := ceilDiv(n.Heads*n.HeadDim+2*n.Groups*n.StateSize, tp) * max(n.ConvKernel-1, 0) * width
+		return conv + ceilDiv(n.Heads, tp)*n.HeadDim*n.StateSize*state(n.StateDtype)
+	}
+	return 0
+}
+
+// cacheKnown says why the KV cache of a cannot be computed; "" when it can.
+func cacheKnown(a *Architecture) string {
+	switch {
+	case a == nil:
+		return reasonNoModel
+	case a.NumLayers <= 0:
+		return "the number of layers is not known"
+	case a.MLA == nil && (a.NumKVHeads <= 0 || a.HeadDim <= 0):
+		return "the number of KV heads or their size is not known"
+	case a.stateLayers() && a.DeltaNet == nil && a.Mamba == nil:
+		return "the size of the state layers is not known"
+	}
+	return ""
+}
+
+// KVBytesPerToken is what one token takes in the KV cache of one rank at
+// tensor-parallel size tp, over all layers: sum over attention layers of
+// max(1, KV/tp)·2·d·b, or of (kv_lora_rank + qk_rope_head_dim)·b for MLA. State layers (Mamba,
+// delta net) take none; their states come with each sequence. kvDtype "" or
+// "auto" is the checkpoint's.
+func KVBytesPerToken(a *Architecture, kvDtype string, tp int64) (n int64, ok bool, reason string) {
+	return kvBytesPerToken(a, kvDtype, "", tp)
+}
+
+func kvBytesPerToken(a *Architecture, kvDtype, dtype string, tp int64) (int64, bool, string) {
+	if reason := cacheKnown(a); reason != "" {
+		return 0, false, reason
+	}
+	width := kvWidth(a, kvDtype, dtype)
+	if width == 0 {
+		return 0, false, "the width of the KV cache's dtype is not known"
+	}
+	var n int64
+	for _, c := range a.derived.classes {
+		if hasAttention(c.kind) {
+			n += c.count * a.tokenBytes(c.kind, width, max(tp, 1))
+		}
+	}
+	return n, true, ""
+}
+
+// layout lays the cache out for one pipeline stage.
+func (a *Architecture) layout(width, tp, pp, block int64, st stage) cacheLayout {
+	l := cacheLayout{block: block}
+	var state int64
+	for _, c := range a.derived.classes {
+		kind := c.kind
+		switch {
+		case kind == '*':
+			kind = 'f'
+		case kind == 'M':
+			kind = 'm'
+		case !hasAttention(kind) && !hasState(kind):
+			continue
+		}
+		l.add(kind, c.count)
+		if hasState(kind) {
+			state = max(state, a.stateBytes(kind, width, tp))
+		}
+	}
+	l.pages(a, width, tp, state)
+	l.split()
+	l.perGroup = 0
+	for i := range l.n {
+		g := l.groups[i]
+		here := g.layers
+		if pp > 1 {
+			here = 0
+			for _, kind := range a.derived.kinds[st.first:st.last] {
+				if kind == g.kind || (kind == '*' && g.kind == 'f') || (kind == 'M' && g.kind == 'm') {
+					here++
+				}
+			}
+		}
+		l.perGroup = max(l.perGroup, ceilDiv(here, g.groups))
+	}
+	return l
+}
+
+func (l *cacheLayout) add(kind byte, count int64) {
+	for i := range l.n {
+		if l.groups[i].kind == kind {
+			l.groups[i].layers += count
+			return
+		}
+	}
+	if l.n < len(l.groups) {
+		l.groups[l.n] = cacheGroup{kind: kind, layers: count}
+		l.n++
+	}
+}
+
+// pages sets the common page: the largest of the kinds', because one pool
+// serves all. Where there are state layers the attention block grows until its page
+// holds a state (vllm/platforms/interface.py, update_block_size_for_backend).
+func (l *cacheLayout) pages(a *Architecture, width, tp, state int64) {
+	var token int64
+	for i := range l.n {
+		if k := l.groups[i].kind; hasAttention(k) {
+			token = max(token, a.tokenBytes(k, width, tp))
+		}
+	}
+	if state > 0 && token > 0 {
+		l.block = max(l.block, roundUp(ceilDiv(state, token), 16))
+	}
+	l.page = max(l.block*token, state)
+}
+
+// split sets how many groups each kind is divided into: all of the size of the
+// smallest kind, or of the largest where that is less than half as large again.
+func (l *cacheLayout) split() {
+	var least, most int64
+	for i := range l.n {
+		n := l.groups[i].layers
+		if least == 0 || n < least {
+			least = n
+		}
+		most = max(most, n)
+	}
+	size := least
+	if 2*most < 3*least {
+		size = most
+	}
+	l.total = 0
+	for i := range l.n {
+		l.groups[i].groups = max(1, ceilDiv(l.groups[i].layers, max(size, 1)))
+		l.total += l.groups[i].groups
+	}
+}
+
+// blocks is how many blocks of the pool a sequence of length tokens needs when
+// inFlight tokens may be scheduled at once:
+//
+//	full      ceil(len / block)
+//	sliding   ceil(min(window - 1 + inFlight, len) / block) + 1
+//	chunked   ceil(min(chunk + inFlight, len) / block)
+//	state     1
+//
+// Source: vllm/v1/kv_cache_interface.py, max_admission_blocks_per_request.
+func (l *cacheLayout) blocks(a *Architecture, length, inFlight int64) int64 {
+	var n int64
+	for i := range l.n {
+		g := l.groups[i]
+		var b int64
+		switch {
+		case hasState(g.kind):
+			b = 1
+		case g.kind == 's':
+			b = ceilDiv(min(a.SlidingWindow-1+inFlight, length), l.block) + 1
+			if l.n == 1 { // a model of one kind: no bound by the pool's other groups
+				b = min(b, ceilDiv(length, l.block)+1)
+			}
+		case g.kind == 'c':
+			b = ceilDiv(min(a.ChunkSize+inFlight, length), l.block)
+		default:
+			b = ceilDiv(length, l.block)
+		}
+		n += g.groups * b
+	}
+	return n
+}
+
+// blockBytes is what one block of the pool takes on the rank.
+func (l *cacheLayout) blockBytes() int64 { return l.page * l.perGroup }
+
+// KVUsedBytes is what batch sequences of length tokens fill of the KV cache of
+// one rank, whole blocks of block tokens (0: 16, or 64 with MLA): the windows of sliding
+// layers are kept to their size, states of state layers counted once a sequence.
+func KVUsedBytes(a *Architecture, kvDtype string, tp, batch, length, block int64) (n int64, ok bool, reason string) {
+	if reason := cacheKnown(a); reason != "" {
+		return 0, false, reason
+	}
+	width := kvWidth(a, kvDtype, "")
+	if width == 0 {
+		return 0, false, "the width of the KV cache's dtype is not known"
+	}
+	l := a.layout(width, max(tp, 1), 1, blockSize(a, block), stageOf(a.NumLayers, 1, 0))
+	return batch * l.blocks(a, length, 0) * l.blockBytes(), true, ""
+}
+
+// blockSize is the tokens in a block: asked, else 16, with MLA's kernels on
+// CUDA 64. Source: vllm/config/cache.py; "Forcing kv cache block size to 64 for
+// FlashMLA backend".
+func blockSize(a *Architecture, asked int64) int64 {
+	switch {
+	case asked > 0:
+		return asked
+	case a != nil && a.MLA != nil:
+		return 64
+	}
+	return 16
+}

@@ -1,0 +1,462 @@
+package models
+
+import (
+	"fmt"
+	"math"
+)
+
+const (
+	reasonNoModel = "the catalogue does not know the model's architecture: add it with `models add`, a model block, or a folder with its config.json"
+	reasonVersion = "the version of vLLM could not be read; expected one like \"0.26.0\""
+	reasonV0      = "the arithmetic knows the V1 engine, which vLLM uses from 0.8 on"
+	reasonNoGPU   = "no device was given"
+)
+
+// figures hands out pointers into one array, so that an estimate costs one
+// allocation and not thirty.
+type figures struct {
+	n    int
+	vals [48]int64
+	flts [2]float64
+	fits bool
+}
+
+func (f *figures) ptr(v int64) *int64 {
+	if f.n == len(f.vals) {
+		return &v
+	}
+	p := &f.vals[f.n]
+	f.n++
+	*p = v
+	return p
+}
+
+func (f *figures) figure(v, low, high int64, source string) Figure {
+	return Figure{Value: f.ptr(v), Low: f.ptr(min(low, v)), High: f.ptr(max(high, v)), Source: source}
+}
+
+// within is a figure whose truth lies within parts in a thousand of it.
+func (f *figures) within(v, perMille int64, source string) Figure {
+	d := v / 1000 * perMille
+	return f.figure(v, v-d, v+d, source)
+}
+
+func unknown(reason string) Figure { return Figure{Reason: reason} }
+
+// A setup is a request with vLLM's defaults filled in.
+type setup struct {
+	a           *Architecture
+	g           GPU
+	r           Request
+	v           release
+	runner      string
+	tp, pp      int64
+	tokens      int64
+	seqs        int64
+	maxLen      int64 // 0: not known
+	block       int64
+	width       int64 // of the model's dtype; 0: not known
+	kvWidth     int64
+	utilization float64
+}
+
+// NewEstimate computes what a profile will need on GPUs of kind g. Every
+// figure that the arithmetic cannot tell is nil and says why; nothing is
+// guessed. a may be nil: then what depends on the device and the version alone is given.
+// It takes about two microseconds once an architecture was seen, and may be
+// called by several goroutines.
+func NewEstimate(a *Architecture, r Request, g GPU) Estimate {
+	e := Estimate{Version: r.Version}
+	if e.Version == "" {
+		e.Version = NewestVersion
+	}
+	v, ok := parseVersion(r.Version)
+	if !ok || v < v0_8 {
+		return nothing(e, v, ok)
+	}
+	f := &figures{}
+	s := newSetup(a, r, g, v, &e)
+	s.limits(f, &e)
+	e.Requested = s.requested(f)
+	s.parts(f, &e)
+	if a != nil && e.Reason == "" {
+		s.cache(f, &e)
+	}
+	if g.TotalBytes == 0 {
+		e.Reason = reasonNoGPU
+	}
+	return e
+}
+
+// nothing is the estimate for a version that the arithmetic does not know.
+func nothing(e Estimate, v release, read bool) Estimate {
+	e.Reason = reasonV0
+	if !read {
+		e.Reason = reasonVersion
+	}
+	for _, p := range []*Figure{&e.Weights, &e.Activations, &e.NonTorch, &e.CUDAGraphs, &e.Context, &e.Buffers, &e.Requested, &e.KVCache, &e.KVCacheTokens} {
+		*p = unknown(e.Reason)
+	}
+	return e
+}
+
+func newSetup(a *Architecture, r Request, g GPU, v release, e *Estimate) setup {
+	s := setup{a: a, g: g, r: r, v: v, tp: max(r.TensorParallelSize, 1), pp: max(r.PipelineParallelSize, 1)}
+	if a != nil && a.derived == nil {
+		b := *a
+		b.finish()
+		s.a = &b
+	}
+	sure := true
+	switch r.ModelRunner {
+	case runnerV1, runnerV2:
+		s.runner = r.ModelRunner
+	default:
+		s.runner, sure = v.runner(s.a)
+	}
+	if !sure {
+		e.Warnings = append(e.Warnings, "which models get the V2 model runner in this version of vLLM was not read; "+s.runner+" is assumed (set model_runner)")
+	}
+	e.ModelRunner = s.runner
+	s.utilization = v.utilization()
+	if r.GPUMemoryUtilization != nil {
+		s.utilization = *r.GPUMemoryUtilization
+	}
+	s.block = blockSize(s.a, deref(r.BlockSize))
+	if s.a != nil {
+		if name, ok := dtypeOf(s.a, r.Dtype); ok {
+			s.width = dtypeSize(name)
+		}
+		s.kvWidth = kvWidth(s.a, r.KVCacheDtype, r.Dtype)
+		s.maxLen = s.a.MaxPosition
+	}
+	if r.MaxModelLen != nil {
+		s.maxLen = *r.MaxModelLen
+	}
+	return s
+}
+
+func deref(p *int64) int64 {
+	if p == nil {
+		return 0
+	}
+	return *p
+}
+
+// limits sets the effective max_num_batched_tokens, max_num_seqs and max_model_len.
+func (s *setup) limits(f *figures, e *Estimate) {
+	s.tokens, s.seqs = s.v.maxNum(s.g, s.r.Defaults == "serve")
+	if s.r.MaxNumSeqs != nil {
+		s.seqs = *s.r.MaxNumSeqs
+	}
+	if s.r.MaxNumBatchedTokens != nil {
+		s.tokens = *s.r.MaxNumBatchedTokens
+	} else if s.maxLen > 0 {
+		s.tokens = min(s.tokens, s.seqs*s.maxLen)
+	}
+	if s.r.MaxNumSeqs == nil {
+		s.seqs = min(s.seqs, s.tokens)
+	}
+	e.MaxNumBatchedTokens, e.MaxNumSeqs = f.ptr(s.tokens), f.ptr(s.seqs)
+	if s.maxLen > 0 {
+		e.MaxModelLen = f.ptr(s.maxLen)
+	}
+}
+
+// requested is total_memory x gpu_memory_utilization.
+// Source: vllm/v1/worker/utils.py, request_memory.
+func (s *setup) requested(f *figures) Figure {
+	switch {
+	case s.r.KVCacheMemoryBytes != nil:
+		return unknown("kv_cache_memory_bytes is set: vLLM keeps no budget")
+	case s.g.TotalBytes == 0:
+		return unknown(reasonNoGPU)
+	}
+	n := int64(math.Ceil(float64(s.g.TotalBytes) * s.utilization))
+	if s.g.Nominal {
+		return f.within(n, 10, "total memory x gpu_memory_utilization, total from the data sheet")
+	}
+	return f.within(n, 1, "total memory x gpu_memory_utilization")
+}
+
+// parts fills everything but the KV cache.
+func (s *setup) parts(f *figures, e *Estimate) {
+	nt, ntLow, ntHigh := nonTorch(s.v, s.runner, s.tp, s.pp)
+	e.NonTorch = f.figure(nt, ntLow, ntHigh, "measured on H100, by version and ranks")
+	if n, ok := contextBytes(s.g, s.tp*s.pp); ok {
+		e.Context = f.figure(n, n-n/25, n+n/20, "measured on H100")
+	} else {
+		e.Context = unknown("the context of a process was not measured on this device")
+	}
+	if s.a == nil {
+		e.Reason = reasonNoModel
+		for _, p := range []*Figure{&e.Weights, &e.Activations, &e.CUDAGraphs, &e.Buffers, &e.KVCache, &e.KVCacheTokens} {
+			*p = unknown(reasonNoModel)
+		}
+		return
+	}
+	e.Weights = s.weights(f, 0)
+	if e.Weights.Value == nil {
+		e.Reason = e.Weights.Reason
+	}
+	if n, ok, _ := kvBytesPerToken(s.a, s.r.KVCacheDtype, s.r.Dtype, s.tp); ok {
+		e.KVBytesPerToken = f.ptr(n)
+	}
+	if s.a.VocabSize > 0 && s.maxLen > 0 {
+		b := BufferBytes(s.a, s.runner, s.seqs, s.tokens, s.maxLen, s.block)
+		e.Buffers = f.within(b, 50, "S·V·4 + 2·S·V/8 (V2 runner) + block tables")
+	} else {
+		e.Buffers = unknown("the vocabulary or the longest sequence is not known")
+	}
+	s.shapes(f, e)
+}
+
+// weights is the figure of one pipeline stage.
+func (s *setup) weights(f *figures, rank int64) Figure {
+	n, ok, reason := weightBytes(s.a, s.r.Dtype, s.r.Quantization, s.tp, s.pp, rank, s.v)
+	switch {
+	case !ok:
+		return unknown(reason)
+	case s.a.Layout == "" || !s.a.towersKnown():
+		return f.within(n, 100, "parameter count x bytes: the modules of the model are not known")
+	case s.a.Quantization != nil || (s.r.Quantization != "" && s.r.Quantization != "auto"):
+		return f.figure(n, n-n/50, n+n/33, "modules, quantized: what kernels repack is not counted")
+	}
+	return f.within(n, 5, "modules as torch's allocator counts them")
+}
+
+// shapes fills what follows from the shape of the layers: activations and graphs.
+func (s *setup) shapes(f *figures, e *Estimate) {
+	const reason = "the model type is not one whose layers are known"
+	if s.a.Layout == "" || s.width == 0 || s.a.stateLayers() {
+		why := reason
+		if s.a.stateLayers() {
+			why = "activations of layers with a state (Mamba, delta net) were not measured"
+		}
+		e.Activations, e.CUDAGraphs = unknown(why), unknown(why)
+		return
+	}
+	v, low, high := s.peakOf(0).bytes()
+	e.Activations = f.figure(v, low, high, "larger of one layer's forward pass at T tokens and the sampler at S sequences")
+	if s.r.EnforceEager {
+		e.CUDAGraphs = f.figure(0, 0, 0, "enforce_eager captures none")
+		return
+	}
+	x := s.graphsOf()
+	v, low, high = x.bytes()
+	e.CUDAGraphs = f.figure(v, low, high, "graphs x layers x 200 KiB + FlashAttention's splits; seen within -50 and +30 %")
+	if s.v.graphsInBudget(s.runner) {
+		e.GraphEstimate = f.ptr(x.estimate())
+	}
+}
+
+func (s *setup) peakOf(rank int64) peak {
+	return peak{
+		a: s.a, g: s.g, v: s.v, runner: s.runner, tokens: s.tokens, seqs: s.seqs, maxLen: s.maxLen, width: s.width,
+		tp: s.tp, pp: s.pp, block: s.block, eager: s.r.EnforceEager,
+		mxfp4:      s.a.Quantization != nil && s.a.Quantization.Method == "mxfp4",
+		stageFirst: rank == 0, stageLast: rank == s.pp-1,
+	}
+}
+
+func (s *setup) graphsOf() graphs {
+	st := stageOf(s.a.NumLayers, s.pp, 0)
+	return graphs{
+		a: s.a, g: s.g, tokens: s.tokens, seqs: s.seqs, width: s.width, tp: s.tp,
+		layers: st.last - st.first, runner: s.runner, version: s.v,
+	}
+}
+
+// inFlight is how many tokens may be scheduled and not yet settled, which
+// sliding and chunked layers keep beside their window: one batch, from 0.26 on
+// two with asynchronous scheduling, on the V2 runner one more than there are stages.
+// Source: vllm/config/vllm.py, max_in_flight_tokens.
+func (s *setup) inFlight() int64 {
+	if s.v < v0_26 {
+		return s.tokens
+	}
+	if s.runner == runnerV2 || s.pp == 1 {
+		return s.tokens * (s.pp + 1)
+	}
+	return s.tokens * s.pp
+}
+
+// room is what one stage has for its KV cache, value and interval.
+type room struct{ value, low, high int64 }
+
+// cache fills KV bytes, blocks, tokens, concurrency and whether the profile fits.
+func (s *setup) cache(f *figures, e *Estimate) {
+	if reason := s.cacheReason(e); reason != "" {
+		e.KVCache, e.KVCacheTokens, e.Reason = unknown(reason), unknown(reason), reason
+		return
+	}
+	first := s.rooms(f, e)
+	e.KVCache = f.figure(first.value, first.low, first.high, "requested - weights - activations - non-torch - graph estimate")
+	if s.r.KVCacheMemoryBytes != nil {
+		e.KVCache.Source = "kv_cache_memory_bytes"
+	}
+	blocks, least := int64(math.MaxInt64), room{}
+	var lay, mine cacheLayout
+	for rank := range s.pp {
+		r := first
+		if s.pp > 1 && s.r.KVCacheMemoryBytes == nil {
+			r = s.stageRoom(f, e, rank, first)
+		}
+		mine = s.a.layout(s.kvWidth, s.tp, s.pp, s.block, stageOf(s.a.NumLayers, s.pp, rank))
+		if mine.blockBytes() == 0 {
+			continue
+		}
+		if n := r.value / mine.blockBytes(); n < blocks {
+			blocks, least, lay = n, r, mine
+		}
+	}
+	if lay.blockBytes() == 0 {
+		e.KVCacheTokens = unknown("the model keeps no KV cache")
+		return
+	}
+	s.tokensOf(f, e, lay, max(blocks, 0), least)
+}
+
+// cacheReason says what is missing for the KV cache.
+func (s *setup) cacheReason(e *Estimate) string {
+	if reason := cacheKnown(s.a); reason != "" {
+		return reason
+	}
+	switch {
+	case s.kvWidth == 0:
+		return "the width of the KV cache's dtype is not known"
+	case s.r.KVCacheMemoryBytes != nil:
+		return ""
+	case e.Requested.Value == nil:
+		return e.Requested.Reason
+	case e.Weights.Value == nil:
+		return e.Weights.Reason
+	case e.Activations.Value == nil:
+		return e.Activations.Reason
+	}
+	return ""
+}
+
+// rooms is the room of the first stage.
+func (s *setup) rooms(_ *figures, e *Estimate) room {
+	if s.r.KVCacheMemoryBytes != nil {
+		n := *s.r.KVCacheMemoryBytes
+		return room{n, n, n}
+	}
+	graph := deref(e.GraphEstimate)
+	n := *e.Requested.Value - *e.Weights.Value - *e.Activations.Value - *e.NonTorch.Value - graph
+	// The parts miss independently: their squares add up.
+	down := rss(*e.Weights.High-*e.Weights.Value, *e.Activations.High-*e.Activations.Value,
+		*e.NonTorch.High-*e.NonTorch.Value, graph*2/5, *e.Requested.Value-*e.Requested.Low)
+	up := rss(*e.Weights.Value-*e.Weights.Low, *e.Activations.Value-*e.Activations.Low,
+		*e.NonTorch.Value-*e.NonTorch.Low, graph*2/5, *e.Requested.High-*e.Requested.Value)
+	return room{n, n - down, n + up}
+}
+
+func rss(parts ...int64) int64 {
+	var sum float64
+	for _, p := range parts {
+		sum += float64(p) * float64(p)
+	}
+	return int64(math.Sqrt(sum))
+}
+
+// stageRoom is the room of another pipeline stage; it also notes the stage.
+func (s *setup) stageRoom(f *figures, e *Estimate, rank int64, first room) room {
+	w, _, _ := weightBytes(s.a, s.r.Dtype, s.r.Quantization, s.tp, s.pp, rank, s.v)
+	act, _, _ := s.peakOf(rank).bytes()
+	d := w - *e.Weights.Value + act - *e.Activations.Value
+	st := stageOf(s.a.NumLayers, s.pp, rank)
+	r := room{first.value - d, first.low - d, first.high - d}
+	e.Stages = append(e.Stages, StageEstimate{Layers: st.last - st.first, Weights: w, Activations: act, KVCache: r.value})
+	return r
+}
+
+// tokensOf fills blocks, tokens, concurrency, the longest context and Fits.
+func (s *setup) tokensOf(f *figures, e *Estimate, l cacheLayout, blocks int64, r room) {
+	e.KVCacheBlocks = f.ptr(blocks)
+	inFlight := s.inFlight()
+	tokens := func(blocks int64) int64 {
+		if s.v >= v0_20_1 && s.maxLen > 0 {
+			return int64(float64(blocks) / float64(l.blocks(s.a, s.maxLen, inFlight)) * float64(s.maxLen))
+		}
+		return blocks / max(l.total, 1) * l.block
+	}
+	low, high := max(r.low/l.blockBytes(), 0), max(r.high/l.blockBytes(), 0)
+	e.KVCacheTokens = f.figure(tokens(blocks), tokens(low), tokens(high), "blocks of the pool that all groups of layers share")
+	longest := s.longest(&l, blocks, inFlight)
+	e.MaxContext = f.ptr(longest)
+	if s.maxLen > 0 {
+		need := l.blocks(s.a, s.maxLen, inFlight)
+		f.flts[0] = float64(blocks) / float64(need)
+		e.MaxConcurrency = &f.flts[0]
+		short := need*l.blockBytes() - r.value
+		e.ShortBy = f.ptr(short)
+		f.fits = short <= 0
+		e.Fits = &f.fits
+		if !f.fits {
+			e.Reason = "one sequence of max_model_len does not fit into the KV cache"
+			if r.value <= 0 {
+				e.Reason = "no memory is left for a KV cache"
+			}
+		}
+	}
+	s.startUp(f, e)
+	s.queueing(f, e, &l, blocks)
+}
+
+// longest is the longest sequence that the pool holds, at most what the model
+// was trained for.
+func (s *setup) longest(l *cacheLayout, blocks, inFlight int64) int64 {
+	most := s.a.MaxPosition
+	if most == 0 {
+		most = blocks * l.block
+	}
+	if l.blocks(s.a, most, inFlight) <= blocks {
+		return most
+	}
+	low, high := int64(0), most // low fits, high does not
+	for high-low > l.block {
+		mid := (low + high) / 2
+		if l.blocks(s.a, mid, inFlight) <= blocks {
+			low = mid
+		} else {
+			high = mid
+		}
+	}
+	return low / l.block * l.block
+}
+
+// startUp says that vLLM would refuse to start: less is free than it is asked to use.
+// Source: vllm/v1/worker/utils.py, request_memory.
+func (s *setup) startUp(f *figures, e *Estimate) {
+	if e.Requested.Value == nil || e.Context.Value == nil {
+		return
+	}
+	if free := s.g.TotalBytes - *e.Context.Value; free < *e.Requested.Value {
+		f.fits = false
+		e.Fits = &f.fits
+		e.ShortBy = f.ptr(*e.Requested.Value - free)
+		e.Reason = "gpu_memory_utilization asks for more than is free once the process has its CUDA context"
+	}
+}
+
+// queueing warns where not all sequences of the batch run at once, and says
+// what they fill.
+func (s *setup) queueing(f *figures, e *Estimate, l *cacheLayout, blocks int64) {
+	length := s.r.InputLen + s.r.OutputLen
+	if length <= 0 || s.r.BatchSize <= 0 {
+		return
+	}
+	used := s.r.BatchSize * l.blocks(s.a, length, 0)
+	e.KVUsed = f.ptr(used * l.blockBytes())
+	if s.r.BatchSize > s.seqs {
+		e.Warnings = append(e.Warnings, fmt.Sprintf("batch_size %d exceeds max_num_seqs %d: sequences queue, and the latency measures the queue", s.r.BatchSize, s.seqs))
+	}
+	if used > blocks {
+		e.Warnings = append(e.Warnings, fmt.Sprintf("%d sequences of %d tokens need %d blocks of the KV cache, which has %d: sequences queue or are preempted, and the latency measures that", s.r.BatchSize, length, used, blocks))
+	}
+	if s.maxLen > 0 && length > s.maxLen {
+		e.Warnings = append(e.Warnings, fmt.Sprintf("input_len + output_len is %d, more than max_model_len %d: vLLM refuses it", length, s.maxLen))
+	}
+}

@@ -1,0 +1,127 @@
+package models
+
+// NewestVersion is the newest vLLM whose behaviour the arithmetic was written
+// for: what an empty Request.Version means.
+const NewestVersion = "0.29.0"
+
+// release is major·1e6 + minor·1e3 + patch of a vLLM version.
+type release int
+
+const (
+	v0_8    release = 8_000
+	v0_17   release = 17_000
+	v0_20   release = 20_000
+	v0_20_1 release = 20_001
+	v0_22   release = 22_000
+	v0_26   release = 26_000
+	v0_29   release = 29_000
+	newest  release = 29_000
+)
+
+// parseVersion reads the numbers at the start of a version: "0.26.1rc0+g12" is
+// 0.26.1. "" is the newest. ok is false where there are no two numbers.
+func parseVersion(s string) (v release, ok bool) {
+	if s == "" {
+		return newest, true
+	}
+	if s[0] == 'v' {
+		s = s[1:]
+	}
+	var n [3]int
+	part, digits := 0, 0
+	for i := 0; i < len(s) && part < 3; i++ {
+		switch c := s[i]; {
+		case c >= '0' && c <= '9' && n[part] < 1000:
+			n[part] = n[part]*10 + int(c-'0')
+			digits++
+		case c == '.' && digits > 0:
+			part++
+			digits = 0
+		default:
+			i = len(s)
+		}
+	}
+	if part == 0 || (part == 1 && digits == 0) {
+		return 0, false
+	}
+	return release(n[0]*1_000_000 + n[1]*1_000 + n[2]), true
+}
+
+// DefaultUtilization is gpu_memory_utilization where nobody sets it.
+// Source: vllm/config/cache.py: 0.9 to 0.19, 0.92 from 0.20.0.
+func (v release) utilization() float64 {
+	if v >= v0_20 {
+		return 0.92
+	}
+	return 0.9
+}
+
+// runner is the model runner that vLLM chooses by itself. sure is false in the
+// versions whose list of models was not read.
+// Source: vllm/config/vllm.py, use_v2_model_runner. 0.26: V2 for models without
+// experts and state layers, and for a short list with experts; from 0.29: V2.
+func (v release) runner(a *Architecture) (name string, sure bool) {
+	switch {
+	case v >= v0_29:
+		return runnerV2, true
+	case v >= v0_26:
+		if a == nil {
+			return runnerV2, false
+		}
+		if a.stateLayers() {
+			return runnerV1, v < v0_26+1_000
+		}
+		if a.MoE == nil {
+			return runnerV2, v < v0_26+1_000
+		}
+		switch a.Architecture {
+		case "DeepseekV2ForCausalLM", "GraniteMoeForCausalLM", "Qwen2MoeForCausalLM":
+			return runnerV2, v < v0_26+1_000
+		}
+		return runnerV1, v < v0_26+1_000
+	case v >= v0_22:
+		return runnerV1, false
+	}
+	return runnerV1, true
+}
+
+const (
+	runnerV1 = "v1"
+	runnerV2 = "v2"
+)
+
+// graphsInBudget says that vLLM takes an estimate of its CUDA graphs off the
+// budget: from 0.20 with the V1 runner (VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS),
+// from 0.29 with the V2 runner too; before, its V2 estimate is 0.
+// Source: vllm/v1/worker/gpu_worker.py and worker/gpu/model_runner.py.
+func (v release) graphsInBudget(runner string) bool {
+	return v >= v0_29 || (v >= v0_20 && runner == runnerV1)
+}
+
+// loadSplit is max_split_size while weights load: 20 MiB in 0.26, none in 0.19
+// (gpu_worker.load_model). Between the two it was not read; the difference is
+// under 0.5 % of the weights.
+func (v release) loadSplit() int64 {
+	if v >= v0_26 {
+		return 20 * mib
+	}
+	return 0
+}
+
+// maxNum is max_num_batched_tokens and max_num_seqs where nobody sets them.
+// Source: vllm/engine/arg_utils.py, get_batch_defaults: devices of at least
+// 70 GiB that are no A100 take 16,384 tokens in the LLM class, which `vllm
+// bench latency` uses, and 8,192 in the API server, with 1,024 sequences; others
+// 8,192 and 2,048 with 256.
+func (v release) maxNum(g GPU, serve bool) (tokens, seqs int64) {
+	large := g.TotalBytes >= 70*gib && g.Arch != "ampere"
+	switch {
+	case large && serve:
+		return 8192, 1024
+	case large:
+		return 16384, 1024
+	case serve:
+		return 2048, 256
+	}
+	return 8192, 256
+}
