@@ -304,8 +304,8 @@ func (l *loader) env(b *body, sweepScope *scope) []EnvVar {
 	sc.secretsOK = true
 	out := []EnvVar{}
 	for _, a := range b.attrs {
-		if !envName.MatchString(a.name) || strings.HasPrefix(a.name, envPrefix) {
-			l.diags.errorAt(codeEnvName, a.nameRng, "%s cannot be set in the child's environment.", show(a.name))
+		if !envName.MatchString(a.name) || strings.HasPrefix(a.name, "VRAMSWEEP_") {
+			l.diags.errorAt(codeEnvName, a.nameRng, "%s cannot be set in the child's environment: names that start with VRAMSWEEP_ are vramsweep's own.", show(a.name))
 			continue
 		}
 		v, ok := l.value(a.expr, &sc)

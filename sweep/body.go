@@ -16,6 +16,7 @@ type body struct {
 	blocks []*block
 	spec   *blockSpec
 	rng    hcl.Range // the place to report what is missing
+	bent   bool      // a block in it is at fault: what is missing may be that
 }
 
 type attr struct {
@@ -68,7 +69,7 @@ func (r *reader) parse(name string, src []byte, spec *blockSpec) *body {
 			r.diags.syntax(hd)
 			return nil
 		}
-		return r.jsonBody(f.Body, spec)
+		return r.jsonBody(f.Body, spec, f.Body.MissingItemRange())
 	}
 	f, hd := hclsyntax.ParseConfig(src, name, hcl.InitialPos)
 	if hd.HasErrors() {
@@ -80,11 +81,11 @@ func (r *reader) parse(name string, src []byte, spec *blockSpec) *body {
 		r.diags.errorAt(codeSyntax, hcl.Range{Filename: name}, "The file has no body.")
 		return nil
 	}
-	return r.nativeBody(native, spec)
+	return r.nativeBody(native, spec, native.SrcRange)
 }
 
-func (r *reader) nativeBody(n *hclsyntax.Body, spec *blockSpec) *body {
-	b := &body{spec: spec, rng: n.SrcRange}
+func (r *reader) nativeBody(n *hclsyntax.Body, spec *blockSpec, header hcl.Range) *body {
+	b := &body{spec: spec, rng: header}
 	for _, a := range n.Attributes {
 		b.attrs = append(b.attrs, &attr{name: a.Name, nameRng: a.NameRange, rng: a.SrcRange, expr: r.guard.protect(a.Expr)})
 	}
@@ -94,14 +95,15 @@ func (r *reader) nativeBody(n *hclsyntax.Body, spec *blockSpec) *body {
 		bs := spec.block(nb.Type)
 		if bs == nil {
 			r.unknownBlock(nb.Type, nb.TypeRange, spec)
+			b.bent = true
 			continue
 		}
 		bl := &block{name: nb.Type, rng: nb.DefRange()}
 		if !r.nativeLabel(bl, nb, bs) {
+			b.bent = true
 			continue
 		}
-		bl.body = r.nativeBody(nb.Body, bs)
-		bl.body.rng = bl.rng
+		bl.body = r.nativeBody(nb.Body, bs, bl.rng)
 		b.blocks = append(b.blocks, bl)
 	}
 	r.checkBody(b)
@@ -125,8 +127,8 @@ func (r *reader) nativeLabel(bl *block, nb *hclsyntax.Block, bs *blockSpec) bool
 	return true
 }
 
-func (r *reader) jsonBody(hb hcl.Body, spec *blockSpec) *body {
-	b := &body{spec: spec, rng: hb.MissingItemRange()}
+func (r *reader) jsonBody(hb hcl.Body, spec *blockSpec, header hcl.Range) *body {
+	b := &body{spec: spec, rng: header}
 	hs := &hcl.BodySchema{}
 	for _, bs := range spec.blocks {
 		h := hcl.BlockHeaderSchema{Type: bs.name}
@@ -147,7 +149,9 @@ func (r *reader) jsonBody(hb hcl.Body, spec *blockSpec) *body {
 		}
 	}
 	sort.Slice(b.attrs, func(i, j int) bool { return b.attrs[i].nameRng.Start.Byte < b.attrs[j].nameRng.Start.Byte })
+	given := len(b.attrs)
 	b.attrs = slices.DeleteFunc(b.attrs, func(a *attr) bool { return !r.knownAttr(a.name, a.nameRng, spec) })
+	b.bent = len(b.attrs) < given
 	for _, a := range b.attrs {
 		a.expr = r.guard.protect(r.jsonExpr(attrs[a.name].Expr))
 	}
@@ -158,8 +162,7 @@ func (r *reader) jsonBody(hb hcl.Body, spec *blockSpec) *body {
 			bl.label, bl.labelRng = hbl.Labels[0], hbl.LabelRanges[0]
 			bl.rng = bl.labelRng
 		}
-		bl.body = r.jsonBody(hbl.Body, bs)
-		bl.body.rng = bl.rng
+		bl.body = r.jsonBody(hbl.Body, bs, bl.rng)
 		b.blocks = append(b.blocks, bl)
 	}
 	sort.SliceStable(b.blocks, func(i, j int) bool { return b.blocks[i].rng.Start.Byte < b.blocks[j].rng.Start.Byte })
@@ -239,8 +242,8 @@ func (r *reader) checkBody(b *body) {
 				r.diags.errorAt(codeRepeatedBlk, bl.rng, "There is one %s block at most; the first is at %s.", bs.name, at(first.rng))
 			}
 		}
-		if first == nil && bs.needed {
-			r.diags.errorAt(codeMissingBlock, b.rng, "A %s block needs a %s block: %s", b.spec.name, bs.name, bs.doc)
+		if first == nil && bs.needed && !b.bent {
+			r.diags.errorAt(codeMissingBlock, b.rng, "A %s block needs a %s block.", b.spec.name, bs.name)
 		}
 	}
 }

@@ -215,6 +215,7 @@ func (l *loader) readModel(b *block) (*modelRef, error) {
 	}
 	fields := map[string]any{}
 	known := architectureNames()
+	before := l.diags.errors
 	for _, a := range b.body.attrs {
 		if b.body.spec.attr(a.name) != nil {
 			continue
@@ -230,6 +231,9 @@ func (l *loader) readModel(b *block) (*modelRef, error) {
 				l.diags.errorAt(codeValue, a.expr.Range(), "%s", err)
 			}
 		}
+	}
+	if l.diags.errors > before {
+		return nil, errBadModel
 	}
 	if base == nil && len(fields) == 0 {
 		ref.id = b.label + "=" + ref.hfID
@@ -360,7 +364,7 @@ func checkField(name string, v any) error {
 		if n, isInt := v.(int64); err == nil && v != nil && !(isInt && n < 0) {
 			return nil
 		}
-		return fmt.Errorf("%s needs %s; this is %s", name, fieldKind(t.Field(i).Type), describe(v))
+		return fmt.Errorf("%s needs %s; this is %s.", name, fieldKind(t.Field(i).Type), describe(v))
 	}
 	return nil
 }

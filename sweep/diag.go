@@ -179,13 +179,15 @@ func (d *diags) syntax(hd hcl.Diagnostics) {
 	slices.SortStableFunc(hd, func(a, b *hcl.Diagnostic) int {
 		return cmp.Compare(subjectByte(a), subjectByte(b))
 	})
+	last := -1
 	for i, h := range hd {
-		if h.Severity != hcl.DiagError {
+		if h.Severity != hcl.DiagError || subjectByte(h) == last {
 			continue
 		}
 		if i >= 5 { // one slip makes the parser stumble over all that follows
 			return
 		}
+		last = subjectByte(h)
 		var rng hcl.Range
 		if h.Subject != nil {
 			rng = *h.Subject
@@ -226,9 +228,17 @@ func nearest(name string, candidates []string) string {
 	}
 	sorted := slices.Clone(candidates)
 	slices.Sort(sorted)
+	lower := strings.ToLower(name)
+	for _, c := range sorted { // the start of a longer name, or a name without its owner
+		l := strings.ToLower(c)
+		_, tail, _ := strings.Cut(l, "/")
+		if rest, ok := strings.CutPrefix(l, lower); len(name) > 2 && (tail == lower || ok && rest != "" && strings.ContainsRune("-_./", rune(rest[0]))) {
+			return c
+		}
+	}
 	best, bestDist := "", 2+len(name)/3
 	for _, c := range sorted {
-		if dist := levenshtein(strings.ToLower(name), strings.ToLower(c)); dist < bestDist && dist < max(len(name), 2) {
+		if dist := levenshtein(lower, strings.ToLower(c)); dist < bestDist && dist < len(name) {
 			best, bestDist = c, dist
 		}
 	}

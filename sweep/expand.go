@@ -25,6 +25,7 @@ type sweepBuild struct {
 	byName   map[string]*field
 	broken   bool // something is at fault: no points are built, the rest is still checked
 
+	declared   []string // the names of all axes, also of those at fault
 	engineKind string
 	points     int
 	folds      map[foldKey]*fold
@@ -91,7 +92,7 @@ func (s *sweepBuild) object() cty.Value {
 // pointScope is what an expression sees that is evaluated at every point.
 func (s *sweepBuild) pointScope(where string, profile bool) *scope {
 	sc := s.scope(where)
-	sc.names["matrix"] = s.axisNames()
+	sc.names["matrix"] = s.declared
 	sc.names["model"] = architectureNames()
 	if profile {
 		sc.names["profile"] = SettingNames()
@@ -476,7 +477,7 @@ func (s *sweepBuild) twins(pts [][]int32, first, second, fromMatrix, inc int) {
 }
 
 func (s *sweepBuild) foldOnce(c code, rng hcl.Range, format string, args ...any) {
-	s.fold(fault{code: c, rng: rng}, fmt.Sprintf(format, args...)).count++
+	s.fold(fault{code: c, rng: rng}, fmt.Sprintf(format, args...)).whole = true
 }
 
 func (s *sweepBuild) describePoint(pt []int32) string {
@@ -535,7 +536,11 @@ func (s *sweepBuild) pointFault(c code, name string, pt []int32, warn bool, form
 		old.count++
 		return
 	}
-	s.fold(fault{code: c, rng: rng, warn: warn}, fmt.Sprintf(format, args...)).count++
+	f := fault{code: c, rng: rng, warn: warn}
+	if len(s.axes) > 0 {
+		f.values = []string{s.describePoint(pt)}
+	}
+	s.fold(f, fmt.Sprintf(format, args...)).count++
 }
 
 // warnings says what looks wrong about the sweep as a whole.

@@ -3,7 +3,6 @@ package sweep
 import (
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2/ext/tryfunc"
@@ -281,7 +280,7 @@ func sizeFunc() function.Function {
 	return textToNumber("size", func(s string) (cty.Value, error) {
 		n, err := ParseSize(s)
 		if errors.Is(err, errNoUnit) {
-			err = fmt.Errorf("a size needs a unit, as in %sGiB", strconv.Quote(s))
+			err = fmt.Errorf("a size needs a unit, as in %q", strings.TrimSpace(s)+"GiB")
 		}
 		return cty.NumberIntVal(n), err
 	})
@@ -292,7 +291,7 @@ func durationFunc() function.Function {
 	return textToNumber("duration", func(s string) (cty.Value, error) {
 		d, err := ParseDuration(s)
 		if errors.Is(err, errNoUnit) {
-			err = fmt.Errorf("a duration needs a unit, as in %ss", strconv.Quote(s))
+			err = fmt.Errorf("a duration needs a unit, as in %q", strings.TrimSpace(s)+"s")
 		}
 		return cty.NumberFloatVal(d.Seconds()), err
 	})

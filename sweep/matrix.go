@@ -81,6 +81,7 @@ func elementRange(e *expression, i, n int) hcl.Range {
 func (s *sweepBuild) readAxes(b *body) {
 	points := 1
 	for _, at := range b.attrs {
+		s.declared = append(s.declared, at.name)
 		a := s.readAxis(at)
 		if a == nil {
 			s.broken = true
@@ -377,21 +378,18 @@ func (s *sweepBuild) findAxis(name string) (i, key int) {
 	return -1, -1
 }
 
-func (s *sweepBuild) axisNames() []string {
-	var names []string
-	for _, a := range s.axes {
-		names = append(names, a.name)
+// unknownAxis reports a name that is no axis, unless the axis is there and at
+// fault.
+func (s *sweepBuild) unknownAxis(at *attr) {
+	if !slices.Contains(s.declared, at.name) {
+		s.l.diags.errorAt(codeUnknownAxis, at.nameRng, "The matrix has no axis %q.%s", at.name, suggestOrList(at.name, s.declared))
 	}
-	slices.Sort(names)
-	return names
 }
 
 func (s *sweepBuild) readMatch(at *attr) (axisMatch, bool) {
 	i, key := s.findAxis(at.name)
 	if i < 0 {
-		if !s.broken { // an axis that is at fault is no unknown one
-			s.l.diags.errorAt(codeUnknownAxis, at.nameRng, "The matrix has no axis %q.%s", at.name, suggestOrList(at.name, s.axisNames()))
-		}
+		s.unknownAxis(at)
 		return axisMatch{}, false
 	}
 	a := s.axes[i]
@@ -486,9 +484,7 @@ func (s *sweepBuild) readInclude(b *block) {
 	}
 	for _, at := range b.body.attrs {
 		if i, key := s.findAxis(at.name); i < 0 || key >= 0 {
-			if !s.broken {
-				s.l.diags.errorAt(codeUnknownAxis, at.nameRng, "The matrix has no axis %q.%s", at.name, suggestOrList(at.name, s.axisNames()))
-			}
+			s.unknownAxis(at)
 			good = false
 		}
 	}

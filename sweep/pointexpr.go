@@ -26,6 +26,7 @@ type pointExpr struct {
 	profile []string // settings that the profile object needs
 	model   bool
 	state   visitState
+	fast    fastFunc // nil: only HCL can evaluate it
 }
 
 // pointExpr makes one, or reports what is wrong with its names and returns nil.
@@ -93,6 +94,7 @@ func (p *pointExpr) bind() bool {
 	}
 	p.s.l.path = p.s.l.path[:len(p.s.l.path)-1]
 	p.state = visited
+	p.fast = p.s.compile(p.attr.expr.Expression)
 	slices.Sort(deps)
 	p.deps = slices.Compact(deps)
 	p.stride()
@@ -138,6 +140,13 @@ func (p *pointExpr) at(pt []int32) *cell {
 }
 
 func (p *pointExpr) eval(pt []int32) *cell {
+	if p.fast != nil {
+		if g, ok := p.fast(pt).toAny(); ok {
+			if c, f := p.convert(g); f == nil {
+				return c
+			}
+		}
+	}
 	ok := p.setContext(pt)
 	if !ok { // rests on something that failed and was reported
 		return &cell{bad: true}
@@ -210,6 +219,7 @@ type fold struct {
 	fault  fault
 	detail string
 	count  int
+	whole  bool // about the sweep, not about points
 }
 
 type foldKey struct {
@@ -233,7 +243,7 @@ func (s *sweepBuild) fold(f fault, detail string) *fold {
 func (s *sweepBuild) flush() {
 	for _, f := range s.foldOrder {
 		switch others := f.count - 1; {
-		case s.points <= 1 || others < 0:
+		case s.points <= 1 || others < 0 || f.whole:
 		case others == 0:
 			f.fault.values = append(f.fault.values, "at this point only")
 		case others == 1:

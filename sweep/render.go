@@ -73,7 +73,7 @@ func renderOne(b *bufio.Writer, dg *Diagnostic, o RenderOptions, p painter) {
 	_ = b.WriteByte('\n')
 	for _, para := range strings.Split(dg.Detail, "\n") {
 		for _, line := range wrap(printable(para), o.Width-2) {
-			fmt.Fprintf(b, "  %s\n", line)
+			fmt.Fprintf(b, "%s\n", strings.TrimRight("  "+line, " "))
 		}
 	}
 }

@@ -1,11 +1,13 @@
 package sweep
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
 )
@@ -214,6 +216,10 @@ func (l *loader) evaluate(e *expression, ctx *hcl.EvalContext) (cty.Value, []fin
 	var out []finding
 	for i, h := range hd {
 		if h.Severity != hcl.DiagError || i >= 5 {
+			continue
+		}
+		if x, ok := hcl.DiagnosticExtra[hclsyntax.FunctionCallDiagExtra](h); ok && errors.Is(x.FunctionCallError(), errBadModel) {
+			v = cty.DynamicVal // the model block says what is wrong
 			continue
 		}
 		f := finding{fault: fault{code: evalCode(h.Summary), rng: e.Range()}}

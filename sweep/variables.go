@@ -1,6 +1,7 @@
 package sweep
 
 import (
+	"errors"
 	"slices"
 	"strings"
 
@@ -136,8 +137,27 @@ func (l *loader) convertVar(v *variable, val cty.Value, rng hcl.Range, what stri
 	if g, ok := toGo(val); ok {
 		found = "; this is " + describe(g)
 	}
-	l.diags.errorAt(codeVarType, rng, "The variable %q is of type %s%s. (%s)", v.name, typeexpr.TypeString(v.typ), found, sentence(err.Error()))
+	l.diags.errorAt(codeVarType, rng, "The variable %q is of type %s%s.%s", v.name, typeexpr.TypeString(v.typ), found, conversionDetail(err))
 	return cty.DynamicVal, false
+}
+
+// conversionDetail says which element of a list or an object does not fit.
+func conversionDetail(err error) string {
+	var pe cty.PathError
+	if !errors.As(err, &pe) || len(pe.Path) == 0 {
+		return ""
+	}
+	var b strings.Builder
+	for _, step := range pe.Path {
+		switch s := step.(type) {
+		case cty.GetAttrStep:
+			b.WriteString("." + s.Name)
+		case cty.IndexStep:
+			g, _ := toGo(s.Key)
+			b.WriteString("[" + show(g) + "]")
+		}
+	}
+	return " At " + b.String() + ": " + sentence(pe.Error())
 }
 
 // givenValues collects the values from outside; the later wins.
