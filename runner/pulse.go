@@ -11,7 +11,9 @@ import (
 // of start-up and silence by it, and samplers ask it for the process tree. All
 // methods may be called on a nil Pulse and from any goroutine.
 type Pulse struct {
-	output atomic.Int64 // UnixNano of the last line
+	base   sync.Once
+	zero   time.Time    // with its monotonic reading: a clock that is set is no silence
+	output atomic.Int64 // of the last line, since zero; 0: none
 	ready  atomic.Bool
 
 	mu   sync.Mutex
@@ -21,7 +23,7 @@ type Pulse struct {
 // Output says that the engine printed something at this time.
 func (p *Pulse) Output(at time.Time) {
 	if p != nil {
-		p.output.Store(at.UnixNano())
+		p.output.Store(max(int64(at.Sub(p.start())), 1))
 	}
 }
 
@@ -30,7 +32,12 @@ func (p *Pulse) LastOutput() time.Time {
 	if p == nil || p.output.Load() == 0 {
 		return time.Time{}
 	}
-	return time.Unix(0, p.output.Load())
+	return p.start().Add(time.Duration(p.output.Load()))
+}
+
+func (p *Pulse) start() time.Time {
+	p.base.Do(func() { p.zero = time.Now() })
+	return p.zero
 }
 
 // Ready says that the engine has started up: startup_timeout no longer counts.

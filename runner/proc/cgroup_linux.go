@@ -117,3 +117,24 @@ func (c *cgroup) remove() {
 		time.Sleep(pause)
 	}
 }
+
+// removeCgroups takes away the empty cgroups that a killed runner left for a
+// mark. Those in use cannot be removed.
+func removeCgroups(procRoot, mark string) {
+	self, serr := os.ReadFile(filepath.Join(procRoot, "self", "cgroup"))
+	mounts, merr := os.ReadFile(filepath.Join(procRoot, "self", "mountinfo"))
+	own, ok := ownCgroup(self, mounts)
+	if serr != nil || merr != nil || !ok {
+		return
+	}
+	dirs, err := os.ReadDir(own)
+	if err != nil {
+		return
+	}
+	name := "vramsweep-" + strings.Map(fileRune, mark)
+	for _, d := range dirs {
+		if d.IsDir() && matches(d.Name(), name) {
+			_ = os.Remove(filepath.Join(own, d.Name())) // not empty: it is in use
+		}
+	}
+}

@@ -198,6 +198,7 @@ const (
 func (t *table) endMarked(ctx context.Context, want string, grace time.Duration) ([]Leftover, error) {
 	tr := newTreeOf(t, want)
 	tr.scan(true)
+	defer removeCgroups(t.root, want)
 	left := tr.leftovers()
 	if len(left) == 0 {
 		return nil, tr.err

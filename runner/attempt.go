@@ -1,0 +1,335 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/vramsweep/vramsweep/sweep"
+)
+
+// samplerPatience is how long samplers may take to end.
+const samplerPatience = 10 * time.Second
+
+// An attempt is one go through the phases of runner.go.
+type attempt struct {
+	*executor
+	due
+	job     *Job
+	engine  Engine
+	insp    Inspector
+	sinks   []RunSink
+	tap     *tap
+	stages  []Stage
+	clock   time.Time // start of the stage at hand, monotonic
+	waited  time.Duration
+	reports []*SamplerReport
+	notes   []string
+	holders []Process
+	ours    []Process // ended by us
+
+	measured              *Measurement
+	baseline, detail, end *DetailedGPUMetrics
+	stopSampling          func()
+	samplersDone          <-chan struct{}
+	samplerErrs           []error
+	mu                    sync.Mutex // of reports, samplerErrs and sinkErr, which samplers write
+	sinkErr               error
+}
+
+// attempt measures a run once. It returns nil without an error where the
+// execution was ended before anything was measured.
+func (x *executor) attempt(ctx context.Context, d due, next *due, number int) (r *Result, retriable bool, err error) {
+	a := &attempt{executor: x, due: d, clock: time.Now()}
+	if a.engine, err = x.Engines(d.profile); err != nil {
+		return nil, false, fmt.Errorf("engine %q of profile %s (%s): %w", d.profile.Engine.Kind, d.profile.ID, point(d.profile), err)
+	}
+	if err := a.switchShared(ctx, next); err != nil {
+		return nil, false, err
+	}
+	a.insp = x.inspector(d.profile)
+	devices, err := x.devices(ctx, a.insp, d.sweep, d.profile)
+	if err != nil {
+		return nil, false, err
+	}
+	a.job = x.newJob(d, devices, number)
+	a.job.KeepEngine = a.keepEngine(next)
+	dirty, err := a.waitIdle(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, false, nil // nothing was measured; the run is due again
+		}
+		return nil, false, err
+	}
+	a.setStart()
+	if dirty != "" {
+		r, err := a.dirtyRow(dirty)
+		return r, false, err
+	}
+	return a.measure(ctx)
+}
+
+// newJob makes the job of an attempt.
+func (x *executor) newJob(d due, devices []Device, number int) *Job {
+	return &Job{
+		RunID: d.id, Execution: x.id, Profile: d.profile, Sweep: d.sweep, Repeat: d.repeat, Attempt: number,
+		Devices: devices, Synthetic: synthetic(d.profile), Mark: x.runMark(), StartedAt: x.now(),
+		Progress: func(Progress) {}, Pulse: &Pulse{},
+	}
+}
+
+// setStart begins the run's own time: waiting for idle GPUs lies before it.
+func (a *attempt) setStart() {
+	a.job.StartedAt = a.now()
+	begun := time.Now()
+	if waited := begun.Sub(a.clock); a.insp != nil {
+		a.stages = append(a.stages, Stage{Stage: -1, Name: "idle_wait", StartedAt: a.job.StartedAt.Add(-waited).UTC(), OffsetS: -waited.Seconds(), DurationS: waited.Seconds()})
+	}
+	a.clock = begun
+}
+
+// stage notes the end of a stage that began when the one before it ended.
+func (a *attempt) stage(number int, name string, begun time.Time) time.Time {
+	now := time.Now()
+	offset := begun.Sub(a.clock)
+	a.stages = append(a.stages, Stage{Stage: number, Name: name, StartedAt: a.job.StartedAt.Add(offset).UTC(), OffsetS: offset.Seconds(), DurationS: now.Sub(begun).Seconds()})
+	return now
+}
+
+// dirtyRow is the row of a run whose GPUs did not become idle.
+func (a *attempt) dirtyRow(why string) (*Result, error) {
+	r := a.newResult()
+	r.Run.Outcome, r.Run.OutcomeDetail = OutcomeDirtyGPU, why
+	r.Run.EndedAt = r.Run.StartedAt
+	sinks, err := a.beginSinks(a.job)
+	if err != nil {
+		return nil, err
+	}
+	return r, a.finishSinks(sinks, r)
+}
+
+// measure goes through the phases from the baseline on.
+func (a *attempt) measure(ctx context.Context) (*Result, bool, error) {
+	var err error
+	if a.sinks, err = a.beginSinks(a.job); err != nil {
+		return nil, false, err
+	}
+	at := a.stage(0, "baseline", a.clock)
+	engineCtx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	a.tap = newTap(a.job, len(a.queueRest()), a.sum.Planned, &a.pace, a.display, a.n)
+	a.job.Progress = a.tap.progress
+	a.display.RunBegins(a.n, a.job)
+	a.startSamplers(ctx, end)
+	at = a.stage(1, "monitor", at)
+
+	var watch sync.WaitGroup
+	done := make(chan struct{})
+	watch.Go(func() { a.watch(done, end) })
+	a.measured, err = a.engine.Run(engineCtx, a.job)
+	engineTook := time.Since(at)
+	cause := context.Cause(engineCtx)
+	close(done)
+	watch.Wait()
+	at = a.stage(2, "engine", at)
+	if err != nil && ctx.Err() == nil || a.killed() {
+		a.stopSampling()
+		return nil, false, errors.Join(err, closeSinks(a.sinks))
+	}
+	a.tap.progress(Progress{Phase: PhaseTeardown})
+	a.tail(ctx)
+	a.stopSampling()
+	at = a.stage(3, "stop", at)
+	return a.conclude(ctx, at, engineTook, cause)
+}
+
+// conclude reads what the attempt brought back and keeps it.
+func (a *attempt) conclude(ctx context.Context, at time.Time, engineTook time.Duration, cause error) (*Result, bool, error) {
+	if a.measured == nil {
+		a.measured = &Measurement{Outcome: OutcomeInterrupted, Detail: "the engine told nothing"}
+	}
+	r := a.newResult()
+	a.fill(r, cause)
+	at = a.stage(4, "read", at)
+	a.readDetail(ctx)
+	at = a.stage(5, "detail", at)
+	a.tap.progress(Progress{Phase: PhaseFinal})
+	a.final(ctx)
+	a.stage(6, "final", at)
+	if a.killed() {
+		return nil, false, closeSinks(a.sinks)
+	}
+	a.attribute(r)
+	wall := time.Since(a.clock)
+	r.Run.EndedAt = a.job.StartedAt.Add(wall).UTC()
+	r.Run.WallS = wall.Seconds()
+	r.Run.OverheadS = max((wall - engineTook - a.waited).Seconds(), 0)
+	r.Run.Stages, r.Run.Holders, r.Run.Notes = a.stages, a.holders, append(r.Run.Notes, a.notes...)
+	r.Run.Leftovers = append(r.Run.Leftovers, a.ours...)
+	a.mu.Lock()
+	sinkErr := a.sinkErr
+	a.mu.Unlock()
+	// What was measured is offered to the sinks also where they refused samples.
+	err := errors.Join(sinkErr, a.finishSinks(a.sinks, r))
+	a.took = append(a.took, time.Since(a.clock)-engineTook-a.waited)
+	a.pace.add(wall)
+	if err != nil {
+		return nil, false, fmt.Errorf("keep the result of run %s: %w", a.id(), err)
+	}
+	return r, a.measured.Retriable && r.Run.Outcome.Failed() && r.Run.Outcome != OutcomeInterrupted, nil
+}
+
+func (a *attempt) id() string { return a.job.RunID }
+
+// queueRest are the runs that follow in the queue.
+func (a *attempt) queueRest() []due {
+	for i := range a.queue {
+		if a.queue[i].n == a.n {
+			return a.queue[i+1:]
+		}
+	}
+	return nil
+}
+
+// startSamplers lets every sampler run until stopSampling. They outlive ctx:
+// the end of a run that was interrupted is measured as well.
+func (a *attempt) startSamplers(ctx context.Context, end context.CancelCauseFunc) {
+	samplerCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var running sync.WaitGroup
+	emit := func(samples []Sample) {
+		a.tap.take(samples)
+		for _, s := range a.sinks {
+			if err := s.Samples(samples); err != nil {
+				a.refused(err, end)
+			}
+		}
+	}
+	if a.Samplers != nil {
+		for _, s := range a.Samplers(a.job) {
+			running.Go(func() {
+				report, err := s.Sample(samplerCtx, emit)
+				a.mu.Lock()
+				defer a.mu.Unlock()
+				if report != nil {
+					a.reports = append(a.reports, report)
+				}
+				if err != nil {
+					a.samplerErrs = append(a.samplerErrs, err)
+				}
+			})
+		}
+	}
+	done := make(chan struct{})
+	go func() { running.Wait(); close(done) }()
+	a.stopSampling = func() {
+		stop()
+		select {
+		case <-done:
+		case <-time.After(samplerPatience):
+			a.notes = append(a.notes, fmt.Sprintf("a sampler did not end within %v and was left alone", samplerPatience))
+		}
+	}
+	a.samplersDone = done
+}
+
+// refused ends the run where a sink does not take samples (the disk is full):
+// what cannot be kept need not be measured.
+func (a *attempt) refused(err error, end context.CancelCauseFunc) {
+	a.mu.Lock()
+	first := a.sinkErr == nil
+	if first {
+		a.sinkErr = err
+	}
+	a.mu.Unlock()
+	if first {
+		end(fmt.Errorf("samples cannot be kept: %w", err))
+	}
+}
+
+// tail waits until each GPU was sampled once after the engine's end, so that
+// the samples show what it left; it counts as waiting for the GPUs.
+func (a *attempt) tail(ctx context.Context) {
+	if len(a.job.Devices) == 0 || a.job.Sweep == nil || a.killed() {
+		return
+	}
+	begun := time.Now()
+	limit := min(2*max(a.job.Sweep.Sample.Interval, 10*time.Millisecond), time.Second)
+	for time.Since(begun) < limit && !a.tap.sampledSince(begun) && ctx.Err() == nil {
+		select {
+		case <-a.samplersDone:
+			return
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
+	a.waited += time.Since(begun)
+}
+
+// attribute hands everything to the Attributor.
+func (a *attempt) attribute(r *Result) {
+	a.mu.Lock()
+	reports, errs := a.reports, a.samplerErrs
+	a.mu.Unlock()
+	for _, err := range errs {
+		r.Run.Notes = append(r.Run.Notes, "sampler: "+err.Error())
+	}
+	if a.Attributor == nil {
+		return
+	}
+	a.Attributor.Attribute(r, &Measured{
+		Job: a.job, Measurement: a.measured, Samples: a.samples(), Reports: reports,
+		Baseline: a.baseline, Detail: a.detail, Final: a.end,
+	})
+}
+
+// samples are those of the first sink that can give them back.
+func (a *attempt) samples() SampleReader {
+	for _, s := range a.sinks {
+		if r, ok := s.(SampleReader); ok {
+			return r
+		}
+	}
+	return noSamples{}
+}
+
+// noSamples is the SampleReader where no sink keeps them.
+type noSamples struct{}
+
+func (noSamples) ReadSamples(func([]Sample) error) error { return nil }
+
+// switchShared ends the shared engine of the runs before if this run does not
+// use it.
+func (a *attempt) switchShared(ctx context.Context, _ *due) error {
+	if a.shared == nil {
+		return nil
+	}
+	if se, ok := a.engine.(SharedEngine); ok && se == a.shared && se.Alive(a.profile) {
+		return nil
+	}
+	return a.closeShared(ctx)
+}
+
+func (x *executor) closeShared(ctx context.Context) error {
+	left, err := x.shared.Close(ctx)
+	x.shared = nil
+	x.ended(left, "outlived a session's engine")
+	return err
+}
+
+// keepEngine reports whether the next run is to use this one's process.
+func (a *attempt) keepEngine(next *due) bool {
+	se, ok := a.engine.(SharedEngine)
+	if !ok {
+		return false
+	}
+	a.shared = se
+	return next != nil && !a.given[next.sweep] && next.sweep == a.sweep && se.Shares(a.profile, next.profile)
+}
+
+// warm reports whether the engine of the runs before goes on: then the GPUs are
+// not idle and need not be.
+func (a *attempt) warm(p *sweep.Profile) bool {
+	se, ok := a.engine.(SharedEngine)
+	return ok && se.Alive(p)
+}

@@ -1,0 +1,246 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/vramsweep/vramsweep/sweep"
+	"github.com/vramsweep/vramsweep/sweep/models"
+)
+
+// NewResult is the record of a job before anything is known but what was
+// planned.
+func NewResult(job *Job) *Result {
+	p, s := job.Profile, &job.Profile.Settings
+	r := &Result{
+		SchemaVersion: SchemaVersion, Timestamp: job.StartedAt.UTC(), GPUInfo: job.Devices,
+		Missing: map[string]string{},
+		Run: RunInfo{
+			RunID: job.RunID, ProfileID: p.ID, Execution: job.Execution, Sweep: p.Sweep, Repeat: job.Repeat, Attempts: job.Attempt,
+			StartedAt: job.StartedAt.UTC(), Synthetic: job.Synthetic, Axes: map[string]any{}, Command: []string{}, Environment: map[string]string{},
+		},
+		ModelInfo:     modelInfo(s, p.Model),
+		DtypeMetadata: DtypeMetadata{Dtype: s.Dtype, KVCacheDtype: s.KVCacheDtype, Quantization: s.Quantization},
+		BenchmarkParameters: BenchmarkParameters{
+			Engine: p.Engine.Kind, EngineMode: p.Engine.Mode,
+			Dtype: s.Dtype, KVCacheDtype: s.KVCacheDtype, Quantization: s.Quantization,
+			TensorParallelSize: s.TensorParallelSize, PipelineParallelSize: s.PipelineParallelSize,
+			InputLen: s.InputLen, OutputLen: s.OutputLen, BatchSize: s.BatchSize, MaxModelLen: s.MaxModelLen,
+			MaxNumSeqs: s.MaxNumSeqs, MaxNumBatchedTokens: s.MaxNumBatchedTokens, GPUMemoryUtilization: s.GPUMemoryUtilization,
+			KVCacheMemoryBytes: s.KVCacheMemoryBytes, BlockSize: s.BlockSize, EnforceEager: s.EnforceEager, LoadFormat: s.LoadFormat,
+			NumIters: s.NumIters, NumItersWarmup: s.NumItersWarmup, Flags: flagMap(p.Engine.Flags),
+		},
+		EngineMetadata: EngineMetadata{Engine: p.Engine.Kind, LoadFormat: s.LoadFormat},
+	}
+	if p.Engine.VLLMVersion != "" && p.Engine.Kind == "simulator" {
+		r.EngineMetadata.VLLMVersion = &p.Engine.VLLMVersion
+	}
+	for _, a := range p.Axes {
+		r.Run.Axes[a.Axis] = a.Value
+	}
+	for i := range job.Devices {
+		if v := job.Devices[i].DriverVersion; v != "" {
+			r.Provenance.DriverVersion = &v
+			break
+		}
+	}
+	return r
+}
+
+func modelInfo(s *sweep.Settings, m *models.Architecture) ModelInfo {
+	info := ModelInfo{Model: s.Model, HFModelID: s.HFModelID, Source: "unknown"}
+	if m == nil {
+		return info
+	}
+	count := func(n int64) *int64 {
+		if n == 0 {
+			return nil
+		}
+		return &n
+	}
+	info.Family, info.Source = m.Family, m.Source
+	if m.Architecture != "" {
+		info.Architecture = &m.Architecture
+	}
+	info.Params, info.NumLayers, info.NumHeads, info.NumKVHeads = count(m.Params), count(m.NumLayers), count(m.NumHeads), count(m.NumKVHeads)
+	info.HeadDim, info.HiddenSize, info.VocabSize = count(m.HeadDim), count(m.HiddenSize), count(m.VocabSize)
+	return info
+}
+
+func flagMap(flags []sweep.Flag) map[string]any {
+	if len(flags) == 0 {
+		return nil
+	}
+	m := make(map[string]any, len(flags))
+	for _, f := range flags {
+		m[f.Name] = f.Value
+	}
+	return m
+}
+
+// newResult is NewResult with what the Runner knows of the machine.
+func (a *attempt) newResult() *Result { return a.executor.newResult(a.job) }
+
+func (x *executor) newResult(job *Job) *Result {
+	r := NewResult(job)
+	r.ProfilerVersion = x.Version
+	r.Provenance.Host, r.Provenance.OS, r.Provenance.Vramsweep = x.Host, x.OS, x.Version
+	r.Provenance.VLLMEnv = map[string]string{}
+	return r
+}
+
+// fill takes over what the engine brought back; cause is that of its context.
+func (a *attempt) fill(r *Result, cause error) {
+	m := a.measured
+	run := &r.Run
+	run.Outcome, run.OutcomeDetail, run.ErrorLine, run.ExitCode = m.Outcome, m.Detail, m.ErrorLine, m.ExitCode
+	if m.Signal != "" && m.Outcome.Failed() && !strings.Contains(run.OutcomeDetail, m.Signal) {
+		run.Notes = append(run.Notes, "the engine was ended by a signal: "+m.Signal)
+	}
+	causeDecides(run, cause)
+	if run.Outcome == "" {
+		run.Outcome, run.OutcomeDetail = OutcomeEngineError, "the engine ended without an outcome"
+	}
+	if m.Command != nil {
+		run.Command = m.Command
+	}
+	if m.Env != nil {
+		run.Environment = m.Env
+	}
+	run.Leftovers = m.Leftovers
+	if run.Outcome.Failed() {
+		run.FailedIn = lastPhase(m.Events)
+	}
+	r.VLLMInternalMetrics, r.LatencyStats, r.Session = m.Account, m.Latency, m.Session
+	r.RawLogs = m.Logs
+	r.DetailedGPUMetrics = nil
+	for name, value := range run.Environment {
+		if strings.HasPrefix(name, "VLLM_") {
+			r.Provenance.VLLMEnv[name] = value
+		}
+	}
+	if m.Account != nil {
+		fillAccount(r, m.Account)
+	}
+	a.missing(r)
+}
+
+// causeDecides: a limit or an interruption ended the engine, whatever the engine
+// says of it; unless it had finished by then.
+func causeDecides(run *RunInfo, cause error) {
+	if cause == nil || run.Outcome == OutcomeOK || errors.Is(cause, context.Canceled) {
+		return
+	}
+	var limit *LimitError
+	if errors.As(cause, &limit) {
+		run.Outcome, run.OutcomeDetail = limit.Outcome, limit.Error()
+		return
+	}
+	run.Outcome, run.OutcomeDetail = OutcomeInterrupted, cause.Error()
+}
+
+// fillAccount takes over what vLLM says of itself.
+func fillAccount(r *Result, acc *Account) {
+	e := &r.EngineMetadata
+	if acc.VLLMVersion != nil {
+		e.VLLMVersion = acc.VLLMVersion
+	}
+	e.EngineVersion, e.ModelRunner, e.AttentionBackend, e.CompileCache = acc.Engine, acc.ModelRunner, acc.AttentionBackend, acc.CompileCache
+	if acc.LoadFormat != nil {
+		e.LoadFormat = acc.LoadFormat
+	}
+	r.BenchmarkParameters.Effective = Effective{
+		Dtype: acc.Dtype, KVCacheDtype: acc.KVCacheDtype, Quantization: acc.Quantization, MaxModelLen: acc.MaxModelLen,
+		MaxNumSeqs: acc.MaxNumSeqs, MaxNumBatchedTokens: acc.MaxNumBatchedTokens, GPUMemoryUtilization: acc.GPUMemoryUtilization, BlockSize: acc.BlockSize,
+	}
+	if r.ModelInfo.Architecture == nil {
+		r.ModelInfo.Architecture = acc.Architecture
+	}
+}
+
+// missing gives the reasons for the sections that are not there.
+func (a *attempt) missing(r *Result) {
+	why := "the run ended as " + string(r.Run.Outcome)
+	if r.Run.OutcomeDetail != "" {
+		why += ": " + r.Run.OutcomeDetail
+	}
+	if r.LatencyStats == nil {
+		r.Missing["latency_stats"] = why
+	}
+	if r.VLLMInternalMetrics == nil {
+		r.Missing["vllm_internal_metrics"] = "the engine left no log to read"
+	} else {
+		for field, reason := range r.VLLMInternalMetrics.Missing {
+			if _, known := r.Missing["vllm_internal_metrics."+field]; !known {
+				r.Missing["vllm_internal_metrics."+field] = reason
+			}
+		}
+	}
+	if len(a.job.Devices) == 0 {
+		r.Missing["gpu_info"] = "no GPU can be seen on this machine"
+		r.Missing["detailed_gpu_metrics"] = "no GPU can be seen on this machine"
+	}
+	if a.profile.Model == nil {
+		r.Missing["model_info"] = fmt.Sprintf("the catalogue does not have %s; vramsweep models add reads its config.json", r.ModelInfo.Model)
+	}
+	if r.EngineMetadata.VLLMVersion == nil {
+		r.Missing["engine_metadata.vllm_version"] = "the engine's log does not name it"
+	}
+	if r.Provenance.DriverVersion == nil {
+		r.Missing["provenance.driver_version"] = "no GPU tool told it"
+	}
+}
+
+// reachedBy is the phase that an event proves to have begun; for the end of a
+// phase, the one that follows. "" for an event that proves none.
+func reachedBy(kind EventKind) Phase {
+	switch kind {
+	case EventFirstLine, EventEngineInit:
+		return PhaseEngineInit
+	case EventLoadStart:
+		return PhaseLoad
+	case EventLoadEnd, EventProfileStart:
+		return PhaseProfile
+	case EventProfileEnd, EventKVReady:
+		return PhaseKVAlloc
+	case EventCaptureStart:
+		return PhaseCapture
+	case EventCaptureEnd:
+		return PhaseEngineWarmup
+	case EventEngineReady, EventWarmupStart, EventWarmupIter:
+		return PhaseBenchWarmup
+	case EventMeasureStart, EventMeasureIter, EventRequestStart:
+		return PhaseMeasure
+	case EventMeasureEnd:
+		return PhaseTeardown
+	}
+	return ""
+}
+
+// phaseOrder numbers the phases.
+func phaseOrder(p Phase) int {
+	for i, q := range []Phase{PhaseBaseline, PhaseEngineInit, PhaseLoad, PhaseProfile, PhaseKVAlloc, PhaseCapture,
+		PhaseEngineWarmup, PhaseBenchWarmup, PhaseMeasure, PhaseTeardown, PhaseFinal} {
+		if p == q {
+			return i
+		}
+	}
+	return -1
+}
+
+// lastPhase is the furthest phase that the events prove; PhaseEngineInit if they
+// prove none.
+func lastPhase(events []LogEvent) Phase {
+	last := PhaseEngineInit
+	for _, e := range events {
+		if e.Kind == EventShutdown {
+			continue // an engine that failed says that it stops, too
+		}
+		if p := reachedBy(e.Kind); phaseOrder(p) > phaseOrder(last) {
+			last = p
+		}
+	}
+	return last
+}

@@ -1,0 +1,385 @@
+package runner
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vramsweep/vramsweep/sweep"
+)
+
+// When GPUs count as idle. A CUDA context alone takes some 300 MiB, an idle
+// driver up to 300 MiB (AMD), a desktop more: display servers do not count.
+const (
+	holderBytes    = 100 << 20 // a process that holds this much holds the GPU
+	unknownBytes   = 1 << 30   // so does use of this much that no process explains,
+	unknownShare   = 0.02      // or this share of a large GPU
+	backBytes      = 64 << 20  // memory is back if it is within this of the baseline
+	settleLimit    = 10 * time.Second
+	inspectFresh   = 2 * time.Second // a reading this young need not be repeated
+	tellHolderEach = time.Minute
+)
+
+// isDisplayServer tells the programs that hold memory on a desktop all the time,
+// and always the same amount.
+func isDisplayServer(name string) bool {
+	switch baseName(name) {
+	case "Xorg", "X", "Xwayland", "gnome-shell", "kwin_wayland", "kwin_x11", "plasmashell", "sway", "weston", "mutter":
+		return true
+	}
+	return false
+}
+
+// A fleet is the GPUs that an Inspector sees.
+type fleet struct {
+	devices []Device
+	last    *DetailedGPUMetrics // the latest reading of a run's end, if all was back
+	gpus    []int               // that it is about
+	at      time.Time
+	shared  *DetailedGPUMetrics // the baseline of a session's first run
+}
+
+func (x *executor) inspector(p *sweep.Profile) Inspector {
+	if x.Inspector == nil {
+		return nil
+	}
+	return x.Inspector(p)
+}
+
+func (x *executor) fleet(ctx context.Context, insp Inspector) (*fleet, error) {
+	if f := x.gpus[insp]; f != nil {
+		return f, nil
+	}
+	devices, err := insp.Devices(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list the GPUs: %w", err)
+	}
+	f := &fleet{devices: devices}
+	x.gpus[insp] = f
+	return f, nil
+}
+
+// checkGPUs finds out before anything runs that a sweep names a GPU which is
+// not there.
+func (x *executor) checkGPUs(ctx context.Context) error {
+	done := map[*sweep.Sweep]bool{}
+	for _, d := range x.queue {
+		if len(d.sweep.GPUs) == 0 || done[d.sweep] {
+			continue
+		}
+		done[d.sweep] = true
+		if insp := x.inspector(d.profile); insp != nil {
+			if _, err := x.devices(ctx, insp, d.sweep, d.profile); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// devices are the GPUs of a run, in rank order: those that the sweep names, else
+// the first ones. A machine with too few is no error here: the engine will say
+// so, and that is a row.
+func (x *executor) devices(ctx context.Context, insp Inspector, s *sweep.Sweep, p *sweep.Profile) ([]Device, error) {
+	if insp == nil {
+		return nil, nil
+	}
+	f, err := x.fleet(ctx, insp)
+	if err != nil {
+		return nil, err
+	}
+	ranks := int(max(p.Settings.TensorParallelSize, 1) * max(p.Settings.PipelineParallelSize, 1))
+	if len(s.GPUs) == 0 {
+		return slices.Clone(f.devices[:min(ranks, len(f.devices))]), nil
+	}
+	var devices []Device
+	for _, index := range s.GPUs {
+		i := slices.IndexFunc(f.devices, func(d Device) bool { return d.Index == index })
+		if i < 0 {
+			return nil, fmt.Errorf("sweep %q asks for GPU %d: this machine has %s", s.Name, index, indices(f.devices))
+		}
+		devices = append(devices, f.devices[i])
+	}
+	return devices[:min(ranks, len(devices))], nil
+}
+
+func indices(devices []Device) string {
+	if len(devices) == 0 {
+		return "no GPU that can be seen (see vramsweep doctor)"
+	}
+	list := make([]string, len(devices))
+	for i, d := range devices {
+		list[i] = fmt.Sprint(d.Index)
+	}
+	return "GPU " + strings.Join(list, ", ")
+}
+
+func (a *attempt) gpuIndices() []int {
+	list := make([]int, len(a.job.Devices))
+	for i, d := range a.job.Devices {
+		list[i] = d.Index
+	}
+	return list
+}
+
+// waitIdle is phase 0: it returns when the GPUs of the run are idle and the
+// baseline was read, or why they are not. An error is the cause of ctx.
+func (a *attempt) waitIdle(ctx context.Context) (dirty string, err error) {
+	if a.insp == nil || len(a.job.Devices) == 0 {
+		return "", nil
+	}
+	f, gpus := a.gpus[a.insp], a.gpuIndices()
+	if a.warm(a.profile) {
+		a.baseline = f.shared
+		return "", nil
+	}
+	if f.last != nil && time.Since(f.at) < inspectFresh && slices.Equal(f.gpus, gpus) {
+		a.baseline = f.last
+	}
+	f.last = nil
+	w := idleWait{attempt: a, begun: time.Now()}
+	for {
+		if a.baseline == nil {
+			if a.baseline, err = a.inspect(ctx, gpus); err != nil {
+				// It is noted; a reading that fails is no reason to refuse the run.
+				return "", context.Cause(ctx)
+			}
+		}
+		busy, holders := busyGPUs(a.baseline)
+		if busy == "" {
+			f.shared = a.baseline
+			return "", nil
+		}
+		if why := w.give(ctx, busy, holders); why != "" {
+			a.holders = holders
+			return why, nil
+		}
+		if err := a.sleep(ctx, w.pause()); err != nil {
+			return "", err
+		}
+		a.baseline = nil
+	}
+}
+
+// An idleWait is the patience of phase 0.
+type idleWait struct {
+	*attempt
+	begun   time.Time
+	cleaned bool
+	told    time.Time
+	polls   int
+}
+
+// give decides whether to give up: what is ours is ended first, then others are
+// waited for as on_dirty_gpu says.
+func (w *idleWait) give(ctx context.Context, busy string, holders []Process) string {
+	waited := time.Since(w.begun)
+	limits := w.sweep.Limits
+	patience := w.settleTime()
+	if limits.OnDirtyGPU == "" || limits.OnDirtyGPU == "wait" {
+		patience = limits.IdleTimeout
+		if patience == 0 {
+			patience = math.MaxInt64 // no limit: until --max-duration or Ctrl-C
+		}
+	}
+	if !w.cleaned && w.Clean != nil {
+		w.cleaned = true
+		ended, err := w.Clean(ctx, w.runMark())
+		if err != nil {
+			w.note("end what earlier runs left: " + err.Error())
+		}
+		w.executor.ended(ended, "held a GPU after its run")
+		w.ours = append(w.ours, ended...)
+	}
+	if waited >= patience {
+		return fmt.Sprintf("%s; waited %v", busy, waited.Round(time.Millisecond))
+	}
+	if now := time.Now(); waited > time.Second && (w.told.IsZero() || now.Sub(w.told) > tellHolderEach) {
+		w.told = now
+		w.display.Note(fmt.Sprintf("waiting for idle GPUs: %s", busy))
+	}
+	w.holders = holders
+	return ""
+}
+
+// pause grows from 50 ms to 2 s.
+func (w *idleWait) pause() time.Duration {
+	w.polls++
+	return min(50*time.Millisecond<<min(w.polls-1, 10), 2*time.Second)
+}
+
+func (a *attempt) note(text string) { a.notes = append(a.notes, text) }
+
+// inspect reads the GPUs in full; a failure is noted.
+func (a *attempt) inspect(ctx context.Context, gpus []int) (*DetailedGPUMetrics, error) {
+	d, err := a.insp.Inspect(ctx, gpus)
+	if err != nil {
+		a.note("reading the GPUs in full failed: " + err.Error())
+		return nil, err
+	}
+	return d, nil
+}
+
+// busyGPUs says who holds the GPUs of a reading, or "" if they are idle.
+func busyGPUs(d *DetailedGPUMetrics) (why string, holders []Process) {
+	var parts []string
+	for i := range d.GPUs {
+		g := &d.GPUs[i]
+		own, desktop := holdersOf(g)
+		holders = append(holders, own...)
+		for _, p := range own {
+			parts = append(parts, fmt.Sprintf("GPU %d: %s (PID %d) holds %s", g.GPUID, p.Name, p.PID, gib(p.MemoryBytes)))
+		}
+		if len(own) > 0 || g.VRAMUsedMB == nil {
+			continue
+		}
+		limit := float64(unknownBytes)
+		if g.VRAMTotalMB != nil {
+			limit = max(limit, unknownShare*mib(*g.VRAMTotalMB))
+		}
+		if used := mib(*g.VRAMUsedMB) - desktop; used > limit {
+			n := int64(used)
+			parts = append(parts, fmt.Sprintf("GPU %d: %s are in use by a process that cannot be seen from here", g.GPUID, gib(&n)))
+			index := g.GPUID
+			holders = append(holders, Process{GPUIndex: &index, MemoryBytes: &n, Note: "cannot be seen from here (another container or user)"})
+		}
+	}
+	return strings.Join(parts, "; "), holders
+}
+
+// holdersOf lists the processes that hold a GPU, and what the display servers
+// hold of it, bytes.
+func holdersOf(g *GPUDetail) (holders []Process, desktop float64) {
+	for _, p := range g.Processes {
+		bytes := usage(p.MemoryUsage)
+		if isDisplayServer(p.Name) {
+			if bytes != nil {
+				desktop += float64(*bytes)
+			}
+			continue
+		}
+		if bytes != nil && *bytes < holderBytes {
+			continue
+		}
+		index := g.GPUID
+		holders = append(holders, Process{PID: p.PID, Name: p.Name, GPUIndex: &index, MemoryBytes: bytes})
+	}
+	return holders, desktop
+}
+
+func baseName(path string) string {
+	path, _, _ = strings.Cut(path, " ")
+	return path[strings.LastIndexByte(path, '/')+1:]
+}
+
+func mib(n float64) float64 { return n * (1 << 20) }
+
+func usage(v *ValueUnit) *int64 {
+	if v == nil {
+		return nil
+	}
+	n := int64(v.Value)
+	if v.Unit != "B" {
+		n = int64(mib(v.Value))
+	}
+	return &n
+}
+
+func gib(n *int64) string {
+	if n == nil {
+		return "memory (how much cannot be told)"
+	}
+	return fmt.Sprintf("%.2f GiB", float64(*n)/GiB)
+}
+
+// readDetail is phase 5.
+func (a *attempt) readDetail(ctx context.Context) {
+	if a.insp == nil || len(a.job.Devices) == 0 {
+		return
+	}
+	a.detail, _ = a.inspect(context.WithoutCancel(ctx), a.gpuIndices()) // noted
+}
+
+// final is phase 6: it proves that the memory is back at the baseline, or says
+// who holds it. The reading of phase 5 serves if it shows that already. An
+// interrupted run looks once: nobody waits after Ctrl-C.
+func (a *attempt) final(ctx context.Context) {
+	if a.detail == nil || a.killed() {
+		return
+	}
+	a.end = a.detail
+	f, gpus := a.gpus[a.insp], a.gpuIndices()
+	if a.warm(a.profile) {
+		return // the session's engine holds its memory on purpose
+	}
+	begun := time.Now()
+	defer func() { a.waited += time.Since(begun) }()
+	for pause, cleaned := 20*time.Millisecond, false; ; pause = min(2*pause, 500*time.Millisecond) {
+		excess := aboveBaseline(a.end, a.baseline)
+		if excess == "" {
+			f.last, f.gpus, f.at = a.end, gpus, time.Now()
+			return
+		}
+		if waited := time.Since(begun); waited > a.settleTime() || ctx.Err() != nil {
+			if !cleaned && a.Clean != nil {
+				cleaned, begun = true, time.Now()
+				ended, err := a.Clean(context.WithoutCancel(ctx), a.runMark())
+				if err != nil {
+					a.note("end what the run left: " + err.Error())
+				}
+				a.executor.ended(ended, "held a GPU after its run")
+				a.ours = append(a.ours, ended...)
+				if len(ended) > 0 {
+					continue
+				}
+			}
+			_, a.holders = busyGPUs(a.end)
+			a.note("GPU memory did not come back to the baseline: " + excess)
+			a.display.Note("GPU memory did not come back to the baseline: " + excess)
+			return
+		}
+		if a.sleep(ctx, pause) != nil {
+			continue
+		}
+		d, err := a.inspect(context.WithoutCancel(ctx), gpus)
+		if err != nil {
+			return
+		}
+		a.end = d
+	}
+}
+
+// aboveBaseline says which GPUs hold more than before the run.
+func aboveBaseline(end, baseline *DetailedGPUMetrics) string {
+	if baseline == nil {
+		return ""
+	}
+	before := map[int]float64{}
+	for i := range baseline.GPUs {
+		if g := &baseline.GPUs[i]; g.VRAMUsedMB != nil {
+			before[g.GPUID] = mib(*g.VRAMUsedMB)
+		}
+	}
+	var parts []string
+	for i := range end.GPUs {
+		g := &end.GPUs[i]
+		was, known := before[g.GPUID]
+		if !known || g.VRAMUsedMB == nil {
+			continue
+		}
+		more := int64(mib(*g.VRAMUsedMB) - was)
+		if more <= backBytes {
+			continue
+		}
+		text := fmt.Sprintf("GPU %d holds %s more than before the run", g.GPUID, gib(&more))
+		own, _ := holdersOf(g)
+		for _, p := range own {
+			text += fmt.Sprintf(", %s (PID %d) %s of it", p.Name, p.PID, gib(p.MemoryBytes))
+		}
+		parts = append(parts, text)
+	}
+	return strings.Join(parts, "; ")
+}

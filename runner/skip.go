@@ -1,0 +1,271 @@
+package runner
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+
+	"github.com/vramsweep/vramsweep/sweep"
+)
+
+// skip gives the row of a run that need not be measured, nil if it must be.
+func (x *executor) skip(ctx context.Context, d due) *Result {
+	limits := d.sweep.Limits
+	reason, because := "", ""
+	if limits.SkipDominated {
+		reason, because = x.rules.dominated(d.sweep, d.profile)
+	}
+	var devices []Device
+	if reason == "" && limits.SkipNeverFits && x.Estimate != nil {
+		if insp := x.inspector(d.profile); insp != nil {
+			devices, _ = x.devices(ctx, insp, d.sweep, d.profile) // the run itself will say what is wrong
+		}
+		reason = neverFits(x, d.profile, devices)
+	}
+	if reason == "" {
+		return nil
+	}
+	r := x.newResult(x.newJob(d, devices, 1))
+	r.Run.Outcome, r.Run.OutcomeDetail, r.Run.SkippedBecause = OutcomeSkipped, reason, because
+	for _, section := range []string{"latency_stats", "vllm_internal_metrics", "memory_timeline", "memory_breakdown", "detailed_gpu_metrics"} {
+		r.Missing[section] = "the run was skipped: " + reason
+	}
+	return r
+}
+
+// neverFits says why a profile cannot fit by the arithmetic, "" if it may.
+func neverFits(x *executor, p *sweep.Profile, devices []Device) string {
+	e := x.Estimate(p, devices)
+	if e == nil || e.Fits == nil || *e.Fits {
+		return ""
+	}
+	text := "never_fits: "
+	switch {
+	case e.Reason != "":
+		text += e.Reason
+	case e.ShortBy != nil:
+		text += fmt.Sprintf("%s short by the estimate", gib(e.ShortBy))
+	default:
+		text += "it does not fit by the estimate"
+	}
+	return text
+}
+
+// A check is what a failed run failed at: which settings enter it.
+type check string
+
+// The checks, and what enters each beside the model and the number of GPUs.
+const (
+	checkLoad    check = "the weights did not fit"                   // dtype
+	checkProfile check = "the profile run did not fit"               // and the scheduler's limits
+	checkKV      check = "no memory was left for the KV cache"       // and utilization; no batch, no lengths
+	checkLength  check = "the KV cache is too small for the context" // and kv_cache_dtype
+	checkCapture check = "memory ran out after the KV cache"         // and utilization, the other way round
+	checkMeasure check = "memory ran out while measuring"            // and batch and lengths
+)
+
+// checkOf names the check that a failed run failed, "" if skipping by it would
+// be a guess.
+func checkOf(r *Result) check {
+	switch r.Run.Outcome {
+	case OutcomeNoKVMemory:
+		return checkKV
+	case OutcomeKVTooSmall:
+		return checkLength
+	case OutcomeOOM:
+	default:
+		return ""
+	}
+	switch r.Run.FailedIn {
+	case PhaseEngineInit, PhaseLoad:
+		return checkLoad
+	case PhaseProfile:
+		return checkProfile
+	case PhaseKVAlloc, PhaseCapture, PhaseEngineWarmup:
+		return checkCapture
+	case PhaseBenchWarmup, PhaseMeasure, PhaseTeardown:
+		return checkMeasure
+	}
+	return ""
+}
+
+// A failure is a run that failed a check.
+type failure struct {
+	sweep   *sweep.Sweep
+	profile *sweep.Profile
+	check   check
+	run     string
+}
+
+// rules remember failures.
+type rules struct{ failures []failure }
+
+func (r *rules) learn(s *sweep.Sweep, p *sweep.Profile, result *Result) {
+	if c := checkOf(result); c != "" {
+		r.failures = append(r.failures, failure{s, p, c, result.Run.RunID})
+	}
+}
+
+// dominated looks for a failed run whose profile needs at most as much in every
+// setting that entered the check it failed. Only profiles of one sweep are
+// compared: they share GPUs and environment.
+func (r *rules) dominated(s *sweep.Sweep, p *sweep.Profile) (reason, run string) {
+	for i := range r.failures {
+		f := &r.failures[i]
+		if f.sweep == s && f.profile.ID != p.ID && needsAtLeast(f.check, f.profile, p) {
+			return fmt.Sprintf("dominated: needs at least as much as run %s, in which %s", f.run, f.check), f.run
+		}
+	}
+	return "", ""
+}
+
+// A need compares a setting of the failed profile with that of another one.
+type need int
+
+const (
+	needsLess need = iota - 1
+	needsSame
+	needsMore
+	cannotTell need = 2
+)
+
+// needsAtLeast reports whether candidate c needs at least as much as f in all
+// settings that enter the check. Settings that do not enter it do not matter;
+// settings of which it is not known must be equal.
+func needsAtLeast(ch check, f, c *sweep.Profile) bool {
+	if !sameOtherwise(f, c) {
+		return false
+	}
+	for _, n := range compare(ch, &f.Settings, &c.Settings) {
+		if n == needsLess || n == cannotTell {
+			return false
+		}
+	}
+	return true
+}
+
+// compare lists how c compares with f in the settings that enter the check.
+func compare(ch check, f, c *sweep.Settings) []need {
+	dtype := more(dtypeBytes(f.Dtype), dtypeBytes(c.Dtype), same(f.Dtype, c.Dtype))
+	needs := []need{
+		// Fewer GPUs hold more each.
+		more(float64(c.TensorParallelSize), float64(f.TensorParallelSize), true),
+		more(float64(c.PipelineParallelSize), float64(f.PipelineParallelSize), true),
+		dtype,
+	}
+	scheduler := []need{
+		moreInt(f.MaxModelLen, c.MaxModelLen), moreInt(f.MaxNumSeqs, c.MaxNumSeqs),
+		moreInt(f.MaxNumBatchedTokens, c.MaxNumBatchedTokens), graphs(f, c),
+	}
+	// A larger share leaves less outside of it, a smaller one less within.
+	larger := moreFloat(f.GPUMemoryUtilization, c.GPUMemoryUtilization)
+	smaller := moreFloat(c.GPUMemoryUtilization, f.GPUMemoryUtilization)
+	kvDtype := more(kvBytes(f), kvBytes(c), same(f.KVCacheDtype, c.KVCacheDtype) && same(f.Dtype, c.Dtype))
+	fixed := []need{equal(same(f.KVCacheMemoryBytes, c.KVCacheMemoryBytes)), equal(same(f.BlockSize, c.BlockSize))}
+	switch ch {
+	case checkLoad:
+		// The V2 runner's buffers, held from load on, grow with the sequences.
+		return append(needs, moreInt(f.MaxNumSeqs, c.MaxNumSeqs), moreInt(f.MaxModelLen, c.MaxModelLen), moreInt(f.MaxNumBatchedTokens, c.MaxNumBatchedTokens))
+	case checkProfile:
+		return append(needs, scheduler...)
+	case checkKV:
+		return append(append(append(needs, scheduler...), fixed...), smaller)
+	case checkLength:
+		return append(append(append(needs, scheduler...), fixed...), smaller, kvDtype)
+	case checkCapture:
+		needs[2] = equal(same(f.Dtype, c.Dtype)) // weights and KV share one budget
+		return append(append(append(needs, scheduler...), fixed...), larger, equal(same(f.KVCacheDtype, c.KVCacheDtype)))
+	case checkMeasure:
+		needs[2] = equal(same(f.Dtype, c.Dtype))
+		return append(append(append(needs, scheduler...), fixed...), larger, equal(same(f.KVCacheDtype, c.KVCacheDtype)),
+			more(float64(f.BatchSize), float64(c.BatchSize), true), more(float64(f.InputLen), float64(c.InputLen), true),
+			more(float64(f.OutputLen), float64(c.OutputLen), true))
+	}
+	return []need{cannotTell}
+}
+
+// sameOtherwise: whatever is neither compared nor known to be without effect on
+// memory must be equal.
+func sameOtherwise(f, c *sweep.Profile) bool {
+	a, b := &f.Settings, &c.Settings
+	return a.HFModelID == b.HFModelID && same(a.Quantization, b.Quantization) && same(a.LoadFormat, b.LoadFormat) &&
+		same(a.TrustRemoteCode, b.TrustRemoteCode) && reflect.DeepEqual(f.Engine, c.Engine)
+}
+
+func same[T comparable](a, b *T) bool {
+	return a == nil && b == nil || a != nil && b != nil && *a == *b
+}
+
+func equal(yes bool) need {
+	if yes {
+		return needsSame
+	}
+	return cannotTell
+}
+
+// more compares f with c; 0 is unknown, and then only known stands for sameness.
+func more(f, c float64, known bool) need {
+	switch {
+	case f == 0 || c == 0:
+		return equal(known && f == c)
+	case c > f:
+		return needsMore
+	case c == f:
+		return needsSame
+	}
+	return needsLess
+}
+
+// moreInt compares settings that may be left to vLLM: then both must be.
+func moreInt(f, c *int64) need {
+	if f == nil || c == nil {
+		return equal(f == nil && c == nil)
+	}
+	return more(float64(*f), float64(*c), true)
+}
+
+func moreFloat(f, c *float64) need {
+	if f == nil || c == nil {
+		return equal(f == nil && c == nil)
+	}
+	return more(*f, *c, true)
+}
+
+// graphs: enforce_eager needs less; left to vLLM is as false.
+func graphs(f, c *sweep.Settings) need {
+	eager := func(b *bool) bool { return b != nil && *b }
+	switch {
+	case eager(f.EnforceEager) == eager(c.EnforceEager):
+		return needsSame
+	case eager(f.EnforceEager):
+		return needsMore
+	}
+	return needsLess
+}
+
+// dtypeBytes is the size of a parameter; 0 where the model decides or the name
+// is unknown.
+func dtypeBytes(dtype *string) float64 {
+	if dtype == nil {
+		return 0
+	}
+	switch *dtype {
+	case "float32", "float":
+		return 4
+	case "float16", "half", "bfloat16":
+		return 2
+	}
+	return 0
+}
+
+// kvBytes is the size of an element of the KV cache; 0: unknown.
+func kvBytes(s *sweep.Settings) float64 {
+	if s.KVCacheDtype == nil || *s.KVCacheDtype == "auto" {
+		return dtypeBytes(s.Dtype)
+	}
+	switch *s.KVCacheDtype {
+	case "fp8", "fp8_e4m3", "fp8_e5m2", "fp8_inc", "int8":
+		return 1
+	}
+	return dtypeBytes(s.KVCacheDtype)
+}
