@@ -40,6 +40,7 @@ func NewResult(job *Job) *Result {
 	for _, a := range p.Axes {
 		r.Run.Axes[a.Axis] = a.Value
 	}
+	fillDtype(r, p)
 	for i := range job.Devices {
 		if v := job.Devices[i].DriverVersion; v != "" {
 			r.Provenance.DriverVersion = &v
@@ -47,6 +48,41 @@ func NewResult(job *Job) *Result {
 		}
 	}
 	return r
+}
+
+// fillDtype says what a parameter and a token cost by the architecture: bytes of
+// all weights over all parameters, and of the KV cache of all ranks a token.
+func fillDtype(r *Result, p *sweep.Profile) {
+	s, d := &p.Settings, &r.DtypeMetadata
+	if p.Model == nil {
+		r.Missing["dtype_metadata.weight_bytes_per_param"] = "the catalogue does not have the model"
+		r.Missing["dtype_metadata.kv_bytes_per_token"] = "the catalogue does not have the model"
+		return
+	}
+	text := func(v *string) string {
+		if v == nil {
+			return ""
+		}
+		return *v
+	}
+	weights, ok, why := models.WeightBytes(p.Model, text(s.Dtype), text(s.Quantization), 1, 1)
+	if ok && p.Model.Params > 0 {
+		each := float64(weights) / float64(p.Model.Params)
+		d.WeightBytesPerParam = &each
+	} else {
+		r.Missing["dtype_metadata.weight_bytes_per_param"] = why
+	}
+	tp := max(s.TensorParallelSize, 1)
+	kvDtype := text(s.KVCacheDtype)
+	if q := p.Model.Quantization; (kvDtype == "" || kvDtype == "auto") && (q == nil || q.KVCache == "") {
+		kvDtype = text(s.Dtype) // "auto" follows the model's dtype, which the profile may set
+	}
+	if n, ok, why := models.KVBytesPerToken(p.Model, kvDtype, tp); ok {
+		n *= tp
+		d.KVBytesPerToken = &n
+	} else {
+		r.Missing["dtype_metadata.kv_bytes_per_token"] = why
+	}
 }
 
 func modelInfo(s *sweep.Settings, m *models.Architecture) ModelInfo {

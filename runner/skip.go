@@ -6,6 +6,7 @@ import (
 	"reflect"
 
 	"github.com/vramsweep/vramsweep/sweep"
+	"github.com/vramsweep/vramsweep/sweep/models"
 )
 
 // skip gives the row of a run that need not be measured, nil if it must be.
@@ -33,22 +34,40 @@ func (x *executor) skip(ctx context.Context, d due) *Result {
 	return r
 }
 
-// neverFits says why a profile cannot fit by the arithmetic, "" if it may.
+// neverFits says why a profile cannot fit by the arithmetic, "" if it may: also
+// where the estimate says no but its error is larger than what is missing.
 func neverFits(x *executor, p *sweep.Profile, devices []Device) string {
 	e := x.Estimate(p, devices)
-	if e == nil || e.Fits == nil || *e.Fits {
+	if e == nil || e.Fits == nil || *e.Fits || (e.ShortBy != nil && *e.ShortBy <= estimateError(e)) {
 		return ""
 	}
 	text := "never_fits: "
-	switch {
-	case e.Reason != "":
-		text += e.Reason
-	case e.ShortBy != nil:
-		text += fmt.Sprintf("%s short by the estimate", gib(e.ShortBy))
-	default:
+	if e.Reason == "" {
 		text += "it does not fit by the estimate"
+	} else {
+		text += e.Reason
+	}
+	if e.ShortBy != nil {
+		text += fmt.Sprintf(" (%s short by the estimate, whose error is %s)", gib(e.ShortBy), gib(new(estimateError(e))))
 	}
 	return text
+}
+
+// estimateError is by how much memory may turn out larger than estimated, bytes.
+func estimateError(e *models.Estimate) int64 {
+	up := func(f models.Figure) int64 {
+		if f.Value == nil || f.High == nil {
+			return 0
+		}
+		return max(*f.High-*f.Value, 0)
+	}
+	down := func(f models.Figure) int64 {
+		if f.Value == nil || f.Low == nil {
+			return 0
+		}
+		return max(*f.Value-*f.Low, 0)
+	}
+	return max(up(e.KVCache), down(e.Context), down(e.Weights)+down(e.Activations)+down(e.NonTorch))
 }
 
 // A check is what a failed run failed at: which settings enter it.
