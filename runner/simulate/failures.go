@@ -10,21 +10,28 @@ import (
 // A failure is a Python exception that ends the run.
 type failure struct {
 	class, text string
-	worker      bool     // raised on a rank, not in the engine process
-	running     bool     // raised after the engine was up
-	figures     *figures // of a failure before the script has them
+	worker      bool           // raised on a rank, not in the engine process
+	running     bool           // raised after the engine was up
+	kind        string         // as in Account.Error; "" is "unknown"
+	outcome     runner.Outcome // "" is engine_error
 }
 
 // line is the last line of the traceback.
 func (f *failure) line() string { return f.class + ": " + f.text }
 
+// as gives a failure another kind.
+func (f *failure) as(kind string) *failure {
+	f.kind = kind
+	return f
+}
+
 // validation is the message of a pydantic dataclass (vLLM 0.9.2 and later);
 // before, the bare ValueError.
 func validation(v version, config, text string) *failure {
 	if !v.atLeast(0, 9, 2) {
-		return &failure{class: "ValueError", text: text}
+		return &failure{class: "ValueError", text: text, kind: "bad_argument", outcome: runner.OutcomeBadArgument}
 	}
-	return &failure{class: "pydantic_core._pydantic_core.ValidationError", text: fmt.Sprintf("1 validation error for %s\n  Value error, %s "+
+	return &failure{class: "pydantic_core._pydantic_core.ValidationError", kind: "bad_argument", outcome: runner.OutcomeBadArgument, text: fmt.Sprintf("1 validation error for %s\n  Value error, %s "+
 		"[type=value_error, input_value=ArgsKwargs((), {...}), input_type=ArgsKwargs]\n    For further information visit https://errors.pydantic.dev/2.14/v/value_error", config, text)}
 }
 
@@ -39,59 +46,59 @@ func (c *Config) frontFailure(r *request) *failure {
 	case a == nil:
 		return hubFailure(r.model)
 	case c.does("fail_hub", "") != nil:
-		return &failure{class: "OSError", text: "We couldn't connect to 'https://huggingface.co' to load the files, and couldn't find them in the cached files.\n" +
+		return &failure{class: "OSError", kind: "hf_hub", text: "We couldn't connect to 'https://huggingface.co' to load the files, and couldn't find them in the cached files.\n" +
 			"Check your internet connection or see how to run the library in offline mode at 'https://huggingface.co/docs/transformers/installation#offline-mode'."}
 	case r.util != nil && (*r.util > 1 || *r.util <= 0):
 		return utilFailure(v, *r.util)
 	case r.maxLen != nil && a.MaxPosition > 0 && *r.maxLen > a.MaxPosition:
 		return validation(v, "ModelConfig", fmt.Sprintf("User-specified max_model_len (%d) is greater than the derived max_model_len (max_position_embeddings=%d or model_max_length=None "+
-			"in model's config.json). To allow overriding this maximum, set the env var VLLM_ALLOW_LONG_MAX_MODEL_LEN=1.", *r.maxLen, a.MaxPosition))
+			"in model's config.json). To allow overriding this maximum, set the env var VLLM_ALLOW_LONG_MAX_MODEL_LEN=1.", *r.maxLen, a.MaxPosition)).as("max_model_len_too_large")
 	case a.NumHeads > 0 && r.tp > 0 && a.NumHeads%r.tp != 0:
-		return validation(v, "VllmConfig", fmt.Sprintf("Total number of attention heads (%d) must be divisible by tensor parallel size (%d).", a.NumHeads, r.tp))
+		return validation(v, "VllmConfig", fmt.Sprintf("Total number of attention heads (%d) must be divisible by tensor parallel size (%d).", a.NumHeads, r.tp)).as("tp_divisibility")
 	case r.tp < 1 || r.pp < 1 || r.batchSize < 1 || r.inputLen < 1 || r.outputLen < 1:
 		return &failure{class: "ValueError", text: "tensor_parallel_size, pipeline_parallel_size, batch size and lengths must be at least 1"}
 	case int(r.tp*r.pp) > c.gpuCount():
 		return validation(v, "ParallelConfig", fmt.Sprintf("World size (%d) is larger than the number of available GPUs (%d) in this node. If this is intentional and you are using:\n"+
-			"- ray, set '--distributed-executor-backend ray'.\n- multiprocessing, set '--nnodes' appropriately.", r.tp*r.pp, c.gpuCount()))
+			"- ray, set '--distributed-executor-backend ray'.\n- multiprocessing, set '--nnodes' appropriately.", r.tp*r.pp, c.gpuCount())).as("device_rank_out_of_bounds")
 	}
 	return nil
 }
 
 // hubFailure is the text for a model that is neither a folder nor on the hub.
 func hubFailure(model string) *failure {
-	return &failure{class: "OSError", text: model + " is not a local folder and is not a valid model identifier listed on 'https://huggingface.co/models'\n" +
+	return &failure{class: "OSError", kind: "hf_hub", text: model + " is not a local folder and is not a valid model identifier listed on 'https://huggingface.co/models'\n" +
 		"If this is a private repository, make sure to pass a token having permission to this repo either by logging in with `hf auth login` or by passing `token=<your_token>`"}
 }
 
 // utilFailure is the text for a share of GPU memory outside (0, 1].
 func utilFailure(v version, util float64) *failure {
 	if !v.atLeast(0, 9, 2) {
-		return &failure{class: "ValueError", text: fmt.Sprintf("GPU memory utilization must be less than 1.0. Got %s.", pyFloat(util))}
+		return &failure{class: "ValueError", kind: "bad_argument", outcome: runner.OutcomeBadArgument, text: fmt.Sprintf("GPU memory utilization must be less than 1.0. Got %s.", pyFloat(util))}
 	}
 	what, kind := "less than or equal to 1", "less_than_equal"
 	if util <= 0 {
 		what, kind = "greater than 0", "greater_than"
 	}
-	return &failure{class: "pydantic_core._pydantic_core.ValidationError", text: fmt.Sprintf("1 validation error for CacheConfig\ngpu_memory_utilization\n"+
+	return &failure{class: "pydantic_core._pydantic_core.ValidationError", kind: "bad_argument", outcome: runner.OutcomeBadArgument, text: fmt.Sprintf("1 validation error for CacheConfig\ngpu_memory_utilization\n"+
 		"  Input should be %s [type=%s, input_value=%s, input_type=float]\n    For further information visit https://errors.pydantic.dev/2.14/v/%s", what, kind, pyFloat(util), kind)}
 }
 
 // startFailure is what fails while the engine and its workers start.
 func (b *builder) startFailure() *failure {
 	f, r, c := b.figures, b.request, b.config
-	planned := []struct{ do, class, text string }{
-		{"fail_port", "torch.distributed.DistNetworkError", "The server socket has failed to listen on any local network address. port: 50483, useIpv6: false, code: -98, name: EADDRINUSE, message: address already in use"},
-		{"fail_nccl", "torch.distributed.DistBackendError", "NCCL error in: ../torch/csrc/distributed/c10d/NCCLUtils.cpp:94, unhandled system error (run with NCCL_DEBUG=INFO for details), NCCL version 2.28.9"},
-		{"fail_device", "RuntimeError", "CUDA error: all CUDA-capable devices are busy or unavailable"},
-		{"fail_assertion", "AssertionError", "simulated failure of the engine"},
+	planned := []struct{ do, kind, class, text string }{
+		{"fail_port", "unknown", "torch.distributed.DistNetworkError", "The server socket has failed to listen on any local network address. port: 50483, useIpv6: false, code: -98, name: EADDRINUSE, message: address already in use"},
+		{"fail_nccl", "nccl", "torch.distributed.DistBackendError", "NCCL error in: ../torch/csrc/distributed/c10d/NCCLUtils.cpp:94, unhandled system error (run with NCCL_DEBUG=INFO for details), NCCL version 2.28.9"},
+		{"fail_device", "no_device", "RuntimeError", "CUDA error: all CUDA-capable devices are busy or unavailable"},
+		{"fail_assertion", "unknown", "AssertionError", "simulated failure of the engine"},
 	}
 	for _, p := range planned {
 		if c.does(p.do, "") != nil {
-			return &failure{class: p.class, text: p.text, worker: true}
+			return &failure{class: p.class, text: p.text, kind: p.kind, worker: true}
 		}
 	}
 	if padded := (f.arch.VocabSize + 63) / 64 * 64; padded%r.tp != 0 {
-		return &failure{class: "AssertionError", text: fmt.Sprintf("%d is not divisible by %d", padded, r.tp), worker: true}
+		return &failure{class: "AssertionError", text: fmt.Sprintf("%d is not divisible by %d", padded, r.tp), kind: "tp_divisibility", outcome: runner.OutcomeBadArgument, worker: true}
 	}
 	for rank := range f.memory {
 		m := &f.memory[rank]
@@ -103,7 +110,7 @@ func (b *builder) startFailure() *failure {
 		if f.version.atLeast(0, 14, 0) {
 			device = "device cuda:" + itoa(rank)
 		}
-		return &failure{class: "ValueError", worker: true, text: fmt.Sprintf("Free memory on %s (%s/%s GiB) on startup is less than desired GPU memory utilization (%s, %s GiB). "+
+		return &failure{class: "ValueError", worker: true, kind: "free_memory_check", text: fmt.Sprintf("Free memory on %s (%s/%s GiB) on startup is less than desired GPU memory utilization (%s, %s GiB). "+
 			"Decrease GPU memory utilization or reduce GPU memory used by other processes.", device, f.gibText(free), f.gibText(f.gpu.TotalBytes), pyFloat(f.util), f.gibText(f.requested))}
 	}
 	return nil
@@ -149,7 +156,7 @@ func (f *figures) outOfMemory(m *rankMemory, rank int, held, tried int64) *failu
 	text += fmt.Sprintf("Of the allocated memory %s is allocated by PyTorch, and %s is reserved by PyTorch but unallocated. If reserved but unallocated memory is large "+
 		"try setting %s=expandable_segments:True to avoid fragmentation.  See documentation for Memory Management  (https://pytorch.org/docs/stable/notes/cuda.html#environment-variables)",
 		torchSize(max(held-m.context-m.nonTorch, 0)), torchSize(56832), variable)
-	return &failure{class: class, text: text, worker: true}
+	return &failure{class: class, text: text, worker: true, kind: "oom", outcome: runner.OutcomeOOM}
 }
 
 // torchSize writes bytes as torch's allocator does.
@@ -183,17 +190,17 @@ func (b *builder) kvFailure() *failure {
 		default:
 			text += "."
 		}
-		return &failure{class: "ValueError", text: text}
+		return &failure{class: "ValueError", text: text, kind: "no_kv_memory", outcome: runner.OutcomeNoKVMemory}
 	}
 	need := f.bytesOfTokens(f.maxLen)
 	if need <= least {
 		return nil
 	}
 	if f.v0 {
-		return &failure{class: "ValueError", text: fmt.Sprintf("The model's max seq len (%d) is larger than the maximum number of tokens that can be stored in KV cache (%d). "+
+		return &failure{class: "ValueError", kind: "kv_too_small", outcome: runner.OutcomeKVTooSmall, text: fmt.Sprintf("The model's max seq len (%d) is larger than the maximum number of tokens that can be stored in KV cache (%d). "+
 			"Try increasing `gpu_memory_utilization` or decreasing `max_model_len` when initializing the engine.", f.maxLen, f.kvTokens)}
 	}
-	return &failure{class: "ValueError", text: f.kvTooSmall(need, least)}
+	return &failure{class: "ValueError", kind: "kv_too_small", outcome: runner.OutcomeKVTooSmall, text: f.kvTooSmall(need, least)}
 }
 
 // kvTooSmall is the text with what is needed, what there is and what would fit.
@@ -224,7 +231,7 @@ func (f *figures) kvTooSmall(need, least int64) string {
 // readyFailure is what the benchmark refuses once the engine is up.
 func (b *builder) readyFailure() *failure {
 	if r := b.request; r.inputLen+r.outputLen > b.figures.maxLen {
-		return &failure{class: "AssertionError", text: "Please ensure that max_model_len is greater than the sum of input_len and output_len.", running: true}
+		return &failure{class: "AssertionError", text: "Please ensure that max_model_len is greater than the sum of input_len and output_len.", running: true, kind: "bad_argument", outcome: runner.OutcomeBadArgument}
 	}
 	return nil
 }
@@ -256,6 +263,7 @@ func engineFrames() []string {
 
 // failFront ends the script with an exception of the front end.
 func (b *builder) failFront(fail *failure) *script {
+	b.fail = fail
 	if b.figures != nil {
 		if fail.running {
 			b.shutdown()
@@ -271,6 +279,7 @@ func (b *builder) failFront(fail *failure) *script {
 // the general errors around it: the true error is never the last line.
 func (b *builder) failEngine(fail *failure) *script {
 	f := b.figures
+	b.fail = fail
 	if f.inProcess && f.ranks == 1 {
 		return b.failFront(fail)
 	}

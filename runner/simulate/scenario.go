@@ -19,7 +19,6 @@ func scriptOf(c *Config, r *request, env map[string]string, others []int64) *scr
 	b.enter(runner.PhaseEngineInit)
 	b.wait(25) // imports
 	if fail := c.frontFailure(r); fail != nil {
-		b.figures = fail.figures
 		return b.failFront(fail)
 	}
 	f, err := figuresOf(c, r, others)

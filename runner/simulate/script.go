@@ -51,6 +51,7 @@ type script struct {
 	phases  map[runner.Phase]span // simulated seconds
 	request *request
 	figures *figures // nil where it failed before the engine
+	fail    *failure // nil where it went well
 	result  []byte   // of the result file
 }
 
