@@ -151,6 +151,9 @@ type curve struct {
 
 // curve works out the steps of the run.
 func (w *writer) curve() []curve {
+	if w.points != nil {
+		return w.points
+	}
 	f := w.s.figures
 	state := curve{at: w.start, memory: make([]int64, f.ranks), doing: activity{power: speedOf(f.gpu).idle, clock: speedOf(f.gpu).clock / 6}, phase: runner.PhaseEngineInit}
 	points := []curve{state}
@@ -172,6 +175,7 @@ func (w *writer) curve() []curve {
 		state.drain = state.doing.power * w.s.speedAt(st.phase, w.c.TimeScale)
 		points = append(points, state)
 	}
+	w.points = points
 	return points
 }
 

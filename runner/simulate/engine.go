@@ -100,8 +100,19 @@ func wrap(p *sweep.Profile, self []string, c *Config) *sweep.Profile {
 	return &out
 }
 
-// ConfigFor are the simulator's settings of one run of a profile.
+// ConfigFor are the simulator's settings of one run of a profile, as they
+// travel to the simulated vllm.
 func ConfigFor(p *sweep.Profile, repeat int) (*Config, error) {
+	c, err := settingsFor(p, repeat)
+	if err != nil {
+		return nil, err
+	}
+	c.Entry, err = entryOf(p.Model)
+	return c, err
+}
+
+// settingsFor is ConfigFor without the model's text.
+func settingsFor(p *sweep.Profile, repeat int) (*Config, error) {
 	s := p.Engine.Simulator
 	if s == nil {
 		s = &sweep.Simulator{}
@@ -114,14 +125,10 @@ func ConfigFor(p *sweep.Profile, repeat int) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	entry, err := entryOf(p.Model)
-	if err != nil {
-		return nil, err
-	}
 	c := &Config{
 		Key: p.ID, Repeat: repeat, Seed: s.Seed, Noise: s.Noise, TimeScale: s.TimeScale,
 		Version: p.Engine.VLLMVersion, ModelRunner: p.Engine.ModelRunner, Defaults: p.Engine.Defaults,
-		Model: p.Model, Entry: entry, HubModel: p.Settings.HFModelID, GPU: &gpu, Plant: plant,
+		Model: p.Model, HubModel: p.Settings.HFModelID, GPU: &gpu, Plant: plant,
 	}
 	if c.Version == "" {
 		c.Version = DefaultVersion

@@ -214,15 +214,15 @@ func (f *figures) perturb(c *Config, r *request) {
 		m := &f.memory[i]
 		rng := randomFor(c.Seed, c.Key, c.Repeat, fmt.Sprintf("memory %d", i))
 		draw := func(share float64) int64 { return int64(rng.NormFloat64() * s * share) }
+		m.retaken = int64(retakenShare * float64(m.activation)) // without noise: it has its own below
+		m.requests = int64(requestsShare * float64(m.activation) * float64(r.batchSize*r.inputLen) / float64(f.maxTokens))
 		m.activation = max(m.activation+draw(0.6), 1<<20)
 		m.nonTorch = max(m.nonTorch+draw(0.3), 0)
 		if graphs := draw(0.3); m.graphs > 0 {
 			m.graphs = max(m.graphs+graphs, 1<<20)
 		}
 		m.context = max(m.context+draw(0.1), 0)
-		growth := draw(0.735)
-		m.retaken = int64(retakenShare * float64(m.activation))
-		m.requests = int64(requestsShare*float64(m.activation)*float64(r.batchSize*r.inputLen)/float64(f.maxTokens)) + growth
+		m.requests += draw(0.735)
 		for _, change := range c.Plant.Changes {
 			if matches(change.When, settings) {
 				m.change(change)

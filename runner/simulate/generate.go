@@ -39,7 +39,7 @@ func Result(p *sweep.Profile, repeat int, seed int64) (*runner.Result, []runner.
 
 // Result makes the next result. The samples are ordered by time.
 func (g *Generator) Result(p *sweep.Profile, repeat int) (*runner.Result, []runner.Sample, error) {
-	c, err := ConfigFor(p, repeat)
+	c, err := settingsFor(p, repeat)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -61,7 +61,7 @@ func (g *Generator) Result(p *sweep.Profile, repeat int) (*runner.Result, []runn
 		return nil, nil, fmt.Errorf("profile %s: %w", p.ID, err)
 	}
 	c.chooseChaos(r)
-	w := &writer{p: p, c: c, r: r, s: scriptOf(c, r, nil, nil), start: g.start(), repeat: repeat, execution: g.Execution}
+	w := &writer{p: p, c: c, r: r, s: muteScriptOf(c, r), start: g.start(), repeat: repeat, execution: g.Execution}
 	if w.execution == "" {
 		w.execution = "synthetic"
 	}
@@ -92,6 +92,7 @@ type writer struct {
 	start, end time.Time
 	repeat     int
 	execution  string
+	points     []curve // of curve, once asked
 }
 
 // at is the moment of a step.

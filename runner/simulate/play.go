@@ -415,8 +415,8 @@ func (s *script) speedAt(phase runner.Phase, timeScale float64) float64 {
 		return timeScale
 	}
 	sp := s.phases[phase]
-	if budget := budgets()[phase]; budget > 0 && sp.to > sp.from {
-		return (sp.to - sp.from) / budget
+	if wall := budget(phase); wall > 0 && sp.to > sp.from {
+		return (sp.to - sp.from) / wall
 	}
 	return 1
 }

@@ -16,6 +16,18 @@ func (f *figures) tp() int { return max(f.tpSize, 1) }
 // scriptOf writes the whole script of one start.
 func scriptOf(c *Config, r *request, env map[string]string, others []int64) *script {
 	b := &builder{script: script{phases: map[runner.Phase]span{}, request: r}, config: c, debug: env["VLLM_LOGGING_LEVEL"] == "DEBUG"}
+	return b.write(env, others)
+}
+
+// muteScriptOf is scriptOf without the lines.
+func muteScriptOf(c *Config, r *request) *script {
+	b := &builder{script: script{phases: map[runner.Phase]span{}, request: r}, config: c, mute: true}
+	return b.write(nil, nil)
+}
+
+// write writes the script.
+func (b *builder) write(env map[string]string, others []int64) *script {
+	c, r := b.config, b.request
 	b.enter(runner.PhaseEngineInit)
 	b.wait(25) // imports
 	if fail := c.frontFailure(r); fail != nil {

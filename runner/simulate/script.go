@@ -65,6 +65,7 @@ type builder struct {
 	now    float64
 	phase  runner.Phase
 	debug  bool // VLLM_LOGGING_LEVEL=DEBUG
+	mute   bool // nobody reads the lines: only what the GPUs hold and do is written
 }
 
 // enter begins a phase.
@@ -81,6 +82,9 @@ func (b *builder) wait(seconds float64) { b.now += max(seconds, 0) }
 
 // add appends a step now.
 func (b *builder) add(s step) {
+	if b.mute && s.memory == nil && s.doing == nil && s.outcome == nil {
+		return
+	}
 	s.at, s.phase = b.now, b.phase
 	b.steps = append(b.steps, s)
 }
@@ -130,7 +134,7 @@ func (b *builder) do(util, memUtil int32, load float64) {
 	if load <= 0 {
 		clock = s.clock / 6
 	}
-	power := s.idle + load*(s.tdp-s.idle)*b.figures.power
+	power := (s.idle + load*(s.tdp-s.idle)) * b.figures.power
 	b.add(step{doing: &activity{util, memUtil, min(power, s.tdp), clock}})
 }
 
@@ -143,14 +147,24 @@ func (b *builder) finish(code int, result []byte) *script {
 	return &b.script
 }
 
-// budgets are the wall seconds that a phase takes where time_scale is not
-// given; together about one second.
-func budgets() map[runner.Phase]float64 {
-	return map[runner.Phase]float64{
-		runner.PhaseEngineInit: 0.12, runner.PhaseLoad: 0.10, runner.PhaseProfile: 0.13,
-		runner.PhaseKVAlloc: 0.06, runner.PhaseCapture: 0.12, runner.PhaseEngineWarmup: 0.10,
-		runner.PhaseBenchWarmup: 0.10, runner.PhaseMeasure: 0.22, runner.PhaseTeardown: 0.05,
+// budget is how many wall seconds a phase takes where time_scale is not given;
+// together they are about one second.
+func budget(p runner.Phase) float64 {
+	switch p {
+	case runner.PhaseEngineInit, runner.PhaseCapture:
+		return 0.12
+	case runner.PhaseProfile:
+		return 0.13
+	case runner.PhaseKVAlloc:
+		return 0.06
+	case runner.PhaseLoad, runner.PhaseEngineWarmup, runner.PhaseBenchWarmup:
+		return 0.10
+	case runner.PhaseMeasure:
+		return 0.22
+	case runner.PhaseTeardown:
+		return 0.05
 	}
+	return 0
 }
 
 // wall maps a moment of the script to wall time since the start.
@@ -158,17 +172,17 @@ func (s *script) wall(st *step, timeScale float64) time.Duration {
 	if timeScale > 0 {
 		return time.Duration(st.at / timeScale * float64(time.Second))
 	}
-	budget, sum := budgets(), 0.0
+	sum := 0.0
 	for _, p := range phases() {
-		sp, there := s.phases[p]
+		sp := s.phases[p]
 		if p == st.phase {
 			if sp.to > sp.from {
-				sum += budget[p] * (st.at - sp.from) / (sp.to - sp.from)
+				sum += budget(p) * (st.at - sp.from) / (sp.to - sp.from)
 			}
 			break
 		}
-		if there && sp.to > sp.from {
-			sum += budget[p]
+		if sp.to > sp.from {
+			sum += budget(p)
 		}
 	}
 	return time.Duration(sum * float64(time.Second))

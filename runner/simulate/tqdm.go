@@ -46,6 +46,12 @@ func tqdmTime(seconds float64) string {
 // seconds. As tqdm does, it is drawn at most every tenth of a second, once when
 // the last item is done and once when it is closed.
 func (b *builder) progress(who int, name string, took []float64) {
+	if b.mute {
+		for _, t := range took {
+			b.wait(t)
+		}
+		return
+	}
 	b.bar(who, true, tqdmBar(name, 0, len(took), 0))
 	elapsed, drawn := 0.0, 0.0
 	for i, t := range took {
