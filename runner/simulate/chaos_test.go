@@ -60,7 +60,7 @@ func runWild(t *testing.T, c *Config, stop func(w *wild) bool) *wild {
 	if w.device, err = NewDevice(filepath.Join(dir, "state"), gpu, 2); err != nil {
 		t.Fatal(err)
 	}
-	c.Reexec, c.StateDir, c.GPUCount = []string{self, "simulate-vllm", "--"}, w.device.Dir, 2
+	c.Reexec, c.StateDir, c.GPUCount, c.TimeScale = []string{self, "simulate-vllm", "--"}, w.device.Dir, 2, 400
 	entry, err := c.environment()
 	if err != nil {
 		t.Fatal(err)
@@ -185,7 +185,7 @@ func TestChaos(t *testing.T) {
 			}
 		}},
 		{"slow", []Chaos{{Do: "slow", For: Duration(700 * time.Millisecond)}}, false, func(t *testing.T, w *wild) {
-			if took := w.exit.EndedAt.Sub(w.exit.StartedAt); took < 1500*time.Millisecond {
+			if took := w.exit.EndedAt.Sub(w.exit.StartedAt); took < 900*time.Millisecond {
 				t.Errorf("it took %v", took)
 			}
 		}},

@@ -92,7 +92,7 @@ func figuresOf(c *Config, r *request, others []int64) (*figures, error) {
 		return nil, err
 	}
 	f := &figures{arch: c.Model, gpu: *c.GPU, version: v, v0: !v.atLeast(0, 8, 0), ranks: int(r.tp * r.pp), tpSize: int(r.tp), power: 1}
-	est := estimateFor(c, r)
+	est := estimateFor(c, r, v)
 	f.limits(c, r, est)
 	if err := f.account(r, est, others); err != nil {
 		return nil, err
@@ -114,7 +114,7 @@ func (f *figures) limits(c *Config, r *request, est models.Estimate) {
 	if r.util != nil {
 		f.util = *r.util
 	}
-	f.requested = int64(float64(f.gpu.TotalBytes) * f.util)
+	f.requested = valueOr(est.Requested, int64(float64(f.gpu.TotalBytes)*f.util))
 	f.maxLen = firstOf(r.maxLen, est.MaxModelLen, f.arch.MaxPosition, 2048)
 	f.maxTokens = firstOf(r.maxTokens, est.MaxNumBatchedTokens, 0, 8192)
 	f.maxSeqs = firstOf(r.maxSeqs, est.MaxNumSeqs, 0, 256)

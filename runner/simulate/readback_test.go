@@ -40,7 +40,12 @@ func testRequest(t testing.TB, c *Config, args ...string) *request {
 // clock that runs with the script.
 func rendered(s *script) (stdout, stderr []byte) {
 	start := time.Date(2026, 11, 23, 19, 0, 0, 0, time.UTC)
-	pid := func(who int) int { return 1000 + who + 10 }
+	pid := func(who int) int {
+		if s.figures != nil && s.figures.ranks == 1 && who == 0 {
+			who = engine
+		}
+		return 1000 + who + 10
+	}
 	var out, err bytes.Buffer
 	for i := range s.steps {
 		st := &s.steps[i]
@@ -187,8 +192,8 @@ func TestFailuresReadBack(t *testing.T) {
 		{"too long for the model", "max_model_len_too_large", Plant{}, 0, []string{"--max-model-len", "1000000"}},
 		{"heads", "tp_divisibility", Plant{}, 0, []string{"-tp", "3"}},
 		{"no KV", "no_kv_memory", Plant{}, 0, []string{"--gpu-memory-utilization", "0.15"}},
-		{"KV too small", "kv_too_small", Plant{}, 0, []string{"--gpu-memory-utilization", "0.25", "--max-model-len", "131072"}},
-		{"KV too small on two", "kv_too_small", Plant{}, 0, []string{"--gpu-memory-utilization", "0.2", "--max-model-len", "131072", "-tp", "2"}},
+		{"KV too small", "kv_too_small", Plant{}, 0, []string{"--gpu-memory-utilization", "0.3", "--max-model-len", "131072", "--max-num-batched-tokens", "8192"}},
+		{"KV too small on two", "kv_too_small", Plant{}, 0, []string{"--gpu-memory-utilization", "0.2", "--max-model-len", "131072", "-tp", "2", "--max-num-batched-tokens", "8192"}},
 		{"free memory", "free_memory_check", Plant{}, 20 << 30, nil},
 		{"free memory on two", "free_memory_check", Plant{}, 20 << 30, []string{"-tp", "2"}},
 		{"load", "oom", Plant{}, 70 << 30, []string{"--gpu-memory-utilization", "0.05"}},

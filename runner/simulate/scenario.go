@@ -77,6 +77,10 @@ func (b *builder) v1() *script {
 // frontLines are what the front end prints before the engine starts.
 func (b *builder) frontLines() {
 	f, r, v := b.figures, b.request, b.figures.version
+	if b.mute {
+		b.wait(f.times.front)
+		return
+	}
 	if !v.atLeast(0, 11, 1) && v.atLeast(0, 7, 0) {
 		platform := "cuda"
 		if f.gpu.Vendor == "amd" {

@@ -128,7 +128,13 @@ func (f *figures) residentParams() float64 {
 	return 1
 }
 
-// activeParams are those that one token goes through.
+// activeParams are those that one token goes through: of the experts, top-k.
 func (f *figures) activeParams() float64 {
-	return f.residentParams()
+	all, moe := f.residentParams(), f.arch.MoE
+	if moe == nil || moe.Experts == 0 {
+		return all
+	}
+	every := max(moe.Every, 1)
+	idle := float64(f.arch.NumLayers-moe.FirstDense) / float64(every) * float64(moe.Experts-min(moe.TopK, moe.Experts)) * 3 * float64(f.arch.HiddenSize) * float64(moe.IntermediateSize)
+	return max(all-idle, all/50)
 }
