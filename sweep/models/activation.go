@@ -163,6 +163,9 @@ func (p peak) sampler() int64 {
 	logits := p.seqs * a.VocabSize
 	hidden := a.HiddenSize * p.width
 	if p.runner == runnerV2 {
+		if a.LogitsSoftcap { // the capped logits are another tensor
+			logits *= 2
+		}
 		return logits*p.width + (p.tokens+p.seqs)*hidden + p.seqs*ceilDiv(a.VocabSize, 1024)*12
 	}
 	n := p.tokens*hidden + 2*p.seqs*hidden + p.images()

@@ -18,7 +18,8 @@ type gpuEntry struct {
 }
 
 // chip sets the multiprocessors and the second-level cache in MiB, both from
-// the vendors' architecture papers and data sheets.
+// the vendors' architecture papers and data sheets (an H200 has all twelve memory
+// controllers, with 5 MiB each, where an H100 has ten).
 func chip(e gpuEntry, sms, l2MiB int64) gpuEntry {
 	e.SMs, e.L2 = sms, l2MiB*mib
 	return e
@@ -73,7 +74,7 @@ func gpuEntries() []gpuEntry {
 		chip(nvidia("a100-40gb", "NVIDIA A100-SXM4-40GB", "ampere", 40960, 451, "a vLLM 0.8 log on A100 40GB (39.56 GiB of 40 GiB)", "a100", "40gb"), 108, 40),
 		chip(nominal(a100), 108, 40),
 		chip(h100, 132, 50),
-		chip(nvidia("h200", "NVIDIA H200", "hopper", 143771, 614, "nvidia-smi of driver 590 (143771 MiB, 614 MiB reserved)", "h200"), 132, 50),
+		chip(nvidia("h200", "NVIDIA H200", "hopper", 143771, 614, "nvidia-smi of driver 590 (143771 MiB, 614 MiB reserved)", "h200"), 132, 60),
 		chip(nominal(nvidia("b200", "NVIDIA B200", "blackwell", 183359, 725, "nvidia-smi total as the vendor lists it; reserve from vLLM logs (178.35 GiB)", "b200")), 148, 126),
 		chip(nominal(nvidia("l4", "NVIDIA L4", "ada", 23034, 460, "nvidia-smi total as the vendor lists it; reserve as of other Ada devices", "l4")), 58, 48),
 		chip(nvidia("l40s", "NVIDIA L40S", "ada", 46068, 609, "nvidia-smi of driver 595 (46068 MiB, 609 MiB reserved)", "l40s"), 142, 96),

@@ -23,7 +23,9 @@ type figures struct {
 
 func (f *figures) ptr(v int64) *int64 {
 	if f.n == len(f.vals) {
-		return &v
+		p := new(int64) // not &v: that would put every v on the heap
+		*p = v
+		return p
 	}
 	p := &f.vals[f.n]
 	f.n++
