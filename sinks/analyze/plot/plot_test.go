@@ -1,0 +1,179 @@
+package plot_test
+
+import (
+	"bytes"
+	"encoding/xml"
+	"errors"
+	"image/png"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/runner/attribution"
+	"github.com/vramsweep/vramsweep/runner/replay"
+	"github.com/vramsweep/vramsweep/sinks/analyze/plot"
+)
+
+// fixed are samples that are held in memory.
+type fixed []runner.Sample
+
+func (f fixed) ReadSamples(yield func([]runner.Sample) error) error {
+	for i := range f {
+		if err := yield(f[i : i+1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func recording(t testing.TB) (*runner.Result, runner.SampleReader) {
+	t.Helper()
+	rec, err := replay.Load("../../../runner/replay/testdata/llama-3.1-8b", replay.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rec.Attribute(&attribution.Attributor{}), rec.Measured.Samples
+}
+
+// words are the texts of an SVG, joined; it must be well-formed.
+func words(t testing.TB, svg []byte) string {
+	t.Helper()
+	var b strings.Builder
+	d := xml.NewDecoder(bytes.NewReader(svg))
+	for {
+		tok, err := d.Token()
+		if errors.Is(err, io.EOF) {
+			return b.String()
+		}
+		if err != nil {
+			t.Fatalf("the SVG is not well-formed: %v", err)
+		}
+		if c, ok := tok.(xml.CharData); ok && len(c) < 2000 {
+			b.Write(c)
+			b.WriteByte('\n')
+		}
+	}
+}
+
+func TestDrawRecording(t *testing.T) {
+	r, samples := recording(t)
+	p, err := plot.Draw(r, samples, plot.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := png.Decode(bytes.NewReader(p.PNG))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w := img.Bounds().Dx(); w != 1200 {
+		t.Errorf("the PNG is %d pixels wide, expected 1200", w)
+	}
+	text := words(t, p.SVG)
+	for _, want := range []string{
+		"engine_init", "load", "profile", "kv_alloc", "capture", "engine_warmup", "bench_warmup", "measure", "teardown",
+		"loaded 16.22", "KV 72.19", "captured 73.18", "ready 73.97", "72.84 asked", "74.22 highest, driver", "72.57 vLLM's account",
+		"GPU 0: memory in use, GiB", "power, W (the driver's average over a second)", "proved safe", "llama-3.1-8b",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the picture does not say %q", want)
+		}
+	}
+	if !bytes.Contains(p.SVG, []byte("@font-face")) {
+		t.Error("the SVG needs fonts of the system")
+	}
+	again, err := plot.Draw(r, samples, plot.Options{})
+	if err != nil || !bytes.Equal(p.PNG, again.PNG) || !bytes.Equal(p.SVG, again.SVG) {
+		t.Errorf("the same run drawn twice differs (%v)", err)
+	}
+}
+
+func TestDrawSaysSimulated(t *testing.T) {
+	r, samples := recording(t)
+	r.Run.Synthetic = true
+	p, err := plot.Draw(r, samples, plot.Options{WidthPx: 900, Title: "a <title> & more"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := words(t, p.SVG)
+	if !strings.Contains(text, "SIMULATED, not measured") || !strings.Contains(text, "a <title> & more") {
+		t.Errorf("the picture says neither that it was simulated nor its title:\n%s", text)
+	}
+}
+
+func TestDrawNothing(t *testing.T) {
+	for name, samples := range map[string]runner.SampleReader{"no reader": nil, "no samples": fixed{}, "none of memory": fixed{{GPU: 0, Has: runner.HasPower}}} {
+		if _, err := plot.Draw(&runner.Result{}, samples, plot.Options{}); !errors.Is(err, plot.ErrNoSamples) {
+			t.Errorf("%s: error %v, expected ErrNoSamples", name, err)
+		}
+	}
+}
+
+type broken struct{}
+
+var errBroken = errors.New("page CRC differs")
+
+func (broken) ReadSamples(func([]runner.Sample) error) error { return errBroken }
+
+func TestDrawBrokenSamples(t *testing.T) {
+	if _, err := plot.Draw(&runner.Result{}, broken{}, plot.Options{}); !errors.Is(err, errBroken) {
+		t.Errorf("error %v, expected the reader's", err)
+	}
+}
+
+// TestDrawHost draws a machine without a GPU, from one sample too.
+func TestDrawHost(t *testing.T) {
+	start := time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC)
+	r := &runner.Result{Run: runner.RunInfo{StartedAt: start, EndedAt: start.Add(time.Minute), RunID: "cpu"}}
+	var samples fixed
+	for i := range 50 {
+		samples = append(samples, runner.Sample{
+			GPU: runner.HostGPU, TS: start.Add(time.Duration(i) * time.Second), Offset: time.Duration(i) * time.Second,
+			Has: runner.HasHostRSS, HostRSS: int64(i) << 25,
+		})
+		if i != 0 && i != 49 {
+			continue
+		}
+		p, err := plot.Draw(r, samples, plot.Options{})
+		if err != nil {
+			t.Fatalf("%d samples: %v", len(samples), err)
+		}
+		if text := words(t, p.SVG); !strings.Contains(text, "process tree: resident memory, GiB") {
+			t.Errorf("%d samples: the picture does not say what it shows:\n%s", len(samples), text)
+		}
+	}
+}
+
+// TestPeakIsKept: one sample's peak in an hour of samples is in the picture's
+// points, whatever the width.
+func TestPeakIsKept(t *testing.T) {
+	start := time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC)
+	r := &runner.Result{Run: runner.RunInfo{StartedAt: start, EndedAt: start.Add(time.Hour)}, GPUInfo: []runner.Device{{}}}
+	var samples fixed
+	for i := range 36_000 {
+		s := runner.Sample{Offset: time.Duration(i) * 100 * time.Millisecond, Has: runner.HasMemoryUsed, MemoryUsed: 1 << 30}
+		s.TS = start.Add(s.Offset)
+		if i == 17_017 {
+			s.MemoryUsed = 64 << 30
+		}
+		samples = append(samples, s)
+	}
+	p, err := plot.Draw(r, samples, plot.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := words(t, p.SVG); !strings.Contains(text, "60") {
+		t.Errorf("the axis does not reach the peak of 64 GiB:\n%s", text)
+	}
+}
+
+func BenchmarkDraw(b *testing.B) {
+	r, samples := recording(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := plot.Draw(r, samples, plot.Options{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
