@@ -98,8 +98,9 @@ type Device struct {
 	TotalBytes    *int64 `json:"total_bytes"`
 	ReservedBytes *int64 `json:"reserved_bytes"`
 	UsedBytes     *int64 `json:"used_bytes"`
-	MIG           bool   `json:"mig,omitempty"`
-	Parent        string `json:"parent,omitempty"` // MIG: UUID of the GPU that it is a part of
+	MIG           bool   `json:"mig,omitempty"`    // a GPU in MIG mode, or a part of one
+	Parent        string `json:"parent,omitempty"` // a part (MIG, partition): UUID, else bus id, of its GPU, whose Index it shares
+	ComputeIndex  *int   `json:"compute_index"`    // AMD: the place in HIP's order, which is KFD's; nil: not told
 	Source        string `json:"source"`           // which tool told
 }
 

@@ -25,6 +25,8 @@ type SourceStatus struct {
 	Reason string   `json:"reason,omitempty"` // why it does not serve, or is not used
 	Tool   string   `json:"tool,omitempty"`   // version
 	TookMS float64  `json:"took_ms"`          // how long finding out took
+
+	standby bool // not tried, but worth a try where the source in use fails
 }
 
 // A Machine is what Detect found. It makes the samplers of each run and is the
@@ -36,6 +38,8 @@ type Machine struct {
 	smi     []smiDevice
 	smiText []GPUReading // the full reading of the start, for Doctor
 	amd     []*amdCard
+
+	fromNVML bool // smi and devices were told by NVML
 
 	mu      sync.Mutex
 	refused map[string]bool // fields that this nvidia-smi does not know
@@ -129,7 +133,7 @@ func (m *Machine) sourcesOf(vendor string, r Run, t *tree) []source {
 	}
 	var out []source
 	for _, st := range m.sources {
-		if !st.Works || vendorOf(st.Name) != vendor {
+		if !(st.Works || st.standby) || vendorOf(st.Name) != vendor {
 			continue
 		}
 		if s := m.newSource(st.Name, r, t); s != nil {
@@ -193,6 +197,10 @@ func (m *Machine) trySMI(ctx context.Context) SourceStatus {
 	}
 	m.smiText = r.GPUs
 	st := SourceStatus{Works: true, Tool: r.Driver}
+	if m.fromNVML { // nvidia-smi tells more: its devices count
+		m.smi = nil
+		m.devices = slices.DeleteFunc(m.devices, func(d runner.Device) bool { return d.Vendor == "nvidia" })
+	}
 	for i := range r.GPUs {
 		g := &r.GPUs[i]
 		cc, _ := strconv.ParseFloat(g.Texts["compute_cap"], 64)

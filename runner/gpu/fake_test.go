@@ -23,6 +23,8 @@ func TestMain(m *testing.M) {
 	switch filepath.Base(os.Args[0]) {
 	case "nvidia-smi":
 		os.Exit(fakeSMI(os.Args[1:], os.Stdout))
+	case "nvml-helper":
+		os.Exit(NVMLHelperMain(os.Stdin, os.Stdout))
 	}
 	os.Exit(m.Run())
 }
@@ -274,6 +276,9 @@ func (f *fake) loop(every time.Duration) int {
 			f.row(g, n+1)
 		}
 		next = next.Add(every)
+		if f.mode == "slow" {
+			next = time.Now().Add(every) // never faster, however late
+		}
 		time.Sleep(time.Until(next))
 	}
 }

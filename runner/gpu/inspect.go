@@ -63,7 +63,7 @@ func (m *Machine) full(ctx context.Context, vendor string, want []int) (*Reading
 		return m.fullAMD(ctx, want)
 	}
 	var errs []error
-	if len(m.smi) > 0 {
+	if m.smiText != nil {
 		r, err := m.fullSMI(ctx, want)
 		if err == nil {
 			return r, nil

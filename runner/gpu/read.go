@@ -216,5 +216,13 @@ func readers() []reader {
 		{isSMIList, readSMIList},
 		{isSMIApps, readSMIApps},
 		{isSMICSV, readSMICSV},
+		{has("ROCm System Management Interface"), readROCmText},
+		{isROCmJSON, readROCmJSON},
+		{has("AMDSMI Tool:"), readAMDVersion},
+		{has("==> nodes/"), readKFDDump},
+		{has("==> mem_info_vram_used <=="), readSysfsDump},
+		{isAMDTable, readAMDTable},
+		{isAMDCSV, readAMDCSV},
+		{isAMDJSON, readAMDJSON},
 	}
 }

@@ -118,26 +118,11 @@ func (s *smiSource) run(ctx context.Context, m *meter) error {
 // reason for which the tool is to be given up.
 func (s *smiSource) watch(ctx context.Context, st *smiStream, ended <-chan struct{}) error {
 	first := s.firstRow + 2*s.probed + s.r.Interval
-	stale := max(s.stale, 5*s.r.Interval)
-	began := time.Now()
-	tick := time.NewTicker(min(stale/8, 250*time.Millisecond))
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ended:
-			return nil
-		case <-tick.C:
-		}
-		last := st.lastRow.Load()
-		switch {
-		case last == 0 && time.Since(began) > first:
-			return fmt.Errorf("no row within %v%s", first.Round(time.Millisecond), st.said())
-		case last != 0 && st.m.offset(time.Now())-time.Duration(last) > stale:
-			return fmt.Errorf("hangs: no row for %v%s", stale, st.said())
-		}
+	err := watchRows(ctx, st.m, &st.lastRow, first, max(s.stale, 5*s.r.Interval), ended)
+	if err != nil {
+		err = fmt.Errorf("%w%s", err, st.said())
 	}
+	return err
 }
 
 func exitCause(exit *proc.Exit, err error, said string) error {
@@ -511,9 +496,12 @@ func (st *smiStream) when(now time.Time) (off, age time.Duration) {
 			age = d
 		}
 	}
-	if age > smiLate && off-age > st.lastOff[st.row.sample.GPU] {
+	last := st.lastOff[st.row.sample.GPU]
+	if age > smiLate && off-age > last {
 		off -= age
 	}
+	// Rows that waited together have one arrival; times of a GPU stay apart.
+	off = max(off, last+time.Microsecond)
 	st.lastOff[st.row.sample.GPU] = off
 	return off, age
 }

@@ -3,6 +3,7 @@ package gpu
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -24,7 +25,7 @@ func sampleSMI(t *testing.T, o Options, r Run, until func(*collector) bool) (*co
 		t.Fatal(err)
 	}
 	src := newSMISource(m.o, r, m.smi)
-	src.stale, src.firstRow = 300*time.Millisecond, 300*time.Millisecond
+	src.stale, src.firstRow = time.Second, 2*time.Second
 	if r.PIDs != nil {
 		src.apps = newProcessTable(newTree("/proc", r.PIDs))
 	}
@@ -137,7 +138,7 @@ func TestSMIFaults(t *testing.T) {
 		notes []string // each must be in the report
 		gaps  bool
 	}{
-		{mode: "hang", until: gap, notes: []string{"hangs: no row for 300ms", "started again"}, gaps: true},
+		{mode: "hang", until: gap, notes: []string{"hangs: no row for 1s", "started again"}, gaps: true},
 		{mode: "silent", until: ticks(5), notes: []string{"no row within", "started again"}},
 		{mode: "die", until: gap, notes: []string{"exit code 139", "Segmentation fault", "started again"}},
 		{mode: "half", until: gap, notes: []string{"1 lines were no rows", "started again"}},
@@ -236,7 +237,7 @@ func TestSMIGPUFallsOffTheBus(t *testing.T) {
 		if c.ticks > 7 {
 			after++
 		}
-		return after > 80 // long enough for the lost GPU's gap
+		return after > 100 // long enough for the lost GPU's gap
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -286,4 +287,105 @@ func TestSMIClockJumps(t *testing.T) {
 		}
 		last[s.GPU] = s.Offset
 	}
+}
+
+// TestSMIRecordedStream feeds what a real nvidia-smi -lms 10 wrote on two H100s
+// through the stream, cut at every possible place.
+func TestSMIRecordedStream(t *testing.T) {
+	data := corpus(t, "nvidia-smi_query-gpu-lms10_H100x2_580.csv")
+	cols := pick("timestamp", "index", "memory.used", "utilization.gpu", "power.draw.instant", "temperature.gpu")
+	for _, piece := range []int{1, 7, 100, 4096, len(data)} {
+		r, err := Run{Interval: 10 * time.Millisecond}.check()
+		if err != nil {
+			t.Fatal(err)
+		}
+		src := newSMISource(Options{}, r, []smiDevice{{index: 0}, {index: 1}})
+		src.cols = cols
+		var got []runner.Sample
+		ticks := 0
+		st := newSMIStream(src, newMeter(r.Interval, r.Epoch, func(s []runner.Sample) { got = append(got, s...); ticks++ }))
+		for b := data; len(b) > 0; {
+			n := min(piece, len(b))
+			if _, err := st.Write(b[:n]); err != nil {
+				t.Fatal(err)
+			}
+			b = b[n:]
+		}
+		st.close()
+		if len(got) != 1552 || ticks != 776 {
+			t.Fatalf("pieces of %d: %d samples in %d ticks, want 1552 in 776", piece, len(got), ticks)
+		}
+		if s := got[0]; s.Power != 71.24 || s.Temperature != 37 || s.MemoryUsed != 0 || s.Has&runner.HasMemoryUsed == 0 {
+			t.Errorf("first sample %+v", s)
+		}
+		peak := int64(0)
+		for _, s := range got {
+			peak = max(peak, s.MemoryUsed)
+		}
+		if want := recordedPeak(data); peak != want<<20 {
+			t.Errorf("peak %d MiB, want %d", peak>>20, want)
+		}
+	}
+}
+
+// recordedPeak is the highest memory.used, found without the code under test.
+func recordedPeak(data []byte) int64 {
+	peak := int64(0)
+	for _, line := range strings.Split(strings.TrimSpace(string(data)), "\n") {
+		v, err := strconv.ParseInt(strings.Split(line, ", ")[2], 10, 64)
+		if err == nil {
+			peak = max(peak, v)
+		}
+	}
+	return peak
+}
+
+func pick(names ...string) []smiColumn {
+	var out []smiColumn
+	for _, n := range names {
+		for _, c := range smiColumns() {
+			if c.name == n {
+				out = append(out, c)
+			}
+		}
+	}
+	return out
+}
+
+func FuzzSMIRow(f *testing.F) {
+	f.Add("2026/11/23 18:55:49.600, 0, 00000000:00:06.0, 0, 480, 81559, 71.24, 71.22, 37, 39, 0, 0, 345, 2619, 0x0000000000000001")
+	f.Add("2026/11/23 18:55:49.600, 0, x, [N/A], [GPU requires reset], 81559 MiB, ERR!, -1, 37, 39, 0 %, 0, 345, 2619, 1")
+	f.Fuzz(func(t *testing.T, line string) {
+		var row smiRow
+		if !parseSMIRow([]byte(line), smiColumns(), &row, func(runner.Fields, []byte) {}) {
+			return
+		}
+		s := row.sample
+		if s.Has&runner.HasMemoryUsed == 0 && s.MemoryUsed != 0 {
+			t.Errorf("%q: memory without its bit", line)
+		}
+		if s.Has&memoryFields == memoryFields && s.MemoryUsed > s.MemoryTotal+s.MemoryTotal/64 {
+			t.Errorf("%q: more in use than there is", line)
+		}
+	})
+}
+
+func FuzzRead(f *testing.F) {
+	for _, s := range []string{"{}", "[]", `[{"gpu":0,"power_usage":{"value":1,"unit":"W"}}]`, `{"card0":{"GPU use (%)":"1"}}`, "GPU POWER\n0 1 W\n",
+		"timestamp,gpu,power_usage\n1,0,2\n", "# gpu pwr\n 0 1\n", "GPU 0: X (UUID: Y)\n", "<nvidia_smi_log><gpu id='1'>", "==> nodes/1/gpu_id <==\n1\n", "pid, used_gpu_memory [MiB]\n1, 2 MiB\n"} {
+		f.Add([]byte(s))
+	}
+	if files, err := filepath.Glob(filepath.Join(corpusDir(), "*")); err == nil {
+		for _, name := range files {
+			if b, err := os.ReadFile(name); err == nil && len(b) < 8000 {
+				f.Add(b)
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := Read(b)
+		if err == nil && r == nil {
+			t.Error("neither a reading nor an error")
+		}
+	})
 }

@@ -135,8 +135,13 @@ type schedule struct {
 
 // newSchedule begins at once, aligned to nothing: the first tick is due now.
 func newSchedule(interval time.Duration) *schedule {
-	t := time.NewTimer(0)
-	return &schedule{next: time.Now(), interval: interval, timer: t}
+	return newScheduleAt(time.Now(), interval)
+}
+
+// newScheduleAt has its first tick at a given time, so that several schedules
+// keep step.
+func newScheduleAt(first time.Time, interval time.Duration) *schedule {
+	return &schedule{next: first, interval: interval, timer: time.NewTimer(time.Until(first))}
 }
 
 // wait returns at the next deadline, or false when ctx ends.

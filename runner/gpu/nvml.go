@@ -1,0 +1,486 @@
+package gpu
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/runner/proc"
+)
+
+// nvmlEnergyEvery is how often the energy counters are read: a call takes 3 ms
+// and the counter changes every 100 ms (H100), so that more often would cost
+// more than all other figures together.
+const nvmlEnergyEvery = 500 * time.Millisecond
+
+// nvmlSource samples through the helper child.
+type nvmlSource struct {
+	o    Options
+	r    Run
+	tree *tree
+	smi  []smiDevice // the run's view of the devices; empty: the helper's own
+
+	firstRow, stale time.Duration
+
+	mu      sync.Mutex
+	kind    string
+	toolCPU time.Duration
+	v1      bool
+	told    bool // the helper has said what it can
+}
+
+func newNVMLSource(o Options, r Run, t *tree, smi []smiDevice) *nvmlSource {
+	return &nvmlSource{o: o, r: r, tree: t, smi: smi, firstRow: 5 * time.Second, stale: smiStale}
+}
+
+func (s *nvmlSource) name() string { return SourceNVML }
+
+// run starts the helper and watches it until ctx ends or it fails.
+func (s *nvmlSource) run(ctx context.Context, m *meter) error {
+	st := newNVMLStream(s, m)
+	cfg := nvmlConfig{Library: s.o.NVMLLibrary, Interval: int64(s.r.Interval), Energy: int64(nvmlEnergyEvery), BusIDs: s.busIDs()}
+	if s.r.PIDs != nil {
+		cfg.Processes = int64(processInterval)
+	}
+	child, cancel := context.WithCancel(ctx)
+	defer cancel()
+	h, err := startHelper(child, s.o, cfg, st)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errUnusable, err)
+	}
+	ended := make(chan struct{})
+	var exit *proc.Exit
+	var waitErr error
+	go func() {
+		exit, waitErr = waitBounded(child, h.p)
+		close(ended)
+	}()
+	cause := watchRows(ctx, m, &st.last, s.firstRow+s.r.Interval, max(s.stale, 5*s.r.Interval), ended)
+	h.stdin.Close()
+	if cause != nil || ctx.Err() != nil {
+		cancel()
+	}
+	<-ended
+	st.close()
+	if waitErr != nil {
+		m.note("%s: %v", SourceNVML, waitErr)
+	} else if exit != nil {
+		s.mu.Lock()
+		s.toolCPU += exit.CPU
+		s.mu.Unlock()
+	}
+	if cause == nil && ctx.Err() == nil {
+		cause = exitCause(exit, waitErr, st.said())
+	}
+	return cause
+}
+
+// busIDs are the GPUs of the run; nil: all.
+func (s *nvmlSource) busIDs() []string {
+	if s.r.GPUs == nil {
+		return nil
+	}
+	var ids []string
+	for _, d := range s.smi {
+		if slices.Contains(s.r.GPUs, int(d.index)) {
+			ids = append(ids, busKey(d.busID))
+		}
+	}
+	return ids
+}
+
+func (s *nvmlSource) finish(r *runner.SamplerReport) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v := s.toolCPU.Seconds()
+	if r.ToolCPU != nil {
+		v += *r.ToolCPU
+	}
+	r.ToolCPU = &v
+	r.PowerKind = worstKind(r.PowerKind, s.kind)
+	if s.v1 {
+		r.Notes = append(r.Notes, "this driver has only NVML's first memory call: the driver's reserve counts as used")
+	}
+	if s.r.PIDs == nil {
+		r.Missing[FieldName(runner.HasProcessMemory)] = "the run's own processes were not asked for"
+	}
+}
+
+// watchRows waits for the end of a child (nil), the end of ctx (nil) or the
+// reason for which the child is to be given up: rows that do not come.
+func watchRows(ctx context.Context, m *meter, last *atomic.Int64, first, stale time.Duration, ended <-chan struct{}) error {
+	began := time.Now()
+	tick := time.NewTicker(min(stale/8, 250*time.Millisecond))
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ended:
+			return nil
+		case <-tick.C:
+		}
+		switch at := last.Load(); {
+		case at == 0 && time.Since(began) > first:
+			return fmt.Errorf("no row within %v", first.Round(time.Millisecond))
+		case at != 0 && m.offset(time.Now())-time.Duration(at) > stale:
+			return fmt.Errorf("hangs: no row for %v", stale)
+		}
+	}
+}
+
+// A helper is a running helper child. It ends when stdin is closed.
+type helper struct {
+	p     proc.Process
+	stdin *os.File
+}
+
+func startHelper(ctx context.Context, o Options, cfg nvmlConfig, out *nvmlStream) (*helper, error) {
+	if len(o.Helper) == 0 {
+		return nil, errNoHelper
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("pipe to the NVML helper: %w", err)
+	}
+	defer r.Close()
+	// Two threads of Go code are all that the helper has use for.
+	env := append(toolEnv(o.Env), "GOMAXPROCS=2")
+	p, err := o.start(ctx, proc.Spec{Argv: o.Helper, Env: env, Grace: toolGrace, Stdin: r, Stdout: out, Stderr: &out.errs})
+	if err != nil {
+		w.Close()
+		return nil, err
+	}
+	line, err := json.Marshal(cfg)
+	if err == nil {
+		_, err = w.Write(append(line, '\n'))
+	}
+	if err != nil {
+		w.Close()
+		p.Stop("its orders could not be written")
+		return nil, fmt.Errorf("orders to the NVML helper: %w", err)
+	}
+	return &helper{p: p, stdin: w}, nil
+}
+
+var errNoHelper = errors.New("the NVML helper is not configured (Options.Helper)")
+
+// An nvmlStream turns the helper's frames into ticks.
+type nvmlStream struct {
+	s    *nvmlSource // nil: a single reading
+	m    *meter
+	errs limited
+	last atomic.Int64
+
+	mu      sync.Mutex
+	buf     []byte
+	samples []runner.Sample
+	shift   time.Duration // from the monotonic clock to the meter's offsets
+	index   map[int32]int32
+	fresh   map[int32]int64 // process memory that no sample has carried yet
+	hello   *nvmlHello
+	failure string
+	closed  bool
+}
+
+// maxFrame bounds a frame; hello of 16 GPUs with 512 processes is 400 KiB.
+const maxFrame = 4 << 20
+
+func newNVMLStream(s *nvmlSource, m *meter) *nvmlStream {
+	st := &nvmlStream{s: s, m: m, samples: make([]runner.Sample, 0, 16), buf: make([]byte, 0, 64<<10), index: map[int32]int32{}, fresh: map[int32]int64{}}
+	if m != nil {
+		st.shift = m.offset(time.Now()) - monotonic()
+	}
+	return st
+}
+
+// Write takes what the helper wrote.
+func (st *nvmlStream) Write(p []byte) (int, error) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	n := len(p)
+	if st.closed {
+		return n, nil
+	}
+	if len(st.buf) > 0 {
+		st.buf = append(st.buf, p...)
+		p = st.buf
+	}
+	for len(p) >= 5 {
+		size := int(binary.LittleEndian.Uint32(p))
+		if size < 1 || size > maxFrame {
+			st.failure, st.closed = "the helper's output is garbled", true
+			return n, nil
+		}
+		if len(p) < 4+size {
+			break
+		}
+		st.frame(p[4], p[5:4+size])
+		p = p[4+size:]
+	}
+	st.buf = append(st.buf[:0], p...)
+	return n, nil
+}
+
+func (st *nvmlStream) frame(kind byte, body []byte) {
+	switch kind {
+	case frameTick:
+		st.tick(body)
+	case frameProcesses:
+		st.processes(body)
+	case frameHello:
+		hello := &nvmlHello{}
+		if json.Unmarshal(body, hello) == nil {
+			st.greet(hello)
+		}
+	case frameTrouble:
+		var t nvmlTrouble
+		if json.Unmarshal(body, &t) == nil && st.m != nil {
+			st.m.because(t.Text)
+			st.m.note("GPU %d: %s at %s: left out from then on", st.index[int32(t.Index)], t.Text, st.m.at(st.m.offset(time.Now())).Format(time.RFC3339Nano))
+		}
+	case frameError:
+		st.failure = string(body)
+	}
+}
+
+// greet takes what the helper found: how its devices map to the run's, and what
+// they cannot tell.
+func (st *nvmlStream) greet(h *nvmlHello) {
+	st.hello = h
+	if st.s == nil {
+		return
+	}
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	for _, d := range h.Devices {
+		st.index[int32(d.Index)] = int32(d.Index)
+		for _, known := range st.s.smi {
+			if busKey(known.busID) == busKey(d.BusID) {
+				st.index[int32(d.Index)] = known.index
+			}
+		}
+		if d.Error != "" {
+			st.m.note("GPU %d: %s", d.Index, d.Error)
+			continue
+		}
+		st.s.kind = worstKind(st.s.kind, d.PowerKind)
+		st.s.v1 = st.s.v1 || d.MemoryV1
+		st.lacks(d)
+	}
+	if len(h.MissingSymbols) > 0 && !st.s.told {
+		st.m.note("libnvidia-ml of driver %s lacks %s", h.Driver, strings.Join(h.MissingSymbols, ", "))
+	}
+	st.s.told = true
+}
+
+func (st *nvmlStream) lacks(d nvmlDeviceInfo) {
+	all := memoryFields | runner.HasPower | runner.HasTemperature | runner.HasMemoryTemp | runner.HasUtilization | runner.HasMemoryUtil |
+		runner.HasClockSM | runner.HasClockMem | runner.HasThrottleReasons
+	for f := all &^ d.First.Has; f != 0; f &= f - 1 {
+		st.m.never(f&-f, "NVML does not tell it for this GPU or driver")
+	}
+	st.m.never(runner.HasEnergy, "this GPU or driver has no energy counter, or the run was too short for a reading")
+	st.m.never(runner.HasProcessMemory, "NVML listed none of the run's processes: they use no GPU, or a PID namespace (container) hides them")
+}
+
+func (st *nvmlStream) tick(body []byte) {
+	if st.m == nil {
+		return
+	}
+	st.samples = st.samples[:0]
+	for len(body) >= sampleSize {
+		st.samples = append(st.samples, runner.Sample{})
+		s := &st.samples[len(st.samples)-1]
+		decodeSample(body, s)
+		body = body[sampleSize:]
+		s.Offset += st.shift
+		if to, ok := st.index[s.GPU]; ok {
+			s.GPU = to
+		}
+		if v, ok := st.fresh[s.GPU]; ok {
+			s.ProcessMemory = v
+			s.Has |= runner.HasProcessMemory
+			delete(st.fresh, s.GPU)
+		}
+	}
+	st.last.Store(int64(st.m.offset(time.Now())))
+	st.m.tick(st.samples)
+}
+
+// processes sums what the run's own processes hold on a GPU.
+func (st *nvmlStream) processes(body []byte) {
+	if len(body) < 4 || st.s == nil {
+		return
+	}
+	gpu := int32(binary.LittleEndian.Uint32(body))
+	if to, ok := st.index[gpu]; ok {
+		gpu = to
+	}
+	own, _ := st.s.tree.pids()
+	var sum int64
+	found := false
+	for body = body[4:]; len(body) >= 12; body = body[12:] {
+		pid, used := int(binary.LittleEndian.Uint32(body)), binary.LittleEndian.Uint64(body[4:])
+		if !slices.Contains(own, pid) {
+			continue
+		}
+		if used == 1<<64-1 {
+			st.m.never(runner.HasProcessMemory, "the driver does not tell the memory of single processes here")
+			return
+		}
+		sum += int64(used)
+		found = true
+	}
+	if found {
+		st.fresh[gpu] = sum
+	}
+}
+
+func (st *nvmlStream) close() {
+	st.mu.Lock()
+	st.closed = true
+	st.mu.Unlock()
+}
+
+// said is why the helper ended, in its own words.
+func (st *nvmlStream) said() string {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	text := strings.TrimSpace(st.failure + " " + string(bytes.TrimSpace(st.errs.bytes())))
+	if text == "" {
+		return ""
+	}
+	return ": " + clip(strings.Join(strings.Fields(text), " "), 300)
+}
+
+// nvmlOnce reads all devices once through the helper.
+func nvmlOnce(ctx context.Context, o Options) (*Reading, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, o.ToolTimeout, errHung)
+	defer cancel()
+	st := newNVMLStream(nil, nil)
+	h, err := startHelper(ctx, o, nvmlConfig{Library: o.NVMLLibrary, Once: true}, st)
+	if err != nil {
+		return nil, err
+	}
+	defer h.stdin.Close()
+	exit, err := waitBounded(ctx, h.p)
+	if err != nil {
+		return nil, fmt.Errorf("NVML helper: %w", err)
+	}
+	st.mu.Lock()
+	hello := st.hello
+	st.mu.Unlock()
+	if hello == nil {
+		return nil, fmt.Errorf("NVML helper %w", exitCause(exit, nil, st.said()))
+	}
+	return hello.reading(), nil
+}
+
+// reading is a hello as a Reading.
+func (h *nvmlHello) reading() *Reading {
+	r := &Reading{Tool: SourceNVML, Format: "helper", Driver: h.Driver}
+	for _, d := range h.Devices {
+		g := newGPUReading(d.Index)
+		g.Name, g.UUID, g.BusID = d.Name, d.UUID, d.BusID
+		g.fromSample(&d.First, d.PowerKind)
+		if d.Error != "" {
+			g.Missing[QMemoryUsed] = d.Error
+		}
+		if d.Processes != nil {
+			g.Processes = []ProcessReading{}
+		}
+		for _, p := range d.Processes {
+			g.Processes = append(g.Processes, ProcessReading{GPU: d.Index, BusID: d.BusID, PID: p.PID, Name: "", Bytes: p.Bytes})
+		}
+		r.Processes = append(r.Processes, g.Processes...)
+		r.GPUs = append(r.GPUs, g)
+	}
+	return r
+}
+
+// fromSample takes the figures of a sample.
+func (g *GPUReading) fromSample(s *runner.Sample, kind string) {
+	power := QPowerInstant
+	if kind == PowerAveraged {
+		power = QPower
+	}
+	for _, v := range []struct {
+		f runner.Fields
+		q Quantity
+		v float64
+	}{
+		{runner.HasMemoryUsed, QMemoryUsed, float64(s.MemoryUsed)}, {runner.HasMemoryTotal, QMemoryTotal, float64(s.MemoryTotal)},
+		{runner.HasMemoryReserved, QMemoryReserved, float64(s.MemoryReserved)}, {runner.HasPower, power, s.Power}, {runner.HasEnergy, QEnergy, s.Energy},
+		{runner.HasTemperature, QTempHotspot, s.Temperature}, {runner.HasMemoryTemp, QTempMemory, s.MemoryTemp},
+		{runner.HasUtilization, QUtilGPU, float64(s.Utilization)}, {runner.HasMemoryUtil, QUtilMemory, float64(s.MemoryUtil)},
+		{runner.HasClockSM, QClockSM, float64(s.ClockSM)}, {runner.HasClockMem, QClockMemory, float64(s.ClockMem)},
+	} {
+		if s.Has&v.f != 0 {
+			g.Values[v.q] = v.v
+		}
+	}
+	if s.Has&runner.HasThrottleReasons != 0 {
+		g.Values[QThrottleMask] = float64(s.ThrottleReasons)
+		g.Throttle = throttleNames(s.ThrottleReasons)
+	}
+	if s.Has&(runner.HasMemoryUsed|runner.HasMemoryReserved|runner.HasMemoryTotal) == memoryFields {
+		g.Values[QMemoryFree] = float64(s.MemoryTotal - s.MemoryUsed - s.MemoryReserved)
+	}
+}
+
+// tryNVML starts the helper once, unless another source serves and none asks.
+func (m *Machine) tryNVML(ctx context.Context, all bool) SourceStatus {
+	if len(m.o.Helper) == 0 {
+		return SourceStatus{Reason: errNoHelper.Error()}
+	}
+	if runtime.GOOS != "linux" {
+		return SourceStatus{Reason: "NVML is read on Linux only"}
+	}
+	if len(m.smi) > 0 && !all {
+		return SourceStatus{standby: true, Reason: "not tried: nvidia-smi serves; this one stands in where that fails"}
+	}
+	r, err := nvmlOnce(ctx, m.o)
+	if err != nil {
+		return SourceStatus{Reason: err.Error()}
+	}
+	if len(r.GPUs) == 0 {
+		return SourceStatus{Reason: "NVML lists no GPU", Tool: r.Driver}
+	}
+	g := &r.GPUs[0]
+	st := SourceStatus{Works: g.value(QMemoryUsed) != nil, Tool: r.Driver, Power: PowerInstant, Reason: g.Missing[QMemoryUsed]}
+	st.Reads = FieldNames(readableOf(g) | runner.HasProcessMemory)
+	if _, ok := g.Values[QEnergy]; ok {
+		st.Reads = FieldNames(readableOf(g) | runner.HasProcessMemory | runner.HasEnergy)
+	}
+	if g.value(QPowerInstant) == nil {
+		st.Power = PowerAveraged
+	}
+	if len(m.smi) == 0 {
+		m.takeNVML(r)
+	}
+	return st
+}
+
+// takeNVML takes the devices where nvidia-smi has told none yet.
+func (m *Machine) takeNVML(r *Reading) {
+	for i := range r.GPUs {
+		g := &r.GPUs[i]
+		m.smi = append(m.smi, smiDevice{index: int32(g.Index), busID: g.BusID})
+		d := smiToDevice(g, r.Driver)
+		d.Source = SourceNVML
+		m.devices = append(m.devices, d)
+	}
+	m.fromNVML = true
+}

@@ -1,0 +1,91 @@
+package gpu
+
+import (
+	"encoding/binary"
+	"math"
+	"time"
+
+	"github.com/vramsweep/vramsweep/runner"
+)
+
+// What parent and helper say to each other. Both are the same binary, so that
+// the layout needs no version. Parent to helper: one line of JSON. Helper to
+// parent: frames of a length (uint32, little endian, without itself), a kind
+// (one byte) and a body.
+const (
+	frameHello     = 'H' // nvmlHello as JSON
+	frameTick      = 'T' // samples of sampleSize bytes
+	frameProcesses = 'P' // GPU (uint32), then pid (uint32) and bytes (uint64) of each process
+	frameTrouble   = 'W' // nvmlTrouble as JSON: a GPU is lost, the others go on
+	frameError     = 'E' // text; the helper ends
+)
+
+type nvmlConfig struct {
+	Library   string   `json:"library"`
+	Interval  int64    `json:"interval_ns"`
+	Energy    int64    `json:"energy_ns"`    // 0: not read
+	Processes int64    `json:"processes_ns"` // 0: not read
+	BusIDs    []string `json:"bus_ids"`      // nil: all
+	Once      bool     `json:"once"`
+}
+
+type nvmlHello struct {
+	Driver         string           `json:"driver"`
+	MissingSymbols []string         `json:"missing_symbols"`
+	Devices        []nvmlDeviceInfo `json:"devices"`
+}
+
+type nvmlDeviceInfo struct {
+	Index     int               `json:"index"`
+	UUID      string            `json:"uuid"`
+	Name      string            `json:"name"`
+	BusID     string            `json:"bus_id"`
+	MemoryV1  bool              `json:"memory_v1"`
+	PowerKind string            `json:"power_kind"`
+	Error     string            `json:"error,omitempty"`
+	First     runner.Sample     `json:"first"`
+	Processes []nvmlProcessInfo `json:"processes"` // nil: not told
+}
+
+type nvmlProcessInfo struct {
+	PID   int    `json:"pid"`
+	Bytes *int64 `json:"bytes"`
+}
+
+type nvmlTrouble struct {
+	Index int    `json:"index"`
+	Text  string `json:"text"`
+}
+
+// sampleSize is a sample's length on the wire.
+const sampleSize = 104
+
+func appendSample(b []byte, s *runner.Sample) []byte {
+	le := binary.LittleEndian
+	b = le.AppendUint32(b, uint32(s.GPU))
+	b = le.AppendUint32(b, uint32(s.Has))
+	for _, v := range [...]int64{int64(s.Offset), int64(s.Read), s.MemoryUsed, s.MemoryReserved, s.MemoryTotal, s.ThrottleReasons} {
+		b = le.AppendUint64(b, uint64(v))
+	}
+	for _, v := range [...]float64{s.Power, s.Energy, s.Temperature, s.MemoryTemp} {
+		b = le.AppendUint64(b, math.Float64bits(v))
+	}
+	for _, v := range [...]int32{s.Utilization, s.MemoryUtil, s.ClockSM, s.ClockMem} {
+		b = le.AppendUint32(b, uint32(v))
+	}
+	return b
+}
+
+func decodeSample(b []byte, s *runner.Sample) {
+	le := binary.LittleEndian
+	i64 := func(at int) int64 { return int64(le.Uint64(b[at:])) }
+	f64 := func(at int) float64 { return math.Float64frombits(le.Uint64(b[at:])) }
+	i32 := func(at int) int32 { return int32(le.Uint32(b[at:])) }
+	*s = runner.Sample{
+		GPU: i32(0), Has: runner.Fields(le.Uint32(b[4:])), Offset: time.Duration(i64(8)), Read: time.Duration(i64(16)),
+		MemoryUsed: i64(24), MemoryReserved: i64(32), MemoryTotal: i64(40), ThrottleReasons: i64(48),
+		Power: f64(56), Energy: f64(64), Temperature: f64(72), MemoryTemp: f64(80),
+		Utilization: i32(88), MemoryUtil: i32(92), ClockSM: i32(96), ClockMem: i32(100),
+		Source: SourceNVML,
+	}
+}
