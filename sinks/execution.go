@@ -6,35 +6,24 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
+
+	"github.com/vramsweep/vramsweep/runner"
 )
 
-// ExecutionState says how far an execution got.
-type ExecutionState string
+// The runner owns what an execution is; a Store is its runner.History.
+type (
+	// Execution is what executions/<execution>.json holds.
+	Execution = runner.Execution
+	// ExecutionState says how far an execution got.
+	ExecutionState = runner.ExecutionState
+)
 
 // The states. An execution whose runner died stays "running".
 const (
-	StateRunning     ExecutionState = "running"
-	StateInterrupted ExecutionState = "interrupted"
-	StateComplete    ExecutionState = "complete"
+	StateRunning     = runner.StateRunning
+	StateInterrupted = runner.StateInterrupted
+	StateComplete    = runner.StateComplete
 )
-
-// An Execution is one go of a sweep file: executions/<execution>.json.
-type Execution struct {
-	ID        string          `json:"execution"`
-	State     ExecutionState  `json:"state"`
-	StartedAt time.Time       `json:"started_at"` // its month is that of the tables
-	EndedAt   *time.Time      `json:"ended_at"`
-	ResumedAt []time.Time     `json:"resumed_at,omitempty"`
-	Version   string          `json:"vramsweep_version"`
-	Host      string          `json:"host"`
-	Command   []string        `json:"command,omitempty"` // argv, secrets masked
-	Files     []string        `json:"files,omitempty"`   // the sweep files
-	Runs      int             `json:"runs"`              // planned: profiles x repeats
-	Synthetic bool            `json:"synthetic"`
-	Plan      json.RawMessage `json:"plan,omitempty"`
-	Summary   json.RawMessage `json:"summary,omitempty"`
-}
 
 const executionsDir, runsDir, tablesDir = "executions", "runs", "tables"
 

@@ -24,8 +24,8 @@ type Options struct {
 	SyncEvery  time.Duration    // how long written samples wait for the disk; 3 s if 0
 }
 
-// A Store is an output folder. It implements runner.Sink. All methods may be
-// called from any goroutine.
+// A Store is an output folder. It implements runner.Sink and runner.History.
+// All methods may be called from any goroutine.
 type Store struct {
 	f    *folder
 	opts Options
@@ -34,6 +34,12 @@ type Store struct {
 	mu   sync.Mutex
 	open map[*RunSink]bool
 }
+
+var (
+	_ runner.Sink         = (*Store)(nil)
+	_ runner.History      = (*Store)(nil)
+	_ runner.SampleReader = (*RunSink)(nil)
+)
 
 // Open creates the folder, if it is not there, and locks it: one process at a
 // time runs sweeps in it. The second is told who holds it (LockedError).
