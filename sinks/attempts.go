@@ -39,7 +39,8 @@ func (s *Store) writeJob(rel string, job *runner.Job) error {
 	if err != nil {
 		return err
 	}
-	return s.f.replace(rel+"/"+jobName, func(w io.Writer) error {
+	// Not synced: after a power cut the run is merely due again without its name.
+	return s.f.put(rel+"/"+jobName, false, func(w io.Writer) error {
 		_, err := w.Write(append(b, '\n'))
 		return err
 	})

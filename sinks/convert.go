@@ -1,10 +1,12 @@
 package sinks
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"math"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,6 +51,10 @@ func RowsOf(r *runner.Result) *Rows {
 			rows.Latencies = append(rows.Latencies, LatencyRow{Key: key, Iteration: int32(i + 1), LatencyS: l})
 		}
 	}
+	slices.SortStableFunc(rows.Ranks, func(a, b RankRow) int { return cmp.Compare(a.Rank, b.Rank) })
+	slices.SortStableFunc(rows.Phases, func(a, b PhaseRow) int { return cmp.Compare(gpuOrder(a.GPUIndex), gpuOrder(b.GPUIndex)) })
+	slices.SortStableFunc(rows.Breakdowns, func(a, b BreakdownRow) int { return cmp.Compare(a.Rank, b.Rank) })
+	slices.SortStableFunc(rows.Steps, func(a, b StepRow) int { return cmp.Compare(a.GPUIndex, b.GPUIndex) })
 	return rows
 }
 

@@ -73,7 +73,16 @@ func (f *folder) create(name string) (*os.File, error) {
 
 // replace writes a file whole: under a temporary name, synced, renamed, with
 // the folder synced after. Whoever reads it sees the old or the new one.
-func (f *folder) replace(name string, write func(io.Writer) error) (err error) {
+func (f *folder) replace(name string, write func(io.Writer) error) error {
+	if err := f.put(name, true, write); err != nil {
+		return err
+	}
+	return f.syncDir(path.Dir(name))
+}
+
+// put is replace without syncing the folder: a power cut may leave the old
+// file, or none. Without sync it may also leave an empty one.
+func (f *folder) put(name string, sync bool, write func(io.Writer) error) (err error) {
 	tmp := tmpName(name)
 	if err := f.remove(tmp); err != nil {
 		return err
@@ -90,16 +99,13 @@ func (f *folder) replace(name string, write func(io.Writer) error) (err error) {
 	if err := write(file); err != nil {
 		return errors.Join(err, file.Close())
 	}
-	if err := file.Sync(); err != nil {
-		return errors.Join(err, file.Close())
+	if sync {
+		err = file.Sync()
 	}
-	if err := file.Close(); err != nil {
+	if err := errors.Join(err, file.Close()); err != nil {
 		return err
 	}
-	if err := f.rename(tmp, name); err != nil {
-		return err
-	}
-	return f.syncDir(path.Dir(name))
+	return f.rename(tmp, name)
 }
 
 // tmpName is the name under which a file is written. It is the same every

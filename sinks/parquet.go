@@ -85,7 +85,18 @@ func rowType(t Table) reflect.Type {
 	}
 }
 
-// keyColumns are the columns that identify a row, in sorting order.
+// sortColumns are the columns by which a table's files are sorted. Phases, steps
+// and components stand in the order of a run, not of their names.
+func sortColumns(t Table) []string {
+	switch t {
+	case TablePhases, TableBreakdowns, TableSteps:
+		return keyColumns(t)[:2]
+	default:
+		return keyColumns(t)
+	}
+}
+
+// keyColumns are the columns that identify a row.
 func keyColumns(t Table) []string {
 	switch t {
 	case TableRuns:
@@ -176,7 +187,7 @@ func schemaOf(t Table, axes []axisColumn) *parquet.Schema {
 // always writes them), sorting and units in the metadata.
 func writerOptions(t Table, version string, axes []axisColumn, marks []Mark) []parquet.WriterOption {
 	var sorting []parquet.SortingColumn
-	for _, name := range keyColumns(t) {
+	for _, name := range sortColumns(t) {
 		sorting = append(sorting, parquet.Ascending(name))
 	}
 	options := []parquet.WriterOption{

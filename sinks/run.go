@@ -45,11 +45,7 @@ func (r *RunSink) start() error {
 	if err != nil {
 		return errors.Join(err, data.Close())
 	}
-	r.journal, err = newJournal(data, index)
-	if err == nil {
-		err = errors.Join(r.journal.sync(), f.syncDir(r.rel))
-	}
-	if err != nil {
+	if r.journal, err = newJournal(data, index); err != nil {
 		return errors.Join(err, r.journal.close())
 	}
 	go r.loop()
@@ -223,7 +219,8 @@ func (s *Store) writeResult(rel string, result *runner.Result) error {
 func (s *Store) writeTimelineFile(rel string, result *runner.Result, each func(func([]runner.Sample) error) error) (runner.FileInfo, error) {
 	info := runner.FileInfo{Name: timelineName}
 	sum := sha256.New()
-	err := s.f.replace(rel+"/"+timelineName, func(w io.Writer) error {
+	// The folder is synced when run.json has followed.
+	err := s.f.put(rel+"/"+timelineName, true, func(w io.Writer) error {
 		counted := newSumWriter(io.MultiWriter(w, sum))
 		out := newRowWriter[TimelineRow](counted, s.opts.Version, nil, nil)
 		if err := errors.Join(writeTimeline(result, each, out), out.close()); err != nil {

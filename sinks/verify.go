@@ -1,9 +1,14 @@
 package sinks
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"path"
+	"slices"
 	"strings"
 
 	"github.com/parquet-go/parquet-go"
@@ -21,6 +26,265 @@ func (f Fault) String() string {
 		return f.File + ": " + f.What
 	}
 	return f.File + ": " + f.Place + ": " + f.What
+}
+
+// Verify reads everything in the folder: every page of every Parquet file, the
+// checksums of tables and raw logs, every JSON; it checks that no row is there
+// twice, that tables and JSON say the same, and that nothing was left half done. No fault
+// is an empty slice. The error says that the folder itself cannot be read. Beside a
+// running sweep its unfinished run is no fault.
+func (s *Store) Verify() ([]Fault, error) {
+	v := &verifier{s: s, live: s.lock == nil && s.lockedByOther(), damaged: map[Table]bool{}}
+	executions, err := s.f.dirs(runsDir)
+	if err != nil {
+		return nil, s.f.explain("verifying", err)
+	}
+	if err := v.leftovers("."); err != nil {
+		return nil, s.f.explain("verifying", err)
+	}
+	v.executions(executions)
+	for _, execution := range executions {
+		runs, err := s.runs(execution)
+		if err != nil {
+			return nil, s.f.explain("verifying", err)
+		}
+		for _, rel := range runs {
+			v.run(rel)
+		}
+	}
+	v.manifest()
+	for _, t := range Tables() {
+		v.table(t, executions)
+	}
+	slices.SortStableFunc(v.faults, func(a, b Fault) int { return strings.Compare(a.File, b.File) })
+	return v.faults, nil
+}
+
+type verifier struct {
+	s       *Store
+	live    bool // somebody runs a sweep in the folder
+	faults  []Fault
+	damaged map[Table]bool // a file of it cannot be read: comparing would only repeat that
+}
+
+func (v *verifier) fault(file, place, format string, args ...any) {
+	v.faults = append(v.faults, Fault{File: file, Place: place, What: fmt.Sprintf(format, args...)})
+}
+
+// leftovers names temporary files, wherever they lie.
+func (v *verifier) leftovers(dir string) error {
+	entries, err := v.s.f.list(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		name := path.Join(dir, e.Name())
+		switch {
+		case strings.HasPrefix(e.Name(), tmpMark) || name == stagingDir:
+			if !v.live {
+				v.fault(name, "", "a temporary file that was left; `vramsweep recover` removes it")
+			}
+		case e.Type()&fs.ModeSymlink != 0:
+			v.fault(name, "", "a symbolic link; vramsweep makes none and follows none when it writes")
+		case e.IsDir():
+			if err := v.leftovers(name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (v *verifier) executions(folders []string) {
+	entries, err := v.s.f.list(executionsDir)
+	if err != nil {
+		v.fault(executionsDir, "", "%v", err)
+	}
+	known := map[string]bool{}
+	for _, entry := range entries {
+		id, ok := strings.CutSuffix(entry.Name(), ".json")
+		if !ok || strings.HasPrefix(id, ".") {
+			continue
+		}
+		known[id] = true
+		e, err := v.s.Execution(id)
+		if err != nil {
+			v.fault(executionFile(id), "", "%v", err)
+			continue
+		}
+		if !slices.Contains(folders, id) || e.State != StateComplete {
+			continue
+		}
+		finished := 0
+		runs, err := v.s.runs(id)
+		if err != nil {
+			v.fault(runsDir+"/"+id, "", "%v", err)
+		}
+		for _, rel := range runs {
+			if v.s.f.exists(rel + "/" + resultName) {
+				finished++
+			}
+		}
+		if finished < e.Runs {
+			v.fault(runsDir+"/"+id, "", "%d of %d runs have a run.json, but the execution is complete", finished, e.Runs)
+		}
+	}
+	for _, id := range folders {
+		if !known[id] {
+			v.fault(executionFile(id), "", "it is missing, but there are runs of this execution")
+		}
+	}
+}
+
+// run checks one run's folder and its earlier attempts.
+func (v *verifier) run(rel string) {
+	finished := v.s.f.exists(rel + "/" + resultName)
+	for _, name := range []string{journalName, journalIndex, jobName} {
+		if v.s.f.exists(rel+"/"+name) && !v.live {
+			what := "the run was cut off; `vramsweep recover` keeps its samples, `run --resume` repeats it"
+			if finished {
+				what = "it was left by a run that is finished; `vramsweep recover` removes it"
+			}
+			v.fault(rel+"/"+name, "", "%s", what)
+		}
+	}
+	if finished {
+		v.result(rel)
+	} else if !v.live && !v.s.f.exists(rel+"/"+jobName) && !v.s.f.exists(rel+"/"+journalName) && !v.due(rel) {
+		v.fault(rel+"/"+resultName, "", "it is missing")
+	}
+	attempts, err := v.s.attempts(rel)
+	if err != nil {
+		v.fault(rel+"/"+attemptsDir, "", "%v", err)
+	}
+	for _, n := range attempts {
+		v.result(rel + "/" + attemptsDir + "/" + n)
+	}
+}
+
+// due says whether a run without run.json is one that was cut off and waits for
+// the execution to go on.
+func (v *verifier) due(rel string) bool {
+	e, err := v.s.Execution(path.Base(path.Dir(rel)))
+	attempts, aerr := v.s.attempts(rel)
+	return err == nil && aerr == nil && e.State != StateComplete && len(attempts) > 0
+}
+
+// result checks a run.json and the files that it names.
+func (v *verifier) result(dir string) {
+	r, err := v.s.result(dir)
+	if err != nil {
+		v.fault(dir+"/"+resultName, "", "%v", err)
+		return
+	}
+	for _, f := range r.Files {
+		v.named(dir, f.Name, f.Bytes, f.SHA256)
+		if path.Ext(f.Name) == ".parquet" && v.s.f.exists(dir+"/"+f.Name) {
+			v.faults = append(v.faults, v.s.checkPages(dir+"/"+f.Name)...)
+		}
+	}
+	for _, l := range r.RawLogs {
+		if l.SHA256 != "" {
+			v.named(dir, l.Path, l.Bytes, l.SHA256)
+		}
+	}
+}
+
+// named compares a file with what run.json says of it.
+func (v *verifier) named(dir, file string, bytes int64, sum string) {
+	name := path.Join(dir, file)
+	if path.IsAbs(file) || !strings.HasPrefix(name, dir+"/") {
+		v.fault(dir+"/"+resultName, "", "it names a file outside of its folder: %s", file)
+		return
+	}
+	in, err := v.s.f.open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		v.fault(name, "", "it is missing, but run.json names it (%d bytes)", bytes)
+		return
+	}
+	if err != nil {
+		v.fault(name, "", "%v", err)
+		return
+	}
+	h := sha256.New()
+	n, err := io.Copy(h, in)
+	if err := errors.Join(err, in.Close()); err != nil {
+		v.fault(name, "", "%v", err)
+		return
+	}
+	switch is := hex.EncodeToString(h.Sum(nil)); {
+	case n != bytes:
+		v.fault(name, "", "it has %d bytes, run.json says %d", n, bytes)
+	case is != sum:
+		v.fault(name, "", "its SHA-256 is %s, run.json says %s", is, sum)
+	}
+}
+
+// manifest compares the files of tables/ with their checksums.
+func (v *verifier) manifest() {
+	m, err := v.s.readManifest()
+	if err != nil {
+		v.fault(manifestName, "", "%v", err)
+		return
+	}
+	files, err := v.s.tableFiles("")
+	if err != nil {
+		v.fault(tablesDir, "", "%v", err)
+		return
+	}
+	if len(files) > 0 && !v.s.f.exists(manifestName) {
+		v.fault(manifestName, "", "it is missing; `vramsweep compact` makes it again")
+		return
+	}
+	for _, name := range files {
+		entry := m.Files[name]
+		if entry == nil {
+			v.fault(tablesDir+"/"+name, "", "%s does not name it", manifestName)
+			continue
+		}
+		sum, err := v.s.sumFile(tablesDir + "/" + name)
+		if err != nil {
+			v.fault(tablesDir+"/"+name, "", "%v", err)
+			continue
+		}
+		if !slices.ContainsFunc(entry.Sums, sum.same) {
+			v.fault(tablesDir+"/"+name, "", "it has %d bytes with checksum %08x, %s says %s", sum.Bytes, sum.CRC32C, manifestName, describe(entry.Sums))
+		}
+	}
+	for name, entry := range m.Files {
+		if !entry.Pending && !slices.Contains(files, name) {
+			v.fault(tablesDir+"/"+name, "", "it is missing, but %s names it", manifestName)
+		}
+	}
+}
+
+func describe(sums []fileSum) string {
+	var parts []string
+	for _, s := range sums {
+		parts = append(parts, fmt.Sprintf("%d bytes with checksum %08x", s.Bytes, s.CRC32C))
+	}
+	return strings.Join(parts, " or ")
+}
+
+// table checks one table: its pages, that keys rise, and that it says what the
+// run folders say.
+func (v *verifier) table(t Table, executions []string) {
+	switch t {
+	case TableRuns:
+		verifyTable[RunRow](v, executions)
+	case TableRanks:
+		verifyTable[RankRow](v, executions)
+	case TableTimelines:
+		verifyTable[TimelineRow](v, executions)
+	case TablePhases:
+		verifyTable[PhaseRow](v, executions)
+	case TableBreakdowns:
+		verifyTable[BreakdownRow](v, executions)
+	case TableSteps:
+		verifyTable[StepRow](v, executions)
+	case TableLatencies:
+		verifyTable[LatencyRow](v, executions)
+	}
 }
 
 // checkPages reads every page of a Parquet file: parquet-go compares each with

@@ -1,0 +1,172 @@
+package sinks
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func faultsOf(t *testing.T, s *Store) []string {
+	t.Helper()
+	faults, err := s.Verify()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, f := range faults {
+		all = append(all, f.String())
+	}
+	return all
+}
+
+// soundFolder is a folder of two compacted nights, checked before and after.
+func soundFolder(t *testing.T) string {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	for n := range 2 {
+		runs := night(n)
+		write(t, s, runs)
+		finish(t, s, runs[0].execution)
+	}
+	if faults := faultsOf(t, s); len(faults) > 0 {
+		t.Fatalf("faults in a sound folder:\n%s", strings.Join(faults, "\n"))
+	}
+	if _, err := s.Compact(); err != nil {
+		t.Fatal(err)
+	}
+	if faults := faultsOf(t, s); len(faults) > 0 {
+		t.Fatalf("faults in a compacted folder:\n%s", strings.Join(faults, "\n"))
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestVerifyNamesDamage(t *testing.T) {
+	one := func(t *testing.T, dir, pattern string) string {
+		t.Helper()
+		names, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil || len(names) == 0 {
+			t.Fatalf("no file %s", pattern)
+		}
+		return names[0]
+	}
+	change := func(pattern string, f func([]byte) []byte) func(*testing.T, string) {
+		return func(t *testing.T, dir string) {
+			name := one(t, dir, pattern)
+			b, err := os.ReadFile(name)
+			if err == nil {
+				err = os.WriteFile(name, f(b), 0o644)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	remove := func(pattern string) func(*testing.T, string) {
+		return func(t *testing.T, dir string) {
+			if err := os.RemoveAll(one(t, dir, pattern)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	flip := func(at func(int) int) func([]byte) []byte {
+		return func(b []byte) []byte { b[at(len(b))] ^= 0x40; return b }
+	}
+	cases := []struct {
+		name   string
+		damage func(*testing.T, string)
+		want   []string // each in one of the faults
+	}{
+		{"cut table", change("tables/timelines/*/*.parquet", func(b []byte) []byte { return b[:len(b)/2] }), []string{"tables/timelines/", "cut off"}},
+		{"byte flipped in a page", change("tables/timelines/*/*.parquet", flip(func(n int) int { return n / 3 })), []string{"tables/timelines/", "column ", "checksum"}},
+		{"byte flipped in a footer", change("tables/runs/*/*.parquet", flip(func(n int) int { return n - 2000 })), []string{"tables/runs/", "manifest.json says"}},
+		{"cut timeline of a run", change("runs/*/*/timeline.parquet", func(b []byte) []byte { return b[:len(b)-1] }), []string{"timeline.parquet: it has", "cut off"}},
+		{"byte flipped in the timeline of a run", change("runs/*/*/timeline.parquet", flip(func(n int) int { return n / 2 })), []string{"timeline.parquet: its SHA-256 is"}},
+		{"missing table", remove("tables/ranks/*/*.parquet"), []string{"tables/ranks/", "is missing, but manifest.json names it", "of the run's folder is missing in the table"}},
+		{"missing timeline", remove("runs/*/*/timeline.parquet"), []string{"timeline.parquet: it is missing, but run.json names it"}},
+		{"missing run.json", remove("runs/*/*/run.json"), []string{"7 of 8 runs have a run.json", "run.json: it is missing"}},
+		{"missing run", remove("runs/*/*"), []string{"7 of 8 runs have a run.json", "stands in the table but in no run folder"}},
+		{"missing execution", remove("executions/*.json"), []string{"executions/20261120T020000Z-000000.json: it is missing"}},
+		{"missing manifest", remove("manifest.json"), []string{"manifest.json: it is missing"}},
+		{"changed figure in run.json", change("runs/*/*/run.json", func(b []byte) []byte {
+			return []byte(strings.Replace(string(b), `"avg_s": `, `"avg_s": 1`, 1))
+		}), []string{"avg_latency_s"}},
+		{"changed text in run.json", change("runs/*/*/run.json", func(b []byte) []byte {
+			return []byte(strings.Replace(string(b), `"estimation_method": "simulated"`, `"estimation_method": "somulated"`, 1))
+		}), []string{"its run.json was changed after the table was written"}},
+		{"broken run.json", change("runs/*/*/run.json", func(b []byte) []byte { return b[:300] }), []string{"run.json", "it is no run.json"}},
+		{"row twice", duplicateRow, []string{"is there twice"}},
+		{"left temporary file", func(t *testing.T, dir string) {
+			if err := os.WriteFile(filepath.Join(dir, "executions", tmpMark+"x.json"), nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}, []string{"executions/.tmp-x.json: a temporary file that was left"}},
+		{"link", func(t *testing.T, dir string) {
+			if err := os.Symlink("/etc", filepath.Join(dir, "tables", "etc")); err != nil {
+				t.Fatal(err)
+			}
+		}, []string{"tables/etc: a symbolic link"}},
+	}
+	sound := soundFolder(t)
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := os.CopyFS(dir, os.DirFS(sound)); err != nil {
+				t.Fatal(err)
+			}
+			c.damage(t, dir)
+			s, err := View(dir, Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			all := strings.Join(faultsOf(t, s), "\n")
+			for _, want := range c.want {
+				if !strings.Contains(all, want) {
+					t.Errorf("no fault says %q:\n%s", want, all)
+				}
+			}
+			t.Log(all)
+		})
+	}
+}
+
+// duplicateRow writes the table of breakdowns again with its third row doubled,
+// and a manifest that knows no better.
+func duplicateRow(t *testing.T, dir string) {
+	names, err := filepath.Glob(filepath.Join(dir, "tables/breakdowns/*/*.parquet"))
+	if err != nil || len(names) != 1 {
+		t.Fatalf("%v %v", names, err)
+	}
+	rows := collect[BreakdownRow](t, Predicate{}, dir)
+	rows = append(rows[:3:3], rows[2:]...)
+	s, err := View(dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	name, err := filepath.Rel(dir, names[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	marks, err := s.fileMarks(strings.TrimPrefix(name, "tables/"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := os.Create(names[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newRowWriter[BreakdownRow](out, "test", nil, marks)
+	for _, err := range []error{w.write(rows), w.close(), out.Close(), os.Remove(filepath.Join(dir, manifestName))} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.withTables(func() error { return s.settleTables(nil) }); err != nil {
+		t.Fatal(err)
+	}
+}
