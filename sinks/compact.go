@@ -3,6 +3,7 @@ package sinks
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 
@@ -19,13 +20,21 @@ type Compaction struct {
 	Merged    int      `json:"merged"`    // files that went into others
 	Files     int      `json:"files"`     // Parquet files in tables/ now
 	Rows      int64    `json:"rows"`      // in all tables
+	SetAside  []string `json:"set_aside"` // damaged files that were moved out of tables/ (Rebuild)
 }
 
 // Compact brings tables/ up to date and merges the files of a month. It works
 // beside a running sweep, whose finished runs it publishes but leaves in a file of
 // their own. Killed at any moment it leaves the tables as they were before or after
 // a step; no row is lost or doubled.
-func (s *Store) Compact() (*Compaction, error) {
+func (s *Store) Compact() (*Compaction, error) { return s.compact(false) }
+
+// Rebuild is Compact for a folder with faults: it writes the tables of every
+// execution that has run folders again. Files of tables/ that cannot be read to their end
+// are moved to damaged/, not deleted.
+func (s *Store) Rebuild() (*Compaction, error) { return s.compact(true) }
+
+func (s *Store) compact(rebuild bool) (*Compaction, error) {
 	report := &Compaction{}
 	executions, err := s.Executions()
 	if err != nil {
@@ -35,13 +44,18 @@ func (s *Store) Compact() (*Compaction, error) {
 		if err := s.settleTables(nil); err != nil {
 			return err
 		}
+		if rebuild {
+			if err := s.setAside(report); err != nil {
+				return err
+			}
+		}
 		live := s.lock == nil && s.lockedByOther()
 		for i, e := range executions {
 			final, err := s.settleExecution(e, i == len(executions)-1, live)
 			if err != nil {
 				return err
 			}
-			published, err := s.publishIfStale(e, final)
+			published, err := s.publishIfStale(e, final, rebuild)
 			if err != nil {
 				return fmt.Errorf("execution %s: %w", e.ID, err)
 			}
@@ -59,6 +73,46 @@ func (s *Store) Compact() (*Compaction, error) {
 		return s.count(report)
 	})
 	return report, s.f.explain("compacting", err)
+}
+
+// damagedDir is where Rebuild moves files that cannot be read.
+const damagedDir = "damaged"
+
+func (s *Store) setAside(report *Compaction) error {
+	files, err := s.tableFiles("")
+	if err != nil {
+		return err
+	}
+	for _, name := range files {
+		if len(s.checkPages(tablesDir+"/"+name)) == 0 {
+			continue
+		}
+		to := damagedDir + "/" + s.now().UTC().Format("20060102T150405Z") + "/" + name
+		err := s.f.mkdir(path.Dir(to))
+		if err == nil {
+			err = s.f.rename(tablesDir+"/"+name, to)
+		}
+		if err != nil {
+			return err
+		}
+		report.SetAside = append(report.SetAside, to)
+	}
+	m, err := s.readManifest()
+	if err != nil {
+		return err
+	}
+	if files, err = s.tableFiles(""); err != nil {
+		return err
+	}
+	maps.DeleteFunc(m.Files, func(name string, _ *manifestEntry) bool { return !slices.Contains(files, name) })
+	for _, name := range files { // what reads well is what it is
+		sum, err := s.adopt(tablesDir + "/" + name)
+		if err != nil {
+			return err
+		}
+		m.Files[name] = &manifestEntry{Sums: []fileSum{sum}}
+	}
+	return s.writeManifest(m)
 }
 
 // settleExecution says whether an execution gets no more runs. Only the last one
@@ -102,9 +156,12 @@ func (s *Store) count(report *Compaction) error {
 
 // publishIfStale publishes an execution unless the table of runs already has it
 // for good, or nothing is left to publish it from.
-func (s *Store) publishIfStale(e *Execution, final bool) (bool, error) {
+func (s *Store) publishIfStale(e *Execution, final, always bool) (bool, error) {
 	if runs, err := s.runs(e.ID); err != nil || len(runs) == 0 {
 		return false, err
+	}
+	if always {
+		return true, s.publish(e, final)
 	}
 	files, err := s.tableFiles(TableRuns)
 	if err != nil {

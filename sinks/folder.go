@@ -189,10 +189,25 @@ func (f *folder) open(name string) (*os.File, error) { return f.root.Open(name) 
 
 func (f *folder) readFile(name string) ([]byte, error) { return f.root.ReadFile(name) }
 
-// explain adds the next step to an error of the file system.
+// A folderError is an error of the file system with its folder and the next step.
+type folderError struct {
+	what, dir, hint string
+	err             error
+}
+
+func (e *folderError) Error() string {
+	return fmt.Sprintf("%s in %s: %v%s", e.what, e.dir, e.err, e.hint)
+}
+
+func (e *folderError) Unwrap() error { return e.err }
+
+// explain adds the folder and the next step to an error, once.
 func (f *folder) explain(what string, err error) error {
 	if err == nil {
 		return nil
+	}
+	if inner := (*folderError)(nil); errors.As(err, &inner) {
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	hint := ""
 	switch {
@@ -205,5 +220,5 @@ func (f *folder) explain(what string, err error) error {
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		hint = "; too many files are open: raise the limit (ulimit -n)"
 	}
-	return fmt.Errorf("%s in %s: %w%s", what, f.dir, err, hint)
+	return &folderError{what: what, dir: f.dir, hint: hint, err: err}
 }

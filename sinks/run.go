@@ -233,6 +233,26 @@ func (s *Store) writeTimelineFile(rel string, result *runner.Result, each func(f
 	return info, err
 }
 
+// Replace writes a run.json again, e.g. after its raw logs were read anew, and
+// its timeline, whose phases come from it. dir is relative to the output folder. Publish
+// or Compact brings the tables after it.
+func (s *Store) Replace(dir string, result *runner.Result) error {
+	err := s.writable()
+	if err == nil && !s.f.exists(dir+"/"+resultName) {
+		err = fmt.Errorf("there is no %s", s.f.path(dir+"/"+resultName))
+	}
+	if err == nil && s.f.exists(dir+"/"+timelineName) {
+		each := func(yield func([]runner.Sample) error) error { return s.timelineSamples(dir, yield) }
+		var info runner.FileInfo
+		info, err = s.writeTimelineFile(dir, result, each)
+		result.Files = []runner.FileInfo{info}
+	}
+	if err == nil {
+		err = s.writeResult(dir, result)
+	}
+	return s.f.explain("writing "+dir, err)
+}
+
 // timelineSamples yields the samples in a folder's timeline.parquet; none where
 // there is no such file.
 func (s *Store) timelineSamples(rel string, yield func([]runner.Sample) error) error {

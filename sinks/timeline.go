@@ -64,6 +64,10 @@ type timelineWriter struct {
 	cells  []timelineCells
 	rows   []TimelineRow
 	last   Micros
+
+	current []runner.PhaseRow // of the GPU whose samples come
+	gpu     int32
+	at      int // the phase of the last sample
 }
 
 // timelineCells are what the pointers of a row point to: kept apart and reused,
@@ -110,6 +114,21 @@ func (w *timelineWriter) phasesOf(gpu int32) []runner.PhaseRow {
 	return nil
 }
 
+// phaseAt is the phase in which a sample was taken: mostly that of the one before.
+func (w *timelineWriter) phaseAt(s *runner.Sample) *runner.PhaseRow {
+	if s.GPU != w.gpu || w.current == nil {
+		w.gpu, w.current, w.at = s.GPU, w.phasesOf(s.GPU), 0
+	}
+	for n := range w.current {
+		i := (w.at + n) % len(w.current)
+		if p := &w.current[i]; !s.TS.Before(*p.StartedAt) && s.TS.Before(*p.EndedAt) {
+			w.at = i
+			return p
+		}
+	}
+	return nil
+}
+
 // add takes samples of one GPU, in order of time.
 func (w *timelineWriter) add(samples []runner.Sample) error {
 	for i := range samples {
@@ -141,13 +160,9 @@ func (w *timelineWriter) row(s *runner.Sample) {
 		c.gpu = s.GPU
 		row.GPUIndex, row.GPUUUID = &c.gpu, w.uuids[s.GPU]
 	}
-	for i := range w.phasesOf(s.GPU) {
-		p := &w.phasesOf(s.GPU)[i]
-		if !s.TS.Before(*p.StartedAt) && s.TS.Before(*p.EndedAt) {
-			c.phase = string(p.Phase)
-			row.Phase = &c.phase
-			break
-		}
+	if p := w.phaseAt(s); p != nil {
+		c.phase = string(p.Phase)
+		row.Phase = &c.phase
 	}
 	if s.Read > 0 {
 		c.readUS = s.Read.Microseconds()

@@ -165,6 +165,10 @@ func compareExecution[T Row](v *verifier, execution string, files []string) {
 		v.fault(name, "", "execution %s is in other files as well: %s", execution, strings.Join(files[1:], ", "))
 		return
 	}
+	if len(files) == 0 && rowsInFolders[T](v.s, execution) {
+		v.fault(name, "", "it has no rows of execution %s; `vramsweep compact --rebuild` writes them from its runs", execution)
+		return
+	}
 	nextTable, stopTable := iter.Pull2(tableRows[T](v.s, execution, files))
 	defer stopTable()
 	nextFolder, stopFolder := iter.Pull2(folderRows[T](v.s, execution))
@@ -189,7 +193,7 @@ func compareExecution[T Row](v *verifier, execution string, files []string) {
 		case order < 0:
 			c.only(&inTable, "stands in the table but in no run folder")
 		case order > 0:
-			c.only(&inFolder, "of the run's folder is missing in the table; `vramsweep compact` does not replace it: delete the table's file and compact")
+			c.only(&inFolder, "of the run's folder is missing in the table; `vramsweep compact --rebuild` writes it again")
 		default:
 			c.same(&inTable, &inFolder)
 		}
@@ -212,6 +216,13 @@ func tableRows[T Row](s *Store, execution string, files []string) iter.Seq2[T, e
 			}
 		}
 	}
+}
+
+func rowsInFolders[T Row](s *Store, execution string) bool {
+	for range folderRows[T](s, execution) {
+		return true
+	}
+	return false
 }
 
 // folderRows are the rows that the folders of an execution give.

@@ -1,0 +1,114 @@
+package sinks
+
+import (
+	"io"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/vramsweep/vramsweep/runner"
+)
+
+// BenchmarkSample is the cost that keeping samples adds to a tick of 8 GPUs.
+func BenchmarkSample(b *testing.B) {
+	s := openStore(b, b.TempDir())
+	run := &testRun{execution: "20261120T020000Z-000000", started: testStart, sweep: "s", model: "m", inputLen: 1, batch: 1, repeat: 1, gpus: 8, seconds: 1}
+	sink, err := s.Begin(run.job(1))
+	if err != nil {
+		b.Fatal(err)
+	}
+	tick := run.samples()[:8]
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := sink.Samples(tick); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkRun is all that a Store adds to a run of 30 s with one GPU.
+func BenchmarkRun(b *testing.B) {
+	s := openStore(b, b.TempDir())
+	run := &testRun{execution: "20261120T020000Z-000000", started: testStart, sweep: "s", model: "m", inputLen: 1, batch: 1, gpus: 1, seconds: 30}
+	samples := run.samples()
+	for b.Loop() {
+		run.repeat++
+		sink, err := s.Begin(run.job(1))
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := sink.Samples(samples); err != nil {
+			b.Fatal(err)
+		}
+		if err := sink.Finish(run.result()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(len(samples)), "samples/run")
+}
+
+// benchSource makes the timeline of columnar.md: runs of 16 GPUs, 625 ticks each.
+func benchSource(rows int, yield func([]TimelineRow) error) error {
+	const ticks, gpus = 625, 16
+	rng := rand.New(rand.NewPCG(7, 7))
+	result := (&testRun{execution: "20261120T020000Z-000000", started: testStart, sweep: "bench", model: "meta-llama/Llama-3.1-8B", gpus: gpus, seconds: 60}).result()
+	out := &rowTap{yield: yield}
+	for run := 0; rows > 0; run++ {
+		result.Run.RunID = "20261120T020000Z-000000-bench-" + string(rune('a'+run/676%26)) + string(rune('a'+run/26%26)) + string(rune('a'+run%26)) + "-r1"
+		w := newTimelineWriter(result, nil)
+		for gpu := range gpus {
+			used, energy := int64(600*mib), 1e6*rng.Float64()
+			w.last = 0
+			for tick := range ticks {
+				if rng.IntN(20) == 0 {
+					used = min(79<<30, used+int64(rng.IntN(512))*2*mib)
+				}
+				power := 70 + 600*rng.Float64()
+				energy += power / 10
+				offset := time.Duration(tick)*100*time.Millisecond + time.Duration(rng.IntN(500))*time.Microsecond
+				s := runner.Sample{TS: testStart.Add(offset), Offset: offset, Read: time.Duration(100+rng.IntN(200)) * time.Microsecond, GPU: int32(gpu), Source: "nvml",
+					MemoryUsed: used, MemoryReserved: 500 * mib, MemoryTotal: 80 << 30, Power: float64(int(power*1000)) / 1000, Temperature: float64(40 + int(power/20)),
+					MemoryTemp: float64(45 + int(power/20)), Energy: float64(int(energy*1000)) / 1000, Utilization: int32(rng.IntN(101)), MemoryUtil: int32(rng.IntN(60)),
+					ClockSM: int32(1200 + 15*rng.IntN(52)), ClockMem: 2619, ProcessMemory: used - 500*mib,
+					Has: ^runner.Fields(0) &^ (runner.HasHostRSS | runner.HasHostPSS | runner.HasHostCPU)}
+				w.row(&s)
+				if rows--; rows == 0 || len(w.rows) == timelineChunk {
+					if err := out.yield(w.rows); err != nil || rows == 0 {
+						return err
+					}
+					w.rows = w.rows[:0]
+				}
+			}
+		}
+		if err := out.yield(w.rows); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type rowTap struct{ yield func([]TimelineRow) error }
+
+func BenchmarkTimelineWrite(b *testing.B) {
+	const rows = 1_000_000
+	var bytes int64
+	for b.Loop() {
+		sum := newSumWriter(io.Discard)
+		w := newRowWriter[TimelineRow](sum, "bench", nil, nil)
+		err := benchSource(rows, func(r []TimelineRow) error {
+			if err := w.write(r); err != nil {
+				return err
+			}
+			return w.endRun()
+		})
+		if err == nil {
+			err = w.close()
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+		bytes = sum.bytes
+	}
+	b.ReportMetric(float64(rows)*float64(b.N)/b.Elapsed().Seconds(), "rows/s")
+	b.ReportMetric(float64(bytes)/rows, "B/row")
+}
