@@ -312,6 +312,9 @@ func (l *loader) env(b *body, sweepScope *scope) []EnvVar {
 		if !ok {
 			continue
 		}
+		if v.IsNull() {
+			continue // left out, as a flag that is null
+		}
 		text, isText := toText(v)
 		if !isText || strings.ContainsRune(text, 0) {
 			l.diags.errorAt(codeValue, a.expr.Range(), "The value of an environment variable is a string; this is %s.", l.describeSecretly(a.expr, v))

@@ -141,7 +141,8 @@ func (l *loader) folderModel(name string) (*modelRef, error) {
 	}
 	a, err := models.FromDir(dir)
 	if err != nil {
-		return nil, fmt.Errorf("the folder %q: %w", name, err)
+		// models names the folder by its path, the file by what the user wrote
+		return nil, fmt.Errorf("the folder %q: %s", name, strings.ReplaceAll(err.Error(), dir, filepath.Clean(name)))
 	}
 	sum := sha256.Sum256(b)
 	return &modelRef{name: name, hfID: dir, arch: a, id: "config.json:" + hex.EncodeToString(sum[:])}, nil

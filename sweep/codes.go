@@ -1,5 +1,7 @@
 package sweep
 
+import "maps"
+
 // code is the stable name of a message. docs/messages.md explains each with a
 // wrong and a right file. A code is never given a second meaning.
 type code string
@@ -92,6 +94,14 @@ const (
 // summaries gives each code its heading: two to five words that name the
 // thing wrong.
 func summaries() map[code]string {
+	all := map[code]string{}
+	for _, part := range []map[code]string{fileSummaries(), expressionSummaries(), matrixSummaries(), valueSummaries(), choiceSummaries(), warningSummaries()} {
+		maps.Copy(all, part)
+	}
+	return all
+}
+
+func fileSummaries() map[code]string {
 	return map[code]string{
 		codeSyntax:       "Syntax error",
 		codeUnreadable:   "File cannot be read",
@@ -107,7 +117,11 @@ func summaries() map[code]string {
 		codeName:         "Unsuitable name",
 		codeNoSweeps:     "No sweeps",
 		codeMissingBlock: "Missing block",
+	}
+}
 
+func expressionSummaries() map[code]string {
+	return map[code]string{
 		codeVarNoValue:    "Variable without value",
 		codeVarType:       "Value of the wrong type",
 		codeVarRule:       "Invalid value for variable",
@@ -128,7 +142,11 @@ func summaries() map[code]string {
 		codeValidation:    "Unsuitable validation rule",
 		codeTooMuch:       "Expression too expensive",
 		codeUnknownAttr:   "Unknown attribute",
+	}
+}
 
+func matrixSummaries() map[code]string {
+	return map[code]string{
 		codeUnknownAxis:  "Unknown axis",
 		codeEmptyAxis:    "Axis without values",
 		codeRepeatedVal:  "Repeated axis value",
@@ -147,7 +165,11 @@ func summaries() map[code]string {
 		codeEmptyExclude: "Empty exclude",
 		codeUnknownModel: "Unknown model",
 		codeNoModel:      "No model",
+	}
+}
 
+func valueSummaries() map[code]string {
+	return map[code]string{
 		codeValue:       "Unsuitable value",
 		codeNotWhole:    "Not a whole number",
 		codeUnit:        "Unit missing",
@@ -161,11 +183,19 @@ func summaries() map[code]string {
 		codeTwins:       "Same profile twice",
 		codeFlagValue:   "Unsuitable flag value",
 		codeModelFolder: "Unreadable model folder",
+	}
+}
 
+func choiceSummaries() map[code]string {
+	return map[code]string{
 		codeUnknownSweep: "Unknown sweep",
 		codeFilter:       "Filter matches nothing",
 		codeFlagMissing:  "Flag missing",
+	}
+}
 
+func warningSummaries() map[code]string {
+	return map[code]string{
 		codeUnknownFlag: "Unknown engine flag",
 		codeUnusedAxis:  "Axis without use",
 		codeLoads:       "More engine loads than needed",

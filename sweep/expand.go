@@ -168,6 +168,19 @@ func (s *sweepBuild) gatherFields() {
 			s.fields = append(s.fields, f)
 		}
 	}
+	names := map[string]*axis{}
+	for _, a := range s.axes {
+		names[a.name] = a
+	}
+	for _, a := range s.axes {
+		for _, k := range a.freeKeys() {
+			if other := names[a.keys[k]]; other != nil {
+				s.l.diags.errorAt(codeSetTwice, a.attr.nameRng, "The key %q of the objects is the name of another axis as well, at %s.", a.keys[k], at2(other))
+				s.broken = true
+			}
+			names[a.keys[k]] = a
+		}
+	}
 	for _, f := range s.fields {
 		if f.role != roleSetting {
 			continue
@@ -357,7 +370,11 @@ func (s *sweepBuild) axesByName() []int {
 // is shared in memory as well; a plan is never written to.
 func (s *sweepBuild) profiles(pts [][]int32, fromMatrix int) {
 	list := make([]Profile, len(pts))
-	axes := make([]AxisValue, len(pts)*len(s.axes))
+	width := len(s.axes)
+	for _, a := range s.axes {
+		width += len(a.freeKeys())
+	}
+	axes := make([]AxisValue, 0, len(pts)*width)
 	ids := make(map[uint64]int, len(pts))
 	origins := s.origins("")
 	inc, incLeft := -1, 0
@@ -374,10 +391,8 @@ func (s *sweepBuild) profiles(pts [][]int32, fromMatrix int) {
 			incLeft--
 		}
 		p.Sweep, p.Index, p.Origins = s.out.Name, i, origins
-		p.Axes = axes[i*len(s.axes) : (i+1)*len(s.axes) : (i+1)*len(s.axes)]
-		for j, a := range s.axes {
-			p.Axes[j] = AxisValue{Axis: a.name, Value: a.vals[pt[j]].v, Free: s.out.Axes[j].Free}
-		}
+		axes = s.axisValues(axes, pt)
+		p.Axes = axes[len(axes)-width : len(axes) : len(axes)]
 		p.Engine = newEngine(s.engineKind)
 		sum := s.resolve(p, pt, hash)
 		p.ID = hex.EncodeToString(sum[:8])
@@ -390,6 +405,18 @@ func (s *sweepBuild) profiles(pts [][]int32, fromMatrix int) {
 		s.out.Profiles[i] = p
 		s.checkProfile(p, pt)
 	}
+}
+
+// axisValues appends the values of the axes at a point.
+func (s *sweepBuild) axisValues(list []AxisValue, pt []int32) []AxisValue {
+	for j, a := range s.axes {
+		v := &a.vals[pt[j]]
+		list = append(list, AxisValue{Axis: a.name, Value: v.v, Free: a.free() && !a.isObject()})
+		for _, k := range a.freeKeys() {
+			list = append(list, AxisValue{Axis: a.keys[k], Value: v.cells[k].v, Free: true})
+		}
+	}
+	return list
 }
 
 // newEngine is an engine with its defaults.

@@ -24,7 +24,7 @@ func (l *loader) functions() map[string]function.Function {
 		"chunklist": stdlib.ChunklistFunc, "coalesce": stdlib.CoalesceFunc, "coalescelist": stdlib.CoalesceListFunc,
 		"compact": stdlib.CompactFunc, "concat": stdlib.ConcatFunc, "contains": stdlib.ContainsFunc,
 		"distinct": stdlib.DistinctFunc, "element": stdlib.ElementFunc, "flatten": stdlib.FlattenFunc,
-		"index": stdlib.IndexFunc, "keys": stdlib.KeysFunc, "length": lengthFunc(), "lookup": stdlib.LookupFunc,
+		"index": indexFunc(), "keys": stdlib.KeysFunc, "length": lengthFunc(), "lookup": stdlib.LookupFunc,
 		"merge": stdlib.MergeFunc, "range": stdlib.RangeFunc, "reverse": stdlib.ReverseListFunc,
 		"setintersection": stdlib.SetIntersectionFunc, "setproduct": setProductFunc(), "setsubtract": stdlib.SetSubtractFunc,
 		"setunion": stdlib.SetUnionFunc, "slice": stdlib.SliceFunc, "sort": stdlib.SortFunc,
@@ -196,6 +196,26 @@ func lengthFunc() function.Function {
 				return cty.NumberIntVal(int64(v.LengthInt())), nil
 			}
 			return cty.NilVal, errors.New("a list, a map, an object or a text has a length")
+		},
+	})
+}
+
+// indexFunc is index() of Terraform: the position of a value in a list.
+func indexFunc() function.Function {
+	return function.New(&function.Spec{
+		Params: []function.Parameter{{Name: "list", Type: cty.DynamicPseudoType}, {Name: "value", Type: cty.DynamicPseudoType}},
+		Type:   function.StaticReturnType(cty.Number),
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+			if t := args[0].Type(); !t.IsTupleType() && !t.IsListType() {
+				return cty.NilVal, function.NewArgErrorf(0, "a list is needed")
+			}
+			i := int64(0)
+			for it := args[0].ElementIterator(); it.Next(); i++ {
+				if _, v := it.Element(); v.Type().Equals(args[1].Type()) && v.RawEquals(args[1]) {
+					return cty.NumberIntVal(i), nil
+				}
+			}
+			return cty.NilVal, errors.New("the list does not hold the value")
 		},
 	})
 }

@@ -42,6 +42,17 @@ func (a *axis) free() bool {
 	return !slices.ContainsFunc(a.set, func(s *setting) bool { return s != nil })
 }
 
+// freeKeys are the indices of the keys of an axis of objects that set nothing.
+func (a *axis) freeKeys() []int {
+	var out []int
+	for i := range a.keys {
+		if a.set[i] == nil {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
 // elements splits the value of an axis into its values with their ranges.
 func elements(e *expression, v cty.Value) ([]cty.Value, []hcl.Range, bool) {
 	t := v.Type()

@@ -103,7 +103,9 @@ type Profile struct {
 	Origins map[string]string `json:"origins,omitempty"`
 }
 
-// An AxisValue is the value of one axis at one point.
+// An AxisValue is the value of one axis at one point. An axis of objects is
+// followed by those of its keys that name no setting, each as a free value of
+// its own: so they become columns as free axes do.
 type AxisValue struct {
 	Axis  string `json:"axis"`
 	Value any    `json:"value"` // string, int64, float64, bool, map[string]any

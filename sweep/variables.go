@@ -91,7 +91,7 @@ func (l *loader) duplicate(b, first *block) {
 func (l *loader) variable(b *block) *variable {
 	v := &variable{name: b.label, block: b, typ: cty.DynamicPseudoType, value: cty.DynamicVal}
 	if a := b.body.attr("type"); a != nil {
-		typ, defs, hd := typeexpr.TypeConstraintWithDefaults(a.expr.Expression)
+		typ, defs, hd := typeexpr.TypeConstraintWithDefaults(typeExpr(a.expr))
 		if hd.HasErrors() {
 			l.diags.errorAt(codeVarConstraint, a.expr.Range(), "A type is string, number, bool, any, or list(...), set(...), map(...), tuple([...]), object({...}) of these, without quotes.")
 		} else {
@@ -118,6 +118,19 @@ func (l *loader) variable(b *block) *variable {
 		}
 	}
 	return v
+}
+
+// typeExpr is the expression of a type; JSON syntax writes it as a string.
+func typeExpr(e *expression) hcl.Expression {
+	lit, ok := e.Expression.(*hclsyntax.LiteralValueExpr)
+	if !ok || !isJSON(e.Range().Filename) {
+		return e.Expression
+	}
+	text, _ := asString(lit.Val)
+	if t, hd := hclsyntax.ParseExpression([]byte(text), e.Range().Filename, e.Range().Start); !hd.HasErrors() {
+		return t
+	}
+	return e.Expression
 }
 
 // convertVar brings a value to the variable's type.
