@@ -35,13 +35,7 @@ func (r *Reader) flush() {
 }
 
 func (r *run) empty() bool {
-	for _, s := range r.senders {
-		if s.has() || s.compile > 0 {
-			return false
-		}
-	}
-	return r.banner == nil && r.args == nil && r.version == nil && r.tokens == nil && r.blocks == nil && r.cpuBlocks == nil &&
-		r.concurrency == nil && len(r.failures) == 0 && r.envelopes == 0 && r.unreadCount == 0 && r.usingLen == nil && r.architecture == nil && r.initSeconds == nil
+	return r.known == 0 && len(r.failures) == 0 && r.envelopes == 0 && r.unreadCount == 0
 }
 
 // A builder fills an Account and notes for each field where it comes from.

@@ -99,7 +99,7 @@ var (
 	emptyRE    = regexp.MustCompile(`^(?:RuntimeError|Exception|EngineDeadError|vllm\.\S*EngineDeadError)?:? ?(?:EngineCore failed to start|[Ee]ngine core initialization failed|WorkerProc initialization failed|Engine process failed to start|EngineCore encountered an issue|WorkerProc failed to start|EngineCore encountered a fatal error|WorkerProc hit an exception)`)
 	// exceptionRE is the line that ends a traceback.
 	exceptionRE  = regexp.MustCompile(`^((?:[A-Za-z_]\w*\.)*[A-Z_a-z]\w*)(?:: (.*))?$`)
-	errorLineRE  = regexp.MustCompile(`^((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|OfflineModeIsEnabled)): (.+)$`)
+	errorLineRE  = regexp.MustCompile(`^((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|IsEnabled)): (.+)$`)
 	errorInRE    = regexp.MustCompile(`\b((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception))(?:: |\(['"])(.+)$`)
 	argparseRE   = regexp.MustCompile(`^\s*([\w.\- /]*): error: (.+)$`)
 	torchRankRE  = regexp.MustCompile(`^\[rank(\d+)\]: ?`)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -46,7 +47,7 @@ var (
 	// headerRE is the prefix of a record: 0.4.0-0.7.3 without "[", 0.8.0 on with
 	// it; a date format of the user's own may add a year, NVIDIA NIM leaves the
 	// date away and prints fractions.
-	headerRE = regexp.MustCompile(`(DEBUG|INFO|WARNING|ERROR|CRITICAL)[ \t]+(?:(?:\d{4}-)?(\d{2})-(\d{2})[ T])?(\d{1,2}):(\d{2}):(\d{2})(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?[ \t]+\[?([\w./<>\-]+):(\d+)\](?:[ \t]|$)`)
+	headerRE = regexp.MustCompile(`^(DEBUG|INFO|WARNING|ERROR|CRITICAL)[ \t]+(?:(?:\d{4}-)?(\d{2})-(\d{2})[ T])?(\d{1,2}):(\d{2}):(\d{2})(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?[ \t]+\[?([\w./<>\-]+):(\d+)\](?:[ \t]|$)`)
 
 	// procRE is a process prefix, of vLLM or of Ray.
 	procRE     = regexp.MustCompile(`\((?:([A-Za-z_][^()=]*?) )?(?:rank=(\d+) )?pid=(\d+)(?:, ip=([\w.:\-]+))?\)`)
@@ -61,7 +62,8 @@ const maxPiece = 1 << 20
 
 // splitLine yields the pieces of one line. base carries stream, file, line
 // number and arrival time.
-func splitLine(text []byte, base piece, yield func(*piece)) {
+// Parts that are not wanted are left out before they cost more than a look.
+func splitLine(text []byte, base piece, wanted func([]byte) bool, yield func(*piece)) {
 	if len(text) > maxPiece {
 		text = text[:maxPiece]
 	}
@@ -75,7 +77,7 @@ func splitLine(text []byte, base piece, yield func(*piece)) {
 		} else {
 			text = nil
 		}
-		if len(bytes.TrimSpace(part)) > 0 {
+		if len(bytes.TrimSpace(part)) > 0 && wanted(part) {
 			splitPart(strings.ToValidUTF8(string(part), "�"), base, yield, 0)
 		}
 	}
@@ -89,10 +91,13 @@ func splitPart(s string, base piece, yield func(*piece), depth int) {
 	if base.group == "" {
 		base.group = wrapperOf(s)
 	}
-	heads := headerRE.FindAllStringSubmatchIndex(s, 16)
+	heads := findHeaders(s)
 	if len(heads) == 0 {
 		base.msg = s
-		if i := procRE.FindStringSubmatchIndex(head(s, 300)); i != nil {
+		if h := head(s, 300); !strings.Contains(h, "pid=") {
+			yield(&base)
+			return
+		} else if i := procRE.FindStringSubmatchIndex(h); i != nil {
 			base.proc = processOf(s, i)
 			base.msg = strings.TrimPrefix(s[i[1]:], " ")
 		}
@@ -121,12 +126,52 @@ func splitPart(s string, base piece, yield func(*piece), depth int) {
 	yield(&prev)
 }
 
+// findHeaders finds the record prefixes of a line, of which there may be
+// several. Searching for the level's word first spares nearly all text the
+// regular expression.
+func findHeaders(s string) [][]int {
+	var at []int
+	for _, level := range []string{"INFO", "DEBUG", "WARNING", "ERROR", "CRITICAL"} {
+		for from := 0; len(at) < 64; {
+			i := strings.Index(s[from:], level)
+			if i < 0 {
+				break
+			}
+			at = append(at, from+i)
+			from += i + len(level)
+		}
+	}
+	slices.Sort(at)
+	var out [][]int
+	end := 0
+	for _, i := range at {
+		if i < end || len(out) == 16 {
+			continue
+		}
+		h := headerRE.FindStringSubmatchIndex(head(s[i:], 400))
+		if h == nil {
+			continue
+		}
+		for k := range h {
+			if h[k] >= 0 {
+				h[k] += i
+			}
+		}
+		out = append(out, h)
+		end = h[1]
+	}
+	return out
+}
+
 // senderBefore reads the process prefixes that stand directly before a record
 // and says where they begin. The innermost one is vLLM's own.
 func senderBefore(before string, offset, start int) (process, int) {
 	found := noProcess
 	for {
-		i := procTailRE.FindStringSubmatchIndex(before)
+		var i []int
+		if strings.HasSuffix(strings.TrimRight(before, " "), ")") {
+			i = procTailRE.FindStringSubmatchIndex(before)
+		}
 		if i == nil {
 			return found, start
 		}

@@ -6,7 +6,8 @@ package vllm
 // rejects all but a few positions.
 type matcher struct {
 	bitmap  [1 << 9]uint64 // 2^15 bits
-	buckets map[uint32][]needle
+	index   [1 << 15]uint8 // of the bucket; 0: none
+	buckets [][]needle
 }
 
 type needle struct {
@@ -23,12 +24,17 @@ func (h *hitSet) any() bool         { return h[0]|h[1]|h[2] != 0 }
 
 // newMatcher takes strings of three bytes or more, 192 at most.
 func newMatcher(texts []string) *matcher {
-	m := &matcher{buckets: make(map[uint32][]needle)}
+	m := &matcher{buckets: make([][]needle, 1)}
 	for i, t := range texts {
 		v := uint32(t[0]) | uint32(t[1])<<8 | uint32(t[2])<<16
 		h := hash3(v)
 		m.bitmap[h>>6] |= 1 << (h & 63)
-		m.buckets[v] = append(m.buckets[v], needle{text: t, bit: uint(i)})
+		if m.index[h] == 0 {
+			m.buckets = append(m.buckets, nil)
+			m.index[h] = uint8(len(m.buckets) - 1)
+		}
+		b := &m.buckets[m.index[h]]
+		*b = append(*b, needle{text: t, bit: uint(i)})
 	}
 	return m
 }
@@ -45,14 +51,14 @@ func (m *matcher) find(line []byte) (hits hitSet) {
 		v = v>>8 | uint32(c)<<16
 		h := hash3(v)
 		if m.bitmap[h>>6]&(1<<(h&63)) != 0 {
-			m.verify(line[i:], v, &hits)
+			m.verify(line[i:], h, &hits)
 		}
 	}
 	return hits
 }
 
-func (m *matcher) verify(rest []byte, v uint32, hits *hitSet) {
-	for _, n := range m.buckets[v] {
+func (m *matcher) verify(rest []byte, h uint32, hits *hitSet) {
+	for _, n := range m.buckets[m.index[h]] {
 		if len(rest) >= len(n.text) && string(rest[:len(n.text)]) == n.text {
 			hits.add(n.bit)
 		}

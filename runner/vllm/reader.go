@@ -1,7 +1,6 @@
 package vllm
 
 import (
-	"bytes"
 	"regexp"
 	"strconv"
 	"strings"
@@ -143,7 +142,16 @@ func (r *Reader) read(stream string, text []byte, line int, arrived time.Time) {
 	if r.opts.Mask != nil {
 		text = []byte(r.opts.Mask(string(text)))
 	}
-	splitLine(text, base, r.piece)
+	splitLine(text, base, r.wanted, r.piece)
+}
+
+// wanted reports whether a part of a line may matter.
+func (r *Reader) wanted(part []byte) bool {
+	if len(r.traces) > 0 || r.wrap.left > 0 {
+		return true
+	}
+	hits := r.m.find(part)
+	return hits.any()
 }
 
 // piece reads one record or one line that is no record.
@@ -180,7 +188,9 @@ func (r *Reader) piece(p *piece) {
 	n += uint(len(errorAnchors))
 	for i := range unreadAnchors {
 		if hits.has(n + uint(i)) {
-			r.unread(p)
+			if !r.countsUnread(p) || !r.hold(p) {
+				r.unread(p)
+			}
 			break
 		}
 	}
@@ -206,6 +216,9 @@ func (r *Reader) applyRules(p *piece, hits *hitSet) (read, missed bool) {
 			}
 			done = n
 			rl.apply(r.current, p, m)
+			if len(rl.Fields) > 0 {
+				r.current.known++
+			}
 			read = true
 		}
 	}
@@ -219,11 +232,12 @@ func noise(p *piece) bool {
 		strings.HasPrefix(p.msg, "Generated text:")
 }
 
-// A wrapped is a record whose text goes on in the next lines, as a terminal or
-// a notebook broke it.
+// A wrapped is a record whose text may go on in the next lines, as a terminal
+// or a notebook broke it: in the middle of a word, or between two.
 type wrapped struct {
-	p    piece
-	left int
+	p      piece
+	joined [2]string // the text so far, joined without and with a blank
+	left   int
 }
 
 // hold keeps a piece that has the beginning of a known line but not its end.
@@ -231,7 +245,7 @@ func (r *Reader) hold(p *piece) bool {
 	if p.level == "" && p.proc.pid == 0 || len(p.msg) > 400 {
 		return false
 	}
-	r.wrap = wrapped{p: *p, left: 3}
+	r.wrap = wrapped{p: *p, joined: [2]string{p.msg, p.msg}, left: 3}
 	return true
 }
 
@@ -240,24 +254,22 @@ func (r *Reader) rejoin(p *piece) {
 	w := r.wrap
 	r.wrap = wrapped{}
 	if p.level != "" || p.stream != w.p.stream || p.proc.pid != 0 && p.proc.pid != w.p.proc.pid {
-		if looksLikeMemory(w.p.msg) {
-			r.unread(&w.p)
-		}
+		r.unread(&w.p)
 		return
 	}
 	rest := strings.TrimSpace(p.msg)
-	for _, glue := range []string{"", " "} {
+	for i, glue := range []string{"", " "} {
+		w.joined[i] += glue + rest
 		joined := w.p
-		joined.msg = w.p.msg + glue + rest
+		joined.msg = w.joined[i]
 		hits := r.m.find([]byte(joined.msg))
 		if read, _ := r.applyRules(&joined, &hits); read {
 			return
 		}
 	}
-	w.p.msg += rest
 	if w.left--; w.left > 0 {
 		r.wrap = w
-	} else if looksLikeMemory(w.p.msg) {
+	} else {
 		r.unread(&w.p)
 	}
 }
@@ -321,6 +333,7 @@ type run struct {
 	failKV        *figure
 	bars          map[string]int
 
+	known       int // lines that hold something of the account
 	failures    []failure
 	envelopes   int
 	unreadLines []runner.AccountSource
@@ -519,11 +532,18 @@ func looksLikeMemory(s string) bool {
 	return memoryRE.MatchString(s) && memoryWordRE.MatchString(s) && !knownMemory.MatchString(s)
 }
 
-// unread keeps a line that looks like a memory figure of vLLM and was not
-// understood. Only records of vLLM count: what other programs print beside it
-// is theirs.
+// countsUnread reports whether a line looks like a memory figure of vLLM. Only
+// its records count: what other programs print beside it is theirs.
+func (r *Reader) countsUnread(p *piece) bool {
+	if p.level == "" && p.proc.pid == 0 || isFront(p.proc.name) || !strings.HasSuffix(p.source, ".py") && p.proc.pid == 0 {
+		return false
+	}
+	return looksLikeMemory(p.msg)
+}
+
+// unread keeps a line that looks like a memory figure and was not understood.
 func (r *Reader) unread(p *piece) {
-	if p.level == "" && p.proc.pid == 0 || isFront(p.proc.name) || !looksLikeMemory(p.msg) || !strings.HasSuffix(p.source, ".py") && p.proc.pid == 0 {
+	if !r.countsUnread(p) {
 		return
 	}
 	r.current.unreadCount++
@@ -531,8 +551,3 @@ func (r *Reader) unread(p *piece) {
 		r.current.unreadLines = append(r.current.unreadLines, p.at())
 	}
 }
-
-var crlf = []byte("\r\n")
-
-// trimEnd takes the end of a line off.
-func trimEnd(b []byte) []byte { return bytes.TrimRight(b, string(crlf)) }
