@@ -1,105 +1,120 @@
 package attribution
 
 import (
-	"strings"
-
 	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/sweep/models"
 )
 
 // accounts reads vLLM's account of each rank and what the arithmetic adds.
-func (at *Attributor) accounts(w *work) {
+func (w *work) accounts() {
 	ranks := len(w.c.tracks)
 	for i := range w.c.tracks {
 		w.ledgers = append(w.ledgers, readLedger(w.a, i, ranks))
 	}
 	b := &w.r.BenchmarkParameters
 	w.kvGiven = b.KVCacheMemoryBytes != nil
-	for _, u := range []*float64{b.GPUMemoryUtilization, b.Effective.GPUMemoryUtilization} {
-		if u != nil {
-			w.utilization = *u
-		}
-	}
-	if w.a != nil && w.a.GPUMemoryUtilization != nil {
-		w.utilization = *w.a.GPUMemoryUtilization
-	}
-	if n := w.r.ModelInfo.NumLayers; n != nil {
-		w.layers = *n
-	}
-	at.buffers(w)
+	w.utilization = first(of(w.a, func(a *runner.Account) *float64 { return a.GPUMemoryUtilization }), b.Effective.GPUMemoryUtilization, b.GPUMemoryUtilization)
+	w.layers = first(w.r.ModelInfo.NumLayers)
+	w.buffers()
 	w.shape()
 }
 
-// buffers works out the runner's persistent buffers: V2 holds max_num_seqs x
-// vocabulary x 4 B of sampler state from loading on, and no line of its log
-// says so (after load: 16.22 GiB with 1,024 sequences, 15.70 with 16, of
-// llama-3.1-8b, vocabulary 128,256).
-func (at *Attributor) buffers(w *work) {
-	seqs, reason := at.seqs(w)
-	vocab := w.r.ModelInfo.VocabSize
-	if seqs > 0 && vocab != nil {
-		w.logits = seqs * *vocab * 4
+// of reads a field of an account that may be missing.
+func of[T any](a *runner.Account, f func(*runner.Account) *T) *T {
+	if a == nil {
+		return nil
 	}
-	f := figure{}
+	return f(a)
+}
+
+// first is the first figure that is known; 0 if none is.
+func first[T int64 | float64](candidates ...*T) T {
+	for _, c := range candidates {
+		if c != nil && *c != 0 {
+			return *c
+		}
+	}
+	return 0
+}
+
+func (w *work) model() *models.Architecture {
+	if w.m.Job.Profile == nil {
+		return nil
+	}
+	return w.m.Job.Profile.Model
+}
+
+// buffers works out the runner's persistent buffers: V2 holds about
+// max_num_seqs x vocabulary x 4 B of sampler state from loading on, and no line
+// of its log says so (after load: 16.22 GiB with 1,024 sequences, 15.70 with
+// 16, of llama-3.1-8b, vocabulary 128,256).
+func (w *work) buffers() {
+	b, vocab := &w.r.BenchmarkParameters, first(w.r.ModelInfo.VocabSize)
+	seqs, tokens, source := w.limits()
+	w.logits = seqs * vocab * 4
+	var f figure
 	switch {
 	case w.c.host:
 		f = missing("a machine without a GPU: not known")
 	case w.a == nil:
 		f = missing("vLLM left no log that could be read")
-	case w.a.ModelRunner != nil && *w.a.ModelRunner == "v1", w.a.ModelRunner == nil && w.a.Engine != nil && *w.a.Engine == "V0":
-		f = known(0, "the V1 model runner's buffers are within its activation", runner.HighCalculated)
-	case w.a.ModelRunner == nil:
+	case w.a.ModelRunner == nil && (w.a.Engine == nil || *w.a.Engine != "V0"):
 		f = missing("vLLM's log does not say which model runner it used")
-	case vocab == nil:
+	case w.a.ModelRunner == nil || *w.a.ModelRunner != "v2":
+		f = known(0, "the V1 model runner keeps no sampler state", runner.HighCalculated)
+	case vocab == 0:
 		f = missing("the model's vocabulary is unknown")
 	case seqs == 0:
-		f = missing("%s", reason)
+		f = missing("max_num_seqs was left to vLLM, and neither its log nor the size of the device says what it chose")
 	default:
-		f = known(w.logits, "max_num_seqs x vocabulary x 4 B (V2 model runner)", runner.HighCalculated)
+		length := first(of(w.a, func(a *runner.Account) *int64 { return a.MaxModelLen }), b.Effective.MaxModelLen, b.MaxModelLen)
+		block := max(16, first(w.a.BlockSize, b.Effective.BlockSize, b.BlockSize))
+		f = known(models.BufferBytes(&models.Architecture{VocabSize: vocab}, "v2", seqs, tokens, length, block),
+			"max_num_seqs x vocabulary x 4 B, bit masks and block tables of the V2 model runner"+source, runner.HighCalculated)
 	}
 	for _, l := range w.ledgers {
 		l.buffers = f
 	}
 }
 
-func (at *Attributor) seqs(w *work) (int64, string) {
+// limits are max_num_seqs and max_num_batched_tokens: as the log says, as they
+// were asked, else vLLM's own defaults for the device.
+func (w *work) limits() (seqs, tokens int64, source string) {
 	b := &w.r.BenchmarkParameters
-	candidates := []*int64{b.Effective.MaxNumSeqs, b.MaxNumSeqs}
-	if w.a != nil {
-		candidates = append([]*int64{w.a.MaxNumSeqs}, candidates...)
+	seqs = first(of(w.a, func(a *runner.Account) *int64 { return a.MaxNumSeqs }), b.Effective.MaxNumSeqs, b.MaxNumSeqs)
+	tokens = first(of(w.a, func(a *runner.Account) *int64 { return a.MaxNumBatchedTokens }), b.Effective.MaxNumBatchedTokens, b.MaxNumBatchedTokens)
+	if seqs > 0 {
+		return seqs, tokens, ""
 	}
-	for _, v := range candidates {
-		if v != nil && *v > 0 {
-			return *v, ""
+	gpu := models.GPU{}
+	if len(w.m.Job.Devices) > 0 {
+		d := &w.m.Job.Devices[0]
+		gpu, _ = models.LookupGPU(d.Name)
+		if gpu.TotalBytes == 0 && d.TotalBytes != nil {
+			gpu.TotalBytes = *d.TotalBytes
 		}
 	}
-	if at.MaxNumSeqs != nil {
-		if v, ok := at.MaxNumSeqs(w.m.Job, w.a); ok {
-			return v, ""
-		}
+	if gpu.TotalBytes == 0 && len(w.ledgers) > 0 {
+		gpu.TotalBytes = w.ledgers[0].total.bytes
 	}
-	if v, ok := w.defaultSeqs(); ok {
-		return v, ""
+	if gpu.TotalBytes == 0 && w.a != nil && w.a.Error != nil {
+		gpu.TotalBytes = first(w.a.Error.TotalBytes)
 	}
-	return 0, "max_num_seqs was left to vLLM, and neither its log nor the size of the device says what it chose"
-}
-
-// defaultSeqs is vLLM's own default of max_num_seqs: 1,024 on a device of 70
-// GiB or more that is no A100, else 256 (arg_utils.get_batch_defaults, of the
-// versions that have the V2 model runner; only for that is it asked).
-func (w *work) defaultSeqs() (int64, bool) {
-	total := int64(0)
-	if l := w.ledgers[0]; l.total.ok {
-		total = l.total.bytes
-	} else if len(w.m.Job.Devices) > 0 && w.m.Job.Devices[0].TotalBytes != nil {
-		total = *w.m.Job.Devices[0].TotalBytes
+	if gpu.TotalBytes == 0 {
+		return 0, tokens, ""
 	}
-	switch {
-	case total == 0:
-		return 0, false
-	case total >= 70*runner.GiB && !strings.Contains(strings.ToLower(w.m.Job.Devices[0].Name), "a100"):
-		return 1024, true
+	request := models.Request{MaxNumBatchedTokens: &tokens}
+	if tokens == 0 {
+		request.MaxNumBatchedTokens = nil
 	}
-	return 256, true
+	if v := of(w.a, func(a *runner.Account) *string { return a.VLLMVersion }); v != nil {
+		request.Version = *v
+	}
+	if p := w.m.Job.Profile; p != nil {
+		request.Defaults = p.Engine.Defaults
+	}
+	e := models.NewEstimate(nil, request, gpu)
+	return first(e.MaxNumSeqs), first(&tokens, e.MaxNumBatchedTokens), " (max_num_seqs: vLLM's default for this device)"
 }
 
 // shape says what the batch uses of the KV cache, and what a token costs.
@@ -128,8 +143,20 @@ func (w *work) shape() {
 		w.kv.used = missing("the run ended before its batch had run")
 		return
 	}
-	want := b.BatchSize * (b.InputLen + b.OutputLen)
+	length := b.InputLen + b.OutputLen
+	want := b.BatchSize * length
 	if want <= 0 {
+		return
+	}
+	dtype := ""
+	for _, d := range []*string{w.a.KVCacheDtype, b.Effective.KVCacheDtype, b.KVCacheDtype} {
+		if d != nil && dtype == "" {
+			dtype = *d
+		}
+	}
+	ranks := int64(len(w.ledgers))
+	if n, ok, _ := models.KVUsedBytes(w.model(), dtype, max(1, b.TensorParallelSize), b.BatchSize, length, w.kv.blockSize); ok && n > 0 {
+		w.kv.used = known(min(n*ranks, int64(total)), "calculated", runner.HighCalculated)
 		return
 	}
 	w.kv.used = known(int64(float64(min(want, w.kv.tokens))*perToken), "calculated", runner.HighCalculated)

@@ -10,12 +10,7 @@ import (
 // An Attributor fills the phases, snapshots, timeline, ranks, steps, breakdown
 // and beyond_budget of a result. It implements runner.Attributor; the zero
 // value is ready.
-type Attributor struct {
-	// MaxNumSeqs gives vLLM's default of max_num_seqs where neither the
-	// settings nor the log name it. nil, or false: the runner's persistent
-	// buffers are then missing.
-	MaxNumSeqs func(job *runner.Job, account *runner.Account) (int64, bool)
-}
+type Attributor struct{}
 
 var _ runner.Attributor = (*Attributor)(nil)
 
@@ -49,7 +44,7 @@ func (w *work) miss(field, reason string) {
 
 // Attribute fills what samples and account tell. It never fails: what cannot
 // be told is nil and has a reason in result.Missing.
-func (at *Attributor) Attribute(result *runner.Result, measured *runner.Measured) {
+func (*Attributor) Attribute(result *runner.Result, measured *runner.Measured) {
 	if result == nil || measured == nil || measured.Job == nil {
 		return
 	}
@@ -67,7 +62,7 @@ func (at *Attributor) Attribute(result *runner.Result, measured *runner.Measured
 	if err != nil {
 		w.miss("memory_timeline", fmt.Sprintf("samples could not be read to the end: %v", err))
 	}
-	at.accounts(w)
+	w.accounts()
 	moments := newMoments(events, measured.Job.StartedAt)
 	for i, t := range c.tracks {
 		w.courses = append(w.courses, follow(c, moments, t, w.facts(i), measured))

@@ -103,7 +103,7 @@ func (w *work) vllmNCCL(p *course, l *ledger) figure {
 func loadReason(l *ledger, d int64) string {
 	if l.buffers.ok && l.buffers.bytes > 0 {
 		rest := d - l.buffers.bytes
-		return fmt.Sprintf("the runner's persistent buffers (max_num_seqs x vocabulary x 4 B = %s) are allocated with the weights and stand in no line; %s more: allocator granularity and libraries",
+		return fmt.Sprintf("the runner's persistent buffers (about max_num_seqs x vocabulary x 4 B: %s) are allocated with the weights and stand in no line; %s more: allocator granularity and libraries",
 			gibText(l.buffers.bytes), gibText(rest))
 	}
 	if abs(d) < allocatorPage {
