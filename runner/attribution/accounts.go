@@ -179,6 +179,9 @@ func (w *work) facts(rank int) facts {
 	if l.buffers.ok {
 		f.buffers = l.buffers.bytes
 	}
+	if l.kv.ok {
+		f.kv = l.kv.bytes
+	}
 	if l.total.ok && l.free.ok {
 		f.context = l.total.bytes - l.free.bytes
 	}

@@ -2,6 +2,7 @@ package attribution
 
 import (
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/vramsweep/vramsweep/runner"
@@ -9,8 +10,21 @@ import (
 
 // An Attributor fills the phases, snapshots, timeline, ranks, steps, breakdown
 // and beyond_budget of a result. It implements runner.Attributor; the zero
-// value is ready.
-type Attributor struct{}
+// value is ready. Runs that share an engine must be attributed in order, by the
+// same Attributor: only the first of them saw the engine start.
+type Attributor struct {
+	mu   sync.Mutex
+	last *engine
+}
+
+// An engine is what an Attributor remembers of an engine that serves several
+// runs: the levels of its start, which later runs do not see.
+type engine struct {
+	execution string
+	position  int
+	size      int
+	courses   []*course
+}
 
 var _ runner.Attributor = (*Attributor)(nil)
 
@@ -31,6 +45,7 @@ type work struct {
 	utilization float64
 	kvGiven     bool // the KV cache's size was given, not a share
 	failed      bool
+	lost        bool // the engine was there before the run, and its start is not known
 }
 
 func (w *work) miss(field, reason string) {
@@ -44,7 +59,7 @@ func (w *work) miss(field, reason string) {
 
 // Attribute fills what samples and account tell. It never fails: what cannot
 // be told is nil and has a reason in result.Missing.
-func (*Attributor) Attribute(result *runner.Result, measured *runner.Measured) {
+func (at *Attributor) Attribute(result *runner.Result, measured *runner.Measured) {
 	if result == nil || measured == nil || measured.Job == nil {
 		return
 	}
@@ -64,8 +79,17 @@ func (*Attributor) Attribute(result *runner.Result, measured *runner.Measured) {
 	}
 	w.accounts()
 	moments := newMoments(events, measured.Job.StartedAt)
+	before := at.before(w)
 	for i, t := range c.tracks {
-		w.courses = append(w.courses, follow(c, moments, t, w.facts(i), measured))
+		var from *course
+		if i < len(before) {
+			from = before[i]
+		}
+		p := follow(c, moments, t, w.facts(i), measured, from)
+		if w.lost {
+			p.baseline = nil
+		}
+		w.courses = append(w.courses, p)
 		w.ledgers[i].addContext(w.courses[i])
 		if w.courses[i].loaded == nil && w.ledgers[i].buffers.bytes > 0 {
 			w.ledgers[i].buffers = missing("the run ended before the runner had allocated its buffers, or no sample shows it")
@@ -74,6 +98,7 @@ func (*Attributor) Attribute(result *runner.Result, measured *runner.Measured) {
 			w.ledgers[i].context = missing("a machine without a GPU has no CUDA context")
 		}
 	}
+	at.remember(w)
 	if c.n == 0 {
 		w.miss("memory_timeline", "no sample of the run's GPUs (or of its process tree) was taken; a run that is shorter than the sampling interval has none")
 		w.fillRanks()
@@ -85,6 +110,34 @@ func (*Attributor) Attribute(result *runner.Result, measured *runner.Measured) {
 		w.miss("memory_timeline", fmt.Sprintf("samples could not be read to the end: %v", err))
 	}
 	w.fill(g, what)
+}
+
+// before returns the courses of the engine's first run where this run's engine
+// was there before it; else nil.
+func (at *Attributor) before(w *work) []*course {
+	s := w.session()
+	if s == nil || s.Position == 0 {
+		return nil
+	}
+	at.mu.Lock()
+	defer at.mu.Unlock()
+	if e := at.last; e != nil && e.execution == w.m.Job.Execution && e.size == s.GroupSize && e.position < s.Position && len(e.courses) == len(w.c.tracks) {
+		e.position = s.Position
+		return e.courses
+	}
+	w.lost = true
+	w.miss("memory_breakdown", "the engine was there before this run, and the run that started it is not known here: there is no baseline")
+	w.miss("steps", "the engine was there before this run: its start lies in another one")
+	return nil
+}
+
+// remember keeps the courses of an engine's first run.
+func (at *Attributor) remember(w *work) {
+	if s := w.session(); s != nil && s.Position == 0 && s.GroupSize > 1 {
+		at.mu.Lock()
+		at.last = &engine{execution: w.m.Job.Execution, size: s.GroupSize, courses: w.courses}
+		at.mu.Unlock()
+	}
 }
 
 // window is from engine ready to the end of measuring.

@@ -49,6 +49,7 @@ type course struct {
 
 	fallSeen bool  // kvBase is a sampled level; else it is the level after loading
 	kvJump   int64 // the bare rise between the two samples around the KV allocation
+	shared   bool  // the engine was there before the run: levels up to captured are those of its first run
 }
 
 // facts are what the search for steps may know of vLLM's own account. They
@@ -57,6 +58,7 @@ type facts struct {
 	weights int64 // per rank, as printed; 0: unknown
 	buffers int64 // calculated; 0: none or unknown
 	context int64 // total - free at start - baseline; 0: unknown
+	kv      int64 // as printed; 0: unknown
 	world   int   // ranks
 	latency *runner.LatencyStats
 }
@@ -70,8 +72,9 @@ type finder struct {
 	p        *course
 }
 
-// follow finds the course of one GPU.
-func follow(c *collection, m *moments, t *track, f facts, mm *runner.Measured) *course {
+// follow finds the course of one GPU. from is that of the engine's first run
+// where the engine was there before this one, else nil.
+func follow(c *collection, m *moments, t *track, f facts, mm *runner.Measured, from *course) *course {
 	fd := &finder{c: c, m: m, t: t, f: f, to: c.last, p: &course{track: t, bounds: map[runner.Phase]bound{}}}
 	if mm.Measurement != nil {
 		if !mm.Measurement.StartedAt.IsZero() {
@@ -81,7 +84,11 @@ func follow(c *collection, m *moments, t *track, f facts, mm *runner.Measured) *
 			fd.to = c.offset(mm.Measurement.EndedAt)
 		}
 	}
-	fd.baseline(mm)
+	if from != nil {
+		fd.goOn(from)
+	} else {
+		fd.baseline(mm)
+	}
 	fd.beforeLoad()
 	fd.load()
 	fd.profileAndKV()
@@ -90,6 +97,19 @@ func follow(c *collection, m *moments, t *track, f facts, mm *runner.Measured) *
 	fd.end(mm)
 	fd.order()
 	return fd.p
+}
+
+// goOn takes over the levels that the engine reached in its first run.
+func (fd *finder) goOn(from *course) {
+	fd.p.shared = true
+	for _, l := range []struct{ to, from **point }{
+		{&fd.p.baseline, &from.baseline}, {&fd.p.context, &from.context}, {&fd.p.nccl, &from.nccl}, {&fd.p.loaded, &from.loaded},
+		{&fd.p.kvBase, &from.kvBase}, {&fd.p.kv, &from.kv}, {&fd.p.captured, &from.captured},
+	} {
+		if *l.from != nil {
+			*l.to = &point{at: fd.from, level: (*l.from).level}
+		}
+	}
 }
 
 func (fd *finder) start(p runner.Phase, at, uncertainty time.Duration) {
@@ -240,8 +260,12 @@ func (fd *finder) profileAndKV() {
 	if er := fd.m.first(runner.EventEngineReady, fd.t.rank); er.present {
 		hi = min(hi, er.hi)
 	}
+	least := int64(notable)
+	if fd.f.kv > 0 { // a small cache may come in small steps
+		least = max(allocatorPage, min(least, fd.f.kv/16))
+	}
 	jump, found := rise{}, false
-	for _, r := range fd.t.mem.rises(lo, hi, notable, together) {
+	for _, r := range fd.t.mem.rises(lo, hi, least, together) {
 		if !found || r.bytes() > jump.bytes() {
 			jump, found = r, true
 		}
@@ -295,7 +319,7 @@ func (fd *finder) kvBase(jump rise) {
 	fell := peak.level-before.level >= notable
 	near := before.level <= fd.p.loaded.level+nearLoaded
 	if i := fd.t.mem.index(before.at); fell && !near && i >= 0 {
-		near = jump.after.at-fd.t.mem.spans[i].from >= stillness
+		near = jump.after.at-fd.t.mem.spans[i].from >= stillness || fd.t.mem.spans[i].n >= 3
 	}
 	if !fell || !near {
 		fd.p.kvBase, fd.p.fallSeen = fd.p.loaded, false
@@ -304,7 +328,7 @@ func (fd *finder) kvBase(jump rise) {
 
 // capture finds the start and the end of graph capture.
 func (fd *finder) capture() {
-	if fd.p.kv == nil {
+	if fd.p.kv == nil || fd.p.shared {
 		return
 	}
 	ce := fd.m.final(runner.EventCaptureEnd, fd.t.rank)

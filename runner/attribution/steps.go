@@ -10,33 +10,60 @@ import (
 // the driver's.
 const allocatorPage = 2 << 20
 
+// A ladder gathers the steps of one GPU.
+type ladder struct {
+	w    *work
+	p    *course
+	rows []runner.StepRow
+}
+
+// add adds the step between two levels and what vLLM says of the same; reason
+// explains a difference.
+func (s *ladder) add(name string, from, to *point, vllm figure, reason func(difference int64) string) {
+	row := runner.StepRow{GPUIndex: s.p.track.gpu, Step: name, VLLMBytes: vllm.pointer(), Reason: vllm.reason}
+	if from == nil || to == nil {
+		row.Reason = "not sampled: the run did not get there, or no sample tells the level"
+		s.rows = append(s.rows, row)
+		return
+	}
+	bytes := to.level - from.level
+	row.Bytes, row.TFrom, row.TTo = &bytes, s.w.c.time(from.at), s.w.c.time(to.at)
+	if vllm.ok {
+		d := bytes - vllm.bytes
+		row.DifferenceBytes, row.Reason = &d, reason(d)
+	}
+	s.rows = append(s.rows, row)
+}
+
 // steps is the driver's account of one GPU: each step with the two samples
-// that it comes from, and what vLLM says of the same.
+// that it comes from, and what vLLM says of the same. A run whose engine was
+// there before it has the steps of its own batch only.
 func (w *work) steps(p *course, l *ledger) []runner.StepRow {
 	if w.c.host {
 		return nil
 	}
-	var out []runner.StepRow
-	add := func(name string, from, to *point, vllm figure, reason func(difference int64) string) {
-		row := runner.StepRow{GPUIndex: p.track.gpu, Step: name, VLLMBytes: vllm.pointer()}
-		switch {
-		case from == nil || to == nil:
-			row.Reason = "not sampled: the run did not get there, or no sample tells the level"
-		default:
-			bytes := to.level - from.level
-			row.Bytes, row.TFrom, row.TTo = &bytes, w.c.time(from.at), w.c.time(to.at)
-			if vllm.ok {
-				d := bytes - vllm.bytes
-				row.DifferenceBytes = &d
-				row.Reason = reason(d)
-			} else {
-				row.Reason = vllm.reason
-			}
-		}
-		out = append(out, row)
+	s := &ladder{w: w, p: p}
+	if !p.shared && !w.lost {
+		s.startUp(l)
 	}
+	s.add("bench_warmup", p.ready, p.warmed, missing("vLLM gives no figure: the first requests retake reserved activation"), nil)
+	s.add("measure", p.warmed, p.measured, missing("vLLM gives no figure"), nil)
+	if w.m.Job.KeepEngine {
+		return s.rows // the engine goes on with the next run
+	}
+	left := missing("vLLM gives no figure; the engine should leave nothing")
+	if p.leftRead {
+		left.reason += "; read once by the GPU tools, not sampled"
+	}
+	s.add("left_after", p.baseline, p.left, left, nil)
+	return s.rows
+}
+
+// startUp adds the steps from the baseline to the engine's readiness.
+func (s *ladder) startUp(l *ledger) {
+	w, p := s.w, s.p
 	begin := p.context
-	add("context", p.baseline, p.context, w.vllmContext(p, l), func(d int64) string {
+	s.add("context", p.baseline, p.context, w.vllmContext(p, l), func(d int64) string {
 		if d >= allocatorPage {
 			return "libraries that load with the context and before the weights; vLLM counts them as non-torch"
 		}
@@ -44,39 +71,29 @@ func (w *work) steps(p *course, l *ledger) []runner.StepRow {
 	})
 	if p.nccl != nil {
 		begin = p.nccl
-		add("nccl", p.context, p.nccl, w.vllmNCCL(p, l), func(int64) string {
+		s.add("nccl", p.context, p.nccl, w.vllmNCCL(p, l), func(int64) string {
 			return "NCCL and custom all-reduce start before vLLM's first snapshot: they lie in total less free at start, in no line of their own; the context step is taken off"
 		})
 	}
-	add("load", begin, p.loaded, l.weights, func(d int64) string { return loadReason(l, d) })
-	add("profile_peak", p.loaded, p.peak, l.activations, func(d int64) string {
+	s.add("load", begin, p.loaded, l.weights, func(d int64) string { return loadReason(l, d) })
+	s.add("profile_peak", p.loaded, p.peak, l.activations, func(d int64) string {
 		if d > 0 {
 			return "the driver sees what torch reserves, its unused blocks and compiled kernels included; vLLM counts allocated tensors"
 		}
 		return "a peak shorter than the distance of two samples was missed, or lies in blocks that torch already held"
 	})
-	out = append(out, w.kvStep(p, l))
+	s.rows = append(s.rows, w.kvStep(p, l))
+	settled := p.kv
 	if p.captured != nil {
-		add("capture", p.kv, p.captured, l.graphs, func(d int64) string {
+		settled = p.captured
+		s.add("capture", p.kv, p.captured, l.graphs, func(d int64) string {
 			if abs(d) < allocatorPage {
 				return agree
 			}
 			return "allocator granularity, and libraries that graph capture loads"
 		})
 	}
-	settled := p.captured
-	if settled == nil {
-		settled = p.kv
-	}
-	add("engine_warmup", settled, p.ready, missing("vLLM gives no figure: kernel warm-up retakes reserved activation"), nil)
-	add("bench_warmup", p.ready, p.warmed, missing("vLLM gives no figure: the first requests retake reserved activation"), nil)
-	add("measure", p.warmed, p.measured, missing("vLLM gives no figure"), nil)
-	left := missing("vLLM gives no figure; the engine should leave nothing")
-	if p.leftRead {
-		left.reason += "; read once by the GPU tools, not sampled"
-	}
-	add("left_after", p.baseline, p.left, left, nil)
-	return out
+	s.add("engine_warmup", settled, p.ready, missing("vLLM gives no figure: kernel warm-up retakes reserved activation"), nil)
 }
 
 const agree = "agrees to the log's rounding and the driver's granularity"
