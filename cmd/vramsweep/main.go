@@ -1,0 +1,193 @@
+// Command vramsweep measures where the GPU memory of vLLM goes.
+//
+// It wires the layers together: sweep files become plans, the runner executes
+// them, sinks keep what was measured, analysis reads it back. This package alone
+// reads arguments and the environment, prints, and exits.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+// A world is all that the program has of its surroundings.
+type world struct {
+	args   []string
+	env    []string
+	stdin  io.Reader
+	stdout io.Writer
+	stderr io.Writer
+	dir    string // working directory
+	self   string // path of this executable
+}
+
+func main() {
+	dir, err := os.Getwd()
+	if err != nil {
+		dir = "."
+	}
+	self, err := os.Executable()
+	if err != nil {
+		self = os.Args[0]
+	}
+	os.Exit(run(&world{
+		args: os.Args[1:], env: os.Environ(),
+		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
+		dir: dir, self: self,
+	}))
+}
+
+// Exit codes, a contract of every verb.
+const (
+	exitOK          = 0
+	exitFault       = 1   // the program or the machine
+	exitUsage       = 2   // the command line or the file
+	exitSomeFailed  = 3   // some runs failed; fmt --check found changes
+	exitFindings    = 4   // a regression, a fault in a folder, memory lines unread
+	exitInterrupted = 130 // what was measured is written
+)
+
+// An exitError ends the program with code. err may be nil: all was said.
+type exitError struct {
+	code int
+	err  error
+	hint string // the next step
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+// usageError is the caller's fault.
+func usageError(hint, format string, args ...any) error {
+	return &exitError{code: exitUsage, err: fmt.Errorf(format, args...), hint: hint}
+}
+
+// quiet ends with code; everything has been said already.
+func quiet(code int) error {
+	if code == exitOK {
+		return nil
+	}
+	return &exitError{code: code}
+}
+
+// run is the whole program; it returns the exit code.
+func run(w *world) int {
+	ctx, stop := withSignals(context.Background(), w.stderr)
+	defer stop()
+	root := newRoot(w)
+	root.SetArgs(w.args)
+	root.SetIn(w.stdin)
+	root.SetOut(w.stdout)
+	root.SetErr(w.stderr)
+	return report(w.stderr, root.ExecuteContext(ctx))
+}
+
+// report prints what went wrong and maps it to an exit code.
+func report(stderr io.Writer, err error) int {
+	if err == nil {
+		return exitOK
+	}
+	var exit *exitError
+	if !errors.As(err, &exit) {
+		fmt.Fprintf(stderr, "vramsweep: %v\n", err)
+		return exitFault
+	}
+	if exit.err != nil {
+		fmt.Fprintf(stderr, "vramsweep: %v\n", exit.err)
+	}
+	if exit.hint != "" {
+		fmt.Fprintf(stderr, "  %s\n", exit.hint)
+	}
+	return exit.code
+}
+
+const rootHelp = `vramsweep runs matrices of vLLM profiles on a GPU, samples the GPU meanwhile, reads
+vLLM's own log for where the memory went, and writes one JSON per run and
+Parquet tables.
+
+Exit codes: 0 all well; 1 the program or the machine is at fault; 2 the command
+line or the file is; 3 some runs failed, the rest is written (fmt --check: files
+would change); 4 a regression, faults in a folder, or memory lines unread;
+130 interrupted, what was measured is written.`
+
+// newRoot builds the command tree.
+func newRoot(w *world) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "vramsweep",
+		Short:         "Measures where the GPU memory of vLLM goes",
+		Long:          rootHelp,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          knownVerb,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SuggestionsMinimumDistance = 3
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError(cmd.CommandPath()+" --help lists the flags.", "%s: %w", cmd.CommandPath(), err)
+	})
+	for _, group := range w.verbs() {
+		root.AddGroup(&cobra.Group{ID: group.title, Title: group.title + ":"})
+		for _, verb := range group.verbs {
+			verb.GroupID = group.title
+			root.AddCommand(verb)
+		}
+	}
+	root.AddCommand(w.hiddenVerbs()...)
+	return root
+}
+
+// A verbGroup is a heading of the help text and what stands under it.
+type verbGroup struct {
+	title string
+	verbs []*cobra.Command
+}
+
+// knownVerb refuses operands of the program itself.
+func knownVerb(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	hint := "vramsweep --help lists the verbs."
+	if names := cmd.SuggestionsFor(args[0]); len(names) > 0 {
+		hint = "Did you mean " + names[0] + "?"
+	}
+	return usageError(hint, "there is no verb %q", args[0])
+}
+
+// exactArgs asks for operands by name, so that the message can name them.
+func exactArgs(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == len(names) {
+			return nil
+		}
+		if len(args) < len(names) {
+			return usageError(cmd.CommandPath()+" --help shows examples.", "%s: %s is missing", cmd.CommandPath(), names[len(args)])
+		}
+		return usageError("Quote names with blanks in them.", "%s: %q is one operand too many", cmd.CommandPath(), args[len(names)])
+	}
+}
+
+// minArgs asks for at least one operand called name.
+func minArgs(name string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return nil
+		}
+		return usageError(cmd.CommandPath()+" --help shows examples.", "%s: %s is missing", cmd.CommandPath(), name)
+	}
+}

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// errInterrupted is the cause of a context that a signal ended.
+var errInterrupted = errors.New("interrupted")
+
+// withSignals returns a context that the first SIGINT, SIGTERM or SIGHUP ends:
+// the run stops cleanly and all that was measured is written. A second signal
+// ends the program at once; the folder stays recoverable, because samples are
+// journalled and every file appears by rename.
+func withSignals(parent context.Context, stderr io.Writer) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(parent)
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	// A reader that went away (a closed pipe, a lost ssh) must not end a sweep:
+	// writes fail with EPIPE and are ignored where they are only words.
+	signal.Ignore(syscall.SIGPIPE)
+	done := make(chan struct{})
+	go func() {
+		first := true
+		for {
+			select {
+			case <-done:
+				return
+			case got := <-signals:
+				if !first {
+					fmt.Fprintf(stderr, "\nvramsweep: %v again: ending at once; `vramsweep recover` mends the folder\n", got)
+					os.Exit(exitInterrupted)
+				}
+				first = false
+				fmt.Fprintf(stderr, "\nvramsweep: %v: ending the run and writing what was measured (once more ends at once)\n", got)
+				cancel(fmt.Errorf("%w by %v", errInterrupted, got))
+			}
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		close(done)
+		cancel(nil)
+	}
+}
