@@ -1,0 +1,129 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/vramsweep/vramsweep/sweep"
+)
+
+// inputFlags are the flags of every verb that reads a sweep file.
+type inputFlags struct {
+	vars     []string
+	varFiles []string
+	only     []string
+	filter   string
+	strict   bool
+}
+
+func (f *inputFlags) add(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringArrayVar(&f.vars, "var", nil, "set a variable: NAME=VALUE (repeatable)")
+	flags.StringArrayVar(&f.varFiles, "var-file", nil, "read variables from FILE (repeatable)")
+	flags.StringArrayVar(&f.only, "only", nil, "this sweep alone (repeatable)")
+	flags.StringVar(&f.filter, "filter", "", "only points for which this holds: 'matrix.batch_size > 8'")
+	flags.BoolVar(&f.strict, "strict", false, "warnings are errors")
+}
+
+// load reads a configuration. Its diagnostics are printed, as JSON on standard
+// output if asJSON; the error then only carries the exit code.
+func (w *world) load(path string, f *inputFlags, asJSON bool) (*sweep.Plan, error) {
+	plan, err := sweep.Load(path, sweep.Inputs{
+		Env: w.env, VarFiles: f.varFiles, Vars: f.vars,
+		Only: f.only, Filter: f.filter, WorkDir: w.dir,
+	})
+	if err != nil {
+		return nil, w.sayDiagnostics(err, asJSON)
+	}
+	if len(plan.Warnings) > 0 && !asJSON {
+		sweep.RenderDiagnostics(w.stderr, plan.Warnings, w.renderOptions(w.stderr))
+	}
+	if f.strict && len(plan.Warnings) > 0 {
+		return nil, usageError("Leave --strict out to go on in spite of them.", "%s: %d warnings", path, len(plan.Warnings))
+	}
+	return plan, nil
+}
+
+// sayDiagnostics prints what is wrong with a configuration.
+func (w *world) sayDiagnostics(err error, asJSON bool) error {
+	var wrong *sweep.Error
+	if !errors.As(err, &wrong) {
+		return &exitError{code: exitUsage, err: err}
+	}
+	if asJSON {
+		printErr := printJSON(w.stdout, diagnosticsJSON(false, wrong.Diagnostics()))
+		return errors.Join(quiet(exitUsage), printErr)
+	}
+	if err := wrong.Render(w.stderr, w.renderOptions(w.stderr)); err != nil {
+		return err
+	}
+	return quiet(exitUsage)
+}
+
+// A validation is `validate --json`, in Terraform's shape.
+type validation struct {
+	Valid        bool               `json:"valid"`
+	ErrorCount   int                `json:"error_count"`
+	WarningCount int                `json:"warning_count"`
+	Diagnostics  []sweep.Diagnostic `json:"diagnostics"`
+}
+
+func diagnosticsJSON(valid bool, diagnostics []sweep.Diagnostic) validation {
+	out := validation{Valid: valid, Diagnostics: diagnostics}
+	if out.Diagnostics == nil {
+		out.Diagnostics = []sweep.Diagnostic{}
+	}
+	for _, d := range diagnostics {
+		if d.Severity == sweep.SeverityError {
+			out.ErrorCount++
+		} else {
+			out.WarningCount++
+		}
+	}
+	return out
+}
+
+func (w *world) renderOptions(out io.Writer) sweep.RenderOptions {
+	width, tty := terminal(out)
+	return sweep.RenderOptions{Color: tty && w.getenv("NO_COLOR") == "", Width: width}
+}
+
+// terminal says how wide out is and whether it is a terminal at all.
+func terminal(out io.Writer) (width int, tty bool) {
+	file, ok := out.(*os.File)
+	if !ok || !term.IsTerminal(int(file.Fd())) {
+		return 100, false
+	}
+	width, _, err := term.GetSize(int(file.Fd()))
+	if err != nil || width < 40 {
+		width = 80
+	}
+	return width, true
+}
+
+// getenv reads the environment of the world; the last setting wins.
+func (w *world) getenv(name string) string {
+	for i := len(w.env) - 1; i >= 0; i-- {
+		if value, ok := strings.CutPrefix(w.env[i], name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+func printJSON(out io.Writer, value any) error {
+	encoder := json.NewEncoder(out)
+	encoder.SetIndent("", "  ")
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(value); err != nil {
+		return fmt.Errorf("write JSON: %w", err)
+	}
+	return nil
+}

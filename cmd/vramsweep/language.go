@@ -1,0 +1,244 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vramsweep/vramsweep/sweep"
+)
+
+// validateVerb checks a configuration and nothing else.
+func (w *world) validateVerb() *cobra.Command {
+	var inputs inputFlags
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "validate FILE|FOLDER",
+		Short: "Check a sweep file",
+		Args:  exactArgs("FILE"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			plan, err := w.load(args[0], &inputs, asJSON)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(w.stdout, diagnosticsJSON(true, plan.Warnings))
+			}
+			fmt.Fprintf(w.stdout, "%s is right: %s\n", args[0], countOf(plan))
+			return nil
+		},
+	}
+	inputs.add(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print diagnostics as JSON")
+	return cmd
+}
+
+// countOf says how much a plan holds.
+func countOf(plan *sweep.Plan) string {
+	profiles, runs := 0, 0
+	for _, s := range plan.Sweeps {
+		profiles += len(s.Profiles)
+		runs += len(s.Profiles) * s.Repeats
+	}
+	return fmt.Sprintf("%s, %s, %s", plural(len(plan.Sweeps), "sweep"), plural(profiles, "profile"), plural(runs, "run"))
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// listVerb says what a file holds.
+func (w *world) listVerb() *cobra.Command {
+	var inputs inputFlags
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "list FILE|FOLDER",
+		Short: "The sweeps of a file",
+		Args:  exactArgs("FILE"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			plan, err := w.load(args[0], &inputs, asJSON)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(w.stdout, sweepList(plan))
+			}
+			table := tabwriter.NewWriter(w.stdout, 0, 4, 2, ' ', 0)
+			fmt.Fprintln(table, "SWEEP\tPROFILES\tRUNS\tAXES\tDESCRIPTION")
+			for _, s := range sweepList(plan) {
+				fmt.Fprintf(table, "%s\t%d\t%d\t%s\t%s\n", s.Name, s.Profiles, s.Runs, strings.Join(s.Axes, " x "), s.Description)
+			}
+			return table.Flush()
+		},
+	}
+	inputs.add(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// A sweepSummary is one line of `list`.
+type sweepSummary struct {
+	Name        string   `json:"name"`
+	Description string   `json:"description,omitempty"`
+	Profiles    int      `json:"profiles"`
+	Runs        int      `json:"runs"`
+	Axes        []string `json:"axes"` // "input_len[3]"
+}
+
+func sweepList(plan *sweep.Plan) []sweepSummary {
+	out := make([]sweepSummary, 0, len(plan.Sweeps))
+	for _, s := range plan.Sweeps {
+		entry := sweepSummary{Name: s.Name, Description: s.Description, Profiles: len(s.Profiles), Runs: len(s.Profiles) * s.Repeats}
+		for _, axis := range s.Axes {
+			entry.Axes = append(entry.Axes, fmt.Sprintf("%s[%d]", axis.Name, len(axis.Values)))
+		}
+		out = append(out, entry)
+	}
+	return out
+}
+
+// fmtVerb formats files in place.
+func (w *world) fmtVerb() *cobra.Command {
+	var check, diff, recursive bool
+	cmd := &cobra.Command{
+		Use:   "fmt FILE|FOLDER|- ...",
+		Short: "Format sweep files",
+		Long:  "Formats sweep files in place; - formats standard input to standard output. Comments stay.\nWith --check nothing is written, and the exit code is 3 if a file would change.",
+		Args:  minArgs("FILE"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			f := formatter{w: w, check: check, diff: diff}
+			for _, arg := range args {
+				if err := f.arg(arg, recursive); err != nil {
+					return err
+				}
+			}
+			switch {
+			case f.broken:
+				return quiet(exitUsage)
+			case check && f.changed:
+				return quiet(exitSomeFailed)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&check, "check", false, "write nothing; exit 3 if a file would change")
+	cmd.Flags().BoolVar(&diff, "diff", false, "show what changes")
+	cmd.Flags().BoolVar(&recursive, "recursive", false, "the folders below as well")
+	return cmd
+}
+
+// A formatter goes through files and remembers what it saw.
+type formatter struct {
+	w           *world
+	check, diff bool
+	changed     bool
+	broken      bool
+}
+
+func (f *formatter) arg(path string, recursive bool) error {
+	if path == "-" {
+		src, err := io.ReadAll(f.w.stdin)
+		if err != nil {
+			return fmt.Errorf("read standard input: %w", err)
+		}
+		out, ok, err := f.format("<stdin>", src)
+		if err != nil || !ok {
+			return err
+		}
+		if f.check || f.diff {
+			return nil
+		}
+		_, err = f.w.stdout.Write(out)
+		return err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return usageError("", "%w", err)
+	}
+	if !info.IsDir() {
+		return f.file(path)
+	}
+	return filepath.WalkDir(path, func(name string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && name != path && !recursive:
+			return filepath.SkipDir
+		case entry.Type().IsRegular() && strings.HasSuffix(name, ".hcl"):
+			return f.file(name)
+		}
+		return nil
+	})
+}
+
+// format returns the formatted source; ok is false where it does not parse,
+// which has then been said.
+func (f *formatter) format(name string, src []byte) (out []byte, ok bool, err error) {
+	out, err = sweep.Format(name, src)
+	var wrong *sweep.Error
+	if errors.As(err, &wrong) {
+		f.broken = true
+		return nil, false, wrong.Render(f.w.stderr, f.w.renderOptions(f.w.stderr))
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	if !bytes.Equal(src, out) {
+		f.changed = true
+		if f.diff {
+			fmt.Fprint(f.w.stdout, unifiedDiff(name, string(src), string(out)))
+		}
+	}
+	return out, true, nil
+}
+
+func (f *formatter) file(path string) error {
+	src, err := os.ReadFile(path)
+	if err != nil {
+		return usageError("", "%w", err)
+	}
+	out, ok, err := f.format(path, src)
+	if err != nil || !ok || bytes.Equal(src, out) {
+		return err
+	}
+	if f.check {
+		fmt.Fprintln(f.w.stdout, path)
+		return nil
+	}
+	if err := replaceFile(path, out); err != nil {
+		return fmt.Errorf("format %s: %w", path, err)
+	}
+	fmt.Fprintln(f.w.stdout, path)
+	return nil
+}
+
+// replaceFile writes a file through a temporary one, so that a crash leaves the
+// old or the new one, and keeps its mode.
+func replaceFile(path string, data []byte) error {
+	mode := fs.FileMode(0o644)
+	if info, err := os.Stat(path); err == nil {
+		mode = info.Mode().Perm()
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".vramsweep-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name()) //nolint:errcheck // gone after the rename
+	_, err = tmp.Write(data)
+	err = errors.Join(err, tmp.Chmod(mode), tmp.Sync(), tmp.Close())
+	if err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), path)
+}

@@ -1,0 +1,90 @@
+package session
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"slices"
+
+	"github.com/vramsweep/vramsweep/sweep"
+)
+
+// GroupKey names the engine that a profile needs: profiles with the same key
+// can share one. It covers every setting but those that a request carries:
+// lengths, batch size and iterations.
+func GroupKey(p *sweep.Profile) string {
+	settings := p.Settings
+	settings.InputLen, settings.OutputLen, settings.BatchSize = 0, 0, 0
+	settings.NumIters, settings.NumItersWarmup = nil, nil
+	// Marshal cannot fail: both are plain data.
+	text, _ := json.Marshal(struct {
+		Sweep    string
+		Settings sweep.Settings
+		Engine   sweep.Engine
+	}{p.Sweep, settings, p.Engine})
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:6])
+}
+
+// A Group is the profiles of a sweep that one engine serves, in the order in
+// which it serves them.
+type Group struct {
+	Key      string
+	Profiles []*sweep.Profile
+}
+
+// Groups puts the profiles of a sweep together by engine. Groups keep the order
+// of their first profile; inside a group profiles go from small to large, so
+// that the allocator's growth is seen where it happens: by tokens in flight,
+// then by batch size, then in the plan's order.
+func Groups(profiles []*sweep.Profile) []Group {
+	var groups []Group
+	at := map[string]int{}
+	for _, p := range profiles {
+		key := GroupKey(p)
+		i, ok := at[key]
+		if !ok {
+			i = len(groups)
+			at[key] = i
+			groups = append(groups, Group{Key: key})
+		}
+		groups[i].Profiles = append(groups[i].Profiles, p)
+	}
+	for _, g := range groups {
+		slices.SortStableFunc(g.Profiles, func(a, b *sweep.Profile) int {
+			return cmp.Or(cmp.Compare(tokens(a), tokens(b)), cmp.Compare(a.Settings.BatchSize, b.Settings.BatchSize))
+		})
+	}
+	return groups
+}
+
+// tokens are those that a profile holds in the KV cache at its end.
+func tokens(p *sweep.Profile) int64 {
+	return p.Settings.BatchSize * (p.Settings.InputLen + p.Settings.OutputLen)
+}
+
+// A Hint says what keeps profiles of a sweep from sharing engines.
+type Hint struct {
+	Groups      int   // as it is
+	Joined      int   // if max_model_len were one for all
+	MaxModelLen int64 // that one: the longest
+}
+
+// LengthHint tells whether groups differ in max_model_len alone, as they do
+// where it derives from the point (max_model_len = input + output).
+func LengthHint(profiles []*sweep.Profile) (Hint, bool) {
+	same := make([]*sweep.Profile, len(profiles))
+	var longest int64
+	for i, p := range profiles {
+		if p.Settings.MaxModelLen == nil {
+			return Hint{}, false
+		}
+		longest = max(longest, *p.Settings.MaxModelLen)
+		twin := *p
+		twin.Settings.MaxModelLen = nil
+		same[i] = &twin
+	}
+	hint := Hint{Groups: len(Groups(profiles)), Joined: len(Groups(same)), MaxModelLen: longest}
+	return hint, hint.Joined < hint.Groups
+}
