@@ -1,0 +1,170 @@
+package analyze
+
+import (
+	"math"
+	"sort"
+
+	"gonum.org/v1/gonum/mathext"
+	"gonum.org/v1/gonum/stat"
+	"gonum.org/v1/gonum/stat/distuv"
+)
+
+// A sampleSet are the values of one figure of one profile on both sides.
+type sampleSet struct {
+	base, new []float64
+}
+
+// spread is the pooled variance of both sides and its degrees of freedom.
+func (s sampleSet) spread() (variance, dof float64) {
+	sum := 0.0
+	for _, side := range [][]float64{s.base, s.new} {
+		if len(side) < 2 {
+			continue
+		}
+		n := float64(len(side) - 1)
+		sum += stat.Variance(side, nil) * n
+		dof += n
+	}
+	if dof == 0 {
+		return 0, 0
+	}
+	return sum / dof, dof
+}
+
+// A prior is what the other profiles say of a figure's noise: a variance and
+// how many degrees of freedom it is worth.
+type prior struct {
+	variance float64
+	dof      float64 // +Inf: all profiles have one noise
+}
+
+// priorOf fits a scaled inverse chi-square prior to the variances of many
+// profiles by the moments of their logarithms: Smyth 2004, "Linear models and
+// empirical Bayes methods", equations for s0 and d0. A few repeats say little
+// of a profile's own noise; hundreds of profiles say much of noise in general.
+func priorOf(sets []sampleSet) prior {
+	var logs, trigammas []float64
+	for _, set := range sets {
+		variance, dof := set.spread()
+		if dof == 0 || variance <= 0 {
+			continue
+		}
+		half := dof / 2
+		logs = append(logs, math.Log(variance)-mathext.Digamma(half)+math.Log(half))
+		trigammas = append(trigammas, trigamma(half))
+	}
+	if len(logs) < 3 {
+		return prior{}
+	}
+	mean, variance := stat.MeanVariance(logs, nil)
+	excess := variance - stat.Mean(trigammas, nil)
+	if excess <= 0 {
+		return prior{variance: math.Exp(mean), dof: math.Inf(1)}
+	}
+	half := inverseTrigamma(excess)
+	return prior{variance: math.Exp(mean + mathext.Digamma(half) - math.Log(half)), dof: 2 * half}
+}
+
+// trigamma is the Hurwitz zeta function at 2.
+func trigamma(x float64) float64 { return mathext.Zeta(2, x) }
+
+// inverseTrigamma solves trigamma(x) = y by Newton's method (Smyth 2004,
+// appendix).
+func inverseTrigamma(y float64) float64 {
+	switch {
+	case y > 1e7:
+		return 1 / math.Sqrt(y)
+	case y < 1e-6:
+		return 1 / y
+	}
+	x := 0.5 + 1/y
+	for range 50 {
+		tri := trigamma(x)
+		step := tri * (1 - tri/y) / tetragamma(x)
+		x += step
+		if -step/x < 1e-8 {
+			break
+		}
+	}
+	return x
+}
+
+// tetragamma is the derivative of trigamma.
+func tetragamma(x float64) float64 { return -2 * mathext.Zeta(3, x) }
+
+// A difference is new minus base, and how sure it is.
+type difference struct {
+	mean     float64
+	noise    float64 // standard error; NaN where unknown
+	dof      float64 // of the noise; +Inf: known
+	p        float64 // two-sided; NaN where noise is unknown
+	assessed bool
+}
+
+// differ compares the sides by a moderated t test: the profile's own variance
+// and the prior's, weighted by their degrees of freedom.
+func (s sampleSet) differ(before prior) difference {
+	d := difference{mean: stat.Mean(s.new, nil) - stat.Mean(s.base, nil), p: math.NaN(), noise: math.NaN()}
+	own, dof := s.spread()
+	if dof == 0 && before.dof == 0 {
+		return d
+	}
+	variance := own
+	d.dof, d.assessed = dof+before.dof, true
+	switch {
+	case math.IsInf(before.dof, 1):
+		variance = before.variance
+	case before.dof > 0:
+		variance = (dof*own + before.dof*before.variance) / d.dof
+	}
+	d.noise = math.Sqrt(variance * (1/float64(len(s.base)) + 1/float64(len(s.new))))
+	switch {
+	case d.mean == 0:
+		d.p = 1
+	case d.noise == 0: // no repeat ever differed: any difference is real
+		d.p = 0
+	default:
+		d.p = 2 * d.distribution().CDF(-math.Abs(d.mean)/d.noise)
+	}
+	return d
+}
+
+// distribution is that of the difference over its noise where nothing changed.
+func (d difference) distribution() interface {
+	CDF(float64) float64
+	Quantile(float64) float64
+} {
+	if math.IsInf(d.dof, 1) {
+		return distuv.UnitNormal
+	}
+	return distuv.StudentsT{Mu: 0, Sigma: 1, Nu: d.dof}
+}
+
+// interval is the 95 % confidence interval of the difference.
+func (d difference) interval() (low, high float64) {
+	half := d.distribution().Quantile(0.975) * d.noise
+	return d.mean - half, d.mean + half
+}
+
+// adjust turns p values into false discovery rates (Benjamini and Hochberg
+// 1995): where the adjusted value is below q, at most a share q of what is
+// called a change is none. NaN stays NaN and does not count.
+func adjust(p []float64) []float64 {
+	order := make([]int, 0, len(p))
+	for i, v := range p {
+		if !math.IsNaN(v) {
+			order = append(order, i)
+		}
+	}
+	sort.Slice(order, func(a, b int) bool { return p[order[a]] < p[order[b]] })
+	out := make([]float64, len(p))
+	for i := range out {
+		out[i] = math.NaN()
+	}
+	best := 1.0
+	for k := len(order) - 1; k >= 0; k-- {
+		best = min(best, p[order[k]]*float64(len(order))/float64(k+1))
+		out[order[k]] = best
+	}
+	return out
+}

@@ -1,0 +1,138 @@
+package analyze
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/vramsweep/vramsweep/sinks"
+)
+
+// A Setting is a column of the runs table that was asked for.
+type Setting struct {
+	Name string
+	// Text is its value for people and for matching; "" where it was left to vLLM.
+	Text func(*sinks.RunRow) string
+	// Number is its value as a number; nil for words and where it is missing.
+	Number func(*sinks.RunRow) *float64
+}
+
+// Settings are the settings of a run, in the order of the table.
+func Settings() []Setting {
+	return []Setting{
+		word("sweep", func(r *sinks.RunRow) *string { return &r.Sweep }),
+		word("model", func(r *sinks.RunRow) *string { return &r.Model }),
+		word("dtype", func(r *sinks.RunRow) *string { return r.Dtype }),
+		word("kv_cache_dtype", func(r *sinks.RunRow) *string { return r.KVCacheDtype }),
+		word("quantization", func(r *sinks.RunRow) *string { return r.Quantization }),
+		count("tensor_parallel_size", func(r *sinks.RunRow) *int64 { return r.TensorParallelSize }),
+		count("pipeline_parallel_size", func(r *sinks.RunRow) *int64 { return r.PipelineParallelSize }),
+		count("input_len", func(r *sinks.RunRow) *int64 { return r.InputLen }),
+		count("output_len", func(r *sinks.RunRow) *int64 { return r.OutputLen }),
+		count("batch_size", func(r *sinks.RunRow) *int64 { return r.BatchSize }),
+		count("max_model_len", func(r *sinks.RunRow) *int64 { return r.MaxModelLen }),
+		count("max_num_seqs", func(r *sinks.RunRow) *int64 { return r.MaxNumSeqs }),
+		count("max_num_batched_tokens", func(r *sinks.RunRow) *int64 { return r.MaxNumBatchedTokens }),
+		ratio("gpu_memory_utilization", func(r *sinks.RunRow) *float64 { return r.GPUMemoryUtilization }),
+		count("kv_cache_memory_bytes", func(r *sinks.RunRow) *int64 { return r.KVCacheMemoryBytes }),
+		count("block_size", func(r *sinks.RunRow) *int64 { return r.BlockSize }),
+		flag("enforce_eager", func(r *sinks.RunRow) *bool { return r.EnforceEager }),
+		word("load_format", func(r *sinks.RunRow) *string { return r.LoadFormat }),
+		word("flags", func(r *sinks.RunRow) *string { return r.Flags }),
+	}
+}
+
+func word(name string, get func(*sinks.RunRow) *string) Setting {
+	return Setting{Name: name, Number: func(*sinks.RunRow) *float64 { return nil },
+		Text: func(r *sinks.RunRow) string {
+			if v := get(r); v != nil {
+				return *v
+			}
+			return ""
+		}}
+}
+
+func count(name string, get func(*sinks.RunRow) *int64) Setting {
+	return Setting{Name: name, Number: whole(get),
+		Text: func(r *sinks.RunRow) string {
+			if v := get(r); v != nil {
+				return fmt.Sprint(*v)
+			}
+			return ""
+		}}
+}
+
+func ratio(name string, get func(*sinks.RunRow) *float64) Setting {
+	return Setting{Name: name, Number: get,
+		Text: func(r *sinks.RunRow) string {
+			if v := get(r); v != nil {
+				return fmt.Sprint(*v)
+			}
+			return ""
+		}}
+}
+
+func flag(name string, get func(*sinks.RunRow) *bool) Setting {
+	return Setting{Name: name,
+		Number: func(r *sinks.RunRow) *float64 {
+			v := get(r)
+			if v == nil {
+				return nil
+			}
+			f := 0.0
+			if *v {
+				f = 1
+			}
+			return &f
+		},
+		Text: func(r *sinks.RunRow) string {
+			if v := get(r); v != nil {
+				return fmt.Sprint(*v)
+			}
+			return ""
+		}}
+}
+
+func settingNames() []string {
+	var names []string
+	for _, s := range Settings() {
+		names = append(names, s.Name)
+	}
+	return names
+}
+
+// labelOf names a profile for people: its model and what was asked of it.
+func labelOf(r *sinks.RunRow) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s/%s", r.Sweep, r.Model)
+	for _, s := range Settings() {
+		switch s.Name {
+		case "sweep", "model", "load_format", "flags", "pipeline_parallel_size", "output_len":
+			continue
+		}
+		if text := s.Text(r); text != "" {
+			fmt.Fprintf(&b, " %s=%s", short(s.Name), text)
+		}
+	}
+	return b.String()
+}
+
+// short are the abbreviations of the field.
+func short(name string) string {
+	switch name {
+	case "tensor_parallel_size":
+		return "tp"
+	case "input_len":
+		return "in"
+	case "batch_size":
+		return "bs"
+	case "kv_cache_dtype":
+		return "kv"
+	case "max_model_len":
+		return "len"
+	case "gpu_memory_utilization":
+		return "util"
+	case "enforce_eager":
+		return "eager"
+	}
+	return name
+}
