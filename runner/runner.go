@@ -150,6 +150,7 @@ type Measurement struct {
 	Session   *Session  // what the engine itself told; session mode only
 	Leftovers []Process // outlived the engine and were ended
 	Retriable bool      // the failure can pass: hub, port in use, NCCL, device busy
+	Notes     []string  // what else a reader of the run should know
 }
 
 // A LogEvent is a line of the engine's log that marks a moment of the run.

@@ -1,0 +1,378 @@
+// Package session runs many profiles on one vLLM engine: a small Python driver,
+// started with vLLM's own interpreter, serves them one after another and talks
+// over a pipe in JSON lines.
+//
+// It owns the driver, its protocol, and which profiles can share an engine. What
+// the driver measures is what `vllm bench latency` measures; what it adds is the
+// truth that no log has: torch's own bytes on every rank and the scheduler's
+// KV blocks.
+package session
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/runner/proc"
+	"github.com/vramsweep/vramsweep/sweep"
+)
+
+//go:embed driver.py
+var driver []byte
+
+// driverModule is the driver's name in the run folder; vLLM's workers import
+// MemoryExtension from it.
+const driverModule = "vramsweep_driver.py"
+
+// Defaults of `vllm bench latency`.
+const (
+	defaultIters  = 30
+	defaultWarmup = 10
+)
+
+// A LogReader reads the engine's log line by line.
+type LogReader interface {
+	Line(stream string, text []byte, arrived time.Time)
+	Account() *runner.Account
+	Events() []runner.LogEvent
+}
+
+// An Engine is a runner.SharedEngine. It serves one run at a time.
+type Engine struct {
+	// Interpreter is the command of vLLM's own Python.
+	Interpreter func(*sweep.Profile) ([]string, error)
+	// Flags are the engine flags of vLLM, without those of the benchmark.
+	Flags func(*sweep.Profile) ([]string, error)
+	// Env is the child's whole environment.
+	Env func(*runner.Job) ([]string, error)
+	// Masker takes secrets out of what is kept.
+	Masker func(*runner.Job) *proc.Masker
+	// NewReader makes a reader for the log of one run.
+	NewReader func() LogReader
+	// Outcome says what a failure that the log tells means for a run.
+	Outcome func(*runner.AccountError) (outcome runner.Outcome, retriable bool)
+	// Active is when the run's GPUs last did something; nil: not known.
+	Active func() time.Time
+	// Mark is put into the environment of all that the engine starts.
+	Mark string
+	// Grace is how long the engine may take to end; default 10 s.
+	Grace time.Duration
+
+	current *process
+}
+
+// Shares reports whether one engine can serve both profiles.
+func (e *Engine) Shares(a, b *sweep.Profile) bool { return GroupKey(a) == GroupKey(b) }
+
+// Alive reports whether an engine for the profile is up.
+func (e *Engine) Alive(p *sweep.Profile) bool {
+	return e.current != nil && e.current.key == GroupKey(p) && !e.current.gone()
+}
+
+// Close ends the engine, if there is one. It returns what outlived it.
+func (e *Engine) Close(context.Context) ([]runner.Process, error) {
+	if e.current == nil {
+		return nil, nil
+	}
+	exit, err := e.current.close()
+	e.current = nil
+	if exit == nil {
+		return nil, err
+	}
+	return leftovers(exit), err
+}
+
+func leftovers(exit *proc.Exit) []runner.Process {
+	var out []runner.Process
+	for _, l := range exit.Leftovers {
+		note := "found by " + l.How + "; ended"
+		if l.Left {
+			note = "found by " + l.How + "; could not be ended"
+		}
+		out = append(out, runner.Process{PID: l.PID, Name: l.Name, Ours: true, Note: note})
+	}
+	return out
+}
+
+// Run serves one run, on the engine that is up if it fits, else on a new one.
+// The engine goes on living after the run only if it went well and
+// Job.KeepEngine asks for it.
+func (e *Engine) Run(ctx context.Context, job *runner.Job) (*runner.Measurement, error) {
+	m := &runner.Measurement{StartedAt: time.Now()}
+	if !e.Alive(job.Profile) {
+		if _, err := e.Close(ctx); err != nil {
+			m.Notes = append(m.Notes, fmt.Sprintf("the engine before did not end well: %v", err))
+		}
+		if err := e.open(job); err != nil {
+			return nil, err
+		}
+	}
+	p := e.current
+	s, err := p.begin(job, e.NewReader())
+	if err != nil {
+		return nil, err
+	}
+	m.Command, m.Env = p.command, p.env
+	e.serve(ctx, s, m)
+	if !job.KeepEngine || m.Outcome != runner.OutcomeOK && m.Outcome != runner.OutcomeBadArgument {
+		left, err := e.Close(ctx)
+		m.Leftovers = append(m.Leftovers, left...)
+		if err != nil {
+			m.Notes = append(m.Notes, fmt.Sprintf("the engine did not end well: %v", err))
+		}
+		if exit := p.exit; exit != nil {
+			m.ExitCode, m.Signal = exit.Code, exit.Signal
+		}
+	}
+	m.EndedAt = time.Now()
+	if err := s.finish(m); err != nil {
+		return m, err
+	}
+	e.explain(s, m)
+	return m, nil
+}
+
+// open starts the driver.
+func (e *Engine) open(job *runner.Job) error {
+	python, err := e.Interpreter(job.Profile)
+	if err != nil {
+		return err
+	}
+	flags, err := e.Flags(job.Profile)
+	if err != nil {
+		return err
+	}
+	env, err := e.Env(job)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(job.Dir, driverModule)
+	if err := os.WriteFile(path, driver, 0o644); err != nil {
+		return fmt.Errorf("write the session driver: %w", err)
+	}
+	// The driver inherits its ends of the pipes as descriptors 3 and 4.
+	argv := append(append([]string{}, python...), path, "3", "4", "--")
+	argv = append(argv, flags...)
+	env = append(env, "PYTHONPATH="+joinPath(job.Dir, lookup(env, "PYTHONPATH")))
+	masker := e.Masker(job)
+	e.current, err = launch(GroupKey(job.Profile), proc.Spec{Argv: argv, Env: env, Mark: e.Mark, Grace: e.Grace})
+	if err != nil {
+		return fmt.Errorf("start the session driver: %w", err)
+	}
+	e.current.command, e.current.env = masker.Argv(argv), masker.Env(env)
+	return nil
+}
+
+func joinPath(first, rest string) string {
+	if rest == "" {
+		return first
+	}
+	return first + string(os.PathListSeparator) + rest
+}
+
+func lookup(env []string, name string) string {
+	for i := len(env) - 1; i >= 0; i-- {
+		if len(env[i]) > len(name) && env[i][len(name)] == '=' && env[i][:len(name)] == name {
+			return env[i][len(name)+1:]
+		}
+	}
+	return ""
+}
+
+// serve sends the request once the engine is ready and collects the answers
+// until the profile is measured, has failed, or a limit ends it.
+func (e *Engine) serve(ctx context.Context, s *serving, m *runner.Measurement) {
+	limits := newLimits(s.job, e.Active, s.p)
+	defer limits.stop()
+	if s.p.isReady() {
+		s.ask(m)
+	}
+	for m.Outcome == "" {
+		select {
+		case <-ctx.Done():
+			m.Outcome, m.Detail = runner.OutcomeInterrupted, context.Cause(ctx).Error()
+		case over := <-limits.over:
+			m.Outcome, m.Detail = over.outcome, over.detail
+		case item, ok := <-s.p.replies:
+			if !ok {
+				<-s.p.done
+				m.Outcome = runner.OutcomeEngineError
+				m.Detail = "the session driver ended without an answer: " + s.p.ending()
+				return
+			}
+			limits.heard(item.reply)
+			s.take(item, m)
+		}
+	}
+}
+
+// explain lets the log have the last word on a failure of the engine.
+func (e *Engine) explain(s *serving, m *runner.Measurement) {
+	if m.Account == nil || m.Account.Error == nil {
+		return
+	}
+	switch m.Outcome {
+	case runner.OutcomeEngineError:
+		m.Outcome, m.Retriable = e.Outcome(m.Account.Error)
+	case runner.OutcomeOOM:
+	default:
+		return
+	}
+	m.ErrorLine = m.Account.Error.Message
+	if m.Detail == "" || m.Outcome != runner.OutcomeEngineError {
+		m.Detail = m.Account.Error.Message
+	}
+}
+
+// A serving is one run on an engine.
+type serving struct {
+	p       *process
+	job     *runner.Job
+	reader  LogReader
+	files   *runFiles
+	asked   bool
+	events  []runner.LogEvent
+	session *runner.Session
+	latency *runner.LatencyStats
+	garbage int
+}
+
+// ask sends the profile to the driver.
+func (s *serving) ask(m *runner.Measurement) {
+	if s.asked {
+		return
+	}
+	s.asked = true
+	settings := s.job.Profile.Settings
+	err := s.p.send(request{
+		ID: s.p.served, Op: "profile", InputLen: settings.InputLen, OutputLen: settings.OutputLen, BatchSize: settings.BatchSize,
+		NumItersWarmup: orDefault(settings.NumItersWarmup, defaultWarmup), NumIters: orDefault(settings.NumIters, defaultIters),
+	})
+	if err != nil {
+		m.Outcome, m.Detail = runner.OutcomeEngineError, fmt.Sprintf("the session driver takes no request: %v", err)
+	}
+}
+
+func orDefault(v *int64, otherwise int64) int64 {
+	if v == nil {
+		return otherwise
+	}
+	return *v
+}
+
+// take handles one line of the driver.
+func (s *serving) take(item item, m *runner.Measurement) {
+	if item.err != nil {
+		s.garbage++
+		if s.garbage <= 3 {
+			m.Notes = append(m.Notes, "on the session pipe: "+item.err.Error())
+		}
+		return
+	}
+	r := item.reply
+	if r.ID != 0 && r.ID != s.p.served {
+		return // an answer to a profile that was given up
+	}
+	s.mark(r)
+	switch r.Event {
+	case "ready":
+		s.p.setReady(r)
+		s.session.Torch = append(s.session.Torch, r.Torch.readings("engine_ready")...)
+		s.ask(m)
+	case "profile_start":
+		s.session.Torch = append(s.session.Torch, r.Torch.readings("profile_start")...)
+	case "warmed_up":
+		s.session.Torch = append(s.session.Torch, r.Torch.readings("warmed_up")...)
+	case "result":
+		s.result(r, m)
+	case "error":
+		m.Detail = r.Message
+		m.Outcome = map[string]runner.Outcome{"oom": runner.OutcomeOOM, "bad_argument": runner.OutcomeBadArgument}[r.Kind]
+		if m.Outcome == "" {
+			m.Outcome = runner.OutcomeEngineError
+		}
+	case "failed":
+		m.Detail, m.Outcome = r.Message, runner.OutcomeEngineError
+	}
+}
+
+// result keeps what the profile measured.
+func (s *serving) result(r *reply, m *runner.Measurement) {
+	s.session.Torch = append(s.session.Torch, r.Torch.readings("measured")...)
+	if why := r.Torch.reason(); why != "" && len(s.session.Torch) == 0 {
+		m.Notes = append(m.Notes, "no figures from torch: "+why)
+	}
+	s.engineFigures(r.Engine, m)
+	if r.AvgLatency == nil || len(r.Latencies) == 0 {
+		m.Outcome, m.Detail = runner.OutcomeNoResult, "the session driver sent a result without latencies"
+		return
+	}
+	settings := s.job.Profile.Settings
+	stats := &runner.LatencyStats{AvgS: *r.AvgLatency, LatenciesS: r.Latencies, NIters: len(r.Latencies), Percentiles: map[string]float64{}}
+	for mark, v := range r.Percentiles {
+		stats.Percentiles["p"+mark] = v
+	}
+	if stats.AvgS > 0 {
+		rate := float64(settings.BatchSize*settings.OutputLen) / stats.AvgS
+		stats.OutputTokensPerS = &rate
+	}
+	s.latency, m.Outcome = stats, runner.OutcomeOK
+}
+
+// engineFigures keeps what the scheduler said.
+func (s *serving) engineFigures(r *engineReply, m *runner.Measurement) {
+	if r == nil {
+		return
+	}
+	s.session.KVUsedBlocksPeak, s.session.Preemptions, s.session.WaitingPeak = r.KVUsedBlocksPeak, r.Preemptions, r.WaitingPeak
+	if r.KVUsedBlocksPeak != nil && r.BlockSize != nil {
+		tokens := *r.KVUsedBlocksPeak * *r.BlockSize
+		s.session.KVUsedTokensPeak = &tokens
+	}
+	if r.Reason != "" {
+		m.Notes = append(m.Notes, "no figures from the engine: "+r.Reason)
+	}
+}
+
+// mark turns an answer into a moment of the run.
+func (s *serving) mark(r *reply) {
+	kinds := map[string][]runner.EventKind{
+		"profile_start": {runner.EventRequestStart, runner.EventWarmupStart},
+		"warmup_iter":   {runner.EventWarmupIter},
+		"warmed_up":     {runner.EventMeasureStart},
+		"iter":          {runner.EventMeasureIter},
+		"result":        {runner.EventMeasureEnd, runner.EventRequestEnd},
+		"error":         {runner.EventError},
+	}
+	for _, kind := range kinds[r.Event] {
+		s.events = append(s.events, runner.LogEvent{Kind: kind, Arrived: r.at(), Rank: -1, File: "session",
+			Took: time.Duration(r.LatencyS * float64(time.Second))})
+	}
+	phase := map[string]runner.Phase{"profile_start": runner.PhaseBenchWarmup, "warmed_up": runner.PhaseMeasure, "ready": runner.PhaseEngineWarmup}[r.Event]
+	if phase != "" {
+		s.job.Progress(runner.Progress{Phase: phase, Note: "profile " + strconv.Itoa(s.session.Position+1) + " of this engine"})
+	}
+}
+
+// finish closes the run's files and fills the measurement from its log.
+func (s *serving) finish(m *runner.Measurement) error {
+	logs, err := s.files.close()
+	m.Logs = logs
+	m.Account = s.reader.Account()
+	if s.session.Position == 0 {
+		m.Events = s.reader.Events() // later runs did not see the start of the engine
+	}
+	m.Events = append(m.Events, s.events...)
+	m.Latency, m.Session = s.latency, s.session
+	if m.Outcome == "" {
+		m.Outcome = runner.OutcomeEngineError
+	}
+	s.p.end()
+	return errors.Join(err)
+}

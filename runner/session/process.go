@@ -1,0 +1,304 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/runner/proc"
+)
+
+// maxStartup bounds what is kept of the engine's start-up log for the runs that
+// follow the first.
+const maxStartup = 8 << 20
+
+// A process is one engine that is up, or was.
+type process struct {
+	key     string
+	command []string
+	env     map[string]string
+	proc    proc.Process
+	feed    *os.File // our end of the pipe to the driver
+	replies chan item
+	done    chan struct{} // closed when nothing of the tree is left
+	exit    *proc.Exit
+	exitErr error
+	served  int // the number of the request that is being served
+
+	mu       sync.Mutex
+	ready    *reply
+	startup  []storedLine
+	raw      [2]bytes.Buffer // of start-up: stdout, stderr
+	pending  [2]bytes.Buffer // came between two runs
+	current  *runFiles
+	reader   LogReader
+	lastLine time.Time
+}
+
+// An item is one line of the driver, or why it is none.
+type item struct {
+	reply *reply
+	err   error
+}
+
+// A storedLine is a line of the start-up log.
+type storedLine struct {
+	stream  string
+	text    []byte
+	arrived time.Time
+}
+
+// launch starts the driver with its two pipes.
+func launch(key string, spec proc.Spec) (*process, error) {
+	driverIn, feed, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	answers, driverOut, err := os.Pipe()
+	if err != nil {
+		return nil, errors.Join(err, driverIn.Close(), feed.Close())
+	}
+	p := &process{key: key, feed: feed, replies: make(chan item, 64), done: make(chan struct{}), lastLine: time.Now()}
+	spec.ExtraFiles = []*os.File{driverIn, driverOut}
+	spec.Line = p.line
+	spec.Stdout, spec.Stderr = stream{p, 0}, stream{p, 1}
+	// The engine outlives the run that starts it, so it does not end with the
+	// run's context: Run and Close end it.
+	p.proc, err = proc.Start(context.Background(), spec)
+	closed := errors.Join(driverIn.Close(), driverOut.Close())
+	if err = errors.Join(err, closed); err != nil {
+		return nil, errors.Join(err, feed.Close(), answers.Close())
+	}
+	go func() {
+		defer close(p.replies)
+		defer answers.Close() //nolint:errcheck // only read from
+		readReplies(answers, func(r *reply, err error) { p.replies <- item{r, err} })
+	}()
+	go func() {
+		p.exit, p.exitErr = p.proc.Wait()
+		close(p.done)
+	}()
+	return p, nil
+}
+
+// A stream takes the raw bytes of stdout or stderr.
+type stream struct {
+	p *process
+	i int
+}
+
+func (s stream) Write(data []byte) (int, error) {
+	s.p.mu.Lock()
+	defer s.p.mu.Unlock()
+	s.p.lastLine = time.Now()
+	if s.p.ready == nil && s.p.raw[s.i].Len()+len(data) <= maxStartup {
+		s.p.raw[s.i].Write(data)
+	}
+	if s.p.current != nil {
+		return s.p.current.write(s.i, data)
+	}
+	if s.p.pending[s.i].Len()+len(data) <= maxStartup {
+		s.p.pending[s.i].Write(data)
+	}
+	return len(data), nil
+}
+
+func (p *process) line(l proc.Line) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ready == nil && len(p.startup) < 100_000 {
+		p.startup = append(p.startup, storedLine{l.Stream, bytes.Clone(l.Text), l.Arrived})
+	}
+	if p.reader != nil {
+		p.reader.Line(l.Stream, l.Text, l.Arrived)
+	}
+}
+
+// begin prepares a run: its files start with the engine's start-up log, and so
+// does what its reader reads.
+func (p *process) begin(job *runner.Job, reader LogReader) (*serving, error) {
+	files, err := openRunFiles(job.Dir)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, l := range p.startup {
+		reader.Line(l.stream, l.text, l.arrived)
+	}
+	for i := range p.raw {
+		_, err = files.write(i, p.raw[i].Bytes())
+		if err == nil && p.served > 0 {
+			_, err = files.write(i, p.pending[i].Bytes())
+		}
+		p.pending[i].Reset()
+		if err != nil {
+			return nil, errors.Join(err, files.abandon())
+		}
+	}
+	p.reader, p.current = reader, files
+	position := p.served
+	p.served++
+	return &serving{p: p, job: job, reader: reader, files: files,
+		session: &runner.Session{EngineShared: position > 0 || job.KeepEngine, Position: position}}, nil
+}
+
+// end stops giving output to the run.
+func (p *process) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.reader, p.current = nil, nil
+}
+
+func (p *process) send(r request) error {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	if err := p.feed.SetWriteDeadline(time.Now().Add(10 * time.Second)); err != nil && !errors.Is(err, os.ErrNoDeadline) {
+		return err
+	}
+	_, err = p.feed.Write(append(data, '\n'))
+	return err
+}
+
+func (p *process) setReady(r *reply) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ready = r
+}
+
+func (p *process) isReady() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ready != nil
+}
+
+// lastOutput is when the engine last printed something.
+func (p *process) lastOutput() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.lastLine
+}
+
+func (p *process) gone() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// ending says how the driver ended, for people.
+func (p *process) ending() string {
+	switch {
+	case p.exitErr != nil:
+		return p.exitErr.Error()
+	case p.exit == nil:
+		return "not known how"
+	case p.exit.Code != nil:
+		return fmt.Sprintf("exit code %d", *p.exit.Code)
+	}
+	return "signal " + p.exit.Signal
+}
+
+// quitGrace is how long an idle driver may take to end when it is asked to.
+const quitGrace = 20 * time.Second
+
+// close asks the driver to quit, then ends its tree.
+func (p *process) close() (*proc.Exit, error) {
+	if !p.gone() {
+		asked := p.send(request{Op: "quit"}) == nil && p.isReady()
+		go func() {
+			for range p.replies { // the driver must not block on a full pipe
+			}
+		}()
+		if asked {
+			select {
+			case <-p.done:
+			case <-time.After(quitGrace):
+			}
+		}
+		p.proc.Stop("the session ended")
+	}
+	<-p.done
+	return p.exit, errors.Join(p.exitErr, p.feed.Close())
+}
+
+// runFiles are the raw logs of one run.
+type runFiles struct {
+	files [2]*os.File
+	sums  [2]hash.Hash
+	sizes [2]int64
+	tails [2][]byte
+	err   error
+}
+
+// tailBytes of each log stand in run.json.
+const tailBytes = 4 << 10
+
+func openRunFiles(dir string) (*runFiles, error) {
+	f := &runFiles{}
+	for i, name := range logNames() {
+		file, err := os.Create(filepath.Join(dir, name+".log"))
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("open the raw log: %w", err), f.abandon())
+		}
+		f.files[i], f.sums[i] = file, sha256.New()
+	}
+	return f, nil
+}
+
+func logNames() [2]string { return [2]string{"stdout", "stderr"} }
+
+// write never fails the engine: an error is kept and told by close.
+func (f *runFiles) write(i int, data []byte) (int, error) {
+	if f.err == nil {
+		_, f.err = f.files[i].Write(data)
+	}
+	f.sums[i].Write(data) // a hash does not fail
+	f.sizes[i] += int64(len(data))
+	f.tails[i] = append(f.tails[i], data...)
+	if len(f.tails[i]) > 16*tailBytes {
+		f.tails[i] = append([]byte(nil), f.tails[i][len(f.tails[i])-tailBytes:]...)
+	}
+	return len(data), nil
+}
+
+func (f *runFiles) abandon() error {
+	var err error
+	for _, file := range f.files {
+		if file != nil {
+			err = errors.Join(err, file.Close())
+		}
+	}
+	return err
+}
+
+func (f *runFiles) close() ([]runner.RawLog, error) {
+	var logs []runner.RawLog
+	err := f.err
+	for i, name := range logNames() {
+		err = errors.Join(err, f.files[i].Sync(), f.files[i].Close())
+		tail := f.tails[i]
+		if len(tail) > tailBytes {
+			tail = tail[len(tail)-tailBytes:]
+		}
+		logs = append(logs, runner.RawLog{Name: name, Path: name + ".log", Bytes: f.sizes[i], SHA256: hex.EncodeToString(f.sums[i].Sum(nil)), Tail: string(bytes.ToValidUTF8(tail, []byte("�")))})
+	}
+	if err != nil {
+		return logs, fmt.Errorf("write the raw logs: %w", err)
+	}
+	return logs, nil
+}
