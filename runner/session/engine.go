@@ -57,10 +57,6 @@ type Engine struct {
 	NewReader func() LogReader
 	// Outcome says what a failure that the log tells means for a run.
 	Outcome func(*runner.AccountError) (outcome runner.Outcome, retriable bool)
-	// Active is when the run's GPUs last did something; nil: not known.
-	Active func() time.Time
-	// Mark is put into the environment of all that the engine starts.
-	Mark string
 	// Grace is how long the engine may take to end; default 10 s.
 	Grace time.Duration
 
@@ -161,7 +157,7 @@ func (e *Engine) open(job *runner.Job) error {
 	argv = append(argv, flags...)
 	env = append(env, "PYTHONPATH="+joinPath(job.Dir, lookup(env, "PYTHONPATH")))
 	masker := e.Masker(job)
-	e.current, err = launch(GroupKey(job.Profile), proc.Spec{Argv: argv, Env: env, Mark: e.Mark, Grace: e.Grace})
+	e.current, err = launch(GroupKey(job.Profile), proc.Spec{Argv: argv, Env: env, Mark: job.Mark, Grace: e.Grace})
 	if err != nil {
 		return fmt.Errorf("start the session driver: %w", err)
 	}
@@ -186,19 +182,17 @@ func lookup(env []string, name string) string {
 }
 
 // serve sends the request once the engine is ready and collects the answers
-// until the profile is measured, has failed, or a limit ends it.
+// until the profile is measured or has failed, or the run's context ends: its
+// cause is the Runner's to read.
 func (e *Engine) serve(ctx context.Context, s *serving, m *runner.Measurement) {
-	limits := newLimits(s.job, e.Active, s.p)
-	defer limits.stop()
 	if s.p.isReady() {
+		s.job.Pulse.Ready()
 		s.ask(m)
 	}
 	for m.Outcome == "" {
 		select {
 		case <-ctx.Done():
 			m.Outcome, m.Detail = runner.OutcomeInterrupted, context.Cause(ctx).Error()
-		case over := <-limits.over:
-			m.Outcome, m.Detail = over.outcome, over.detail
 		case item, ok := <-s.p.replies:
 			if !ok {
 				<-s.p.done
@@ -206,7 +200,7 @@ func (e *Engine) serve(ctx context.Context, s *serving, m *runner.Measurement) {
 				m.Detail = "the session driver ended without an answer: " + s.p.ending()
 				return
 			}
-			limits.heard(item.reply)
+			s.job.Pulse.Output(time.Now())
 			s.take(item, m)
 		}
 	}
@@ -283,6 +277,7 @@ func (s *serving) take(item item, m *runner.Measurement) {
 	switch r.Event {
 	case "ready":
 		s.p.setReady(r)
+		s.job.Pulse.Ready()
 		s.session.Torch = append(s.session.Torch, r.Torch.readings("engine_ready")...)
 		s.ask(m)
 	case "profile_start":

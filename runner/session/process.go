@@ -42,7 +42,7 @@ type process struct {
 	pending  [2]bytes.Buffer // came between two runs
 	current  *runFiles
 	reader   LogReader
-	lastLine time.Time
+	pulse    *runner.Pulse
 }
 
 // An item is one line of the driver, or why it is none.
@@ -68,7 +68,7 @@ func launch(key string, spec proc.Spec) (*process, error) {
 	if err != nil {
 		return nil, errors.Join(err, driverIn.Close(), feed.Close())
 	}
-	p := &process{key: key, feed: feed, replies: make(chan item, 64), done: make(chan struct{}), lastLine: time.Now()}
+	p := &process{key: key, feed: feed, replies: make(chan item, 64), done: make(chan struct{})}
 	spec.ExtraFiles = []*os.File{driverIn, driverOut}
 	spec.Line = p.line
 	spec.Stdout, spec.Stderr = stream{p, 0}, stream{p, 1}
@@ -100,7 +100,7 @@ type stream struct {
 func (s stream) Write(data []byte) (int, error) {
 	s.p.mu.Lock()
 	defer s.p.mu.Unlock()
-	s.p.lastLine = time.Now()
+	s.p.pulse.Output(time.Now())
 	if s.p.ready == nil && s.p.raw[s.i].Len()+len(data) <= maxStartup {
 		s.p.raw[s.i].Write(data)
 	}
@@ -146,7 +146,8 @@ func (p *process) begin(job *runner.Job, reader LogReader) (*serving, error) {
 			return nil, errors.Join(err, files.abandon())
 		}
 	}
-	p.reader, p.current = reader, files
+	p.reader, p.current, p.pulse = reader, files, job.Pulse
+	job.Pulse.SetTree(p.proc.Tree)
 	position := p.served
 	p.served++
 	return &serving{p: p, job: job, reader: reader, files: files,
@@ -157,7 +158,8 @@ func (p *process) begin(job *runner.Job, reader LogReader) (*serving, error) {
 func (p *process) end() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.reader, p.current = nil, nil
+	p.pulse.SetTree(nil)
+	p.reader, p.current, p.pulse = nil, nil, nil
 }
 
 func (p *process) send(r request) error {
@@ -182,13 +184,6 @@ func (p *process) isReady() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.ready != nil
-}
-
-// lastOutput is when the engine last printed something.
-func (p *process) lastOutput() time.Time {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.lastLine
 }
 
 func (p *process) gone() bool {
