@@ -11,7 +11,6 @@ package session
 import (
 	"context"
 	_ "embed"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -72,11 +71,14 @@ func (e *Engine) Alive(p *sweep.Profile) bool {
 }
 
 // Close ends the engine, if there is one. It returns what outlived it.
-func (e *Engine) Close(context.Context) ([]runner.Process, error) {
+func (e *Engine) Close(context.Context) ([]runner.Process, error) { return e.end(true) }
+
+// end ends the engine; an idle one is asked to quit first.
+func (e *Engine) end(idle bool) ([]runner.Process, error) {
 	if e.current == nil {
 		return nil, nil
 	}
-	exit, err := e.current.close()
+	exit, err := e.current.close(idle)
 	e.current = nil
 	if exit == nil {
 		return nil, err
@@ -116,8 +118,9 @@ func (e *Engine) Run(ctx context.Context, job *runner.Job) (*runner.Measurement,
 	}
 	m.Command, m.Env = p.command, p.env
 	e.serve(ctx, s, m)
-	if !job.KeepEngine || m.Outcome != runner.OutcomeOK && m.Outcome != runner.OutcomeBadArgument {
-		left, err := e.Close(ctx)
+	idle := m.Outcome == runner.OutcomeOK || m.Outcome == runner.OutcomeBadArgument
+	if !job.KeepEngine || !idle {
+		left, err := e.end(idle)
 		m.Leftovers = append(m.Leftovers, left...)
 		if err != nil {
 			m.Notes = append(m.Notes, fmt.Sprintf("the engine did not end well: %v", err))
@@ -357,6 +360,7 @@ func (s *serving) mark(r *reply) {
 
 // finish closes the run's files and fills the measurement from its log.
 func (s *serving) finish(m *runner.Measurement) error {
+	s.p.end() // first: from here on nothing writes to the run's files
 	logs, err := s.files.close()
 	m.Logs = logs
 	m.Account = s.reader.Account()
@@ -368,6 +372,5 @@ func (s *serving) finish(m *runner.Measurement) error {
 	if m.Outcome == "" {
 		m.Outcome = runner.OutcomeEngineError
 	}
-	s.p.end()
-	return errors.Join(err)
+	return err
 }

@@ -35,14 +35,14 @@ type process struct {
 	exitErr error
 	served  int // the number of the request that is being served
 
-	mu       sync.Mutex
-	ready    *reply
-	startup  []storedLine
-	raw      [2]bytes.Buffer // of start-up: stdout, stderr
-	pending  [2]bytes.Buffer // came between two runs
-	current  *runFiles
-	reader   LogReader
-	pulse    *runner.Pulse
+	mu      sync.Mutex
+	ready   *reply
+	startup []storedLine
+	raw     [2]bytes.Buffer // of start-up: stdout, stderr
+	pending [2]bytes.Buffer // came between two runs
+	current *runFiles
+	reader  LogReader
+	pulse   *runner.Pulse
 }
 
 // An item is one line of the driver, or why it is none.
@@ -211,10 +211,10 @@ func (p *process) ending() string {
 // quitGrace is how long an idle driver may take to end when it is asked to.
 const quitGrace = 20 * time.Second
 
-// close asks the driver to quit, then ends its tree.
-func (p *process) close() (*proc.Exit, error) {
+// close asks an idle driver to quit, then ends its tree.
+func (p *process) close(idle bool) (*proc.Exit, error) {
 	if !p.gone() {
-		asked := p.send(request{Op: "quit"}) == nil && p.isReady()
+		asked := idle && p.isReady() && p.send(request{Op: "quit"}) == nil
 		go func() {
 			for range p.replies { // the driver must not block on a full pipe
 			}
