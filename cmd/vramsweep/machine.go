@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/runner/gpu"
+)
+
+// nvmlHelper and simulatedVLLM are hidden verbs: this binary is its own helper.
+const (
+	nvmlHelper    = "nvml-helper"
+	simulatedVLLM = "simulated-vllm"
+)
+
+// machineOptions say where this machine's instruments are.
+func (w *world) machineOptions(sources []string) gpu.Options {
+	return gpu.Options{Env: w.env, Helper: []string{w.self, nvmlHelper}, Sources: sources}
+}
+
+// gpusVerb lists the GPUs and what can be read of them.
+func (w *world) gpusVerb() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "gpus",
+		Short: "The GPUs, which source reads what, and why another does not",
+		Args:  exactArgs(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			machine := gpu.Detect(cmd.Context(), w.machineOptions(nil), true)
+			devices, err := machine.Devices(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(w.stdout, gpuListing{Devices: orEmpty(devices), Sources: orEmpty(machine.Sources())})
+			}
+			return printGPUs(w.stdout, devices, machine.Sources())
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// gpuListing is `gpus --json`.
+type gpuListing struct {
+	Devices []runner.Device    `json:"devices"`
+	Sources []gpu.SourceStatus `json:"sources"`
+}
+
+// orEmpty makes nil an empty list, which JSON shows as [].
+func orEmpty[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}
+
+func printGPUs(out io.Writer, devices []runner.Device, sources []gpu.SourceStatus) error {
+	table := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
+	if len(devices) == 0 {
+		fmt.Fprintln(table, "No GPU is to be seen from here.")
+	} else {
+		fmt.Fprintln(table, "GPU\tNAME\tUSED\tRESERVED\tTOTAL\tDRIVER\tBUS\tUUID\tTOLD BY")
+	}
+	for _, d := range devices {
+		fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Index, d.Name, gibOf(d.UsedBytes), gibOf(d.ReservedBytes), gibOf(d.TotalBytes),
+			orDash(d.DriverVersion), orDash(d.PCIBusID), orDash(d.UUID), d.Source)
+	}
+	fmt.Fprintln(table, "\nSOURCE\tSERVES\tREADS\tWHY NOT")
+	for _, s := range sources {
+		serves := "no"
+		switch {
+		case s.Used:
+			serves = "used"
+		case s.Works:
+			serves = "yes"
+		}
+		reads := strings.Join(s.Reads, " ")
+		if s.Power != "" {
+			reads += " (power: " + s.Power + ")"
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", s.Name, serves, orDash(reads), orDash(s.Reason))
+	}
+	return table.Flush()
+}
+
+// gibOf prints bytes as GiB, "-" where they are missing.
+func gibOf(bytes *int64) string {
+	if bytes == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f GiB", float64(*bytes)/runner.GiB)
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// versionVerb prints the version.
+func (w *world) versionVerb() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "The version of vramsweep and of what it writes",
+		Args:  exactArgs(),
+		RunE: func(*cobra.Command, []string) error {
+			fmt.Fprintf(w.stdout, "vramsweep %s\nschema %s\n", version, runner.SchemaVersion)
+			return nil
+		},
+	}
+}
+
+// stdinFile is the standard input as a file, where it is one.
+func (w *world) stdinFile() *os.File {
+	file, _ := w.stdin.(*os.File)
+	return file
+}
+
+// background is for what must end well although the run was interrupted.
+func background(ctx context.Context) context.Context { return context.WithoutCancel(ctx) }
