@@ -1,0 +1,222 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/runner/attribution"
+	"github.com/vramsweep/vramsweep/runner/proc"
+	"github.com/vramsweep/vramsweep/runner/session"
+	"github.com/vramsweep/vramsweep/runner/vllm"
+	"github.com/vramsweep/vramsweep/sinks"
+	"github.com/vramsweep/vramsweep/sweep"
+)
+
+// runFlags are those of `run`, and of `profile` in part.
+type runFlags struct {
+	outputDir   string
+	resume      bool
+	dryRun      bool
+	brief       bool
+	mode        string
+	summary     string
+	maxDuration time.Duration
+	sources     []string
+}
+
+func (f *runFlags) add(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.outputDir, "output-dir", "", "write here instead of the file's output.dir")
+	flags.BoolVar(&f.brief, "brief", false, "one line a run instead of its full account")
+	flags.DurationVar(&f.maxDuration, "max-duration", 0, "end the execution after this time; --resume goes on")
+	flags.StringVar(&f.summary, "summary-json", "", "write the outcome as one line of JSON to FILE (- for standard output)")
+	flags.StringSliceVar(&f.sources, "sampler", nil, "GPU sources that may be used, in order (nvidia-smi, nvml, amdgpu-sysfs, amd-smi, rocm-smi)")
+	flags.StringVar(&f.mode, "mode", "", "latency: a process a profile; session: one engine for profiles that share it")
+}
+
+// runVerb executes the sweeps of a file.
+func (w *world) runVerb() *cobra.Command {
+	var inputs inputFlags
+	var f runFlags
+	cmd := &cobra.Command{
+		Use:   "run FILE|FOLDER",
+		Short: "Execute the sweeps of a file",
+		Args:  exactArgs("FILE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			plan, err := w.load(args[0], &inputs, false)
+			if err != nil {
+				return err
+			}
+			if err := setMode(plan, f.mode); err != nil {
+				return err
+			}
+			if f.dryRun {
+				return w.printCommands(plan)
+			}
+			_, err = w.execute(cmd.Context(), plan, &f, nil)
+			return err
+		},
+	}
+	inputs.add(cmd)
+	f.add(cmd)
+	cmd.Flags().BoolVar(&f.resume, "resume", false, "go on with the last unfinished execution")
+	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "print the command of each profile, ready to paste into a shell")
+	return cmd
+}
+
+// setMode lays --mode over the file's.
+func setMode(plan *sweep.Plan, mode string) error {
+	switch mode {
+	case "", "latency", "session":
+	default:
+		return usageError("There are latency and session.", "--mode %s: no such mode", mode)
+	}
+	for _, s := range plan.Sweeps {
+		shared := false
+		for _, p := range s.Profiles {
+			if mode != "" && p.Engine.Kind == "vllm" {
+				p.Engine.Mode = mode
+			}
+			shared = shared || p.Engine.Mode == "session"
+		}
+		if shared {
+			s.Profiles = grouped(s.Profiles)
+		}
+	}
+	return nil
+}
+
+// grouped puts profiles that share an engine side by side.
+func grouped(profiles []*sweep.Profile) []*sweep.Profile {
+	var out []*sweep.Profile
+	for _, g := range session.Groups(profiles) {
+		out = append(out, g.Profiles...)
+	}
+	return out
+}
+
+// printCommands prints what a run would execute.
+func (w *world) printCommands(plan *sweep.Plan) error {
+	for _, s := range plan.Sweeps {
+		for _, p := range s.Profiles {
+			argv, err := vllm.Args(p, vllm.Paths{OutputJSON: "latency.json"})
+			if err != nil {
+				return err
+			}
+			masked := proc.NewMasker(w.env, sensitiveOf(s)...).Argv(argv)
+			fmt.Fprintf(w.stdout, "# %s %s\n%s\n", s.Name, p.ID, vllm.Paste(masked))
+		}
+	}
+	return nil
+}
+
+// execute runs a plan in its output folder; each is called with every result,
+// nil if nobody asks.
+func (w *world) execute(ctx context.Context, plan *sweep.Plan, f *runFlags, each func(*runner.Result)) (*runner.Summary, error) {
+	dir := plan.OutputDir
+	if f.outputDir != "" {
+		dir = f.outputDir
+	}
+	if !filepath.IsAbs(dir) {
+		dir = filepath.Join(w.dir, dir)
+	}
+	host, _ := os.Hostname() // only words
+	store, err := sinks.Open(dir, sinks.Options{Version: version, Host: host, What: "run"})
+	if err != nil {
+		return nil, folderError(err)
+	}
+	rig, err := w.newRig(plan, store, f.sources)
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	details := attribution.RenderSummary
+	if f.brief {
+		details = nil
+	}
+	show := newDisplay(w.stderr, w.stdout, details)
+	show.each = each
+	summary, err := rig.runner(show).Run(ctx, plan, runner.Options{Resume: f.resume, MaxDuration: f.maxDuration})
+	show.finish()
+	err = errors.Join(err, rig.close(), store.Close())
+	if summary != nil {
+		printSummary(w.stdout, summary, dir)
+		err = errors.Join(err, w.writeSummary(f.summary, summary))
+	}
+	if err != nil {
+		return summary, err
+	}
+	return summary, quiet(summary.ExitCode())
+}
+
+// folderError tells the user's mistakes from the machine's.
+func folderError(err error) error {
+	var locked *sinks.LockedError
+	if errors.As(err, &locked) {
+		return &exitError{code: exitFault, err: err, hint: "Wait for it, end it, or choose another folder with --output-dir."}
+	}
+	return &exitError{code: exitFault, err: err}
+}
+
+// printSummary says what an execution came to.
+func printSummary(out io.Writer, s *runner.Summary, dir string) {
+	if s.AlreadyDone {
+		fmt.Fprintf(out, "\nexecution %s is complete: %d runs in %s\n", s.Execution, s.Planned, dir)
+		return
+	}
+	fmt.Fprintf(out, "\n%d ok, %d failed, %d skipped of %s in %s", s.OK, s.Failed, s.Skipped, plural(s.Planned, "run"), time.Duration(s.WallS*float64(time.Second)).Round(time.Second))
+	if s.Remaining > 0 {
+		fmt.Fprintf(out, "; %d still to do (--resume)", s.Remaining)
+	}
+	if s.StoppedBy != "" {
+		fmt.Fprintf(out, "; ended early: %s", s.StoppedBy)
+	}
+	fmt.Fprintln(out)
+	for _, outcome := range failures(s) {
+		fmt.Fprintf(out, "  %d x %s\n", s.Outcomes[outcome], outcome)
+	}
+	if s.Synthetic {
+		fmt.Fprintln(out, "All figures are synthetic: the simulator made them.")
+	}
+	fmt.Fprintf(out, "results   %s\ntables    %s\n", filepath.Join(dir, "runs", s.Execution), filepath.Join(dir, "tables"))
+}
+
+// failures lists the outcomes that are none, sorted.
+func failures(s *runner.Summary) []runner.Outcome {
+	var out []runner.Outcome
+	for outcome, n := range s.Outcomes {
+		if n > 0 && outcome.Failed() {
+			out = append(out, outcome)
+		}
+	}
+	sortOutcomes(out)
+	return out
+}
+
+// writeSummary writes the summary as one line.
+func (w *world) writeSummary(path string, s *runner.Summary) error {
+	if path == "" {
+		return nil
+	}
+	line, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("summary: %w", err)
+	}
+	line = append(line, '\n')
+	if path == "-" {
+		_, err = w.stdout.Write(line)
+		return err
+	}
+	if err := replaceFile(path, line); err != nil {
+		return fmt.Errorf("--summary-json: %w", err)
+	}
+	return nil
+}

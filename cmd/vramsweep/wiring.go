@@ -1,0 +1,277 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/runner/attribution"
+	"github.com/vramsweep/vramsweep/runner/gpu"
+	"github.com/vramsweep/vramsweep/runner/proc"
+	"github.com/vramsweep/vramsweep/runner/session"
+	"github.com/vramsweep/vramsweep/runner/simulate"
+	"github.com/vramsweep/vramsweep/runner/vllm"
+	"github.com/vramsweep/vramsweep/sinks"
+	"github.com/vramsweep/vramsweep/sweep"
+	"github.com/vramsweep/vramsweep/sweep/models"
+)
+
+// A rig is a Runner with all that it needs, wired for one plan.
+type rig struct {
+	w       *world
+	plan    *sweep.Plan
+	store   *sinks.Store
+	mark    string
+	latency *vllm.Latency
+	session *session.Engine
+
+	machineOnce sync.Once
+	machine     *gpu.Machine
+	sources     []string
+
+	device    *simulate.Device // of the simulator's profiles; nil without any
+	deviceDir string
+}
+
+// newRig wires a plan to an output folder.
+func (w *world) newRig(plan *sweep.Plan, store *sinks.Store, sources []string) (*rig, error) {
+	mark, err := proc.FolderMark(store.Dir())
+	if err != nil {
+		return nil, err
+	}
+	r := &rig{w: w, plan: plan, store: store, mark: mark, sources: sources}
+	r.latency = &vllm.Latency{BaseEnv: w.env}
+	r.session = w.sessionEngine()
+	if err := r.simulated(); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// simulated makes the device of the simulator's profiles, if there are any.
+func (r *rig) simulated() error {
+	var profiles []*sweep.Profile
+	for _, s := range r.plan.Sweeps {
+		for _, p := range s.Profiles {
+			if p.Engine.Kind == "simulator" {
+				profiles = append(profiles, p)
+			}
+		}
+	}
+	if len(profiles) == 0 {
+		return nil
+	}
+	// Beside the results, so that a simulated engine that outlives a killed
+	// runner still holds its memory when the next one looks.
+	r.deviceDir = filepath.Join(r.store.Dir(), ".simulated-gpu")
+	if err := os.MkdirAll(r.deviceDir, 0o755); err != nil {
+		return fmt.Errorf("folder of the simulated GPU: %w", err)
+	}
+	device, err := simulate.Machine(r.deviceDir, profiles)
+	if err != nil {
+		return usageError("", "%w", err)
+	}
+	r.device = device
+	return nil
+}
+
+// close takes away what only this process needs.
+func (r *rig) close() error {
+	if r.deviceDir == "" {
+		return nil
+	}
+	return os.RemoveAll(r.deviceDir)
+}
+
+// gpus looks at this machine's GPUs, once.
+func (r *rig) gpus() *gpu.Machine {
+	r.machineOnce.Do(func() {
+		r.machine = gpu.Detect(context.Background(), r.w.machineOptions(r.sources), false)
+	})
+	return r.machine
+}
+
+// runner is the Runner of this rig.
+func (r *rig) runner(display runner.Display) *runner.Runner {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return &runner.Runner{
+		Engines:    r.engine,
+		Samplers:   r.samplers,
+		Sinks:      []runner.Sink{r.store},
+		Inspector:  r.inspector,
+		Attributor: &attribution.Attributor{},
+		History:    r.store,
+		Estimate:   r.estimate,
+		Clean:      r.clean,
+		FreeBytes:  r.store.FreeBytes,
+		Display:    display,
+		Version:    version,
+		Host:       host,
+		OS:         runtime.GOOS + "/" + runtime.GOARCH,
+		Command:    proc.NewMasker(r.w.env).Argv(append([]string{"vramsweep"}, r.w.args...)),
+		Mark:       r.mark,
+	}
+}
+
+// engine picks what executes a profile.
+func (r *rig) engine(p *sweep.Profile) (runner.Engine, error) {
+	switch {
+	case p.Engine.Kind == "simulator":
+		return &simulate.Engine{VLLM: r.latency, Self: []string{r.w.self, simulatedVLLM}, Device: r.device}, nil
+	case p.Engine.Mode == "session":
+		return r.session, nil
+	default:
+		return r.latency, nil
+	}
+}
+
+// inspector picks what reads the GPUs of a profile in full.
+func (r *rig) inspector(p *sweep.Profile) runner.Inspector {
+	if p.Engine.Kind == "simulator" {
+		return r.device
+	}
+	if len(r.gpus().Found()) == 0 {
+		return nil
+	}
+	return r.gpus()
+}
+
+// samplers picks the instruments of a run.
+func (r *rig) samplers(job *runner.Job) []runner.Sampler {
+	if job.Profile.Engine.Kind == "simulator" {
+		return []runner.Sampler{r.device.Sampler(job)}
+	}
+	run := gpu.Run{Interval: job.Sweep.Sample.Interval, Epoch: job.StartedAt, PIDs: job.Pulse.Tree}
+	if !job.Sweep.Sample.AllGPUs {
+		run.GPUs = []int{}
+		for _, d := range job.Devices {
+			run.GPUs = append(run.GPUs, d.Index)
+		}
+	}
+	samplers, err := r.gpus().Samplers(run)
+	if err != nil {
+		return []runner.Sampler{failedSampler{err}}
+	}
+	return samplers
+}
+
+// failedSampler says why there are no samples.
+type failedSampler struct{ err error }
+
+func (f failedSampler) Sample(context.Context, func([]runner.Sample)) (*runner.SamplerReport, error) {
+	return &runner.SamplerReport{Name: "none", Notes: []string{f.err.Error()}}, f.err
+}
+
+// estimate is what the arithmetic says of a profile on these GPUs; nil where
+// the GPU is not known to it.
+func (r *rig) estimate(p *sweep.Profile, devices []runner.Device) *models.Estimate {
+	g, ok := gpuFor(devices, r.plan.GPUs, p)
+	if !ok {
+		return nil
+	}
+	e := models.Predict(p.Model, p.Request(), g)
+	return &e
+}
+
+// clean ends what this folder's runs left alive, and nothing else.
+func (r *rig) clean(ctx context.Context) ([]runner.Process, error) {
+	left, err := proc.EndMarked(ctx, "", r.mark, 10*time.Second)
+	var ended []runner.Process
+	for _, l := range left {
+		note := "ended"
+		if l.Left {
+			note = "could not be ended"
+		}
+		ended = append(ended, runner.Process{PID: l.PID, Name: l.Name, Ours: true, Note: "found by " + l.How + "; " + note})
+	}
+	return ended, err
+}
+
+// sessionEngine is the engine of session mode.
+func (w *world) sessionEngine() *session.Engine {
+	return &session.Engine{
+		Interpreter: func(p *sweep.Profile) ([]string, error) { return w.interpreter(p) },
+		Flags:       vllm.EngineFlags,
+		Env:         func(job *runner.Job) ([]string, error) { return vllm.ChildEnv(w.env, job), nil },
+		Masker: func(job *runner.Job) *proc.Masker {
+			return proc.NewMasker(w.env, sensitiveOf(job.Sweep)...)
+		},
+		NewReader: func() session.LogReader { return &sessionLog{Reader: vllm.NewReader(vllm.ReaderOptions{})} },
+		Outcome:   func(e *runner.AccountError) (runner.Outcome, bool) { return vllm.OutcomeOf(e, nil) },
+	}
+}
+
+func sensitiveOf(s *sweep.Sweep) []string {
+	var out []string
+	for _, e := range s.Env {
+		if e.Sensitive {
+			out = append(out, e.Value)
+		}
+	}
+	return out
+}
+
+// sessionLog reads one run's log in session mode: the last engine in it counts.
+type sessionLog struct{ *vllm.Reader }
+
+func (s *sessionLog) Account() *runner.Account {
+	accounts := s.Accounts()
+	if len(accounts) == 0 {
+		return nil
+	}
+	return accounts[len(accounts)-1]
+}
+
+// interpreter finds vLLM's own Python: as the engine block says, else from the
+// first line of the vllm executable, else beside it.
+func (w *world) interpreter(p *sweep.Profile) ([]string, error) {
+	if len(p.Engine.Python) > 0 {
+		return p.Engine.Python, nil
+	}
+	name := "vllm"
+	if len(p.Engine.Command) > 0 {
+		name = p.Engine.Command[0]
+	}
+	path, err := proc.LookPath(name, w.env, w.dir)
+	if err != nil {
+		return nil, fmt.Errorf("session mode: %w", err)
+	}
+	first, err := firstLine(path)
+	if err != nil {
+		return nil, fmt.Errorf("session mode: %w", err)
+	}
+	if python, ok := strings.CutPrefix(first, "#!"); ok && strings.Contains(python, "python") {
+		return strings.Fields(python), nil
+	}
+	beside := filepath.Join(filepath.Dir(path), "python")
+	if _, err := os.Stat(beside); err == nil {
+		return []string{beside}, nil
+	}
+	return nil, usageError(`Name it: engine "vllm" { python = ["/opt/venv/bin/python"] }`, "session mode needs vLLM's own Python, and %s does not tell which that is", path)
+}
+
+// firstLine reads the first line of a file, or nothing of a binary one.
+func firstLine(path string) (string, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer file.Close() //nolint:errcheck // only read from
+	head := make([]byte, 512)
+	n, err := file.Read(head)
+	if err != nil && n == 0 {
+		return "", errors.Join(fmt.Errorf("read %s", path), err)
+	}
+	line, _, _ := strings.Cut(string(head[:n]), "\n")
+	return strings.TrimSpace(line), nil
+}
