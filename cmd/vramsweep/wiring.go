@@ -200,25 +200,15 @@ func (r *rig) clean(ctx context.Context) ([]runner.Process, error) {
 // sessionEngine is the engine of session mode.
 func (w *world) sessionEngine() *session.Engine {
 	return &session.Engine{
-		Interpreter: func(p *sweep.Profile) ([]string, error) { return w.interpreter(p) },
-		Flags:       vllm.EngineFlags,
-		Env:         func(job *runner.Job) ([]string, error) { return vllm.ChildEnv(w.env, job), nil },
-		Masker: func(job *runner.Job) *proc.Masker {
-			return proc.NewMasker(w.env, sensitiveOf(job.Sweep)...)
+		Interpreter: w.interpreter,
+		Flags:       func(job *runner.Job) ([]string, error) { return vllm.EngineFlags(job.Profile, job.Devices) },
+		Env:         func(job *runner.Job) ([]string, *proc.Masker) { return vllm.ChildEnv(w.env, job) },
+		KnownEnv:    vllm.KnownEnv,
+		NewReader: func(mask func(string) string) session.LogReader {
+			return &sessionLog{Reader: vllm.NewReader(vllm.ReaderOptions{Mask: mask})}
 		},
-		NewReader: func() session.LogReader { return &sessionLog{Reader: vllm.NewReader(vllm.ReaderOptions{})} },
-		Outcome:   func(e *runner.AccountError) (runner.Outcome, bool) { return vllm.OutcomeOf(e, nil) },
+		Outcome: func(e *runner.AccountError) (runner.Outcome, bool) { return vllm.OutcomeOf(e, nil) },
 	}
-}
-
-func sensitiveOf(s *sweep.Sweep) []string {
-	var out []string
-	for _, e := range s.Env {
-		if e.Sensitive {
-			out = append(out, e.Value)
-		}
-	}
-	return out
 }
 
 // sessionLog reads one run's log in session mode: the last engine in it counts.

@@ -38,6 +38,7 @@ const (
 // A LogReader reads the engine's log line by line.
 type LogReader interface {
 	Line(stream string, text []byte, arrived time.Time)
+	Part(stream string, text []byte, arrived time.Time)
 	Account() *runner.Account
 	Events() []runner.LogEvent
 }
@@ -47,13 +48,15 @@ type Engine struct {
 	// Interpreter is the command of vLLM's own Python.
 	Interpreter func(*sweep.Profile) ([]string, error)
 	// Flags are the engine flags of vLLM, without those of the benchmark.
-	Flags func(*sweep.Profile) ([]string, error)
-	// Env is the child's whole environment.
-	Env func(*runner.Job) ([]string, error)
-	// Masker takes secrets out of what is kept.
-	Masker func(*runner.Job) *proc.Masker
-	// NewReader makes a reader for the log of one run.
-	NewReader func() LogReader
+	Flags func(*runner.Job) ([]string, error)
+	// Env is the child's whole environment and what takes the secrets in it out
+	// of what is kept.
+	Env func(*runner.Job) ([]string, *proc.Masker)
+	// KnownEnv is what of an environment stands in the record of a run.
+	KnownEnv func([]string, *proc.Masker) map[string]string
+	// NewReader makes a reader for the log of one run; mask takes secrets out of
+	// the texts that it keeps.
+	NewReader func(mask func(string) string) LogReader
 	// Outcome says what a failure that the log tells means for a run.
 	Outcome func(*runner.AccountError) (outcome runner.Outcome, retriable bool)
 	// Grace is how long the engine may take to end; default 10 s.
@@ -112,7 +115,8 @@ func (e *Engine) Run(ctx context.Context, job *runner.Job) (*runner.Measurement,
 		}
 	}
 	p := e.current
-	s, err := p.begin(job, e.NewReader())
+	_, masker := e.Env(job)
+	s, err := p.begin(job, e.NewReader(masker.Text), masker)
 	if err != nil {
 		return nil, err
 	}
@@ -143,14 +147,11 @@ func (e *Engine) open(job *runner.Job) error {
 	if err != nil {
 		return err
 	}
-	flags, err := e.Flags(job.Profile)
+	flags, err := e.Flags(job)
 	if err != nil {
 		return err
 	}
-	env, err := e.Env(job)
-	if err != nil {
-		return err
-	}
+	env, masker := e.Env(job)
 	path := filepath.Join(job.Dir, driverModule)
 	if err := os.WriteFile(path, driver, 0o644); err != nil {
 		return fmt.Errorf("write the session driver: %w", err)
@@ -159,12 +160,11 @@ func (e *Engine) open(job *runner.Job) error {
 	argv := append(append([]string{}, python...), path, "3", "4", "--")
 	argv = append(argv, flags...)
 	env = append(env, "PYTHONPATH="+joinPath(job.Dir, lookup(env, "PYTHONPATH")))
-	masker := e.Masker(job)
 	e.current, err = launch(GroupKey(job.Profile), proc.Spec{Argv: argv, Env: env, Mark: job.Mark, Grace: e.Grace})
 	if err != nil {
 		return fmt.Errorf("start the session driver: %w", err)
 	}
-	e.current.command, e.current.env = masker.Argv(argv), masker.Env(env)
+	e.current.command, e.current.env = masker.Argv(argv), e.KnownEnv(env, masker)
 	return nil
 }
 

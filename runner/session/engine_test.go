@@ -83,7 +83,8 @@ type lineReader struct{ lines []string }
 func (l *lineReader) Line(stream string, text []byte, _ time.Time) {
 	l.lines = append(l.lines, stream+": "+string(text))
 }
-func (l *lineReader) Account() *runner.Account { return &runner.Account{} }
+func (l *lineReader) Part(string, []byte, time.Time) {}
+func (l *lineReader) Account() *runner.Account       { return &runner.Account{} }
 func (l *lineReader) Events() []runner.LogEvent {
 	return []runner.LogEvent{{Kind: runner.EventEngineReady, Arrived: time.Now()}}
 }
@@ -96,12 +97,13 @@ func newEngine(t *testing.T, mode string) *Engine {
 	}
 	e := &Engine{
 		Interpreter: func(*sweep.Profile) ([]string, error) { return []string{self}, nil },
-		Flags:       func(*sweep.Profile) ([]string, error) { return []string{"--model", "m"}, nil },
-		Env: func(*runner.Job) ([]string, error) {
-			return append(os.Environ(), "FAKE_DRIVER="+mode, "HF_TOKEN=hf_secret_secret_secret"), nil
+		Flags:       func(*runner.Job) ([]string, error) { return []string{"--model", "m"}, nil },
+		Env: func(*runner.Job) ([]string, *proc.Masker) {
+			env := append(os.Environ(), "FAKE_DRIVER="+mode, "HF_TOKEN=hf_secret_secret_secret")
+			return env, proc.NewMasker(env)
 		},
-		Masker:    func(*runner.Job) *proc.Masker { return proc.NewMasker(nil) },
-		NewReader: func() LogReader { return &lineReader{} },
+		KnownEnv:  func(env []string, m *proc.Masker) map[string]string { return m.Env(env) },
+		NewReader: func(func(string) string) LogReader { return &lineReader{} },
 		Outcome:   func(*runner.AccountError) (runner.Outcome, bool) { return runner.OutcomeEngineError, false },
 		Grace:     2 * time.Second,
 	}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"io"
 	"os"
 	"path/filepath"
 	"sync"
@@ -56,6 +57,15 @@ type storedLine struct {
 	stream  string
 	text    []byte
 	arrived time.Time
+	part    bool // a bar that ends in CR, or a piece of a long line
+}
+
+func (l storedLine) give(reader LogReader) {
+	if l.part {
+		reader.Part(l.stream, l.text, l.arrived)
+	} else {
+		reader.Line(l.stream, l.text, l.arrived)
+	}
 }
 
 // launch starts the driver with its two pipes.
@@ -105,7 +115,8 @@ func (s stream) Write(data []byte) (int, error) {
 		s.p.raw[s.i].Write(data)
 	}
 	if s.p.current != nil {
-		return s.p.current.write(s.i, data)
+		s.p.current.write(s.i, data)
+		return len(data), nil
 	}
 	if s.p.pending[s.i].Len()+len(data) <= maxStartup {
 		s.p.pending[s.i].Write(data)
@@ -116,35 +127,34 @@ func (s stream) Write(data []byte) (int, error) {
 func (p *process) line(l proc.Line) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.ready == nil && len(p.startup) < 100_000 {
-		p.startup = append(p.startup, storedLine{l.Stream, bytes.Clone(l.Text), l.Arrived})
-	}
+	line := storedLine{l.Stream, l.Text, l.Arrived, l.CR || l.More}
 	if p.reader != nil {
-		p.reader.Line(l.Stream, l.Text, l.Arrived)
+		line.give(p.reader)
+	}
+	if p.ready == nil && len(p.startup) < 100_000 {
+		line.text = bytes.Clone(l.Text)
+		p.startup = append(p.startup, line)
 	}
 }
 
 // begin prepares a run: its files start with the engine's start-up log, and so
 // does what its reader reads.
-func (p *process) begin(job *runner.Job, reader LogReader) (*serving, error) {
-	files, err := openRunFiles(job.Dir)
+func (p *process) begin(job *runner.Job, reader LogReader, masker *proc.Masker) (*serving, error) {
+	files, err := openRunFiles(job.Dir, masker)
 	if err != nil {
 		return nil, err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, l := range p.startup {
-		reader.Line(l.stream, l.text, l.arrived)
+		l.give(reader)
 	}
 	for i := range p.raw {
-		_, err = files.write(i, p.raw[i].Bytes())
-		if err == nil && p.served > 0 {
-			_, err = files.write(i, p.pending[i].Bytes())
+		files.write(i, p.raw[i].Bytes())
+		if p.ready != nil {
+			files.write(i, p.pending[i].Bytes())
 		}
 		p.pending[i].Reset()
-		if err != nil {
-			return nil, errors.Join(err, files.abandon())
-		}
 	}
 	p.reader, p.current, p.pulse = reader, files, job.Pulse
 	job.Pulse.SetTree(p.proc.Tree)
@@ -231,51 +241,68 @@ func (p *process) close(idle bool) (*proc.Exit, error) {
 	return p.exit, errors.Join(p.exitErr, p.feed.Close())
 }
 
-// runFiles are the raw logs of one run.
+// runFiles are the raw logs of one run, without secrets.
 type runFiles struct {
-	files [2]*os.File
-	sums  [2]hash.Hash
-	sizes [2]int64
-	tails [2][]byte
-	err   error
+	logs [2]*rawLog
+	out  [2]io.WriteCloser // masks what it writes to the log
+	err  error
+}
+
+// A rawLog is one stream's log.
+type rawLog struct {
+	name string
+	file *os.File
+	sum  hash.Hash
+	size int64
+	tail []byte
 }
 
 // tailBytes of each log stand in run.json.
 const tailBytes = 4 << 10
 
-func openRunFiles(dir string) (*runFiles, error) {
+func (l *rawLog) Write(data []byte) (int, error) {
+	l.sum.Write(data) // a hash does not fail
+	l.size += int64(len(data))
+	l.tail = append(l.tail, data...)
+	if len(l.tail) > 16*tailBytes {
+		l.tail = append([]byte(nil), l.tail[len(l.tail)-tailBytes:]...)
+	}
+	return l.file.Write(data)
+}
+
+func (l *rawLog) record() runner.RawLog {
+	tail := l.tail
+	if len(tail) > tailBytes {
+		tail = tail[len(tail)-tailBytes:]
+	}
+	return runner.RawLog{Name: l.name, Path: l.name + ".log", Bytes: l.size, SHA256: hex.EncodeToString(l.sum.Sum(nil)), Tail: string(bytes.ToValidUTF8(tail, []byte("\uFFFD")))}
+}
+
+func openRunFiles(dir string, masker *proc.Masker) (*runFiles, error) {
 	f := &runFiles{}
-	for i, name := range logNames() {
+	for i, name := range []string{"stdout", "stderr"} {
 		file, err := os.Create(filepath.Join(dir, name+".log"))
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("open the raw log: %w", err), f.abandon())
 		}
-		f.files[i], f.sums[i] = file, sha256.New()
+		f.logs[i] = &rawLog{name: name, file: file, sum: sha256.New()}
+		f.out[i] = masker.Writer(f.logs[i])
 	}
 	return f, nil
 }
 
-func logNames() [2]string { return [2]string{"stdout", "stderr"} }
-
 // write never fails the engine: an error is kept and told by close.
-func (f *runFiles) write(i int, data []byte) (int, error) {
+func (f *runFiles) write(i int, data []byte) {
 	if f.err == nil {
-		_, f.err = f.files[i].Write(data)
+		_, f.err = f.out[i].Write(data)
 	}
-	f.sums[i].Write(data) // a hash does not fail
-	f.sizes[i] += int64(len(data))
-	f.tails[i] = append(f.tails[i], data...)
-	if len(f.tails[i]) > 16*tailBytes {
-		f.tails[i] = append([]byte(nil), f.tails[i][len(f.tails[i])-tailBytes:]...)
-	}
-	return len(data), nil
 }
 
 func (f *runFiles) abandon() error {
 	var err error
-	for _, file := range f.files {
-		if file != nil {
-			err = errors.Join(err, file.Close())
+	for _, l := range f.logs {
+		if l != nil {
+			err = errors.Join(err, l.file.Close())
 		}
 	}
 	return err
@@ -284,13 +311,9 @@ func (f *runFiles) abandon() error {
 func (f *runFiles) close() ([]runner.RawLog, error) {
 	var logs []runner.RawLog
 	err := f.err
-	for i, name := range logNames() {
-		err = errors.Join(err, f.files[i].Sync(), f.files[i].Close())
-		tail := f.tails[i]
-		if len(tail) > tailBytes {
-			tail = tail[len(tail)-tailBytes:]
-		}
-		logs = append(logs, runner.RawLog{Name: name, Path: name + ".log", Bytes: f.sizes[i], SHA256: hex.EncodeToString(f.sums[i].Sum(nil)), Tail: string(bytes.ToValidUTF8(tail, []byte("�")))})
+	for i, l := range f.logs {
+		err = errors.Join(err, f.out[i].Close(), l.file.Sync(), l.file.Close())
+		logs = append(logs, l.record())
 	}
 	if err != nil {
 		return logs, fmt.Errorf("write the raw logs: %w", err)
