@@ -18,6 +18,7 @@ type display struct {
 	report  io.Writer // summaries of runs: standard output
 	bar     *progressbar.ProgressBar
 	details func(io.Writer, *runner.Result) error
+	each    func(*runner.Result) // nil: nobody asks
 	now     func() time.Time
 
 	total, done int
@@ -122,6 +123,9 @@ func (d *display) eta() string {
 // RunEnds prints what was found.
 func (d *display) RunEnds(n int, r *runner.Result) {
 	d.done++
+	if d.each != nil {
+		d.each(r)
+	}
 	if r.Run.Outcome != runner.OutcomeSkipped {
 		d.ran++
 	}

@@ -179,7 +179,7 @@ func (r *rig) estimate(p *sweep.Profile, devices []runner.Device) *models.Estima
 	if !ok {
 		return nil
 	}
-	e := models.Predict(p.Model, p.Request(), g)
+	e := models.NewEstimate(p.Model, p.Request(), g)
 	return &e
 }
 

@@ -1,0 +1,33 @@
+package main
+
+import (
+	"os"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/runner/simulate"
+)
+
+// verbs are all that a user sees, in the order of the help text.
+func (w *world) verbs() []verbGroup {
+	return []verbGroup{
+		{"Sweeps", []*cobra.Command{w.runVerb(), w.planVerb(), w.validateVerb(), w.fmtVerb(), w.listVerb(), w.profileVerb(), w.modelsVerb()}},
+		{"Machine and logs", []*cobra.Command{w.gpusVerb(), w.explainVerb(), w.versionVerb()}},
+	}
+}
+
+// hiddenVerbs are those that vramsweep starts itself with.
+func (w *world) hiddenVerbs() []*cobra.Command {
+	return []*cobra.Command{
+		{
+			Use: simulatedVLLM, Hidden: true, DisableFlagParsing: true,
+			RunE: func(cmd *cobra.Command, args []string) error {
+				return quiet(simulate.VLLM(cmd.Context(), args, w.env, os.Stdout, os.Stderr))
+			},
+		},
+	}
+}
+
+func sortOutcomes(list []runner.Outcome) { slices.Sort(list) }
