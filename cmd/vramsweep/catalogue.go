@@ -191,3 +191,16 @@ func addTo(path string, a *models.Architecture) error {
 	}
 	return replaceFile(path, out)
 }
+
+// printKV prints what a token costs in the KV cache.
+func printKV(out io.Writer, a *models.Architecture) error {
+	for _, dtype := range []string{"auto", "fp8"} {
+		n, ok, reason := models.KVBytesPerToken(a, dtype, 1)
+		if !ok {
+			fmt.Fprintf(out, "KV bytes a token (%s)\tnot known: %s\n", dtype, reason)
+			continue
+		}
+		fmt.Fprintf(out, "KV bytes a token (%s)\t%d, all layers at tensor_parallel_size 1\n", dtype, n)
+	}
+	return nil
+}

@@ -14,7 +14,7 @@ import (
 func (w *world) verbs() []verbGroup {
 	return []verbGroup{
 		{"Sweeps", []*cobra.Command{w.runVerb(), w.planVerb(), w.validateVerb(), w.fmtVerb(), w.listVerb(), w.profileVerb(), w.modelsVerb()}},
-		{"Machine and logs", []*cobra.Command{w.gpusVerb(), w.explainVerb(), w.versionVerb()}},
+		{"Machine and logs", []*cobra.Command{w.gpusVerb(), w.versionVerb()}},
 	}
 }
 

@@ -183,9 +183,9 @@ func (r *rig) estimate(p *sweep.Profile, devices []runner.Device) *models.Estima
 	return &e
 }
 
-// clean ends what this folder's runs left alive, and nothing else.
-func (r *rig) clean(ctx context.Context) ([]runner.Process, error) {
-	left, err := proc.EndMarked(ctx, "", r.mark, 10*time.Second)
+// clean ends what the runs of a mark left alive, and nothing else.
+func (r *rig) clean(ctx context.Context, mark string) ([]runner.Process, error) {
+	left, err := proc.EndMarked(ctx, "", mark, 10*time.Second)
 	var ended []runner.Process
 	for _, l := range left {
 		note := "ended"
@@ -264,4 +264,15 @@ func firstLine(path string) (string, error) {
 	}
 	line, _, _ := strings.Cut(string(head[:n]), "\n")
 	return strings.TrimSpace(line), nil
+}
+
+// sensitiveOf are the values of a sweep's environment that are secrets.
+func sensitiveOf(s *sweep.Sweep) []string {
+	var out []string
+	for _, e := range s.Env {
+		if e.Sensitive {
+			out = append(out, e.Value)
+		}
+	}
+	return out
 }
