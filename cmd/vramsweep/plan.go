@@ -149,18 +149,18 @@ func gpuNames(blocks []sweep.GPU) []string {
 
 // A plannedProfile is a profile of `plan --json`.
 type plannedProfile struct {
-	ID              string             `json:"id"`
-	Sweep           string             `json:"sweep"`
-	Model           string             `json:"model"`
-	Settings        sweep.Settings     `json:"settings"`
-	Axes            []sweep.AxisValue  `json:"axes"`
-	Argv            []string           `json:"argv"`
-	GPU             *string            `json:"gpu"`
-	Estimate        *models.Estimate   `json:"estimate"`
-	ExpectedSeconds *float64           `json:"expected_seconds"`
-	Repeats         int                `json:"repeats"`
-	Group           string             `json:"group,omitempty"` // session mode: profiles of one group share an engine
-	Origins         map[string]string  `json:"origins,omitempty"`
+	ID              string            `json:"id"`
+	Sweep           string            `json:"sweep"`
+	Model           string            `json:"model"`
+	Settings        sweep.Settings    `json:"settings"`
+	Axes            []sweep.AxisValue `json:"axes"`
+	Argv            []string          `json:"argv"`
+	GPU             *string           `json:"gpu"`
+	Estimate        *models.Estimate  `json:"estimate"`
+	ExpectedSeconds *float64          `json:"expected_seconds"`
+	Repeats         int               `json:"repeats"`
+	Group           string            `json:"group,omitempty"` // session mode: profiles of one group share an engine
+	Origins         map[string]string `json:"origins,omitempty"`
 	profile         *sweep.Profile
 }
 
@@ -260,13 +260,13 @@ func (p *planner) printJSON() error {
 		return err
 	}
 	type sweepJSON struct {
-		Name        string      `json:"name"`
-		Description string      `json:"description,omitempty"`
+		Name        string       `json:"name"`
+		Description string       `json:"description,omitempty"`
 		Axes        []sweep.Axis `json:"axes"`
-		Repeats     int         `json:"repeats"`
-		Profiles    int         `json:"profiles"`
-		Excluded    int         `json:"excluded"`
-		Groups      int         `json:"groups,omitempty"`
+		Repeats     int          `json:"repeats"`
+		Profiles    int          `json:"profiles"`
+		Excluded    int          `json:"excluded"`
+		Groups      int          `json:"groups,omitempty"`
 	}
 	out := struct {
 		Files        []string              `json:"files"`

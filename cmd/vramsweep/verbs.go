@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/runner/gpu"
 	"github.com/vramsweep/vramsweep/runner/simulate"
 )
 
@@ -14,13 +15,19 @@ import (
 func (w *world) verbs() []verbGroup {
 	return []verbGroup{
 		{"Sweeps", []*cobra.Command{w.runVerb(), w.planVerb(), w.validateVerb(), w.fmtVerb(), w.listVerb(), w.profileVerb(), w.modelsVerb()}},
-		{"Machine and logs", []*cobra.Command{w.gpusVerb(), w.versionVerb()}},
+		{"Machine and logs", []*cobra.Command{w.gpusVerb(), w.monitorVerb(), w.versionVerb()}},
+		{"Output folders", []*cobra.Command{w.importVerb(), w.recoverVerb(), w.compactVerb()}},
+		{"Analysis", []*cobra.Command{w.plotVerb()}},
 	}
 }
 
 // hiddenVerbs are those that vramsweep starts itself with.
 func (w *world) hiddenVerbs() []*cobra.Command {
 	return []*cobra.Command{
+		{
+			Use: nvmlHelper, Hidden: true, DisableFlagParsing: true,
+			RunE: func(*cobra.Command, []string) error { return quiet(gpu.NVMLHelperMain(w.stdin, w.stdout)) },
+		},
 		{
 			Use: simulatedVLLM, Hidden: true, DisableFlagParsing: true,
 			RunE: func(cmd *cobra.Command, args []string) error {

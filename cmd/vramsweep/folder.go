@@ -1,0 +1,268 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/runner/attribution"
+	"github.com/vramsweep/vramsweep/runner/replay"
+	"github.com/vramsweep/vramsweep/sinks"
+	"github.com/vramsweep/vramsweep/sinks/analyze/plot"
+)
+
+// openStore opens an output folder for writing.
+func (w *world) openStore(dir, what string) (*sinks.Store, error) {
+	if _, err := os.Stat(dir); err != nil {
+		return nil, usageError("", "%w", err)
+	}
+	host, _ := os.Hostname() // only words
+	store, err := sinks.Open(dir, sinks.Options{Version: version, Host: host, What: what})
+	if err != nil {
+		return nil, folderError(err)
+	}
+	return store, nil
+}
+
+// viewStore opens an output folder for reading.
+func (w *world) viewStore(dir string) (*sinks.Store, error) {
+	store, err := sinks.View(dir, sinks.Options{Version: version})
+	if err != nil {
+		return nil, usageError("", "%w", err)
+	}
+	return store, nil
+}
+
+// recoverVerb mends a folder after a crash.
+func (w *world) recoverVerb() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "recover DIR",
+		Short: "Mend a folder after a crash: samples of cut-off runs, left-over files",
+		Args:  exactArgs("DIR"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			store, err := w.openStore(args[0], "recover")
+			if err != nil {
+				return err
+			}
+			mended, err := store.Recover()
+			if err = errors.Join(err, store.Close()); err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(w.stdout, mended)
+			}
+			for _, attempt := range mended.Attempts {
+				fmt.Fprintf(w.stdout, "interrupted  %+v\n", attempt)
+			}
+			for _, file := range mended.Removed {
+				fmt.Fprintf(w.stdout, "removed      %s\n", file)
+			}
+			fmt.Fprintf(w.stdout, "%s kept as interrupted, %s removed\n", plural(len(mended.Attempts), "attempt"), plural(len(mended.Removed), "left-over file"))
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// compactVerb merges the tables of a folder.
+func (w *world) compactVerb() *cobra.Command {
+	return &cobra.Command{
+		Use:   "compact DIR",
+		Short: "Bring tables up to date and merge the executions of each month",
+		Args:  exactArgs("DIR"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			store, err := w.viewStore(args[0])
+			if err != nil {
+				return err
+			}
+			done, err := store.Compact()
+			if err = errors.Join(err, store.Close()); err != nil {
+				return err
+			}
+			fmt.Fprintf(w.stdout, "%s written anew, %s merged; %s with %d rows\n", plural(len(done.Published), "execution"), plural(done.Merged, "file"), plural(done.Files, "file"), done.Rows)
+			for _, file := range done.SetAside {
+				fmt.Fprintf(w.stdout, "damaged, set aside: %s\n", file)
+			}
+			return nil
+		},
+	}
+}
+
+// importVerb brings recordings of runs made elsewhere into an output folder.
+func (w *world) importVerb() *cobra.Command {
+	var outputDir string
+	cmd := &cobra.Command{
+		Use:   "import DIR ...",
+		Short: "Take recordings of runs made elsewhere into an output folder",
+		Long: `A recording is a folder with stdout.log, stderr.log, latency.json, timeline.csv
+and run.json (command, started_at_unix_s). A folder of such folders is all of them.`,
+		Args: minArgs("DIR"),
+		RunE: func(_ *cobra.Command, args []string) error { return w.importAll(args, outputDir) },
+	}
+	cmd.Flags().StringVar(&outputDir, "output-dir", "results", "the output folder")
+	return cmd
+}
+
+func (w *world) importAll(args []string, outputDir string) error {
+	dirs, err := recordings(args)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(outputDir, 0o755); err != nil {
+		return err
+	}
+	store, err := w.openStore(outputDir, "import")
+	if err != nil {
+		return err
+	}
+	return errors.Join(w.importInto(store, dirs), store.Close())
+}
+
+// recordings lists the recordings in folders, or the folders themselves.
+func recordings(args []string) ([]string, error) {
+	var dirs []string
+	for _, arg := range args {
+		if replay.IsRecording(arg) {
+			dirs = append(dirs, arg)
+			continue
+		}
+		entries, err := os.ReadDir(arg)
+		if err != nil {
+			return nil, usageError("", "%w", err)
+		}
+		for _, entry := range entries {
+			if dir := filepath.Join(arg, entry.Name()); entry.IsDir() && replay.IsRecording(dir) {
+				dirs = append(dirs, dir)
+			}
+		}
+	}
+	if len(dirs) == 0 {
+		return nil, usageError("A recording has a log and a run.json with started_at_unix_s.", "no recording in %v", args)
+	}
+	return dirs, nil
+}
+
+func (w *world) importInto(store *sinks.Store, dirs []string) error {
+	failed := 0
+	var execution string
+	for _, dir := range dirs {
+		result, err := importOne(store, dir)
+		if err != nil {
+			failed++
+			fmt.Fprintf(w.stderr, "vramsweep: %s: %v\n", dir, err)
+			continue
+		}
+		execution = result.Run.Execution
+		fmt.Fprintf(w.stdout, "%s: %s\n", result.Run.RunID, outcomeLine(result))
+	}
+	if execution != "" {
+		if err := store.Publish(execution); err != nil {
+			return err
+		}
+	}
+	if failed > 0 {
+		return quiet(exitSomeFailed)
+	}
+	return nil
+}
+
+// importOne attributes one recording and keeps it.
+func importOne(store *sinks.Store, dir string) (*runner.Result, error) {
+	recording, err := replay.Load(dir, replay.Options{})
+	if err != nil {
+		return nil, err
+	}
+	recording.Job.Dir = store.RunDir(recording.Job)
+	sink, err := store.Begin(recording.Job)
+	if err != nil {
+		return nil, err
+	}
+	if recording.Measured.Samples != nil {
+		if err := recording.Measured.Samples.ReadSamples(sink.Samples); err != nil {
+			return nil, fmt.Errorf("samples: %w", err)
+		}
+	}
+	result := recording.Attribute(&attribution.Attributor{})
+	result.ProfilerVersion = version
+	for _, log := range []string{"stdout.log", "stderr.log"} {
+		data, err := os.ReadFile(filepath.Join(dir, log))
+		if err != nil {
+			continue // a recording may have one log alone
+		}
+		if err := os.WriteFile(filepath.Join(recording.Job.Dir, log), data, 0o644); err != nil {
+			return nil, err
+		}
+	}
+	return result, sink.Finish(result)
+}
+
+// plotVerb draws one run.
+func (w *world) plotVerb() *cobra.Command {
+	var output string
+	var width int
+	cmd := &cobra.Command{
+		Use:   "plot RUN_DIR",
+		Short: "Draw a run: memory over time, both accounts, power (SVG and PNG)",
+		Args:  exactArgs("RUN_DIR"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			picture, err := drawRun(args[0], width)
+			if err != nil {
+				return err
+			}
+			if output == "" {
+				output = filepath.Join(args[0], "memory")
+			}
+			for _, file := range []struct {
+				name string
+				data []byte
+			}{{output + ".svg", picture.SVG}, {output + ".png", picture.PNG}} {
+				if err := replaceFile(file.name, file.data); err != nil {
+					return err
+				}
+				fmt.Fprintln(w.stdout, file.name)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&output, "output", "", "name of the files without ending; default: memory in the run's folder")
+	cmd.Flags().IntVar(&width, "width", 1200, "pixels of the PNG")
+	return cmd
+}
+
+// drawRun draws the run in a folder of an output folder, or a recording.
+func drawRun(dir string, width int) (*plot.Picture, error) {
+	options := plot.Options{WidthPx: width}
+	if replay.IsRecording(dir) {
+		recording, err := replay.Load(dir, replay.Options{})
+		if err != nil {
+			return nil, err
+		}
+		return plot.Draw(recording.Attribute(&attribution.Attributor{}), recording.Measured.Samples, options)
+	}
+	result, err := sinks.ReadResult(filepath.Join(dir, "run.json"))
+	if err != nil {
+		return nil, usageError("RUN_DIR is a folder of results/runs/<execution>/.", "%w", err)
+	}
+	full, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	// <folder>/runs/<execution>/<run>
+	root := filepath.Dir(filepath.Dir(filepath.Dir(full)))
+	store, err := sinks.View(root, sinks.Options{Version: version})
+	if err != nil {
+		return nil, usageError("", "%w", err)
+	}
+	rel, err := filepath.Rel(root, full)
+	if err != nil {
+		return nil, err
+	}
+	picture, err := plot.Draw(result, store.Samples(filepath.ToSlash(rel)), options)
+	return picture, errors.Join(err, store.Close())
+}

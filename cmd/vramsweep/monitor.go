@@ -1,0 +1,247 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/runner/attribution"
+	"github.com/vramsweep/vramsweep/runner/gpu"
+	"github.com/vramsweep/vramsweep/runner/proc"
+	"github.com/vramsweep/vramsweep/sinks"
+	"github.com/vramsweep/vramsweep/sweep"
+)
+
+type monitorFlags struct {
+	interval  time.Duration
+	outputDir string
+	output    string
+	gpus      []int
+	sources   []string
+}
+
+// monitorVerb samples the GPUs while any command runs.
+func (w *world) monitorVerb() *cobra.Command {
+	var f monitorFlags
+	cmd := &cobra.Command{
+		Use:   "monitor -- CMD ...",
+		Short: "Sample the GPUs while any command runs",
+		Long: `Samples from just before CMD starts to just after it ends, with the same samplers,
+tables and summary as a sweep. CMD's output passes through; its exit code is
+vramsweep's.`,
+		Args: minArgs("CMD"),
+		RunE: func(cmd *cobra.Command, args []string) error { return w.monitor(cmd.Context(), args, &f) },
+	}
+	flags := cmd.Flags()
+	flags.SetInterspersed(false)
+	flags.DurationVar(&f.interval, "interval", gpu.DefaultInterval, "time between samples, 10ms to 10s")
+	flags.StringVar(&f.outputDir, "output-dir", "monitor-results", "the output folder")
+	flags.StringVar(&f.output, "output", "", "write the result to FILE as well")
+	flags.IntSliceVar(&f.gpus, "gpus", nil, "the GPUs that count; default: all")
+	flags.StringSliceVar(&f.sources, "sampler", nil, "GPU sources that may be used, in order")
+	return cmd
+}
+
+func (w *world) monitor(ctx context.Context, argv []string, f *monitorFlags) error {
+	if f.interval < gpu.MinInterval || f.interval > gpu.MaxInterval {
+		return usageError("", "--interval %s: between %s and %s", f.interval, gpu.MinInterval, gpu.MaxInterval)
+	}
+	if err := os.MkdirAll(f.outputDir, 0o755); err != nil {
+		return err
+	}
+	store, err := w.openStore(f.outputDir, "monitor")
+	if err != nil {
+		return err
+	}
+	m := &watch{w: w, f: f, machine: gpu.Detect(ctx, w.machineOptions(f.sources), false), store: store}
+	result, err := m.run(ctx, argv)
+	if result != nil {
+		err = errors.Join(err, store.Publish(result.Run.Execution))
+	}
+	if err = errors.Join(err, store.Close()); err != nil {
+		return err
+	}
+	if err := attribution.RenderSummary(w.stderr, result); err != nil {
+		return err
+	}
+	fmt.Fprintf(w.stderr, "results   %s\n", filepath.Join(f.outputDir, "runs", result.Run.Execution))
+	if f.output != "" {
+		if err := sinks.WriteResult(f.output, result); err != nil {
+			return err
+		}
+	}
+	if result.Run.ExitCode == nil {
+		return quiet(exitFault)
+	}
+	return quiet(*result.Run.ExitCode)
+}
+
+// A watch is one command that is being monitored.
+type watch struct {
+	w       *world
+	f       *monitorFlags
+	machine *gpu.Machine
+	store   *sinks.Store
+}
+
+// job describes the command as the run of a profile of one setting: itself.
+func (m *watch) job(argv []string) (*runner.Job, error) {
+	devices, err := m.chosen()
+	if err != nil {
+		return nil, err
+	}
+	started := time.Now()
+	name := filepath.Base(argv[0])
+	profile := &sweep.Profile{ID: "monitor", Sweep: "monitor", Settings: sweep.Settings{Model: name, HFModelID: name}, Engine: sweep.Engine{Kind: "command", Mode: "monitor"}}
+	execution := started.UTC().Format("20060102T150405Z") + "-monitor"
+	job := &runner.Job{
+		RunID: execution + "-" + name, Execution: execution, Profile: profile,
+		Sweep:  &sweep.Sweep{Name: "monitor", Sample: sweep.Sample{Interval: m.f.interval}},
+		Repeat: 1, Attempt: 1, Devices: devices, StartedAt: started, Progress: func(runner.Progress) {}, Pulse: &runner.Pulse{},
+	}
+	job.Dir = m.store.RunDir(job)
+	return job, nil
+}
+
+// chosen are the devices that count.
+func (m *watch) chosen() ([]runner.Device, error) {
+	found := m.machine.Found()
+	if m.f.gpus == nil {
+		return found, nil
+	}
+	var out []runner.Device
+	for _, index := range m.f.gpus {
+		hit := false
+		for _, d := range found {
+			if d.Index == index {
+				out, hit = append(out, d), true
+			}
+		}
+		if !hit {
+			return nil, usageError("vramsweep gpus lists them.", "--gpus %d: there is no such GPU", index)
+		}
+	}
+	return out, nil
+}
+
+func (m *watch) run(ctx context.Context, argv []string) (*runner.Result, error) {
+	job, err := m.job(argv)
+	if err != nil {
+		return nil, err
+	}
+	indices := make([]int, len(job.Devices))
+	for i, d := range job.Devices {
+		indices[i] = d.Index
+	}
+	measured := &runner.Measured{Job: job, Measurement: &runner.Measurement{}}
+	if len(indices) > 0 {
+		if measured.Baseline, err = m.machine.Inspect(ctx, indices); err != nil {
+			return nil, err
+		}
+	}
+	sink, err := m.store.Begin(job)
+	if err != nil {
+		return nil, err
+	}
+	measured.Reports, err = m.sampled(ctx, job, indices, sink, func() error { return m.command(ctx, job, argv, measured.Measurement) })
+	if err != nil {
+		return nil, err
+	}
+	if len(indices) > 0 {
+		if measured.Final, err = m.machine.Inspect(background(ctx), indices); err != nil {
+			return nil, err
+		}
+	}
+	measured.Samples, _ = sink.(runner.SampleReader)
+	result := m.result(job, measured)
+	(&attribution.Attributor{}).Attribute(result, measured)
+	return result, sink.Finish(result)
+}
+
+// sampled runs do while the samplers run.
+func (m *watch) sampled(ctx context.Context, job *runner.Job, indices []int, sink runner.RunSink, do func() error) ([]*runner.SamplerReport, error) {
+	samplers, err := m.machine.Samplers(gpu.Run{Interval: m.f.interval, GPUs: indices, Epoch: job.StartedAt, PIDs: job.Pulse.Tree})
+	if err != nil {
+		return nil, err
+	}
+	sampling, stop := context.WithCancel(background(ctx))
+	defer stop()
+	var group sync.WaitGroup
+	var mu sync.Mutex
+	var reports []*runner.SamplerReport
+	var failed error
+	for _, sampler := range samplers {
+		group.Go(func() {
+			report, err := sampler.Sample(sampling, func(batch []runner.Sample) {
+				if err := sink.Samples(batch); err != nil {
+					mu.Lock()
+					failed = err
+					mu.Unlock()
+				}
+			})
+			mu.Lock()
+			defer mu.Unlock()
+			if report != nil {
+				reports = append(reports, report)
+			}
+			if err != nil {
+				fmt.Fprintf(m.w.stderr, "vramsweep: sampler: %v\n", err)
+			}
+		})
+	}
+	// A few samples before and after: what was there, and what is left.
+	time.Sleep(max(5*m.f.interval, 200*time.Millisecond))
+	err = do()
+	time.Sleep(max(5*m.f.interval, 500*time.Millisecond))
+	stop()
+	group.Wait()
+	return reports, errors.Join(err, failed)
+}
+
+// command runs CMD with its output passed through.
+func (m *watch) command(ctx context.Context, job *runner.Job, argv []string, out *runner.Measurement) error {
+	out.Command = proc.NewMasker(m.w.env).Argv(argv)
+	p, err := proc.Start(ctx, proc.Spec{Argv: argv, Env: m.w.env, Stdin: m.w.stdinFile(), Stdout: m.w.stdout, Stderr: m.w.stderr})
+	if err != nil {
+		return usageError("", "%w", err)
+	}
+	job.Pulse.SetTree(p.Tree)
+	exit, err := p.Wait()
+	job.Pulse.SetTree(nil)
+	if err != nil {
+		return err
+	}
+	out.StartedAt, out.EndedAt, out.ExitCode, out.Signal, out.Outcome = exit.StartedAt, exit.EndedAt, exit.Code, exit.Signal, runner.OutcomeOK
+	switch {
+	case exit.Stopped != "":
+		out.Outcome, out.Detail = runner.OutcomeInterrupted, exit.Stopped
+	case exit.Code == nil || *exit.Code != 0:
+		out.Outcome, out.Detail = runner.OutcomeEngineError, "the command failed: "+strings.TrimSpace(exit.Signal)
+		if exit.Code != nil {
+			out.Detail = fmt.Sprintf("the command ended with exit code %d", *exit.Code)
+		}
+	}
+	return nil
+}
+
+func (m *watch) result(job *runner.Job, measured *runner.Measured) *runner.Result {
+	r := runner.NewResult(job)
+	x := measured.Measurement
+	r.ProfilerVersion, r.Provenance.Vramsweep = version, version
+	r.Run.Outcome, r.Run.OutcomeDetail, r.Run.ExitCode, r.Run.Command = x.Outcome, x.Detail, x.ExitCode, x.Command
+	r.Run.EndedAt = time.Now().UTC()
+	r.Run.WallS = time.Since(job.StartedAt).Seconds()
+	r.DetailedGPUMetrics = measured.Final
+	r.GPUInfo = job.Devices
+	r.Missing["vllm_internal_metrics"] = "monitor runs any command and reads no log"
+	r.Missing["latency_stats"] = "monitor runs any command and measures no latency"
+	return r
+}
