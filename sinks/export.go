@@ -1,0 +1,308 @@
+package sinks
+
+import (
+	"bufio"
+	"encoding/csv"
+	"encoding/json"
+	"fmt"
+	"io"
+	"reflect"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/apache/arrow/go/v17/arrow"
+	"github.com/apache/arrow/go/v17/arrow/array"
+	"github.com/apache/arrow/go/v17/arrow/ipc"
+	"github.com/apache/arrow/go/v17/arrow/memory"
+)
+
+// ExportFormats are the formats that Export writes.
+func ExportFormats() []string { return []string{"csv", "jsonl", "arrow"} }
+
+// Export writes one table: "csv" (a header, empty for null, instants in RFC
+// 3339), "jsonl" (an object a row, null kept) or "arrow" (an IPC stream). It returns the number
+// of rows. Memory does not depend on it.
+func (s *Store) Export(t Table, format string, where Predicate, w io.Writer) (int64, error) {
+	switch t {
+	case TableRuns:
+		return export[RunRow](s, format, where, w)
+	case TableRanks:
+		return export[RankRow](s, format, where, w)
+	case TableTimelines:
+		return export[TimelineRow](s, format, where, w)
+	case TablePhases:
+		return export[PhaseRow](s, format, where, w)
+	case TableBreakdowns:
+		return export[BreakdownRow](s, format, where, w)
+	case TableSteps:
+		return export[StepRow](s, format, where, w)
+	case TableLatencies:
+		return export[LatencyRow](s, format, where, w)
+	default:
+		return 0, fmt.Errorf("there is no table %q; the tables are %v", t, Tables())
+	}
+}
+
+// An exporter writes rows of one format.
+type exporter interface {
+	row(values []any) error
+	close() error
+}
+
+func export[T Row](s *Store, format string, where Predicate, w io.Writer) (rows int64, err error) {
+	t := tableOf[T]()
+	fields := flatFields(rowType(t))
+	axes, err := exportAxes[T](s, where)
+	if err != nil {
+		return 0, err
+	}
+	buffered := bufio.NewWriterSize(w, 64<<10)
+	out, err := newExporter(format, buffered, t, axes)
+	if err != nil {
+		return 0, err
+	}
+	values := make([]any, len(fields)+len(axes))
+	var failed error
+	ReadStore(s, where, func(row T, rerr error) bool {
+		if rerr != nil {
+			failed = rerr
+			return false
+		}
+		v := reflect.ValueOf(&row).Elem()
+		for i, f := range fields {
+			values[i] = plain(v.FieldByIndex(f.Index))
+		}
+		if run, ok := any(&row).(*RunRow); ok {
+			for i := range axes {
+				values[len(fields)+i] = nil
+				if v := run.Axes[axes[i].Axis]; columnFor(axes, axes[i].Axis, v) == i {
+					values[len(fields)+i] = as(axes[i].Kind, v)
+				}
+			}
+		}
+		rows++
+		failed = out.row(values)
+		return failed == nil
+	})
+	if failed == nil {
+		failed = out.close()
+	}
+	if failed == nil {
+		failed = buffered.Flush()
+	}
+	if failed != nil {
+		return rows, fmt.Errorf("exporting table %s as %s: %w", t, format, failed)
+	}
+	return rows, nil
+}
+
+// exportAxes are the axis columns of the runs that will be exported.
+func exportAxes[T Row](s *Store, where Predicate) ([]axisColumn, error) {
+	if tableOf[T]() != TableRuns {
+		return nil, nil
+	}
+	var runs []RunRow
+	var failed error
+	ReadStore(s, where, func(row RunRow, err error) bool {
+		if err != nil {
+			failed = err
+			return false
+		}
+		runs = append(runs, RunRow{Axes: row.Axes})
+		return true
+	})
+	return mergeAxes(nil, runs), failed
+}
+
+// plain is nil, or the value behind a pointer; instants become time.Time.
+func plain(v reflect.Value) any {
+	if v.Kind() == reflect.Pointer {
+		if v.IsNil() {
+			return nil
+		}
+		v = v.Elem()
+	}
+	if m, ok := v.Interface().(Micros); ok {
+		return m.Time()
+	}
+	return v.Interface()
+}
+
+func newExporter(format string, w io.Writer, t Table, axes []axisColumn) (exporter, error) {
+	var names []string
+	for _, c := range Columns(t) {
+		names = append(names, c.Name)
+	}
+	for _, a := range axes {
+		names = append(names, a.Column)
+	}
+	switch format {
+	case "csv":
+		c := &csvExporter{w: csv.NewWriter(w), cells: make([]string, len(names))}
+		return c, c.w.Write(names)
+	case "jsonl":
+		return &jsonExporter{w: w, names: names}, nil
+	case "arrow":
+		return newArrowExporter(w, t, axes), nil
+	default:
+		return nil, fmt.Errorf("there is no export format %q; the formats are %v", format, ExportFormats())
+	}
+}
+
+const exportTime = "2006-01-02T15:04:05.000000Z"
+
+type csvExporter struct {
+	w     *csv.Writer
+	cells []string
+}
+
+func (c *csvExporter) row(values []any) error {
+	for i, v := range values {
+		switch v := v.(type) {
+		case nil:
+			c.cells[i] = ""
+		case time.Time:
+			c.cells[i] = v.Format(exportTime)
+		case float64:
+			c.cells[i] = strconv.FormatFloat(v, 'g', -1, 64)
+		default:
+			c.cells[i] = fmt.Sprint(v)
+		}
+	}
+	return c.w.Write(c.cells)
+}
+
+func (c *csvExporter) close() error {
+	c.w.Flush()
+	return c.w.Error()
+}
+
+type jsonExporter struct {
+	w     io.Writer
+	names []string
+	line  []byte
+}
+
+func (j *jsonExporter) row(values []any) error {
+	j.line = append(j.line[:0], '{')
+	for i, v := range values {
+		if i > 0 {
+			j.line = append(j.line, ',')
+		}
+		if t, ok := v.(time.Time); ok {
+			v = t.Format(exportTime)
+		}
+		name, err := json.Marshal(j.names[i])
+		if err != nil {
+			return err
+		}
+		value, err := json.Marshal(v)
+		if err != nil {
+			return fmt.Errorf("column %s: %w", j.names[i], err)
+		}
+		j.line = append(append(append(j.line, name...), ':'), value...)
+	}
+	_, err := j.w.Write(append(j.line, '}', '\n'))
+	return err
+}
+
+func (j *jsonExporter) close() error { return nil }
+
+// arrowBatch is the number of rows of a batch.
+const arrowBatch = 64 << 10
+
+type arrowExporter struct {
+	w     *ipc.Writer
+	build *array.RecordBuilder
+	rows  int
+}
+
+func newArrowExporter(w io.Writer, t Table, axes []axisColumn) *arrowExporter {
+	var fields []arrow.Field
+	for _, c := range Columns(t) {
+		fields = append(fields, arrow.Field{Name: c.Name, Type: arrowType(c.Type), Nullable: c.Nullable,
+			Metadata: arrow.MetadataFrom(map[string]string{"unit": c.Unit, "doc": c.Doc})})
+	}
+	kinds := map[axisKind]string{kindInt: "BIGINT", kindDouble: "DOUBLE", kindBool: "BOOLEAN", kindString: "VARCHAR"}
+	for _, a := range axes {
+		fields = append(fields, arrow.Field{Name: a.Column, Type: arrowType(kinds[a.Kind]), Nullable: true})
+	}
+	schema := arrow.NewSchema(fields, nil)
+	return &arrowExporter{build: array.NewRecordBuilder(memory.DefaultAllocator, schema),
+		w: ipc.NewWriter(w, ipc.WithSchema(schema), ipc.WithLZ4())}
+}
+
+func arrowType(sql string) arrow.DataType {
+	switch sql {
+	case "INTEGER":
+		return arrow.PrimitiveTypes.Int32
+	case "BIGINT":
+		return arrow.PrimitiveTypes.Int64
+	case "DOUBLE":
+		return arrow.PrimitiveTypes.Float64
+	case "BOOLEAN":
+		return arrow.FixedWidthTypes.Boolean
+	case "VARCHAR":
+		return arrow.BinaryTypes.String
+	default:
+		return arrow.FixedWidthTypes.Timestamp_us
+	}
+}
+
+func (a *arrowExporter) row(values []any) error {
+	for i, v := range values {
+		switch b := a.build.Field(i).(type) {
+		case *array.Int32Builder:
+			appendTo(b, v, b.Append)
+		case *array.Int64Builder:
+			appendTo(b, v, b.Append)
+		case *array.Float64Builder:
+			appendTo(b, v, b.Append)
+		case *array.BooleanBuilder:
+			appendTo(b, v, b.Append)
+		case *array.StringBuilder:
+			appendTo(b, v, b.Append)
+		case *array.TimestampBuilder:
+			if t, ok := v.(time.Time); ok {
+				v = arrow.Timestamp(t.UnixMicro())
+			}
+			appendTo(b, v, b.Append)
+		}
+	}
+	if a.rows++; a.rows == arrowBatch {
+		return a.flush()
+	}
+	return nil
+}
+
+func appendTo[V any](b array.Builder, v any, add func(V)) {
+	if x, ok := v.(V); ok {
+		add(x)
+	} else {
+		b.AppendNull()
+	}
+}
+
+func (a *arrowExporter) flush() error {
+	batch := a.build.NewRecord()
+	defer batch.Release()
+	a.rows = 0
+	return a.w.Write(batch)
+}
+
+func (a *arrowExporter) close() error {
+	defer a.build.Release()
+	if err := a.flush(); err != nil {
+		return err
+	}
+	return a.w.Close()
+}
+
+// TableNamed is the table of a name, or an error that lists them.
+func TableNamed(name string) (Table, error) {
+	if t := Table(name); slices.Contains(Tables(), t) {
+		return t, nil
+	}
+	return "", fmt.Errorf("there is no table %q; the tables are %v", name, Tables())
+}

@@ -1,0 +1,328 @@
+package sinks
+
+import (
+	"bytes"
+	"encoding/csv"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/apache/arrow/go/v17/arrow/ipc"
+	"github.com/google/go-cmp/cmp"
+	schemagen "github.com/invopop/jsonschema"
+	"github.com/parquet-go/parquet-go"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/vramsweep/vramsweep/runner"
+)
+
+var update = flag.Bool("update", false, "write golden files and the generated parts of docs/")
+
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(name, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("%s differs (-want +got); `go test ./sinks -update` writes it:\n%s", name, diff)
+	}
+}
+
+func TestSchemaIsPrinted(t *testing.T) {
+	for _, format := range []string{"text", "json", "sql"} {
+		var b bytes.Buffer
+		if err := WriteSchema(&b, format); err != nil {
+			t.Fatal(err)
+		}
+		golden(t, "testdata/schema."+format, b.Bytes())
+	}
+	if err := WriteSchema(io.Discard, "xml"); err == nil || !strings.Contains(err.Error(), "text, json and sql") {
+		t.Errorf("an unknown format: %v", err)
+	}
+}
+
+// TestRulesOfColumns holds every row struct to the rules of rows.go.
+func TestRulesOfColumns(t *testing.T) {
+	for _, table := range Tables() {
+		for _, f := range flatFields(rowType(table)) {
+			name, tag := columnName(f), f.Tag.Get("parquet")
+			options := strings.Split(tag, ",")[1:]
+			has := func(o string) bool {
+				return strings.Contains(","+strings.Join(options, ",")+",", ","+o+",")
+			}
+			pointer := f.Type.Kind() == reflect.Pointer
+			base := f.Type
+			if pointer {
+				base = f.Type.Elem()
+			}
+			switch {
+			case pointer != has("optional"):
+				t.Errorf("%s.%s: a nullable column is a pointer, tagged optional, and nothing else is", table, name)
+			case has("split") && base.Kind() != reflect.Float64 && base.Kind() != reflect.Float32:
+				t.Errorf("%s.%s: split on %v cannot be read by DuckDB", table, name, base)
+			case base == reflect.TypeFor[Micros]() != has("timestamp(microsecond)"):
+				t.Errorf("%s.%s: an instant is Micros, tagged timestamp(microsecond)", table, name)
+			case f.Tag.Get("doc") == "":
+				t.Errorf("%s.%s has no doc", table, name)
+			case strings.HasSuffix(name, "_bytes") && (base.Kind() != reflect.Int64 || f.Tag.Get("unit") != "bytes"):
+				t.Errorf("%s.%s: bytes are int64 with that unit", table, name)
+			}
+		}
+		if _, ok := schemaOf(table, nil).Lookup("month"); ok {
+			t.Errorf("%s: month is a key of the path and stands in no file", table)
+		}
+	}
+}
+
+func TestDocsNameEveryColumn(t *testing.T) {
+	const name = "../docs/tables.md"
+	doc, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	section := regexp.MustCompile(`(?s)<!-- columns (\w+) -->\n.*?<!-- end -->`)
+	seen := 0
+	got := section.ReplaceAllStringFunc(string(doc), func(s string) string {
+		seen++
+		table, err := TableNamed(section.FindStringSubmatch(s)[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return "<!-- columns " + string(table) + " -->\n" + docTable(table) + "<!-- end -->"
+	})
+	if seen != len(Tables()) {
+		t.Errorf("%s has %d of %d tables", name, seen, len(Tables()))
+	}
+	golden(t, name, []byte(got))
+}
+
+func docTable(table Table) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s Key: `%s`.\n\n| column | type | unit | null | meaning |\n|---|---|---|---|---|\n", Grain(table), strings.Join(keyColumns(table), "`, `"))
+	for _, c := range Columns(table) {
+		null := ""
+		if c.Nullable {
+			null = "yes"
+		}
+		typ := strings.Replace(c.Type, "TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ", 1)
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", c.Name, typ, c.Unit, null, strings.ReplaceAll(c.Doc, "|", "\\|"))
+	}
+	return b.String()
+}
+
+// TestResultSchema publishes the JSON Schema of run.json, with the comments of
+// the Go types as descriptions.
+func TestResultSchema(t *testing.T) {
+	r := &schemagen.Reflector{BaseSchemaID: "urn:vramsweep", AllowAdditionalProperties: true}
+	if err := r.AddGoComments("github.com/vramsweep/vramsweep", "../runner"); err != nil {
+		t.Fatal(err)
+	}
+	comments := map[string]string{}
+	for name, comment := range r.CommentMap { // AddGoComments takes the path for the name of the package
+		comments[strings.Replace(name, "vramsweep/runner", "vramsweep/vramsweep/runner", 1)] = strings.ReplaceAll(comment, "\n", " ")
+	}
+	r.CommentMap = comments
+	schema := r.Reflect(&runner.Result{})
+	schema.ID = "urn:vramsweep:run:" + runner.SchemaVersion
+	schema.Title = "run.json of vramsweep, schema " + runner.SchemaVersion
+	types := map[string]reflect.Type{}
+	structsOf(reflect.TypeFor[runner.Result](), types)
+	for name, def := range schema.Definitions {
+		allowNull(types[name], def)
+	}
+	b, err := json.MarshalIndent(schema, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b = regexp.MustCompile(`"anyOf": \[\s*\{\s*"type": "(\w+)"\s*\},\s*\{\s*"type": "null"\s*\}\s*\]`).ReplaceAll(b, []byte(`"type": ["$1", "null"]`))
+	golden(t, "../docs/run.schema.json", append(b, '\n'))
+}
+
+func structsOf(t reflect.Type, types map[string]reflect.Type) {
+	switch t.Kind() {
+	case reflect.Pointer, reflect.Slice, reflect.Map:
+		structsOf(t.Elem(), types)
+	case reflect.Struct:
+		if types[t.Name()] != nil {
+			return
+		}
+		types[t.Name()] = t
+		for i := range t.NumField() {
+			structsOf(t.Field(i).Type, types)
+		}
+	}
+}
+
+// allowNull lets null stand for what is nil in Go: missing has a name.
+func allowNull(t reflect.Type, def *schemagen.Schema) {
+	if t == nil || def.Properties == nil {
+		return
+	}
+	for _, f := range reflect.VisibleFields(t) {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		property, ok := def.Properties.Get(name)
+		if !ok {
+			continue
+		}
+		switch f.Type.Kind() {
+		case reflect.Pointer, reflect.Slice, reflect.Map:
+			inner := *property
+			inner.Description = ""
+			def.Properties.Set(name, &schemagen.Schema{Description: property.Description, AnyOf: []*schemagen.Schema{&inner, {Type: "null"}}})
+		}
+	}
+}
+
+// resultSchema is the published schema.
+func resultSchema(t *testing.T) *jsonschema.Schema {
+	t.Helper()
+	s, err := jsonschema.NewCompiler().Compile("../docs/run.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestResultsKeepTheSchema(t *testing.T) {
+	schema := resultSchema(t)
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	runs := night(0)
+	runs[2].outcome, runs[3].axes = runner.OutcomeOOM, map[string]any{"point": map[string]any{"a": 1, "b": "x"}, "on": true}
+	write(t, s, runs[:4])
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	names, err := filepath.Glob(filepath.Join(dir, "runs/*/*/run.json"))
+	if err != nil || len(names) != 4 {
+		t.Fatalf("%v %v", names, err)
+	}
+	validate := func(b []byte) error {
+		v, err := jsonschema.UnmarshalJSON(bytes.NewReader(b))
+		if err != nil {
+			return err
+		}
+		return schema.Validate(v)
+	}
+	for _, name := range names {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := validate(b); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	b, err := os.ReadFile(names[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []string{strings.Replace(string(b), `"repeat": 1`, `"repeat": "1"`, 1), strings.Replace(string(b), `"run_id"`, `"run_ie"`, 1)} {
+		if validate([]byte(bad)) == nil {
+			t.Errorf("the schema takes a wrong file")
+		}
+	}
+}
+
+func TestSchemasOfFiles(t *testing.T) {
+	var b bytes.Buffer
+	for _, table := range Tables() {
+		fmt.Fprintln(&b, strings.Replace(schemaOf(table, nil).String(), "message ", "message "+string(table)+" ", 1))
+	}
+	axes := mergeAxes(nil, []RunRow{{Axes: map[string]any{"a": int64(1), "b": "x", "c": true, "d": 0.5}}})
+	columns := schemaOf(TableRuns, axes).Columns()
+	for _, c := range columns[len(columns)-4:] {
+		leaf, _ := schemaOf(TableRuns, axes).Lookup(c...)
+		fmt.Fprintf(&b, "%s %v\n", c[0], leaf.Node.Type())
+	}
+	golden(t, "testdata/parquet.schema", b.Bytes())
+	if _, ok := parquet.SchemaOf(RunRow{}).Lookup("axes"); ok {
+		t.Error("the map of axes became a column")
+	}
+}
+
+func TestExport(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	runs := night(0)
+	for i, r := range runs {
+		r.axes = map[string]any{"alpha": 0.5 * float64(i), "mode": "a,\"b"}
+	}
+	runs[1].outcome = runner.OutcomeOOM
+	write(t, s, runs)
+	for _, table := range Tables() {
+		var c, j, a bytes.Buffer
+		counts := map[string]int64{}
+		for format, w := range map[string]*bytes.Buffer{"csv": &c, "jsonl": &j, "arrow": &a} {
+			n, err := s.Export(table, format, Predicate{}, w)
+			if err != nil {
+				t.Fatal(err)
+			}
+			counts[format] = n
+		}
+		records, err := csv.NewReader(&c).ReadAll()
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := strings.Split(strings.TrimSpace(j.String()), "\n")
+		reader, err := ipc.NewReader(&a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		arrowRows := int64(0)
+		for reader.Next() {
+			arrowRows += reader.Record().NumRows()
+		}
+		if n := int64(len(records) - 1); n != counts["csv"] || int64(len(lines)) != n || arrowRows != n || n == 0 {
+			t.Errorf("%s: csv %d, jsonl %d, arrow %d rows, %v said", table, n, len(lines), arrowRows, counts)
+		}
+		for i, line := range lines {
+			compareExports(t, table, records[0], records[i+1], line)
+		}
+	}
+}
+
+// compareExports checks that a CSV record and a JSON line say the same.
+func compareExports(t *testing.T, table Table, header, record []string, line string) {
+	t.Helper()
+	object := map[string]any{}
+	d := json.NewDecoder(strings.NewReader(line))
+	d.UseNumber()
+	if err := d.Decode(&object); err != nil {
+		t.Fatal(err)
+	}
+	if len(object) != len(header) {
+		t.Fatalf("%s: %d fields, %d columns", table, len(object), len(header))
+	}
+	for i, name := range header {
+		v, ok := object[name]
+		text := fmt.Sprint(v)
+		if v == nil {
+			text = ""
+		}
+		if n, is := v.(json.Number); is && n.String() != record[i] { // 1e+06 and 1000000
+			a, aerr := n.Float64()
+			b, berr := json.Number(record[i]).Float64()
+			if aerr == nil && berr == nil && a == b {
+				continue
+			}
+		}
+		if !ok || text != record[i] {
+			t.Errorf("%s.%s: CSV %q, JSON %q", table, name, record[i], text)
+		}
+	}
+}
