@@ -519,17 +519,27 @@ func (r *run) reason(field string) string {
 	if r.isV1() && r.version != nil && before(r.version.val, 0, 26) {
 		debug = "vLLM " + r.version.val + " prints it only at VLLM_LOGGING_LEVEL=DEBUG"
 	}
+	if r.cause() != nil {
+		debug = "the run failed before vLLM printed it"
+	}
 	v064 := r.version != nil && before(r.version.val, 0, 6)
 	switch field {
 	case "activations_gb", "non_torch_gb", "requested_memory_gb", "total_gpu_memory_gb", "free_memory_gb":
 		if debug != "" {
 			return debug
 		}
+		if r.banner["device_config"] == "cpu" {
+			return "vLLM does not print it on a CPU"
+		}
 		if r.engine != nil && r.engine.val == "V0" && field != "free_memory_gb" {
 			return "the V0 engine prints it from 0.6.4 on"
 		}
 		if field == "non_torch_gb" && r.version != nil && !before(r.version.val, 0, 27) {
 			return "vLLM prints it together with the weights from 0.27 on (consumed_gb)"
+		}
+	case "model_weights_gb", "load_seconds":
+		if r.banner["device_config"] == "cpu" {
+			return "vLLM does not print it on a CPU"
 		}
 	case "num_gpu_blocks", "num_cpu_blocks":
 		if r.isV1() {
@@ -556,6 +566,9 @@ func (r *run) reason(field string) string {
 		return "no engine printed its banner in this log"
 	case "max_num_seqs":
 		return "vLLM prints it only where it was asked for"
+	}
+	if r.cause() != nil {
+		return "the run failed before vLLM printed it, or vLLM does not print it"
 	}
 	return "no line of this log holds it"
 }

@@ -18,6 +18,7 @@ var (
 	divisorRE  = regexp.MustCompile(`\((\d+)\) must be divisible by tensor parallel size \((\d+)\)|(\d+) is not divisible by (\d+)`)
 	worldNRE   = regexp.MustCompile(`World size \((\d+)\) is larger than the number of available GPUs \((\d+)\)`)
 	exitCodeRE = regexp.MustCompile(`exit code: (-?\d+)`)
+	refusedRE  = regexp.MustCompile(`\n([\w.]+)\n(?:Value error, )?(\S.*?) \[type=\w+, input_value=(.*?), input_type=`)
 	cudaDevRE  = regexp.MustCompile(`on device cuda:(\d+)`)
 )
 
@@ -151,6 +152,12 @@ func adviceOther(e *runner.AccountError) string {
 		}
 		return "A worker ended without saying why: see dmesg for the kernel's out-of-memory killer, and the worker's last lines."
 	case KindBadArgument:
+		if m := refusedRE.FindStringSubmatch(e.Message); m != nil {
+			return fmt.Sprintf("vLLM refuses %s = %s: %s.", m[1], m[3], strings.ToLower(m[2][:1])+m[2][1:])
+		}
+		if strings.Contains(e.Message, "ensure that max_model_len is greater") {
+			return "Raise max_model_len to input_len + output_len at least, or make the prompts shorter."
+		}
 		return "vLLM refuses an argument: see the message, and `vllm bench latency --help` of this version."
 	}
 	if strings.Contains(e.Message, "Insufficient space in") {
