@@ -37,7 +37,7 @@ func (p *allocator) alloc(n int64) int64 {
 		}
 	}
 	if rest := block - size; rest > smallSize && (p.split == 0 || size < p.split) {
-		p.free = append(p.free, rest)
+		p.keep(rest)
 		block = size
 	}
 	p.used += block
@@ -71,6 +71,15 @@ func (p *allocator) take(size int64) int64 {
 func (p *allocator) release(block int64) {
 	p.used -= block
 	if block > smallSize {
+		p.keep(block)
+	}
+}
+
+// keep adds a free block, of at most a few hundred: models of thousands of
+// layers do not need each rest to be looked through for each tensor.
+func (p *allocator) keep(block int64) {
+	const most = 256
+	if len(p.free) < most {
 		p.free = append(p.free, block)
 	}
 }

@@ -81,11 +81,8 @@ func NewEstimate(a *Architecture, r Request, g GPU) Estimate {
 	s.limits(f, &e)
 	e.Requested = s.requested(f)
 	s.parts(f, &e)
-	if a != nil && e.Reason == "" {
+	if a != nil {
 		s.cache(f, &e)
-	}
-	if g.TotalBytes == 0 {
-		e.Reason = reasonNoGPU
 	}
 	return e
 }
@@ -198,9 +195,6 @@ func (s *setup) parts(f *figures, e *Estimate) {
 		return
 	}
 	e.Weights = s.weights(f, 0)
-	if e.Weights.Value == nil {
-		e.Reason = e.Weights.Reason
-	}
 	if n, ok, _ := kvBytesPerToken(s.a, s.r.KVCacheDtype, s.r.Dtype, s.tp); ok {
 		e.KVBytesPerToken = f.ptr(n)
 	}
