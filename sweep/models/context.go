@@ -31,11 +31,11 @@ func contextBytes(g GPU, world int64) (n int64, ok bool) {
 //	           one GPU      TP 2         TP 4    pipeline
 //	0.11       0.13-0.14    0.54-0.55
 //	0.19       0.24-0.25    2.06-2.10    2.13    0.07       (0.46 in Granite 3.1)
-//	0.26       0.22 (V2), 0.24 (V1)  0.06
+//	0.26       0.22-0.24    0.06
 //
 // 2 GiB of it at TP are the fused all-reduce's workspace, which is made where
 // FlashInfer is installed; the 0.26 runs had none. low and high say so.
-func nonTorch(v release, runner string, tp, pp int64) (value, low, high int64) {
+func nonTorch(v release, tp, pp int64) (value, low, high int64) {
 	hundredth := gib / 100
 	switch {
 	case tp > 1 && v >= v0_26:
@@ -47,7 +47,7 @@ func nonTorch(v release, runner string, tp, pp int64) (value, low, high int64) {
 		return 55 * hundredth, 50 * hundredth, 220 * hundredth
 	case pp > 1:
 		return 7 * hundredth, 5 * hundredth, 25 * hundredth
-	case v >= v0_26 && runner == runnerV2:
+	case v >= v0_26:
 		return 22 * hundredth, 21 * hundredth, 48 * hundredth
 	case v >= v0_17:
 		return 25 * hundredth, 22 * hundredth, 48 * hundredth

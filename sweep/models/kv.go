@@ -255,7 +255,7 @@ func (l *cacheLayout) blocks(a *Architecture, length, inFlight int64) int64 {
 func (l *cacheLayout) blockBytes() int64 { return l.page * l.perGroup }
 
 // KVUsedBytes is what batch sequences of length tokens fill of the KV cache of
-// one rank, whole blocks of block tokens (0: 16, or 64 with MLA): the windows of sliding
+// one rank, whole blocks of block tokens (0: 16): the windows of sliding
 // layers are kept to their size, states of state layers counted once a sequence.
 func KVUsedBytes(a *Architecture, kvDtype string, tp, batch, length, block int64) (n int64, ok bool, reason string) {
 	if reason := cacheKnown(a); reason != "" {
@@ -265,19 +265,16 @@ func KVUsedBytes(a *Architecture, kvDtype string, tp, batch, length, block int64
 	if width == 0 {
 		return 0, false, "the width of the KV cache's dtype is not known"
 	}
-	l := a.layout(width, max(tp, 1), 1, blockSize(a, block), stageOf(a.NumLayers, 1, 0))
+	l := a.layout(width, max(tp, 1), 1, blockSize(block), stageOf(a.NumLayers, 1, 0))
 	return batch * l.blocks(a, length, 0) * l.blockBytes(), true, ""
 }
 
-// blockSize is the tokens in a block: asked, else 16, with MLA's kernels on
-// CUDA 64. Source: vllm/config/cache.py; "Forcing kv cache block size to 64 for
-// FlashMLA backend".
-func blockSize(a *Architecture, asked int64) int64 {
-	switch {
-	case asked > 0:
+// blockSize is the tokens in a block: asked, else 16. (The FlashMLA kernels take
+// 64, which rounds the tokens of a sequence up by at most 48 more.)
+// Source: vllm/config/cache.py.
+func blockSize(asked int64) int64 {
+	if asked > 0 {
 		return asked
-	case a != nil && a.MLA != nil:
-		return 64
 	}
 	return 16
 }

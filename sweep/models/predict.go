@@ -121,7 +121,7 @@ func newSetup(a *Architecture, r Request, g GPU, v release, e *Estimate) setup {
 	if r.GPUMemoryUtilization != nil {
 		s.utilization = *r.GPUMemoryUtilization
 	}
-	s.block = blockSize(s.a, deref(r.BlockSize))
+	s.block = blockSize(deref(r.BlockSize))
 	if s.a != nil {
 		if name, ok := dtypeOf(s.a, r.Dtype); ok {
 			s.width = dtypeSize(name)
@@ -180,7 +180,7 @@ func (s *setup) requested(f *figures) Figure {
 
 // parts fills everything but the KV cache.
 func (s *setup) parts(f *figures, e *Estimate) {
-	nt, ntLow, ntHigh := nonTorch(s.v, s.runner, s.tp, s.pp)
+	nt, ntLow, ntHigh := nonTorch(s.v, s.tp, s.pp)
 	e.NonTorch = f.figure(nt, ntLow, ntHigh, "measured on H100, by version and ranks")
 	if n, ok := contextBytes(s.g, s.tp*s.pp); ok {
 		e.Context = f.figure(n, n-n/25, n+n/20, "measured on H100")
