@@ -12,12 +12,15 @@ import (
 // and far below what hurts: parser and evaluator recurse, so depth is bounded
 // before they see a file, and an expression may only produce so much.
 const (
-	maxDepth      = 64      // brackets within brackets
-	maxExprTokens = 2000    // tokens of one expression between two commas, literals not counted
-	maxNumberLen  = 48      // characters of a number literal
-	maxWeight     = 1 << 18 // bytes and elements of one value
-	maxWork       = 1 << 21 // elements that the loops of one expression may go through
-	maxNumber     = 1e300   // magnitude of a number
+	maxDepth      = 64        // brackets within brackets
+	maxExprTokens = 2000      // tokens of one expression between two commas, literals not counted
+	maxNumberLen  = 48        // characters of a number literal
+	maxWeight     = 1 << 18   // bytes and elements of one value
+	maxWork       = 1 << 18   // elements that the loops of one expression may go through
+	maxTotalWork  = 1 << 23   // the same of all evaluations together; seconds, not minutes
+	maxCells      = 8_000_000 // points of a sweep times what each of them decides
+	maxProfiles   = 400_000   // of a configuration
+	maxNumber     = 1e300     // magnitude of a number
 )
 
 // checkSize reports a file that is too large or too deep to parse.
@@ -143,15 +146,24 @@ func (r *reader) checkJSON(name string, src []byte) bool {
 // A budget bounds the work of one evaluation. HCL's for expressions can be
 // nested, so a line of text can ask for 10^12 elements.
 type budget struct {
-	left      int
-	exhausted bool
+	left      int  // of this evaluation
+	total     int  // spent by all
+	exhausted bool // this evaluation
+	over      bool // all of them: nothing is evaluated any more
 }
 
-func (b *budget) reset() { b.left, b.exhausted = maxWork, false }
+// start begins an evaluation that costs n before its loops; false if the
+// configuration has used up what all evaluations together may cost.
+func (b *budget) start(n int) bool {
+	b.left, b.exhausted = maxWork, false
+	b.total += n
+	return !b.over
+}
 
 // spend takes n from the budget and says whether it held.
 func (b *budget) spend(n int) bool {
-	if b.exhausted || n > b.left {
+	b.total += n
+	if b.exhausted || n > b.left || b.total > maxTotalWork {
 		b.exhausted = true
 		return false
 	}
@@ -164,6 +176,7 @@ type expression struct {
 	hclsyntax.Expression
 	vars  []hcl.Traversal
 	calls []call
+	nodes int // how large it is
 }
 
 // A call is one call of a function.
@@ -178,6 +191,7 @@ type call struct {
 func (b *budget) protect(e hclsyntax.Expression) *expression {
 	x := &expression{Expression: e, vars: e.Variables()}
 	_ = hclsyntax.VisitAll(e, func(n hclsyntax.Node) hcl.Diagnostics {
+		x.nodes++
 		if g, ok := n.(*guardedExpr); ok {
 			n = g.Expression
 		}

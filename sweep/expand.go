@@ -201,6 +201,11 @@ func (s *sweepBuild) gatherFields() {
 	slices.SortFunc(s.fields, func(a, b *field) int {
 		return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.role, b.role))
 	})
+	n := s.included() + s.matrixSize()
+	if s.l.profiles += n; n*len(s.fields) > maxCells || s.l.profiles > maxProfiles {
+		s.l.diags.errorAt(codeTooMany, s.block.rng, "The sweep has %d points with %d settings, flags and free axes each. That is more than a plan can hold: %d points and %d values at most.", n, len(s.fields), maxProfiles, maxCells)
+		s.broken = true
+	}
 	if s.byName["model"] == nil {
 		s.l.diags.errorAt(codeNoModel, s.block.rng, "The sweep names no model. Give it an axis, as in: model = [\"Qwen/Qwen3-0.6B\"], or set model in the engine block.")
 		s.broken = true
@@ -293,14 +298,19 @@ func (s *sweepBuild) build(p *pick) {
 	s.warnings()
 }
 
-// matrixPoints lists the points of the matrix in run order: the last axis
-// varies fastest.
-func (s *sweepBuild) matrixPoints() [][]int32 {
+// matrixSize is the number of points of the matrix.
+func (s *sweepBuild) matrixSize() int {
 	n := 1
 	for _, a := range s.axes {
 		n *= a.n
 	}
-	k := len(s.axes)
+	return n
+}
+
+// matrixPoints lists the points of the matrix in run order: the last axis
+// varies fastest.
+func (s *sweepBuild) matrixPoints() [][]int32 {
+	n, k := s.matrixSize(), len(s.axes)
 	flat := make([]int32, n*k)
 	pts := make([][]int32, n)
 	cur := make([]int32, k)

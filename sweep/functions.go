@@ -47,18 +47,18 @@ func (l *loader) functions() map[string]function.Function {
 	}
 	for name, f := range table {
 		if name != "try" && name != "can" { // they take expressions, not values
-			table[name] = bounded(name, f)
+			table[name] = bounded(name, f, l.guard)
 		}
 	}
 	return table
 }
 
 // FunctionNames lists the functions that expressions may call, sorted.
-func FunctionNames() []string { return sortedKeys((&loader{}).functions()) }
+func FunctionNames() []string { return sortedKeys((&loader{guard: &budget{}}).functions()) }
 
 // bounded refuses arguments whose result would be large beyond use before the
 // function builds it: a line of a file must not fill the memory.
-func bounded(name string, f function.Function) function.Function {
+func bounded(name string, f function.Function, guard *budget) function.Function {
 	params := f.Params()
 	for i := range params { // unknown and null go through to the function's own rules
 		params[i].AllowMarked = false
@@ -68,8 +68,12 @@ func bounded(name string, f function.Function) function.Function {
 		Params:      params,
 		VarParam:    f.VarParam(),
 		Type: func(args []cty.Value) (cty.Type, error) {
-			if err := checkArgs(name, args); err != nil {
+			n, err := checkArgs(name, args)
+			if err != nil {
 				return cty.DynamicPseudoType, err
+			}
+			if !guard.spend(1 + n/16) {
+				return cty.DynamicPseudoType, errTooLarge
 			}
 			return f.ReturnTypeForValues(args)
 		},
@@ -79,11 +83,13 @@ func bounded(name string, f function.Function) function.Function {
 
 var errTooLarge = errors.New("the result would be too large")
 
-func checkArgs(name string, args []cty.Value) error {
+// checkArgs says how large the arguments and the result are, or that they are too
+// large.
+func checkArgs(name string, args []cty.Value) (int, error) {
 	total := 0
 	for _, a := range args {
 		if total += weight(a, maxWeight); total > maxWeight {
-			return errTooLarge
+			return 0, errTooLarge
 		}
 	}
 	size := 0
@@ -104,18 +110,18 @@ func checkArgs(name string, args []cty.Value) error {
 		s, _ := asString(args[1])
 		size = (strings.Count(s, "\n") + 1) * wholeNumber(args[0])
 	case "format", "formatlist":
-		return checkFormat(args)
+		return total, checkFormat(args)
 	case "parseint":
 		if textLen(args[0]) > maxNumberLen {
-			return errTooLarge
+			return 0, errTooLarge
 		}
 	case "tonumber", "jsondecode":
-		return checkDigits(args)
+		return total, checkDigits(args)
 	}
 	if size > maxWeight {
-		return errTooLarge
+		return 0, errTooLarge
 	}
-	return nil
+	return total + size, nil
 }
 
 // checkDigits refuses texts that hold numbers of absurd length or exponent.

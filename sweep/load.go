@@ -68,6 +68,7 @@ type loader struct {
 	localOrder  []string
 	modelBlocks map[string]*modelBlock
 	refs        map[string]modelResult
+	profiles    int      // of all sweeps
 	path        []string // locals and models that are being evaluated
 }
 
@@ -78,7 +79,6 @@ func newLoader(in Inputs, catalogue *models.Catalogue) *loader {
 		vars: map[string]*variable{}, varObj: cty.EmptyObjectVal, locals: map[string]*local{},
 		modelBlocks: map[string]*modelBlock{}, refs: map[string]modelResult{},
 	}
-	l.guard.reset()
 	for _, s := range settings() {
 		l.settings[s.name] = s
 	}

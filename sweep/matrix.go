@@ -511,7 +511,7 @@ func (s *sweepBuild) readInclude(b *block) {
 	}
 	n := 1
 	for _, c := range choices {
-		if n *= len(c); n+s.included() > maxPoints {
+		if n *= len(c); n+s.included() > maxPoints || n*len(s.axes) > maxCells {
 			s.l.diags.errorAt(codeTooMany, b.rng, "The includes have more than %d points.", maxPoints)
 			s.broken = true
 			return

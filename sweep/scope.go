@@ -207,8 +207,15 @@ type finding struct {
 
 // evaluate runs an expression whose names were checked.
 func (l *loader) evaluate(e *expression, ctx *hcl.EvalContext) (cty.Value, []finding) {
-	l.guard.reset()
+	if !l.guard.start(1 + e.nodes/16) {
+		return cty.DynamicVal, nil
+	}
 	v, hd := e.Value(ctx)
+	if l.guard.total > maxTotalWork {
+		l.guard.over = true
+		l.diags.errorAt(codeTooMuch, e.Range(), "All expressions together take more than %d steps. The last of them was this one; simplify it, or the loops and functions that are evaluated at every point.", maxTotalWork)
+		return cty.DynamicVal, nil
+	}
 	if l.guard.exhausted {
 		return cty.DynamicVal, []finding{{fault{code: codeTooMuch, rng: e.Range()}, "The loops of this expression go through more than " + fmt.Sprint(maxWork) + " elements."}}
 	}
