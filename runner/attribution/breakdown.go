@@ -71,7 +71,7 @@ func (w *work) divide(l *ledger, p *course, top int64) *split {
 		return s
 	}
 	settled := p.captured
-	if settled == nil {
+	if settled == nil && l.graphs.ok && l.graphs.bytes == 0 {
 		settled = p.kv
 	}
 	if settled != nil && settled.level <= top && complete {

@@ -137,6 +137,24 @@ func (fd *finder) level(at time.Duration) *point {
 	return nil
 }
 
+// steady returns the level at a moment if the memory stood still around it: a
+// sample beside it agrees. Where samples lie further apart than what the run
+// does between them, no level can be told, and none is.
+func (fd *finder) steady(at time.Duration) *point {
+	p := fd.level(at)
+	if p == nil {
+		return nil
+	}
+	spans, i := fd.t.mem.spans, fd.t.mem.index(at)
+	switch {
+	case spans[i].n >= 2,
+		i > 0 && abs(spans[i].level-spans[i-1].level) < notable,
+		i+1 < len(spans) && abs(spans[i].level-spans[i+1].level) < notable:
+		return p
+	}
+	return nil
+}
+
 func (fd *finder) baseline(mm *runner.Measured) {
 	fd.start(runner.PhaseBaseline, min(fd.c.first, fd.from), 0)
 	fd.start(runner.PhaseEngineInit, fd.from, lineLag)
@@ -180,7 +198,7 @@ func (fd *finder) beforeLoad() {
 	if le.present && !ls.exact {
 		ls.hi = max(ls.lo, min(ls.hi, le.hi-le.took))
 	}
-	before := fd.level(ls.hi)
+	before := fd.steady(ls.hi)
 	at, unc := ls.at(), ls.uncertainty()
 	if !ls.exact {
 		floor := max(bigContext, fd.f.context*8/10)
@@ -228,7 +246,7 @@ func (fd *finder) load() {
 	// the first line of compiling comes after tracing, which allocates nothing;
 	// without compiling it comes after profiling, and tells nothing here
 	if ps.present && ps.lo > le.hi && (!pe.present || ps.at()+beforeProfiling < pe.at()) {
-		fd.p.loaded = fd.level(ps.lo)
+		fd.p.loaded = fd.after(fd.steady(ps.lo), le.lo)
 		return
 	}
 	before := fd.p.nccl
@@ -242,7 +260,16 @@ func (fd *finder) load() {
 			return
 		}
 	}
-	fd.p.loaded = fd.level(le.hi)
+	fd.p.loaded = fd.after(fd.steady(le.hi), le.lo)
+}
+
+// after drops a level whose sample was taken before a moment that it must
+// follow.
+func (fd *finder) after(p *point, since time.Duration) *point {
+	if p == nil || p.at < since {
+		return nil
+	}
+	return p
 }
 
 // profileAndKV finds the peak of profiling and the allocation of the KV cache,
@@ -260,6 +287,12 @@ func (fd *finder) profileAndKV() {
 	if er := fd.m.first(runner.EventEngineReady, fd.t.rank); er.present {
 		hi = min(hi, er.hi)
 	}
+	if cs := fd.m.first(runner.EventCaptureStart, fd.t.rank); cs.exact && cs.hi > kr.hi {
+		hi = min(hi, cs.hi)
+	}
+	if ce := fd.m.final(runner.EventCaptureEnd, fd.t.rank); ce.exact && ce.hi > kr.hi {
+		hi = min(hi, ce.lo)
+	}
 	least := int64(notable)
 	if fd.f.kv > 0 { // a small cache may come in small steps
 		least = max(allocatorPage, min(least, fd.f.kv/16))
@@ -270,7 +303,7 @@ func (fd *finder) profileAndKV() {
 			jump, found = r, true
 		}
 	}
-	if !found {
+	if !found || fd.steady(jump.after.at) == nil {
 		fd.profilePeak(pe)
 		fd.start(runner.PhaseKVAlloc, kr.at(), kr.uncertainty())
 		return
@@ -326,41 +359,49 @@ func (fd *finder) kvBase(jump rise) {
 	}
 }
 
-// capture finds the start and the end of graph capture.
+// capture finds the start and the end of graph capture. Its phases follow from
+// the log also where no sample tells the level of the KV cache.
 func (fd *finder) capture() {
-	if fd.p.kv == nil || fd.p.shared {
+	kr := fd.m.first(runner.EventKVReady, fd.t.rank)
+	if fd.p.shared || !kr.present && fd.p.kv == nil {
 		return
+	}
+	since := kr.hi
+	if fd.p.kv != nil {
+		since = fd.p.kv.at
 	}
 	ce := fd.m.final(runner.EventCaptureEnd, fd.t.rank)
-	if !ce.present || ce.hi < fd.p.kv.at {
-		fd.start(runner.PhaseEngineWarmup, fd.p.kv.at, fd.step(fd.p.kv.at))
+	switch {
+	case !ce.present || ce.hi < kr.lo:
+		fd.start(runner.PhaseEngineWarmup, since, fd.step(since))
+		return
+	case ce.exact:
+		fd.p.captured = fd.after(fd.settled(ce.hi), since)
+		fd.start(runner.PhaseEngineWarmup, ce.hi, ce.uncertainty())
+	case fd.p.kv == nil:
+		fd.start(runner.PhaseEngineWarmup, ce.at(), ce.uncertainty())
+	default:
+		end := fd.captureEnd(ce)
+		fd.p.captured = end
+		fd.start(runner.PhaseEngineWarmup, end.at, fd.step(end.at))
+	}
+	end := fd.p.bounds[runner.PhaseEngineWarmup].at
+	if cs := fd.m.first(runner.EventCaptureStart, fd.t.rank); cs.exact && cs.hi < end {
+		fd.start(runner.PhaseCapture, cs.hi, cs.uncertainty())
 		return
 	}
-	at, unc := ce.hi, ce.uncertainty()
-	if ce.exact {
-		fd.p.captured = fd.settled(ce.hi)
-	} else {
-		before := fd.captureEnd(ce)
-		fd.p.captured = before
-		at, unc = before.at, fd.step(before.at)
+	begin := min(since, end)
+	if r := fd.t.mem.rises(begin, end, 1, 0); len(r) > 0 {
+		begin = r[0].before.at
 	}
-	if cs := fd.m.first(runner.EventCaptureStart, fd.t.rank); cs.present && cs.exact && cs.hi >= fd.p.kv.at && cs.hi < at {
-		fd.start(runner.PhaseCapture, cs.hi, cs.uncertainty())
-	} else {
-		begin := fd.p.kv.at
-		if r := fd.t.mem.rises(begin, at, 1, 0); len(r) > 0 {
-			begin = r[0].before.at
-		}
-		fd.start(runner.PhaseCapture, begin, fd.step(begin))
-	}
-	fd.start(runner.PhaseEngineWarmup, at, unc)
+	fd.start(runner.PhaseCapture, begin, fd.step(begin))
 }
 
 // settled is the level at a line that arrived; the sample after it counts
 // where it is lower, because the sample before may stand on one graph's
 // scratch memory that is already given back.
 func (fd *finder) settled(at time.Duration) *point {
-	p := fd.level(at)
+	p := fd.steady(at)
 	if i := fd.t.mem.index(at); p != nil && i+1 < len(fd.t.mem.spans) {
 		if next := fd.t.mem.spans[i+1]; next.level < p.level && next.from-at <= together {
 			return &point{next.from, next.level}
@@ -409,7 +450,7 @@ func (fd *finder) benchmark() {
 	if fd.p.kv != nil {
 		at = max(at, fd.p.kv.at)
 	}
-	fd.p.ready = fd.level(at)
+	fd.p.ready = fd.after(fd.level(at), fd.p.bounds[runner.PhaseEngineWarmup].at)
 	if !fd.m.has(runner.EventWarmupStart) && fd.f.latency == nil && !fd.m.has(runner.EventMeasureStart) {
 		return // ready, but no benchmark came
 	}
@@ -457,11 +498,11 @@ func (fd *finder) measure(ready time.Duration) {
 	if known {
 		start = max(start, ready)
 		fd.start(runner.PhaseMeasure, start, sunc)
-		fd.p.warmed = fd.level(start)
+		fd.p.warmed = fd.after(fd.level(start), ready)
 	}
 	if ok {
 		fd.start(runner.PhaseTeardown, end, unc)
-		fd.p.measured = fd.level(end)
+		fd.p.measured = fd.after(fd.level(end), start)
 	}
 }
 

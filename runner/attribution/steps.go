@@ -22,7 +22,7 @@ type ladder struct {
 func (s *ladder) add(name string, from, to *point, vllm figure, reason func(difference int64) string) {
 	row := runner.StepRow{GPUIndex: s.p.track.gpu, Step: name, VLLMBytes: vllm.pointer(), Reason: vllm.reason}
 	if from == nil || to == nil {
-		row.Reason = "not sampled: the run did not get there, or no sample tells the level"
+		row.Reason = "not sampled: the run did not get there, or the samples lie too far apart to tell the level"
 		s.rows = append(s.rows, row)
 		return
 	}
@@ -84,7 +84,7 @@ func (s *ladder) startUp(l *ledger) {
 	})
 	s.rows = append(s.rows, w.kvStep(p, l))
 	settled := p.kv
-	if p.captured != nil {
+	if p.captured != nil || l.graphs.bytes > 0 {
 		settled = p.captured
 		s.add("capture", p.kv, p.captured, l.graphs, func(d int64) string {
 			if abs(d) < allocatorPage {
@@ -137,7 +137,7 @@ func loadReason(l *ledger, d int64) string {
 func (w *work) kvStep(p *course, l *ledger) runner.StepRow {
 	row := runner.StepRow{GPUIndex: p.track.gpu, Step: "kv_alloc", VLLMBytes: l.kv.pointer()}
 	if p.kv == nil || p.kvBase == nil {
-		row.Reason = "no allocation of a KV cache was sampled"
+		row.Reason = "no allocation of a KV cache was sampled, or the samples lie too far apart to tell it from what is around it"
 		if !l.kv.ok {
 			row.Reason += ": " + l.kv.reason
 		}
