@@ -91,7 +91,7 @@ func (at *Attributor) Attribute(result *runner.Result, measured *runner.Measured
 		}
 		w.courses = append(w.courses, p)
 		w.ledgers[i].addContext(w.courses[i])
-		if w.courses[i].loaded == nil && w.ledgers[i].buffers.bytes > 0 {
+		if w.courses[i].loaded == nil && !w.ledgers[i].kv.ok && w.ledgers[i].buffers.bytes > 0 {
 			w.ledgers[i].buffers = missing("the run ended before the runner had allocated its buffers, or no sample shows it")
 		}
 		if c.host {

@@ -198,7 +198,7 @@ func (fd *finder) beforeLoad() {
 	if le.present && !ls.exact {
 		ls.hi = max(ls.lo, min(ls.hi, le.hi-le.took))
 	}
-	before := fd.steady(ls.hi)
+	before := fd.settled(ls.hi, sustained)
 	at, unc := ls.at(), ls.uncertainty()
 	if !ls.exact {
 		floor := max(bigContext, fd.f.context*8/10)
@@ -376,7 +376,7 @@ func (fd *finder) capture() {
 		fd.start(runner.PhaseEngineWarmup, since, fd.step(since))
 		return
 	case ce.exact:
-		fd.p.captured = fd.after(fd.settled(ce.hi), since)
+		fd.p.captured = fd.after(fd.settled(ce.hi, sustained), since)
 		fd.start(runner.PhaseEngineWarmup, ce.hi, ce.uncertainty())
 	case fd.p.kv == nil:
 		fd.start(runner.PhaseEngineWarmup, ce.at(), ce.uncertainty())
@@ -397,17 +397,22 @@ func (fd *finder) capture() {
 	fd.start(runner.PhaseCapture, begin, fd.step(begin))
 }
 
-// settled is the level at a line that arrived; the sample after it counts
-// where it is lower, because the sample before may stand on one graph's
+// settled is the level at a line that arrived. What the line tells of came
+// before it, within the distance of two samples too: the sample after it
+// counts, if the memory stands still there and has risen by less than most.
+// It also counts where it is lower, because the sample before may stand on
 // scratch memory that is already given back.
-func (fd *finder) settled(at time.Duration) *point {
-	p := fd.steady(at)
-	if i := fd.t.mem.index(at); p != nil && i+1 < len(fd.t.mem.spans) {
-		if next := fd.t.mem.spans[i+1]; next.level < p.level && next.from-at <= together {
-			return &point{next.from, next.level}
-		}
+func (fd *finder) settled(at time.Duration, most int64) *point {
+	p := fd.level(at)
+	spans, i := fd.t.mem.spans, fd.t.mem.index(at)
+	if p == nil || i+1 >= len(spans) || spans[i].to > at {
+		return fd.steady(at)
 	}
-	return p
+	next := spans[i+1]
+	if next.from-at <= together && next.level-p.level < most && fd.steady(next.from) != nil {
+		return &point{next.from, next.level}
+	}
+	return fd.steady(at)
 }
 
 // captureEnd finds the end of capture within a whole-second stamp: kernel
