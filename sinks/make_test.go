@@ -29,6 +29,7 @@ type testRun struct {
 	axes      map[string]any
 	outcome   runner.Outcome
 	seconds   int
+	drift     int // per cent more latency, and 2 MiB each
 }
 
 func (r *testRun) profile() *sweep.Profile {
@@ -152,7 +153,7 @@ func (r *testRun) phases(res *runner.Result) {
 func (r *testRun) measured(res *runner.Result) {
 	n := int64(r.gpus)
 	parts := map[string]int64{"weights": r.weights(), "kv_cache": r.kv(), "activations": r.activations(), "cuda_graphs": 500 * mib,
-		"non_torch": 100 * mib, "context": 300 * mib, "buffers": 20 * mib, "growth_excess": 0, "framework_overhead": -20 * mib}
+		"non_torch": 100 * mib, "context": 300 * mib, "buffers": 20 * mib, "growth_excess": 0, "framework_overhead": int64(2*r.drift-20) * mib}
 	net := int64(0)
 	for _, b := range parts {
 		net += b
@@ -172,7 +173,7 @@ func (r *testRun) measured(res *runner.Result) {
 		NonTorchGB: gib(n * parts["non_torch"]), ContextGB: gib(n * parts["context"]), BuffersGB: gib(n * parts["buffers"]), GrowthExcessGB: gib(0),
 		FrameworkOverheadGB: gib(n * parts["framework_overhead"]), KVCacheUsedGB: gib(r.inputLen * r.batch * 131072), KVUsedSource: "calculated",
 		ActivationsReservedGB: gib(n * 2 * parts["activations"]), HeadroomUnusedGB: gib(n * parts["activations"]), EstimationMethod: "simulated"}
-	lat := 0.001*float64(r.inputLen) + 0.05*float64(r.batch)
+	lat := (0.001*float64(r.inputLen) + 0.05*float64(r.batch)) * (1 + float64(r.drift)/100)
 	res.LatencyStats = &runner.LatencyStats{AvgS: lat, NIters: 10, Percentiles: map[string]float64{"p50": lat, "p90": lat * 1.1, "p99": lat * 1.2}, OutputTokensPerS: ptr(float64(r.batch*128) / lat)}
 	for i := range 10 {
 		res.LatencyStats.LatenciesS = append(res.LatencyStats.LatenciesS, lat*(1+0.01*float64(i-5)))
