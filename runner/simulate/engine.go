@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -22,8 +22,8 @@ type Engine struct {
 	// Self starts this program as the simulated vllm: the path of the
 	// executable, the hidden verb, "--". Arguments of vllm are appended.
 	Self []string
-	// Device is the simulated machine. Its GPU gives way to that of the profile.
-	Device *Device
+	// Machines are where the profiles run.
+	Machines *Machines
 }
 
 // Run runs one attempt. The result is the simulated vllm's, read as a real one.
@@ -42,14 +42,15 @@ func (e *Engine) Run(ctx context.Context, job *runner.Job) (*runner.Measurement,
 // Job is the job that the vLLM engine gets: the same, but for its command and
 // environment.
 func (e *Engine) Job(job *runner.Job) (*runner.Job, error) {
-	c, err := ConfigFor(job.Profile, job.Repeat)
+	device, err := e.Machines.Of(job.Profile)
 	if err != nil {
 		return nil, err
 	}
-	c.Reexec = e.Self
-	if e.Device != nil {
-		c.StateDir, c.GPUCount = e.Device.Dir, e.Device.Count
+	c, err := configFor(job.Profile, job.Repeat, device.GPU)
+	if err != nil {
+		return nil, err
 	}
+	c.Reexec, c.StateDir, c.GPUCount = e.Self, device.Dir, device.Count
 	for _, d := range job.Devices {
 		c.GPUs = append(c.GPUs, d.Index)
 	}
@@ -103,7 +104,16 @@ func wrap(p *sweep.Profile, self []string, c *Config) *sweep.Profile {
 // ConfigFor are the simulator's settings of one run of a profile, as they
 // travel to the simulated vllm.
 func ConfigFor(p *sweep.Profile, repeat int) (*Config, error) {
-	c, err := settingsFor(p, repeat)
+	gpu, err := FindGPU(gpuName(p))
+	if err != nil {
+		return nil, err
+	}
+	return configFor(p, repeat, gpu)
+}
+
+// configFor is ConfigFor on a GPU that is known.
+func configFor(p *sweep.Profile, repeat int, gpu models.GPU) (*Config, error) {
+	c, err := settingsFor(p, repeat, gpu)
 	if err != nil {
 		return nil, err
 	}
@@ -111,15 +121,11 @@ func ConfigFor(p *sweep.Profile, repeat int) (*Config, error) {
 	return c, err
 }
 
-// settingsFor is ConfigFor without the model's text.
-func settingsFor(p *sweep.Profile, repeat int) (*Config, error) {
+// settingsFor is configFor without the model's text.
+func settingsFor(p *sweep.Profile, repeat int, gpu models.GPU) (*Config, error) {
 	s := p.Engine.Simulator
 	if s == nil {
 		s = &sweep.Simulator{}
-	}
-	gpu, err := FindGPU(s.GPU)
-	if err != nil {
-		return nil, err
 	}
 	plant, err := ParsePlant(s.Plant)
 	if err != nil {
@@ -192,37 +198,88 @@ func requestFor(p *sweep.Profile) (*request, error) {
 	return parseArgs("vllm bench latency", args)
 }
 
-// Machine makes the simulated machine for a plan's simulator profiles, with
-// enough GPUs for the largest of them. dir is where its processes publish.
-// Profiles that name different GPUs share it: the machine has the first
-// profile's, and an error says so if they differ.
-func Machine(dir string, profiles []*sweep.Profile) (*Device, error) {
-	count, gpu, named := 1, models.GPU{}, map[string]bool{}
-	for _, p := range profiles {
-		name := ""
-		if p.Engine.Simulator != nil {
-			name = p.Engine.Simulator.GPU
+// Machines are the simulated machines of a plan: one for each kind of GPU that
+// its simulator profiles name.
+type Machines struct {
+	devices map[string]*Device // by the name that profiles give
+}
+
+// NewMachines makes them, each with enough GPUs for the largest profile and
+// for the indexes that sweeps name. Their processes publish below dir. A GPU is
+// one of the catalogue or a gpu block of the plan.
+func NewMachines(dir string, plan *sweep.Plan) (*Machines, error) {
+	m := &Machines{devices: map[string]*Device{}}
+	counts := map[string]int{}
+	for _, s := range plan.Sweeps {
+		for _, p := range s.Profiles {
+			if p.Engine.Kind != "simulator" {
+				continue
+			}
+			name := gpuName(p)
+			counts[name] = max(counts[name], int(max(p.Settings.TensorParallelSize, 1)*max(p.Settings.PipelineParallelSize, 1)), slices.Max(append([]int{0}, s.GPUs...))+1)
 		}
-		found, err := FindGPU(name)
+	}
+	for _, name := range sortedKeys(counts) {
+		gpu, err := planGPU(plan, name)
 		if err != nil {
 			return nil, err
 		}
-		if len(named) == 0 {
-			gpu = found
-		}
-		named[found.Name] = true
-		count = max(count, int(max(p.Settings.TensorParallelSize, 1)*max(p.Settings.PipelineParallelSize, 1)))
-	}
-	if len(named) > 1 {
-		return nil, fmt.Errorf("the profiles simulate different GPUs (%s); one execution has one kind: split them into files", strings.Join(slices.Sorted(maps.Keys(named)), ", "))
-	}
-	if len(profiles) == 0 {
-		var err error
-		if gpu, err = FindGPU(""); err != nil {
+		if m.devices[name], err = NewDevice(filepath.Join(dir, fileName(name)), gpu, counts[name]); err != nil {
 			return nil, err
 		}
 	}
-	return NewDevice(dir, gpu, count)
+	return m, nil
+}
+
+// gpuName is the GPU that a profile asks the simulator for.
+func gpuName(p *sweep.Profile) string {
+	if p.Engine.Simulator != nil && p.Engine.Simulator.GPU != "" {
+		return p.Engine.Simulator.GPU
+	}
+	return DefaultGPU
+}
+
+// planGPU is a GPU of the plan's own blocks, or of the catalogue.
+func planGPU(plan *sweep.Plan, name string) (models.GPU, error) {
+	for _, block := range plan.GPUs {
+		if block.Name != name {
+			continue
+		}
+		gpu, err := FindGPU(block.Like)
+		if err != nil {
+			return models.GPU{}, fmt.Errorf("gpu block %q: %w", name, err)
+		}
+		gpu.Name = name
+		if block.Reserve != nil {
+			gpu.Reserve = *block.Reserve
+		}
+		if block.Context != nil {
+			gpu.Context = *block.Context
+		}
+		if block.TotalMemory != nil {
+			gpu.TotalBytes, gpu.DriverTotal = *block.TotalMemory, *block.TotalMemory+gpu.Reserve
+		}
+		return gpu, nil
+	}
+	return FindGPU(name)
+}
+
+// fileName makes a folder's name of a GPU's.
+func fileName(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' {
+			return r
+		}
+		return '_'
+	}, name)
+}
+
+// Of is the machine that a profile runs on.
+func (m *Machines) Of(p *sweep.Profile) (*Device, error) {
+	if d := m.devices[gpuName(p)]; d != nil {
+		return d, nil
+	}
+	return nil, fmt.Errorf("no simulated machine with GPU %q was made for profile %s", gpuName(p), p.ID)
 }
 
 // SelfCommand is the command that starts this program again with the hidden

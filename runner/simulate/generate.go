@@ -39,7 +39,11 @@ func Result(p *sweep.Profile, repeat int, seed int64) (*runner.Result, []runner.
 
 // Result makes the next result. The samples are ordered by time.
 func (g *Generator) Result(p *sweep.Profile, repeat int) (*runner.Result, []runner.Sample, error) {
-	c, err := settingsFor(p, repeat)
+	gpu, err := FindGPU(gpuName(p))
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := settingsFor(p, repeat, gpu)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -139,7 +143,7 @@ func (w *writer) result() *runner.Result {
 func (w *writer) run() runner.RunInfo {
 	code := 0
 	info := runner.RunInfo{
-		RunID:     w.execution + "/" + strings.ReplaceAll(fmt.Sprintf("%s-%s-r%d", w.p.Sweep, w.p.ID, w.repeat), "/", "-"),
+		RunID:     runner.RunID(w.execution, w.p, w.repeat),
 		ProfileID: w.p.ID, Execution: w.execution, Sweep: w.p.Sweep, Repeat: w.repeat, Attempts: 1,
 		StartedAt: w.start, EndedAt: w.end, WallS: w.end.Sub(w.start).Seconds(), Outcome: runner.OutcomeOK, Synthetic: true,
 		Command: []string{"vramsweep", "simulate-vllm"}, Environment: map[string]string{}, Axes: map[string]any{},

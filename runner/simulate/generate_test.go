@@ -110,7 +110,11 @@ func TestResultEqualsProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &Engine{Self: []string{"self"}}
+	machines, err := NewMachines(t.TempDir(), &sweep.Plan{Sweeps: []*sweep.Sweep{{Profiles: []*sweep.Profile{p}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &Engine{Self: []string{"self"}, Machines: machines}
 	job, err := e.Job(&runner.Job{Profile: p, Repeat: 2, Sweep: &sweep.Sweep{}})
 	if err != nil {
 		t.Fatal(err)
