@@ -17,10 +17,18 @@ type part struct {
 	confidence runner.Confidence
 }
 
+// room is what a rank holds at its highest of the room that vLLM reserved for
+// activation: what was retaken, and the runner's buffers, which stand in no
+// line. What exceeds the reserved is growth, as in package runner/attribution.
+func (m *rankMemory) room() (room, excess int64) {
+	room = m.highest() - m.captured() + m.buffers
+	return room, max(room-m.activation, 0)
+}
+
 // parts divide the highest use of a rank exactly.
 func (w *writer) parts(m *rankMemory) []part {
-	inUse := m.highest() - m.captured()
-	used := max(min(inUse, m.activation), 0)
+	room, excess := m.room()
+	used := max(room-m.buffers-excess, 0)
 	list := []part{
 		{"weights", m.weights, "simulated", runner.HighFromVLLMLogs},
 		{"kv_cache", m.kv, "simulated", runner.HighFromVLLMLogs},
@@ -29,7 +37,7 @@ func (w *writer) parts(m *rankMemory) []part {
 		{"non_torch", m.nonTorch, "simulated", runner.HighFromVLLMLogs},
 		{"context", m.context, "simulated", runner.HighFromVLLMLogs},
 		{"buffers", m.buffers, "simulated", runner.HighCalculated},
-		{"growth_excess", max(inUse-m.activation, 0), "simulated", runner.HighMeasuredStep},
+		{"growth_excess", excess, "simulated", runner.HighMeasuredStep},
 	}
 	rest := m.highest()
 	for _, p := range list {
@@ -41,7 +49,7 @@ func (w *writer) parts(m *rankMemory) []part {
 // attribute fills everything that follows from what each rank holds.
 func (w *writer) attribute(res *runner.Result) {
 	f := w.s.figures
-	sums, highest, reserved := map[string]int64{}, int64(0), int64(0)
+	sums, highest, reserved, unused := map[string]int64{}, int64(0), int64(0), int64(0)
 	b := &runner.Breakdown{
 		BaselineGB: gb(0), EstimationMethod: "simulated", ConfidenceLevels: map[string]runner.Confidence{}, VLLMReportedValuesUsed: true, KVUsedSource: "calculated",
 	}
@@ -49,6 +57,8 @@ func (w *writer) attribute(res *runner.Result) {
 		m := &f.memory[rank]
 		highest += m.highest()
 		reserved += m.activation
+		room, _ := m.room()
+		unused += max(m.activation-room, 0)
 		for _, p := range w.parts(m) {
 			sums[p.component] += p.bytes
 			b.ConfidenceLevels[p.component] = p.confidence
@@ -66,7 +76,7 @@ func (w *writer) attribute(res *runner.Result) {
 		*dst = gb(sums[name])
 	}
 	b.TotalMeasuredGB, b.NetIncreaseGB, b.ActivationsReservedGB = gb(highest), gb(highest), gb(reserved)
-	b.HeadroomUnusedGB = gb(max(reserved-sums["activations"], 0))
+	b.HeadroomUnusedGB = gb(unused)
 	b.KVCacheUsedGB = gb(min(f.bytesOfTokens(w.r.batchSize*(w.r.inputLen+w.r.outputLen)), f.memory[0].kv) * int64(f.ranks))
 	percent := 100 * float64(sums["framework_overhead"]) / float64(max(highest, 1))
 	b.OverheadPercentage = &percent
@@ -108,8 +118,8 @@ func (w *writer) stepRows(rank int, m *rankMemory) []runner.StepRow {
 		rows = append(rows, row)
 	}
 	add("context", runner.PhaseEngineInit, m.context, &m.context)
-	add("load", runner.PhaseLoad, m.weights+m.buffers, &m.weights)
-	add("profile_peak", runner.PhaseProfile, m.nonTorch+m.activation, &m.activation)
+	add("load", runner.PhaseLoad, m.weights+m.buffers+m.nonTorch, &m.weights)
+	add("profile_peak", runner.PhaseProfile, m.activation, &m.activation)
 	add("kv_alloc", runner.PhaseKVAlloc, m.kv, &m.available)
 	add("capture", runner.PhaseCapture, m.graphs, &m.graphs)
 	add("engine_warmup", runner.PhaseEngineWarmup, m.retaken, nil)
@@ -124,9 +134,9 @@ func (w *writer) beyond(rank int, m *rankMemory) runner.BeyondBudget {
 	f := w.s.figures
 	highest, gross := m.highest(), m.highest()-f.requested
 	net, graphs := gross-m.context, m.graphs-m.graphEst
-	inUse := highest - m.captured()
-	retaken := max(min(inUse, m.activation), 0)
-	unused, excess := m.activation-retaken, max(inUse-m.activation, 0)
+	room, excess := m.room()
+	retaken := max(min(room, m.activation), 0)
+	unused := m.activation - retaken
 	row := runner.BeyondBudget{
 		GPUIndex: rank, HighestBytes: &highest, ContextBytes: &m.context, GraphsOutsideBytes: &graphs,
 		HeadroomRetakenBytes: &retaken, HeadroomUnusedBytes: &unused, GrowthExcessBytes: &excess,
@@ -134,7 +144,9 @@ func (w *writer) beyond(rank int, m *rankMemory) runner.BeyondBudget {
 	}
 	if w.r.kvBytes == nil {
 		row.RequestedBytes, row.GrossBytes, row.NetBytes = &f.requested, &gross, &net
-		safe := math.Floor((f.util-float64(max(gross-(f.gpu.TotalBytes-f.requested), 0))/float64(f.gpu.TotalBytes))*1000) / 1000
+		spare := f.gpu.TotalBytes - highest - 256<<20
+		most := min(f.requested+spare, f.gpu.TotalBytes-m.context)
+		safe := math.Floor(float64(most)/float64(f.gpu.TotalBytes)*1000) / 1000
 		row.SafeUtilization = &safe
 	}
 	return row

@@ -415,7 +415,7 @@ func (s *script) speedAt(phase runner.Phase, timeScale float64) float64 {
 		return timeScale
 	}
 	sp := s.phases[phase]
-	if wall := budget(phase); wall > 0 && sp.to > sp.from {
+	if wall := s.budget(phase); wall > 0 && sp.to > sp.from {
 		return (sp.to - sp.from) / wall
 	}
 	return 1

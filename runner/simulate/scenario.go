@@ -213,7 +213,6 @@ func (b *builder) fill() *failure {
 func (b *builder) profile() *failure {
 	f, r, v := b.figures, b.request, b.figures.version
 	b.enter(runner.PhaseProfile)
-	b.hold((*rankMemory).profiled)
 	if r.kvBytes != nil {
 		b.compile()
 		b.wait(f.times.profile / 3)
@@ -221,13 +220,13 @@ func (b *builder) profile() *failure {
 		return nil
 	}
 	b.compile()
-	if fail := b.oomWhile(runner.PhaseProfile, 0, func(m *rankMemory) int64 { return m.profiled() + m.activation }); fail != nil {
+	if fail := b.oomWhile(runner.PhaseProfile, 0, func(m *rankMemory) int64 { return m.loaded() + m.activation }); fail != nil {
 		return fail
 	}
 	b.do(92, 40, 0.45)
-	b.hold(func(m *rankMemory) int64 { return m.profiled() + m.activation })
+	b.hold(func(m *rankMemory) int64 { return m.loaded() + m.activation })
 	b.wait(f.times.profile * 0.3)
-	b.hold((*rankMemory).profiled)
+	b.hold((*rankMemory).loaded)
 	b.do(0, 0, 0.08)
 	if v.atLeast(0, 18, 0) && !f.v0 {
 		b.info(0, "monitor.py:81", fmt.Sprintf("Initial profiling/warmup run took %.2f s", f.times.profile*0.3))
@@ -243,6 +242,7 @@ func (b *builder) compile() {
 	f, v := b.figures, b.figures.version
 	t := f.times.compile
 	if t == 0 || f.v0 {
+		b.wait(f.times.profile * 2)
 		return
 	}
 	b.wait(t * 0.3)
@@ -271,9 +271,9 @@ func (b *builder) estimateGraphs() {
 		return
 	}
 	if f.runner == "v2" {
-		b.hold(func(m *rankMemory) int64 { return m.profiled() + m.graphs })
+		b.hold(func(m *rankMemory) int64 { return m.loaded() + m.graphs })
 		b.wait(f.times.capture * 0.4)
-		b.hold((*rankMemory).profiled)
+		b.hold((*rankMemory).loaded)
 		b.everyRank("model_runner.py:747", func(rank int) string { return f.captureLine(&f.memory[rank]) })
 		return
 	}
@@ -343,14 +343,14 @@ func (b *builder) allocate() *failure {
 		b.info(engine, "loggers.py:141", fmt.Sprintf("%svllm cache_config_info with initialization after num_gpu_blocks is: %d",
 			map[bool]string{true: "Engine 000: "}[v.atLeast(0, 9, 1)], f.blocks))
 	}
-	b.wait(f.times.kv * 0.3)
-	if fail := b.oomWhile(runner.PhaseKVAlloc, 0, func(m *rankMemory) int64 { return m.profiled() + m.kv }); fail != nil {
+	b.wait(f.times.kv * 0.1)
+	if fail := b.oomWhile(runner.PhaseKVAlloc, 0, func(m *rankMemory) int64 { return m.loaded() + m.kv }); fail != nil {
 		return fail
 	}
-	b.hold(func(m *rankMemory) int64 { return m.profiled() + m.kv/2 })
-	b.wait(f.times.kv * 0.1)
-	b.hold(func(m *rankMemory) int64 { return m.profiled() + m.kv })
-	b.wait(f.times.kv * 0.6)
+	b.hold(func(m *rankMemory) int64 { return m.loaded() + m.kv/2 })
+	b.wait(f.times.kv * 0.05)
+	b.hold(func(m *rankMemory) int64 { return m.loaded() + m.kv })
+	b.wait(f.times.kv * 0.85)
 	return nil
 }
 
@@ -381,8 +381,7 @@ func (b *builder) capture() *failure {
 			if fail := b.oomWhile(runner.PhaseCapture, i, func(m *rankMemory) int64 { return m.captured() }); fail != nil {
 				return fail
 			}
-			b.hold(func(m *rankMemory) int64 { return m.profiled() + m.kv + m.graphs*int64(2*i+1)/int64(2*len(bars)) })
-			b.progress(0, name, evenly(f.times.capture/float64(len(bars)), len(f.captureSizes)))
+			b.progress(0, name, evenly(f.times.capture/float64(len(bars)), len(f.captureSizes)), b.graphsUpTo(i, len(bars)))
 		}
 		b.hold((*rankMemory).captured)
 		for rank := range f.ranks {
@@ -404,17 +403,28 @@ func (b *builder) capture() *failure {
 	return nil
 }
 
+// graphsUpTo lets the graphs' memory come in the second half of capture and be
+// there when it ends. In real runs it comes evenly, over seconds; here the
+// whole takes a quarter of one, and must not look like a part of the step of
+// the KV cache before it.
+func (b *builder) graphsUpTo(part, parts int) func(share float64) {
+	return func(share float64) {
+		done := min(max(((float64(part)+share)/float64(parts)-0.8)/0.1, 0), 1)
+		b.hold(func(m *rankMemory) int64 { return m.loaded() + m.kv + int64(float64(m.graphs)*done) })
+	}
+}
+
 // kernels is the warm-up of kernels, which takes back a part of the activation.
 func (b *builder) kernels() *failure {
 	f := b.figures
 	b.enter(runner.PhaseEngineWarmup)
 	b.do(5, 2, 0.1)
-	b.wait(f.times.warmup * 0.2)
+	b.wait(f.times.warmup * 0.7)
 	if fail := b.oomWhile(runner.PhaseEngineWarmup, 0, func(m *rankMemory) int64 { return m.captured() + m.retaken }); fail != nil {
 		return fail
 	}
 	b.hold(func(m *rankMemory) int64 { return m.captured() + m.retaken })
-	b.wait(f.times.warmup * 0.8)
+	b.wait(f.times.warmup * 0.3)
 	if f.version.atLeast(0, 24, 0) {
 		b.everyRank("jit_monitor.py:79", func(int) string {
 			return "Kernel JIT monitor activated; monitored JIT compilations during inference will use mode=warn."
@@ -440,7 +450,7 @@ func (b *builder) benchmark() *script {
 		name = "Profiling iterations"
 	}
 	if len(f.warmups) > 0 {
-		b.progress(front, "Warmup iterations", f.warmups)
+		b.progress(front, "Warmup iterations", f.warmups, nil)
 	} else {
 		b.wait(0.01)
 	}
@@ -449,7 +459,7 @@ func (b *builder) benchmark() *script {
 		return b.failEngine(fail)
 	}
 	if len(f.latencies) > 0 {
-		b.progress(front, name, f.latencies)
+		b.progress(front, name, f.latencies, nil)
 	}
 	result := b.results()
 	b.enter(runner.PhaseTeardown)

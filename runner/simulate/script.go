@@ -148,21 +148,31 @@ func (b *builder) finish(code int, result []byte) *script {
 }
 
 // budget is how many wall seconds a phase takes where time_scale is not given;
-// together they are about one second.
-func budget(p runner.Phase) float64 {
+// together they are somewhat more than one second. What one sees of a run must
+// stay apart as in a real one: a level that is to be recognised lasts 150 ms,
+// and two rises are 250 ms apart (package runner/attribution), so that the
+// phase without capture leaves its time to the warm-up.
+func (s *script) budget(p runner.Phase) float64 {
 	switch p {
-	case runner.PhaseEngineInit, runner.PhaseCapture:
-		return 0.12
 	case runner.PhaseProfile:
-		return 0.13
-	case runner.PhaseKVAlloc:
-		return 0.06
-	case runner.PhaseLoad, runner.PhaseEngineWarmup, runner.PhaseBenchWarmup:
-		return 0.10
+		return 0.24
 	case runner.PhaseMeasure:
-		return 0.22
+		return 0.20
+	case runner.PhaseCapture:
+		return 0.25
+	case runner.PhaseEngineInit:
+		return 0.10
+	case runner.PhaseEngineWarmup:
+		if sp := s.phases[runner.PhaseCapture]; sp.to <= sp.from {
+			return 0.30
+		}
+		return 0.12
+	case runner.PhaseBenchWarmup:
+		return 0.10
+	case runner.PhaseLoad, runner.PhaseKVAlloc:
+		return 0.08
 	case runner.PhaseTeardown:
-		return 0.05
+		return 0.04
 	}
 	return 0
 }
@@ -177,12 +187,12 @@ func (s *script) wall(st *step, timeScale float64) time.Duration {
 		sp := s.phases[p]
 		if p == st.phase {
 			if sp.to > sp.from {
-				sum += budget(p) * (st.at - sp.from) / (sp.to - sp.from)
+				sum += s.budget(p) * (st.at - sp.from) / (sp.to - sp.from)
 			}
 			break
 		}
 		if sp.to > sp.from {
-			sum += budget(p)
+			sum += s.budget(p)
 		}
 	}
 	return time.Duration(sum * float64(time.Second))

@@ -175,7 +175,7 @@ func (f *figures) v0Profile(m *rankMemory) string {
 	case !v.atLeast(0, 6, 5):
 		return fmt.Sprintf("Memory profiling results: total_gpu_memory=%.2fGiB initial_memory_usage=%.2fGiB peak_torch_memory=%.2fGiB "+
 			"memory_usage_post_profile=%.2fGiB non_torch_memory=%.2fGiB kv_cache_size=%.2fGiB gpu_memory_utilization=%.2f",
-			gib(f.gpu.TotalBytes), gib(m.context+m.others+m.weights), gib(m.weights+m.activation), gib(m.others+m.profiled()), gib(m.nonTorch), gib(m.available), f.util)
+			gib(f.gpu.TotalBytes), gib(m.context+m.others+m.weights), gib(m.weights+m.activation), gib(m.others+m.loaded()), gib(m.nonTorch), gib(m.available), f.util)
 	}
 	return fmt.Sprintf("Memory profiling takes %.2f seconds\n"+
 		"the current vLLM instance can use total_gpu_memory (%.2fGiB) x gpu_memory_utilization (%.2f) = %.2fGiB\n"+

@@ -44,21 +44,19 @@ func tqdmTime(seconds float64) string {
 
 // progress shows a bar while its items are worked off: took are their simulated
 // seconds. As tqdm does, it is drawn at most every tenth of a second, once when
-// the last item is done and once when it is closed.
-func (b *builder) progress(who int, name string, took []float64) {
-	if b.mute {
-		for _, t := range took {
-			b.wait(t)
-		}
-		return
-	}
+// the last item is done and once when it is closed. drawn, if there is one, is
+// told the share that is done with each drawing.
+func (b *builder) progress(who int, name string, took []float64, drawn func(share float64)) {
 	b.bar(who, true, tqdmBar(name, 0, len(took), 0))
-	elapsed, drawn := 0.0, 0.0
+	elapsed, last := 0.0, 0.0
 	for i, t := range took {
 		b.wait(t)
 		elapsed += t
-		if elapsed-drawn >= 0.1 && i < len(took)-1 || i == len(took)-1 {
-			drawn = elapsed
+		if elapsed-last >= 0.1 && i < len(took)-1 || i == len(took)-1 {
+			last = elapsed
+			if drawn != nil {
+				drawn(float64(i+1) / float64(len(took)))
+			}
 			b.bar(who, false, tqdmBar(name, i+1, len(took), elapsed))
 		}
 	}

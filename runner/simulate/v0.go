@@ -55,14 +55,14 @@ func (b *builder) v0Load() *failure {
 func (b *builder) v0Profile() *failure {
 	f, v := b.figures, b.figures.version
 	b.enter(runner.PhaseProfile)
-	b.hold((*rankMemory).profiled)
-	if fail := b.oomWhile(runner.PhaseProfile, 0, func(m *rankMemory) int64 { return m.profiled() + m.activation }); fail != nil {
+	b.wait(f.times.profile * 2)
+	if fail := b.oomWhile(runner.PhaseProfile, 0, func(m *rankMemory) int64 { return m.loaded() + m.activation }); fail != nil {
 		return fail
 	}
 	b.do(92, 40, 0.45)
-	b.hold(func(m *rankMemory) int64 { return m.profiled() + m.activation })
+	b.hold(func(m *rankMemory) int64 { return m.loaded() + m.activation })
 	b.wait(f.times.profile * 0.5)
-	b.hold((*rankMemory).profiled)
+	b.hold((*rankMemory).loaded)
 	b.do(0, 0, 0.08)
 	b.wait(f.times.profile * 0.5)
 	if f.v0Profile(&f.memory[0]) != "" {
@@ -85,12 +85,12 @@ func (b *builder) v0Profile() *failure {
 	if fail := b.kvFailure(); fail != nil {
 		return fail
 	}
-	b.wait(f.times.kv * 0.5)
-	if fail := b.oomWhile(runner.PhaseKVAlloc, 0, func(m *rankMemory) int64 { return m.profiled() + m.kv }); fail != nil {
+	b.wait(f.times.kv * 0.1)
+	if fail := b.oomWhile(runner.PhaseKVAlloc, 0, func(m *rankMemory) int64 { return m.loaded() + m.kv }); fail != nil {
 		return fail
 	}
-	b.hold(func(m *rankMemory) int64 { return m.profiled() + m.kv })
-	b.wait(f.times.kv * 0.5)
+	b.hold(func(m *rankMemory) int64 { return m.loaded() + m.kv })
+	b.wait(f.times.kv * 0.9)
 	return nil
 }
 
@@ -115,9 +115,8 @@ func (b *builder) v0Capture() *failure {
 	if fail := b.oomWhile(runner.PhaseCapture, 0, (*rankMemory).captured); fail != nil {
 		return fail
 	}
-	b.hold(func(m *rankMemory) int64 { return m.profiled() + m.kv + m.graphs/2 })
 	if v.atLeast(0, 6, 4) {
-		b.progress(0, "Capturing CUDA graph shapes", evenly(f.times.capture, len(f.captureSizes)))
+		b.progress(0, "Capturing CUDA graph shapes", evenly(f.times.capture, len(f.captureSizes)), b.graphsUpTo(0, 1))
 	} else {
 		b.wait(f.times.capture)
 	}
