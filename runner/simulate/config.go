@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -244,37 +245,48 @@ func ParsePlant(plant map[string]any) (Plant, error) {
 // check says what of a plant cannot be done.
 func (p Plant) check() error {
 	var errs []error
-	known := map[string]bool{}
-	for _, name := range Components() {
-		known[name] = true
-	}
 	for i, c := range p.Changes {
-		if !known[c.Component] {
-			errs = append(errs, fmt.Errorf("plant: changes[%d]: component %q is unknown; expected one of %s", i, c.Component, strings.Join(Components(), ", ")))
-		}
-		if c.Bytes == 0 && (c.Factor == 0 || c.Factor == 1) {
-			errs = append(errs, fmt.Errorf("plant: changes[%d]: neither bytes nor factor changes anything", i))
-		}
-		if c.Bytes != 0 && !isMemory(c.Component) {
-			errs = append(errs, fmt.Errorf("plant: changes[%d]: %s is no memory, bytes do not apply; use factor", i, c.Component))
+		if err := c.check(); err != nil {
+			errs = append(errs, fmt.Errorf("plant: changes[%d]: %w", i, err))
 		}
 	}
-	does := Misbehaviours()
 	for i, c := range p.Chaos {
-		if _, ok := does[c.Do]; !ok {
-			errs = append(errs, fmt.Errorf("plant: chaos[%d]: %q is unknown; expected one of %s", i, c.Do, strings.Join(sortedKeys(does), ", ")))
-		}
-		if c.At != "" && !isPhase(c.At) {
-			errs = append(errs, fmt.Errorf("plant: chaos[%d]: at = %q is no phase of a run", i, c.At))
-		}
-		if c.Share < 0 || c.Share > 1 {
-			errs = append(errs, fmt.Errorf("plant: chaos[%d]: share = %g lies outside 0 to 1", i, c.Share))
-		}
-		if _, err := signalNamed(c.Signal); err != nil {
+		if err := c.check(); err != nil {
 			errs = append(errs, fmt.Errorf("plant: chaos[%d]: %w", i, err))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// check says what of a change cannot be done.
+func (c *Change) check() error {
+	switch {
+	case !slices.Contains(Components(), c.Component):
+		return fmt.Errorf("component %q is unknown; expected one of %s", c.Component, strings.Join(Components(), ", "))
+	case c.Bytes == 0 && (c.Factor == 0 || c.Factor == 1):
+		return errors.New("neither bytes nor factor changes anything")
+	case c.Bytes != 0 && !isMemory(c.Component):
+		return fmt.Errorf("%s is no memory, bytes do not apply; use factor", c.Component)
+	case c.Factor < 0:
+		return fmt.Errorf("factor = %g is negative", c.Factor)
+	}
+	return nil
+}
+
+// check says what of a misbehaviour cannot be done.
+func (c *Chaos) check() error {
+	does := Misbehaviours()
+	if _, ok := does[c.Do]; !ok {
+		return fmt.Errorf("%q is unknown; expected one of %s", c.Do, strings.Join(sortedKeys(does), ", "))
+	}
+	if c.At != "" && !isPhase(c.At) {
+		return fmt.Errorf("at = %q is no phase of a run", c.At)
+	}
+	if c.Share < 0 || c.Share > 1 {
+		return fmt.Errorf("share = %g lies outside 0 to 1", c.Share)
+	}
+	_, err := signalNamed(c.Signal)
+	return err
 }
 
 // isMemory reports whether a component is counted in bytes.

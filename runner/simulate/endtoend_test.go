@@ -83,9 +83,9 @@ func profile(t *testing.T, id string, change func(*sweep.Profile)) *sweep.Profil
 
 // TestEndToEnd runs profiles through the real loop, the real vLLM engine and the
 // real attribution, with the simulated vllm as the program: what was simulated
-// must come out.
+// must come out. It runs alone: the supervision of a run takes every process
+// that is re-parented to this one for the run's own.
 func TestEndToEnd(t *testing.T) {
-	t.Parallel()
 	util := 0.1
 	profiles := []*sweep.Profile{
 		profile(t, "one", nil),
@@ -93,9 +93,13 @@ func TestEndToEnd(t *testing.T) {
 		profile(t, "merged", func(p *sweep.Profile) { p.Engine.VLLMVersion = "0.29.0" }),
 		profile(t, "old", func(p *sweep.Profile) { p.Engine.VLLMVersion = "0.6.6" }),
 		profile(t, "no-kv", func(p *sweep.Profile) { p.Settings.GPUMemoryUtilization = &util }),
-		profile(t, "oom", func(p *sweep.Profile) { p.Engine.Simulator.Plant = map[string]any{"chaos": map[string]any{"do": "fail_oom"}} }),
+		profile(t, "oom", func(p *sweep.Profile) {
+			p.Engine.Simulator.Plant = map[string]any{"chaos": map[string]any{"do": "fail_oom"}}
+		}),
 		profile(t, "unknown", func(p *sweep.Profile) { p.Model, p.Settings.HFModelID = nil, "nobody/nothing" }),
-		profile(t, "no-result", func(p *sweep.Profile) { p.Engine.Simulator.Plant = map[string]any{"chaos": map[string]any{"do": "no_result"}} }),
+		profile(t, "no-result", func(p *sweep.Profile) {
+			p.Engine.Simulator.Plant = map[string]any{"chaos": map[string]any{"do": "no_result"}}
+		}),
 	}
 	dir := t.TempDir()
 	plan := &sweep.Plan{Sweeps: []*sweep.Sweep{{Name: "e2e", Repeats: 1, Profiles: profiles, Sample: sweep.Sample{Interval: 10 * time.Millisecond}}}}

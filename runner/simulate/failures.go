@@ -41,15 +41,22 @@ func (c *Config) frontFailure(r *request) *failure {
 	if err != nil {
 		return &failure{class: "ValueError", text: err.Error()}
 	}
-	a := c.Model
 	switch {
-	case a == nil:
+	case c.Model == nil:
 		return hubFailure(r.model)
 	case c.does("fail_hub", "") != nil:
 		return &failure{class: "OSError", kind: "hf_hub", text: "We couldn't connect to 'https://huggingface.co' to load the files, and couldn't find them in the cached files.\n" +
 			"Check your internet connection or see how to run the library in offline mode at 'https://huggingface.co/docs/transformers/installation#offline-mode'."}
 	case r.util != nil && (*r.util > 1 || *r.util <= 0):
 		return utilFailure(v, *r.util)
+	}
+	return c.configFailure(v, r)
+}
+
+// configFailure is what vLLM's configuration refuses of a known model.
+func (c *Config) configFailure(v version, r *request) *failure {
+	a := c.Model
+	switch {
 	case r.maxLen != nil && a.MaxPosition > 0 && *r.maxLen > a.MaxPosition:
 		return validation(v, "ModelConfig", fmt.Sprintf("User-specified max_model_len (%d) is greater than the derived max_model_len (max_position_embeddings=%d or model_max_length=None "+
 			"in model's config.json). To allow overriding this maximum, set the env var VLLM_ALLOW_LONG_MAX_MODEL_LEN=1.", *r.maxLen, a.MaxPosition)).as("max_model_len_too_large")

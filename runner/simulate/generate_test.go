@@ -169,9 +169,10 @@ func TestSameSeed(t *testing.T) {
 func TestNoise(t *testing.T) {
 	g := &Generator{}
 	var memory, latency []float64
+	p := testProfile(t, nil)
 	for seed := range 400 {
 		g.Seed = int64(seed + 1)
-		res, _, err := g.Result(testProfile(t, nil), 1)
+		res, _, err := g.Result(p, 1)
 		if err != nil {
 			t.Fatal(err)
 		}

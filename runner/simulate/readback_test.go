@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"fmt"
 	"math"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/vllm"
+	"github.com/vramsweep/vramsweep/sweep/models"
 )
 
 // versions are those whose formats are imitated, one of each kind.
@@ -30,11 +32,17 @@ func testRequest(t testing.TB, c *Config, args ...string) *request {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if c.Model == nil {
+		c.Model = llama()
+	}
 	if err := c.resolve(r); err != nil {
 		t.Fatal(err)
 	}
 	return r
 }
+
+// llama is the model of most tests; the catalogue is read once.
+var llama = sync.OnceValue(func() *models.Architecture { return lookUp("meta-llama/Llama-3.1-8B-Instruct") })
 
 // rendered is a script as its two streams, with made-up process ids and a
 // clock that runs with the script.
