@@ -36,7 +36,7 @@ type rig struct {
 	machine     *gpu.Machine
 	sources     []string
 
-	device    *simulate.Device // of the simulator's profiles; nil without any
+	machines  *simulate.Machines // of the simulator's profiles; nil without any
 	deviceDir string
 }
 
@@ -57,15 +57,7 @@ func (w *world) newRig(plan *sweep.Plan, store *sinks.Store, sources []string) (
 
 // simulated makes the device of the simulator's profiles, if there are any.
 func (r *rig) simulated() error {
-	var profiles []*sweep.Profile
-	for _, s := range r.plan.Sweeps {
-		for _, p := range s.Profiles {
-			if p.Engine.Kind == "simulator" {
-				profiles = append(profiles, p)
-			}
-		}
-	}
-	if len(profiles) == 0 {
+	if !simulate.Wanted(r.plan) {
 		return nil
 	}
 	// Beside the results, so that a simulated engine that outlives a killed
@@ -74,11 +66,11 @@ func (r *rig) simulated() error {
 	if err := os.MkdirAll(r.deviceDir, 0o755); err != nil {
 		return fmt.Errorf("folder of the simulated GPU: %w", err)
 	}
-	device, err := simulate.Machine(r.deviceDir, profiles)
+	machines, err := simulate.NewMachines(r.deviceDir, r.plan)
 	if err != nil {
 		return usageError("", "%w", err)
 	}
-	r.device = device
+	r.machines = machines
 	return nil
 }
 
@@ -127,7 +119,7 @@ func (r *rig) runner(display runner.Display) *runner.Runner {
 func (r *rig) engine(p *sweep.Profile) (runner.Engine, error) {
 	switch {
 	case p.Engine.Kind == "simulator":
-		return &simulate.Engine{VLLM: r.latency, Self: []string{r.w.self, simulatedVLLM}, Device: r.device}, nil
+		return &simulate.Engine{VLLM: r.latency, Self: []string{r.w.self, simulatedVLLM}, Machines: r.machines}, nil
 	case p.Engine.Mode == "session":
 		return r.session, nil
 	default:
@@ -138,7 +130,11 @@ func (r *rig) engine(p *sweep.Profile) (runner.Engine, error) {
 // inspector picks what reads the GPUs of a profile in full.
 func (r *rig) inspector(p *sweep.Profile) runner.Inspector {
 	if p.Engine.Kind == "simulator" {
-		return r.device
+		device, err := r.machines.Of(p)
+		if err != nil {
+			return nil // the engine says why
+		}
+		return device
 	}
 	if len(r.gpus().Found()) == 0 {
 		return nil
@@ -149,7 +145,11 @@ func (r *rig) inspector(p *sweep.Profile) runner.Inspector {
 // samplers picks the instruments of a run.
 func (r *rig) samplers(job *runner.Job) []runner.Sampler {
 	if job.Profile.Engine.Kind == "simulator" {
-		return []runner.Sampler{r.device.Sampler(job)}
+		device, err := r.machines.Of(job.Profile)
+		if err != nil {
+			return []runner.Sampler{failedSampler{err}}
+		}
+		return []runner.Sampler{device.Sampler(job)}
 	}
 	run := gpu.Run{Interval: job.Sweep.Sample.Interval, Epoch: job.StartedAt, PIDs: job.Pulse.Tree}
 	if !job.Sweep.Sample.AllGPUs {

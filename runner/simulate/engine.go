@@ -204,6 +204,18 @@ type Machines struct {
 	devices map[string]*Device // by the name that profiles give
 }
 
+// Wanted reports whether a plan has profiles for the simulator.
+func Wanted(plan *sweep.Plan) bool {
+	for _, s := range plan.Sweeps {
+		for _, p := range s.Profiles {
+			if p.Engine.Kind == "simulator" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // NewMachines makes them, each with enough GPUs for the largest profile and
 // for the indexes that sweeps name. Their processes publish below dir. A GPU is
 // one of the catalogue or a gpu block of the plan.
@@ -276,6 +288,9 @@ func fileName(name string) string {
 
 // Of is the machine that a profile runs on.
 func (m *Machines) Of(p *sweep.Profile) (*Device, error) {
+	if m == nil {
+		return nil, errors.New("no simulated machine was made")
+	}
 	if d := m.devices[gpuName(p)]; d != nil {
 		return d, nil
 	}
