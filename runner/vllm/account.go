@@ -348,9 +348,7 @@ func (b *builder) kv(views []*rankView) {
 	b.count("num_gpu_blocks", &a.NumGPUBlocks, r.overrideBlocks)
 	b.whole("num_cpu_blocks", &a.NumCPUBlocks, r.cpuBlocks)
 	b.count("block_size", &a.BlockSize, r.blockSize)
-	if v := r.args["block_size"]; v != "" && r.argsFull {
-		b.count("block_size", &a.BlockSize, &word{val: v, src: r.argsAt})
-	} else if v != "" {
+	if v := r.args["block_size"]; v != "" {
 		a.Missing["block_size"] = "asked for " + cut(v, 40) + "; no line says what the engine used"
 	}
 	if r.concurrency != nil {
@@ -424,7 +422,7 @@ func (b *builder) utilization(views []*rankView) {
 		a.Missing[field] = "neither asked nor printed; vLLM's default is 0.9 up to 0.19.1 and 0.92 from 0.20"
 	case asked <= 0 || asked > 1:
 		a.Missing[field] = "asked for " + r.args[field] + ", which vLLM refuses"
-	case r.banner == nil || r.ready || r.tokens != nil || r.confirms(views, asked):
+	case r.banner == nil || r.ready || r.tokens != nil || r.confirms(views, asked) || r.argsServer:
 		b.set(field, &a.GPUMemoryUtilization, exact)
 	default:
 		a.Missing[field] = "asked for " + r.args[field] + "; the engine failed before it said what it used"

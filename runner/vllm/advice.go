@@ -155,6 +155,9 @@ func adviceOther(e *runner.AccountError) string {
 		if m := refusedRE.FindStringSubmatch(e.Message); m != nil {
 			return fmt.Sprintf("vLLM refuses %s = %s: %s.", m[1], m[3], strings.ToLower(m[2][:1])+m[2][1:])
 		}
+		if strings.Contains(e.Message, "trust_remote_code=True") {
+			return "The model brings code of its own: set trust_remote_code = true if you trust it."
+		}
 		if strings.Contains(e.Message, "ensure that max_model_len is greater") {
 			return "Raise max_model_len to input_len + output_len at least, or make the prompts shorter."
 		}

@@ -190,7 +190,7 @@ var loadRules = []rule{
 	},
 	{
 		Line:     "Using [AttentionBackendEnum.]X [attention] backend[ on V1 engine | out of potential backends: ...]",
-		Versions: "0.4.0 on, texts of section 6; Flash is silent in 0.4.3 to 0.6.3",
+		Versions: "0.4.0 on in texts that vary; Flash is silent in 0.4.3 to 0.6.3; a CPU's from 0.11.1 to 0.27 too",
 		Fields:   []string{"attention_backend"},
 		anchors:  []string{" backend"},
 		re:       regexp.MustCompile(`Using (?:backend )?(\S.{0,60}?)( attention)? backend( on V1 engine| out of potential backends:| \(selected via --attention-backend\)| by default)?(\.|[^\w]|$)`),
@@ -486,5 +486,13 @@ var platformRules = []rule{
 		anchors:  []string{"reserved for usable KV cache"},
 		re:       regexp.MustCompile(`Free device memory: ` + num + ` GiB.*?gpu_memory_utilization=` + num + `\).*?` + num + ` GiB reserved for usable KV cache`),
 		apply:    sets(1, fInitFree, fRequestedUtil, fAvailableKV),
+	},
+	{
+		Line:     "Usable num_blocks: N, actual allocated num_blocks: N",
+		Versions: "vllm-gaudi",
+		Fields:   []string{"num_gpu_blocks"},
+		anchors:  []string{"Usable num_blocks"},
+		re:       regexp.MustCompile(`Usable num_blocks: (\d+)`),
+		apply:    func(r *run, p *piece, m []string) { r.addMin(&r.blocks, p, m[1]) },
 	},
 }

@@ -35,7 +35,7 @@ var startRules = []rule{
 	{
 		Line:     "args: Namespace(...) | non-default args: {...}",
 		Versions: "0.4.0 to 0.8.5; 0.9.0 on (LLM() 0.10.1 on)",
-		Fields:   []string{"gpu_memory_utilization", "max_num_seqs", "max_num_batched_tokens", "max_model_len", "block_size", "cuda_graphs_enabled"},
+		Fields:   []string{"gpu_memory_utilization", "max_num_seqs", "max_num_batched_tokens", "max_model_len"},
 		anchors:  []string{"args: Namespace(", "non-default args: {"},
 		re:       regexp.MustCompile(`(?:args: Namespace\(|non-default args: \{)(.*)`),
 		apply:    applyArgs,
@@ -370,12 +370,12 @@ func applyBanner(r *run, p *piece, m []string) {
 func applyArgs(r *run, p *piece, m []string) {
 	r.front(p)
 	r = r.reader.current
-	r.argsFull = strings.HasPrefix(m[0], "args:")
-	if r.argsFull {
+	if strings.HasPrefix(m[0], "args:") {
 		r.args = scalars(m[1], '=')
 	} else {
 		r.args = scalars(m[1], ':')
 	}
+	r.argsServer = strings.HasPrefix(m[0], "args:") || r.args["model_tag"] != ""
 	r.argsAt = p.at()
 	r.event(p, runner.EventFirstLine, "")
 }

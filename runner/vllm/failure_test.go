@@ -59,6 +59,7 @@ func TestFailures(t *testing.T) {
 		{"bfloat16", "ValueError: Bfloat16 is only supported on GPUs with compute capability of at least 8.0. Your Tesla T4 GPU has compute capability 7.5. You can use float16 instead", KindDtypeUnsupported, nil, "float16"},
 		{"dtype of quantization", "ValueError: torch.bfloat16 is not supported for quantization method awq. Supported dtypes: [torch.float16]", KindDtypeUnsupported, nil, ""},
 		{"unknown quantization", "ValueError: Unknown quantization method: foo. Must be one of ['aqlm'].", KindBadArgument, nil, ""},
+		{"custom code", "ValueError: The repository `a/b` contains custom code which must be executed to correctly load the model. You can inspect the repository content at https://hf.co/a/b. Please pass the argument `trust_remote_code=True` to allow custom code to be run.", KindBadArgument, nil, "trust_remote_code = true"},
 		{"heads", "ValueError: Total number of attention heads (40) must be divisible by tensor parallel size (3).", KindTPDivisibility, nil, "40 is not a multiple of tensor_parallel_size 3"},
 		{"vocabulary", "AssertionError: 151936 is not divisible by 5", KindTPDivisibility, nil, "151936"},
 		{"world size", "ValueError: World size (8) is larger than the number of available GPUs (2) in this node. If this is intentional", KindDeviceRank, nil, "8 GPUs were asked for and 2"},

@@ -57,7 +57,7 @@ func TestLines(t *testing.T) {
 			"max_model_len": 4096.0, "gpu_memory_utilization": 0.85, "max_num_seqs": 7.0, "max_num_batched_tokens": 99.0, "model": nil,
 		}},
 		{"Namespace with a block size", v1 + "args: Namespace(model='m', block_size=16, gpu_memory_utilization=0.9, enforce_eager=True)\n" + v0 + "# GPU blocks: 100, # CPU blocks: 5", map[string]any{
-			"block_size": 16.0, "num_gpu_blocks": 100.0, "num_cpu_blocks": 5.0, "total_gpu_kv_cache_tokens": 1600.0, "gpu_memory_utilization": 0.9, "engine": "V0",
+			"block_size": nil, "num_gpu_blocks": 100.0, "num_cpu_blocks": 5.0, "total_gpu_kv_cache_tokens": nil, "gpu_memory_utilization": 0.9, "engine": "V0",
 		}},
 		{"platform and architecture", v1 + "Automatically detected platform rocm.\n" + v1 + "Resolved architecture: GptOssForCausalLM", map[string]any{"platform": "rocm", "architecture": "GptOssForCausalLM"}},
 
@@ -101,6 +101,9 @@ func TestLines(t *testing.T) {
 		{"0.27, V2 runner takes no estimate off", v1Banner("0.27.1", 1) + "(EngineCore pid=9) INFO 01-01 00:00:01 [gpu_worker.py:1] Using V2 Model Runner\n" + loadV2 + kvLine + strings.Replace(captureOne, "%s", "0.80", 1) + newUsage, map[string]any{
 			"graph_estimate_gb": nil, "activations_gb": 3.85,
 		}},
+		{"0.31 on ROCm, V2 runner captures once", v1Banner("0.31.0", 1) + "(EngineCore pid=9) INFO 01-01 00:00:01 [gpu_worker.py:1] Using V2 Model Runner\n" + loadV2 + kvLine + strings.Replace(captureOne, "%s", "0.80", 1) + newUsage, map[string]any{
+			"graph_estimate_gb": nil, "activations_gb": 3.85, "graph_capture_gb": 0.8,
+		}},
 		{"0.30, nothing tells the estimate", v1Banner("0.30.0", 1) + "(EngineCore pid=9) INFO 01-01 00:00:01 [gpu_worker.py:1] Using V2 Model Runner\n" + loadV2 + newUsage, map[string]any{
 			"graph_estimate_gb": nil, "activations_gb": nil,
 		}},
@@ -114,6 +117,7 @@ func TestLines(t *testing.T) {
 		{"CPU 0.13", v1 + "VLLM_CPU_KVCACHE_SPACE not set. Using 16.0 GiB for KV cache.", map[string]any{"available_kv_cache_gb": 16.0}},
 		{"XPU", v1 + "Before memory profiling run, total GPU memory: 15473.71 MB, model load takes 2859.42 MB, free gpu memory is 12614.29 MB.\n" + v1 + "After memory profiling run, peak memory usage is 3174.43 MB,torch mem is 2944.50 MB, non-torch mem is 512.00 MB, free gpu memory is 12000.00 MB.", map[string]any{"non_torch_gb": 0.5, "total_gpu_memory_gb": 15473.71 / 1024}},
 		{"gaudi", v1 + "Free device memory: 83.24 GiB, 74.92 GiB usable (gpu_memory_utilization=0.9), 7.492 GiB reserved for HPUGraphs (VLLM_GRAPH_RESERVED_MEM=0.1), 67.43 GiB reserved for usable KV cache", map[string]any{"available_kv_cache_gb": 67.43, "free_memory_gb": 83.24, "gpu_memory_utilization": 0.9}},
+		{"gaudi blocks", v1 + "Usable num_blocks: 6042, actual allocated num_blocks: 6043 (_PAD_BLOCK_ID=6042)", map[string]any{"num_gpu_blocks": 6042.0}},
 		{"auto-fit supersedes", v1 + "Using max model len 131072\n" + v1 + "Auto-fit max_model_len: reduced from 131072 to 65536 to fit in available GPU memory (4.5 GiB available for KV cache)", map[string]any{"max_model_len": 65536.0}},
 		{"auto-fit fits", v1 + "Auto-fit max_model_len: full model context length 40960 fits in available GPU memory", map[string]any{"max_model_len": 40960.0}},
 

@@ -314,6 +314,8 @@ func (r *run) noEstimate(v *rankView) string {
 		return "vLLM before 0.18 takes no graph estimate off the budget"
 	case r.runnerIs("v2") && before(r.version.val, 0, 29):
 		return "the V2 model runner takes no graph estimate off the budget before 0.29"
+	case r.runnerIs("v2") && len(v.facts[fGraphs]) == 1 && len(v.facts[fUseRequested]) > 0 && r.estimateOn == nil:
+		return "the V2 model runner captured the graphs once and not twice: graph profiling was off"
 	case r.runnerIs("v1") && len(v.facts[fAvailableKV]) > 0 && !before(r.version.val, 0, 20):
 		return "graph profiling printed nothing where it always does: it was off in this build"
 	}

@@ -324,7 +324,9 @@ type run struct {
 	bannerAt runner.AccountSource
 	args     map[string]string
 	argsAt   runner.AccountSource
-	argsFull bool // a Namespace: every argument, defaults included
+	// argsServer: the arguments are a server's command line, which holds for all
+	// that it starts; those of LLM() hold once the engine agrees.
+	argsServer bool
 
 	ready, done   bool   // takes requests; the benchmark printed its result
 	server, fatal bool   // serves others; the engine said that it is dead
