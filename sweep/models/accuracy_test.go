@@ -330,7 +330,7 @@ interval holds the truth in fewer than nine runs of ten. The page is written by
 What is measured:
 
 - **0.19**: 30 runs of llm-d-planner's campaign (vLLM 0.19, V1 runner, H100 80GB, utilization 0.95, 8,192 batched tokens, 1,024
-  sequences; TP 1, 2, 4 and PP 2, 4; bfloat16, float16, float32, fp8). The pages' own predictions for these were off by 0.84 % on weights,
+  sequences; TP 1, 2, 4 and PP 2, 4; bfloat16, float16, float32, fp8). The planner's own predictions for these were off by 0.84 % on weights,
   7.82 % on KV cache, 212.88 % on activations and 16.65 % on concurrency.
 - **0.26**: this project's runs (vLLM 0.26, H100 80GB, vllm bench latency's defaults), and eight more ("more ...") of models that the
   campaign lacks, made after the arithmetic was written: OPT, Gemma 2, DeepSeek-V2-Lite, on both model runners. Weights and KV cache
@@ -374,7 +374,7 @@ func TestAccuracy(t *testing.T) {
 		}
 	}
 	summary := summarize(scores)
-	if *accuracy {
+	if *accuracy || testing.Verbose() {
 		fmt.Printf("%s%s\n%s%s", runsHead, strings.Join(lines, "\n"), summaryHead, summary)
 	}
 	if *update {

@@ -13,20 +13,19 @@ func cublasWorkspace(g GPU) int64 {
 
 // peak is what the activations are computed from.
 type peak struct {
-	a          *Architecture
-	g          GPU
-	v          release
-	runner     string
-	tokens     int64 // max_num_batched_tokens
-	seqs       int64 // max_num_seqs
-	maxLen     int64
-	width      int64 // bytes of the model's dtype
-	tp, pp     int64
-	block      int64
-	eager      bool
-	mxfp4      bool
-	stageFirst bool
-	stageLast  bool
+	a         *Architecture
+	g         GPU
+	v         release
+	runner    string
+	tokens    int64 // max_num_batched_tokens
+	seqs      int64 // max_num_seqs
+	maxLen    int64
+	width     int64 // bytes of the model's dtype
+	tp, pp    int64
+	block     int64
+	eager     bool
+	mxfp4     bool
+	stageLast bool
 }
 
 // The peak of a profile run is the larger of two moments, above what stays
@@ -176,7 +175,7 @@ func (p peak) sampler() int64 {
 		return logits*p.width + (p.tokens+p.seqs)*hidden + p.seqs*ceilDiv(a.VocabSize, 1024)*12
 	}
 	n := p.tokens*hidden + 2*p.seqs*hidden + p.images()
-	if p.v < v0_17 {
+	if p.v < rel17 {
 		return n + logits*(p.width+36)
 	}
 	sms := p.g.SMs

@@ -38,18 +38,18 @@ func contextBytes(g GPU, world int64) (n int64, ok bool) {
 func nonTorch(v release, tp, pp int64) (value, low, high int64) {
 	hundredth := gib / 100
 	switch {
-	case tp > 1 && v >= v0_26:
+	case tp > 1 && v >= rel26:
 		return 6 * hundredth, 5 * hundredth, 220 * hundredth
-	case tp > 1 && v >= v0_17:
+	case tp > 1 && v >= rel17:
 		n := 207*hundredth + (tp-2)*3*hundredth
 		return n, 6 * hundredth, n + n/20
 	case tp > 1:
 		return 55 * hundredth, 50 * hundredth, 220 * hundredth
 	case pp > 1:
 		return 7 * hundredth, 5 * hundredth, 25 * hundredth
-	case v >= v0_26:
+	case v >= rel26:
 		return 22 * hundredth, 21 * hundredth, 48 * hundredth
-	case v >= v0_17:
+	case v >= rel17:
 		return 25 * hundredth, 22 * hundredth, 48 * hundredth
 	}
 	return 14 * hundredth, 12 * hundredth, 48 * hundredth

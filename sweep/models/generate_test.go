@@ -97,35 +97,37 @@ func countsOf(id, note string, billions string) []string {
 	return nil
 }
 
+// configOf is the config.json that a reference entry stands for: what its
+// sources left out is named by the family.
+func configOf(id, family, note string, fields map[string]any) map[string]any {
+	cfg := map[string]any{}
+	for k, v := range fields {
+		cfg[k] = v
+	}
+	switch cfg["model_type"] {
+	case nil:
+		cfg["model_type"] = modelTypeOf(id, family)
+	case "yi":
+		cfg["model_type"] = "llama"
+	}
+	if arch, ok := cfg["architecture"].(string); ok {
+		cfg["architectures"] = []string{arch}
+	} else {
+		cfg["architectures"] = []string{architectureOf(cfg["model_type"].(string))}
+	}
+	if (family == "glm4_moe" || family == "deepseek") && cfg["num_nextn_predict_layers"] == nil && strings.Contains(note, "MTP") {
+		cfg["num_nextn_predict_layers"] = 1
+	}
+	if family == "falcon" && cfg["num_key_value_heads"] != 1.0 {
+		cfg["new_decoder_architecture"] = true
+	}
+	return cfg
+}
+
 func fromReference(t *testing.T, r reference) map[string]*Architecture {
 	out := map[string]*Architecture{}
 	for _, m := range r.Models {
-		cfg := map[string]any{}
-		for k, v := range m.Config {
-			cfg[k] = v
-		}
-		if cfg["model_type"] == nil || cfg["model_type"] == "yi" {
-			cfg["model_type"] = modelTypeOf(m.ID, m.Family)
-			if cfg["model_type"] == "yi" {
-				cfg["model_type"] = "llama"
-			}
-		}
-		if arch, ok := cfg["architecture"].(string); ok {
-			cfg["architectures"] = []string{arch}
-		} else {
-			cfg["architectures"] = []string{architectureOf(cfg["model_type"].(string))}
-		}
-		if m.Family == "glm4_moe" || m.Family == "deepseek" {
-			if cfg["num_nextn_predict_layers"] == nil && strings.Contains(m.Note, "MTP") {
-				cfg["num_nextn_predict_layers"] = 1
-			}
-		}
-		if m.Family == "falcon" && cfg["num_key_value_heads"] != 1.0 {
-			cfg["new_decoder_architecture"] = true
-		}
-		if cfg["num_key_value_heads"] == nil {
-			t.Errorf("%s: the reference has no KV heads", m.ID)
-		}
+		cfg := configOf(m.ID, m.Family, m.Note, m.Config)
 		data, err := json.Marshal(cfg)
 		if err != nil {
 			t.Fatal(err)

@@ -2,15 +2,14 @@ package models
 
 // graphs is what the sizes of CUDA graphs are computed from.
 type graphs struct {
-	a       *Architecture
-	g       GPU
-	tokens  int64
-	seqs    int64
-	width   int64
-	tp      int64
-	layers  int64 // of the stage
-	runner  string
-	version release
+	a      *Architecture
+	g      GPU
+	tokens int64
+	seqs   int64
+	width  int64
+	tp     int64
+	layers int64 // of the stage
+	runner string
 }
 
 // captures counts the graphs of vLLM's two modes: piecewise for sizes up to

@@ -73,7 +73,7 @@ func NewEstimate(a *Architecture, r Request, g GPU) Estimate {
 		e.Version = NewestVersion
 	}
 	v, ok := parseVersion(r.Version)
-	if !ok || v < v0_8 {
+	if !ok || v < rel08 {
 		return nothing(e, v, ok)
 	}
 	f := &figures{}
@@ -250,8 +250,8 @@ func (s *setup) peakOf(rank int64) peak {
 	return peak{
 		a: s.a, g: s.g, v: s.v, runner: s.runner, tokens: s.tokens, seqs: s.seqs, maxLen: s.maxLen, width: s.width,
 		tp: s.tp, pp: s.pp, block: s.block, eager: s.r.EnforceEager,
-		mxfp4:      s.a.Quantization != nil && s.a.Quantization.Method == "mxfp4",
-		stageFirst: rank == 0, stageLast: rank == s.pp-1,
+		mxfp4:     s.a.Quantization != nil && s.a.Quantization.Method == "mxfp4",
+		stageLast: rank == s.pp-1,
 	}
 }
 
@@ -259,7 +259,7 @@ func (s *setup) graphsOf() graphs {
 	st := stageOf(s.a.NumLayers, s.pp, 0)
 	return graphs{
 		a: s.a, g: s.g, tokens: s.tokens, seqs: s.seqs, width: s.width, tp: s.tp,
-		layers: st.last - st.first, runner: s.runner, version: s.v,
+		layers: st.last - st.first, runner: s.runner,
 	}
 }
 
@@ -268,7 +268,7 @@ func (s *setup) graphsOf() graphs {
 // two with asynchronous scheduling, on the V2 runner one more than there are stages.
 // Source: vllm/config/vllm.py, max_in_flight_tokens.
 func (s *setup) inFlight() int64 {
-	if s.v < v0_26 {
+	if s.v < rel26 {
 		return s.tokens
 	}
 	if s.runner == runnerV2 || s.pp == 1 {
@@ -286,7 +286,7 @@ func (s *setup) cache(f *figures, e *Estimate) {
 		e.KVCache, e.KVCacheTokens, e.Reason = unknown(reason), unknown(reason), reason
 		return
 	}
-	first := s.rooms(f, e)
+	first := s.firstRoom(e)
 	e.KVCache = f.figure(first.value, first.low, first.high, "requested - weights - activations - non-torch - graph estimate")
 	if s.r.KVCacheMemoryBytes != nil {
 		e.KVCache.Source = "kv_cache_memory_bytes"
@@ -333,8 +333,8 @@ func (s *setup) cacheReason(e *Estimate) string {
 	return ""
 }
 
-// rooms is the room of the first stage.
-func (s *setup) rooms(_ *figures, e *Estimate) room {
+// firstRoom is the room of the first stage.
+func (s *setup) firstRoom(e *Estimate) room {
 	if s.r.KVCacheMemoryBytes != nil {
 		n := *s.r.KVCacheMemoryBytes
 		return room{n, n, n}
@@ -373,7 +373,7 @@ func (s *setup) tokensOf(f *figures, e *Estimate, l cacheLayout, blocks int64, r
 	e.KVCacheBlocks = f.ptr(blocks)
 	inFlight := s.inFlight()
 	tokens := func(blocks int64) int64 {
-		if s.v >= v0_20_1 && s.maxLen > 0 {
+		if s.v >= rel20p1 && s.maxLen > 0 {
 			return int64(float64(blocks) / float64(l.blocks(s.a, s.maxLen, inFlight)) * float64(s.maxLen))
 		}
 		return blocks / max(l.total, 1) * l.block

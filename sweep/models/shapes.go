@@ -101,21 +101,48 @@ func (a *Architecture) isMoE(i int64, kind byte) bool {
 
 // check says what of an architecture cannot be.
 func (a *Architecture) check() error {
-	const layersMost = 4096
-	switch {
-	case a.NumLayers > layersMost:
-		return fmt.Errorf("num_hidden_layers is %d, expected at most %d", a.NumLayers, layersMost)
-	case a.HiddenSize > 1<<24 || a.IntermediateSize > 1<<26 || a.VocabSize > 1<<32 || a.NumHeads > 1<<20 || a.HeadDim > 1<<20 || a.NumKVHeads > 1<<20:
-		return fmt.Errorf("a size is larger than any model's (hidden_size %d, intermediate_size %d, vocab_size %d)", a.HiddenSize, a.IntermediateSize, a.VocabSize)
-	case a.NumKVHeads > 0 && a.NumHeads > 0 && a.NumKVHeads > a.NumHeads && a.Layout != "":
-		return fmt.Errorf("num_key_value_heads is %d, more than num_attention_heads %d", a.NumKVHeads, a.NumHeads)
-	case strings.Trim(a.LayerPattern, "fscl"+"mM*E-") != "":
+	const (
+		mostLayers = 4096
+		mostWidth  = 1 << 24
+		mostRows   = 1 << 32
+	)
+	for _, c := range []struct {
+		name string
+		n    int64
+		most int64
+	}{
+		{"num_hidden_layers", a.NumLayers, mostLayers},
+		{"hidden_size", a.HiddenSize, mostWidth},
+		{"intermediate_size", a.IntermediateSize, 4 * mostWidth},
+		{"vocab_size", a.VocabSize, mostRows},
+		{"num_attention_heads", a.NumHeads, 1 << 20},
+		{"num_key_value_heads", a.NumKVHeads, 1 << 20},
+		{"head_dim", a.HeadDim, 1 << 20},
+	} {
+		if c.n > c.most {
+			return fmt.Errorf("%s is %d, expected at most %d", c.name, c.n, c.most)
+		}
+	}
+	if strings.Trim(a.LayerPattern, "fsclmM*E-") != "" {
 		return fmt.Errorf("layer pattern %q has letters other than f s c l m M * E -", a.LayerPattern)
-	case a.MoE != nil && (a.MoE.Experts > 1<<20 || a.MoE.IntermediateSize > 1<<26):
+	}
+	if a.MoE != nil && (a.MoE.Experts > 1<<20 || a.MoE.IntermediateSize > mostWidth) {
 		return fmt.Errorf("experts: %d of %d: larger than any model's", a.MoE.Experts, a.MoE.IntermediateSize)
-	case strings.ContainsAny(a.LayerPattern, "mM") && a.Mamba == nil && a.Layout != "":
+	}
+	if a.Layout == "" {
+		return nil
+	}
+	return a.checkParts()
+}
+
+// checkParts says which part a known architecture lacks.
+func (a *Architecture) checkParts() error {
+	switch {
+	case a.NumKVHeads > a.NumHeads:
+		return fmt.Errorf("num_key_value_heads is %d, more than num_attention_heads %d", a.NumKVHeads, a.NumHeads)
+	case strings.ContainsAny(a.LayerPattern, "mM") && a.Mamba == nil:
 		return fmt.Errorf("layer pattern %q has Mamba layers, but no field describes them", a.LayerPattern)
-	case strings.Contains(a.LayerPattern, "l") && a.DeltaNet == nil && a.Layout != "":
+	case strings.Contains(a.LayerPattern, "l") && a.DeltaNet == nil:
 		return fmt.Errorf("layer pattern %q has linear-attention layers, but no field describes them", a.LayerPattern)
 	}
 	return nil

@@ -8,13 +8,13 @@ const NewestVersion = "0.29.0"
 type release int
 
 const (
-	v0_8    release = 8_000
-	v0_17   release = 17_000
-	v0_20   release = 20_000
-	v0_20_1 release = 20_001
-	v0_22   release = 22_000
-	v0_26   release = 26_000
-	v0_29   release = 29_000
+	rel08   release = 8_000
+	rel17   release = 17_000
+	rel20   release = 20_000
+	rel20p1 release = 20_001
+	rel22   release = 22_000
+	rel26   release = 26_000
+	rel29   release = 29_000
 	newest  release = 29_000
 )
 
@@ -50,7 +50,7 @@ func parseVersion(s string) (v release, ok bool) {
 // DefaultUtilization is gpu_memory_utilization where nobody sets it.
 // Source: vllm/config/cache.py: 0.9 to 0.19, 0.92 from 0.20.0.
 func (v release) utilization() float64 {
-	if v >= v0_20 {
+	if v >= rel20 {
 		return 0.92
 	}
 	return 0.9
@@ -62,24 +62,24 @@ func (v release) utilization() float64 {
 // experts and state layers, and for a short list with experts; from 0.29: V2.
 func (v release) runner(a *Architecture) (name string, sure bool) {
 	switch {
-	case v >= v0_29:
+	case v >= rel29:
 		return runnerV2, true
-	case v >= v0_26:
+	case v >= rel26:
 		if a == nil {
 			return runnerV2, false
 		}
 		if a.stateLayers() {
-			return runnerV1, v < v0_26+1_000
+			return runnerV1, v < rel26+1_000
 		}
 		if a.MoE == nil {
-			return runnerV2, v < v0_26+1_000
+			return runnerV2, v < rel26+1_000
 		}
 		switch a.Architecture {
 		case "DeepseekV2ForCausalLM", "GraniteMoeForCausalLM", "Qwen2MoeForCausalLM":
-			return runnerV2, v < v0_26+1_000
+			return runnerV2, v < rel26+1_000
 		}
-		return runnerV1, v < v0_26+1_000
-	case v >= v0_22:
+		return runnerV1, v < rel26+1_000
+	case v >= rel22:
 		return runnerV1, false
 	}
 	return runnerV1, true
@@ -95,14 +95,14 @@ const (
 // from 0.29 with the V2 runner too; before, its V2 estimate is 0.
 // Source: vllm/v1/worker/gpu_worker.py and worker/gpu/model_runner.py.
 func (v release) graphsInBudget(runner string) bool {
-	return v >= v0_29 || (v >= v0_20 && runner == runnerV1)
+	return v >= rel29 || (v >= rel20 && runner == runnerV1)
 }
 
 // loadSplit is max_split_size while weights load: 20 MiB in 0.26, none in 0.19
 // (gpu_worker.load_model). Between the two it was not read; the difference is
 // under 0.5 % of the weights.
 func (v release) loadSplit() int64 {
-	if v >= v0_26 {
+	if v >= rel26 {
 		return 20 * mib
 	}
 	return 0

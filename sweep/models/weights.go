@@ -55,19 +55,7 @@ type scheme struct {
 func schemeOf(a *Architecture, requested string) (s scheme, reason string) {
 	q := a.Quantization
 	if q == nil {
-		switch requested {
-		case "", "auto", "none", "None":
-			return scheme{}, ""
-		case "fp8", "fp8_per_tensor":
-			return scheme{method: "fp8", bits: 8, scale: 4}, ""
-		case "fp8_per_block":
-			return scheme{method: "fp8", bits: 8, group: 128, rows: 128, scale: 4}, ""
-		case "bitsandbytes":
-			return scheme{method: "bitsandbytes", bits: 4, group: 64, scale: 4}, ""
-		case "experts_int8":
-			return scheme{method: requested, bits: 8, perRow: true, scale: 4, only: true}, ""
-		}
-		return scheme{}, "the checkpoint is not quantized, and vLLM cannot convert it to the asked quantization while loading"
+		return onlineScheme(requested)
 	}
 	switch q.Method {
 	case "fp8", "fbgemm_fp8":
@@ -95,6 +83,23 @@ func schemeOf(a *Architecture, requested string) (s scheme, reason string) {
 		return scheme{method: "fp8", bits: 8, scale: 4}, ""
 	}
 	return scheme{}, "the checkpoint's quantization method is not one that the arithmetic knows"
+}
+
+// onlineScheme is what vLLM converts an unquantized checkpoint to while it loads.
+func onlineScheme(requested string) (s scheme, reason string) {
+	switch requested {
+	case "", "auto", "none", "None":
+		return scheme{}, ""
+	case "fp8", "fp8_per_tensor":
+		return scheme{method: "fp8", bits: 8, scale: 4}, ""
+	case "fp8_per_block":
+		return scheme{method: "fp8", bits: 8, group: 128, rows: 128, scale: 4}, ""
+	case "bitsandbytes":
+		return scheme{method: "bitsandbytes", bits: 4, group: 64, scale: 4}, ""
+	case "experts_int8":
+		return scheme{method: requested, bits: 8, perRow: true, scale: 4, only: true}, ""
+	}
+	return scheme{}, "the checkpoint is not quantized, and vLLM cannot convert it to the asked quantization while loading"
 }
 
 func compressedScheme(q *Quantization) (scheme, string) {
