@@ -102,7 +102,7 @@ func LookupGPU(name string) (GPU, bool) {
 		}
 	}
 	words := map[string]bool{}
-	for _, w := range strings.FieldsFunc(key, func(r rune) bool { return !('a' <= r && r <= 'z' || '0' <= r && r <= '9') }) {
+	for _, w := range strings.FieldsFunc(key, separates) {
 		words[w] = true
 	}
 	for _, e := range entries {
@@ -112,6 +112,9 @@ func LookupGPU(name string) (GPU, bool) {
 	}
 	return GPU{}, false
 }
+
+// separates says that r stands between the words of a product's name.
+func separates(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') }
 
 func (e gpuEntry) matches(words map[string]bool) bool {
 	for _, w := range e.not {
