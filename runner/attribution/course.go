@@ -60,6 +60,7 @@ type facts struct {
 	context int64 // total - free at start - baseline; 0: unknown
 	kv      int64 // as printed; 0: unknown
 	world   int   // ranks
+	warmups int64 // iterations of warm-up
 	latency *runner.LatencyStats
 }
 
@@ -381,9 +382,9 @@ func (fd *finder) capture() {
 	case fd.p.kv == nil:
 		fd.start(runner.PhaseEngineWarmup, ce.at(), ce.uncertainty())
 	default:
-		end := fd.captureEnd(ce)
+		end, unc := fd.captureEnd(ce)
 		fd.p.captured = end
-		fd.start(runner.PhaseEngineWarmup, end.at, fd.step(end.at))
+		fd.start(runner.PhaseEngineWarmup, end.at, unc)
 	}
 	end := fd.p.bounds[runner.PhaseEngineWarmup].at
 	if cs := fd.m.first(runner.EventCaptureStart, fd.t.rank); cs.exact && cs.hi < end {
@@ -418,7 +419,7 @@ func (fd *finder) settled(at time.Duration, most int64) *point {
 // captureEnd finds the end of capture within a whole-second stamp: kernel
 // warm-up follows with a rise that stays, which capture's own do not do near
 // its end.
-func (fd *finder) captureEnd(ce moment) *point {
+func (fd *finder) captureEnd(ce moment) (*point, time.Duration) {
 	var ends []point
 	for _, r := range fd.t.mem.rises(ce.lo, ce.hi, sustained, together) {
 		if low, ok := fd.t.mem.lowest(r.after.at, r.after.at+time.Second); ok && low.level >= r.before.level+r.bytes()*3/4 && r.before.at > fd.p.kv.at {
@@ -427,14 +428,15 @@ func (fd *finder) captureEnd(ce moment) *point {
 	}
 	if len(ends) == 0 {
 		if p := fd.level(ce.hi - stampSlop); p != nil && p.at > fd.p.kv.at {
-			return p
+			return p, 2 * ce.uncertainty()
 		}
-		return fd.p.kv
+		return fd.p.kv, ce.uncertainty()
 	}
+	end := ends[0]
 	if ce.took > 0 && ce.took < 3*time.Second { // the second half of a short capture lies within the stamp too
-		return &ends[len(ends)-1]
+		end = ends[len(ends)-1]
 	}
-	return &ends[0]
+	return &end, fd.step(end.at)
 }
 
 // benchmark finds engine ready, the warm-up of the benchmark, and the measured
@@ -463,7 +465,10 @@ func (fd *finder) benchmark() {
 	fd.measure(at)
 }
 
-// firstWork is the first sign of work after a whole-second stamp.
+// firstWork is when the benchmark's warm-up began, after a whole-second stamp:
+// the last stretch of work that leaves room for the iterations that are known
+// to follow (an engine makes a last dummy run before it is ready), or a rise of
+// the memory just before it.
 func (fd *finder) firstWork(er, begin moment) (time.Duration, time.Duration) {
 	if er.present {
 		begin = er
@@ -473,17 +478,40 @@ func (fd *finder) firstWork(er, begin moment) (time.Duration, time.Duration) {
 	if sd := fd.m.first(runner.EventShutdown, fd.t.rank); sd.present {
 		limit = min(limit, sd.hi)
 	}
-	found := false
-	if r := fd.t.mem.rises(from, limit, notable, 0); len(r) > 0 {
-		at, unc, found = r[0].before.at, r[0].after.at-r[0].before.at, true
-	}
-	for _, b := range fd.t.busy {
-		if b.from > from && b.from <= limit && (!found || b.before < at) {
-			// a driver's utilization is that of the last sixth of a second
-			return b.before, b.from - b.before + 170*time.Millisecond
+	if total, least := fd.iterations(); total > 0 {
+		if end, _, ok := fd.lastWork(from); ok {
+			limit = min(limit, end-total-time.Duration(fd.f.warmups)*least+stampSlop)
 		}
 	}
+	found := false
+	for _, b := range fd.t.busy {
+		if b.from > from && b.from <= limit {
+			// a driver's utilization is that of the last sixth of a second
+			at, unc, found = b.before, b.from-b.before+170*time.Millisecond, true
+		}
+	}
+	since := from
+	if found {
+		since = max(from, at-600*time.Millisecond)
+	}
+	if r := fd.t.mem.rises(since, limit, notable, 0); len(r) > 0 && (!found || r[0].before.at < at) {
+		at, unc = r[0].before.at, r[0].after.at-r[0].before.at
+	}
 	return at, unc
+}
+
+// iterations are what the measured iterations took, and the shortest of them.
+func (fd *finder) iterations() (total, least time.Duration) {
+	if fd.f.latency == nil || len(fd.f.latency.LatenciesS) == 0 {
+		return 0, 0
+	}
+	var sum float64
+	low := fd.f.latency.LatenciesS[0]
+	for _, s := range fd.f.latency.LatenciesS {
+		sum += s
+		low = min(low, s)
+	}
+	return time.Duration(sum * float64(time.Second)), time.Duration(low * float64(time.Second))
 }
 
 func (fd *finder) measure(ready time.Duration) {
@@ -493,12 +521,8 @@ func (fd *finder) measure(ready time.Duration) {
 		end, unc, ok = fd.lastWork(ready)
 	}
 	start, sunc, known := ms.hi, ms.uncertainty(), ms.present && ms.exact
-	if !known && ok && fd.f.latency != nil {
-		var total float64
-		for _, s := range fd.f.latency.LatenciesS {
-			total += s
-		}
-		start, sunc, known = end-time.Duration(total*float64(time.Second)), unc, total > 0
+	if total, _ := fd.iterations(); !known && ok && total > 0 {
+		start, sunc, known = end-total, unc, true
 	}
 	if known {
 		start = max(start, ready)

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/xml"
 	"errors"
+	"flag"
 	"image/png"
 	"io"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -142,6 +144,36 @@ func TestDrawHost(t *testing.T) {
 		if text := words(t, p.SVG); !strings.Contains(text, "process tree: resident memory, GiB") {
 			t.Errorf("%d samples: the picture does not say what it shows:\n%s", len(samples), text)
 		}
+	}
+}
+
+var update = flag.Bool("update", false, "draw the picture of the documentation anew")
+
+// TestPicture draws the picture of docs/attribution.md; it is not compared to
+// the pixel, because floating point differs between machines.
+func TestPicture(t *testing.T) {
+	const path = "../../../docs/attribution.png"
+	r, samples := recording(t)
+	p, err := plot.Draw(r, samples, plot.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *update {
+		if err := os.WriteFile(path, p.PNG, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kept, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatalf("%v; go test -update draws it", err)
+	}
+	want, err := png.DecodeConfig(bytes.NewReader(p.PNG))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := png.DecodeConfig(bytes.NewReader(kept))
+	if err != nil || got.Width != want.Width || got.Height != want.Height {
+		t.Errorf("the picture of the documentation is stale (%v, %v): go test -update draws it anew", got, err)
 	}
 }
 
