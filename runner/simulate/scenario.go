@@ -15,13 +15,13 @@ func (f *figures) tp() int { return max(f.tpSize, 1) }
 
 // scriptOf writes the whole script of one start.
 func scriptOf(c *Config, r *request, env map[string]string, others []int64) *script {
-	b := &builder{script: script{phases: map[runner.Phase]span{}, request: r}, config: c, debug: env["VLLM_LOGGING_LEVEL"] == "DEBUG"}
+	b := &builder{script: script{phases: map[runner.Phase]span{}, paces: map[runner.Phase][]pace{}, request: r}, config: c, debug: env["VLLM_LOGGING_LEVEL"] == "DEBUG"}
 	return b.write(env, others)
 }
 
 // muteScriptOf is scriptOf without the lines.
 func muteScriptOf(c *Config, r *request) *script {
-	b := &builder{script: script{phases: map[runner.Phase]span{}, request: r}, config: c, mute: true}
+	b := &builder{script: script{phases: map[runner.Phase]span{}, paces: map[runner.Phase][]pace{}, request: r}, config: c, mute: true}
 	return b.write(nil, nil)
 }
 
@@ -51,12 +51,8 @@ func (b *builder) v1() *script {
 	b.frontLines()
 	b.wait(f.times.spawn)
 	b.info(engine, "core.py:116", f.banner(r))
-	b.wait(f.times.init * 0.4)
-	b.do(2, 0, 0.02)
-	b.hold(func(m *rankMemory) int64 { return m.context / 2 })
-	b.ranksUp()
-	b.wait(f.times.init * 0.6)
-	b.hold(func(m *rankMemory) int64 { return m.context })
+	b.pace(0.3)
+	b.contexts()
 	b.runnerLine()
 	if fail := b.startFailure(); fail != nil {
 		return b.failEngine(fail)
@@ -72,6 +68,24 @@ func (b *builder) v1() *script {
 		return b.failFront(fail)
 	}
 	return b.benchmark()
+}
+
+// contexts makes the CUDA contexts and, between several ranks, NCCL.
+func (b *builder) contexts() {
+	f := b.figures
+	b.wait(f.times.init * 0.1)
+	b.do(2, 0, 0.02)
+	b.hold(func(m *rankMemory) int64 {
+		if f.ranks > 1 {
+			return min(f.gpu.Context, m.context)
+		}
+		return m.context / 2
+	})
+	b.wait(f.times.init * 0.3)
+	b.ranksUp()
+	b.wait(f.times.init * 0.35)
+	b.hold(func(m *rankMemory) int64 { return m.context })
+	b.wait(f.times.init * 0.25)
 }
 
 // frontLines are what the front end prints before the engine starts.
@@ -223,11 +237,13 @@ func (b *builder) profile() *failure {
 	if fail := b.oomWhile(runner.PhaseProfile, 0, func(m *rankMemory) int64 { return m.loaded() + m.activation }); fail != nil {
 		return fail
 	}
+	b.pace(0.68)
 	b.do(92, 40, 0.45)
 	b.hold(func(m *rankMemory) int64 { return m.loaded() + m.activation })
 	b.wait(f.times.profile * 0.3)
 	b.hold((*rankMemory).loaded)
 	b.do(0, 0, 0.08)
+	b.pace(0.84)
 	if v.atLeast(0, 18, 0) && !f.v0 {
 		b.info(0, "monitor.py:81", fmt.Sprintf("Initial profiling/warmup run took %.2f s", f.times.profile*0.3))
 	}

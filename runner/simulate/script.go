@@ -1,6 +1,7 @@
 package simulate
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -49,6 +50,7 @@ type ending struct {
 type script struct {
 	steps   []step
 	phases  map[runner.Phase]span // simulated seconds
+	paces   map[runner.Phase][]pace
 	request *request
 	figures *figures // nil where it failed before the engine
 	fail    *failure // nil where it went well
@@ -57,6 +59,13 @@ type script struct {
 
 // A span is a stretch of time, in seconds.
 type span struct{ from, to float64 }
+
+// A pace says how much of the wall time of a phase has passed at a simulated
+// moment: what is short in a real run but must be seen is drawn out.
+type pace struct {
+	at    float64 // simulated seconds since the start
+	share float64 // of the phase's wall time
+}
 
 // A builder writes a script.
 type builder struct {
@@ -79,6 +88,11 @@ func (b *builder) enter(p runner.Phase) {
 
 // wait lets simulated time pass.
 func (b *builder) wait(seconds float64) { b.now += max(seconds, 0) }
+
+// pace says that this share of the phase's wall time has passed by now.
+func (b *builder) pace(share float64) {
+	b.paces[b.phase] = append(b.paces[b.phase], pace{b.now, share})
+}
 
 // add appends a step now.
 func (b *builder) add(s step) {
@@ -161,6 +175,9 @@ func (s *script) budget(p runner.Phase) float64 {
 	case runner.PhaseCapture:
 		return 0.25
 	case runner.PhaseEngineInit:
+		if s.figures != nil && s.figures.ranks > 1 {
+			return 0.18 // the contexts, and NCCL as a step of its own
+		}
 		return 0.10
 	case runner.PhaseEngineWarmup:
 		if sp := s.phases[runner.PhaseCapture]; sp.to <= sp.from {
@@ -186,9 +203,7 @@ func (s *script) wall(st *step, timeScale float64) time.Duration {
 	for _, p := range phases() {
 		sp := s.phases[p]
 		if p == st.phase {
-			if sp.to > sp.from {
-				sum += s.budget(p) * (st.at - sp.from) / (sp.to - sp.from)
-			}
+			sum += s.budget(p) * s.share(p, st.at)
 			break
 		}
 		if sp.to > sp.from {
@@ -196,6 +211,19 @@ func (s *script) wall(st *step, timeScale float64) time.Duration {
 		}
 	}
 	return time.Duration(sum * float64(time.Second))
+}
+
+// share is how much of the wall time of a phase has passed at a moment.
+func (s *script) share(p runner.Phase, at float64) float64 {
+	sp := s.phases[p]
+	last := pace{sp.from, 0}
+	for _, next := range append(slices.Clone(s.paces[p]), pace{sp.to, 1}) {
+		if at < next.at {
+			return last.share + (next.share-last.share)*(at-last.at)/(next.at-last.at)
+		}
+		last = next
+	}
+	return last.share
 }
 
 // prefixOf is what a process puts before each of its lines.

@@ -12,13 +12,14 @@ func (b *builder) v0() *script {
 	f, r, v := b.figures, b.request, b.figures.version
 	b.frontLines()
 	b.info(front, "llm_engine.py:232", f.banner(r))
-	b.wait(f.times.init * 0.5)
+	b.pace(0.4)
+	b.wait(f.times.init * 0.3)
 	b.do(1, 0, 0.02)
 	b.hold(func(m *rankMemory) int64 { return m.context })
 	if line := f.backendLine(); line != "" {
 		b.everyRank("selector.py:120", func(int) string { return line })
 	}
-	b.wait(f.times.init * 0.5)
+	b.wait(f.times.init * 0.7)
 	if fail := b.startFailure(); fail != nil {
 		return b.failFront(fail)
 	}
@@ -59,11 +60,13 @@ func (b *builder) v0Profile() *failure {
 	if fail := b.oomWhile(runner.PhaseProfile, 0, func(m *rankMemory) int64 { return m.loaded() + m.activation }); fail != nil {
 		return fail
 	}
+	b.pace(0.68)
 	b.do(92, 40, 0.45)
 	b.hold(func(m *rankMemory) int64 { return m.loaded() + m.activation })
 	b.wait(f.times.profile * 0.5)
 	b.hold((*rankMemory).loaded)
 	b.do(0, 0, 0.08)
+	b.pace(0.84)
 	b.wait(f.times.profile * 0.5)
 	if f.v0Profile(&f.memory[0]) != "" {
 		b.everyRank("worker.py:266", func(rank int) string { return f.v0Profile(&f.memory[rank]) })
