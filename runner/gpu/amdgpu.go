@@ -63,7 +63,9 @@ func findAMD(o Options) (cards []*amdCard, hidden int) {
 		cards = append(cards, c)
 	}
 	slices.SortFunc(cards, func(a, b *amdCard) int { return strings.Compare(a.bdf, b.bdf) })
-	nodes := findKFD(o.Sys)
+	nodes := slices.DeleteFunc(findKFD(o.Sys), func(n kfdNode) bool { // HIP does not count what was not given to it
+		return n.render >= 0 && !exists(filepath.Join(o.Dev, "dri", "renderD"+strconv.Itoa(n.render)))
+	})
 	for i, c := range cards {
 		c.index = i
 		c.join(nodes)

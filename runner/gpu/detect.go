@@ -41,6 +41,8 @@ type Machine struct {
 
 	fromNVML bool // smi and devices were told by NVML
 
+	extra extra // amd-smi's last answer
+
 	mu      sync.Mutex
 	refused map[string]bool // fields that this nvidia-smi does not know
 }

@@ -23,10 +23,24 @@ func TestMain(m *testing.M) {
 	switch filepath.Base(os.Args[0]) {
 	case "nvidia-smi":
 		os.Exit(fakeSMI(os.Args[1:], os.Stdout))
+	case "amd-smi", "rocm-smi":
+		os.Exit(fakeFile(os.Stdout))
 	case "nvml-helper":
 		os.Exit(NVMLHelperMain(os.Stdin, os.Stdout))
 	}
 	os.Exit(m.Run())
+}
+
+// fakeFile prints a recorded output, whatever it is asked.
+func fakeFile(out io.Writer) int {
+	b, err := os.ReadFile(os.Getenv("FAKE_FILE"))
+	if err != nil {
+		return 1
+	}
+	if _, err := out.Write(b); err != nil {
+		return 1
+	}
+	return 0
 }
 
 // fakeTools makes a folder with the named tools and returns Options for it. The

@@ -1,0 +1,425 @@
+package gpu
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vramsweep/vramsweep/runner/proc"
+)
+
+// Status of a Finding.
+const (
+	StatusOK   = "ok"
+	StatusInfo = "info" // worth knowing
+	StatusWarn = "warn" // may falsify figures
+	StatusFail = "fail" // stops a sweep
+)
+
+// A Finding is one thing that a sweep depends on, as it is on this machine.
+type Finding struct {
+	Name   string `json:"name"`
+	Status string `json:"status"`
+	Found  string `json:"found"`
+	Mend   string `json:"mend,omitempty"`
+}
+
+// DoctorOptions say what Doctor looks at beside the GPUs.
+type DoctorOptions struct {
+	OutputDir string   // "": the working directory
+	VLLM      []string // the command; nil: "vllm"
+}
+
+// Doctor says what on this machine would stop a sweep or falsify its figures,
+// each with the mend. It changes nothing. Findings come in the order in which
+// they are worth mending.
+func (m *Machine) Doctor(ctx context.Context, d DoctorOptions) []Finding {
+	var out []Finding
+	out = append(out, m.checkSources()...)
+	out = append(out, m.checkRights()...)
+	out = append(out, m.checkVersions()...)
+	out = append(out, m.checkGPUs()...)
+	out = append(out, m.checkUse(ctx)...)
+	out = append(out, m.checkMask())
+	out = append(out, m.checkVLLM(ctx, d.VLLM)...)
+	out = append(out, checkDisk(d.OutputDir)...)
+	out = append(out, checkShm(m.o.Dev))
+	out = append(out, checkClock(m.o.Sys)...)
+	out = append(out, checkLoad(m.o.Proc)...)
+	return out
+}
+
+func (m *Machine) checkSources() []Finding {
+	var out []Finding
+	for _, st := range m.sources {
+		f := Finding{Name: "source " + st.Name, Status: StatusInfo, Found: st.Reason}
+		if st.Works {
+			f.Status, f.Found = StatusOK, fmt.Sprintf("reads %s", strings.Join(st.Reads, ", "))
+			if st.Power == PowerAveraged {
+				f.Status, f.Mend = StatusWarn, "power is an average over a second: energy of short phases is left out; a driver from 530 on tells power.draw.instant"
+			}
+		} else if m.driverIsThere(st.Name) && !st.standby {
+			f.Status, f.Mend = StatusFail, mendSource(st.Reason)
+		}
+		out = append(out, f)
+	}
+	if len(m.devices) == 0 {
+		out = append(out, Finding{Name: "GPU", Status: StatusWarn, Found: "no GPU can be seen",
+			Mend: "sweeps with engine \"simulator\" and of vLLM for CPUs run; for a container give it the GPUs (docker run --gpus all, or --device /dev/kfd --device /dev/dri)"})
+	}
+	return out
+}
+
+// driverIsThere reports that the kernel has a driver whose tool should work.
+func (m *Machine) driverIsThere(source string) bool {
+	return source == SourceNvidiaSMI && exists(filepath.Join(m.o.Proc, "driver", "nvidia", "version"))
+}
+
+func mendSource(reason string) string {
+	switch {
+	case strings.Contains(reason, "version mismatch"):
+		return "driver and library differ since an update: reboot, or reload the nvidia modules"
+	case strings.Contains(reason, "Failed to initialize NVML"):
+		return "a container that has lost its GPUs: start it again (nvidia-container-toolkit issue 48)"
+	case strings.Contains(reason, "not on the PATH"):
+		return "install nvidia-utils of the driver's version, or start the container with NVIDIA_DRIVER_CAPABILITIES=compute,utility"
+	case strings.Contains(reason, "Unable to determine the device handle"):
+		return "a GPU has fallen off the bus: reboot; look for Xid lines in dmesg"
+	}
+	return "run nvidia-smi by hand and mend what it says"
+}
+
+// checkRights looks at the device files that an engine must open.
+func (m *Machine) checkRights() []Finding {
+	var bad []string
+	patterns := []string{"nvidia[0-9]*", "nvidiactl", "nvidia-uvm", "kfd", "dri/renderD*"}
+	seen := 0
+	for _, p := range patterns {
+		files, _ := filepath.Glob(filepath.Join(m.o.Dev, p))
+		for _, f := range files {
+			seen++
+			if unix.Access(f, unix.R_OK|unix.W_OK) != nil {
+				bad = append(bad, f)
+			}
+		}
+	}
+	if seen == 0 {
+		return nil
+	}
+	if len(bad) > 0 {
+		return []Finding{{Name: "rights", Status: StatusFail, Found: "cannot be opened for reading and writing: " + strings.Join(bad, ", "),
+			Mend: "join the groups that own them (usermod -aG video,render $USER, then log in anew)"}}
+	}
+	return []Finding{{Name: "rights", Status: StatusOK, Found: fmt.Sprintf("%d device files can be opened", seen)}}
+}
+
+// checkVersions compares the kernel's driver with the tool's.
+func (m *Machine) checkVersions() []Finding {
+	text := readText(m.o.Proc, "driver", "nvidia", "version")
+	if text == "" || m.smiText == nil {
+		return nil
+	}
+	for _, d := range m.devices {
+		if d.Vendor == "nvidia" && d.DriverVersion != "" && !strings.Contains(text, d.DriverVersion) {
+			return []Finding{{Name: "driver", Status: StatusFail, Found: fmt.Sprintf("nvidia-smi says %s, the kernel has %s", d.DriverVersion, clip(text, 120)), Mend: "reboot, or reload the nvidia modules"}}
+		}
+	}
+	return nil
+}
+
+// checkGPUs judges the state of each NVIDIA GPU.
+func (m *Machine) checkGPUs() []Finding {
+	var out []Finding
+	for i := range m.smiText {
+		out = append(out, checkGPU(&m.smiText[i])...)
+	}
+	return out
+}
+
+func checkGPU(g *GPUReading) []Finding {
+	name := fmt.Sprintf("GPU %d", g.Index)
+	var out []Finding
+	add := func(what, status, found, mend string) {
+		out = append(out, Finding{Name: name + " " + what, Status: status, Found: found, Mend: mend})
+	}
+	switch mode := g.Texts["persistence_mode"]; mode {
+	case "Disabled":
+		add("persistence", StatusWarn, "persistence mode is off: the driver starts anew with each program, which shows in load times", "nvidia-smi -pm 1 (as root)")
+	case "Enabled":
+		add("persistence", StatusOK, "on", "")
+	}
+	if n, ok := g.Values[QECCUncorrected]; ok && n > 0 {
+		add("ECC", StatusFail, fmt.Sprintf("%.0f uncorrectable memory errors since the driver was loaded", n), "reset the GPU (nvidia-smi --gpu-reset) or reboot; replace it if they come back")
+	} else if ok {
+		add("ECC", StatusOK, "no uncorrectable error", "")
+	}
+	if a := g.Texts["recovery_action"]; a != "" && a != "None" {
+		add("health", StatusFail, "the driver asks for: "+a, "do it before a sweep: figures of this GPU cannot be trusted")
+	}
+	if mode := g.Texts["compute_mode"]; mode == "Prohibited" {
+		add("compute mode", StatusFail, mode, "nvidia-smi -c 0 (as root)")
+	}
+	if g.Texts["mig_mode"] == "Enabled" {
+		add("MIG", StatusInfo, "on: utilization is not told, memory and power are those of the whole GPU", "")
+	}
+	var slow []string
+	for _, r := range g.Throttle {
+		if strings.Contains(r, "slowdown") || strings.Contains(r, "brake") {
+			slow = append(slow, r)
+		}
+	}
+	if len(slow) > 0 {
+		add("throttling", StatusWarn, "clocks are held down now: "+strings.Join(slow, ", "), "mend cooling or power supply; latencies measured meanwhile are too long")
+	}
+	return out
+}
+
+// foreignMemory is the use from which on a GPU without known processes counts
+// as taken; a context alone takes 0.5 GiB.
+const foreignMemory = 256 << 20
+
+// checkUse says who holds the GPUs.
+func (m *Machine) checkUse(ctx context.Context) []Finding {
+	if len(m.devices) == 0 {
+		return nil
+	}
+	d, err := m.Inspect(ctx, nil)
+	if err != nil {
+		return []Finding{{Name: "reading", Status: StatusFail, Found: err.Error(), Mend: "see the sources above"}}
+	}
+	var out []Finding
+	for _, g := range d.GPUs {
+		f := Finding{Name: fmt.Sprintf("GPU %d use", g.GPUID), Status: StatusOK, Found: "idle"}
+		var names []string
+		for _, p := range g.Processes {
+			names = append(names, p.ProcessInfo)
+		}
+		used := 0.0
+		if g.VRAMUsedMB != nil {
+			used = *g.VRAMUsedMB
+		}
+		switch {
+		case len(names) > 0:
+			f.Status = StatusWarn
+			f.Found = fmt.Sprintf("%.0f MiB are held by %s", used, strings.Join(names, ", "))
+			f.Mend = "end them, or let limits { on_dirty_gpu = \"wait\" } wait for them"
+		case used*(1<<20) > foreignMemory:
+			f.Status = StatusWarn
+			f.Found = fmt.Sprintf("%.0f MiB are in use, and the driver names no process (other container or user)", used)
+			f.Mend = "find the process on the host; its memory stands in the baseline of every run"
+		case g.GfxUtilizationPct != nil && *g.GfxUtilizationPct > 5:
+			f.Status, f.Found = StatusWarn, fmt.Sprintf("%.0f %% busy", *g.GfxUtilizationPct)
+			f.Mend = "wait until it is idle"
+		}
+		out = append(out, f)
+	}
+	return out
+}
+
+func (m *Machine) checkMask() Finding {
+	visible, what, err := Visible(m.devices, m.o.Env)
+	switch {
+	case err != nil:
+		return Finding{Name: "visible GPUs", Status: StatusFail, Found: err.Error(), Mend: "set CUDA_DEVICE_ORDER=PCI_BUS_ID or use UUIDs"}
+	case len(visible) == 0 && len(m.devices) > 0:
+		return Finding{Name: "visible GPUs", Status: StatusFail, Found: what + " hides all GPUs", Mend: "unset it"}
+	}
+	return Finding{Name: "visible GPUs", Status: StatusOK, Found: fmt.Sprintf("%d (%s)", len(visible), what)}
+}
+
+// checkVLLM finds vLLM's version from its installation, without importing it:
+// the import takes up to 25 s.
+func (m *Machine) checkVLLM(ctx context.Context, command []string) []Finding {
+	if len(command) == 0 {
+		command = []string{"vllm"}
+	}
+	path, err := proc.LookPath(command[0], m.o.Env, "")
+	if err != nil {
+		return []Finding{{Name: "vllm", Status: StatusFail, Found: command[0] + " is not on the PATH",
+			Mend: "pip install vllm, or name it: engine \"vllm\" { command = [\"/path/to/vllm\"] }"}}
+	}
+	python := interpreter(path)
+	if python == "" {
+		return []Finding{{Name: "vllm", Status: StatusInfo, Found: path + " is no Python script: its version is told by its first log line"}}
+	}
+	const script = "import importlib.metadata as m\nfor p in ('vllm','torch'):\n  try: print(p, m.version(p))\n  except m.PackageNotFoundError: print(p, '-')"
+	out, err := runTool(ctx, m.o, m.o.ToolTimeout, python, "-c", script)
+	if err != nil || out.code != 0 {
+		said := ""
+		if err != nil {
+			said = err.Error()
+		} else {
+			said = out.text()
+		}
+		return []Finding{{Name: "vllm", Status: StatusFail, Found: fmt.Sprintf("%s: its Python %s does not run: %s", path, python, said), Mend: "install vLLM anew"}}
+	}
+	versions := map[string]string{}
+	for line := range strings.Lines(string(out.stdout)) {
+		if name, v, ok := strings.Cut(strings.TrimSpace(line), " "); ok {
+			versions[name] = v
+		}
+	}
+	return judgeVLLM(path, versions)
+}
+
+func judgeVLLM(path string, versions map[string]string) []Finding {
+	v := versions["vllm"]
+	if v == "-" || v == "" {
+		return []Finding{{Name: "vllm", Status: StatusFail, Found: path + ": its Python has no package vllm", Mend: "install vLLM in that environment"}}
+	}
+	f := Finding{Name: "vllm", Status: StatusOK, Found: fmt.Sprintf("%s (%s), torch %s", v, path, versions["torch"])}
+	var major, minor int
+	if _, err := fmt.Sscanf(v, "%d.%d", &major, &minor); err == nil && major == 0 && minor < 9 {
+		f.Status = StatusWarn
+		f.Mend = "versions before 0.9 may lack `vllm bench latency`: name the script with engine \"vllm\" { benchmark = [...] }"
+	}
+	return []Finding{f}
+}
+
+// interpreter is the program of a script's first line; "" if it is no script.
+func interpreter(path string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	buf := make([]byte, 512)
+	n, _ := f.Read(buf)
+	line, _, _ := bytes.Cut(buf[:n], []byte{'\n'})
+	prog, ok := strings.CutPrefix(string(line), "#!")
+	fields := strings.Fields(prog)
+	if !ok || len(fields) == 0 || !strings.Contains(prog, "python") {
+		return ""
+	}
+	if filepath.Base(fields[0]) == "env" && len(fields) > 1 {
+		return fields[1]
+	}
+	return fields[0]
+}
+
+// Free space below which results may not fit: raw logs and samples of a sweep
+// are some MiB a run.
+const (
+	diskFail = 256 << 20
+	diskWarn = 5 << 30
+)
+
+func checkDisk(dir string) []Finding {
+	if dir == "" {
+		dir = "."
+	}
+	at := dir
+	for !exists(at) { // the folder that would be made: the nearest that is there
+		up := filepath.Dir(at)
+		if up == at {
+			break
+		}
+		at = up
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(at, &st); err != nil {
+		return []Finding{{Name: "disk", Status: StatusWarn, Found: fmt.Sprintf("%s: %v", at, err)}}
+	}
+	if unix.Access(at, unix.W_OK) != nil {
+		return []Finding{{Name: "disk", Status: StatusFail, Found: at + " cannot be written to", Mend: "choose another output { dir = ... }"}}
+	}
+	free := int64(st.Bavail) * int64(st.Bsize)
+	f := Finding{Name: "disk", Status: StatusOK, Found: fmt.Sprintf("%.1f GiB free for %s", float64(free)/(1<<30), dir)}
+	switch {
+	case free < diskFail:
+		f.Status, f.Mend = StatusFail, "make room, or choose another output { dir = ... }"
+	case free < diskWarn:
+		f.Status, f.Mend = StatusWarn, "make room: models that are downloaded and torch.compile's cache need some GiB too"
+	}
+	return []Finding{f}
+}
+
+// checkShm looks at the shared memory that vLLM's workers and NCCL talk through.
+func checkShm(dev string) Finding {
+	var st unix.Statfs_t
+	dir := filepath.Join(dev, "shm")
+	if err := unix.Statfs(dir, &st); err != nil {
+		return Finding{Name: "shared memory", Status: StatusInfo, Found: fmt.Sprintf("%s: %v", dir, err)}
+	}
+	size := int64(st.Blocks) * int64(st.Bsize)
+	if size < 1<<30 {
+		return Finding{Name: "shared memory", Status: StatusWarn, Found: fmt.Sprintf("%s has %d MiB", dir, size>>20),
+			Mend: "with tensor_parallel_size over 1 vLLM and NCCL may fail: docker run --ipc=host or --shm-size=8g"}
+	}
+	return Finding{Name: "shared memory", Status: StatusOK, Found: fmt.Sprintf("%.1f GiB", float64(size)/(1<<30))}
+}
+
+// checkClock looks at what time stamps and samplers hang on.
+func checkClock(sys string) []Finding {
+	var out []Finding
+	src := readText(sys, "devices", "system", "clocksource", "clocksource0", "current_clocksource")
+	switch {
+	case slices.Contains([]string{"hpet", "acpi_pm", "refined-jiffies", "jiffies"}, src):
+		out = append(out, Finding{Name: "clock source", Status: StatusWarn, Found: src + ": reading the clock is slow", Mend: "find out why the kernel gave up tsc (dmesg), or live with fewer samples"})
+	case src != "":
+		out = append(out, Finding{Name: "clock source", Status: StatusOK, Found: src})
+	}
+	synced, err := clockSynchronised()
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+	case err != nil:
+		out = append(out, Finding{Name: "clock", Status: StatusInfo, Found: err.Error()})
+	case !synced:
+		out = append(out, Finding{Name: "clock", Status: StatusInfo, Found: "the kernel says that nothing keeps the wall clock right (in a VM the host may)",
+			Mend: "run chrony or systemd-timesyncd; intervals inside a run come from the monotonic clock and are right all the same"})
+	default:
+		out = append(out, Finding{Name: "clock", Status: StatusOK, Found: "synchronised"})
+	}
+	return append(out, checkTimer())
+}
+
+// checkTimer measures how well 10 ms ticks are kept, as a sampler would.
+func checkTimer() Finding {
+	const n = 20
+	sched := newSchedule(MinInterval)
+	defer sched.stop()
+	worst := time.Duration(0)
+	last := time.Time{}
+	for range n {
+		sched.wait(context.Background())
+		now := time.Now()
+		if !last.IsZero() {
+			worst = max(worst, now.Sub(last)-MinInterval)
+		}
+		last = now
+	}
+	f := Finding{Name: "timer", Status: StatusOK, Found: fmt.Sprintf("of %d ticks of 10 ms the worst came %.1f ms late", n, ms(worst))}
+	if worst > MinInterval {
+		f.Status, f.Mend = StatusWarn, "the machine is too busy for 100 Hz: sample { interval = \"100ms\" }"
+	}
+	return f
+}
+
+// checkLoad looks for others that would disturb latencies.
+func checkLoad(procRoot string) []Finding {
+	text := readText(procRoot, "loadavg")
+	load, err := strconv.ParseFloat(strings.SplitN(text+" ", " ", 2)[0], 64)
+	if err != nil {
+		return nil
+	}
+	cores := 0
+	for line := range strings.Lines(readText(procRoot, "stat")) {
+		if strings.HasPrefix(line, "cpu") && len(line) > 3 && line[3] >= '0' && line[3] <= '9' {
+			cores++
+		}
+	}
+	f := Finding{Name: "load", Status: StatusOK, Found: fmt.Sprintf("%.1f on %d cores", load, cores)}
+	if cores > 0 && load > float64(cores)/2 {
+		f.Status, f.Mend = StatusWarn, "others use the processors: latencies will be longer and less steady"
+	}
+	return []Finding{f}
+}

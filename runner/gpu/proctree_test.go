@@ -1,0 +1,138 @@
+package gpu
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vramsweep/vramsweep/runner"
+)
+
+// fakeProcess writes what the sampler reads of a process.
+func fakeProcess(t testing.TB, root string, pid int, rssPages, pssKiB, ticks int64) {
+	t.Helper()
+	dir := strconv.Itoa(pid)
+	put(t, fmt.Sprintf("100000 %d 300 1 0 500 0\n", rssPages), root, dir, "statm")
+	put(t, fmt.Sprintf("%d (a) b (c) S 1 %d %d 0 -1 4194304 1 0 0 0 %d %d 0 0 20 0 1 0 12345 1 1\n", pid, pid, pid, ticks, ticks), root, dir, "stat")
+	put(t, fmt.Sprintf("00400000-7fff0000 ---p 00000000 00:00 0 [rollup]\nRss: 999 kB\nPss:             %d kB\nPss_Dirty: 1 kB\n", pssKiB), root, dir, "smaps_rollup")
+}
+
+func TestProcSampler(t *testing.T) {
+	root := t.TempDir()
+	put(t, "", root, "self", "stat")
+	fakeProcess(t, root, 100, 1000, 2000, 50)
+	fakeProcess(t, root, 101, 500, 700, 10)
+	r, err := Run{Interval: 10 * time.Millisecond}.check()
+	if err != nil {
+		t.Fatal(err)
+	}
+	started := false // the engine's processes are not known when the sampler starts
+	calls := 0
+	tr := newTree(root, func() []int {
+		if calls++; calls < 3 {
+			return nil
+		}
+		started = true
+		return []int{100, 101}
+	})
+	tr.due = time.Now()
+	var pss, cpu bool
+	c, rep, err := sampleUntil(t, newSampler(r, []source{newProcSource(r, tr)}), func(c *collector) bool {
+		s := c.samples[len(c.samples)-1]
+		pss = pss || s.Has&runner.HasHostPSS != 0
+		cpu = cpu || s.Has&runner.HasHostCPU != 0
+		return pss && cpu
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !started || len(c.samples) == 0 {
+		t.Fatal("no samples")
+	}
+	page := int64(os.Getpagesize())
+	for _, s := range c.samples {
+		if s.GPU != runner.HostGPU || s.HostRSS != 1500*page || s.Source != SourceProc {
+			t.Fatalf("sample %+v", s)
+		}
+		if s.Has&runner.HasHostPSS != 0 && s.HostPSS != 2700<<10 {
+			t.Fatalf("PSS %d", s.HostPSS)
+		}
+	}
+	if rep.Name != SourceProc {
+		t.Errorf("report %+v", rep)
+	}
+}
+
+// TestProcSamplerOfItself reads this very process from the real /proc.
+func TestProcSamplerOfItself(t *testing.T) {
+	if _, err := os.Stat("/proc/self/statm"); err != nil {
+		t.Skip("no /proc")
+	}
+	r, err := Run{Interval: 10 * time.Millisecond}.check()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ballast := make([]byte, 64<<20)
+	for i := 0; i < len(ballast); i += 4096 {
+		ballast[i] = 1
+	}
+	pid := os.Getpid()
+	c, _, err := sampleUntil(t, newSampler(r, []source{newProcSource(r, newTree("/proc", func() []int { return []int{pid} }))}), ticks(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := c.samples[0]; s.HostRSS < 64<<20 || s.HostRSS > 8<<30 {
+		t.Errorf("this process of over 64 MiB has %d bytes", s.HostRSS)
+	}
+	_ = ballast[len(ballast)-1]
+}
+
+func TestProcSamplerEnds(t *testing.T) {
+	root := t.TempDir()
+	put(t, "", root, "self", "stat")
+	fakeProcess(t, root, 100, 1000, 2000, 50)
+	alive := true
+	r, err := Run{Interval: 10 * time.Millisecond}.check()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, _, err := sampleUntil(t, newSampler(r, []source{newProcSource(r, newTree(root, func() []int {
+		if alive {
+			return []int{100}
+		}
+		return nil
+	}))}), func(c *collector) bool {
+		alive = false
+		return c.samples[len(c.samples)-1].HostRSS == 0
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := c.samples[len(c.samples)-1]; s.Has&runner.HasHostRSS == 0 {
+		t.Error("an ended tree is 0 bytes, not missing")
+	}
+}
+
+func TestParseStat(t *testing.T) {
+	s, ok := parseStat([]byte("4711 (evil) name (x) R 1 2 3 0 -1 4194304 1 0 0 0 70 30 0 0 20 0 1 0 12345 1 1"))
+	if !ok || s.pid != 4711 || s.cpu != 100 {
+		t.Errorf("%+v %v", s, ok)
+	}
+	for _, bad := range []string{"", "(", "x (a) S", "1 (a)", "1 (a) S 1 2"} {
+		if _, ok := parseStat([]byte(bad)); ok {
+			t.Errorf("%q was read", bad)
+		}
+	}
+}
+
+func FuzzParseStat(f *testing.F) {
+	f.Add("4711 (evil) name (x) R 1 2 3 0 -1 4194304 1 0 0 0 70 30 0 0 20 0 1 0 12345 1 1")
+	f.Fuzz(func(t *testing.T, text string) {
+		if s, ok := parseStat([]byte(text)); ok && (s.pid < 0 || !strings.Contains(text, ")")) {
+			t.Errorf("%q: %+v", text, s)
+		}
+	})
+}

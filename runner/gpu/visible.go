@@ -1,0 +1,268 @@
+package gpu
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/vramsweep/vramsweep/runner"
+)
+
+// Select picks the GPUs of a run: those that gpus names by the driver's index,
+// else the first `want` of the visible ones (want <= 0: all). Visible is what
+// CUDA_VISIBLE_DEVICES (NVIDIA) or ROCR_VISIBLE_DEVICES, then
+// HIP_VISIBLE_DEVICES or CUDA_VISIBLE_DEVICES (AMD) of env leave, in their
+// order. On a machine without GPUs it returns none.
+//
+// Integer indices of CUDA_VISIBLE_DEVICES count in CUDA's order, fastest GPU
+// first, unless CUDA_DEVICE_ORDER is PCI_BUS_ID. Where GPUs differ, that order
+// is not known here, and Select refuses to guess.
+func Select(devices []runner.Device, env []string, gpus []int, want int) ([]runner.Device, error) {
+	if len(devices) == 0 {
+		if len(gpus) > 0 {
+			return nil, fmt.Errorf("gpus = %v: this machine has no GPU that can be seen; `vramsweep gpus` says why", gpus)
+		}
+		return nil, nil
+	}
+	visible, what, err := Visible(devices, env)
+	if err != nil {
+		return nil, err
+	}
+	if len(gpus) > 0 {
+		visible, err = named(devices, visible, what, gpus)
+		if err != nil {
+			return nil, err
+		}
+	}
+	if want <= 0 {
+		want = len(visible)
+	}
+	if len(visible) < want {
+		return nil, fmt.Errorf("tensor_parallel_size asks for %d GPUs, %d can be used (%s): %s; lower it, or name more in gpus",
+			want, len(visible), what, describe(visible))
+	}
+	return visible[:want], nil
+}
+
+// named picks the visible devices of the given driver's indices, in that order.
+func named(devices, visible []runner.Device, what string, gpus []int) ([]runner.Device, error) {
+	var out []runner.Device
+	for i, index := range gpus {
+		if slices.Contains(gpus[:i], index) {
+			return nil, fmt.Errorf("gpus = %v names GPU %d twice", gpus, index)
+		}
+		at := slices.IndexFunc(visible, func(d runner.Device) bool { return d.Index == index })
+		switch {
+		case at >= 0:
+			out = append(out, visible[at])
+		case slices.ContainsFunc(devices, func(d runner.Device) bool { return d.Index == index }):
+			return nil, fmt.Errorf("gpus = %v: GPU %d is hidden (%s); visible are %s", gpus, index, what, describe(visible))
+		default:
+			return nil, fmt.Errorf("gpus = %v: there is no GPU %d; this machine has %s", gpus, index, describe(whole(devices)))
+		}
+	}
+	return out, nil
+}
+
+func describe(devices []runner.Device) string {
+	if len(devices) == 0 {
+		return "none"
+	}
+	var out []string
+	for _, d := range devices {
+		out = append(out, fmt.Sprintf("%d (%s)", d.Index, d.Name))
+	}
+	return strings.Join(out, ", ")
+}
+
+// whole leaves parts of GPUs (MIG, partitions) out.
+func whole(devices []runner.Device) []runner.Device {
+	return slices.DeleteFunc(slices.Clone(devices), func(d runner.Device) bool { return d.Parent != "" })
+}
+
+// Visible applies the environment's masks to the devices. what names the mask
+// for messages.
+func Visible(devices []runner.Device, env []string) (visible []runner.Device, what string, err error) {
+	amd := slices.ContainsFunc(devices, func(d runner.Device) bool { return d.Vendor == "amd" })
+	nvidia := slices.ContainsFunc(devices, func(d runner.Device) bool { return d.Vendor != "amd" })
+	if !nvidia && amd {
+		return visibleAMD(devices, env)
+	}
+	return visibleNVIDIA(devices, env)
+}
+
+func visibleNVIDIA(devices []runner.Device, env []string) ([]runner.Device, string, error) {
+	const name = "CUDA_VISIBLE_DEVICES"
+	all := whole(devices)
+	slices.SortStableFunc(all, func(a, b runner.Device) int { return a.Index - b.Index })
+	mask, set := envValue(env, name)
+	if !set {
+		return all, "no " + name + " is set", nil
+	}
+	what := name + "=" + mask
+	var out []runner.Device
+	for _, item := range maskItems(mask) {
+		if n, err := strconv.Atoi(item); err == nil {
+			if n < 0 || n >= len(all) {
+				return out, what, nil // CUDA: what follows the first invalid entry is hidden
+			}
+			if order, _ := envValue(env, "CUDA_DEVICE_ORDER"); order != "PCI_BUS_ID" && mixed(all) {
+				return nil, what, fmt.Errorf("%s names GPUs by index, but the GPUs differ (%s) and CUDA counts the fastest first: set CUDA_DEVICE_ORDER=PCI_BUS_ID, or name them by UUID", what, describe(all))
+			}
+			out = append(out, all[n])
+			continue
+		}
+		d, err := byUUID(devices, item)
+		if err != nil {
+			return nil, what, fmt.Errorf("%s: %w", what, err)
+		}
+		if d == nil {
+			return out, what, nil
+		}
+		out = append(out, *d)
+	}
+	return out, what, nil
+}
+
+// maskItems splits a mask. An empty mask hides all.
+func maskItems(mask string) []string {
+	var out []string
+	for _, item := range strings.Split(mask, ",") {
+		if item = strings.TrimSpace(item); item != "" {
+			out = append(out, item)
+		}
+	}
+	return out
+}
+
+// byUUID finds a device by its UUID or the beginning of it, as CUDA does: GPU-...
+// or MIG-...; also the older MIG-GPU-<uuid>/gi/ci is left to CUDA.
+func byUUID(devices []runner.Device, prefix string) (*runner.Device, error) {
+	var found *runner.Device
+	for i := range devices {
+		d := &devices[i]
+		if d.UUID == "" || !strings.HasPrefix(strings.ToLower(d.UUID), strings.ToLower(prefix)) {
+			continue
+		}
+		if d.Vendor == "nvidia" && strings.HasPrefix(prefix, "MIG-") != (d.Parent != "") {
+			continue
+		}
+		if found != nil {
+			return nil, fmt.Errorf("%q is the beginning of several UUIDs", prefix)
+		}
+		found = d
+	}
+	return found, nil
+}
+
+func mixed(devices []runner.Device) bool {
+	return slices.ContainsFunc(devices, func(d runner.Device) bool { return d.Name != devices[0].Name })
+}
+
+// visibleAMD applies ROCR_VISIBLE_DEVICES to HIP's order, then
+// HIP_VISIBLE_DEVICES (or CUDA_VISIBLE_DEVICES, which HIP honours too) to what
+// is left.
+func visibleAMD(devices []runner.Device, env []string) ([]runner.Device, string, error) {
+	list := hipOrder(devices)
+	var names []string
+	for _, name := range []string{"ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"} {
+		mask, set := envValue(env, name)
+		if _, hip := envValue(env, "HIP_VISIBLE_DEVICES"); !set || name == "CUDA_VISIBLE_DEVICES" && hip {
+			continue
+		}
+		names = append(names, name+"="+mask)
+		var err error
+		if list, err = maskAMD(list, mask); err != nil {
+			return nil, name, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	if len(names) == 0 {
+		return list, "no mask of visible devices is set", nil
+	}
+	return list, strings.Join(names, ", "), nil
+}
+
+// maskAMD applies one mask. What follows the first invalid entry is hidden.
+func maskAMD(list []runner.Device, mask string) ([]runner.Device, error) {
+	var left []runner.Device
+	for _, item := range maskItems(mask) {
+		if n, err := strconv.Atoi(item); err == nil {
+			if n < 0 || n >= len(list) {
+				break
+			}
+			left = append(left, list[n])
+			continue
+		}
+		// ROCr writes a UUID as GPU-<hex>, sysfs as <hex>
+		d, err := byUUID(list, strings.TrimPrefix(item, "GPU-"))
+		if err != nil {
+			return nil, err
+		}
+		if d == nil {
+			break
+		}
+		left = append(left, *d)
+	}
+	return left, nil
+}
+
+// hipOrder is the devices as HIP counts them: a partitioned GPU by its
+// partitions, in KFD's order where it is told.
+func hipOrder(devices []runner.Device) []runner.Device {
+	var out []runner.Device
+	for _, d := range devices {
+		split := d.Parent == "" && slices.ContainsFunc(devices, func(p runner.Device) bool { return p.Parent != "" && p.Parent == deviceKey(d) })
+		if d.Vendor == "amd" && !split {
+			out = append(out, d)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b runner.Device) int {
+		if a.ComputeIndex != nil && b.ComputeIndex != nil {
+			return *a.ComputeIndex - *b.ComputeIndex
+		}
+		return a.Index - b.Index
+	})
+	return out
+}
+
+// EngineEnv is what a run's engine needs in its environment, beside env, to use
+// exactly the chosen devices, in this order: indices in the order of the PCI
+// bus, which all versions of vLLM understand (not all take UUIDs); MIG parts by
+// UUID, since they have no index. On AMD the indices count in what
+// ROCR_VISIBLE_DEVICES leaves, which stays as it is.
+func EngineEnv(all, chosen []runner.Device, env []string) ([]string, error) {
+	if len(chosen) == 0 {
+		return nil, nil
+	}
+	if chosen[0].Vendor == "amd" {
+		return engineEnvAMD(all, chosen, env)
+	}
+	ids := make([]string, len(chosen))
+	for i, d := range chosen {
+		ids[i] = strconv.Itoa(d.Index)
+		if d.Parent != "" {
+			ids[i] = d.UUID
+		}
+	}
+	return []string{"CUDA_DEVICE_ORDER=PCI_BUS_ID", "CUDA_VISIBLE_DEVICES=" + strings.Join(ids, ",")}, nil
+}
+
+func engineEnvAMD(all, chosen []runner.Device, env []string) ([]string, error) {
+	list := hipOrder(all)
+	if mask, set := envValue(env, "ROCR_VISIBLE_DEVICES"); set {
+		var err error
+		if list, err = maskAMD(list, mask); err != nil {
+			return nil, fmt.Errorf("ROCR_VISIBLE_DEVICES: %w", err)
+		}
+	}
+	ids := make([]string, len(chosen))
+	for i, d := range chosen {
+		at := slices.IndexFunc(list, func(o runner.Device) bool { return o.PCIBusID == d.PCIBusID })
+		if at < 0 {
+			return nil, fmt.Errorf("GPU %d (%s) is hidden by ROCR_VISIBLE_DEVICES", d.Index, d.PCIBusID)
+		}
+		ids[i] = strconv.Itoa(at)
+	}
+	return []string{"HIP_VISIBLE_DEVICES=" + strings.Join(ids, ",")}, nil
+}
