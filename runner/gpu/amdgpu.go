@@ -411,8 +411,10 @@ func (f *amdFiles) energy() (float64, bool) {
 	return float64(raw) * energyUnit, true
 }
 
-// amdSource samples AMD GPUs from sysfs: one goroutine a GPU, so that a card
-// whose firmware hangs does not stop the others.
+// amdSource samples AMD GPUs from sysfs. One goroutine reads all cards that are
+// well: eight cards take 0.1 ms, and a goroutine for each would cost more in
+// waking up than in reading. A card whose firmware hangs takes that goroutine
+// along; a watchdog then starts another one for the cards that are left.
 type amdSource struct {
 	o     Options
 	r     Run
@@ -460,85 +462,194 @@ func (s *amdSource) run(ctx context.Context, m *meter) error {
 	if len(s.cards) == 0 {
 		return fmt.Errorf("%w: no card", errUnusable)
 	}
-	g := &gatherer{m: m, live: len(s.cards)}
-	began := time.Now()
-	var wg sync.WaitGroup
+	lane := &amdLane{m: m, interval: s.r.Interval, began: time.Now()}
 	for _, c := range s.cards {
-		l := &amdLoop{s: s, c: c, m: m, g: g, began: began}
-		wg.Go(func() { l.run(ctx) })
+		l := &amdLoop{s: s, c: c, m: m, files: openAMD(c)}
+		l.told()
+		lane.cards = append(lane.cards, l)
 	}
-	// A card that hangs in the kernel must not keep the sampler from ending.
-	done := make(chan struct{})
-	go func() { wg.Wait(); close(done) }()
-	<-ctx.Done()
-	select {
-	case <-done:
-	case <-time.After(abandonAfter):
-		m.note("a reading of an AMD GPU hangs in the kernel and was left behind")
+	if s.r.Interval < amdSlowEvery {
+		m.note("power, temperatures, utilization and clocks are read every %v, memory every %v", amdSlowEvery, s.r.Interval)
 	}
-	g.flush()
+	lane.run(ctx)
 	return nil
 }
 
-// A gatherer puts the samples of the cards together to ticks.
-type gatherer struct {
-	m    *meter
-	mu   sync.Mutex
-	live int
-	tick int64
-	pend []runner.Sample
-	end  bool
+// An amdLane is the goroutine that reads the cards, and its successors.
+type amdLane struct {
+	m        *meter
+	interval time.Duration
+	began    time.Time
+	wg       sync.WaitGroup
+
+	mu      sync.Mutex
+	gen     int // of the goroutine that may sample
+	cards   []*amdLoop
+	current *amdLoop // is being read
+	since   time.Time
 }
 
-// put takes a card's sample of a tick. A tick is passed on when all live cards
-// are there, or when the next one begins.
-func (g *gatherer) put(tick int64, s *runner.Sample) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.end {
+// run keeps a goroutine at work and watches it.
+func (a *amdLane) run(ctx context.Context) {
+	a.wg.Go(func() { a.work(ctx, 0) })
+	watch := time.NewTicker(amdMaxRead / 4)
+	defer watch.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case now := <-watch.C:
+			a.watch(ctx, now)
+		}
+	}
+	// A card that hangs in the kernel must not keep the sampler from ending.
+	done := make(chan struct{})
+	go func() { a.wg.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(abandonAfter):
+		a.m.note("a reading of an AMD GPU hangs in the kernel and was left behind")
+	}
+}
+
+// watch replaces the goroutine if the card that it reads hangs. The old one
+// keeps the card and probes it when the reading returns.
+func (a *amdLane) watch(ctx context.Context, now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	c := a.current
+	if c == nil || now.Sub(a.since) <= amdMaxRead {
 		return
 	}
-	if tick != g.tick {
-		g.pass()
-		g.tick = tick
+	a.m.note("GPU %d (%s) hangs in the kernel: probed from now on, the others go on", c.c.index, c.c.bdf)
+	a.remove(c)
+	a.current = nil
+	a.gen++
+	gen := a.gen
+	a.wg.Go(func() { a.work(ctx, gen) })
+}
+
+// remove takes a card out. The caller holds the lock.
+func (a *amdLane) remove(c *amdLoop) {
+	a.cards = slices.DeleteFunc(slices.Clone(a.cards), func(o *amdLoop) bool { return o == c })
+}
+
+// work samples until ctx ends or another goroutine has taken over.
+func (a *amdLane) work(ctx context.Context, gen int) {
+	sched := newScheduleAt(time.Now(), a.interval)
+	defer sched.stop()
+	tick := make([]runner.Sample, 0, 16)
+	defer a.closeFiles(gen)
+	for sched.wait(ctx) {
+		tick = tick[:0]
+		for i := 0; ; i++ {
+			c, mine := a.begin(gen, i)
+			if !mine {
+				return
+			}
+			if c == nil {
+				break
+			}
+			now := time.Now()
+			ok := c.read(now)
+			c.smp.Read = time.Since(now)
+			if !a.done(gen) {
+				a.probe(ctx, c)
+				return
+			}
+			if a.judge(ctx, c, ok) {
+				tick = append(tick, c.smp)
+			}
+		}
+		a.m.tick(tick)
 	}
-	g.pend = append(g.pend, *s)
-	if len(g.pend) >= g.live {
-		g.pass()
+}
+
+// begin names the i-th card to read; mine is false when another goroutine has
+// taken over.
+func (a *amdLane) begin(gen, i int) (c *amdLoop, mine bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if gen != a.gen {
+		return nil, false
 	}
+	if i >= len(a.cards) {
+		return nil, true
+	}
+	a.current, a.since = a.cards[i], time.Now()
+	return a.cards[i], true
 }
 
-func (g *gatherer) pass() {
-	g.m.tick(g.pend)
-	g.pend = g.pend[:0]
+// done reports whether the goroutine may go on after a reading.
+func (a *amdLane) done(gen int) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if gen != a.gen {
+		return false
+	}
+	a.current = nil
+	return true
 }
 
-func (g *gatherer) flush() {
-	g.mu.Lock()
-	g.pass()
-	g.end = true
-	g.mu.Unlock()
+// judge takes a card out after errors in a row; it is probed until it is well.
+// It reports whether the sample counts.
+func (a *amdLane) judge(ctx context.Context, c *amdLoop, ok bool) bool {
+	if ok {
+		c.errors = 0
+		return true
+	}
+	if c.errors++; c.errors < amdMaxErrors {
+		return false
+	}
+	if !c.asleep {
+		a.m.note("GPU %d (%s) cannot be read (%d errors in a row): probed once a second", c.c.index, c.c.bdf, c.errors)
+	}
+	a.mu.Lock()
+	a.remove(c)
+	a.mu.Unlock()
+	a.wg.Go(func() { a.probe(ctx, c) })
+	return false
 }
 
-// alive changes how many cards a full tick has.
-func (g *gatherer) alive(by int) {
-	g.mu.Lock()
-	g.live += by
-	g.mu.Unlock()
+// probe reads a card once a second until that goes well, then puts it back.
+func (a *amdLane) probe(ctx context.Context, c *amdLoop) {
+	for sleep(ctx, amdProbeEvery) {
+		began := time.Now()
+		if !c.read(began) || time.Since(began) > amdMaxRead {
+			continue
+		}
+		c.errors = 0
+		a.m.note("GPU %d (%s) can be read again", c.c.index, c.c.bdf)
+		a.mu.Lock()
+		a.cards = append(slices.Clone(a.cards), c)
+		slices.SortFunc(a.cards, func(x, y *amdLoop) int { return x.c.index - y.c.index })
+		a.mu.Unlock()
+		return
+	}
+	c.files.close()
 }
 
-// amdLoop samples one card.
+// closeFiles ends the goroutine that samples last.
+func (a *amdLane) closeFiles(gen int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if gen != a.gen {
+		return
+	}
+	for _, c := range a.cards {
+		c.files.close()
+	}
+	a.cards = nil
+}
+
+// amdLoop is what sampling keeps of one card.
 type amdLoop struct {
-	s     *amdSource
-	c     *amdCard
-	m     *meter
-	g     *gatherer
-	began time.Time
+	s *amdSource
+	c *amdCard
+	m *meter
 
 	files                                *amdFiles
 	slowDue, energyDue, stateDue, appDue time.Time
 	errors                               int
-	open                                 bool // the circuit is open: the card is only probed
 	asleep                               bool
 	smp                                  runner.Sample
 }
@@ -549,33 +660,6 @@ const (
 	amdMaxRead    = time.Second
 	amdProbeEvery = time.Second
 )
-
-func (l *amdLoop) run(ctx context.Context) {
-	l.files = openAMD(l.c)
-	defer func() { l.files.close() }()
-	l.told()
-	interval := l.s.r.Interval
-	sched := newScheduleAt(l.began, interval)
-	defer sched.stop()
-	probe := time.Time{}
-	for sched.wait(ctx) {
-		now := time.Now()
-		if l.open && now.Before(probe) {
-			continue
-		}
-		ok := l.read(now)
-		took := time.Since(now)
-		l.judge(ok, took)
-		if l.open {
-			probe = now.Add(amdProbeEvery)
-			continue
-		}
-		if ok {
-			l.smp.Read = took
-			l.g.put(int64((now.Sub(l.began)+interval/2)/interval), &l.smp)
-		}
-	}
-}
 
 // told notes what this card cannot tell.
 func (l *amdLoop) told() {
@@ -591,32 +675,6 @@ func (l *amdLoop) told() {
 			why = "gpu_metrics is not there or of a revision whose layout is not known"
 		}
 		l.m.never(f, why)
-	}
-	if l.s.r.Interval < amdSlowEvery {
-		l.m.note("power, temperatures, utilization and clocks are read every %v, memory every %v", amdSlowEvery, l.s.r.Interval)
-	}
-}
-
-// judge opens the circuit after errors in a row or one slow reading, and closes
-// it when a probe is well.
-func (l *amdLoop) judge(ok bool, took time.Duration) {
-	if ok && took <= amdMaxRead {
-		l.errors = 0
-		if l.open {
-			l.open = false
-			l.g.alive(1)
-			l.m.note("GPU %d (%s) can be read again", l.c.index, l.c.bdf)
-		}
-		return
-	}
-	l.errors++
-	if l.open || ok == false && l.errors < amdMaxErrors {
-		return
-	}
-	l.open = true
-	l.g.alive(-1)
-	if !l.asleep {
-		l.m.note("GPU %d (%s) cannot be read (%d errors in a row, last reading took %v): probed once a second", l.c.index, l.c.bdf, l.errors, took.Round(time.Millisecond))
 	}
 }
 

@@ -1,6 +1,7 @@
 package gpu
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"os"
@@ -308,25 +309,43 @@ func TestSlowSources(t *testing.T) {
 	}
 }
 
-func TestJudgeOpensTheCircuit(t *testing.T) {
-	r, err := Run{}.check()
+// TestAMDWatchdog puts a card in the place of one that hangs: the lane's
+// goroutine is replaced, and the late one does not sample on.
+func TestAMDWatchdog(t *testing.T) {
+	r, err := Run{Interval: 10 * time.Millisecond}.check()
 	if err != nil {
 		t.Fatal(err)
 	}
+	o := fakeSys(t, 2)
+	cards, _ := findAMD(o)
+	src := newAMDSource(o, r, cards, newTree(o.Proc, nil))
 	m := newMeter(r.Interval, r.Epoch, func([]runner.Sample) {})
-	l := &amdLoop{c: &amdCard{}, m: m, g: &gatherer{m: m, live: 2}}
-	l.judge(true, 2*time.Second)
-	if !l.open || l.g.live != 1 {
-		t.Error("one reading of over a second does not open the circuit")
+	a := &amdLane{m: m, interval: r.Interval}
+	for _, c := range cards {
+		a.cards = append(a.cards, &amdLoop{s: src, c: c, m: m, files: openAMD(c)})
 	}
-	l.judge(true, time.Millisecond)
-	if l.open || l.g.live != 2 {
-		t.Error("a good probe does not close it")
+	stuck, mine := a.begin(0, 0)
+	if !mine || stuck.c.index != 0 {
+		t.Fatal("the first card is not read first")
 	}
-	for range amdMaxErrors {
-		l.judge(false, time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
+	a.watch(ctx, time.Now())
+	if a.gen != 0 {
+		t.Fatal("replaced at once")
 	}
-	if !l.open {
-		t.Error("three errors in a row do not open it")
+	a.watch(ctx, time.Now().Add(2*amdMaxRead))
+	if a.gen != 1 || len(a.cards) != 1 || a.cards[0].c.index != 1 {
+		t.Errorf("generation %d, %d cards left", a.gen, len(a.cards))
+	}
+	if a.done(0) {
+		t.Error("the goroutine that hung may go on sampling")
+	}
+	if _, mine := a.begin(0, 0); mine {
+		t.Error("the goroutine that hung reads other cards")
+	}
+	cancel()
+	a.wg.Wait()
+	if rep := m.report("", time.Now()); !strings.Contains(notes(rep), "GPU 0 (0000:10:00.0) hangs in the kernel") {
+		t.Errorf("notes %v", rep.Notes)
 	}
 }

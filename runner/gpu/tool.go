@@ -94,7 +94,7 @@ func runTool(ctx context.Context, o Options, timeout time.Duration, argv ...stri
 }
 
 func (o Options) start(ctx context.Context, spec proc.Spec) (proc.Process, error) {
-	spec.NoCgroup = true // an instrument starts nothing of its own
+	spec.NoCgroup, spec.Alone = true, true // an instrument starts nothing of its own
 	if o.Start == nil {
 		return proc.Start(ctx, spec)
 	}

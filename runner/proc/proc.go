@@ -30,6 +30,9 @@ type Spec struct {
 	// NoCgroup leaves the cgroups alone; else a cgroup v2 is used where one may
 	// be made.
 	NoCgroup bool
+	// Alone: the program is known to start nothing of its own (an instrument, not
+	// an engine), so its tree is not looked for while it runs; at its end it is.
+	Alone bool
 
 	// Line is called for each line of output, one call at a time, in the order
 	// of arrival. nil: output is only kept raw.

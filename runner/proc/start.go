@@ -321,7 +321,7 @@ func (p *process) follow(ctx context.Context, finished <-chan struct{}) {
 // untilExit returns when the program has exited, by itself or by signal, or
 // does not die.
 func (p *process) untilExit() {
-	wait := p.tree.watchEvery()
+	wait := p.watchEvery()
 	for {
 		select {
 		case <-p.exited:
@@ -344,9 +344,17 @@ func (p *process) untilExit() {
 			return
 		case <-time.After(wait):
 			p.tree.scan(false)
-			wait = p.tree.watchEvery()
+			wait = p.watchEvery()
 		}
 	}
+}
+
+// watchEvery is how long to wait between two looks at the tree.
+func (p *process) watchEvery() time.Duration {
+	if p.spec.Alone {
+		return 24 * time.Hour
+	}
+	return p.tree.watchEvery()
 }
 
 func (p *process) untilKilled() {
@@ -546,9 +554,9 @@ func (r *reader) run() {
 func (r *reader) take(b []byte, now time.Time) {
 	r.busy.Store(true)
 	if r.raw != nil && r.err.Load() == nil {
-		if _, err := r.raw.Write(b); err != nil {
-			err = fmt.Errorf("keep %s: %w (the rest of it is not kept)", r.name, err)
-			r.err.Store(&err)
+		if _, failed := r.raw.Write(b); failed != nil {
+			err := fmt.Errorf("keep %s: %w (the rest of it is not kept)", r.name, failed)
+			r.err.Store(&err) // only here does it escape: a read allocates nothing
 		}
 	}
 	if r.lines != nil {
