@@ -338,8 +338,7 @@ What is measured:
 
 With pipeline stages, the figures are those of the first stage, as vLLM logs them.
 
-What is known to be off, and why: Granite 3.1 takes 0.21 GiB more non-torch memory than other models, for a reason that was not found.
-A warm compile cache saves the tuner's buffer (50 MiB on an H100), which the arithmetic cannot know of beforehand: it assumes a cold one.
+What is known to be off, and why: with pipeline stages, the first one took 0.05 GiB more than its tensors. A warm compile cache saves the tuner's buffer (50 MiB on an H100), which the arithmetic cannot know of beforehand: it assumes a cold one.
 Gemma 2 9B, compiled on the V2 runner, took 0.19 GiB more than one layer's tensors. CUDA graphs are an average over layers and graphs.
 
 `

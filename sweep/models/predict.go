@@ -180,7 +180,7 @@ func (s *setup) requested(f *figures) Figure {
 
 // parts fills everything but the KV cache.
 func (s *setup) parts(f *figures, e *Estimate) {
-	nt, ntLow, ntHigh := nonTorch(s.v, s.tp, s.pp)
+	nt, ntLow, ntHigh := nonTorch(s.v, s.oddVocab(), s.tp, s.pp)
 	e.NonTorch = f.figure(nt, ntLow, ntHigh, "measured on H100, by version and ranks")
 	if n, ok := contextBytes(s.g, s.tp*s.pp); ok {
 		e.Context = f.figure(n, n-n/25, n+n/20, "measured on H100")
@@ -205,6 +205,12 @@ func (s *setup) parts(f *figures, e *Estimate) {
 		e.Buffers = unknown("the vocabulary or the longest sequence is not known")
 	}
 	s.shapes(f, e)
+}
+
+// oddVocab says that the V1 runner's sampling kernel works on rows that are not
+// aligned.
+func (s *setup) oddVocab() bool {
+	return s.a != nil && s.a.VocabSize%16 != 0 && s.runner == runnerV1 && s.v >= rel17
 }
 
 // weights is the figure of one pipeline stage.
