@@ -3,6 +3,7 @@ package sweep
 import (
 	"slices"
 	"sort"
+	"strconv"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -92,6 +93,9 @@ func (r *reader) nativeBody(n *hclsyntax.Body, spec *blockSpec, header hcl.Range
 	sort.Slice(b.attrs, func(i, j int) bool { return b.attrs[i].nameRng.Start.Byte < b.attrs[j].nameRng.Start.Byte })
 	b.attrs = slices.DeleteFunc(b.attrs, func(a *attr) bool { return !r.knownAttr(a.name, a.nameRng, spec) })
 	for _, nb := range n.Blocks {
+		if spec.name == "" {
+			r.diags.blocks = append(r.diags.blocks, enclosing{nb.Range(), headerText(nb)})
+		}
 		bs := spec.block(nb.Type)
 		if bs == nil {
 			r.unknownBlock(nb.Type, nb.TypeRange, spec)
@@ -108,6 +112,15 @@ func (r *reader) nativeBody(n *hclsyntax.Body, spec *blockSpec, header hcl.Range
 	}
 	r.checkBody(b)
 	return b
+}
+
+// headerText writes the first line of a block: `sweep "kv"`.
+func headerText(nb *hclsyntax.Block) string {
+	out := nb.Type
+	for _, label := range nb.Labels {
+		out += " " + strconv.Quote(label)
+	}
+	return out
 }
 
 func (r *reader) nativeLabel(bl *block, nb *hclsyntax.Block, bs *blockSpec) bool {

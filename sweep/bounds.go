@@ -1,6 +1,7 @@
 package sweep
 
 import (
+	"bytes"
 	"math"
 
 	"github.com/hashicorp/hcl/v2"
@@ -71,7 +72,8 @@ func (r *reader) checkTokens(toks hclsyntax.Tokens) bool {
 				r.diags.errorAt(codeTooLarge, t.Range, "This number has %d characters; at most %d are read.", len(t.Bytes), maxNumberLen)
 				return false
 			}
-			if !r.checkExponent(t.Range, t.Bytes) {
+			if wideExponent(t.Bytes) { // the digits of 1e999999999 alone would fill the memory
+				r.diags.errorAt(codeTooLarge, t.Range, "The exponent of this number is too large.")
 				return false
 			}
 		case hclsyntax.TokenStringLit, hclsyntax.TokenQuotedLit, hclsyntax.TokenComment:
@@ -90,50 +92,30 @@ func (r *reader) checkTokens(toks hclsyntax.Tokens) bool {
 	return true
 }
 
-// checkExponent refuses 1e999999999, whose digits alone would fill the memory.
-func (r *reader) checkExponent(rng hcl.Range, lit []byte) bool {
-	for i, c := range lit {
-		if (c == 'e' || c == 'E') && len(lit)-i > 5 {
-			r.diags.errorAt(codeTooLarge, rng, "The exponent of this number is too large.")
-			return false
-		}
-	}
-	return true
-}
-
 // checkJSON bounds the nesting and the numbers of JSON syntax.
 func (r *reader) checkJSON(name string, src []byte) bool {
-	depth, line, lineStart, inString := 0, 1, 0, false
-	number := -1
-	for i := 0; i <= len(src); i++ {
-		c := byte(' ')
-		if i < len(src) {
-			c = src[i]
+	depth, line, lineStart, inString, number := 0, 1, 0, false, 0
+	for i, skip := 0, false; i < len(src); i++ {
+		c := src[i]
+		if skip {
+			skip = false
+			continue
 		}
-		at := hcl.Pos{Line: line, Column: i - lineStart + 1, Byte: i}
-		rng := hcl.Range{Filename: name, Start: at, End: at}
-		isNum := !inString && (c >= '0' && c <= '9' || c == '.' || c == '-' || c == '+' || c == 'e' || c == 'E')
-		switch {
-		case isNum && number < 0 && c != 'e' && c != 'E':
-			number = i
-		case !isNum && number >= 0:
-			if i-number > maxNumberLen || !r.checkExponent(rng, src[number:i]) {
-				r.diags.errorAt(codeTooLarge, rng, "A number before this place is too long or too large.")
-				return false
-			}
-			number = -1
-		}
-		switch {
-		case c == '\n':
+		if c == '\n' {
 			line, lineStart = line+1, i+1
-		case inString && c == '\\':
-			i++
+		}
+		if number = numberRun(src, i, number, inString); number > maxNumberLen || number > 6 && wideExponent(src[i-number+1:i+1]) {
+			r.diags.errorAt(codeTooLarge, placeIn(name, line, i-lineStart, i), "This number is too long or too large.")
+			return false
+		}
+		switch {
 		case c == '"':
 			inString = !inString
 		case inString:
+			skip = c == '\\'
 		case c == '{' || c == '[':
 			if depth++; depth > maxDepth {
-				r.diags.errorAt(codeTooLarge, rng, "Brackets are nested more than %d deep here.", maxDepth)
+				r.diags.errorAt(codeTooLarge, placeIn(name, line, i-lineStart, i), "Brackets are nested more than %d deep here.", maxDepth)
 				return false
 			}
 		case c == '}' || c == ']':
@@ -141,6 +123,25 @@ func (r *reader) checkJSON(name string, src []byte) bool {
 		}
 	}
 	return true
+}
+
+func placeIn(name string, line, column, offset int) hcl.Range {
+	p := hcl.Pos{Line: line, Column: column + 1, Byte: offset}
+	return hcl.Range{Filename: name, Start: p, End: p}
+}
+
+// numberRun is how many characters of a number end at i.
+func numberRun(src []byte, i, before int, inString bool) int {
+	if inString || !bytes.ContainsRune([]byte("0123456789.eE+-"), rune(src[i])) {
+		return 0
+	}
+	return before + 1
+}
+
+// wideExponent says whether a number's exponent has more than four characters.
+func wideExponent(lit []byte) bool {
+	i := bytes.IndexAny(lit, "eE")
+	return i >= 0 && len(lit)-i > 5
 }
 
 // A budget bounds the work of one evaluation. HCL's for expressions can be

@@ -265,15 +265,9 @@ func (l *loader) addModel(a *models.Architecture) *models.Architecture {
 // follows from a field that changed is computed again: the parameter count, and
 // the head dimension from the hidden size and the heads.
 func overlay(base *models.Architecture, fields map[string]any) (*models.Architecture, error) {
-	arch := &models.Architecture{}
-	if base != nil {
-		b, err := json.Marshal(base)
-		if err == nil {
-			err = json.Unmarshal(b, arch)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("copy the architecture of %s: %w", base.ID, err)
-		}
+	arch, err := copyOf(base)
+	if err != nil {
+		return nil, err
 	}
 	has := func(name string) bool { return fields[name] != nil }
 	mha := arch.NumKVHeads == arch.NumHeads
@@ -284,17 +278,33 @@ func overlay(base *models.Architecture, fields map[string]any) (*models.Architec
 	if err != nil {
 		return nil, fmt.Errorf("lay fields over the architecture: %w", err)
 	}
-	if len(fields) > 0 && !has("params") {
-		arch.Params, arch.Published = 0, nil
-	}
-	if has("params") {
+	if len(fields) > 0 {
 		arch.Published = nil
+		if !has("params") {
+			arch.Params = 0
+		}
 	}
 	if (has("num_heads") || has("hidden_size")) && !has("head_dim") && arch.NumHeads > 0 {
 		arch.HeadDim = arch.HiddenSize / arch.NumHeads
 	}
 	if mha && has("num_heads") && !has("num_kv_heads") {
 		arch.NumKVHeads = arch.NumHeads
+	}
+	return arch, nil
+}
+
+// copyOf is a deep copy; of nil, an empty architecture.
+func copyOf(base *models.Architecture) (*models.Architecture, error) {
+	arch := &models.Architecture{}
+	if base == nil {
+		return arch, nil
+	}
+	b, err := json.Marshal(base)
+	if err == nil {
+		err = json.Unmarshal(b, arch)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("copy the architecture of %s: %w", base.ID, err)
 	}
 	return arch, nil
 }

@@ -32,6 +32,7 @@ type diags struct {
 	list       []Diagnostic
 	sources    sources
 	summary    map[code]string
+	blocks     []enclosing // the blocks at the top of the files
 	redactions []hcl.Range // hold values of sensitive variables: never quoted
 	dropped    int
 	errors     int
@@ -41,13 +42,28 @@ func newDiags(src sources) *diags {
 	return &diags{sources: src, summary: summaries()}
 }
 
+// enclosing is a block that messages name as the context of their place.
+type enclosing struct {
+	rng    hcl.Range
+	header string // `sweep "kv"`
+}
+
+// contextOf names the block around a place.
+func (d *diags) contextOf(r hcl.Range) string {
+	for _, b := range d.blocks {
+		if b.rng.Filename == r.Filename && b.rng.Start.Byte <= r.Start.Byte && r.Start.Byte < b.rng.End.Byte {
+			return b.header
+		}
+	}
+	return ""
+}
+
 // fault is one message on its way in.
 type fault struct {
-	code    code
-	rng     hcl.Range // zero: nowhere in particular
-	context string
-	values  []string
-	warn    bool
+	code   code
+	rng    hcl.Range // zero: nowhere in particular
+	values []string
+	warn   bool
 }
 
 // add takes a message in.
@@ -67,9 +83,10 @@ func (d *diags) add(f fault, format string, args ...any) {
 		Detail: strings.TrimSpace(fmt.Sprintf(format, args...)),
 	}
 	if f.rng.Filename != "" {
+		f.rng = d.clamp(f.rng)
 		r := toRange(f.rng)
 		dg.Range = &r
-		dg.Snippet = d.snippet(f.rng, f.context, f.values)
+		dg.Snippet = d.snippet(f.rng, d.contextOf(f.rng), f.values)
 	} else if len(f.values) > 0 {
 		dg.Snippet = &Snippet{Values: f.values}
 	}
@@ -115,6 +132,21 @@ func sortDiagnostics(list []Diagnostic) {
 		return cmp.Or(cmp.Compare(fi, fj), cmp.Compare(bi, bj),
 			cmp.Compare(list[i].Code, list[j].Code), cmp.Compare(list[i].Detail, list[j].Detail)) < 0
 	})
+}
+
+// clamp keeps a range within its source: hcl points behind the end of a file
+// that ends too early.
+func (d *diags) clamp(r hcl.Range) hcl.Range {
+	src, ok := d.sources[r.Filename]
+	if !ok {
+		return r
+	}
+	r.Start.Line, r.Start.Column = max(r.Start.Line, 1), max(r.Start.Column, 1)
+	r.Start.Byte = max(0, min(r.Start.Byte, len(src)))
+	if r.End.Byte > len(src) || r.End.Byte < r.Start.Byte {
+		r.End = r.Start
+	}
+	return r
 }
 
 func toRange(r hcl.Range) Range {

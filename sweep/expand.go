@@ -168,19 +168,7 @@ func (s *sweepBuild) gatherFields() {
 			s.fields = append(s.fields, f)
 		}
 	}
-	names := map[string]*axis{}
-	for _, a := range s.axes {
-		names[a.name] = a
-	}
-	for _, a := range s.axes {
-		for _, k := range a.freeKeys() {
-			if other := names[a.keys[k]]; other != nil {
-				s.l.diags.errorAt(codeSetTwice, a.attr.nameRng, "The key %q of the objects is the name of another axis as well, at %s.", a.keys[k], at2(other))
-				s.broken = true
-			}
-			names[a.keys[k]] = a
-		}
-	}
+	s.checkKeys()
 	for _, f := range s.fields {
 		if f.role != roleSetting {
 			continue
@@ -201,13 +189,36 @@ func (s *sweepBuild) gatherFields() {
 	slices.SortFunc(s.fields, func(a, b *field) int {
 		return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.role, b.role))
 	})
+	s.checkCells()
+	if s.byName["model"] == nil {
+		s.l.diags.errorAt(codeNoModel, s.block.rng, "The sweep names no model. Give it an axis, as in: model = [\"Qwen/Qwen3-0.6B\"], or set model in the engine block.")
+		s.broken = true
+	}
+}
+
+// checkKeys reports keys of objects that are called like another axis: both
+// would be the same column.
+func (s *sweepBuild) checkKeys() {
+	names := map[string]*axis{}
+	for _, a := range s.axes {
+		names[a.name] = a
+	}
+	for _, a := range s.axes {
+		for _, k := range a.freeKeys() {
+			if other := names[a.keys[k]]; other != nil {
+				s.l.diags.errorAt(codeSetTwice, a.attr.nameRng, "The key %q of the objects is the name of another axis as well, at %s.", a.keys[k], at2(other))
+				s.broken = true
+			}
+			names[a.keys[k]] = a
+		}
+	}
+}
+
+// checkCells bounds what the plan will hold, before it is built.
+func (s *sweepBuild) checkCells() {
 	n := s.included() + s.matrixSize()
 	if s.l.profiles += n; n*len(s.fields) > maxCells || s.l.profiles > maxProfiles {
 		s.l.diags.errorAt(codeTooMany, s.block.rng, "The sweep has %d points with %d settings, flags and free axes each. That is more than a plan can hold: %d points and %d values at most.", n, len(s.fields), maxProfiles, maxCells)
-		s.broken = true
-	}
-	if s.byName["model"] == nil {
-		s.l.diags.errorAt(codeNoModel, s.block.rng, "The sweep names no model. Give it an axis, as in: model = [\"Qwen/Qwen3-0.6B\"], or set model in the engine block.")
 		s.broken = true
 	}
 }
@@ -595,6 +606,14 @@ func (s *sweepBuild) warnings() {
 			}
 			s.l.diags.warnAt(codeUnusedAxis, a.attr.nameRng, detail, a.name, a.n)
 		}
+	}
+	s.warnOddValues()
+	s.warnLoads()
+}
+
+// warnOddValues says which values vLLM is not known to take.
+func (s *sweepBuild) warnOddValues() {
+	for _, a := range s.axes {
 		for k, st := range a.set {
 			for _, v := range a.vals {
 				if st == nil {
@@ -617,7 +636,6 @@ func (s *sweepBuild) warnings() {
 			}
 		}
 	}
-	s.warnLoads()
 }
 
 func sortedMemo(m map[uint64]*cell) []uint64 {

@@ -96,9 +96,7 @@ func checkArgs(name string, args []cty.Value) (int, error) {
 	switch name {
 	case "join":
 		for _, a := range args[min(1, len(args)):] {
-			if a.IsKnown() && !a.IsNull() && a.CanIterateElements() {
-				size += a.LengthInt() * textLen(args[0])
-			}
+			size += elementCount(a) * textLen(args[0])
 		}
 	case "replace":
 		s, _ := asString(args[0])
@@ -172,6 +170,13 @@ func checkFormat(args []cty.Value) error {
 func wideVerb(s string) bool {
 	verb := s[strings.LastIndexByte(s, '%')+1:]
 	return strings.Trim(verb, "0123456789.+-# []*") == ""
+}
+
+func elementCount(v cty.Value) int {
+	if !v.IsKnown() || v.IsNull() || !v.CanIterateElements() {
+		return 0
+	}
+	return v.LengthInt()
 }
 
 func textLen(v cty.Value) int {

@@ -9,7 +9,18 @@ import (
 	"time"
 
 	"golang.org/x/tools/txtar"
+
+	"github.com/vramsweep/vramsweep/sweep/models"
 )
+
+func builtin(f *testing.F) *models.Catalogue {
+	f.Helper()
+	c, err := models.Builtin()
+	if err != nil {
+		f.Fatal(err)
+	}
+	return c
+}
 
 // seeds are the files of all golden cases and examples.
 func seeds(f *testing.F, add func(name string, data []byte)) {
@@ -40,10 +51,10 @@ func seeds(f *testing.F, add func(name string, data []byte)) {
 // maxFuzzTime is what no input of a few KiB may take: a hang, not a measure.
 const maxFuzzTime = 20 * time.Second
 
-func fuzzLoad(t *testing.T, path string, in Inputs, sizes map[string]int) {
+func fuzzLoad(t *testing.T, c *models.Catalogue, path string, in Inputs, sizes map[string]int) {
 	t.Helper()
 	start := time.Now()
-	plan, err := Load(path, in)
+	plan, err := loadWith(path, in, c)
 	if d := time.Since(start); d > maxFuzzTime {
 		t.Fatalf("it took %s", d)
 	}
@@ -112,6 +123,7 @@ func FuzzLoad(f *testing.F) {
 	f.Add([]byte("locals {\n  a = [for x in range(1000) : [for y in range(1000) : [for z in range(1000) : \"${x}${y}${z}\"]]]\n}\n"), false)
 	f.Add([]byte("locals {\n  a = \"xxxxxxxxxx\"\n  b = \"${local.a}${local.a}${local.a}\"\n  c = replace(local.b, \"x\", local.b)\n}\n"), false)
 	f.Add([]byte("locals {\n  a = tostring(pow(10, 1000000))\n  b = format(\"%0100000d\", 1)\n  c = setproduct(range(1000), range(1000), range(1000))\n}\n"), false)
+	catalogue := builtin(f)
 	f.Fuzz(func(t *testing.T, data []byte, json bool) {
 		dir, name := t.TempDir(), "sweep.hcl"
 		if json {
@@ -120,7 +132,7 @@ func FuzzLoad(f *testing.F) {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		fuzzLoad(t, name, Inputs{WorkDir: dir}, map[string]int{name: len(data)})
+		fuzzLoad(t, catalogue, name, Inputs{WorkDir: dir}, map[string]int{name: len(data)})
 	})
 }
 
@@ -184,6 +196,7 @@ sweep "s" {
   }
 }
 `
+	catalogue := builtin(f)
 	f.Fuzz(func(t *testing.T, value string) {
 		dir := t.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, "sweep.hcl"), []byte(text), 0o600); err != nil {
@@ -197,7 +210,7 @@ sweep "s" {
 			{Vars: []string{"secret=" + value}}, {VarFiles: []string{"v.vars"}}, {Filter: value},
 		} {
 			in.WorkDir = dir
-			fuzzLoad(t, "sweep.hcl", in, map[string]int{"v.vars": len(value)})
+			fuzzLoad(t, catalogue, "sweep.hcl", in, map[string]int{"v.vars": len(value)})
 		}
 	})
 }

@@ -39,6 +39,10 @@ func Load(path string, in Inputs) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	return loadWith(path, in, catalogue)
+}
+
+func loadWith(path string, in Inputs, catalogue *models.Catalogue) (*Plan, error) {
 	l := newLoader(in, catalogue)
 	plan := l.load(path)
 	warnings, err := l.diags.result()

@@ -509,6 +509,11 @@ func (s *sweepBuild) readInclude(b *block) {
 		s.broken = true
 		return
 	}
+	s.addPoints(b, choices)
+}
+
+// addPoints multiplies the values of an include.
+func (s *sweepBuild) addPoints(b *block, choices [][]int32) {
 	n := 1
 	for _, c := range choices {
 		if n *= len(c); n+s.included() > maxPoints || n*len(s.axes) > maxCells {

@@ -106,11 +106,7 @@ func (s *setting) convert(l *loader, v any) (*cell, *misfit) {
 	}
 	switch s.kind {
 	case kindText:
-		t, ok := v.(string)
-		if !ok || t == "" || strings.ContainsRune(t, 0) {
-			return nil, misfitf(codeValue, s.name, " is a string; this is ", describeEmpty(v), ".")
-		}
-		c.text = &t
+		return s.convertText(v)
 	case kindWhole:
 		n, f := asWhole(s.name, v, s.low, 1<<40)
 		if f != nil {
@@ -135,6 +131,14 @@ func (s *setting) convert(l *loader, v any) (*cell, *misfit) {
 		return l.convertModel(v)
 	}
 	return c, nil
+}
+
+func (s *setting) convertText(v any) (*cell, *misfit) {
+	t, ok := v.(string)
+	if !ok || t == "" || strings.ContainsRune(t, 0) {
+		return nil, misfitf(codeValue, s.name, " is a string; this is ", describeEmpty(v), ".")
+	}
+	return &cell{v: t, text: &t}, nil
 }
 
 func describeEmpty(v any) string {
