@@ -229,7 +229,7 @@ func (l *loader) readModel(b *block) (*modelRef, error) {
 			g, _ := toGo(v)
 			fields[a.name] = g
 			if err := checkField(a.name, g); err != nil {
-				l.diags.errorAt(codeValue, a.expr.Range(), "%s", err)
+				l.diags.errorAt(codeValue, a.expr.Range(), "%s.", err)
 			}
 		}
 	}
@@ -372,10 +372,10 @@ func checkField(name string, v any) error {
 		if err == nil && v != nil {
 			err = json.Unmarshal(b, reflect.New(t.Field(i).Type).Interface())
 		}
-		if n, isInt := v.(int64); err == nil && v != nil && !(isInt && n < 0) {
+		if n, isInt := v.(int64); err == nil && v != nil && (!isInt || n >= 0) {
 			return nil
 		}
-		return fmt.Errorf("%s needs %s; this is %s.", name, fieldKind(t.Field(i).Type), describe(v))
+		return fmt.Errorf("%s needs %s; this is %s", name, fieldKind(t.Field(i).Type), describe(v))
 	}
 	return nil
 }

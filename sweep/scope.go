@@ -21,7 +21,6 @@ type scope struct {
 	secretsOK bool                    // sensitive variables may be used
 	names     map[string][]string     // further roots and the attributes they have
 	values    func() map[string]value // what the further roots hold; called at evaluation
-	open      map[string]bool         // roots whose attributes are not checked here
 }
 
 type value = cty.Value
@@ -101,7 +100,6 @@ func (l *loader) checkName(t hcl.Traversal, sc *scope) bool {
 	if slices.Contains(known, name) {
 		return true
 	}
-	rng = hcl.RangeBetween(rng, t[1].SourceRange())
 	rng = hcl.RangeBetween(t[0].SourceRange(), t[1].SourceRange())
 	switch root {
 	case "var":

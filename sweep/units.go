@@ -20,7 +20,7 @@ func ParseDuration(s string) (time.Duration, error) {
 	}
 	if days, ok := strings.CutSuffix(t, "d"); ok {
 		n, err := strconv.ParseFloat(days, 64)
-		if err != nil || n < 0 || n > 3650 {
+		if err != nil || math.IsNaN(n) || n < 0 || n > 3650 {
 			return 0, fmt.Errorf("%q is no number of days between 0 and 3650", days)
 		}
 		return time.Duration(n * 24 * float64(time.Hour)), nil

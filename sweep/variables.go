@@ -265,7 +265,8 @@ func (l *loader) give(v *variable, g givenValue) {
 	if v.sensitive {
 		l.diags.redactions = append(l.diags.redactions, g.rng)
 	}
-	val, ok := cty.DynamicVal, true
+	var val cty.Value
+	ok := true
 	switch {
 	case g.expr != nil:
 		val, ok = l.quietly(v, g, func() (cty.Value, bool) { return l.value(g.expr, noScope("a variable file")) })
