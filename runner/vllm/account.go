@@ -513,60 +513,71 @@ func (b *builder) missing() {
 
 // reason says why the log does not hold a field.
 func (r *run) reason(field string) string {
-	debug := ""
-	if r.isV1() && r.version != nil && before(r.version.val, 0, 26) {
-		debug = "vLLM " + r.version.val + " prints it only at VLLM_LOGGING_LEVEL=DEBUG"
-	}
-	if r.cause() != nil {
-		debug = "the run failed before vLLM printed it"
-	}
-	v064 := r.version != nil && before(r.version.val, 0, 6)
+	why := ""
 	switch field {
 	case "activations_gb", "non_torch_gb", "requested_memory_gb", "total_gpu_memory_gb", "free_memory_gb":
-		if debug != "" {
-			return debug
-		}
-		if r.banner["device_config"] == "cpu" {
-			return "vLLM does not print it on a CPU"
-		}
-		if r.engine != nil && r.engine.val == "V0" && field != "free_memory_gb" {
-			return "the V0 engine prints it from 0.6.4 on"
-		}
-		if field == "non_torch_gb" && r.version != nil && !before(r.version.val, 0, 27) {
-			return "vLLM prints it together with the weights from 0.27 on (consumed_gb)"
-		}
+		why = r.reasonProfile(field)
 	case "model_weights_gb", "load_seconds":
-		if r.banner["device_config"] == "cpu" {
-			return "vLLM does not print it on a CPU"
+		if r.onCPU() {
+			why = "vLLM does not print it on a CPU"
 		}
 	case "num_gpu_blocks", "num_cpu_blocks":
 		if r.isV1() {
-			return "the V1 engine prints no blocks at this level; the KV cache is told in tokens"
+			why = "the V1 engine prints no blocks at this level; the KV cache is told in tokens"
 		}
 	case "total_gpu_kv_cache_tokens":
 		if r.blocks != nil {
-			return "the log tells blocks and not their size"
+			why = "the log tells blocks and not their size"
+		}
+	case "graph_capture_gb":
+		why = r.reasonGraphs()
+	case "model_runner":
+		if r.saysV0() {
+			why = "the V0 engine has only its own"
 		}
 	case "block_size":
-		return "the log does not name it"
-	case "graph_capture_gb":
-		if r.graphsOff != nil {
-			return "no CUDA graphs were captured"
-		}
-		if r.captured != nil && (v064 || r.engine != nil && r.engine.val == "V0") {
-			return "vLLM prints the size of the graphs from 0.6.4 on"
-		}
-	case "model_runner":
-		if r.engine != nil && r.engine.val == "V0" {
-			return "the V0 engine has only its own"
-		}
+		why = "the log does not name it"
 	case "vllm_version", "engine", "tensor_parallel_size", "pipeline_parallel_size":
-		return "no engine printed its banner in this log"
+		why = "no engine printed its banner in this log"
 	case "max_num_seqs":
-		return "vLLM prints it only where it was asked for"
+		why = "vLLM prints it only where it was asked for"
 	}
-	if r.cause() != nil {
+	switch {
+	case why != "":
+		return why
+	case r.cause() != nil:
 		return "the run failed before vLLM printed it, or vLLM does not print it"
 	}
 	return "no line of this log holds it"
+}
+
+func (r *run) onCPU() bool { return r.banner["device_config"] == "cpu" }
+
+func (r *run) saysV0() bool { return r.engine != nil && r.engine.val == "V0" }
+
+// reasonProfile is about the figures of the memory profile.
+func (r *run) reasonProfile(field string) string {
+	switch {
+	case r.cause() != nil:
+		return "the run failed before vLLM printed it"
+	case r.onCPU():
+		return "vLLM does not print it on a CPU"
+	case r.isV1() && r.version != nil && before(r.version.val, 0, 26):
+		return "vLLM " + r.version.val + " prints it only at VLLM_LOGGING_LEVEL=DEBUG"
+	case r.saysV0() && field != "free_memory_gb":
+		return "the V0 engine prints it from 0.6.4 on"
+	case field == "non_torch_gb" && r.version != nil && !before(r.version.val, 0, 27):
+		return "vLLM prints it together with the weights from 0.27 on (consumed_gb)"
+	}
+	return ""
+}
+
+func (r *run) reasonGraphs() string {
+	switch {
+	case r.graphsOff != nil:
+		return "no CUDA graphs were captured"
+	case r.captured != nil && r.saysV0():
+		return "vLLM prints the size of the graphs from 0.6.4 on"
+	}
+	return ""
 }

@@ -19,6 +19,7 @@ var (
 	worldNRE   = regexp.MustCompile(`World size \((\d+)\) is larger than the number of available GPUs \((\d+)\)`)
 	exitCodeRE = regexp.MustCompile(`exit code: (-?\d+)`)
 	refusedRE  = regexp.MustCompile(`\n([\w.]+)\n(?:Value error, )?(\S.*?) \[type=\w+, input_value=(.*?), input_type=`)
+	moduleRE   = regexp.MustCompile(`No module named '([\w.]+)'`)
 	cudaDevRE  = regexp.MustCompile(`on device cuda:(\d+)`)
 )
 
@@ -45,59 +46,71 @@ func (r *run) accountError(a *runner.Account) *runner.AccountError {
 
 // fillFigures takes the figures of an error's text that e does not have yet.
 func fillFigures(e *runner.AccountError, text string) {
-	bytes := func(dst **int64, value, unit string) {
-		if v, _, ok := number(value); ok && *dst == nil && value != "" {
-			n := int64(v * unitScale(unit) * runner.GiB)
-			*dst = &n
-		}
-	}
-	gib := func(dst **float64, value string) {
-		if v, _, ok := number(value); ok && *dst == nil {
-			*dst = &v
-		}
-	}
-	index := func(value string) {
-		if e.GPUIndex == nil && value != "" && len(value) < 6 {
-			n := atoi(value)
-			e.GPUIndex = &n
-		}
-	}
+	f := filler{e}
 	if m := triedRE.FindStringSubmatch(text); m != nil {
-		bytes(&e.TriedBytes, m[1], m[2])
+		f.bytes(&e.TriedBytes, m[1], m[2])
 	}
 	if m := capacityRE.FindStringSubmatch(text); m != nil {
-		index(m[1])
-		bytes(&e.TotalBytes, m[2]+m[4], m[3]+m[5])
+		f.index(m[1])
+		f.bytes(&e.TotalBytes, m[2]+m[4], m[3]+m[5])
 	}
 	if m := freeRE.FindStringSubmatch(text); m != nil {
-		bytes(&e.FreeBytes, m[1], m[2])
+		f.bytes(&e.FreeBytes, m[1], m[2])
 	}
 	if m := freeCheckRE.FindStringSubmatch(text); m != nil {
-		bytes(&e.FreeBytes, m[1], "GiB")
-		bytes(&e.TotalBytes, m[2], "GiB")
-		gib(&e.NeededGB, m[4])
-		gib(&e.AvailableGB, m[1])
+		f.bytes(&e.FreeBytes, m[1], "GiB")
+		f.bytes(&e.TotalBytes, m[2], "GiB")
+		f.gib(&e.NeededGB, m[4])
+		f.gib(&e.AvailableGB, m[1])
 	}
 	if m := cudaDevRE.FindStringSubmatch(text); m != nil {
-		index(m[1])
+		f.index(m[1])
 	}
 	if m := kvSmallRE.FindStringSubmatch(text); m != nil {
-		gib(&e.NeededGB, m[2])
-		gib(&e.AvailableGB, m[3])
+		f.gib(&e.NeededGB, m[2])
+		f.gib(&e.AvailableGB, m[3])
 	}
-	longest := ""
+	f.longest(text)
+}
+
+// A filler sets what is not set yet.
+type filler struct{ e *runner.AccountError }
+
+func (f filler) bytes(dst **int64, value, unit string) {
+	if v, _, ok := number(value); ok && *dst == nil && value != "" {
+		n := int64(v * unitScale(unit) * runner.GiB)
+		*dst = &n
+	}
+}
+
+func (f filler) gib(dst **float64, value string) {
+	if v, _, ok := number(value); ok && *dst == nil {
+		*dst = &v
+	}
+}
+
+func (f filler) index(value string) {
+	if f.e.GPUIndex == nil && value != "" && len(value) < 6 {
+		n := atoi(value)
+		f.e.GPUIndex = &n
+	}
+}
+
+// longest is the longest sequence that the error says would do.
+func (f filler) longest(text string) {
+	value := ""
 	if m := kvLongestRE.FindStringSubmatch(text); m != nil {
-		longest = m[1]
+		value = m[1]
 	} else if m := kvTokensRE.FindStringSubmatch(text); m != nil {
-		longest = m[2]
+		value = m[2]
 	} else if m := derivedRE.FindStringSubmatch(text); m != nil {
 		if d := derivedNRE.FindStringSubmatch(m[2]); d != nil {
-			longest = d[1]
+			value = d[1]
 		}
 	}
-	if longest != "" && len(longest) < 18 && e.MaxLenFits == nil {
-		n := int64(atoi(longest))
-		e.MaxLenFits = &n
+	if value != "" && len(value) < 18 && f.e.MaxLenFits == nil {
+		n := int64(atoi(value))
+		f.e.MaxLenFits = &n
 	}
 }
 
@@ -166,7 +179,7 @@ func adviceOther(e *runner.AccountError) string {
 	if strings.Contains(e.Message, "Insufficient space in") {
 		return "/dev/shm is too small: start the container with --ipc=host or a larger --shm-size."
 	}
-	if m := regexp.MustCompile(`No module named '([\w.]+)'`).FindStringSubmatch(e.Message); m != nil {
+	if m := moduleRE.FindStringSubmatch(e.Message); m != nil {
 		return fmt.Sprintf("The Python environment lacks the module %s: install it, or switch off what needs it.", m[1])
 	}
 	return ""

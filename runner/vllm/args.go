@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -104,19 +105,23 @@ func (b *argBuilder) program() error {
 // scriptFlags are the flags of benchmarks/benchmark_latency.py before 0.6.4,
 // which took a list of its own, each with the version that brought it. From
 // 0.6.4 on the benchmark takes every argument of the engine.
-var scriptFlags = map[string][3]int{
-	"model": {0, 4, 0}, "speculative-model": {0, 4, 0}, "num-speculative-tokens": {0, 4, 0}, "tokenizer": {0, 4, 0}, "quantization": {0, 4, 0},
-	"tensor-parallel-size": {0, 4, 0}, "input-len": {0, 4, 0}, "output-len": {0, 4, 0}, "batch-size": {0, 4, 0}, "n": {0, 4, 0},
-	"use-beam-search": {0, 4, 0}, "num-iters-warmup": {0, 4, 1}, "num-iters": {0, 4, 0}, "trust-remote-code": {0, 4, 0}, "max-model-len": {0, 5, 1},
-	"dtype": {0, 4, 0}, "enforce-eager": {0, 4, 0}, "kv-cache-dtype": {0, 4, 0}, "quantization-param-path": {0, 4, 0}, "profile": {0, 4, 0},
-	"profile-result-dir": {0, 4, 0}, "device": {0, 4, 0}, "block-size": {0, 4, 0}, "enable-chunked-prefill": {0, 4, 0}, "enable-prefix-caching": {0, 5, 1},
-	"use-v2-block-manager": {0, 4, 0}, "ray-workers-use-nsight": {0, 4, 0}, "download-dir": {0, 4, 0}, "output-json": {0, 4, 3},
-	"gpu-memory-utilization": {0, 4, 3}, "load-format": {0, 5, 1}, "distributed-executor-backend": {0, 5, 0}, "otlp-traces-endpoint": {0, 5, 0},
+func scriptFlags() map[string][3]int {
+	return map[string][3]int{
+		"model": {0, 4, 0}, "speculative-model": {0, 4, 0}, "num-speculative-tokens": {0, 4, 0}, "tokenizer": {0, 4, 0}, "quantization": {0, 4, 0},
+		"tensor-parallel-size": {0, 4, 0}, "input-len": {0, 4, 0}, "output-len": {0, 4, 0}, "batch-size": {0, 4, 0}, "n": {0, 4, 0},
+		"use-beam-search": {0, 4, 0}, "num-iters-warmup": {0, 4, 1}, "num-iters": {0, 4, 0}, "trust-remote-code": {0, 4, 0}, "max-model-len": {0, 5, 1},
+		"dtype": {0, 4, 0}, "enforce-eager": {0, 4, 0}, "kv-cache-dtype": {0, 4, 0}, "quantization-param-path": {0, 4, 0}, "profile": {0, 4, 0},
+		"profile-result-dir": {0, 4, 0}, "device": {0, 4, 0}, "block-size": {0, 4, 0}, "enable-chunked-prefill": {0, 4, 0}, "enable-prefix-caching": {0, 5, 1},
+		"use-v2-block-manager": {0, 4, 0}, "ray-workers-use-nsight": {0, 4, 0}, "download-dir": {0, 4, 0}, "output-json": {0, 4, 3},
+		"gpu-memory-utilization": {0, 4, 3}, "load-format": {0, 5, 1}, "distributed-executor-backend": {0, 5, 0}, "otlp-traces-endpoint": {0, 5, 0},
+	}
 }
 
 // sinceFlags came to later versions.
-var sinceFlags = map[string][3]int{
-	"disable-detokenize": {0, 8, 0}, "kv-cache-memory-bytes": {0, 10, 2},
+func sinceFlags() map[string][3]int {
+	return map[string][3]int{
+		"disable-detokenize": {0, 8, 0}, "kv-cache-memory-bytes": {0, 10, 2},
+	}
 }
 
 // known refuses a flag that the named version lacks.
@@ -124,9 +129,9 @@ func (b *argBuilder) known(flag string) bool {
 	if b.version == "" {
 		return true
 	}
-	since, listed := sinceFlags[flag]
+	since, listed := sinceFlags()[flag]
 	if b.older(0, 6, 4) {
-		if since, listed = scriptFlags[flag]; !listed {
+		if since, listed = scriptFlags()[flag]; !listed {
 			b.errs = append(b.errs, fmt.Errorf("benchmark_latency.py of vLLM %s has no flag --%s: before 0.6.4 it took a list of its own", b.version, flag))
 			return false
 		}
@@ -194,7 +199,7 @@ func (b *argBuilder) boolean(flag string, on bool) {
 	switch {
 	case on:
 		b.add(flag)
-	case b.older(0, 9, 0) && !(flag == "enable-prefix-caching" && !b.older(0, 7, 0)):
+	case b.older(0, 9, 0) && (flag != "enable-prefix-caching" || b.older(0, 7, 0)):
 	case b.known(flag):
 		b.argv = append(b.argv, "--no-"+flag)
 	}
@@ -278,7 +283,9 @@ func (b *argBuilder) prefixCaching() {
 }
 
 // tokenizerFiles: a model folder with any of these has a tokenizer.
-var tokenizerFiles = []string{"tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json", "spiece.model"}
+func tokenizerFiles() []string {
+	return []string{"tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json", "spiece.model"}
+}
 
 // withoutTokenizer lets a folder that holds a config.json and nothing else run
 // with random weights: the benchmark's prompts are token ids and need no
@@ -291,7 +298,7 @@ func (b *argBuilder) withoutTokenizer() {
 	if _, err := os.Stat(filepath.Join(s.HFModelID, "config.json")); err != nil {
 		return
 	}
-	for _, f := range tokenizerFiles {
+	for _, f := range tokenizerFiles() {
 		if _, err := os.Stat(filepath.Join(s.HFModelID, f)); err == nil {
 			return
 		}
@@ -338,14 +345,11 @@ func Paste(argv []string) string {
 }
 
 func quote(s string) string {
-	plain := s != ""
-	for _, c := range s {
-		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("-_./=:,@%+", c)) {
-			plain = false
-		}
-	}
-	if plain {
+	if plainArg.MatchString(s) {
 		return s
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
+
+// plainArg is what a shell reads as it stands.
+var plainArg = regexp.MustCompile(`^[A-Za-z0-9_./=:,@%+-]+$`)

@@ -96,7 +96,7 @@ var logNames = map[string]string{
 
 func lookup(m map[string]any, path string) any {
 	for part := range strings.SplitSeq(path, ".") {
-		m2, ok := any(m[part]).(map[string]any)
+		m2, ok := m[part].(map[string]any)
 		if !ok {
 			return m[part]
 		}

@@ -17,13 +17,7 @@ const docsPage = "../../docs/logs.md"
 // ruleTable is the part of docs/logs.md that the rules write themselves.
 func ruleTable() string {
 	var b strings.Builder
-	for _, group := range []struct {
-		title string
-		rules []rule
-	}{
-		{"Version, configuration, processes", startRules}, {"Weights and attention", loadRules}, {"Memory profiling", profileRules},
-		{"KV cache", kvRules}, {"CUDA graphs", graphRules}, {"CPU, XPU, Gaudi", platformRules}, {"Compilation, start-up, the benchmark", runRules},
-	} {
+	for _, group := range ruleGroups() {
 		fmt.Fprintf(&b, "### %s\n\n| text (X a figure, N a count, S seconds) | vLLM | read into |\n|---|---|---|\n", group.title)
 		for _, r := range group.rules {
 			fields := "moments of the run only"
@@ -79,7 +73,7 @@ func TestDocsNameEveryField(t *testing.T) {
 		}
 	}
 	names := []string{KindUnknown}
-	for _, k := range kinds {
+	for _, k := range kindRules() {
 		names = append(names, k.kind)
 	}
 	for _, k := range names {
@@ -98,7 +92,7 @@ func TestRulesNameFieldsOfTheAccount(t *testing.T) {
 			known[name] = true
 		}
 	}
-	for _, r := range rules {
+	for _, r := range allRules() {
 		for _, f := range r.Fields {
 			if !known[f] {
 				t.Errorf("rule %q fills %s, which the account lacks", r.Line, f)

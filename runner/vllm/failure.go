@@ -55,26 +55,31 @@ type trace struct {
 	owner *run
 }
 
-// kinds tell a failure's kind from its class and message; the first that fits
-// wins, so the narrow ones come first.
-var kinds = []struct {
+// A kindRule is how a kind of failure is worded.
+type kindRule struct {
 	kind string
 	re   *regexp.Regexp
-}{
-	{KindFreeMemoryCheck, regexp.MustCompile(`Free memory on device.*is less than desired|Available memory on node .* is less than (?:desired|requested)|Error in memory profiling`)},
-	{KindKVTooSmall, regexp.MustCompile(`To serve at least one request with|is larger than the maximum number of tokens that can be stored in KV cache|is larger than the available KV cache memory`)},
-	{KindNoKVMemory, regexp.MustCompile(`No available memory for the cache blocks`)},
-	{KindOOM, regexp.MustCompile(`(?:CUDA|HIP|XPU|HPU|GPU) out of memory|OutOfMemoryError|CUDA error: out of memory|HIP error: out of memory|Error \[CUDA\]: out of memory|not enough GPU memory|CUDA_ERROR_OUT_OF_MEMORY|hipErrorOutOfMemory|RESOURCE_EXHAUSTED|NVML_SUCCESS == .* INTERNAL ASSERT FAILED`)},
-	{KindMaxModelLen, regexp.MustCompile(`User-specified max_model_len|greater than the derived max_model_len`)},
-	{KindUnsupportedArch, regexp.MustCompile(`Model architectures .* (?:are not supported|failed to be inspected)|does not recognize this architecture|is not supported for now|No model architectures are specified|have no vLLM implementation`)},
-	{KindHub, regexp.MustCompile(`(?:HTTPSConnectionPool|MaxRetryError|ConnectTimeout|ReadTimeout|ConnectionError|Client Error|Server Error|Cannot reach|couldn't connect).*(?:huggingface|hf\.co)|We couldn't connect to|LocalEntryNotFoundError|OfflineModeIsEnabled|Repository Not Found|is not a local folder and is not a valid model identifier|gated repo|GatedRepoError|RepositoryNotFoundError|HfHubHTTPError|HFValidationError|Repo id must|cached snapshot folder|Cannot find any model weights|EntryNotFoundError|modelscope\.cn|40[13] Client Error|429 Client Error|Can't load (?:the configuration|tokenizer)|Invalid repository ID or local directory`)},
-	{KindTPDivisibility, regexp.MustCompile(`(?:heads?|hidden|vocab|experts?|size|dim)\b.*must be divisible by|is not divisible by|cannot be evenly divided|not divisible by (?:tensor|the tensor)`)},
-	{KindDeviceRank, regexp.MustCompile(`DP adjusted local rank \d+ is out of bounds|local rank \d+ is out of bounds|World size \(\d+\) is larger than the number of available GPUs|invalid device ordinal|Tensor parallel size \(\d+\) cannot be larger than`)},
-	{KindDtypeUnsupported, regexp.MustCompile(`Bfloat16 is only supported|is not supported for quantization method|dtype .* is not supported|does not support dtype|The quantization method \S+ is not supported for the current GPU|fp8e4nv not supported|Unknown dtype|not supported with FP8|FP8 .* not supported`)},
-	{KindNoDevice, regexp.MustCompile(`No CUDA GPUs are available|Failed to infer device type|libcuda\.so\S*: cannot open shared object|Found no NVIDIA driver|no NVIDIA driver|No HIP GPUs are available|CUDA driver version is insufficient|Device string must not be empty`)},
-	{KindNCCL, regexp.MustCompile(`NCCL error|DistBackendError|ncclSystemError|ncclUnhandled|ncclInternalError|Failed to load NCCL|RCCL error|ProcessGroupNCCL|DistNetworkError`)},
-	{KindBadArgument, regexp.MustCompile(`: error: |contains custom code which must be executed|unrecognized arguments|invalid choice|expected one argument|ValidationError|validation errors? for|Unknown quantization method|Please ensure that max_model_len is greater than|unexpected keyword argument|must be (?:greater|less|in|one of|positive|at least)|Invalid (?:value|argument|attention backend)|max_num_batched_tokens \(\d+\) (?:is smaller|must be)|No such file or directory: '\S*config`)},
-	{KindWorkerDied, regexp.MustCompile(`died unexpectedly|died, exit code|Fatal Python error|Segmentation fault|^Killed$|Worker exited unexpectedly|ActorDiedError|RayActorError|WorkerCrashedError`)},
+}
+
+// kindRules tell a failure's kind from its class and message; the first that fits
+// wins, so the narrow ones come first.
+func kindRules() []kindRule {
+	return []kindRule{
+		{KindFreeMemoryCheck, regexp.MustCompile(`Free memory on device.*is less than desired|Available memory on node .* is less than (?:desired|requested)|Error in memory profiling`)},
+		{KindKVTooSmall, regexp.MustCompile(`To serve at least one request with|is larger than the maximum number of tokens that can be stored in KV cache|is larger than the available KV cache memory`)},
+		{KindNoKVMemory, regexp.MustCompile(`No available memory for the cache blocks`)},
+		{KindOOM, regexp.MustCompile(`(?:CUDA|HIP|XPU|HPU|GPU) out of memory|OutOfMemoryError|CUDA error: out of memory|HIP error: out of memory|Error \[CUDA\]: out of memory|not enough GPU memory|CUDA_ERROR_OUT_OF_MEMORY|hipErrorOutOfMemory|RESOURCE_EXHAUSTED|NVML_SUCCESS == .* INTERNAL ASSERT FAILED`)},
+		{KindMaxModelLen, regexp.MustCompile(`User-specified max_model_len|greater than the derived max_model_len`)},
+		{KindUnsupportedArch, regexp.MustCompile(`Model architectures .* (?:are not supported|failed to be inspected)|does not recognize this architecture|is not supported for now|No model architectures are specified|have no vLLM implementation`)},
+		{KindHub, regexp.MustCompile(`(?:HTTPSConnectionPool|MaxRetryError|ConnectTimeout|ReadTimeout|ConnectionError|Client Error|Server Error|Cannot reach|couldn't connect).*(?:huggingface|hf\.co)|We couldn't connect to|LocalEntryNotFoundError|OfflineModeIsEnabled|Repository Not Found|is not a local folder and is not a valid model identifier|gated repo|GatedRepoError|RepositoryNotFoundError|HfHubHTTPError|HFValidationError|Repo id must|cached snapshot folder|Cannot find any model weights|EntryNotFoundError|modelscope\.cn|40[13] Client Error|429 Client Error|Can't load (?:the configuration|tokenizer)|Invalid repository ID or local directory`)},
+		{KindTPDivisibility, regexp.MustCompile(`(?:heads?|hidden|vocab|experts?|size|dim)\b.*must be divisible by|is not divisible by|cannot be evenly divided|not divisible by (?:tensor|the tensor)`)},
+		{KindDeviceRank, regexp.MustCompile(`DP adjusted local rank \d+ is out of bounds|local rank \d+ is out of bounds|World size \(\d+\) is larger than the number of available GPUs|invalid device ordinal|Tensor parallel size \(\d+\) cannot be larger than`)},
+		{KindDtypeUnsupported, regexp.MustCompile(`Bfloat16 is only supported|is not supported for quantization method|dtype .* is not supported|does not support dtype|The quantization method \S+ is not supported for the current GPU|fp8e4nv not supported|Unknown dtype|not supported with FP8|FP8 .* not supported`)},
+		{KindNoDevice, regexp.MustCompile(`No CUDA GPUs are available|Failed to infer device type|libcuda\.so\S*: cannot open shared object|Found no NVIDIA driver|no NVIDIA driver|No HIP GPUs are available|CUDA driver version is insufficient|Device string must not be empty`)},
+		{KindNCCL, regexp.MustCompile(`NCCL error|DistBackendError|ncclSystemError|ncclUnhandled|ncclInternalError|Failed to load NCCL|RCCL error|ProcessGroupNCCL|DistNetworkError`)},
+		{KindBadArgument, regexp.MustCompile(`: error: |contains custom code which must be executed|unrecognized arguments|invalid choice|expected one argument|ValidationError|validation errors? for|Unknown quantization method|Please ensure that max_model_len is greater than|unexpected keyword argument|must be (?:greater|less|in|one of|positive|at least)|Invalid (?:value|argument|attention backend)|max_num_batched_tokens \(\d+\) (?:is smaller|must be)|No such file or directory: '\S*config`)},
+		{KindWorkerDied, regexp.MustCompile(`died unexpectedly|died, exit code|Fatal Python error|Segmentation fault|^Killed$|Worker exited unexpectedly|ActorDiedError|RayActorError|WorkerCrashedError`)},
+	}
 }
 
 // kindRank orders kinds by how well they explain a failure: a worker that dies
@@ -106,9 +111,9 @@ var (
 	notFailureRE = regexp.MustCompile(`^(?:KeyboardInterrupt|SystemExit|asyncio\.\S*CancelledError|CancelledError|GeneratorExit|BrokenPipeError|ConnectionResetError|StopIteration|zmq\.error\.\w+)$`)
 )
 
-func classify(class, text string) string {
+func (r *Reader) classify(class, text string) string {
 	s := class + ": " + text
-	for _, k := range kinds {
+	for _, k := range r.kinds {
 		if k.re.MatchString(s) {
 			return k.kind
 		}
@@ -149,7 +154,7 @@ func (r *Reader) trace(p *piece) bool {
 	if f := &t.owner.failures[*t.fail]; len(f.text) < maxFailureText && p.level == t.level && (p.level != "" || !errorLineRE.MatchString(p.msg)) {
 		f.text = cut(f.text+"\n"+strings.TrimSpace(p.msg), maxFailureText)
 		if f.kind == KindUnknown || f.kind == KindBadArgument {
-			f.kind = classify(f.class, f.text)
+			f.kind = r.classify(f.class, f.text)
 		}
 		return t.level != ""
 	}
@@ -196,27 +201,34 @@ func (r *Reader) failureLine(p *piece) bool {
 	if strings.HasPrefix(p.msg, "    ") || strings.HasPrefix(strings.TrimSpace(p.msg), "raise ") {
 		return true // source code of a traceback that was cut
 	}
-	run := r.current
 	if envelopeRE.MatchString(p.msg) && p.level != "" || emptyRE.MatchString(p.msg) {
-		run.envelope(p)
+		r.current.envelope(p)
 	}
 	if m := argparseRE.FindStringSubmatch(p.msg); m != nil && p.level == "" {
-		run.addFailure(p, p.level, "", strings.TrimSpace(p.msg))
+		r.current.addFailure(p, p.level, "", strings.TrimSpace(p.msg))
 		return true
 	}
 	if m := errorLineRE.FindStringSubmatch(p.msg); m != nil {
-		run.addFailure(p, p.level, m[1], m[2])
+		r.current.addFailure(p, p.level, m[1], m[2])
 		return true
 	}
-	kind := classify("", p.msg)
-	if kind == KindUnknown || kind == KindHub || kind == KindBadArgument || p.level == "" && strings.HasPrefix(p.msg, " ") {
+	return r.failureText(p)
+}
+
+// failureText reads a record without an exception of its own that tells one.
+func (r *Reader) failureText(p *piece) bool {
+	switch r.classify("", p.msg) {
+	case KindUnknown, KindHub, KindBadArgument:
 		return false
 	}
-	if m := errorInRE.FindStringSubmatch(p.msg); m != nil && classify(m[1], m[2]) != KindUnknown {
-		run.addFailure(p, p.level, m[1], m[2])
+	if p.level == "" && strings.HasPrefix(p.msg, " ") {
+		return false
+	}
+	if m := errorInRE.FindStringSubmatch(p.msg); m != nil && r.classify(m[1], m[2]) != KindUnknown {
+		r.current.addFailure(p, p.level, m[1], m[2])
 		return true
 	}
-	run.addFailure(p, p.level, "", strings.TrimSpace(p.msg))
+	r.current.addFailure(p, p.level, "", strings.TrimSpace(p.msg))
 	return true
 }
 
@@ -249,7 +261,7 @@ func (r *run) addFailure(p *piece, level, class, text string) int {
 		return -1
 	}
 	f := failure{
-		kind: classify(class, text), class: class, text: cut(text, maxFailureText), level: level, proc: p.proc, stream: p.stream,
+		kind: r.reader.classify(class, text), class: class, text: cut(text, maxFailureText), level: level, proc: p.proc, stream: p.stream,
 		src: p.at(), afterReady: r.ready,
 	}
 	if fatalRE.MatchString(full) && r.ready {

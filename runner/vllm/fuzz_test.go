@@ -23,7 +23,7 @@ func FuzzLine(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, line []byte) {
 		n := 0
-		splitLine(line, piece{proc: noProcess, line: 1}, func([]byte) bool { return true }, func(p *piece) {
+		splitLine(line, piece{proc: noProcess(), line: 1}, func([]byte) bool { return true }, func(p *piece) {
 			n++
 			if !utf8.ValidString(p.msg) {
 				t.Errorf("message %q is not UTF-8", p.msg)

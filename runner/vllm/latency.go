@@ -87,8 +87,7 @@ func (a *attempt) run(ctx context.Context, e *Latency, argv, env []string) (*pro
 	}
 	stderr, err := newRawLog(a.dir, "stderr", a.masker)
 	if err != nil {
-		stdout.close()
-		return nil, err
+		return nil, errors.Join(err, stdout.close())
 	}
 	a.logs = []*rawLog{stdout, stderr}
 	start := e.Start
@@ -98,8 +97,7 @@ func (a *attempt) run(ctx context.Context, e *Latency, argv, env []string) (*pro
 	a.enter(runner.PhaseEngineInit, "")
 	p, err := start(ctx, proc.Spec{Argv: argv, Env: env, Mark: a.job.Mark, Grace: e.Grace, Line: a.line, Stdout: stdout, Stderr: stderr})
 	if err != nil {
-		stdout.close()
-		stderr.close()
+		err = errors.Join(err, stdout.close(), stderr.close())
 		if errors.Is(err, proc.ErrNotFound) {
 			return nil, fmt.Errorf("%w: install vLLM, put its environment's bin on PATH, or name it in the engine block, command = [\"/opt/venv/bin/vllm\"]", err)
 		}
@@ -135,7 +133,7 @@ func (a *attempt) line(l proc.Line) {
 		a.reader.Line(l.Stream, l.Text, l.Arrived)
 	}
 	if l.Stream == "stderr" && !l.CR && len(l.Text) > 0 {
-		a.lastErr = strings.TrimSpace(cut(strings.ToValidUTF8(string(head(string(l.Text), 2*maxText)), "�"), maxText))
+		a.lastErr = strings.TrimSpace(cut(strings.ToValidUTF8(head(string(l.Text), 2*maxText), "�"), maxText))
 	}
 }
 

@@ -39,7 +39,7 @@ type process struct {
 }
 
 // noProcess is the sender of a line without a prefix.
-var noProcess = process{rank: -1, dp: -1, pp: -1, tp: -1}
+func noProcess() process { return process{rank: -1, dp: -1, pp: -1, tp: -1} }
 
 var (
 	ansiRE = regexp.MustCompile("\x1b(?:\\[[0-9;?]*[ -/]*[@-~]|\\][^\x07\x1b]*(?:\x07|\x1b\\\\)?|[@-Z\\\\-_])")
@@ -166,7 +166,7 @@ func findHeaders(s string) [][]int {
 // senderBefore reads the process prefixes that stand directly before a record
 // and says where they begin. The innermost one is vLLM's own.
 func senderBefore(before string, offset, start int) (process, int) {
-	found := noProcess
+	found := noProcess()
 	for {
 		var i []int
 		if strings.HasSuffix(strings.TrimRight(before, " "), ")") {
@@ -294,13 +294,8 @@ func splitJSON(s string, base piece, yield func(*piece), depth int) bool {
 	if json.Unmarshal([]byte(t), &j) != nil {
 		return false
 	}
-	text := firstOf(j.Message, j.Msg, j.Log)
-	if text == "" && len(j.Event) > 1 && j.Event[0] == '"' {
-		if json.Unmarshal(j.Event, &text) != nil {
-			return false
-		}
-	}
-	if text == "" && j.ExcInfo == nil {
+	text := j.text()
+	if text == "" {
 		return false
 	}
 	if m := procRE.FindStringSubmatchIndex(s[:i]); m != nil {
@@ -308,15 +303,24 @@ func splitJSON(s string, base piece, yield func(*piece), depth int) bool {
 	}
 	base.level = strings.ToUpper(firstOf(j.LevelName, j.Level))
 	base.source = firstOf(j.FilePath, j.Filename, j.Pathname)
-	if j.ExcInfo != nil {
-		text += "\n" + *j.ExcInfo
-	}
 	for sub := range strings.SplitSeq(text, "\n") {
 		if sub = strings.TrimRight(sub, "\r"); strings.TrimSpace(sub) != "" {
 			splitPart(sub, base, yield, depth+1)
 		}
 	}
 	return true
+}
+
+// text is what the logger was asked to write, with the traceback behind it.
+func (j *jsonLine) text() string {
+	text := firstOf(j.Message, j.Msg, j.Log)
+	if text == "" && len(j.Event) > 1 && j.Event[0] == '"' {
+		_ = json.Unmarshal(j.Event, &text) // it is valid JSON: a part of what was parsed
+	}
+	if j.ExcInfo != nil {
+		text += "\n" + *j.ExcInfo
+	}
+	return text
 }
 
 func firstOf(values ...*string) string {

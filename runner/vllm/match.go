@@ -20,7 +20,19 @@ type hitSet [3]uint64
 
 func (h *hitSet) add(bit uint)      { h[bit>>6] |= 1 << (bit & 63) }
 func (h *hitSet) has(bit uint) bool { return h[bit>>6]&(1<<(bit&63)) != 0 }
-func (h *hitSet) any() bool         { return h[0]|h[1]|h[2] != 0 }
+
+// between reports whether a string with an index of from or more and below to
+// is there.
+func (h *hitSet) between(from, to uint) bool {
+	for i := from; i < to; i++ {
+		if h.has(i) {
+			return true
+		}
+	}
+	return false
+}
+
+func (h *hitSet) any() bool { return h[0]|h[1]|h[2] != 0 }
 
 // newMatcher takes strings of three bytes or more, 192 at most.
 func newMatcher(texts []string) *matcher {

@@ -28,6 +28,10 @@ type Reader struct {
 	opts    ReaderOptions
 	m       *matcher
 	anchors []anchorRules
+	rules   []rule
+	kinds   []kindRule
+	errors  uint // number of the first anchor of failures
+	figures uint // number of the first anchor of lines that look like memory
 	groups  map[string]*groupState
 	order   []*run
 	current *run // of the group of the line at hand
@@ -57,27 +61,29 @@ const (
 	maxText    = 500
 )
 
-// errorAnchors lead to the failure reader, unreadAnchors to lines that look
-// like memory figures.
-var (
-	errorAnchors = []string{
+// errorAnchors lead to the failure reader.
+func errorAnchors() []string {
+	return []string{
 		"rror: ", "rror", "xception: ", "Traceback (most recent call last)", "Interrupt", "died unexpectedly", "died, exit code",
 		"out of memory", "failed to start", "OfflineModeIsEnabled", "Fatal Python error", "Segmentation fault",
 		"No available memory for the cache blocks", "is larger than the", "is less than desired", "initialization failed",
 		"not enough GPU memory", "Insufficient space in", "No CUDA GPUs are available", "Killed", "INTERNAL ASSERT FAILED",
 		"is less than requested memory for kv", "Failed to load NCCL", "not supported for now", "gated repo",
 	}
-	unreadAnchors = []string{"GiB", " GB", "MiB", " MB", "Gib"}
-)
+}
+
+// figureAnchors lead to lines that look like memory figures.
+func figureAnchors() []string { return []string{"GiB", " GB", "MiB", " MB", "Gib"} }
 
 // NewReader returns a Reader for one run's log.
 func NewReader(opts ReaderOptions) *Reader {
 	r := &Reader{
 		opts: opts, groups: make(map[string]*groupState), lines: make(map[string]int), traces: make(map[string]*trace),
+		rules: allRules(), kinds: kindRules(),
 	}
 	var texts []string
 	index := make(map[string]int)
-	for i, rl := range rules {
+	for i, rl := range r.rules {
 		for _, a := range rl.anchors {
 			n, ok := index[a]
 			if !ok {
@@ -89,8 +95,10 @@ func NewReader(opts ReaderOptions) *Reader {
 			r.anchors[n].rules = append(r.anchors[n].rules, i)
 		}
 	}
-	texts = append(texts, errorAnchors...)
-	texts = append(texts, unreadAnchors...)
+	r.errors = uint(len(texts))
+	texts = append(texts, errorAnchors()...)
+	r.figures = uint(len(texts))
+	texts = append(texts, figureAnchors()...)
 	r.m = newMatcher(texts)
 	r.state = r.group("")
 	r.current = r.state.runs[0]
@@ -138,7 +146,7 @@ func (r *Reader) read(stream string, text []byte, line int, arrived time.Time) {
 	if !hits.any() && len(r.traces) == 0 && r.wrap.left == 0 {
 		return
 	}
-	base := piece{stream: stream, file: stream, line: line, arrived: arrived, proc: noProcess}
+	base := piece{stream: stream, file: stream, line: line, arrived: arrived, proc: noProcess()}
 	if r.opts.Mask != nil {
 		text = []byte(r.opts.Mask(string(text)))
 	}
@@ -172,12 +180,8 @@ func (r *Reader) piece(p *piece) {
 		r.current.setFirst(&r.current.rocm, p, "rocm")
 	}
 	read, missed := r.applyRules(p, &hits)
-	n := uint(len(r.anchors))
-	for i := range errorAnchors {
-		if hits.has(n + uint(i)) {
-			read = r.failureLine(p) || read
-			break
-		}
+	if hits.between(r.errors, r.figures) {
+		read = r.failureLine(p) || read
 	}
 	if read {
 		return
@@ -185,14 +189,8 @@ func (r *Reader) piece(p *piece) {
 	if missed && r.hold(p) {
 		return
 	}
-	n += uint(len(errorAnchors))
-	for i := range unreadAnchors {
-		if hits.has(n + uint(i)) {
-			if !r.countsUnread(p) || !r.hold(p) {
-				r.unread(p)
-			}
-			break
-		}
+	if hits.between(r.figures, r.figures+8) && (!r.countsUnread(p) || !r.hold(p)) {
+		r.unread(p)
 	}
 }
 
@@ -208,7 +206,7 @@ func (r *Reader) applyRules(p *piece, hits *hitSet) (read, missed bool) {
 			if n == done {
 				continue
 			}
-			rl := &rules[n]
+			rl := &r.rules[n]
 			m := rl.re.FindStringSubmatch(p.msg)
 			if m == nil {
 				missed = missed || len(rl.Fields) > 0

@@ -116,17 +116,19 @@ type part struct {
 	noShare bool
 }
 
-var parts = []part{
-	{name: "weights", of: func(r runner.AccountRank) *float64 { return r.ModelWeightsGB }},
-	{name: "weights + non-torch", of: func(r runner.AccountRank) *float64 { return r.ConsumedGB }},
-	{name: "non-torch", of: func(r runner.AccountRank) *float64 { return r.NonTorchGB }},
-	{name: "activations, reserved", of: func(r runner.AccountRank) *float64 { return r.ActivationsGB }},
-	{name: "CUDA graphs, estimated", of: func(r runner.AccountRank) *float64 { return r.GraphEstimateGB }},
-	{name: "KV cache", of: func(r runner.AccountRank) *float64 { return r.AvailableKVCacheGB }},
-	{name: "requested", of: func(r runner.AccountRank) *float64 { return r.RequestedMemoryGB }},
-	{name: "CUDA graphs, captured", of: func(r runner.AccountRank) *float64 { return r.GraphCaptureGB }},
-	{name: "GPU total", of: func(r runner.AccountRank) *float64 { return r.TotalGPUMemoryGB }, noShare: true},
-	{name: "free at start", of: func(r runner.AccountRank) *float64 { return r.FreeMemoryGB }, noShare: true},
+func parts() []part {
+	return []part{
+		{name: "weights", of: func(r runner.AccountRank) *float64 { return r.ModelWeightsGB }},
+		{name: "weights + non-torch", of: func(r runner.AccountRank) *float64 { return r.ConsumedGB }},
+		{name: "non-torch", of: func(r runner.AccountRank) *float64 { return r.NonTorchGB }},
+		{name: "activations, reserved", of: func(r runner.AccountRank) *float64 { return r.ActivationsGB }},
+		{name: "CUDA graphs, estimated", of: func(r runner.AccountRank) *float64 { return r.GraphEstimateGB }},
+		{name: "KV cache", of: func(r runner.AccountRank) *float64 { return r.AvailableKVCacheGB }},
+		{name: "requested", of: func(r runner.AccountRank) *float64 { return r.RequestedMemoryGB }},
+		{name: "CUDA graphs, captured", of: func(r runner.AccountRank) *float64 { return r.GraphCaptureGB }},
+		{name: "GPU total", of: func(r runner.AccountRank) *float64 { return r.TotalGPUMemoryGB }, noShare: true},
+		{name: "free at start", of: func(r runner.AccountRank) *float64 { return r.FreeMemoryGB }, noShare: true},
+	}
 }
 
 // maxColumns is how many ranks stand beside each other; more stand below.
@@ -146,7 +148,7 @@ func renderRanks(b *bytes.Buffer, a *runner.Account) {
 			fmt.Fprintf(tw, "rank %d\tshare\t", r.Rank)
 		}
 		fmt.Fprintln(tw)
-		for _, p := range parts {
+		for _, p := range parts() {
 			if !anyHas(a.Ranks, p) || p.name == "weights + non-torch" && a.NonTorchGB != nil {
 				continue
 			}
@@ -272,33 +274,40 @@ func Gains(a *runner.Account) []string {
 	if len(a.Ranks) == 0 || a.Platform != nil && (*a.Platform == "cpu" || *a.Platform == "tpu") {
 		return nil
 	}
-	var out []string
-	perGiB := 0.0
-	if a.TotalGPUKVCacheTokens != nil && a.TotalGPUKVCacheGB != nil && *a.TotalGPUKVCacheGB > 0 {
-		perGiB = float64(*a.TotalGPUKVCacheTokens) / *a.TotalGPUKVCacheGB
+	tokens := func(float64) string { return "" }
+	if n, g := a.TotalGPUKVCacheTokens, a.TotalGPUKVCacheGB; n != nil && g != nil && *g > 0 {
+		perGiB := float64(*n) / *g
+		tokens = func(g float64) string { return fmt.Sprintf(", %s tokens", thousands(int64(g*perGiB))) }
 	}
-	tokens := func(g float64) string {
-		if perGiB == 0 {
-			return ""
-		}
-		return fmt.Sprintf(", %s tokens", thousands(int64(g*perGiB)))
+	return slices.Concat(utilizationGain(a, tokens), activationGain(a, tokens), graphGain(a, tokens), dtypeGain(a))
+}
+
+func activationGain(a *runner.Account, tokens func(float64) string) []string {
+	g := a.ActivationsGB
+	if g == nil || a.RequestedMemoryGB == nil || *g <= 0.02**a.RequestedMemoryGB || a.MaxNumBatchedTokens == nil {
+		return nil
 	}
-	out = append(out, utilizationGain(a, tokens)...)
-	if g := a.ActivationsGB; g != nil && a.RequestedMemoryGB != nil && *g > 0.02**a.RequestedMemoryGB && a.MaxNumBatchedTokens != nil {
-		out = append(out, fmt.Sprintf("%.2f GiB are reserved for activations: max_num_batched_tokens below %d reserves less (half of it would give at most %.2f GiB%s)",
-			*g, *a.MaxNumBatchedTokens, *g/2, tokens(*g/2)))
+	return []string{fmt.Sprintf("%.2f GiB are reserved for activations: max_num_batched_tokens below %d reserves less (half of it would give at most %.2f GiB%s)",
+		*g, *a.MaxNumBatchedTokens, *g/2, tokens(*g/2))}
+}
+
+func graphGain(a *runner.Account, tokens func(float64) string) []string {
+	g := a.GraphEstimateGB
+	if g == nil || *g <= 0 || len(a.Budget) == 0 || a.Budget[0].GraphEstimate == nil || *a.Budget[0].GraphEstimate <= 0 {
+		return nil
 	}
-	if g := a.GraphEstimateGB; g != nil && *g > 0 && len(a.Budget) > 0 && a.Budget[0].GraphEstimate != nil && *a.Budget[0].GraphEstimate > 0 {
-		text := fmt.Sprintf("%.2f GiB are held back for CUDA graphs%s", *g, tokens(*g))
-		if c := a.GraphCaptureGB; c != nil {
-			text += fmt.Sprintf(", which took %.2f", *c)
-		}
-		out = append(out, text+": fewer capture sizes (max_cudagraph_capture_size) hold back less")
+	text := fmt.Sprintf("%.2f GiB are held back for CUDA graphs%s", *g, tokens(*g))
+	if c := a.GraphCaptureGB; c != nil {
+		text += fmt.Sprintf(", which took %.2f", *c)
 	}
-	if a.KVCacheDtype != nil && *a.KVCacheDtype == "auto" && a.Dtype != nil && (*a.Dtype == "bfloat16" || *a.Dtype == "float16") && a.TotalGPUKVCacheTokens != nil {
-		out = append(out, fmt.Sprintf("kv_cache_dtype = \"fp8\" holds about twice the tokens in the same memory, %s", thousands(2**a.TotalGPUKVCacheTokens)))
+	return []string{text + ": fewer capture sizes (max_cudagraph_capture_size) hold back less"}
+}
+
+func dtypeGain(a *runner.Account) []string {
+	if a.KVCacheDtype == nil || *a.KVCacheDtype != "auto" || a.Dtype == nil || a.TotalGPUKVCacheTokens == nil || *a.Dtype != "bfloat16" && *a.Dtype != "float16" {
+		return nil
 	}
-	return out
+	return []string{fmt.Sprintf("kv_cache_dtype = \"fp8\" holds about twice the tokens in the same memory, %s", thousands(2**a.TotalGPUKVCacheTokens))}
 }
 
 // utilizationGain is what a higher gpu_memory_utilization gives, and how high
