@@ -38,7 +38,8 @@ type peak struct {
 //	sampler: S rows of the vocabulary, on the last pipeline stage
 //
 // With T 16,384 on the V2 runner of 0.26 the forward formula gives the printed
-// figure to its last digit for seven dense models of seven.
+// figure to its last digit in nine of twelve compiled runs of dense models
+// (docs/accuracy.md has the others).
 func (p peak) bytes() (value, low, high int64) {
 	persistent := p.expertWorkspace() + p.stageBuffers() + cublasWorkspace(p.g)
 	forward, slack := p.forward()

@@ -171,6 +171,19 @@ func TestFits(t *testing.T) {
 	}
 }
 
+// TestWeightsAlone: what does not fit by its weights does not fit, even where
+// the rest is not known.
+func TestWeightsAlone(t *testing.T) {
+	a := lookup(t, "Qwen/Qwen3-Next-80B-A3B-Instruct")
+	e := NewEstimate(a, Request{}, h100(t))
+	if e.KVCache.Value != nil || e.Fits == nil || *e.Fits || *e.ShortBy < 70*gib {
+		t.Errorf("KV %v, fits %v", e.KVCache.Value, e.Fits)
+	}
+	if e := NewEstimate(a, Request{TensorParallelSize: 4}, h100(t)); e.Fits != nil || e.Reason == "" {
+		t.Errorf("at TP 4 nobody knows, yet fits is %v (%s)", *e.Fits, e.Reason)
+	}
+}
+
 // TestStages: of a pipeline, the top figures are those of the first stage, and
 // the stage with least room decides the tokens.
 func TestStages(t *testing.T) {

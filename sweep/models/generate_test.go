@@ -97,6 +97,15 @@ func countsOf(id, note string, billions string) []string {
 	return nil
 }
 
+// positionsOf is the longest sequence of the entries whose sources name none,
+// as their model cards say.
+func positionsOf(id string) int {
+	return map[string]int{
+		"Qwen/Qwen3-Next-80B-A3B-Instruct": 262144, "microsoft/Phi-3-medium-4k-instruct": 4096,
+		"zai-org/GLM-4.5": 131072, "zai-org/GLM-4.5-Air": 131072,
+	}[id]
+}
+
 // configOf is the config.json that a reference entry stands for: what its
 // sources left out is named by the family.
 func configOf(id, family, note string, fields map[string]any) map[string]any {
@@ -117,6 +126,9 @@ func configOf(id, family, note string, fields map[string]any) map[string]any {
 	}
 	if (family == "glm4_moe" || family == "deepseek") && cfg["num_nextn_predict_layers"] == nil && strings.Contains(note, "MTP") {
 		cfg["num_nextn_predict_layers"] = 1
+	}
+	if n := positionsOf(id); n > 0 && cfg["max_position_embeddings"] == nil {
+		cfg["max_position_embeddings"] = n
 	}
 	if family == "falcon" && cfg["num_key_value_heads"] != 1.0 {
 		cfg["new_decoder_architecture"] = true

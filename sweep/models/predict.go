@@ -290,6 +290,7 @@ type room struct{ value, low, high int64 }
 func (s *setup) cache(f *figures, e *Estimate) {
 	if reason := s.cacheReason(e); reason != "" {
 		e.KVCache, e.KVCacheTokens, e.Reason = unknown(reason), unknown(reason), reason
+		s.weightsAlone(f, e)
 		return
 	}
 	first := s.firstRoom(e)
@@ -317,6 +318,17 @@ func (s *setup) cache(f *figures, e *Estimate) {
 		return
 	}
 	s.tokensOf(f, e, lay, max(blocks, 0), least)
+}
+
+// weightsAlone says that a profile cannot fit where the weights alone are more
+// than vLLM requests, whatever else is not known.
+func (s *setup) weightsAlone(f *figures, e *Estimate) {
+	if e.Weights.Value == nil || e.Requested.Value == nil || *e.Weights.Low <= *e.Requested.Value {
+		return
+	}
+	e.Fits = &f.fits
+	e.ShortBy = f.ptr(*e.Weights.Value - *e.Requested.Value)
+	e.Reason = "the weights alone are more than vLLM requests"
 }
 
 // cacheReason says what is missing for the KV cache.
