@@ -40,6 +40,10 @@ type Runner struct {
 	// start it is called with Mark: what a killed runner left. Between runs it is
 	// called with the mark of the engines, when none should live.
 	Clean func(ctx context.Context, mark string) ([]Process, error)
+	// Recover puts the output folder in order after a crash, once nothing of an
+	// earlier runner lives, and says what it mended. What it cannot mend is told
+	// and does not stop tonight's runs.
+	Recover func() (mended []string, err error)
 	// FreeBytes is the room on the disk of the output folder.
 	FreeBytes func() (int64, error)
 	Display   Display
@@ -168,6 +172,15 @@ func (x *executor) prepare(ctx context.Context) error {
 			return fmt.Errorf("end what an earlier runner left in this output folder: %w", err)
 		}
 		x.ended(ended, "left by an earlier runner of this output folder")
+	}
+	if x.Recover != nil {
+		mended, err := x.Recover()
+		for _, m := range mended {
+			x.display.Note(m)
+		}
+		if err != nil {
+			x.display.Note("putting the output folder in order: " + err.Error())
+		}
 	}
 	plan, err := planned(x.plan)
 	if err != nil {

@@ -144,7 +144,7 @@ func (w *world) execute(ctx context.Context, plan *sweep.Plan, f *runFlags, each
 	}
 	show := newDisplay(w.stderr, w.stdout, details)
 	show.each = each
-	summary, err := rig.runner(show).Run(ctx, plan, runner.Options{Resume: f.resume, MaxDuration: f.maxDuration})
+	summary, err := rig.runner(show).Run(ctx, plan, runner.Options{Resume: f.resume, MaxDuration: f.maxDuration, Kill: proc.KillContext(ctx)})
 	show.finish()
 	err = errors.Join(err, rig.close(), store.Close())
 	if summary != nil {

@@ -8,17 +8,25 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
+
+	"github.com/vramsweep/vramsweep/runner/proc"
 )
 
 // errInterrupted is the cause of a context that a signal ended.
 var errInterrupted = errors.New("interrupted")
 
+// killPatience is how long the program may take to end what it started after the
+// second signal.
+const killPatience = 5 * time.Second
+
 // withSignals returns a context that the first SIGINT, SIGTERM or SIGHUP ends:
 // the run stops cleanly and all that was measured is written. A second signal
-// ends the program at once; the folder stays recoverable, because samples are
-// journalled and every file appears by rename.
+// kills the engine and ends the program at once; the folder stays recoverable,
+// because samples are journalled and every file appears by rename.
 func withSignals(parent context.Context, stderr io.Writer) (context.Context, func()) {
-	ctx, cancel := context.WithCancelCause(parent)
+	kill, killNow := context.WithCancelCause(context.WithoutCancel(parent))
+	ctx, cancel := context.WithCancelCause(proc.WithKill(parent, kill))
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	// A reader that went away (a closed pipe, a lost ssh) must not end a sweep:
@@ -34,7 +42,9 @@ func withSignals(parent context.Context, stderr io.Writer) (context.Context, fun
 			case got := <-signals:
 				if !first {
 					fmt.Fprintf(stderr, "\nvramsweep: %v again: ending at once; `vramsweep recover` mends the folder\n", got)
-					os.Exit(exitInterrupted)
+					killNow(fmt.Errorf("%w by a second %v", errInterrupted, got))
+					time.AfterFunc(killPatience, func() { os.Exit(exitInterrupted) })
+					continue
 				}
 				first = false
 				fmt.Fprintf(stderr, "\nvramsweep: %v: ending the run and writing what was measured (once more ends at once)\n", got)
@@ -46,5 +56,6 @@ func withSignals(parent context.Context, stderr io.Writer) (context.Context, fun
 		signal.Stop(signals)
 		close(done)
 		cancel(nil)
+		killNow(nil)
 	}
 }

@@ -105,6 +105,7 @@ func (r *rig) runner(display runner.Display) *runner.Runner {
 		History:    r.store,
 		Estimate:   r.estimate,
 		Clean:      r.clean,
+		Recover:    r.mend,
 		FreeBytes:  r.store.FreeBytes,
 		Display:    display,
 		Version:    version,
@@ -195,6 +196,19 @@ func (r *rig) clean(ctx context.Context, mark string) ([]runner.Process, error) 
 		ended = append(ended, runner.Process{PID: l.PID, Name: l.Name, Ours: true, Note: "found by " + l.How + "; " + note})
 	}
 	return ended, err
+}
+
+// mend puts the output folder in order after a crash.
+func (r *rig) mend() ([]string, error) {
+	mended, err := r.store.Recover()
+	if mended == nil {
+		return nil, err
+	}
+	var notes []string
+	for _, a := range mended.Attempts {
+		notes = append(notes, fmt.Sprintf("an attempt that was cut off is kept in %s with %d samples; its run is due again", a.Dir, a.Samples))
+	}
+	return notes, err
 }
 
 // sessionEngine is the engine of session mode.

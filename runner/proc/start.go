@@ -30,6 +30,12 @@ func WithKill(ctx, kill context.Context) context.Context {
 	return context.WithValue(ctx, killKey{}, kill)
 }
 
+// KillContext is the kill of WithKill; nil if there is none.
+func KillContext(ctx context.Context) context.Context {
+	kill, _ := ctx.Value(killKey{}).(context.Context)
+	return kill
+}
+
 // process is the Process of Start.
 type process struct {
 	spec Spec
@@ -298,7 +304,7 @@ func (p *process) supervise(ctx context.Context) {
 
 // follow turns the ends of the contexts into Stop and Kill.
 func (p *process) follow(ctx context.Context, finished <-chan struct{}) {
-	kill, _ := ctx.Value(killKey{}).(context.Context)
+	kill := KillContext(ctx)
 	var killed <-chan struct{}
 	if kill != nil {
 		killed = kill.Done()

@@ -1,0 +1,305 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/runner/proc"
+	"github.com/vramsweep/vramsweep/sinks"
+)
+
+// The chaos tests run the program itself, kill it and look at what is left.
+// `make chaos` gives -chaos; without it they take a few seconds.
+var (
+	fullChaos  = flag.Bool("chaos", false, "the long form of the chaos tests")
+	chaosKills = flag.Int("chaos.kills", 200, "how often TestChaosKill kills")
+	chaosRuns  = flag.Int("chaos.runs", 1000, "how many runs TestChaosWild has")
+)
+
+// buildProgram builds the program under test.
+func buildProgram(t *testing.T) string {
+	t.Helper()
+	bin := filepath.Join(t.TempDir(), "vramsweep")
+	out, err := exec.Command("go", "build", "-o", bin, ".").CombinedOutput()
+	if err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	return bin
+}
+
+func writeSweep(t *testing.T, dir, text string) string {
+	t.Helper()
+	file := filepath.Join(dir, "chaos.hcl")
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+const killSweep = `
+sweep "chaos" {
+  matrix {
+    model                = ["Qwen/Qwen3-0.6B"]
+    tensor_parallel_size = [2]
+    input_len            = [128]
+    output_len           = [32]
+    batch_size           = range(1, %d)
+  }
+  engine "simulator" {}
+  sample { interval = "20ms" }
+}
+`
+
+// start starts the program in a group of its own, as a shell does.
+func start(t *testing.T, bin, dir string, args ...string) (*exec.Cmd, *strings.Builder) {
+	t.Helper()
+	cmd := exec.Command(bin, args...)
+	cmd.Dir = dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return cmd, &out
+}
+
+func exitCode(err error) int {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exit.ExitCode()
+	}
+	if err != nil {
+		return -2
+	}
+	return 0
+}
+
+// TestChaosKill kills the runner with SIGKILL at random moments and resumes,
+// until each execution is complete.
+func TestChaosKill(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes some seconds")
+	}
+	kills, runs := 2, 2
+	if *fullChaos {
+		kills, runs = *chaosKills, 6
+	}
+	bin := buildProgram(t)
+	worst := time.Duration(0)
+	cut := 0
+	for done := 0; done < kills; {
+		dir := t.TempDir()
+		file := writeSweep(t, dir, fmt.Sprintf(killSweep, runs+1))
+		seen := map[string]bool{}
+		for complete := false; !complete; {
+			cmd, out := start(t, bin, dir, "run", "--resume", "--brief", "--output-dir", "out", file)
+			ended := make(chan error, 1)
+			go func() { ended <- cmd.Wait() }()
+			delay := time.Duration(rand.Int64N(int64(runs) * int64(time.Second) / 2))
+			if done >= kills {
+				delay = time.Minute
+			}
+			select {
+			case err := <-ended:
+				if code := exitCode(err); code != 0 {
+					t.Fatalf("exit code %d after %d kills\n%s", code, done, out)
+				}
+				complete = true
+			case <-time.After(delay):
+				killed := time.Now()
+				_ = cmd.Process.Kill() // it may have ended just now
+				<-ended
+				done++
+				lost, found := lostSamples(t, filepath.Join(dir, "out"), killed, seen)
+				if found {
+					cut++
+					worst = max(worst, lost)
+				}
+			}
+		}
+		checkFolder(t, dir, runs, func(r *runner.Result) bool { return r.Run.Outcome == runner.OutcomeOK })
+	}
+	t.Logf("%d kills, %d of them cut an attempt short; samples lost at most %v", kills, cut, worst.Round(time.Millisecond))
+	if worst > 1300*time.Millisecond { // a second, and what a loaded machine takes to write
+		t.Errorf("samples of %v were lost", worst)
+	}
+}
+
+// lostSamples recovers the folder and says how long before the kill the samples
+// of the attempt that was cut off end.
+func lostSamples(t *testing.T, out string, killed time.Time, seen map[string]bool) (time.Duration, bool) {
+	t.Helper()
+	store, err := sinks.Open(out, sinks.Options{})
+	if err != nil {
+		t.Fatalf("open after a kill: %v", err)
+	}
+	report, err := store.Recover()
+	if err := errors.Join(err, store.Close()); err != nil {
+		t.Fatalf("recover: %v", err)
+	}
+	for _, a := range report.Attempts {
+		name := filepath.Join(out, filepath.FromSlash(a.Dir), "run.json")
+		if seen[name] {
+			continue
+		}
+		seen[name] = true
+		r, err := sinks.ReadResult(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return killed.Sub(r.Run.EndedAt), true
+	}
+	return 0, false
+}
+
+// checkFolder checks that an execution is complete and whole.
+func checkFolder(t *testing.T, dir string, planned int, fine func(*runner.Result) bool) {
+	t.Helper()
+	out := filepath.Join(dir, "out")
+	store, err := sinks.View(out, sinks.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	executions, err := store.Executions()
+	if err != nil || len(executions) != 1 || executions[0].State != runner.StateComplete {
+		t.Fatalf("executions %+v, %v: want one, complete", executions, err)
+	}
+	results, err := store.Finished(executions[0].ID)
+	if err != nil || len(results) != planned {
+		t.Errorf("%d final results, %v; want %d", len(results), err, planned)
+	}
+	for id, r := range results {
+		if !fine(r) {
+			t.Errorf("%s: %s (%s)", id, r.Run.Outcome, r.Run.OutcomeDetail)
+		}
+	}
+	rows := map[string]int{}
+	for row, err := range sinks.Read[sinks.RunRow](sinks.Predicate{}, out) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows[row.RunID]++
+	}
+	for id, n := range rows {
+		if n != 1 || results[id] == nil {
+			t.Errorf("run %s has %d rows in the table", id, n)
+		}
+	}
+	if len(rows) != planned {
+		t.Errorf("%d rows in the table, want %d", len(rows), planned)
+	}
+	faults, err := store.Verify()
+	if err != nil || len(faults) != 0 {
+		t.Errorf("verify: %v %v", faults, err)
+	}
+	nothingLeft(t, out)
+}
+
+// nothingLeft looks for temporary files, journals, processes and cgroups.
+func nothingLeft(t *testing.T, out string) {
+	t.Helper()
+	err := filepath.WalkDir(out, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && (strings.Contains(d.Name(), ".tmp-") || strings.HasPrefix(d.Name(), "journal.") || d.Name() == ".simulated-gpu") {
+			t.Errorf("left: %s", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	mark, err := proc.FolderMark(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left, err := proc.FindMarked("", mark)
+	if err != nil || len(left) != 0 {
+		t.Errorf("processes left: %+v %v", left, err)
+		_, _ = proc.EndMarked(context.Background(), "", mark, 0)
+	}
+}
+
+const wildSweep = `
+sweep "wild" {
+  matrix {
+    model                = ["Qwen/Qwen3-0.6B"]
+    tensor_parallel_size = [2]
+    input_len            = [128]
+    output_len           = [32]
+    batch_size           = range(1, %d)
+  }
+  engine "simulator" {
+    seed       = %d
+    time_scale = 400
+    plant = {
+      chaos = [
+        { do = "die", share = 0.15 },
+        { do = "kill_worker", share = 0.1 },
+        { do = "hang", share = 0.05 },
+        { do = "ignore_sigterm", share = 0.1 },
+        { do = "setsid", share = 0.2 },
+        { do = "double_fork", share = 0.2 },
+        { do = "orphans", share = 0.1 },
+        { do = "exit", share = 0.05 },
+        { do = "broken_result", share = 0.05 },
+        { do = "fail_port", share = 0.05, attempts = 1 },
+        { do = "linger", for = "200ms", share = 0.05 },
+      ]
+    }
+  }
+  sample { interval = "20ms" }
+  limits {
+    timeout         = "20s"
+    silence_timeout = "2s"
+    retries         = 0
+  }
+}
+`
+
+// TestChaosWild runs engines that die, hang, fork away or ignore signals.
+func TestChaosWild(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes some seconds")
+	}
+	runs := 4
+	if *fullChaos {
+		runs = *chaosRuns
+	}
+	bin, dir := buildProgram(t), t.TempDir()
+	file := writeSweep(t, dir, fmt.Sprintf(wildSweep, runs+1, rand.IntN(1<<30)))
+	cmd, out := start(t, bin, dir, "run", "--brief", "--output-dir", "out", "--summary-json", "summary.json", file)
+	if code := exitCode(cmd.Wait()); code != 0 && code != 3 {
+		t.Fatalf("exit code %d\n%s", code, out)
+	}
+	var sum runner.Summary
+	b, err := os.ReadFile(filepath.Join(dir, "summary.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(b, &sum); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("outcomes %v, vramsweep's own time %.0f ms a run", sum.Outcomes, sum.OverheadS*1000)
+	checkFolder(t, dir, runs, func(r *runner.Result) bool {
+		for _, l := range r.Run.Leftovers {
+			if strings.Contains(l.Note, "could not") {
+				return false
+			}
+		}
+		return r.Run.Outcome != ""
+	})
+}
