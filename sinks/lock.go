@@ -51,7 +51,7 @@ func (f *folder) lock(name string, me Holder) (*os.File, error) {
 	if err != nil {
 		return nil, f.explain("locking the output folder", err)
 	}
-	if err := flock(file); err != nil {
+	if err := flockSoon(file); err != nil {
 		defer file.Close()
 		if !errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, fmt.Errorf("locking %s: %w; the file system must support flock", f.path(name), err)
@@ -88,6 +88,29 @@ func flock(file *os.File) error {
 			return err
 		}
 	}
+}
+
+// flockSoon is flock, with some patience where the holder that is noted is
+// dead: a program that was killed while it started a child leaves the lock with
+// that child until its exec, some milliseconds later.
+func flockSoon(file *os.File) error {
+	for range 100 {
+		err := flock(file)
+		if !errors.Is(err, syscall.EWOULDBLOCK) || !holderDied(file) {
+			return err
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return flock(file)
+}
+
+func holderDied(file *os.File) bool {
+	var h Holder
+	b, err := io.ReadAll(io.NewSectionReader(file, 0, 4096))
+	if err != nil || json.Unmarshal(b, &h) != nil || h.PID <= 0 {
+		return false
+	}
+	return errors.Is(syscall.Kill(h.PID, 0), syscall.ESRCH)
 }
 
 func writeAt(file *os.File, b []byte) error {
