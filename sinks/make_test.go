@@ -76,7 +76,8 @@ func (r *testRun) samples() []runner.Sample {
 			s.Has = runner.HasMemoryUsed | runner.HasMemoryReserved | runner.HasMemoryTotal | runner.HasPower | runner.HasTemperature |
 				runner.HasUtilization | runner.HasClockSM | runner.HasClockMem | runner.HasEnergy | runner.HasThrottleReasons
 			if tick%50 == 49 {
-				s.Has &^= runner.HasPower // missing, not 0
+				s.Has &^= runner.HasPower // missing, which is not 0
+				s.Power = 0
 			}
 			all = append(all, s)
 		}

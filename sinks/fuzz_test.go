@@ -1,0 +1,253 @@
+package sinks
+
+import (
+	"bytes"
+	"encoding/binary"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/vramsweep/vramsweep/runner"
+)
+
+// journalBytes is a sound journal and its index.
+func journalBytes(t testing.TB, samples []runner.Sample, batch int) (data, index []byte) {
+	t.Helper()
+	dir := t.TempDir()
+	files := make([]*os.File, 2)
+	for i, name := range []string{journalName, journalIndex} {
+		f, err := os.Create(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[i] = f
+	}
+	j, err := newJournal(files[0], files[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for len(samples) > 0 {
+		n := min(batch, len(samples))
+		if err := j.add(samples[:n]); err != nil {
+			t.Fatal(err)
+		}
+		if err := j.flush(); err != nil {
+			t.Fatal(err)
+		}
+		samples = samples[n:]
+	}
+	if err := j.close(); err != nil {
+		t.Fatal(err)
+	}
+	data, err = os.ReadFile(filepath.Join(dir, journalName))
+	if err == nil {
+		index, err = os.ReadFile(filepath.Join(dir, journalIndex))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data, index
+}
+
+func readAll(t testing.TB, data, index []byte) ([]runner.Sample, JournalReport) {
+	t.Helper()
+	var got []runner.Sample
+	report, err := readJournal(bytes.NewReader(data), int64(len(data)), index, func(b []runner.Sample) error {
+		got = append(got, b...)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got, report
+}
+
+func TestJournalKeepsSamplesExactly(t *testing.T) {
+	samples := (&testRun{started: testStart, inputLen: 7, batch: 3, gpus: 3, seconds: 20}).samples()
+	data, index := journalBytes(t, samples, 31)
+	got, report := readAll(t, data, index)
+	if diff := cmp.Diff(samples, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if report.Reason != "" || report.Lost != 0 || report.Samples != int64(len(samples)) {
+		t.Errorf("%+v", report)
+	}
+}
+
+// TestJournalCutAnywhere cuts at every byte: what is whole comes back, in order,
+// unchanged.
+func TestJournalCutAnywhere(t *testing.T) {
+	samples := (&testRun{started: testStart, inputLen: 7, batch: 3, gpus: 1, seconds: 2}).samples()
+	const batch = 9
+	data, index := journalBytes(t, samples, batch)
+	for cut := range data {
+		got, report := readAll(t, data[:cut], index)
+		whole := 0
+		for e := index; len(e) >= indexEntry; e = e[indexEntry:] {
+			if int(binary.LittleEndian.Uint64(e))+int(binary.LittleEndian.Uint32(e[8:])) <= cut {
+				whole++
+			}
+		}
+		want := min(len(samples), max(0, whole-1)*batch) // the first chunk is the schema
+		if len(got) != want || !cmp.Equal(got, samples[:want:want]) && want > 0 {
+			t.Fatalf("cut at %d: %d samples, expected %d", cut, len(got), want)
+		}
+		if report.Reason == "" {
+			t.Fatalf("cut at %d: the report says nothing", cut)
+		}
+	}
+	for cut := range index {
+		if got, _ := readAll(t, data, index[:cut]); len(got) > 0 && !cmp.Equal(got, samples[:len(got)]) {
+			t.Fatalf("index cut at %d: other samples", cut)
+		}
+	}
+}
+
+// FuzzJournal damages a sound journal: whatever comes back stood in it, and
+// nothing panics. A changed sample that is accepted would be a wrong number.
+func FuzzJournal(f *testing.F) {
+	samples := (&testRun{started: testStart, inputLen: 7, batch: 3, gpus: 1, seconds: 6}).samples()
+	data, index := journalBytes(f, samples, 11)
+	f.Add(uint32(100), []byte{1}, uint32(0), []byte{}, uint32(0))
+	f.Add(uint32(len(data)-50), bytes.Repeat([]byte{0}, 50), uint32(0), []byte{}, uint32(0))
+	f.Add(uint32(0), []byte{}, uint32(20), []byte{0xff}, uint32(100))
+	f.Fuzz(func(t *testing.T, at uint32, xor []byte, indexAt uint32, indexXor []byte, cut uint32) {
+		d, i := bytes.Clone(data), bytes.Clone(index)
+		for n, b := range xor {
+			d[(int(at%uint32(len(d)))+n)%len(d)] ^= b
+		}
+		for n, b := range indexXor {
+			i[(int(indexAt%uint32(len(i)))+n)%len(i)] ^= b
+		}
+		d = d[:len(d)-int(cut%uint32(len(d)))]
+		got, _ := readAll(t, d, i)
+		if len(got) > len(samples) || !cmp.Equal(got, samples[:len(got):len(got)]) && len(got) > 0 {
+			t.Fatalf("%d samples came back that are not those that were written", len(got))
+		}
+	})
+}
+
+// FuzzJournalBytes reads any bytes whose checksums are right: only Arrow's own
+// decoding stands between them and a crash.
+func FuzzJournalBytes(f *testing.F) {
+	samples := (&testRun{started: testStart, inputLen: 7, batch: 3, gpus: 1, seconds: 1}).samples()
+	data, index := journalBytes(f, samples, 5)
+	f.Add(data, index)
+	f.Add([]byte("ARROW1"), []byte{})
+	f.Fuzz(func(t *testing.T, data, index []byte) {
+		readAll(t, data, index)
+	})
+}
+
+// FuzzParquet damages a file of the table runs and one of timelines.
+func FuzzParquet(f *testing.F) {
+	runs := parquetBytes(f, []RunRow{RowsOf(night(0)[0].result()).Run, RowsOf(night(0)[1].result()).Run}, mergeAxes(nil, []RunRow{{Axes: map[string]any{"a": int64(1), "b": "x"}}}))
+	lines := timelineBytes(f)
+	f.Add(uint32(500), []byte{1}, uint32(0), true)
+	f.Add(uint32(len(lines)-100), []byte{0xff, 0xff, 0xff}, uint32(0), false)
+	f.Add(uint32(4), []byte{0x7f}, uint32(9), false)
+	f.Fuzz(func(t *testing.T, at uint32, xor []byte, cut uint32, first bool) {
+		b := lines
+		if first {
+			b = runs
+		}
+		b = bytes.Clone(b)
+		for n, x := range xor {
+			b[(int(at%uint32(len(b)))+n)%len(b)] ^= x
+		}
+		b = b[:len(b)-int(cut%uint32(len(b)))]
+		scan[RunRow](b)
+		scan[TimelineRow](b)
+	})
+}
+
+// scan reads bytes as a table; errors are as good as rows, panics are not.
+func scan[T Row](b []byte) {
+	pf, err := openParquet(bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		return
+	}
+	marksOf(pf)
+	_ = readFile(pf, Predicate{Execution: "20261120T020000Z-000000"}, func([]T) error { return nil })
+	for _, g := range pf.RowGroups() {
+		for _, c := range g.ColumnChunks() {
+			_ = readPages(c, g.NumRows())
+		}
+	}
+}
+
+func parquetBytes[T Row](t testing.TB, rows []T, axes []axisColumn) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := newRowWriter[T](&b, "test", axes, []Mark{{Execution: "e", Final: true}})
+	if err := w.write(rows); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func timelineBytes(t testing.TB) []byte {
+	t.Helper()
+	run := &testRun{execution: "20261120T020000Z-000000", started: testStart, sweep: "s", model: "m", inputLen: 7, batch: 3, gpus: 2, seconds: 10}
+	var b bytes.Buffer
+	w := newRowWriter[TimelineRow](&b, "test", nil, nil)
+	samples := run.samples()
+	err := writeTimeline(run.result(), func(yield func([]runner.Sample) error) error { return yield(samples) }, w)
+	if err == nil {
+		err = w.close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// FuzzResult reads any JSON as run.json: what is read can be written, read
+// again and turned into rows.
+func FuzzResult(f *testing.F) {
+	var b bytes.Buffer
+	if err := EncodeResult(&b, night(0)[0].result()); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b.Bytes())
+	f.Add([]byte(`{"schema_version":"3.0","run":{"axes":{"a":1e400,"b":[1],"c":null,"d":9007199254740993}}}`))
+	f.Add([]byte(`{"schema_version":"3.1","run":{"axes":{"a":{"x":0.5}}},"phases":[{"started_at":"0001-01-01T00:00:00Z"}],"latency_stats":{"percentiles":{"p99":1}}}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := DecodeResult(bytes.NewReader(b))
+		if err != nil {
+			return
+		}
+		rows := RowsOf(r)
+		var again bytes.Buffer
+		if err := EncodeResult(&again, r); err != nil {
+			t.Fatalf("what was read cannot be written: %v", err)
+		}
+		r2, err := DecodeResult(bytes.NewReader(again.Bytes()))
+		if err != nil {
+			t.Fatalf("what was written cannot be read: %v", err)
+		}
+		if diff := cmp.Diff(rows, RowsOf(r2)); diff != "" {
+			t.Errorf("the rows changed (-first +second):\n%s", diff)
+		}
+		var out bytes.Buffer
+		w := newRowWriter[RunRow](&out, "test", mergeAxes(nil, []RunRow{rows.Run}), nil)
+		if err := w.write([]RunRow{rows.Run}); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestChecksumIsCastagnoli(t *testing.T) {
+	if crc32.Checksum([]byte("123456789"), castagnoli()) != 0xe3069283 { // the check value of CRC-32C
+		t.Error("not CRC-32C")
+	}
+}
