@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/parquet-go/parquet-go"
 
@@ -302,7 +303,7 @@ func mergeAxes(known []axisColumn, runs []RunRow) []axisColumn {
 	axes := slices.Clone(known)
 	taken := map[string]bool{}
 	for _, a := range axes {
-		taken[a.Column] = true
+		taken[strings.ToLower(a.Column)] = true
 	}
 	for _, axis := range names {
 		kind := kinds[axis]
@@ -312,14 +313,25 @@ func mergeAxes(known []axisColumn, runs []RunRow) []axisColumn {
 		if slices.ContainsFunc(axes, fits) {
 			continue
 		}
-		column := "axis_" + axis
-		for taken[column] {
+		column := axisColumnName(axis)
+		for taken[strings.ToLower(column)] { // SQL does not tell A from a
 			column += "_" + string(kind)
 		}
-		taken[column] = true
+		taken[strings.ToLower(column)] = true
 		axes = append(axes, axisColumn{Column: column, Axis: axis, Kind: kind})
 	}
 	return axes
+}
+
+// axisColumnName is axis_NAME; the language lets an axis be named by letters,
+// digits, _ and - only, run.json of others may have anything.
+func axisColumnName(axis string) string {
+	return "axis_" + strings.Map(func(c rune) rune {
+		if unicode.IsLetter(c) || unicode.IsDigit(c) || c == '_' || c == '-' {
+			return c
+		}
+		return '_'
+	}, axis)
 }
 
 // as is v in a kind that is as wide or wider.
