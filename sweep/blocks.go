@@ -200,6 +200,7 @@ func (l *loader) gpus() []GPU {
 			l.diags.errorAt(codeMissingArg, b.rng, "A gpu block needs \"like\", the GPU of the catalogue that it resembles, or \"total_memory\".")
 		}
 		out = append(out, g)
+		l.gpuBlocks = append(l.gpuBlocks, g.Name)
 	}
 	return out
 }

@@ -16,7 +16,7 @@ type ownAttr struct {
 }
 
 // ownAttrs lists them.
-func ownAttrs() []ownAttr {
+func (l *loader) ownAttrs() []ownAttr {
 	return []ownAttr{
 		{name: "command", convert: argv("command"), set: func(e *Engine, c *cell) { e.Command = texts(c.v) }},
 		{name: "benchmark", convert: argv("benchmark"), set: func(e *Engine, c *cell) { e.Benchmark = texts(c.v) }},
@@ -29,7 +29,7 @@ func ownAttrs() []ownAttr {
 				e.Defaults = "serve"
 			}
 		}},
-		{name: "gpu", simulator: true, convert: gpuChoice, set: func(e *Engine, c *cell) { e.Simulator.GPU = *c.text }},
+		{name: "gpu", simulator: true, convert: l.gpuChoice, set: func(e *Engine, c *cell) { e.Simulator.GPU = *c.text }},
 		{name: "seed", simulator: true, convert: whole("seed", -1<<53, 1<<53), set: func(e *Engine, c *cell) { e.Simulator.Seed = *c.whole }},
 		{name: "noise", simulator: true, convert: number("noise", 0, 1), set: func(e *Engine, c *cell) { e.Simulator.Noise = *c.share }},
 		{name: "time_scale", simulator: true, convert: number("time_scale", 1e-6, 1e9), set: func(e *Engine, c *cell) { e.Simulator.TimeScale = *c.share }},
@@ -76,13 +76,14 @@ func choice(name string, choices ...string) func(any) (*cell, *misfit) {
 	}
 }
 
-func gpuChoice(v any) (*cell, *misfit) {
+// gpuChoice takes a GPU of the catalogue or of a gpu block.
+func (l *loader) gpuChoice(v any) (*cell, *misfit) {
 	s, ok := v.(string)
 	if !ok {
-		return nil, misfitf(codeValue, "gpu is the name of a GPU of the catalogue; this is ", describe(v), ".")
+		return nil, misfitf(codeValue, "gpu is the name of a GPU of the catalogue or of a gpu block; this is ", describe(v), ".")
 	}
-	if known := gpuNames(); !contains(known, s) {
-		return nil, misfitf(codeUnknownGPU, "The catalogue has no GPU ", show(s), ".", suggestOrList(s, known))
+	if known := append(gpuNames(), l.gpuBlocks...); !contains(known, s) {
+		return nil, misfitf(codeUnknownGPU, "There is no GPU ", show(s), " in the catalogue or in a gpu block.", suggestOrList(s, known))
 	}
 	return &cell{v: s, text: &s}, nil
 }

@@ -554,6 +554,9 @@ func (s *sweepBuild) checkProfile(p *Profile, pt []int32) {
 	} else if p.Model != nil && p.Model.MaxPosition > 0 && length > p.Model.MaxPosition {
 		s.pointFault(codeContext, "input_len", pt, true, "input_len + output_len is %d and the model's context %d; vLLM may refuse the run.", length, p.Model.MaxPosition)
 	}
+	if p.Model != nil && p.Model.MaxPosition > 0 && st.MaxModelLen != nil && *st.MaxModelLen > p.Model.MaxPosition {
+		s.pointFault(codeContext, "max_model_len", pt, true, "max_model_len is %d and the model's context %d; vLLM will refuse the run, unless the model's configuration or the environment allows more.", *st.MaxModelLen, p.Model.MaxPosition)
+	}
 	if p.Model != nil && p.Model.NumHeads%st.TensorParallelSize != 0 {
 		s.pointFault(codeHeads, "tensor_parallel_size", pt, true, "%q has %d attention heads, which %d GPUs cannot share evenly; vLLM will refuse the run.", st.Model, p.Model.NumHeads, st.TensorParallelSize)
 	}
@@ -656,7 +659,7 @@ func (s *sweepBuild) warnLoads() {
 	loads, last := 0, ""
 	distinct := map[string]bool{}
 	for _, p := range s.out.Profiles {
-		key := p.EngineKey()
+		key := p.engineKey()
 		if key != last {
 			loads++
 		}

@@ -72,6 +72,7 @@ type loader struct {
 	localOrder  []string
 	modelBlocks map[string]*modelBlock
 	refs        map[string]modelResult
+	gpuBlocks   []string // labels
 	profiles    int      // of all sweeps
 	path        []string // locals and models that are being evaluated
 }
@@ -79,7 +80,7 @@ type loader struct {
 func newLoader(in Inputs, catalogue *models.Catalogue) *loader {
 	l := &loader{
 		in: in, diags: newDiags(sources{}), guard: &budget{}, catalogue: catalogue,
-		settings: map[string]*setting{}, own: ownAttrs(), flags: map[string]bool{},
+		settings: map[string]*setting{}, flags: map[string]bool{},
 		vars: map[string]*variable{}, varObj: cty.EmptyObjectVal, locals: map[string]*local{},
 		modelBlocks: map[string]*modelBlock{}, refs: map[string]modelResult{},
 	}
@@ -89,7 +90,7 @@ func newLoader(in Inputs, catalogue *models.Catalogue) *loader {
 	for _, f := range engineFlags() {
 		l.flags[f] = true
 	}
-	l.funcs = l.functions()
+	l.funcs, l.own = l.functions(), l.ownAttrs()
 	return l
 }
 
@@ -194,9 +195,9 @@ func (r *reader) checkSingle(b *body) {
 	}
 }
 
-// EngineKey is the same for profiles that one engine can serve: all settings
+// engineKey is the same for profiles that one engine can serve: all settings
 // and flags but the lengths, the batch and the iterations.
-func (p *Profile) EngineKey() string {
+func (p *Profile) engineKey() string {
 	s := p.Settings
 	s.InputLen, s.OutputLen, s.BatchSize, s.NumIters, s.NumItersWarmup = 0, 0, 0, nil, nil
 	b := encode(nil, []any{s.HFModelID, deref(s.Dtype), deref(s.KVCacheDtype), deref(s.Quantization), s.TensorParallelSize, s.PipelineParallelSize,

@@ -170,7 +170,7 @@ func engineSpec() *blockSpec {
 			{name: "vllm_version", kind: "string", fallback: "the newest that estimates know", doc: "the version that estimates assume"},
 			{name: "model_runner", kind: `"v1", "v2" or "auto"`, fallback: `"auto"`, doc: "the model runner that estimates assume"},
 			{name: "defaults", kind: `"serve" or "bench"`, fallback: `"bench"`, doc: "`\"serve\"` pins the API server's token and sequence limits"},
-			{name: "gpu", kind: "string", fallback: `"h100-80gb"`, doc: "simulator only: the GPU of the catalogue"},
+			{name: "gpu", kind: "string", fallback: `"h100-80gb"`, doc: "simulator only: a GPU of the catalogue or of a gpu block"},
 			{name: "seed", kind: "whole number", fallback: "0", doc: "simulator: same seed, same results; for vLLM its own flag"},
 			{name: "noise", kind: "number", fallback: "0.01", doc: "simulator only: relative standard deviation, 0 to 1"},
 			{name: "time_scale", kind: "number", fallback: "a run takes about a second", doc: "simulator only: simulated seconds a second of wall time"},
