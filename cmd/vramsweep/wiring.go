@@ -140,7 +140,7 @@ func (r *rig) inspector(p *sweep.Profile) runner.Inspector {
 	if len(r.gpus().Found()) == 0 {
 		return nil
 	}
-	return r.gpus()
+	return r.gpus().Inspector()
 }
 
 // samplers picks the instruments of a run.

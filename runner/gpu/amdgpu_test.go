@@ -250,7 +250,7 @@ func TestAMDPartitions(t *testing.T) {
 	if d[1].TotalBytes != nil {
 		t.Error("a partition's memory is not told by sysfs: it must not be the whole GPU's")
 	}
-	chosen, err := Select(d, nil, nil, 2)
+	chosen, _, err := Visible(d, nil)
 	if err != nil || len(chosen) != 2 || chosen[1].PCIBusID != "0000:10:00.1" {
 		t.Errorf("chosen %+v, %v", chosen, err)
 	}

@@ -41,7 +41,8 @@ type Machine struct {
 
 	fromNVML bool // smi and devices were told by NVML
 
-	extra extra // amd-smi's last answer
+	masked masked
+	extra  extra // amd-smi's last answer
 
 	mu      sync.Mutex
 	refused map[string]bool // fields that this nvidia-smi does not know
@@ -59,6 +60,7 @@ func Detect(ctx context.Context, o Options, all bool) *Machine {
 		m.sources = append(m.sources, st)
 	}
 	m.choose()
+	m.masked.Machine = m
 	return m
 }
 

@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 	switch filepath.Base(os.Args[0]) {
 	case "nvidia-smi":
 		os.Exit(fakeSMI(os.Args[1:], os.Stdout))
-	case "amd-smi", "rocm-smi":
+	case "amd-smi", "rocm-smi", "python3":
 		os.Exit(fakeFile(os.Stdout))
 	case "nvml-helper":
 		os.Exit(NVMLHelperMain(os.Stdin, os.Stdout))

@@ -46,6 +46,24 @@ func (m *Machine) Inspect(ctx context.Context, gpus []int) (*runner.DetailedGPUM
 	return d, nil
 }
 
+// Inspector is the machine as runs may use it: its Devices are those that the
+// environment's masks leave, in the order in which an engine would count them.
+func (m *Machine) Inspector() runner.Inspector { return &m.masked }
+
+// masked shows the visible devices only.
+type masked struct{ *Machine }
+
+// Devices implements runner.Inspector. An error names the mask that cannot be
+// followed.
+func (m *masked) Devices(ctx context.Context) ([]runner.Device, error) {
+	all, err := m.Machine.Devices(ctx)
+	if err != nil {
+		return nil, err
+	}
+	visible, _, err := Visible(all, m.o.Env)
+	return visible, err
+}
+
 // indices lists the GPUs of a vendor among the wanted ones.
 func (m *Machine) indices(vendor string, gpus []int) []int {
 	var out []int

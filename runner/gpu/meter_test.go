@@ -84,61 +84,6 @@ func TestRunInterval(t *testing.T) {
 	}
 }
 
-func TestEnergyMeter(t *testing.T) {
-	sec := func(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
-	power := func(e *EnergyMeter, at, w float64) {
-		e.Add(&runner.Sample{Offset: sec(at), Has: runner.HasPower, Power: w})
-	}
-	count := func(e *EnergyMeter, at, j float64) {
-		e.Add(&runner.Sample{Offset: sec(at), Has: runner.HasEnergy, Energy: j})
-	}
-	t.Run("integral", func(t *testing.T) {
-		e := NewEnergyMeter(sec(1), sec(3), PowerInstant)
-		for _, p := range [][2]float64{{0, 100}, {0.5, 100}, {1.5, 300}, {2.5, 300}, {3.5, 300}} {
-			power(e, p[0], p[1])
-		}
-		// 1.0 to 1.5: from 200 W to 300 W; then 300 W
-		if v, how := e.Energy(); v == nil || math.Abs(*v-(125+450)) > 1e-9 || how != EnergyIntegral {
-			t.Errorf("%v %s", v, how)
-		}
-	})
-	t.Run("counter", func(t *testing.T) {
-		e := NewEnergyMeter(sec(1), sec(3), PowerInstant)
-		for _, p := range [][2]float64{{0.5, 1000}, {1.5, 1100}, {2.5, 1300}, {3.5, 1500}} {
-			count(e, p[0], p[1])
-		}
-		if v, how := e.Energy(); v == nil || math.Abs(*v-350) > 1e-9 || how != EnergyCounter {
-			t.Errorf("%v %s", v, how)
-		}
-	})
-	t.Run("averaged power makes none", func(t *testing.T) {
-		e := NewEnergyMeter(sec(0), sec(1), PowerAveraged)
-		power(e, 0, 100)
-		power(e, 1, 100)
-		if v, why := e.Energy(); v != nil || !strings.Contains(why, "average over a second") {
-			t.Errorf("%v %s", v, why)
-		}
-	})
-	t.Run("a hole makes none", func(t *testing.T) {
-		e := NewEnergyMeter(sec(0), sec(10), PowerInstant)
-		power(e, 0, 100)
-		power(e, 1, 100)
-		power(e, 9, 100)
-		power(e, 10, 100)
-		if v, why := e.Energy(); v != nil || !strings.Contains(why, "nine tenths") {
-			t.Errorf("%v %s", v, why)
-		}
-	})
-	t.Run("a counter that was reset makes none", func(t *testing.T) {
-		e := NewEnergyMeter(sec(1), sec(3), "")
-		count(e, 0.5, 1000)
-		count(e, 3.5, 10)
-		if v, _ := e.Energy(); v != nil {
-			t.Errorf("%v", *v)
-		}
-	})
-}
-
 func TestUnits(t *testing.T) {
 	for _, tt := range []struct {
 		d    dimension

@@ -9,62 +9,6 @@ import (
 	"github.com/vramsweep/vramsweep/runner"
 )
 
-// Select picks the GPUs of a run: those that gpus names by the driver's index,
-// else the first `want` of the visible ones (want <= 0: all). Visible is what
-// CUDA_VISIBLE_DEVICES (NVIDIA) or ROCR_VISIBLE_DEVICES, then
-// HIP_VISIBLE_DEVICES or CUDA_VISIBLE_DEVICES (AMD) of env leave, in their
-// order. On a machine without GPUs it returns none.
-//
-// Integer indices of CUDA_VISIBLE_DEVICES count in CUDA's order, fastest GPU
-// first, unless CUDA_DEVICE_ORDER is PCI_BUS_ID. Where GPUs differ, that order
-// is not known here, and Select refuses to guess.
-func Select(devices []runner.Device, env []string, gpus []int, want int) ([]runner.Device, error) {
-	if len(devices) == 0 {
-		if len(gpus) > 0 {
-			return nil, fmt.Errorf("gpus = %v: this machine has no GPU that can be seen; `vramsweep gpus` says why", gpus)
-		}
-		return nil, nil
-	}
-	visible, what, err := Visible(devices, env)
-	if err != nil {
-		return nil, err
-	}
-	if len(gpus) > 0 {
-		visible, err = named(devices, visible, what, gpus)
-		if err != nil {
-			return nil, err
-		}
-	}
-	if want <= 0 {
-		want = len(visible)
-	}
-	if len(visible) < want {
-		return nil, fmt.Errorf("tensor_parallel_size asks for %d GPUs, %d can be used (%s): %s; lower it, or name more in gpus",
-			want, len(visible), what, describe(visible))
-	}
-	return visible[:want], nil
-}
-
-// named picks the visible devices of the given driver's indices, in that order.
-func named(devices, visible []runner.Device, what string, gpus []int) ([]runner.Device, error) {
-	var out []runner.Device
-	for i, index := range gpus {
-		if slices.Contains(gpus[:i], index) {
-			return nil, fmt.Errorf("gpus = %v names GPU %d twice", gpus, index)
-		}
-		at := slices.IndexFunc(visible, func(d runner.Device) bool { return d.Index == index })
-		switch {
-		case at >= 0:
-			out = append(out, visible[at])
-		case slices.ContainsFunc(devices, func(d runner.Device) bool { return d.Index == index }):
-			return nil, fmt.Errorf("gpus = %v: GPU %d is hidden (%s); visible are %s", gpus, index, what, describe(visible))
-		default:
-			return nil, fmt.Errorf("gpus = %v: there is no GPU %d; this machine has %s", gpus, index, describe(whole(devices)))
-		}
-	}
-	return out, nil
-}
-
 func describe(devices []runner.Device) string {
 	if len(devices) == 0 {
 		return "none"
@@ -81,8 +25,14 @@ func whole(devices []runner.Device) []runner.Device {
 	return slices.DeleteFunc(slices.Clone(devices), func(d runner.Device) bool { return d.Parent != "" })
 }
 
-// Visible applies the environment's masks to the devices. what names the mask
-// for messages.
+// Visible is what the environment's masks leave of the devices, in the order in
+// which an engine counts them: CUDA_VISIBLE_DEVICES on NVIDIA,
+// ROCR_VISIBLE_DEVICES and then HIP_VISIBLE_DEVICES (else CUDA_VISIBLE_DEVICES)
+// on AMD. what names the mask for messages.
+//
+// Integer indices of CUDA_VISIBLE_DEVICES count in CUDA's order, fastest GPU
+// first, unless CUDA_DEVICE_ORDER is PCI_BUS_ID. Where GPUs differ, that order
+// is not known here, and Visible refuses to guess.
 func Visible(devices []runner.Device, env []string) (visible []runner.Device, what string, err error) {
 	amd := slices.ContainsFunc(devices, func(d runner.Device) bool { return d.Vendor == "amd" })
 	nvidia := slices.ContainsFunc(devices, func(d runner.Device) bool { return d.Vendor != "amd" })
@@ -224,45 +174,4 @@ func hipOrder(devices []runner.Device) []runner.Device {
 		return a.Index - b.Index
 	})
 	return out
-}
-
-// EngineEnv is what a run's engine needs in its environment, beside env, to use
-// exactly the chosen devices, in this order: indices in the order of the PCI
-// bus, which all versions of vLLM understand (not all take UUIDs); MIG parts by
-// UUID, since they have no index. On AMD the indices count in what
-// ROCR_VISIBLE_DEVICES leaves, which stays as it is.
-func EngineEnv(all, chosen []runner.Device, env []string) ([]string, error) {
-	if len(chosen) == 0 {
-		return nil, nil
-	}
-	if chosen[0].Vendor == "amd" {
-		return engineEnvAMD(all, chosen, env)
-	}
-	ids := make([]string, len(chosen))
-	for i, d := range chosen {
-		ids[i] = strconv.Itoa(d.Index)
-		if d.Parent != "" {
-			ids[i] = d.UUID
-		}
-	}
-	return []string{"CUDA_DEVICE_ORDER=PCI_BUS_ID", "CUDA_VISIBLE_DEVICES=" + strings.Join(ids, ",")}, nil
-}
-
-func engineEnvAMD(all, chosen []runner.Device, env []string) ([]string, error) {
-	list := hipOrder(all)
-	if mask, set := envValue(env, "ROCR_VISIBLE_DEVICES"); set {
-		var err error
-		if list, err = maskAMD(list, mask); err != nil {
-			return nil, fmt.Errorf("ROCR_VISIBLE_DEVICES: %w", err)
-		}
-	}
-	ids := make([]string, len(chosen))
-	for i, d := range chosen {
-		at := slices.IndexFunc(list, func(o runner.Device) bool { return o.PCIBusID == d.PCIBusID })
-		if at < 0 {
-			return nil, fmt.Errorf("GPU %d (%s) is hidden by ROCR_VISIBLE_DEVICES", d.Index, d.PCIBusID)
-		}
-		ids[i] = strconv.Itoa(at)
-	}
-	return []string{"HIP_VISIBLE_DEVICES=" + strings.Join(ids, ",")}, nil
 }

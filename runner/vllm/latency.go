@@ -304,6 +304,9 @@ func visibleDevices(env []string, devices []runner.Device) []string {
 		if d.MIG && d.UUID != "" {
 			ids[i] = d.UUID
 		}
+		if d.ComputeIndex != nil { // HIP counts in another order than the bus
+			ids[i] = strconv.Itoa(*d.ComputeIndex)
+		}
 	}
 	list := strings.Join(ids, ",")
 	if devices[0].Vendor == "amd" {

@@ -251,9 +251,10 @@ func TestRunEnv(t *testing.T) {
 	if want := "PATH=/bin PYTHONUNBUFFERED=1 CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES=3,1 A=of the sweep"; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
-	job.Devices = []runner.Device{{Index: 2, Vendor: "amd"}}
+	hip := 5
+	job.Devices = []runner.Device{{Index: 2, Vendor: "amd"}, {Index: 0, Vendor: "amd", ComputeIndex: &hip}}
 	env, _ = runEnv([]string{"CUDA_VISIBLE_DEVICES=7", "ROCR_VISIBLE_DEVICES=0"}, job)
-	if got := strings.Join(env, " "); got != "PYTHONUNBUFFERED=1 HIP_VISIBLE_DEVICES=2 A=of the sweep" {
+	if got := strings.Join(env, " "); got != "PYTHONUNBUFFERED=1 HIP_VISIBLE_DEVICES=2,5 A=of the sweep" {
 		t.Errorf("got %s", got)
 	}
 }
