@@ -181,6 +181,7 @@ func (b *builder) load() *failure {
 		return fail
 	}
 	b.hold((*rankMemory).loaded)
+	b.wait(f.times.load * 0.1)
 	for rank := range f.ranks {
 		if rank > 0 && f.runner == "v1" && f.version.atLeast(0, 11, 1) {
 			break
@@ -203,12 +204,13 @@ func (b *builder) fill() *failure {
 	if r.loadFormat != "dummy" {
 		b.bar(0, true, strings.Replace(tqdmBar(name, 0, shards, 0), "%|          |", "% Completed |", 1))
 	}
+	b.wait(f.times.load * 0.3)
 	for i := range parts {
 		if fail := b.oomWhile(runner.PhaseLoad, i, func(m *rankMemory) int64 { return m.loaded() }); fail != nil {
 			return fail
 		}
 		b.hold(func(m *rankMemory) int64 { return m.context + m.weights*int64(i+1)/parts })
-		b.wait(f.times.load / parts)
+		b.wait(f.times.load * 0.6 / parts)
 		if r.loadFormat != "dummy" && i < shards {
 			line := tqdmBar(name, i+1, shards, f.times.load*float64(i+1)/parts)
 			b.bar(0, false, line[:strings.Index(line, "%|")]+"% Completed "+line[strings.LastIndex(line, "| "):])

@@ -1,7 +1,6 @@
 package simulate
 
 import (
-	"slices"
 	"strings"
 	"time"
 
@@ -184,9 +183,9 @@ func (s *script) budget(p runner.Phase) float64 {
 			return 0.30
 		}
 		return 0.12
-	case runner.PhaseBenchWarmup:
+	case runner.PhaseLoad, runner.PhaseBenchWarmup:
 		return 0.10
-	case runner.PhaseLoad, runner.PhaseKVAlloc:
+	case runner.PhaseKVAlloc:
 		return 0.08
 	case runner.PhaseTeardown:
 		return 0.04
@@ -216,14 +215,18 @@ func (s *script) wall(st *step, timeScale float64) time.Duration {
 // share is how much of the wall time of a phase has passed at a moment.
 func (s *script) share(p runner.Phase, at float64) float64 {
 	sp := s.phases[p]
-	last := pace{sp.from, 0}
-	for _, next := range append(slices.Clone(s.paces[p]), pace{sp.to, 1}) {
-		if at < next.at {
-			return last.share + (next.share-last.share)*(at-last.at)/(next.at-last.at)
+	last, next := pace{sp.from, 0}, pace{sp.to, 1}
+	for _, mark := range s.paces[p] {
+		if at < mark.at {
+			next = mark
+			break
 		}
-		last = next
+		last = mark
 	}
-	return last.share
+	if next.at <= last.at {
+		return last.share
+	}
+	return min(last.share+(next.share-last.share)*(at-last.at)/(next.at-last.at), 1)
 }
 
 // prefixOf is what a process puts before each of its lines.

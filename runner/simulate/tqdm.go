@@ -47,7 +47,12 @@ func tqdmTime(seconds float64) string {
 // the last item is done and once when it is closed. drawn, if there is one, is
 // told the share that is done with each drawing.
 func (b *builder) progress(who int, name string, took []float64, drawn func(share float64)) {
-	b.bar(who, true, tqdmBar(name, 0, len(took), 0))
+	show := func(first bool, n int, elapsed float64, end string) {
+		if !b.mute {
+			b.bar(who, first, tqdmBar(name, n, len(took), elapsed)+end)
+		}
+	}
+	show(true, 0, 0, "")
 	elapsed, last := 0.0, 0.0
 	for i, t := range took {
 		b.wait(t)
@@ -57,10 +62,10 @@ func (b *builder) progress(who int, name string, took []float64, drawn func(shar
 			if drawn != nil {
 				drawn(float64(i+1) / float64(len(took)))
 			}
-			b.bar(who, false, tqdmBar(name, i+1, len(took), elapsed))
+			show(false, i+1, elapsed, "")
 		}
 	}
-	b.bar(who, false, tqdmBar(name, len(took), len(took), elapsed)+"\n")
+	show(false, len(took), elapsed, "\n")
 }
 
 // evenly divides seconds over n items.
