@@ -218,7 +218,8 @@ func Wanted(plan *sweep.Plan) bool {
 
 // NewMachines makes them, each with enough GPUs for the largest profile and
 // for the indexes that sweeps name. Their processes publish below dir. A GPU is
-// one of the catalogue or a gpu block of the plan.
+// one of the catalogue or a gpu block of the plan. It fails where a GPU is
+// unknown or a plant cannot be done, before anything runs.
 func NewMachines(dir string, plan *sweep.Plan) (*Machines, error) {
 	m := &Machines{devices: map[string]*Device{}}
 	counts := map[string]int{}
@@ -226,6 +227,11 @@ func NewMachines(dir string, plan *sweep.Plan) (*Machines, error) {
 		for _, p := range s.Profiles {
 			if p.Engine.Kind != "simulator" {
 				continue
+			}
+			if sim := p.Engine.Simulator; sim != nil {
+				if _, err := ParsePlant(sim.Plant); err != nil {
+					return nil, fmt.Errorf("sweep %q: %w", s.Name, err)
+				}
 			}
 			name := gpuName(p)
 			counts[name] = max(counts[name], int(max(p.Settings.TensorParallelSize, 1)*max(p.Settings.PipelineParallelSize, 1)), slices.Max(append([]int{0}, s.GPUs...))+1)
