@@ -1,0 +1,31 @@
+package simulate
+
+import (
+	"os"
+	"strings"
+	"testing"
+)
+
+// TestManual checks that the manual names all that can be planted.
+func TestManual(t *testing.T) {
+	data, err := os.ReadFile("../../docs/simulator.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := string(data)
+	for _, name := range append(Components(), sortedKeys(Misbehaviours())...) {
+		if !strings.Contains(page, "`"+name+"`") {
+			t.Errorf("docs/simulator.md does not name %q", name)
+		}
+	}
+	for _, p := range phases() {
+		if !strings.Contains(page, string(p)) {
+			t.Errorf("docs/simulator.md does not name the phase %q", p)
+		}
+	}
+	for _, text := range []string{DefaultGPU, DefaultVersion, EnvConfig} {
+		if !strings.Contains(page, text) {
+			t.Errorf("docs/simulator.md does not name %q", text)
+		}
+	}
+}
