@@ -27,6 +27,9 @@ type Device struct {
 	ProcRoot string           // "" is /proc
 	Now      func() time.Time // nil is time.Now
 
+	// guest: this is not the driver but a program that looks; it forgets nothing.
+	guest bool
+
 	mu    sync.Mutex
 	spent map[int]float64 // J of processes that are gone, by GPU
 	gone  map[string]time.Time
@@ -111,7 +114,7 @@ func (d *Device) read() ([]use, error) {
 		u := &uses[h.GPU]
 		if !d.living(h) {
 			if !d.lingers(path, h, now) {
-				d.bury(path, h, now)
+				d.bury(path, h)
 				continue
 			}
 			u.bytes += h.Bytes
@@ -185,12 +188,15 @@ func (d *Device) lingers(path string, h *holding, now time.Time) bool {
 }
 
 // bury forgets a process that is gone, but for its energy.
-func (d *Device) bury(path string, h *holding, now time.Time) {
-	seen := d.gone[path]
-	if seen.IsZero() || seen.After(now) {
-		seen = now
+func (d *Device) bury(path string, h *holding) {
+	if d.guest {
+		return
 	}
-	d.spent[int(h.GPU)] += h.energyAt(seen)
+	ended := d.gone[path]
+	if until := time.Unix(0, h.Until); until.Before(ended) { // it ended some time before it was missed
+		ended = until
+	}
+	d.spent[int(h.GPU)] += h.energyAt(ended)
 	delete(d.gone, path)
 	// Gone already is as good; what cannot be removed is counted again only as
 	// energy of a process that is dead, which is worth no failure.

@@ -101,7 +101,7 @@ func TestEnergyAndTemperature(t *testing.T) {
 		t.Fatal(err)
 	}
 	idle := speedOf(d.GPU).idle
-	writeHolding(t, d, "1", holding{PID: 1, Started: 100, Power: 500, Drain: 1000 - idle, Since: now.UnixNano()})
+	writeHolding(t, d, "1", holding{PID: 1, Started: 100, Power: 500, Drain: 1000 - idle, Since: now.UnixNano(), Until: now.Add(10 * time.Second).UnixNano()})
 	now = now.Add(10 * time.Second)
 	second, err := d.read()
 	if err != nil {
@@ -121,7 +121,10 @@ func TestEnergyAndTemperature(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if third[0].energy < second[0].energy || third[0].power != idle || third[0].bytes != 0 {
+	if got := third[0].energy - second[0].energy; got < idle-1 || got > idle+1 {
+		t.Errorf("a second after the end took %g J, want %g", got, idle)
+	}
+	if third[0].power != idle || third[0].bytes != 0 {
 		t.Errorf("after the end: %+v", third[0])
 	}
 }

@@ -163,7 +163,6 @@ type player struct {
 	stdout, stderr io.Writer
 
 	script   *script
-	device   *Device
 	gpus     []int // by rank
 	children map[int]*child
 	strays   []*child
@@ -193,7 +192,7 @@ func (p *player) play(ctx context.Context, r *request) int {
 			fmt.Fprintf(p.stderr, "vramsweep simulator: %v\n", err)
 			return 1
 		}
-		p.device = device
+		device.guest = true
 		others = device.heldByOthers(p.gpus)
 	}
 	fmt.Fprintf(p.stderr, "vramsweep simulator: synthetic run, behaving as vLLM %s on %s; no GPU is used\n", c.Version, c.GPU.Name)
@@ -321,8 +320,9 @@ func (p *player) pidOf(who int) int {
 	return os.Getpid()
 }
 
-// release lets the children end and forgets the state files: as in vLLM, the
-// memory is back by the time the process has been waited for.
+// release lets the children end and gives the memory back: as in vLLM, it is
+// back by the time the process has been waited for. The state files stay for
+// the driver, whose energy counter must not fall.
 func (p *player) release() {
 	close(p.finished)
 	if p.config.does("orphans", "") != nil {
@@ -334,10 +334,13 @@ func (p *player) release() {
 	if p.config.does("linger", "") != nil {
 		return
 	}
+	now := time.Now()
 	for _, h := range p.holders {
-		// A file that stays is one of a dead process, which nobody counts.
+		// Best effort: without it the file is one of a dead process, which holds nothing.
+		_ = h.set(now, func(s *holding) {
+			s.Bytes, s.Drain, s.Power, s.Util, s.MemUtil, s.Until = 0, 0, 0, 0, 0, now.UnixNano()
+		})
 		_ = h.file.Close()
-		_ = os.Remove(h.file.Name())
 	}
 }
 
@@ -365,7 +368,7 @@ func (p *player) follow(ctx context.Context) int {
 		case who := <-p.died:
 			return p.mourn(who)
 		}
-		if err := p.step(st); err != nil {
+		if err := p.step(st, i); err != nil {
 			fmt.Fprintf(p.stderr, "vramsweep simulator: %v\n", err)
 			return 1
 		}
@@ -373,10 +376,11 @@ func (p *player) follow(ctx context.Context) int {
 	return p.code
 }
 
-// step does one step: memory first, then the line.
-func (p *player) step(st *step) error {
+// step does a step, the i-th of the script: memory first, then the line.
+func (p *player) step(st *step, i int) error {
 	now := time.Now()
 	if st.memory != nil || st.doing != nil {
+		until := p.started.Add(p.script.wall(p.script.nextChange(i), p.config.TimeScale) + p.late).UnixNano()
 		speed := p.script.speedAt(st.phase, p.config.TimeScale)
 		for rank, h := range p.holders {
 			err := h.set(now, func(s *holding) {
@@ -387,6 +391,7 @@ func (p *player) step(st *step) error {
 					s.Util, s.MemUtil, s.Power, s.Clock = d.util, d.memUtil, d.power, d.clock
 				}
 				s.Drain = s.Power*speed - speedOf(*p.config.GPU).idle
+				s.Until = until
 			})
 			if err != nil {
 				return err
@@ -407,6 +412,17 @@ func (p *player) step(st *step) error {
 		return p.writeResult(st.outcome.result)
 	}
 	return nil
+}
+
+// nextChange is the next step after the i-th that changes what a GPU holds or
+// does, or the last one.
+func (s *script) nextChange(i int) *step {
+	for i++; i < len(s.steps)-1; i++ {
+		if s.steps[i].memory != nil || s.steps[i].doing != nil {
+			break
+		}
+	}
+	return &s.steps[min(i, len(s.steps)-1)]
 }
 
 // speedAt is how many simulated seconds pass in a second of wall time.
@@ -462,7 +478,7 @@ func (p *player) misbehave(ctx context.Context, c *Chaos) (end bool, code int) {
 	switch c.Do {
 	case "hang", "hang_busy":
 		if c.Do == "hang" {
-			_ = p.step(&step{doing: &activity{power: speedOf(*p.config.GPU).idle}}) // best effort: it hangs anyway
+			_ = p.step(&step{doing: &activity{power: speedOf(*p.config.GPU).idle}}, len(p.script.steps)) // best effort: it hangs anyway
 		}
 		<-ctx.Done()
 		return true, 143

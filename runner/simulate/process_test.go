@@ -154,11 +154,16 @@ func TestProcess(t *testing.T) {
 			quiet := testConfig(t, "", "")
 			truth := scriptOf(quiet, testRequest(t, quiet, test.args...), nil, nil)
 			for gpu := range 2 {
-				highest := int64(0)
+				highest, energy := int64(0), 0.0
 				for _, x := range samples {
-					if int(x.GPU) == gpu {
-						highest = max(highest, x.MemoryUsed)
+					if int(x.GPU) != gpu {
+						continue
 					}
+					highest = max(highest, x.MemoryUsed)
+					if x.Energy < energy {
+						t.Errorf("GPU %d: the energy counter fell from %g to %g J after %v", gpu, energy, x.Energy, x.Offset)
+					}
+					energy = x.Energy
 				}
 				want := int64(0)
 				if gpu < test.gpus {

@@ -25,6 +25,10 @@ type Sampler struct {
 	Ours func(pid int) bool
 }
 
+// intervalsKept is how many of the last intervals the report's percentiles are
+// about: a run of hours must not need more memory than a short one.
+const intervalsKept = 4096
+
 // Sample samples until ctx ends.
 func (s *Sampler) Sample(ctx context.Context, emit func([]runner.Sample)) (*runner.SamplerReport, error) {
 	interval := s.Interval
@@ -42,7 +46,7 @@ func (s *Sampler) Sample(ctx context.Context, emit func([]runner.Sample)) (*runn
 		},
 		Notes: []string{"synthetic: no GPU was read"},
 	}
-	var took []float64
+	took := make([]float64, 0, intervalsKept)
 	var last time.Time
 	batch, gap := make([]runner.Sample, 0, s.Device.Count), false
 	timer := time.NewTimer(0)
@@ -71,11 +75,14 @@ func (s *Sampler) Sample(ctx context.Context, emit func([]runner.Sample)) (*runn
 			gap = false
 		}
 		if !last.IsZero() {
-			took = append(took, milliseconds(began.Sub(last)))
+			if len(took) < intervalsKept {
+				took = append(took, 0)
+			}
+			took[report.Ticks%int64(len(took))] = milliseconds(began.Sub(last))
 		}
 		last = began
 		next := time.Since(start)/interval + 1
-		if missed := int64(next - tick - 1); missed > 0 && report.Ticks > 1 {
+		if missed := int64(next - tick - 1); missed > 0 {
 			report.Missed += missed
 			gap = true
 		}

@@ -24,6 +24,7 @@ type holding struct {
 	Bytes   int64
 	Energy  float64 // J, used by this process so far, in simulated time
 	Since   int64   // Unix ns: when this state began; Drain counts from here
+	Until   int64   // Unix ns: when it was to end; a process that dies earlier uses no more than this
 	Drain   float64 // W above idle that the energy counter runs with, in simulated time
 	Power   float64 // W, of the whole GPU
 	Linger  int64   // ns that the memory stays after the process ended; < 0: for good
