@@ -16,7 +16,10 @@ const (
 	// beforeProfiling is the least that lies between the first line of compiling
 	// and the end of profiling.
 	beforeProfiling = 500 * time.Millisecond
-	nearLoaded      = 256 << 20 // bytes: a fall that ends so near the level after loading is a whole fall
+	// stale is how long before a moment the last sample may lie that tells its
+	// level.
+	stale      = 500 * time.Millisecond
+	nearLoaded = 256 << 20 // bytes: a fall that ends so near the level after loading is a whole fall
 )
 
 // A bound is the start of a phase.
@@ -147,10 +150,13 @@ func (fd *finder) steady(at time.Duration) *point {
 		return nil
 	}
 	spans, i := fd.t.mem.spans, fd.t.mem.index(at)
+	next := i+1 < len(spans) && abs(spans[i].level-spans[i+1].level) < notable
 	switch {
-	case spans[i].n >= 2,
-		i > 0 && abs(spans[i].level-spans[i-1].level) < notable,
-		i+1 < len(spans) && abs(spans[i].level-spans[i+1].level) < notable:
+	case next:
+		return p
+	case at-p.at > stale:
+		return nil
+	case spans[i].n >= 2, i > 0 && abs(spans[i].level-spans[i-1].level) < notable:
 		return p
 	}
 	return nil

@@ -147,7 +147,9 @@ func phasesBlock(r *runner.Result) string {
 
 func stepsBlock(r *runner.Result) string {
 	var b strings.Builder
-	line := func(cells ...any) { fmt.Fprintln(&b, strings.TrimRight(fmt.Sprintf("%-14s %8s %8s %11s   %s", cells...), " ")) }
+	line := func(cells ...any) {
+		fmt.Fprintln(&b, strings.TrimRight(fmt.Sprintf("%-14s %8s %8s %11s   %s", cells...), " "))
+	}
 	line("step (GiB)", "driver", "vLLM", "difference", "between the samples at s")
 	for _, s := range r.Steps {
 		at := "-"
