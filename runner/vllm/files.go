@@ -43,7 +43,10 @@ func (l *Log) Unread() int64 {
 // memory however long they are. What was read before an error is returned
 // with it.
 func ReadLogs(files ...NamedReader) (*Log, error) {
-	rd := NewReader(ReaderOptions{})
+	return readLogs(NewReader(ReaderOptions{}), files...)
+}
+
+func readLogs(rd *Reader, files ...NamedReader) (*Log, error) {
 	log := &Log{}
 	var err error
 	for _, f := range files {

@@ -55,15 +55,16 @@ func FuzzLogs(f *testing.F) {
 	f.Add([]byte(v1Banner("0.28.0", 2) + kvLine + newUsage))
 	f.Add([]byte(engineTrace("torch.OutOfMemoryError: " + torchOOM)))
 	f.Add([]byte("args: Namespace(a='b', c=[1,2], d={'x': 'y'}, block_size=16)\n# GPU blocks: 9, # CPU blocks: 3\n"))
+	base := NewReader(ReaderOptions{})
 	f.Fuzz(func(t *testing.T, text []byte) {
 		if len(text) > 1<<16 || bytes.HasPrefix(text, []byte{0x1f, 0x8b}) || bytes.HasPrefix(text, []byte{0x28, 0xb5, 0x2f, 0xfd}) {
 			return
 		}
-		whole, err := ReadLogs(NamedReader{Name: "x", R: bytes.NewReader(text)})
+		whole, err := readLogs(base.fresh(ReaderOptions{}), NamedReader{Name: "x", R: bytes.NewReader(text)})
 		if err != nil {
 			t.Fatal(err)
 		}
-		again, err := ReadLogs(NamedReader{Name: "x", R: halves{bytes.NewReader(text)}})
+		again, err := readLogs(base.fresh(ReaderOptions{}), NamedReader{Name: "x", R: halves{bytes.NewReader(text)}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -77,10 +77,7 @@ func figureAnchors() []string { return []string{"GiB", " GB", "MiB", " MB", "Gib
 
 // NewReader returns a Reader for one run's log.
 func NewReader(opts ReaderOptions) *Reader {
-	r := &Reader{
-		opts: opts, groups: make(map[string]*groupState), lines: make(map[string]int), traces: make(map[string]*trace),
-		rules: allRules(), kinds: kindRules(),
-	}
+	r := &Reader{rules: allRules(), kinds: kindRules()}
 	var texts []string
 	index := make(map[string]int)
 	for i, rl := range r.rules {
@@ -100,9 +97,19 @@ func NewReader(opts ReaderOptions) *Reader {
 	r.figures = uint(len(texts))
 	texts = append(texts, figureAnchors()...)
 	r.m = newMatcher(texts)
-	r.state = r.group("")
-	r.current = r.state.runs[0]
-	return r
+	return r.fresh(opts)
+}
+
+// fresh is a Reader for another log that shares what is costly to make: rules
+// and matcher, which are only read.
+func (r *Reader) fresh(opts ReaderOptions) *Reader {
+	f := &Reader{
+		opts: opts, m: r.m, anchors: r.anchors, rules: r.rules, kinds: r.kinds, errors: r.errors, figures: r.figures,
+		groups: make(map[string]*groupState), lines: make(map[string]int), traces: make(map[string]*trace),
+	}
+	f.state = f.group("")
+	f.current = f.state.runs[0]
+	return f
 }
 
 func (r *Reader) group(name string) *groupState {
