@@ -413,6 +413,7 @@ func graphRules() []rule {
 				sets(1, fGraphs)(r, p, []string{"", m[2]})
 				r.setWord(&r.captured, p, "true")
 				r.noteRunnerOf(p)
+				delete(r.bars, "Capturing CUDA graph")
 				r.event(p, runner.EventCaptureEnd, m[1])
 			},
 		},

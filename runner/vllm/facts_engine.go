@@ -356,7 +356,7 @@ func applyBackend(r *run, p *piece, m []string) {
 }
 
 func applyVersion(r *run, p *piece, m []string) {
-	r.front(p)
+	r.front(p, "version")
 	r.reader.current.setFirst(&r.reader.current.version, p, m[1])
 	r.reader.current.event(p, runner.EventFirstLine, "")
 }
@@ -398,7 +398,7 @@ func applyBanner(r *run, p *piece, m []string) {
 // applyArgs reads what was asked for. Of a printed dictionary only the plain
 // values are taken.
 func applyArgs(r *run, p *piece, m []string) {
-	r.front(p)
+	r.front(p, "args")
 	r = r.reader.current
 	if strings.HasPrefix(m[0], "args:") {
 		r.args = scalars(m[1], '=')

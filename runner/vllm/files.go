@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
+	"regexp"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -57,6 +59,31 @@ func readLogs(rd *Reader, files ...NamedReader) (*Log, error) {
 	log.Accounts, log.Events = rd.Accounts(), rd.Events()
 	return log, err
 }
+
+// PairLogs groups files by run, in their order: a stdout and a stderr whose
+// paths are the same but for that word (and any folder's stdout.log and
+// stderr.log) are one run, every other file is a run of its own.
+func PairLogs(paths []string) [][]string {
+	var runs [][]string
+	at := make(map[string]int)
+	for _, path := range paths {
+		dir, name := filepath.Split(path)
+		key := dir + streamWord.ReplaceAllString(name, "*")
+		if key == path {
+			runs = append(runs, []string{path})
+			continue
+		}
+		if i, ok := at[key]; ok {
+			runs[i] = append(runs[i], path)
+			continue
+		}
+		at[key] = len(runs)
+		runs = append(runs, []string{path})
+	}
+	return runs
+}
+
+var streamWord = regexp.MustCompile(`(?i)\bstd(?:out|err)\b|\.(?:out|err)$`)
 
 const (
 	readBuffer = 256 << 10

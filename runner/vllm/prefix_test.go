@@ -117,10 +117,11 @@ func TestRanks(t *testing.T) {
 
 func TestSeveralEngines(t *testing.T) {
 	one := func(version, tokens string) string {
-		return v1 + "non-default args: {'model': 'm" + version + "'}\n" + v1Banner(version, 1) + v1 + "GPU KV cache size: " + tokens + " tokens\n" + v1 + "init engine (profile, create kv cache, warmup model) took 1.00 s\n"
+		return v1 + "non-default args: {'model': 'm', 'max_num_seqs': " + tokens + "}\n" + v1Banner(version, 1) + v1 + "GPU KV cache size: " + tokens + " tokens\n" + v1 + "init engine (profile, create kv cache, warmup model) took 1.00 s\n"
 	}
 	for _, c := range []struct{ name, log string }{
 		{"one after the other", one("0.20.0", "100") + one("0.21.0", "200")},
+		{"restart without a word", strings.Replace(one("0.20.0", "100"), "init engine", "x", 1) + one("0.21.0", "200")},
 		{"restart after a failure", strings.Replace(one("0.20.0", "100"), "init engine", "x", 1) + engineTrace("ValueError: No available memory for the cache blocks.") + one("0.21.0", "200")},
 		{"two containers at once", interleave(one("0.20.0", "100"), one("0.21.0", "200"))},
 	} {
@@ -133,7 +134,7 @@ func TestSeveralEngines(t *testing.T) {
 				version string
 				tokens  int64
 			}{{"0.20.0", 100}, {"0.21.0", 200}} {
-				if a := accounts[i]; str(a.VLLMVersion) != want.version || a.TotalGPUKVCacheTokens == nil || *a.TotalGPUKVCacheTokens != want.tokens {
+				if a := accounts[i]; a.Model == nil || a.MaxNumSeqs == nil || *a.MaxNumSeqs != want.tokens || str(a.VLLMVersion) != want.version || a.TotalGPUKVCacheTokens == nil || *a.TotalGPUKVCacheTokens != want.tokens {
 					t.Errorf("engine %d: %s, %v tokens", i, str(a.VLLMVersion), a.TotalGPUKVCacheTokens)
 				}
 			}
@@ -247,5 +248,34 @@ func TestLineNumbers(t *testing.T) {
 	}
 	if len(events) != 5 || events[0].Kind != runner.EventWarmupStart || events[2].Kind != runner.EventWarmupIter || events[2].Line != 2 || !events[4].Arrived.Equal(now) {
 		t.Errorf("events %+v", events)
+	}
+}
+
+func TestPairLogs(t *testing.T) {
+	got := fmt.Sprint(PairLogs([]string{"a/stdout.log", "b/stdout.log", "a/stderr.log", "vllm.log", "x.stdout.log.gz", "x.stderr.log.gz", "job.out", "job.err", "b/other.log"}))
+	if want := "[[a/stdout.log a/stderr.log] [b/stdout.log] [vllm.log] [x.stdout.log.gz x.stderr.log.gz] [job.out job.err] [b/other.log]]"; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+// TestCaptureTwice: what the V2 model runner prints from 0.29 on.
+func TestCaptureTwice(t *testing.T) {
+	var kinds []runner.EventKind
+	r := NewReader(ReaderOptions{Event: func(e runner.LogEvent) { kinds = append(kinds, e.Kind) }})
+	bar := func(n int) {
+		r.Part("stderr", fmt.Appendf(nil, "Capturing CUDA graphs (FULL): 50%%|##| %d/4 [00:00<00:00]", n), time.Now())
+	}
+	end := func() { r.Line("stdout", []byte(v1+"Graph capturing finished in 1 secs, took 0.10 GiB"), time.Now()) }
+	bar(0)
+	bar(4)
+	end()
+	bar(4) // late
+	r.Line("stdout", []byte(v1+"Available KV cache memory: 1.0 GiB"), time.Now())
+	bar(0)
+	bar(2)
+	end()
+	want := []runner.EventKind{runner.EventCaptureStart, runner.EventCaptureEnd, runner.EventProfileEnd, runner.EventCaptureStart, runner.EventCaptureEnd}
+	if fmt.Sprint(kinds) != fmt.Sprint(want) {
+		t.Errorf("got %v, want %v", kinds, want)
 	}
 }

@@ -315,8 +315,9 @@ func (r *Reader) nextRun() *run {
 type run struct {
 	reader  *Reader
 	senders map[string]*sender
-	names   []string // senders, in order of appearance
-	banners map[string]bool
+	names   []string        // senders, in order of appearance
+	banners map[string]bool // the engines of this run, by their process's name
+	fronts  map[string]bool // the first lines of its front end, by kind
 
 	version, engine, modelRunner, runnerFile, platform, architecture *word
 	usingLen, fitLen, kvLen, chunked, backend                        *word
@@ -443,12 +444,18 @@ func (r *run) addCompile(p *piece, seconds string) {
 	}
 }
 
-// front says that the front end of an engine begins: a new one if this run has
-// an engine that is up or has failed.
-func (r *run) front(p *piece) {
-	if len(r.banners) > 0 && (r.ready || r.done || r.envelopes > 0) && !strings.HasPrefix(p.proc.name, "ApiServer_") {
-		r.reader.nextRun()
+// front says that a front end prints one of its first lines: that begins a new
+// run if this one has an engine and is past its start, or printed the same
+// line before (a container that was started again).
+func (r *run) front(p *piece, kind string) {
+	past := r.ready || r.done || r.envelopes > 0 || r.fronts[kind]
+	if len(r.banners) > 0 && past && !strings.HasPrefix(p.proc.name, "ApiServer_") {
+		r = r.reader.nextRun()
 	}
+	if r.fronts == nil {
+		r.fronts = make(map[string]bool)
+	}
+	r.fronts[kind] = true
 }
 
 // noteRunnerOf tells the model runner from the module that speaks.
@@ -504,10 +511,13 @@ func applyBar(r *run, p *piece, m []string) {
 	begin, iter := runner.EventWarmupStart, runner.EventWarmupIter
 	switch m[1] {
 	case "Capturing CUDA graph":
-		if !seen {
+		// The V2 model runner captures twice from 0.29 on, the first time for its
+		// estimate: a capture ends the bars before it. A bar that is full may
+		// arrive after the line that ends its capture.
+		if !seen && done < total {
 			r.event(p, runner.EventCaptureStart, "")
+			r.bars[key] = done
 		}
-		r.bars[key] = done
 		return
 	case "Bench iterations", "Profiling iterations":
 		begin, iter = runner.EventMeasureStart, runner.EventMeasureIter
