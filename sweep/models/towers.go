@@ -4,8 +4,11 @@ package models
 func (c *config) towers(a *Architecture) {
 	if v := sub(c.top.m, "vision_config"); v != nil {
 		t := &config{text: fields{m: v, path: "vision_config"}}
-		a.Vision = &Tower{Type: t.string("vision", "model_type")}
+		a.Vision = &Tower{Type: t.string(a.ModelType, "model_type")}
 		a.Vision.Params = t.visionParams(a.Vision.Type, a.HiddenSize, c)
+		// vLLM splits the layers of all three over tensor-parallel ranks unless
+		// mm_encoder_tp_mode is "data"; what it keeps whole is under 2 % of them.
+		a.Vision.Sharded = a.Vision.Params > 0
 		a.Vision.ImageSize = t.int(0, "image_size")
 		if patch := t.int(0, "patch_size"); patch > 0 && a.Vision.ImageSize > 0 {
 			side := a.Vision.ImageSize / patch
@@ -22,7 +25,7 @@ func (c *config) towers(a *Architecture) {
 // visionParams counts a vision tower with its projector into hidden
 // dimensions; 0 for a type that is not known.
 func (c *config) visionParams(kind string, hidden int64, top *config) int64 {
-	h, layers := c.int(1024, "hidden_size"), c.int(24, "num_hidden_layers", "depth")
+	h, layers := c.int(1024, "embed_dim", "hidden_size"), c.int(24, "num_hidden_layers", "depth")
 	inter, patch := c.int(4096, "intermediate_size"), c.int(16, "patch_size")
 	switch kind {
 	case "pixtral":
@@ -44,7 +47,28 @@ func (c *config) visionParams(kind string, hidden int64, top *config) int64 {
 		layer := 4*(h*h+h) + 2*h*inter + inter + h + 4*h
 		return 3*patch*patch*h + h + (image/patch)*(image/patch)*h + layers*layer + 2*h + h + h*hidden
 	}
+	if kind == "qwen2_vl" || kind == "qwen2_5_vl" {
+		return c.qwenVision(kind, hidden)
+	}
 	return 0
+}
+
+// qwenVision: patches over two frames, layers with bias, and a merger of s² patches
+// into the language model's width.
+// Source: vllm/model_executor/models/{qwen2_vl,qwen2_5_vl}.py.
+func (c *config) qwenVision(kind string, hidden int64) int64 {
+	h := c.int(1280, "embed_dim", "hidden_size")
+	layers, merge := c.int(32, "depth"), c.int(2, "spatial_merge_size")
+	patch, frames, channels := c.int(14, "patch_size"), c.int(2, "temporal_patch_size"), c.int(3, "in_chans", "in_channels")
+	inter := c.int(3420, "intermediate_size")
+	norm, mlp := h, 3*h*inter+2*inter+h // RMS norms and a gated MLP
+	if kind == "qwen2_vl" {             // layer norms and a plain MLP
+		inter = int64(c.float(4, "mlp_ratio") * float64(h))
+		norm, mlp = 2*h, 2*h*inter+inter+h
+	}
+	layer := 2*norm + 4*h*h + 4*h + mlp
+	merged := h * merge * merge
+	return channels*frames*patch*patch*h + layers*layer + norm + merged*merged + merged + merged*hidden + hidden
 }
 
 // imageTokens is how many embeddings an image of side x side patches becomes.
