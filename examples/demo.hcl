@@ -30,6 +30,9 @@ sweep "demo" {
     max_model_len = 4096
     num_iters     = 10
   }
+  sample {
+    interval = "20ms" # a simulated run takes about a second
+  }
 }
 
 output {

@@ -1,6 +1,9 @@
 package sweep
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func ptr[T any](v T) *T { return &v }
 
@@ -40,8 +43,45 @@ func TestSingleFaults(t *testing.T) {
 			t.Errorf("no %s in:\n%v", c, err)
 		}
 	}
+	_, err = Single(SingleOptions{Engine: "vlm", Mode: "x", NumHeads: ptr(int64(0)), Flags: map[string]string{"a b": "1", "dtype": "x"}})
+	if e, ok = AsError(err); !ok || len(e.Diagnostics()) < 3 || !strings.Contains(err.Error(), string(codeFlagMissing)) {
+		t.Errorf("got %v", err)
+	}
 	_, err = Single(SingleOptions{Model: "Qwen/Qwen3-0.6B", InputLen: ptr(int64(100)), MaxModelLen: ptr(int64(10)), GPUs: []int{0}, TensorParallelSize: ptr(int64(2))})
 	if e, ok := AsError(err); !ok || len(e.Diagnostics()) != 2 {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestSingleIsAFile checks that flags and a file that ask for the same have the
+// same settings.
+func TestSingleIsAFile(t *testing.T) {
+	one, err := Single(SingleOptions{Model: "Qwen/Qwen3-0.6B", BatchSize: ptr(int64(4)), EnforceEager: ptr(true), Engine: "simulator", GPUs: []int{0}, OutputDir: "x",
+		ModelParams: ptr(int64(1000)), HiddenSize: ptr(int64(2048)), VLLMVersion: "0.26.0", ModelRunner: "v2", Mode: "session"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := loadText(t, `sweep "profile" {
+  matrix {
+    model = ["Qwen/Qwen3-0.6B"]
+  }
+  engine "simulator" {
+    batch_size    = 4
+    enforce_eager = true
+    vllm_version  = "0.26.0"
+    model_runner  = "v2"
+    mode          = "session"
+  }
+}
+`, Inputs{})
+	a, b := one.Sweeps[0].Profiles[0], file.Sweeps[0].Profiles[0]
+	if profileText(a) != profileText(b) {
+		t.Errorf("flags: %s\nfile:  %s", profileText(a), profileText(b))
+	}
+	if a.Model.Params != 1000 || a.Model.HiddenSize != 2048 || a.Model.HeadDim != 128 || b.Model.HiddenSize != 1024 {
+		t.Errorf("model of flags %+v", a.Model)
+	}
+	if one.OutputDir != "x" || a.Origins["batch_size"] != "--batch-size" || a.Origins["input_len"] != "default" {
+		t.Errorf("output %q, origins %v", one.OutputDir, a.Origins)
 	}
 }
