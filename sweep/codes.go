@@ -89,6 +89,7 @@ const (
 	codeContext     code = "S905"
 	codePickLarge   code = "S906"
 	codeOddValue    code = "S907"
+	codeNearModel   code = "S908"
 )
 
 // summaries gives each code its heading: two to five words that name the
@@ -203,5 +204,6 @@ func warningSummaries() map[code]string {
 		codeContext:     "Longer than the model's context",
 		codePickLarge:   "Pick of everything",
 		codeOddValue:    "Unusual value",
+		codeNearModel:   "Model close to another",
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
@@ -614,6 +615,23 @@ func (s *sweepBuild) warnings() {
 	s.warnLoads()
 }
 
+// warnNearModel says that an id which nothing is known of differs by a letter or
+// two from one that is: it is run all the same, but it may be a slip.
+func (s *sweepBuild) warnNearModel(ref *modelRef, rng hcl.Range) {
+	if ref == nil || ref.arch != nil || s.l.modelBlocks[ref.name] != nil {
+		return
+	}
+	near, best := "", 3
+	for _, name := range s.l.catalogue.Names() {
+		if d := levenshtein(strings.ToLower(ref.name), strings.ToLower(name)); d < best {
+			near, best = name, d
+		}
+	}
+	if near != "" {
+		s.l.diags.warnAt(codeNearModel, rng, "The catalogue lacks %q, so its estimates are null. Did you mean %q?", ref.name, near)
+	}
+}
+
 // warnOddValues says which values vLLM is not known to take.
 func (s *sweepBuild) warnOddValues() {
 	for _, a := range s.axes {
@@ -622,6 +640,7 @@ func (s *sweepBuild) warnOddValues() {
 				if st == nil {
 					continue
 				}
+				s.warnNearModel(v.cells[k].model, v.rng)
 				if odd := st.oddValue(v.cells[k]); odd != "" {
 					s.l.diags.warnAt(codeOddValue, v.rng, "%s", odd)
 				}
