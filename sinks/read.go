@@ -98,22 +98,7 @@ func (s *Store) readPlan(t Table, where Predicate) ([]readPart, error) {
 			err = errors.Join(err, merr)
 			continue
 		}
-		part := readPart{file: name, skip: map[string]bool{}}
-		wanted := len(marks) == 0
-		for _, m := range marks {
-			if slices.Contains(folders, m.Execution) && (!m.Final || s.running(m.Execution)) {
-				part.skip[m.Execution] = true
-				continue
-			}
-			settled[m.Execution] = true
-			if where.Execution == "" || where.Execution == m.Execution {
-				wanted = true
-			}
-			if part.first == "" {
-				part.first = m.Execution
-			}
-		}
-		if wanted {
+		if part, wanted := s.planFile(name, marks, folders, settled, where); wanted {
 			parts = append(parts, part)
 		}
 	}
@@ -124,6 +109,25 @@ func (s *Store) readPlan(t Table, where Predicate) ([]readPart, error) {
 	}
 	slices.SortStableFunc(parts, func(a, b readPart) int { return strings.Compare(a.first, b.first) })
 	return parts, err
+}
+
+// planFile plans the reading of a file of tables/, and notes which executions it
+// settles.
+func (s *Store) planFile(name string, marks []Mark, folders []string, settled map[string]bool, where Predicate) (part readPart, wanted bool) {
+	part = readPart{file: name, skip: map[string]bool{}}
+	wanted = len(marks) == 0 // a file of others: its rows say what they are
+	for _, m := range marks {
+		if slices.Contains(folders, m.Execution) && (!m.Final || s.running(m.Execution)) {
+			part.skip[m.Execution] = true
+			continue
+		}
+		settled[m.Execution] = true
+		wanted = wanted || where.Execution == "" || where.Execution == m.Execution
+		if part.first == "" {
+			part.first = m.Execution
+		}
+	}
+	return part, wanted
 }
 
 // running says whether an execution can still get runs.

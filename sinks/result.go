@@ -59,49 +59,76 @@ func EncodeResult(w io.Writer, r *runner.Result) error {
 
 // layOut breaks the lines of compact JSON down to the fields of a section.
 func layOut(b []byte) []byte {
-	const deepest = 2
-	var out bytes.Buffer
-	depth, quoted := 0, false
-	line := func() {
-		out.WriteByte('\n')
-		out.WriteString(strings.Repeat("  ", depth))
-	}
+	l := &layout{}
 	for i := 0; i < len(b); i++ {
-		c := b[i]
-		switch {
-		case quoted:
-			if out.WriteByte(c); c == '\\' {
-				i++
-				out.WriteByte(b[i])
-			} else if c == '"' {
-				quoted = false
-			}
+		if b[i] == '"' {
+			end := endOfString(b, i)
+			l.out.Write(b[i:end])
+			i = end - 1
 			continue
-		case c == '{' || c == '[':
-			empty := b[i+1] == '}' || b[i+1] == ']'
-			out.WriteByte(c)
-			if depth++; depth <= deepest && !empty {
-				line()
-			}
-			continue
-		case c == '}' || c == ']':
-			empty := b[i-1] == '{' || b[i-1] == '['
-			if depth--; depth < deepest && !empty {
-				line()
-			}
-		case c == '"':
-			quoted = true
 		}
-		out.WriteByte(c)
-		switch {
-		case c == ',' && depth <= deepest:
-			line()
-		case c == ':' || c == ',':
-			out.WriteByte(' ')
+		next := byte(0)
+		if i+1 < len(b) {
+			next = b[i+1]
+		}
+		l.mark(b[i], next)
+	}
+	l.out.WriteByte('\n')
+	return l.out.Bytes()
+}
+
+// endOfString is where the string that begins at start has ended.
+func endOfString(b []byte, start int) int {
+	for i := start + 1; i < len(b); i++ {
+		switch b[i] {
+		case '\\':
+			i++
+		case '"':
+			return i + 1
 		}
 	}
-	out.WriteByte('\n')
-	return out.Bytes()
+	return len(b)
+}
+
+type layout struct {
+	out   bytes.Buffer
+	depth int
+	last  byte
+}
+
+// deepestLines is the depth down to which members have lines of their own.
+const deepestLines = 2
+
+func (l *layout) line() {
+	l.out.WriteByte('\n')
+	l.out.WriteString(strings.Repeat("  ", l.depth))
+}
+
+// mark writes one byte outside of a string.
+func (l *layout) mark(c, next byte) {
+	switch c {
+	case '{', '[':
+		l.out.WriteByte(c)
+		if l.depth++; l.depth <= deepestLines && next != '}' && next != ']' {
+			l.line()
+		}
+	case '}', ']':
+		if l.depth--; l.depth < deepestLines && l.last != '{' && l.last != '[' {
+			l.line()
+		}
+		l.out.WriteByte(c)
+	case ',':
+		if l.out.WriteByte(c); l.depth <= deepestLines {
+			l.line()
+		} else {
+			l.out.WriteByte(' ')
+		}
+	case ':':
+		l.out.WriteString(": ")
+	default:
+		l.out.WriteByte(c)
+	}
+	l.last = c
 }
 
 // mendFloats is a copy of v in which every figure that is not finite is nil (or
@@ -132,24 +159,26 @@ func mendFloats(v reflect.Value, name string, missing map[string]string) reflect
 		}
 	case reflect.Struct:
 		mendStruct(v, mended, name, missing)
-	case reflect.Slice:
-		if v.IsNil() {
-			break
+	case reflect.Slice, reflect.Map:
+		if !v.IsNil() {
+			mendMembers(v, mended, name, missing)
 		}
-		mended.Set(reflect.MakeSlice(v.Type(), v.Len(), v.Len()))
-		for i := range v.Len() {
-			mended.Index(i).Set(mendFloats(v.Index(i), name+"["+strconv.Itoa(i)+"]", missing))
-		}
-	case reflect.Map:
-		if v.IsNil() {
-			break
-		}
+	}
+	return mended
+}
+
+func mendMembers(v, mended reflect.Value, name string, missing map[string]string) {
+	if v.Kind() == reflect.Map {
 		mended.Set(reflect.MakeMap(v.Type()))
 		for _, k := range v.MapKeys() {
 			mended.SetMapIndex(k, mendFloats(v.MapIndex(k), name+"."+fmt.Sprint(k), missing))
 		}
+		return
 	}
-	return mended
+	mended.Set(reflect.MakeSlice(v.Type(), v.Len(), v.Len()))
+	for i := range v.Len() {
+		mended.Index(i).Set(mendFloats(v.Index(i), name+"["+strconv.Itoa(i)+"]", missing))
+	}
 }
 
 func mendStruct(v, mended reflect.Value, name string, missing map[string]string) {

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/parquet-go/parquet-go"
+
 	"github.com/vramsweep/vramsweep/runner"
 )
 
@@ -288,16 +290,95 @@ type folderSamples struct {
 }
 
 // ReadSamples yields the samples ordered by time. The file holds one GPU after
-// another; to put them in order it is read whole, 200 bytes a sample.
-func (f folderSamples) ReadSamples(yield func([]runner.Sample) error) error {
-	var all []runner.Sample
-	err := f.store.timelineSamples(f.rel, func(batch []runner.Sample) error {
-		all = append(all, batch...)
-		return nil
-	})
-	if err != nil || len(all) == 0 {
+// another: each is read from its own place, side by side.
+func (f folderSamples) ReadSamples(yield func([]runner.Sample) error) (err error) {
+	starts, total, err := f.starts()
+	if err != nil || total == 0 {
 		return err
 	}
-	sortSamples(all)
-	return yield(all)
+	name := f.rel + "/" + timelineName
+	pf, file, err := f.store.f.openTable(name)
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", f.store.f.path(name), err)
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	defer rescue(&err)
+	cursors := make([]*cursor, len(starts))
+	for i, start := range starts {
+		end := total
+		if i+1 < len(starts) {
+			end = starts[i+1]
+		}
+		cursors[i] = &cursor{rows: parquet.NewGenericReader[TimelineRow](pf), left: end - start}
+		if err := cursors[i].rows.SeekToRow(start); err != nil {
+			return err
+		}
+		if err := cursors[i].fill(); err != nil {
+			return err
+		}
+	}
+	return mergeCursors(cursors, yield)
+}
+
+// starts are the rows at which a GPU's samples begin.
+func (f folderSamples) starts() (starts []int64, total int64, err error) {
+	last := int64(-1)
+	err = f.store.timelineSamples(f.rel, func(batch []runner.Sample) error {
+		for i := range batch {
+			if gpu := int64(batch[i].GPU) + 2; gpu != last {
+				starts, last = append(starts, total), gpu
+			}
+			total++
+		}
+		return nil
+	})
+	return starts, total, err
+}
+
+// A cursor goes through the samples of one GPU.
+type cursor struct {
+	rows *parquet.GenericReader[TimelineRow]
+	left int64
+	buf  []TimelineRow
+	held []runner.Sample
+}
+
+// fill reads on if nothing is held; held stays empty at the end.
+func (c *cursor) fill() error {
+	if len(c.held) > 0 || c.left == 0 {
+		return nil
+	}
+	c.buf = make([]TimelineRow, min(c.left, readChunk/4))
+	n, err := c.rows.Read(c.buf)
+	if n == 0 {
+		return errors.Join(errors.New("the file ends early"), err)
+	}
+	for i := range n {
+		c.held = append(c.held, sampleOf(&c.buf[i]))
+	}
+	c.left -= int64(n)
+	return nil
+}
+
+func mergeCursors(cursors []*cursor, yield func([]runner.Sample) error) error {
+	var batch []runner.Sample
+	for {
+		var next *cursor
+		for _, c := range cursors {
+			if len(c.held) > 0 && (next == nil || c.held[0].Offset < next.held[0].Offset) {
+				next = c
+			}
+		}
+		if next == nil || len(batch) == readChunk {
+			if err := yield(batch); err != nil || next == nil {
+				return err
+			}
+			batch = batch[:0]
+		}
+		batch = append(batch, next.held[0])
+		next.held = next.held[1:]
+		if err := next.fill(); err != nil {
+			return err
+		}
+	}
 }

@@ -17,8 +17,6 @@ import (
 	"unicode"
 
 	"github.com/parquet-go/parquet-go"
-
-	"github.com/vramsweep/vramsweep/runner"
 )
 
 // stagingDir is where files of tables/ are made: a reader's glob over tables/
@@ -710,11 +708,5 @@ func rewriteTable(s *Store, c *change, from []string, to string, axes []axisColu
 func sortExecutions(all []*Execution) {
 	slices.SortFunc(all, func(a, b *Execution) int {
 		return cmp.Or(a.StartedAt.Compare(b.StartedAt), cmp.Compare(a.ID, b.ID))
-	})
-}
-
-func sortSamples(all []runner.Sample) {
-	slices.SortStableFunc(all, func(a, b runner.Sample) int {
-		return cmp.Or(cmp.Compare(a.Offset, b.Offset), cmp.Compare(a.GPU, b.GPU))
 	})
 }

@@ -180,15 +180,7 @@ func compareExecution[T Row](v *verifier, execution string, files []string) {
 		if terr != nil || ferr != nil { // the files themselves were named already
 			return
 		}
-		order := 0
-		switch {
-		case !tok:
-			order = 1
-		case !fok:
-			order = -1
-		default:
-			order = strings.Compare(any(&inTable).(keyed).key().RunID, any(&inFolder).(keyed).key().RunID)
-		}
+		order := sideBySide(&inTable, tok, &inFolder, fok)
 		switch {
 		case order < 0:
 			c.only(&inTable, "stands in the table but in no run folder")
@@ -204,6 +196,18 @@ func compareExecution[T Row](v *verifier, execution string, files []string) {
 			inFolder, ferr, fok = nextFolder()
 		}
 	}
+}
+
+// sideBySide says which of two rows comes first by its run; one that is not
+// there comes last.
+func sideBySide[T Row](a *T, aok bool, b *T, bok bool) int {
+	switch {
+	case !aok:
+		return 1
+	case !bok:
+		return -1
+	}
+	return strings.Compare(any(a).(keyed).key().RunID, any(b).(keyed).key().RunID)
 }
 
 // tableRows are the rows of an execution in files of tables/.
