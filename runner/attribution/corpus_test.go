@@ -1,9 +1,11 @@
 package attribution_test
 
 import (
+	"errors"
 	"math"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/vramsweep/vramsweep/runner"
@@ -25,23 +27,34 @@ func attribute(t testing.TB, dir string) (*runner.Result, *replay.Recording) {
 	return rec.Attribute(&attribution.Attributor{}), rec
 }
 
-// recordings attributes every recording of the corpus, by name.
+// recordings attributes every recording of the corpus, by name. It does so
+// once: tests read the results and change nothing in them.
 func recordings(t testing.TB) map[string]*runner.Result {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(corpus, "*", "run.json"))
+	all, err := everyRecording()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(files) == 0 {
+	if len(all) == 0 {
 		t.Skipf("no recordings in %s: they are kept outside of the repository", corpus)
 	}
+	return all
+}
+
+var everyRecording = sync.OnceValues(func() (map[string]*runner.Result, error) {
+	files, err := filepath.Glob(filepath.Join(corpus, "*", "run.json"))
 	out := map[string]*runner.Result{}
 	for _, f := range files {
 		dir := filepath.Dir(f)
-		out[filepath.Base(dir)], _ = attribute(t, dir)
+		rec, e := replay.Load(dir, replay.Options{})
+		if e != nil {
+			err = errors.Join(err, e)
+			continue
+		}
+		out[filepath.Base(dir)] = rec.Attribute(&attribution.Attributor{})
 	}
-	return out
-}
+	return out, err
+})
 
 const gib = float64(runner.GiB)
 

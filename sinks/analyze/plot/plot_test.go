@@ -94,7 +94,7 @@ func TestDrawRecording(t *testing.T) {
 func TestDrawSaysSimulated(t *testing.T) {
 	r, samples := recording(t)
 	r.Run.Synthetic = true
-	p, err := plot.Draw(r, samples, plot.Options{WidthPx: 900, Title: "a <title> & more"})
+	p, err := plot.Draw(r, samples, plot.Options{WidthPx: 600, Title: "a <title> & more"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +137,7 @@ func TestDrawHost(t *testing.T) {
 		if i != 0 && i != 49 {
 			continue
 		}
-		p, err := plot.Draw(r, samples, plot.Options{})
+		p, err := plot.Draw(r, samples, plot.Options{WidthPx: 400})
 		if err != nil {
 			t.Fatalf("%d samples: %v", len(samples), err)
 		}
@@ -191,7 +191,7 @@ func TestPeakIsKept(t *testing.T) {
 		}
 		samples = append(samples, s)
 	}
-	p, err := plot.Draw(r, samples, plot.Options{})
+	p, err := plot.Draw(r, samples, plot.Options{WidthPx: 400})
 	if err != nil {
 		t.Fatal(err)
 	}
