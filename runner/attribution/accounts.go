@@ -143,11 +143,15 @@ func (w *work) shape() {
 		w.kv.used = missing("the run ended before its batch had run")
 		return
 	}
-	length := b.InputLen + b.OutputLen
-	want := b.BatchSize * length
-	if want <= 0 {
-		return
+	if length := b.InputLen + b.OutputLen; b.BatchSize*length > 0 {
+		w.usedKV(length, total, perToken)
 	}
+}
+
+// usedKV works out what the batch fills of the cache, of sequences of length
+// tokens; total is the cache of all ranks.
+func (w *work) usedKV(length int64, total, perToken float64) {
+	b := &w.r.BenchmarkParameters
 	dtype := ""
 	for _, d := range []*string{w.a.KVCacheDtype, b.Effective.KVCacheDtype, b.KVCacheDtype} {
 		if d != nil && dtype == "" {
@@ -159,7 +163,7 @@ func (w *work) shape() {
 		w.kv.used = known(min(n*ranks, int64(total)), "calculated", runner.HighCalculated)
 		return
 	}
-	w.kv.used = known(int64(float64(min(want, w.kv.tokens))*perToken), "calculated", runner.HighCalculated)
+	w.kv.used = known(int64(float64(min(b.BatchSize*length, w.kv.tokens))*perToken), "calculated", runner.HighCalculated)
 }
 
 func (w *work) session() *runner.Session {

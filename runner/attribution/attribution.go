@@ -35,6 +35,7 @@ type work struct {
 	a *runner.Account
 	c *collection
 
+	events  []runner.LogEvent
 	courses []*course
 	ledgers []*ledger
 	kv      kvShape
@@ -64,9 +65,8 @@ func (at *Attributor) Attribute(result *runner.Result, measured *runner.Measured
 		return
 	}
 	w := &work{r: result, m: measured, kind: powerKind(measured.Reports)}
-	var events []runner.LogEvent
 	if mm := measured.Measurement; mm != nil {
-		w.a, events = mm.Account, mm.Events
+		w.a, w.events = mm.Account, mm.Events
 		w.failed = mm.Outcome != runner.OutcomeOK
 	}
 	if w.a == nil {
@@ -78,26 +78,7 @@ func (at *Attributor) Attribute(result *runner.Result, measured *runner.Measured
 		w.miss("memory_timeline", fmt.Sprintf("samples could not be read to the end: %v", err))
 	}
 	w.accounts()
-	moments := newMoments(events, measured.Job.StartedAt)
-	before := at.before(w)
-	for i, t := range c.tracks {
-		var from *course
-		if i < len(before) {
-			from = before[i]
-		}
-		p := follow(c, moments, t, w.facts(i), measured, from)
-		if w.lost {
-			p.baseline = nil
-		}
-		w.courses = append(w.courses, p)
-		w.ledgers[i].addContext(w.courses[i])
-		if w.courses[i].loaded == nil && !w.ledgers[i].kv.ok && w.ledgers[i].buffers.bytes > 0 {
-			w.ledgers[i].buffers = missing("the run ended before the runner had allocated its buffers, or no sample shows it")
-		}
-		if c.host {
-			w.ledgers[i].context = missing("a machine without a GPU has no CUDA context")
-		}
-	}
+	w.follow(at.before(w))
 	at.remember(w)
 	if c.n == 0 {
 		w.miss("memory_timeline", "no sample of the run's GPUs (or of its process tree) was taken; a run that is shorter than the sampling interval has none")
@@ -110,6 +91,30 @@ func (at *Attributor) Attribute(result *runner.Result, measured *runner.Measured
 		w.miss("memory_timeline", fmt.Sprintf("samples could not be read to the end: %v", err))
 	}
 	w.fill(g, what)
+}
+
+// follow finds the course of each GPU; before are those of the engine's first
+// run, where the engine was there before this one.
+func (w *work) follow(before []*course) {
+	moments := newMoments(w.events, w.m.Job.StartedAt)
+	for i, t := range w.c.tracks {
+		var from *course
+		if i < len(before) {
+			from = before[i]
+		}
+		p, l := follow(w.c, moments, t, w.facts(i), w.m, from), w.ledgers[i]
+		if w.lost {
+			p.baseline = nil
+		}
+		w.courses = append(w.courses, p)
+		l.addContext(p)
+		if p.loaded == nil && !l.kv.ok && l.buffers.bytes > 0 {
+			l.buffers = missing("the run ended before the runner had allocated its buffers, or no sample shows it")
+		}
+		if w.c.host {
+			l.context = missing("a machine without a GPU has no CUDA context")
+		}
+	}
 }
 
 // before returns the courses of the engine's first run where this run's engine

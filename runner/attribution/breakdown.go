@@ -27,11 +27,12 @@ type part struct {
 
 // A split is the net increase of one rank, divided.
 type split struct {
-	parts  []part // add up to net exactly
-	net    int64
-	unused figure // of the reserved activation
-	after  figure // what is left right after capture: framework overhead
-	flags  []string
+	parts    []part // add up to net exactly
+	net      int64
+	unused   figure // of the reserved activation
+	reserved figure
+	after    figure // what is left right after capture: framework overhead
+	flags    []string
 }
 
 func (s *split) part(component string) figure {
@@ -55,7 +56,7 @@ func (w *work) divide(l *ledger, p *course, top int64) *split {
 	if p.baseline == nil {
 		return nil
 	}
-	s := &split{net: top - p.baseline.level}
+	s := &split{net: top - p.baseline.level, reserved: l.activations}
 	explained, complete := s.take([]part{
 		{compWeights, l.weights}, {compKV, l.kv}, {compGraphs, l.graphs},
 		{compNonTorch, l.nonTorch}, {compContext, l.context}, {compBuffers, l.buffers},
@@ -241,20 +242,8 @@ func (w *work) breakdown(splits []*split, top, baseline int64) *runner.Breakdown
 		w.miss("memory_breakdown.residual_after_capture_gb", after.reason)
 	}
 	b.NCCLInContextGB = w.nccl().gib()
-	unused := sum(splits, func(s *split) figure { return s.unused })
-	b.HeadroomUnusedGB = unused.gib()
-	var reserved figure
-	for i, l := range w.ledgers {
-		if i == 0 {
-			reserved = l.activations
-		} else if !l.activations.ok {
-			reserved = l.activations
-			break
-		} else {
-			reserved.bytes += l.activations.bytes
-		}
-	}
-	b.ActivationsReservedGB = reserved.gib()
+	b.HeadroomUnusedGB = sum(splits, func(s *split) figure { return s.unused }).gib()
+	b.ActivationsReservedGB = sum(splits, func(s *split) figure { return s.reserved }).gib()
 	b.KVCacheUsedGB, b.KVUsedSource = w.kv.used.gib(), w.kv.used.source
 	if !w.kv.used.ok {
 		w.miss("memory_breakdown.kv_cache_used_gb", w.kv.used.reason)

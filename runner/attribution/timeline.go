@@ -319,10 +319,16 @@ func (l *lane) take(g *gathering, s *runner.Sample) {
 	if s.Has&runner.HasPower != 0 {
 		l.takePower(s, ph, inside)
 	}
-	if inside && s.Has&runner.HasTemperature != 0 {
+	if inside {
+		l.takeRest(s)
+	}
+}
+
+func (l *lane) takeRest(s *runner.Sample) {
+	if s.Has&runner.HasTemperature != 0 {
 		l.temp.add(s.Temperature)
 	}
-	if inside && s.Has&runner.HasUtilization != 0 {
+	if s.Has&runner.HasUtilization != 0 {
 		l.util.add(float64(s.Utilization))
 	}
 }

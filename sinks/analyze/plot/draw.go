@@ -266,7 +266,23 @@ func (s *scene) memoryPanels(c draw.Canvas, t *track, full, near columnOf, low, 
 		s.levelTexts(p, t)
 		return
 	}
-	lo, hi := math.Inf(1), math.Inf(-1)
+	lo, hi := s.closeY(t)
+	if math.IsInf(lo, 0) || math.IsInf(hi, 0) {
+		return
+	}
+	pad := max((hi-lo)*0.12, 0.05)
+	z := &panel{c: c, x0: s.closeX[0], x1: s.closeX[1], y0: lo - pad, y1: hi + pad, left: near.left, wide: near.wide, low: low, high: high}
+	s.frame(z, t.phases, axis, "close-up, GiB")
+	s.strip(z, t.phases, high)
+	s.curves(z, t)
+	s.levelMarks(z, t, map[string]string{"kv_alloc": "KV", "capture": "captured", "engine_warmup": "ready"})
+	s.levelTexts(z, t)
+}
+
+// closeY spans what lies between the level of the KV cache and the highest, of
+// both accounts.
+func (s *scene) closeY(t *track) (lo, hi float64) {
+	lo, hi = math.Inf(1), math.Inf(-1)
 	for _, q := range t.cols.points {
 		if q.x >= s.closeX[0] && q.x <= s.closeX[1] {
 			hi = max(hi, q.y)
@@ -285,16 +301,7 @@ func (s *scene) memoryPanels(c draw.Canvas, t *track, full, near columnOf, low, 
 	if b := t.budget; b != nil && b.RequestedBytes != nil {
 		lo, hi = min(lo, float64(*b.RequestedBytes)/runner.GiB), max(hi, s.most(b))
 	}
-	if math.IsInf(lo, 0) || math.IsInf(hi, 0) {
-		return
-	}
-	pad := max((hi-lo)*0.12, 0.05)
-	z := &panel{c: c, x0: s.closeX[0], x1: s.closeX[1], y0: lo - pad, y1: hi + pad, left: near.left, wide: near.wide, low: low, high: high}
-	s.frame(z, t.phases, axis, "close-up, GiB")
-	s.strip(z, t.phases, high)
-	s.curves(z, t)
-	s.levelMarks(z, t, map[string]string{"kv_alloc": "KV", "capture": "captured", "engine_warmup": "ready"})
-	s.levelTexts(z, t)
+	return lo, hi
 }
 
 // most is requested + context + graphs: what should at most be in use.

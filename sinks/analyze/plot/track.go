@@ -206,6 +206,17 @@ func (s *scene) account(t *track, i int, start time.Time) {
 			t.phases = append(t.phases, span{p.Phase, p.StartedAt.Sub(start).Seconds(), p.EndedAt.Sub(start).Seconds()})
 		}
 	}
+	s.levels(t, start)
+	if i < len(s.r.Ranks) {
+		t.vllm = vllmLevels(&s.r.Ranks[i], t.phases)
+		if b := s.r.Ranks[i].BuffersBytes; b != nil {
+			t.buffers = float64(*b) / runner.GiB
+		}
+	}
+}
+
+// levels takes the driver's steps and the budget of the track's GPU.
+func (s *scene) levels(t *track, start time.Time) {
 	for k := range s.r.Steps {
 		st := &s.r.Steps[k]
 		if st.GPUIndex != t.gpu || st.Bytes == nil || st.TTo == nil {
@@ -218,12 +229,6 @@ func (s *scene) account(t *track, i int, start time.Time) {
 	for k := range s.r.BeyondBudget {
 		if s.r.BeyondBudget[k].GPUIndex == int(t.gpu) {
 			t.budget = &s.r.BeyondBudget[k]
-		}
-	}
-	if i < len(s.r.Ranks) {
-		t.vllm = vllmLevels(&s.r.Ranks[i], t.phases)
-		if b := s.r.Ranks[i].BuffersBytes; b != nil {
-			t.buffers = float64(*b) / runner.GiB
 		}
 	}
 }
