@@ -184,6 +184,17 @@ func TestWeightsAlone(t *testing.T) {
 	}
 }
 
+func TestRefused(t *testing.T) {
+	a := lookup(t, "Qwen/Qwen2.5-7B-Instruct") // 28 heads, 32,768 positions
+	e := NewEstimate(a, Request{TensorParallelSize: 8, MaxModelLen: ptr(int64(65536))}, h100(t))
+	if len(e.Warnings) != 2 || !strings.Contains(e.Warnings[0], "28 attention heads") || !strings.Contains(e.Warnings[1], "32768 positions") {
+		t.Errorf("warnings %q", e.Warnings)
+	}
+	if e := NewEstimate(a, Request{TensorParallelSize: 4}, h100(t)); len(e.Warnings) != 0 {
+		t.Errorf("warnings %q of a profile that vLLM takes", e.Warnings)
+	}
+}
+
 // TestStages: of a pipeline, the top figures are those of the first stage, and
 // the stage with least room decides the tokens.
 func TestStages(t *testing.T) {

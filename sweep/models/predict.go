@@ -417,6 +417,18 @@ func (s *setup) tokensOf(f *figures, e *Estimate, l cacheLayout, blocks int64, r
 	}
 	s.startUp(f, e)
 	s.queueing(f, e, &l, blocks)
+	s.refused(e)
+}
+
+// refused warns of what vLLM does not start with, whatever the memory.
+// Source: vllm/config/model.py, verify_with_parallel_config and _get_and_verify_max_len.
+func (s *setup) refused(e *Estimate) {
+	if s.a.NumHeads > 0 && s.a.NumHeads%s.tp != 0 {
+		e.Warnings = append(e.Warnings, fmt.Sprintf("%d attention heads are not divisible by tensor_parallel_size %d: vLLM refuses it", s.a.NumHeads, s.tp))
+	}
+	if s.a.MaxPosition > 0 && s.maxLen > s.a.MaxPosition {
+		e.Warnings = append(e.Warnings, fmt.Sprintf("max_model_len %d is more than the model's %d positions: vLLM refuses it unless VLLM_ALLOW_LONG_MAX_MODEL_LEN is set or the positions are scaled", s.maxLen, s.a.MaxPosition))
+	}
 }
 
 // longest is the longest sequence that the pool holds, at most what the model
