@@ -31,8 +31,9 @@ type Device struct {
 	guest bool
 
 	mu    sync.Mutex
-	spent map[int]float64 // J of processes that are gone, by GPU
-	gone  map[string]time.Time
+	spent map[int]float64      // J of processes that are gone, by GPU
+	gone  map[string]time.Time // by state file: when its process was first missed
+	seen  map[string]time.Time // and when it was last seen alive
 	heat  map[int]heat
 	boot  time.Time
 }
@@ -120,6 +121,7 @@ func (d *Device) read() ([]use, error) {
 			u.bytes += h.Bytes
 			continue
 		}
+		d.seen[path] = now
 		u.add(h, now)
 	}
 	s := speedOf(d.GPU)
@@ -132,7 +134,7 @@ func (d *Device) read() ([]use, error) {
 // start makes the memory of the device at its first reading.
 func (d *Device) start(now time.Time) {
 	if d.spent == nil {
-		d.spent, d.gone, d.heat, d.boot = map[int]float64{}, map[string]time.Time{}, map[int]heat{}, now
+		d.spent, d.gone, d.seen, d.heat, d.boot = map[int]float64{}, map[string]time.Time{}, map[string]time.Time{}, map[int]heat{}, now
 	}
 }
 
@@ -196,8 +198,12 @@ func (d *Device) bury(path string, h *holding) {
 	if until := time.Unix(0, h.Until); until.Before(ended) { // it ended some time before it was missed
 		ended = until
 	}
+	if seen := d.seen[path]; seen.After(ended) { // what was counted stays counted
+		ended = seen
+	}
 	d.spent[int(h.GPU)] += h.energyAt(ended)
 	delete(d.gone, path)
+	delete(d.seen, path)
 	// Gone already is as good; what cannot be removed is counted again only as
 	// energy of a process that is dead, which is worth no failure.
 	_ = os.Remove(path)

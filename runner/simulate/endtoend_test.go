@@ -18,6 +18,50 @@ import (
 	"github.com/vramsweep/vramsweep/sweep/models"
 )
 
+// TestArguments: the command line that the vLLM engine makes for a profile comes
+// to the same run as the profile itself does in the generator.
+func TestArguments(t *testing.T) {
+	util, tokens, seqs, block, fp8, kv := 0.85, int64(4096), int64(64), int64(32), "fp8", "fp8"
+	yes := true
+	for name, change := range map[string]func(*sweep.Profile){
+		"plain": nil,
+		"all": func(p *sweep.Profile) {
+			s := &p.Settings
+			s.GPUMemoryUtilization, s.MaxNumBatchedTokens, s.MaxNumSeqs, s.BlockSize, s.Quantization, s.KVCacheDtype = &util, &tokens, &seqs, &block, &fp8, &kv
+			s.TensorParallelSize = 2
+		},
+		"eager": func(p *sweep.Profile) { p.Settings.EnforceEager = &yes },
+		"flags": func(p *sweep.Profile) {
+			p.Engine.Flags = []sweep.Flag{{Name: "disable_cascade_attn", Value: true}, {Name: "seed", Value: int64(3)}, {Name: "compilation_config", Value: map[string]any{"mode": int64(3)}}}
+		},
+		"old":     func(p *sweep.Profile) { p.Engine.VLLMVersion = "0.6.6" },
+		"no verb": func(p *sweep.Profile) { p.Engine.VLLMVersion = "0.8.1" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := profile(t, "id", change)
+			machines, err := simulate.NewMachines(t.TempDir(), &sweep.Plan{Sweeps: []*sweep.Sweep{{Profiles: []*sweep.Profile{p}}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			engine := &simulate.Engine{Self: []string{"/bin/self", "verb"}, Machines: machines}
+			job, err := engine.Job(&runner.Job{Profile: p, Repeat: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			argv, err := vllm.Args(job.Profile, vllm.Paths{OutputJSON: "/tmp/latency.json"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if argv[0] != "/bin/self" || argv[1] != "verb" {
+				t.Fatalf("argv %q", argv)
+			}
+			if err := simulate.SameRun(argv[2:], p); err != nil {
+				t.Errorf("argv %q: %v", argv, err)
+			}
+		})
+	}
+}
+
 // memory is a Sink that keeps everything.
 type memory struct {
 	mu      sync.Mutex

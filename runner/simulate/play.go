@@ -165,7 +165,6 @@ type player struct {
 	script   *script
 	gpus     []int // by rank
 	children map[int]*child
-	strays   []*child
 	holders  []*holder
 	died     chan int // who has died
 	finished chan struct{}
@@ -558,10 +557,7 @@ func (p *player) stray(c *Chaos) {
 		args = append(args, "ignore")
 	}
 	args = append(args, p.config.StateDir, itoa(p.gpus[0]), strconv.FormatInt(size, 10), "stray-"+c.Do)
-	child, err := p.startChild(true, env, args...)
-	if err != nil {
+	if _, err := p.startChild(true, env, args...); err != nil {
 		fmt.Fprintf(p.stderr, "vramsweep simulator: %v\n", err)
-		return
 	}
-	p.strays = append(p.strays, child)
 }
