@@ -41,11 +41,11 @@ func (p *player) startChild(setsid bool, env []string, args ...string) (*child, 
 	if err != nil {
 		return nil, fmt.Errorf("simulated worker: %w", err)
 	}
-	defer read.Close()
+	defer func() { _ = read.Close() }() // the child has its own
 	files := []*os.File{read, p.outFile(p.stdout), p.outFile(p.stderr)}
 	process, err := os.StartProcess(argv[0], argv, &os.ProcAttr{Env: env, Files: files, Sys: &syscall.SysProcAttr{Setsid: setsid}})
 	if err != nil {
-		write.Close()
+		_ = write.Close() // there is nobody to read
 		return nil, fmt.Errorf("simulated worker: %w", err)
 	}
 	c := &child{process: process, stdin: write, dead: make(chan struct{})}
