@@ -186,6 +186,7 @@ func (w *work) facts(rank int) facts {
 	if l.buffers.ok {
 		f.buffers = l.buffers.bytes
 	}
+	f.v2 = w.a != nil && w.a.ModelRunner != nil && *w.a.ModelRunner == "v2"
 	if l.kv.ok {
 		f.kv = l.kv.bytes
 	}

@@ -91,6 +91,57 @@ func TestDriverAgreesWithVLLM(t *testing.T) {
 	}
 }
 
+// every yields every nth tick of a recording.
+type every struct {
+	all       runner.SampleReader
+	n, offset int
+}
+
+func (e every) ReadSamples(yield func([]runner.Sample) error) error {
+	i := e.offset
+	return e.all.ReadSamples(func(tick []runner.Sample) error {
+		if i++; i%e.n != 0 {
+			return nil
+		}
+		return yield(tick)
+	})
+}
+
+// TestFewerSamples thins the recordings to 5, 3 and 2 Hz: a step may then be
+// missing, but none is wrong, and the residual stays where it is.
+func TestFewerSamples(t *testing.T) {
+	if testing.Short() {
+		t.Skip("attributes each recording ten times")
+	}
+	for name, r := range recordings(t) {
+		if r.Run.Outcome != runner.OutcomeOK {
+			continue
+		}
+		rec, err := replay.Load(filepath.Join(corpus, name), replay.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := rec.Measured.Samples
+		for _, n := range []int{2, 3, 5} {
+			for offset := range n {
+				rec.Measured.Samples = every{all, n, offset}
+				r := rec.Attribute(&attribution.Attributor{})
+				for _, s := range r.Steps {
+					if s.Step != "kv_alloc" && s.Step != "capture" || s.DifferenceBytes == nil {
+						continue
+					}
+					if d := float64(*s.DifferenceBytes) / gib; math.Abs(d) > 0.2 {
+						t.Errorf("%s, every %dth sample from %d on: GPU %d: %s differs by %+.2f GiB: %s", name, n, offset, s.GPUIndex, s.Step, d, s.Reason)
+					}
+				}
+				if b := r.MemoryBreakdown; b.ResidualAfterCaptureGB != nil && math.Abs(*b.ResidualAfterCaptureGB) > 0.02**b.NetIncreaseGB {
+					t.Errorf("%s, every %dth sample from %d on: residual %.2f GiB", name, n, offset, *b.ResidualAfterCaptureGB)
+				}
+			}
+		}
+	}
+}
+
 // TestResidualAfterCapture holds what is left right after capture (after the
 // KV allocation without graphs), with no term fitted to a run.
 func TestResidualAfterCapture(t *testing.T) {

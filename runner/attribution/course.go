@@ -63,6 +63,7 @@ type facts struct {
 	context int64 // total - free at start - baseline; 0: unknown
 	kv      int64 // as printed; 0: unknown
 	world   int   // ranks
+	v2      bool  // the V2 model runner: after profiling, memory is back at the level after loading
 	warmups int64 // iterations of warm-up
 	latency *runner.LatencyStats
 }
@@ -341,7 +342,7 @@ func (fd *finder) profilePeak(pe moment) {
 // kvBase decides which level the KV cache was put on. Between profiling and
 // the allocation torch gives back what profiling reserved: where the samples
 // show the whole fall, its end is the base; where they are too far apart, the
-// level after loading is the nearest one that was seen.
+// level after loading is, with the V2 runner, the nearest one that was seen.
 func (fd *finder) kvBase(jump rise) {
 	before := jump.before
 	fd.p.kvBase, fd.p.fallSeen = &before, true
@@ -359,10 +360,15 @@ func (fd *finder) kvBase(jump rise) {
 	fell := peak.level-before.level >= notable
 	near := before.level <= fd.p.loaded.level+nearLoaded
 	if i := fd.t.mem.index(before.at); fell && !near && i >= 0 {
-		near = jump.after.at-fd.t.mem.spans[i].from >= stillness || fd.t.mem.spans[i].n >= 3
+		sp := fd.t.mem.spans[i] // one sample at a level may be on the way down
+		near = sp.n >= 3 || sp.n == 2 && jump.after.at-sp.from >= stillness
 	}
-	if !fell || !near {
+	switch {
+	case fell && near:
+	case fd.f.v2:
 		fd.p.kvBase, fd.p.fallSeen = fd.p.loaded, false
+	default: // the V1 runner keeps part of what profiling allocated: no level that was seen is the base
+		fd.p.kvBase, fd.p.fallSeen = nil, false
 	}
 }
 

@@ -138,8 +138,11 @@ func (w *work) kvStep(p *course, l *ledger) runner.StepRow {
 	row := runner.StepRow{GPUIndex: p.track.gpu, Step: "kv_alloc", VLLMBytes: l.kv.pointer()}
 	if p.kv == nil || p.kvBase == nil {
 		row.Reason = "no allocation of a KV cache was sampled, or the samples lie too far apart to tell it from what is around it"
-		if !l.kv.ok {
+		switch {
+		case !l.kv.ok:
 			row.Reason += ": " + l.kv.reason
+		case p.kv != nil:
+			row.Reason = fmt.Sprintf("bare rise %s: what profiling reserved was given back between the same two samples, and part of it stayed; sample faster to see its end", gibText(p.kvJump))
 		}
 		return row
 	}
