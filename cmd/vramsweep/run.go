@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -130,7 +131,8 @@ func (w *world) execute(ctx context.Context, plan *sweep.Plan, f *runFlags, each
 		dir = filepath.Join(w.dir, dir)
 	}
 	host, _ := os.Hostname() // only words
-	store, err := sinks.Open(dir, sinks.Options{Version: version, Host: host, What: "run"})
+	w.staySmall()
+	store, err := sinks.Open(dir, sinks.Options{Version: version, Host: host, What: "run", BatchEvery: journalEvery})
 	if err != nil {
 		return nil, folderError(err)
 	}
@@ -155,6 +157,24 @@ func (w *world) execute(ctx context.Context, plan *sweep.Plan, f *runFlags, each
 		return summary, err
 	}
 	return summary, quiet(summary.ExitCode())
+}
+
+// journalEvery is how often samples go to the journal: at most a second of them
+// may be lost, also where a busy machine is late.
+const journalEvery = 500 * time.Millisecond
+
+// smallHeap keeps the program within 64 MiB resident beside its own code: it
+// runs on a machine whose memory and caches belong to the engine. Only writing
+// the tables at the end of a run would take more, and takes a little longer.
+const smallHeap = 32 << 20
+
+// staySmall bounds the heap, unless the environment (GOMEMLIMIT, GOGC) says
+// otherwise.
+func (w *world) staySmall() {
+	if w.getenv("GOMEMLIMIT") == "" && w.getenv("GOGC") == "" {
+		debug.SetMemoryLimit(smallHeap)
+		debug.SetGCPercent(50)
+	}
 }
 
 // folderError tells the user's mistakes from the machine's.
