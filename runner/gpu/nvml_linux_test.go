@@ -150,7 +150,7 @@ func TestNVMLFaults(t *testing.T) {
 				t.Fatal(err)
 			}
 			src := newNVMLSource(o, r, nil, nil)
-			src.stale = time.Second
+			src.stale = 3 * time.Second
 			_, rep, err := sampleUntil(t, newSampler(r, []source{src}), tt.until)
 			if err != nil {
 				t.Fatal(err)
