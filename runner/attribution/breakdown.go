@@ -150,11 +150,14 @@ func (s *split) flag(l *ledger) {
 		return
 	}
 	why := ""
+	if -f.bytes <= toBytes(0.03) { // six printed terms, each good to 0.005 GiB
+		why = " (within the log's rounding)"
+	}
 	if s.part(compGrowth).bytes > 0 && l.buffers.ok && l.buffers.bytes > l.activations.bytes {
 		why = fmt.Sprintf("; the runner's buffers (%s) exceed what was reserved for activation (%s), so that growth_excess counts the difference too",
 			gibText(l.buffers.bytes), gibText(l.activations.bytes))
 	}
-	s.flags = append(s.flags, fmt.Sprintf("negative framework_overhead: the parts exceed what the driver saw by %s%s", gibText(-f.bytes), why))
+	s.flags = append(s.flags, fmt.Sprintf("negative framework_overhead: the parts exceed what the driver saw by %d MiB%s", -f.bytes>>20, why))
 }
 
 // rows are the parts of one rank as the table of breakdowns has them: only
