@@ -176,6 +176,8 @@ func more026(t testing.TB) []measured {
 			Eager       bool     `json:"enforce_eager"`
 			Asked       *string  `json:"asked_runner"`
 			Runner      string   `json:"runner"`
+			TP          int64    `json:"tensor_parallel_size"`
+			Note        string   `json:"note"`
 			Weights     *float64 `json:"weights_gib"`
 			Activations *float64 `json:"activations_gib"`
 			NonTorch    *float64 `json:"non_torch_gib"`
@@ -187,10 +189,16 @@ func more026(t testing.TB) []measured {
 	readJSON(t, "testdata/h100-v0.26-more.json", &file)
 	var out []measured
 	for _, p := range file.Runs {
-		r := Request{MaxModelLen: &p.MaxModelLen, EnforceEager: p.Eager, Version: "0.26.0"}
+		r := Request{MaxModelLen: &p.MaxModelLen, EnforceEager: p.Eager, TensorParallelSize: p.TP, Version: "0.26.0"}
 		name := fmt.Sprintf("more %s L%d", p.Model, p.MaxModelLen)
 		if p.Eager {
 			name += " eager"
+		}
+		if p.TP > 1 {
+			name += fmt.Sprintf(" TP%d", p.TP)
+		}
+		if p.Note != "" {
+			name += " " + p.Note
 		}
 		if p.Asked != nil {
 			r.ModelRunner = *p.Asked
@@ -332,9 +340,9 @@ What is measured:
 - **0.19**: 30 runs of llm-d-planner's campaign (vLLM 0.19, V1 runner, H100 80GB, utilization 0.95, 8,192 batched tokens, 1,024
   sequences; TP 1, 2, 4 and PP 2, 4; bfloat16, float16, float32, fp8). The planner's own predictions for these were off by 0.84 % on weights,
   7.82 % on KV cache, 212.88 % on activations and 16.65 % on concurrency.
-- **0.26**: this project's runs (vLLM 0.26, H100 80GB, vllm bench latency's defaults), and eight more ("more ...") of models that the
-  campaign lacks, made after the arithmetic was written: OPT, Gemma 2, DeepSeek-V2-Lite, on both model runners. Weights and KV cache
-  were predicted before; of activations the runs corrected two formulas (MLA, plain MLPs without compilation).
+- **0.26**: this project's runs (vLLM 0.26, H100 80GB, vllm bench latency's defaults), and thirteen more ("more ...") made after the arithmetic
+  was written: OPT, Gemma 2, DeepSeek-V2-Lite, Qwen3 4B, Llama at TP 2, on both model runners. Weights and KV cache were predicted
+  before; of activations the runs corrected those of MLA and of models without compilation.
 
 With pipeline stages, the figures are those of the first stage, as vLLM logs them.
 

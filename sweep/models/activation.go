@@ -38,7 +38,7 @@ type peak struct {
 //	sampler: S rows of the vocabulary, on the last pipeline stage
 //
 // With T 16,384 on the V2 runner of 0.26 the forward formula gives the printed
-// figure to its last digit in nine of twelve compiled runs of dense models
+// figure to its last digit in ten of thirteen compiled runs of dense models
 // (docs/accuracy.md has the others).
 func (p peak) bytes() (value, low, high int64) {
 	persistent := p.expertWorkspace() + p.stageBuffers() + cublasWorkspace(p.g)
@@ -73,14 +73,13 @@ func (p peak) l2() int64 {
 // fused or unfused kernel may add.
 func (p peak) forward() (value, slack int64) {
 	a := p.a
-	live := 2*a.HiddenSize + ceilDiv(p.attentionOut(), p.tp)
 	inter := ceilDiv(a.IntermediateSize, p.tp)
-	per := live + 3*inter
+	per := 2*a.HiddenSize + ceilDiv(p.attentionOut(), p.tp) + 3*inter
 	switch {
-	case a.MLP == "plain" && p.eager: // the activation is a tensor, and so is the normed input
-		per = live + a.HiddenSize + 2*inter
+	case p.eager:
+		per = p.eagerLayer(inter)
 	case a.MLP == "plain": // compiled, the activation works in place
-		per = live + inter
+		per -= 2 * inter
 		slack = p.tokens * p.width * inter
 	}
 	dense := p.tokens * p.width * per
@@ -94,6 +93,22 @@ func (p peak) forward() (value, slack int64) {
 	}
 	experts := p.expertForward()
 	return max(dense, experts), experts / 5
+}
+
+// eagerLayer is what a token has alive in a layer's MLP without compilation:
+// hidden states of norms and sums that compilation would fuse (three, one more
+// where queries and keys are normed or the MLP is plain), and the MLP's own, of which
+// a plain one has two. Seen on 0.26: Llama 8B at TP 1 and 2, Qwen3 0.6B and 4B, OPT 1.3B.
+func (p peak) eagerLayer(inter int64) int64 {
+	hidden := int64(3)
+	if p.a.QKNorm != "" || p.a.MLP == "plain" {
+		hidden++
+	}
+	widths := int64(3)
+	if p.a.MLP == "plain" {
+		widths = 2
+	}
+	return hidden*p.a.HiddenSize + widths*inter
 }
 
 // attentionOut is the width of the attention's output.
@@ -170,10 +185,14 @@ func (p peak) sampler() int64 {
 	logits := p.seqs * a.VocabSize
 	hidden := a.HiddenSize * p.width
 	if p.runner == runnerV2 {
+		each := p.width
 		if a.LogitsSoftcap { // the capped logits are another tensor
-			logits *= 2
+			each *= 2
 		}
-		return logits*p.width + (p.tokens+p.seqs)*hidden + p.seqs*ceilDiv(a.VocabSize, 1024)*12
+		if p.tp > 1 { // a rank's part, all parts gathered, and those in order
+			each = 2*p.width + ceilDiv(p.width, p.tp)
+		}
+		return logits*each + (p.tokens+p.seqs)*hidden + p.seqs*ceilDiv(a.VocabSize, 1024)*12
 	}
 	n := p.tokens*hidden + 2*p.seqs*hidden + p.images()
 	if p.v < rel17 {
