@@ -150,7 +150,7 @@ func (a *attempt) fill(r *Result, cause error) {
 		run.FailedIn = lastPhase(m.Events)
 	}
 	r.VLLMInternalMetrics, r.LatencyStats, r.Session = m.Account, m.Latency, m.Session
-	r.RawLogs = m.Logs
+	r.RawLogs, r.LogEvents = m.Logs, m.Events
 	r.DetailedGPUMetrics = nil
 	for name, value := range run.Environment {
 		if strings.HasPrefix(name, "VLLM_") {

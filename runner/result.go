@@ -32,6 +32,7 @@ type Result struct {
 	Steps               []StepRow           `json:"steps"`
 	Breakdowns          []BreakdownRow      `json:"breakdowns"`
 	RawLogs             []RawLog            `json:"raw_logs"`
+	LogEvents           []LogEvent          `json:"log_events"` // the moments that the phases were made from
 	Session             *Session            `json:"session,omitempty"`
 	Files               []FileInfo          `json:"files,omitempty"` // beside run.json, but for the raw logs; the sink fills it
 
