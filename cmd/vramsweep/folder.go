@@ -3,8 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -150,7 +152,7 @@ func recordings(args []string) ([]string, error) {
 
 func (w *world) importInto(store *sinks.Store, dirs []string) error {
 	failed := 0
-	var execution string
+	var results []*runner.Result
 	for _, dir := range dirs {
 		result, err := importOne(store, dir)
 		if err != nil {
@@ -158,11 +160,15 @@ func (w *world) importInto(store *sinks.Store, dirs []string) error {
 			fmt.Fprintf(w.stderr, "vramsweep: %s: %v\n", dir, err)
 			continue
 		}
-		execution = result.Run.Execution
+		results = append(results, result)
 		fmt.Fprintf(w.stdout, "%s: %s\n", result.Run.RunID, outcomeLine(result))
 	}
-	if execution != "" {
-		if err := store.Publish(execution); err != nil {
+	byExecution := map[string][]*runner.Result{}
+	for _, r := range results {
+		byExecution[r.Run.Execution] = append(byExecution[r.Run.Execution], r)
+	}
+	for _, execution := range slices.Sorted(maps.Keys(byExecution)) {
+		if err := w.publish(store, byExecution[execution]...); err != nil {
 			return err
 		}
 	}

@@ -223,22 +223,44 @@ func (f *formatter) file(path string) error {
 	return nil
 }
 
-// replaceFile writes a file through a temporary one, so that a crash leaves the
-// old or the new one, and keeps its mode.
-func replaceFile(path string, data []byte) error {
+// A newFile appears under its name only when it is whole.
+type newFile struct {
+	*os.File
+	path string
+	mode fs.FileMode
+}
+
+// createFile begins a file beside the one that it will replace; commit puts it
+// in place, with the old one's mode.
+func createFile(path string) (*newFile, error) {
 	mode := fs.FileMode(0o644)
 	if info, err := os.Stat(path); err == nil {
 		mode = info.Mode().Perm()
 	}
 	tmp, err := os.CreateTemp(filepath.Dir(path), ".vramsweep-*")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer os.Remove(tmp.Name()) //nolint:errcheck // gone after the rename
-	_, err = tmp.Write(data)
-	err = errors.Join(err, tmp.Chmod(mode), tmp.Sync(), tmp.Close())
+	return &newFile{File: tmp, path: path, mode: mode}, nil
+}
+
+func (f *newFile) commit() error {
+	if err := errors.Join(f.Chmod(f.mode), f.Sync(), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return os.Rename(f.Name(), f.path)
+}
+
+func (f *newFile) abandon() error { return errors.Join(f.Close(), os.Remove(f.Name())) }
+
+// replaceFile writes a file so that a crash leaves the old or the new one.
+func replaceFile(path string, data []byte) error {
+	file, err := createFile(path)
 	if err != nil {
 		return err
 	}
-	return os.Rename(tmp.Name(), path)
+	if _, err := file.Write(data); err != nil {
+		return errors.Join(err, file.abandon())
+	}
+	return file.commit()
 }

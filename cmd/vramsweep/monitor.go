@@ -64,7 +64,7 @@ func (w *world) monitor(ctx context.Context, argv []string, f *monitorFlags) err
 	m := &watch{w: w, f: f, machine: gpu.Detect(ctx, w.machineOptions(f.sources), false), store: store}
 	result, err := m.run(ctx, argv)
 	if result != nil {
-		err = errors.Join(err, store.Publish(result.Run.Execution))
+		err = errors.Join(err, w.publish(store, result))
 	}
 	if err = errors.Join(err, store.Close()); err != nil {
 		return err
@@ -82,6 +82,25 @@ func (w *world) monitor(ctx context.Context, argv []string, f *monitorFlags) err
 		return quiet(exitFault)
 	}
 	return quiet(*result.Run.ExitCode)
+}
+
+// publish makes an execution of one result, so that the tables have it.
+func (w *world) publish(store *sinks.Store, results ...*runner.Result) error {
+	first := results[0]
+	started := first.Run.StartedAt
+	synthetic := false
+	for _, r := range results {
+		synthetic = synthetic || r.Run.Synthetic
+		if r.Run.StartedAt.Before(started) {
+			started = r.Run.StartedAt
+		}
+	}
+	execution := &runner.Execution{ID: first.Run.Execution, State: runner.StateRunning, StartedAt: started, Version: version,
+		Command: proc.NewMasker(w.env).Argv(append([]string{"vramsweep"}, w.args...)), Runs: len(results), Synthetic: synthetic}
+	if err := store.BeginExecution(execution); err != nil {
+		return err
+	}
+	return store.FinishExecution(execution.ID, runner.StateComplete, nil)
 }
 
 // A watch is one command that is being monitored.

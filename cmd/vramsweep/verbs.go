@@ -15,9 +15,9 @@ import (
 func (w *world) verbs() []verbGroup {
 	return []verbGroup{
 		{"Sweeps", []*cobra.Command{w.runVerb(), w.planVerb(), w.validateVerb(), w.fmtVerb(), w.listVerb(), w.profileVerb(), w.modelsVerb()}},
-		{"Machine and logs", []*cobra.Command{w.gpusVerb(), w.monitorVerb(), w.versionVerb()}},
-		{"Output folders", []*cobra.Command{w.importVerb(), w.recoverVerb(), w.compactVerb()}},
-		{"Analysis", []*cobra.Command{w.plotVerb()}},
+		{"Machine and logs", []*cobra.Command{w.explainVerb(), w.gpusVerb(), w.doctorVerb(), w.monitorVerb(), w.versionVerb()}},
+		{"Output folders", []*cobra.Command{w.verifyVerb(), w.recoverVerb(), w.compactVerb(), w.exportVerb(), w.schemaVerb(), w.reparseVerb(), w.importVerb()}},
+		{"Analysis", []*cobra.Command{w.compareVerb(), w.plotVerb()}},
 	}
 }
 

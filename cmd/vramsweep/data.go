@@ -1,0 +1,349 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/runner/attribution"
+	"github.com/vramsweep/vramsweep/runner/gpu"
+	"github.com/vramsweep/vramsweep/sinks"
+	"github.com/vramsweep/vramsweep/sinks/analyze"
+	"github.com/vramsweep/vramsweep/sweep/models"
+)
+
+// verifyVerb checks a folder.
+func (w *world) verifyVerb() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "verify DIR",
+		Short: "Read everything in a folder and say what is damaged; exit 4 on a fault",
+		Args:  exactArgs("DIR"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			store, err := w.viewStore(args[0])
+			if err != nil {
+				return err
+			}
+			faults, err := store.Verify()
+			if err = errors.Join(err, store.Close()); err != nil {
+				return err
+			}
+			if asJSON {
+				err = printJSON(w.stdout, orEmpty(faults))
+			} else {
+				for _, f := range faults {
+					fmt.Fprintln(w.stdout, f)
+				}
+				fmt.Fprintf(w.stdout, "%s: %s\n", args[0], plural(len(faults), "fault"))
+			}
+			if err == nil && len(faults) > 0 {
+				return quiet(exitFindings)
+			}
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// exportVerb writes a table in another format.
+func (w *world) exportVerb() *cobra.Command {
+	var format, table, output string
+	var where sinks.Predicate
+	cmd := &cobra.Command{
+		Use:   "export DIR",
+		Short: "A table as CSV, JSON lines or an Arrow stream",
+		Args:  exactArgs("DIR"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if !slices.Contains(sinks.ExportFormats(), format) {
+				return usageError("", "--format %s: there are %s", format, strings.Join(sinks.ExportFormats(), ", "))
+			}
+			if !slices.Contains(sinks.Tables(), sinks.Table(table)) {
+				return usageError("vramsweep schema describes them.", "--table %s: there is no such table", table)
+			}
+			store, err := w.viewStore(args[0])
+			if err != nil {
+				return err
+			}
+			return errors.Join(w.export(store, sinks.Table(table), format, output, where), store.Close())
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&format, "format", "csv", strings.Join(sinks.ExportFormats(), ", "))
+	flags.StringVar(&table, "table", "runs", "runs, ranks, timelines, phases, breakdowns, steps, latencies")
+	flags.StringVar(&output, "output", "-", "FILE, - for standard output")
+	flags.StringVar(&where.Execution, "execution", "", "this execution alone")
+	flags.StringVar(&where.Sweep, "sweep", "", "this sweep alone")
+	flags.StringVar(&where.Model, "model", "", "this model alone")
+	return cmd
+}
+
+func (w *world) export(store *sinks.Store, table sinks.Table, format, output string, where sinks.Predicate) error {
+	if output == "-" {
+		buffered := bufio.NewWriter(w.stdout)
+		_, err := store.Export(table, format, where, buffered)
+		return errors.Join(err, buffered.Flush())
+	}
+	file, err := createFile(output)
+	if err != nil {
+		return err
+	}
+	buffered := bufio.NewWriter(file)
+	n, err := store.Export(table, format, where, buffered)
+	if err = errors.Join(err, buffered.Flush()); err != nil {
+		return errors.Join(err, file.abandon())
+	}
+	if err := file.commit(); err != nil {
+		return err
+	}
+	fmt.Fprintf(w.stderr, "%d rows in %s\n", n, output)
+	return nil
+}
+
+// schemaVerb describes the tables.
+func (w *world) schemaVerb() *cobra.Command {
+	var format string
+	cmd := &cobra.Command{
+		Use:   "schema",
+		Short: "Tables and columns, for people, as JSON or as SQL for DuckDB",
+		Args:  exactArgs(),
+		RunE: func(*cobra.Command, []string) error {
+			if err := sinks.WriteSchema(w.stdout, format); err != nil {
+				return usageError("", "%w", err)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&format, "format", "text", "text, json, sql")
+	return cmd
+}
+
+// doctorVerb says what would stop or falsify a sweep here.
+func (w *world) doctorVerb() *cobra.Command {
+	var asJSON bool
+	var outputDir, command string
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "What on this machine would stop or falsify a sweep, and the mend",
+		Args:  exactArgs(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			machine := gpu.Detect(cmd.Context(), w.machineOptions(nil), true)
+			findings := machine.Doctor(cmd.Context(), gpu.DoctorOptions{OutputDir: outputDir, VLLM: strings.Fields(command)})
+			stops := slices.ContainsFunc(findings, func(f gpu.Finding) bool { return f.Status == gpu.StatusFail })
+			if asJSON {
+				if err := printJSON(w.stdout, orEmpty(findings)); err != nil {
+					return err
+				}
+			} else if err := w.printFindings(findings); err != nil {
+				return err
+			}
+			if stops {
+				return quiet(exitFault)
+			}
+			return nil
+		},
+	}
+	flags := cmd.Flags()
+	flags.BoolVar(&asJSON, "json", false, "print JSON")
+	flags.StringVar(&outputDir, "output-dir", "", "the folder that results would go to")
+	flags.StringVar(&command, "command", "", "stands for vllm")
+	return cmd
+}
+
+func (w *world) printFindings(findings []gpu.Finding) error {
+	table := tabwriter.NewWriter(w.stdout, 0, 4, 2, ' ', 0)
+	for _, f := range findings {
+		fmt.Fprintf(table, "%s\t%s\t%s\n", f.Status, f.Name, f.Found)
+		if f.Mend != "" && f.Status != gpu.StatusOK {
+			fmt.Fprintf(table, "\t\t-> %s\n", f.Mend)
+		}
+	}
+	return table.Flush()
+}
+
+// reparseVerb derives JSON and tables again from raw logs and samples.
+func (w *world) reparseVerb() *cobra.Command {
+	return &cobra.Command{
+		Use:   "reparse DIR",
+		Short: "Derive JSON and tables again from the raw logs and samples of earlier runs",
+		Args:  exactArgs("DIR"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			store, err := w.openStore(args[0], "reparse")
+			if err != nil {
+				return err
+			}
+			return errors.Join(w.reparse(store), store.Close())
+		},
+	}
+}
+
+func (w *world) reparse(store *sinks.Store) error {
+	catalogue, err := models.Builtin()
+	if err != nil {
+		return err
+	}
+	done, failed := 0, 0
+	executions := map[string]bool{}
+	for dir, result := range store.Results(sinks.Predicate{}) {
+		if result == nil {
+			failed++
+			fmt.Fprintf(w.stderr, "vramsweep: %s: run.json is damaged and was left as it is (vramsweep verify says how)\n", dir)
+			continue
+		}
+		if err := w.reparseRun(store, catalogue, dir, result); err != nil {
+			failed++
+			fmt.Fprintf(w.stderr, "vramsweep: %s: %v\n", dir, err)
+			continue
+		}
+		executions[result.Run.Execution] = true
+		done++
+	}
+	for execution := range executions {
+		if err := store.Publish(execution); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(w.stdout, "%s derived again, %d left as they were\n", plural(done, "run"), failed)
+	if failed > 0 {
+		return quiet(exitSomeFailed)
+	}
+	return nil
+}
+
+// reparseRun reads a run's logs again and attributes its samples anew.
+func (w *world) reparseRun(store *sinks.Store, catalogue *models.Catalogue, dir string, result *runner.Result) error {
+	if len(result.RawLogs) == 0 {
+		return nil // skipped, or never started: nothing to read again
+	}
+	var files []string
+	for _, raw := range result.RawLogs {
+		files = append(files, filepath.Join(store.Dir(), filepath.FromSlash(dir), filepath.Base(raw.Path)))
+	}
+	log, err := w.readLogs(files)
+	if err != nil {
+		return err
+	}
+	var account *runner.Account
+	if len(log.Accounts) > 0 {
+		account = log.Accounts[len(log.Accounts)-1]
+	}
+	a, ok := catalogue.Lookup(result.ModelInfo.Model)
+	if !ok {
+		a, _ = catalogue.Lookup(result.ModelInfo.HFModelID)
+	}
+	measured := runner.Remeasure(result, a, account, log.Events, store.Samples(dir))
+	(&attribution.Attributor{}).Attribute(result, measured)
+	result.ProfilerVersion = version
+	return store.Replace(dir, result)
+}
+
+type compareFlags struct {
+	across                 []string
+	json, markdown, junit  bool
+	fdr                    float64
+	absolute, relative     []string
+	baseExecution, newExec string
+}
+
+// compareVerb says what changed between executions.
+func (w *world) compareVerb() *cobra.Command {
+	var f compareFlags
+	cmd := &cobra.Command{
+		Use:   "compare BASE NEW",
+		Short: "What changed from one folder or execution to another; exit 4 on a regression",
+		Long: `BASE and NEW are output folders, or FOLDER@EXECUTION for one execution of a folder
+(FOLDER@last, FOLDER@previous).
+
+Exit 0: no regression; 4: a regression, a new failure or a vanished profile;
+2: nothing could be matched.`,
+		Args: exactArgs("BASE", "NEW"),
+		RunE: func(_ *cobra.Command, args []string) error { return w.compare(args[0], args[1], &f) },
+	}
+	flags := cmd.Flags()
+	flags.StringSliceVar(&f.across, "across", nil, "settings in which the sides are meant to differ (vllm_version, dtype, ...)")
+	flags.BoolVar(&f.json, "json", false, "print JSON")
+	flags.BoolVar(&f.markdown, "markdown", false, "print Markdown, for the summary of a CI job")
+	flags.BoolVar(&f.junit, "junit", false, "print a JUnit report")
+	flags.Float64Var(&f.fdr, "fdr", 0.001, "share of false alarms among the changes that are called")
+	return cmd
+}
+
+func (w *world) compare(baseName, newName string, f *compareFlags) error {
+	base, err := w.rowsOf(baseName)
+	if err != nil {
+		return err
+	}
+	fresh, err := w.rowsOf(newName)
+	if err != nil {
+		return err
+	}
+	c, err := analyze.Compare(baseName, base, newName, fresh, analyze.CompareOptions{Across: f.across, FDR: f.fdr})
+	if err != nil {
+		return usageError("", "compare: %w", err)
+	}
+	switch {
+	case f.json:
+		err = printJSON(w.stdout, c)
+	case f.markdown:
+		err = c.Markdown(w.stdout)
+	case f.junit:
+		err = c.JUnit(w.stdout)
+	default:
+		err = c.Text(w.stdout)
+	}
+	if err == nil && c.Regressed() {
+		return quiet(exitFindings)
+	}
+	return err
+}
+
+// rowsOf reads the runs of FOLDER or FOLDER@EXECUTION.
+func (w *world) rowsOf(name string) ([]sinks.RunRow, error) {
+	dir, execution, chosen := strings.Cut(name, "@")
+	where := sinks.Predicate{}
+	if chosen {
+		id, err := w.executionOf(dir, execution)
+		if err != nil {
+			return nil, err
+		}
+		where.Execution = id
+	}
+	var rows []sinks.RunRow
+	for row, err := range sinks.Read[sinks.RunRow](where, dir) {
+		if err != nil {
+			return nil, usageError("vramsweep verify "+dir+" says what is wrong with it.", "%w", err)
+		}
+		rows = append(rows, row)
+	}
+	if len(rows) == 0 {
+		return nil, usageError("", "%s: no runs in it", name)
+	}
+	return rows, nil
+}
+
+// executionOf resolves "last" and "previous".
+func (w *world) executionOf(dir, name string) (string, error) {
+	back := map[string]int{"last": 1, "previous": 2}[name]
+	if back == 0 {
+		return name, nil
+	}
+	store, err := w.viewStore(dir)
+	if err != nil {
+		return "", err
+	}
+	all, err := store.Executions()
+	if err = errors.Join(err, store.Close()); err != nil {
+		return "", err
+	}
+	if len(all) < back {
+		return "", usageError("", "%s has %s: there is no %s one", dir, plural(len(all), "execution"), name)
+	}
+	return all[len(all)-back].ID, nil
+}
