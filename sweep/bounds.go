@@ -19,7 +19,7 @@ const (
 	maxWeight     = 1 << 18   // bytes and elements of one value
 	maxWork       = 1 << 18   // elements that the loops of one expression may go through
 	maxTotalWork  = 1 << 23   // the same of all evaluations together; seconds, not minutes
-	maxCells      = 8_000_000 // points of a sweep times what each of them decides
+	maxCells      = 4_000_000 // points of a sweep times what each of them decides
 	maxProfiles   = 400_000   // of a configuration
 	maxNumber     = 1e300     // magnitude of a number
 )

@@ -103,6 +103,9 @@ func (d *diags) warnAt(c code, rng hcl.Range, format string, args ...any) {
 	d.add(fault{code: c, rng: rng, warn: true}, format, args...)
 }
 
+// full says that no further message is kept.
+func (d *diags) full() bool { return len(d.list) >= maxDiagnostics }
+
 func (d *diags) failed() bool { return d.errors > 0 }
 
 // result sorts what was collected and splits off the warnings.
@@ -255,8 +258,8 @@ func didYouMean(name string, candidates []string) string {
 }
 
 func nearest(name string, candidates []string) string {
-	if len(name) > 200 {
-		return ""
+	if len(name) > 200 || len(candidates) > 2000 {
+		return "" // names by the thousand are generated, not typed
 	}
 	sorted := slices.Clone(candidates)
 	slices.Sort(sorted)
@@ -270,6 +273,9 @@ func nearest(name string, candidates []string) string {
 	}
 	best, bestDist := "", 2+len(name)/3
 	for _, c := range sorted {
+		if max(len(c)-len(name), len(name)-len(c)) >= bestDist {
+			continue
+		}
 		if dist := levenshtein(lower, strings.ToLower(c)); dist < bestDist && dist < len(name) {
 			best, bestDist = c, dist
 		}

@@ -242,7 +242,7 @@ func (s *sweepBuild) ownAttr(name string) *ownAttr {
 // checkFlag warns of a flag that vLLM is not known to have.
 func (s *sweepBuild) checkFlag(at *attr) {
 	name := strings.TrimPrefix(at.name, "no_")
-	if s.l.flags[name] || s.l.flags[at.name] {
+	if s.l.flags[name] || s.l.flags[at.name] || s.l.diags.full() {
 		return
 	}
 	for _, o := range s.l.own {

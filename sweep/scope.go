@@ -205,10 +205,12 @@ type finding struct {
 
 // evaluate runs an expression whose names were checked.
 func (l *loader) evaluate(e *expression, ctx *hcl.EvalContext) (cty.Value, []finding) {
-	if !l.guard.start(1 + e.nodes/16) {
+	if !l.guard.start(2 + e.nodes) {
 		return cty.DynamicVal, nil
 	}
 	v, hd := e.Value(ctx)
+	size := weight(v, maxWeight)
+	l.guard.total += size / 16 // values are kept
 	if l.guard.total > maxTotalWork {
 		l.guard.over = true
 		l.diags.errorAt(codeTooMuch, e.Range(), "All expressions together take more than %d steps. The last of them was this one; simplify it, or the loops and functions that are evaluated at every point.", maxTotalWork)
@@ -242,7 +244,7 @@ func (l *loader) evaluate(e *expression, ctx *hcl.EvalContext) (cty.Value, []fin
 		}
 		out = append(out, f)
 	}
-	if len(out) == 0 && weight(v, maxWeight) > maxWeight {
+	if len(out) == 0 && size > maxWeight {
 		out = append(out, finding{fault{code: codeTooMuch, rng: e.Range()}, "The value is too large: more than " + fmt.Sprint(maxWeight) + " elements and bytes, or a number beyond 1e300."})
 	}
 	if len(out) > 0 {
