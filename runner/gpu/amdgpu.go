@@ -242,6 +242,7 @@ type sysFile struct {
 // amdFiles are the open files of a card.
 type amdFiles struct {
 	used     sysFile
+	state    int       // fd of power/runtime_status; -1: none
 	slow     []sysFile // SMU figures: one firmware message a millisecond serves all
 	metrics  int       // fd of gpu_metrics; -1: none, or of a revision that is not known
 	rev      metricsRev
@@ -253,6 +254,7 @@ type amdFiles struct {
 // differ between generations.
 func openAMD(c *amdCard) *amdFiles {
 	f := &amdFiles{used: openSys(filepath.Join(c.dir, "mem_info_vram_used"), runner.HasMemoryUsed, 1), metrics: -1, buf: make([]byte, 4096)}
+	f.state = openSys(filepath.Join(c.dir, "power", "runtime_status"), 0, 1).fd
 	add := func(field runner.Fields, scale float64, elem ...string) bool {
 		s := openSys(filepath.Join(elem...), field, scale)
 		if s.fd < 0 {
@@ -329,10 +331,12 @@ func (f *amdFiles) close() {
 			unix.Close(s.fd)
 		}
 	}
-	if f.metrics >= 0 {
-		unix.Close(f.metrics)
+	for _, fd := range []int{f.metrics, f.state} {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
 	}
-	f.slow, f.used.fd, f.metrics = nil, -1, -1
+	f.slow, f.used.fd, f.metrics, f.state = nil, -1, -1, -1
 }
 
 func (f *amdFiles) fields() runner.Fields {
@@ -716,7 +720,11 @@ func (l *amdLoop) read(now time.Time) bool {
 // suspended reports a card that sleeps: reading it would wake it and show load
 // that is not there.
 func (l *amdLoop) suspended() bool {
-	st := readText(l.c.dir, "power", "runtime_status")
+	n, err := unix.Pread(l.files.state, l.files.buf, 0)
+	if err != nil {
+		return false
+	}
+	st := string(trim(l.files.buf[:n]))
 	if st == "" || st == "active" || st == "unsupported" {
 		return false
 	}
