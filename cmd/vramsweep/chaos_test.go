@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/proc"
 	"github.com/vramsweep/vramsweep/sinks"
@@ -302,4 +304,163 @@ func TestChaosWild(t *testing.T) {
 		}
 		return r.Run.Outcome != ""
 	})
+}
+
+const faultSweep = `
+variable "do" {
+  type    = string
+  default = ""
+}
+sweep "fault" {
+  matrix {
+    model                = ["Qwen/Qwen3-0.6B"]
+    tensor_parallel_size = [1]
+    input_len            = [128]
+    output_len           = [32]
+    batch_size           = [1]
+  }
+  engine "simulator" {
+    plant = { chaos = [for do in compact([var.do]) : { do = do, bytes = "50MiB" }] }
+  }
+  sample { interval = "20ms" }
+}
+`
+
+// TestFaults: what a machine or an engine may do to a run, and that it ends with
+// a row, a code and a word about it.
+func TestFaults(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes some seconds")
+	}
+	bin := buildProgram(t)
+	for _, c := range []struct {
+		do      string // of the engine
+		files   uint64 // limit of file descriptors; 0: none
+		code    int
+		outcome runner.Outcome
+	}{
+		{"", 64, 0, runner.OutcomeOK},
+		{"flood", 0, 0, runner.OutcomeOK},
+		{"long_line", 0, 0, runner.OutcomeOK},
+		{"garbage", 0, 0, runner.OutcomeOK},
+		{"silent", 0, 0, runner.OutcomeOK},
+		{"fifo_result", 0, 3, runner.OutcomeNoResult},
+		{"empty_result", 0, 3, runner.OutcomeNoResult},
+		{"broken_result", 0, 3, runner.OutcomeNoResult},
+		{"exit", 0, 3, runner.OutcomeEngineError},
+	} {
+		t.Run(fmt.Sprintf("%s, %d files", c.do, c.files), func(t *testing.T) {
+			dir := t.TempDir()
+			file := writeSweep(t, dir, faultSweep)
+			cmd, out := start(t, bin, dir, "run", "--brief", "--output-dir", "out", "--var", "do="+c.do, file)
+			if c.files > 0 {
+				limit := unix.Rlimit{Cur: c.files, Max: c.files}
+				if err := unix.Prlimit(cmd.Process.Pid, unix.RLIMIT_NOFILE, &limit, nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if code := exitCode(cmd.Wait()); code != c.code {
+				t.Errorf("exit code %d, want %d\n%s", code, c.code, out)
+			}
+			checkFolder(t, dir, 1, func(r *runner.Result) bool {
+				return r.Run.Outcome == c.outcome && (c.code == 0 || r.Run.OutcomeDetail != "")
+			})
+		})
+	}
+}
+
+// TestDiskFull fills a small file system while a sweep runs. It needs the right
+// to mount one.
+func TestDiskFull(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes some seconds")
+	}
+	dir := t.TempDir()
+	small := filepath.Join(dir, "out")
+	if err := os.Mkdir(small, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", small, "tmpfs", 0, "size=270m"); err != nil {
+		t.Skipf("cannot mount a small file system: %v", err)
+	}
+	defer func() { _ = unix.Unmount(small, unix.MNT_DETACH) }()
+	bin := buildProgram(t)
+	file := writeSweep(t, dir, fmt.Sprintf(killSweep, 4))
+	args := []string{"run", "--resume", "--brief", "--output-dir", "out", file}
+	cmd, out := start(t, bin, dir, args...)
+	waitFor(t, filepath.Join(small, "runs/*/*/run.json"), "}")
+	fill := filepath.Join(small, "fill")
+	if err := os.WriteFile(fill, make([]byte, 271<<20), 0o644); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("filling the disk: %v", err)
+	}
+	if code := exitCode(cmd.Wait()); code != exitFault || !strings.Contains(out.String(), "no space left on device") && !strings.Contains(out.String(), "MiB free") {
+		t.Errorf("exit code %d, want %d and the reason\n%s", code, exitFault, out)
+	}
+	if err := os.Remove(fill); err != nil {
+		t.Fatal(err)
+	}
+	again, out := start(t, bin, dir, args...)
+	if code := exitCode(again.Wait()); code != exitOK || !strings.Contains(out.String(), "finished earlier") {
+		t.Errorf("resumed: exit code %d\n%s", code, out)
+	}
+	checkFolder(t, dir, 3, func(r *runner.Result) bool { return r.Run.Outcome == runner.OutcomeOK })
+}
+
+const realSweep = `
+sweep "real" {
+  matrix {
+    model                = [%q]
+    tensor_parallel_size = [1]
+    input_len            = [32]
+    output_len           = [64]
+    batch_size           = [1, 2]
+  }
+  engine "vllm" {
+    command             = [%q]
+    load_format         = "dummy"
+    skip_tokenizer_init = true
+    disable_detokenize  = true
+    enforce_eager       = true
+    max_model_len       = 256
+    num_iters           = 20
+    num_iters_warmup    = 2
+  }
+  env {
+    VLLM_CPU_KVCACHE_SPACE = "1"
+    HF_HUB_OFFLINE         = "1"
+  }
+}
+`
+
+// TestChaosRealVLLM is TestChaosKill with real vLLM on the CPU: VRAMSWEEP_TEST_VLLM
+// names the executable, VRAMSWEEP_TEST_MODEL a folder with a config.json.
+func TestChaosRealVLLM(t *testing.T) {
+	vllm, model := os.Getenv("VRAMSWEEP_TEST_VLLM"), os.Getenv("VRAMSWEEP_TEST_MODEL")
+	if !*fullChaos || vllm == "" || model == "" {
+		t.Skip("needs -chaos, VRAMSWEEP_TEST_VLLM and VRAMSWEEP_TEST_MODEL")
+	}
+	bin, dir := buildProgram(t), t.TempDir()
+	file := writeSweep(t, dir, fmt.Sprintf(realSweep, model, vllm))
+	args := []string{"run", "--resume", "--brief", "--output-dir", "out", "--summary-json", "summary.json", file}
+	for kill := range min(*chaosKills, 10) {
+		cmd, out := start(t, bin, dir, args...)
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		select {
+		case err := <-ended:
+			t.Logf("kill %d came too late: exit code %d\n%s", kill, exitCode(err), out)
+			if err := os.RemoveAll(filepath.Join(dir, "out")); err != nil {
+				t.Fatal(err)
+			}
+		case <-time.After(time.Duration(2+rand.IntN(60)) * time.Second):
+			_ = cmd.Process.Kill() // it may have ended just now
+			<-ended
+		}
+	}
+	cmd, out := start(t, bin, dir, args...)
+	if code := exitCode(cmd.Wait()); code != 0 {
+		t.Errorf("exit code %d\n%s", code, out)
+	}
+	t.Logf("%s", out)
+	checkFolder(t, dir, 2, func(r *runner.Result) bool { return r.Run.Outcome == runner.OutcomeOK && r.LatencyStats != nil })
 }

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/vramsweep/vramsweep/runner"
@@ -361,9 +362,14 @@ type rawLog struct {
 const tailBytes = 4 << 10
 
 func newRawLog(dir, name string, masker *proc.Masker) (*rawLog, error) {
-	f, err := os.Create(filepath.Join(dir, name+".log"))
+	// No link is followed and no FIFO is waited for.
+	path := filepath.Join(dir, name+".log")
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o644)
 	if err != nil {
-		return nil, fmt.Errorf("raw log: %w: the run's folder must exist and be writable", err)
+		return nil, fmt.Errorf("raw log: %w: the run's folder must exist and be writable, and hold no link or FIFO of that name", err)
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, errors.Join(fmt.Errorf("raw log: %s is no regular file: remove it", path), err, f.Close())
 	}
 	l := &rawLog{name: name, file: f, hash: sha256.New()}
 	l.masked = masker.Writer(writerFunc(l.keep))
