@@ -75,7 +75,7 @@ func withArrivals(events, before []LogEvent) []LogEvent {
 		}
 		arrived[key{e.Kind, e.File, e.Line, e.Took}] = e.Arrived
 	}
-	known := len(arrived) > 0
+	known := len(before) > 0
 	for _, e := range events {
 		file := e.File
 		if at, ok := arrived[key{e.Kind, trimLog(file), e.Line, e.Took}]; ok {

@@ -455,6 +455,7 @@ type Session struct {
 	Position         int            `json:"position"` // in the group, from 0
 	GroupSize        int            `json:"group_size"`
 	MemoryAtStart    map[int]int64  `json:"memory_at_start_bytes"` // per GPU index
+	Growth           map[int]int64  `json:"growth_bytes"`          // per GPU index: the highest use of this profile less that
 	KVUsedBlocksPeak *int64         `json:"kv_used_blocks_peak"`
 	KVUsedTokensPeak *int64         `json:"kv_used_tokens_peak"`
 	Preemptions      *int64         `json:"preemptions"`

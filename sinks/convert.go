@@ -78,6 +78,7 @@ func runRowOf(r *runner.Result) RunRow {
 	row.setEngine(r)
 	row.setLatency(r.LatencyStats)
 	row.setKV(r)
+	row.setSession(r.Session)
 	row.setMemory(r)
 	return row
 }
@@ -336,4 +337,31 @@ func microsPtr(t *time.Time) *Micros {
 		return nil
 	}
 	return instant(*t)
+}
+
+// setSession is what the engine itself told, and the profile's place on it.
+func (row *RunRow) setSession(s *runner.Session) {
+	if s == nil {
+		return
+	}
+	position := int32(s.Position)
+	row.EngineShared, row.GroupPosition = &s.EngineShared, &position
+	if s.GroupSize > 0 {
+		size := int32(s.GroupSize)
+		row.GroupSize = &size
+	}
+	row.SessionStartBytes, row.SessionGrowthBytes = sumOf(s.MemoryAtStart), sumOf(s.Growth)
+	row.Preemptions, row.WaitingPeak = s.Preemptions, s.WaitingPeak
+}
+
+// sumOf adds up the GPUs; nil if there is none.
+func sumOf(perGPU map[int]int64) *int64 {
+	if len(perGPU) == 0 {
+		return nil
+	}
+	var sum int64
+	for _, bytes := range perGPU {
+		sum += bytes
+	}
+	return &sum
 }

@@ -137,6 +137,14 @@ type RunRow struct {
 	SchemaVersion string  `parquet:"schema_version,dict" doc:"Version of the schema that the row was written with."`
 	JSONSHA256    *string `parquet:"json_sha256,optional" doc:"Checksum of the run.json that the row was made from."`
 
+	EngineShared       *bool  `parquet:"engine_shared,optional" doc:"True: one engine served several profiles (session mode); null in latency mode."`
+	GroupPosition      *int32 `parquet:"group_position,optional" doc:"Which profile of its engine this was, from 0; null in latency mode."`
+	GroupSize          *int32 `parquet:"group_size,optional" doc:"Runs that were planned for the engine; null in latency mode."`
+	SessionStartBytes  *int64 `parquet:"session_start_bytes,optional" unit:"bytes" doc:"In use when the profile began on its engine, sum over GPUs; null in latency mode."`
+	SessionGrowthBytes *int64 `parquet:"session_growth_bytes,optional" unit:"bytes" doc:"Highest use of this profile less session_start_bytes, sum over GPUs; null in latency mode."`
+	Preemptions        *int64 `parquet:"preemptions,optional" doc:"Requests that the engine put off for want of KV cache, as the engine says; null in latency mode."`
+	WaitingPeak        *int64 `parquet:"waiting_peak,optional" doc:"Most requests that waited at once, as the engine says; null in latency mode."`
+
 	// Axes are the free axes of the matrix at this point: in Parquet a column
 	// axis_NAME each. Values are string, int64, float64 or bool; an axis of
 	// objects is its JSON text.

@@ -189,20 +189,19 @@ func (w *world) reparse(store *sinks.Store) error {
 	if err != nil {
 		return err
 	}
-	done, failed := 0, 0
+	runs, failed := w.finishedRuns(store)
+	done := 0
 	executions := map[string]bool{}
-	for dir, result := range store.Results(sinks.Predicate{}) {
-		if result == nil {
+	// One Attributor for all, in the order of the runs: those that shared an
+	// engine stand on the first of their group.
+	again := &attribution.Attributor{}
+	for _, run := range runs {
+		if err := w.reparseRun(store, catalogue, again, run.dir, run.result); err != nil {
 			failed++
-			fmt.Fprintf(w.stderr, "vramsweep: %s: run.json is damaged and was left as it is (vramsweep verify says how)\n", dir)
+			fmt.Fprintf(w.stderr, "vramsweep: %s: %v\n", run.dir, err)
 			continue
 		}
-		if err := w.reparseRun(store, catalogue, dir, result); err != nil {
-			failed++
-			fmt.Fprintf(w.stderr, "vramsweep: %s: %v\n", dir, err)
-			continue
-		}
-		executions[result.Run.Execution] = true
+		executions[run.result.Run.Execution] = true
 		done++
 	}
 	for execution := range executions {
@@ -217,8 +216,29 @@ func (w *world) reparse(store *sinks.Store) error {
 	return nil
 }
 
+// A finishedRun is a run of an output folder.
+type finishedRun struct {
+	dir    string
+	result *runner.Result
+}
+
+// finishedRuns lists the runs of a folder by their start; failed counts those
+// whose run.json is damaged.
+func (w *world) finishedRuns(store *sinks.Store) (runs []finishedRun, failed int) {
+	for dir, result := range store.Results(sinks.Predicate{}) {
+		if result == nil {
+			failed++
+			fmt.Fprintf(w.stderr, "vramsweep: %s: run.json is damaged and was left as it is (vramsweep verify says how)\n", dir)
+			continue
+		}
+		runs = append(runs, finishedRun{dir, result})
+	}
+	slices.SortStableFunc(runs, func(a, b finishedRun) int { return a.result.Run.StartedAt.Compare(b.result.Run.StartedAt) })
+	return runs, failed
+}
+
 // reparseRun reads a run's logs again and attributes its samples anew.
-func (w *world) reparseRun(store *sinks.Store, catalogue *models.Catalogue, dir string, result *runner.Result) error {
+func (w *world) reparseRun(store *sinks.Store, catalogue *models.Catalogue, again runner.Attributor, dir string, result *runner.Result) error {
 	if len(result.RawLogs) == 0 {
 		return nil // skipped, or never started: nothing to read again
 	}
@@ -239,7 +259,7 @@ func (w *world) reparseRun(store *sinks.Store, catalogue *models.Catalogue, dir 
 		a, _ = catalogue.Lookup(result.ModelInfo.HFModelID)
 	}
 	measured := runner.Remeasure(result, a, account, log.Events, store.Samples(dir))
-	(&attribution.Attributor{}).Attribute(result, measured)
+	again.Attribute(result, measured)
 	result.ProfilerVersion = version
 	return store.Replace(dir, result)
 }

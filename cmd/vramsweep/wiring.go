@@ -49,6 +49,7 @@ func (w *world) newRig(plan *sweep.Plan, store *sinks.Store, sources []string) (
 	r := &rig{w: w, plan: plan, store: store, mark: mark, sources: sources}
 	r.latency = &vllm.Latency{BaseEnv: w.env}
 	r.session = w.sessionEngine()
+	r.session.GroupSize = groupSizes(plan)
 	if err := r.simulated(); err != nil {
 		return nil, err
 	}
@@ -223,6 +224,17 @@ func (w *world) sessionEngine() *session.Engine {
 		},
 		Outcome: func(e *runner.AccountError) (runner.Outcome, bool) { return vllm.OutcomeOf(e, nil) },
 	}
+}
+
+// groupSizes counts the runs that are planned for each engine.
+func groupSizes(plan *sweep.Plan) func(*sweep.Profile) int {
+	sizes := map[string]int{}
+	for _, s := range plan.Sweeps {
+		for _, p := range s.Profiles {
+			sizes[session.GroupKey(p)] += max(s.Repeats, 1)
+		}
+	}
+	return func(p *sweep.Profile) int { return sizes[session.GroupKey(p)] }
 }
 
 // sessionLog reads one run's log in session mode: the last engine in it counts.

@@ -138,7 +138,7 @@ func (at *Attributor) before(w *work) []*course {
 
 // remember keeps the courses of an engine's first run.
 func (at *Attributor) remember(w *work) {
-	if s := w.session(); s != nil && s.Position == 0 && s.GroupSize > 1 {
+	if s := w.session(); s != nil && s.Position == 0 && s.EngineShared {
 		at.mu.Lock()
 		at.last = &engine{execution: w.m.Job.Execution, size: s.GroupSize, courses: w.courses}
 		at.mu.Unlock()
@@ -171,6 +171,27 @@ func (w *work) fill(g *gathering, what string) {
 	w.r.MemoryMeasurements = w.snapshots(g)
 	w.fillRanks()
 	w.divideAll(g)
+	w.sessionGrowth()
+}
+
+// sessionGrowth is what a profile found on each GPU when it began on an engine
+// that serves several, and what it added.
+func (w *work) sessionGrowth() {
+	s := w.session()
+	if s == nil {
+		return
+	}
+	s.MemoryAtStart, s.Growth = map[int]int64{}, map[int]int64{}
+	for _, p := range w.r.Phases {
+		if p.GPUIndex == nil || p.Phase != runner.PhaseBenchWarmup && p.Phase != runner.PhaseMeasure || p.StartBytes == nil || p.MaxBytes == nil {
+			continue
+		}
+		gpu := int(*p.GPUIndex)
+		if _, begun := s.MemoryAtStart[gpu]; !begun {
+			s.MemoryAtStart[gpu] = *p.StartBytes
+		}
+		s.Growth[gpu] = max(s.Growth[gpu], *p.MaxBytes-s.MemoryAtStart[gpu])
+	}
 }
 
 func (w *work) fillRanks() {

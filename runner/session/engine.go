@@ -59,6 +59,9 @@ type Engine struct {
 	NewReader func(mask func(string) string) LogReader
 	// Outcome says what a failure that the log tells means for a run.
 	Outcome func(*runner.AccountError) (outcome runner.Outcome, retriable bool)
+	// GroupSize is how many runs are planned for the engine of a profile; nil or
+	// 0: not known.
+	GroupSize func(*sweep.Profile) int
 	// Grace is how long the engine may take to end; default 10 s.
 	Grace time.Duration
 
@@ -121,6 +124,9 @@ func (e *Engine) Run(ctx context.Context, job *runner.Job) (*runner.Measurement,
 		return nil, err
 	}
 	m.Command, m.Env = p.command, p.env
+	if e.GroupSize != nil {
+		s.session.GroupSize = e.GroupSize(job.Profile)
+	}
 	e.serve(ctx, s, m)
 	idle := m.Outcome == runner.OutcomeOK || m.Outcome == runner.OutcomeBadArgument
 	if !job.KeepEngine || !idle {

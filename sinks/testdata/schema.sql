@@ -106,7 +106,14 @@ CREATE TABLE runs (
   beyond_budget_gross_bytes BIGINT,
   beyond_budget_net_bytes BIGINT,
   schema_version VARCHAR NOT NULL,
-  json_sha256 VARCHAR
+  json_sha256 VARCHAR,
+  engine_shared BOOLEAN,
+  group_position INTEGER,
+  group_size INTEGER,
+  session_start_bytes BIGINT,
+  session_growth_bytes BIGINT,
+  preemptions BIGINT,
+  waiting_peak BIGINT
 );
 COMMENT ON TABLE runs IS 'One row a run: one profile, one repeat, one execution. Memory columns are sums over the run''s GPUs unless the name says max_gpu. Key: run_id.';
 COMMENT ON COLUMN runs.run_id IS 'The run: one profile, one repeat, one execution. Joins all tables.';
@@ -208,6 +215,13 @@ COMMENT ON COLUMN runs.beyond_budget_gross_bytes IS '[bytes] Highest use - torch
 COMMENT ON COLUMN runs.beyond_budget_net_bytes IS '[bytes] The same less baseline and context.';
 COMMENT ON COLUMN runs.schema_version IS 'Version of the schema that the row was written with.';
 COMMENT ON COLUMN runs.json_sha256 IS 'Checksum of the run.json that the row was made from.';
+COMMENT ON COLUMN runs.engine_shared IS 'True: one engine served several profiles (session mode); null in latency mode.';
+COMMENT ON COLUMN runs.group_position IS 'Which profile of its engine this was, from 0; null in latency mode.';
+COMMENT ON COLUMN runs.group_size IS 'Runs that were planned for the engine; null in latency mode.';
+COMMENT ON COLUMN runs.session_start_bytes IS '[bytes] In use when the profile began on its engine, sum over GPUs; null in latency mode.';
+COMMENT ON COLUMN runs.session_growth_bytes IS '[bytes] Highest use of this profile less session_start_bytes, sum over GPUs; null in latency mode.';
+COMMENT ON COLUMN runs.preemptions IS 'Requests that the engine put off for want of KV cache, as the engine says; null in latency mode.';
+COMMENT ON COLUMN runs.waiting_peak IS 'Most requests that waited at once, as the engine says; null in latency mode.';
 
 CREATE TABLE ranks (
   run_id VARCHAR NOT NULL,
