@@ -1,8 +1,14 @@
 package sinks
 
 import (
-	"io"
+	"encoding/json"
+	"errors"
 	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
@@ -89,26 +95,82 @@ func benchSource(rows int, yield func([]TimelineRow) error) error {
 
 type rowTap struct{ yield func([]TimelineRow) error }
 
+// BenchmarkTimelineWrite writes 10 M rows and, where Python has duckdb, lets
+// DuckDB copy the same rows (zstd 3, PARQUET_VERSION v1, one thread). Time is that of the
+// writer alone, without making the rows. VRAMSWEEP_BENCH_ROWS changes the number.
 func BenchmarkTimelineWrite(b *testing.B) {
-	const rows = 1_000_000
+	rows := 10_000_000
+	if n, err := strconv.Atoi(os.Getenv("VRAMSWEEP_BENCH_ROWS")); err == nil {
+		rows = n
+	}
+	name := filepath.Join(b.TempDir(), "timeline.parquet")
 	var bytes int64
+	var wall, cpu time.Duration
 	for b.Loop() {
-		sum := newSumWriter(io.Discard)
-		w := newRowWriter[TimelineRow](sum, "bench", nil, nil)
-		err := benchSource(rows, func(r []TimelineRow) error {
-			if err := w.write(r); err != nil {
-				return err
-			}
-			return w.endRun()
-		})
-		if err == nil {
-			err = w.close()
+		file, err := os.Create(name)
+		if err != nil {
+			b.Fatal(err)
 		}
+		sum := newSumWriter(file)
+		w := newRowWriter[TimelineRow](sum, "bench", nil, nil)
+		wall, cpu = 0, 0
+		err = benchSource(rows, func(r []TimelineRow) error {
+			start, cpuStart := time.Now(), cpuTime(b)
+			err := errors.Join(w.write(r), w.endRun())
+			wall, cpu = wall+time.Since(start), cpu+cpuTime(b)-cpuStart
+			return err
+		})
+		start, cpuStart := time.Now(), cpuTime(b)
+		err = errors.Join(err, w.close(), file.Close())
+		wall, cpu = wall+time.Since(start), cpu+cpuTime(b)-cpuStart
 		if err != nil {
 			b.Fatal(err)
 		}
 		bytes = sum.bytes
 	}
-	b.ReportMetric(float64(rows)*float64(b.N)/b.Elapsed().Seconds(), "rows/s")
-	b.ReportMetric(float64(bytes)/rows, "B/row")
+	b.ReportMetric(float64(rows)/wall.Seconds(), "rows/s")
+	b.ReportMetric(float64(rows)/cpu.Seconds(), "rows/cpu-s")
+	b.ReportMetric(float64(bytes)/float64(rows), "B/row")
+	b.ReportMetric(float64(peakRSS(b))/(1<<20), "peak-MiB")
+	againstDuckDB(b, name, rows, bytes)
+}
+
+func againstDuckDB(b *testing.B, name string, rows int, bytes int64) {
+	interpreter := os.Getenv("VRAMSWEEP_TEST_PYTHON")
+	if interpreter == "" {
+		interpreter = "python3"
+	}
+	out, err := exec.Command(interpreter, "testdata/duckdb_copy.py", name, name+".duckdb").Output()
+	if err != nil {
+		b.Logf("without DuckDB beside it: %v", err)
+		return
+	}
+	var duck struct {
+		Wall  float64 `json:"wall_s"`
+		CPU   float64 `json:"cpu_s"`
+		Bytes int64   `json:"bytes"`
+	}
+	if err := json.Unmarshal(out, &duck); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(rows)/duck.Wall, "duckdb-rows/s")
+	b.ReportMetric(float64(rows)/duck.CPU, "duckdb-rows/cpu-s")
+	b.ReportMetric(float64(bytes)/float64(duck.Bytes), "size/duckdb-size")
+}
+
+func cpuTime(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// peakRSS is the most memory that this process has had.
+func peakRSS(b *testing.B) int64 {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return u.Maxrss << 10
 }

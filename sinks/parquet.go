@@ -165,12 +165,17 @@ func (k axisKind) goType() reflect.Type {
 // schemaOf is the schema of a table; axes are the further columns of runs.
 // They stand behind the others, so that plain readers of several files agree.
 func schemaOf(t Table, axes []axisColumn) *parquet.Schema {
-	if t != TableRuns || len(axes) == 0 {
+	if t != TableTimelines && len(axes) == 0 {
 		return parquet.SchemaOf(reflect.New(rowType(t)).Interface())
 	}
 	var fields []reflect.StructField
 	for _, f := range flatFields(rowType(t)) {
-		fields = append(fields, reflect.StructField{Name: f.Name, Type: f.Type, Tag: f.Tag})
+		field := reflect.StructField{Name: f.Name, Type: f.Type, Tag: f.Tag}
+		if f.Tag.Get("enc") == "delta" { // the schema alone: rows keep their pointers, and so their nulls
+			field.Type = f.Type.Elem()
+			field.Tag = reflect.StructTag(fmt.Sprintf("parquet:%q", f.Tag.Get("parquet")+",delta"))
+		}
+		fields = append(fields, field)
 	}
 	for i, a := range axes {
 		tag := a.Column + ",optional"
@@ -192,7 +197,7 @@ func writerOptions(t Table, version string, axes []axisColumn, marks []Mark) []p
 	}
 	options := []parquet.WriterOption{
 		schemaOf(t, axes),
-		parquet.Compression(&zstd.Codec{}),
+		parquet.Compression(&zstd.Codec{Level: zstd.SpeedFastest}), // power_w and energy_j say zstd: the default level, which pays there
 		parquet.DictionaryMaxBytes(dictLimit),
 		parquet.CreatedBy("vramsweep", version, ""),
 		parquet.SortingWriterConfig(parquet.SortingColumns(sorting...)),
@@ -200,6 +205,9 @@ func writerOptions(t Table, version string, axes []axisColumn, marks []Mark) []p
 		parquet.KeyValueMetadata(metaVersion, version),
 		parquet.KeyValueMetadata(metaTable, string(t)),
 		parquet.KeyValueMetadata(metaUnits, jsonText(unitsOf(t))),
+	}
+	if t == TableTimelines { // nobody looks for a range of these, and finding it costs
+		options = append(options, parquet.SkipPageBounds("phase"), parquet.SkipPageBounds("gpu_uuid"), parquet.SkipPageBounds("source"))
 	}
 	if len(marks) > 0 {
 		options = append(options, parquet.KeyValueMetadata(metaExecutions, jsonText(marks)))
@@ -312,7 +320,7 @@ type dynamicWriter struct {
 }
 
 func newDynamicWriter(w io.Writer, axes []axisColumn, options []parquet.WriterOption) *dynamicWriter {
-	return &dynamicWriter{w: parquet.NewWriter(w, options...), schema: schemaOf(TableRuns, nil), axes: axes}
+	return &dynamicWriter{w: parquet.NewWriter(w, options...), schema: parquet.SchemaOf(RunRow{}), axes: axes}
 }
 
 func (d *dynamicWriter) write(run *RunRow) error {

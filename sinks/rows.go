@@ -7,7 +7,8 @@ import "time"
 // print. Three rules keep the files readable everywhere: a nullable column is a
 // pointer (parquet-go writes a zero value that is tagged optional as NULL),
 // split stands on no integer (DuckDB cannot read it), and a column is only ever
-// added at the end, nullable.
+// added at the end, nullable. A nullable whole number of timelines says enc:"delta":
+// parquet-go takes that encoding on no pointer, so schemaOf puts it in.
 
 // Micros is an instant: microseconds since 1970-01-01 UTC. In Parquet it is
 // TIMESTAMP(MICROS, UTC).
@@ -183,25 +184,25 @@ type TimelineRow struct {
 	TOffsetUS            int64    `parquet:"t_offset_us,delta" unit:"us" doc:"The same since the start of the attempt, monotonic."`
 	GPUUUID              *string  `parquet:"gpu_uuid,optional,dict" doc:"The driver's name of the GPU."`
 	Phase                *string  `parquet:"phase,optional,dict" doc:"baseline, engine_init, load, profile, kv_alloc, capture, engine_warmup, bench_warmup, measure, teardown, final; null where the log marks no phases."`
-	MemoryUsedBytes      *int64   `parquet:"memory_used_bytes,optional,dict" unit:"bytes" doc:"In use, without the driver's reserve."`
-	MemoryReservedBytes  *int64   `parquet:"memory_reserved_bytes,optional,dict" unit:"bytes" doc:"Kept by the driver."`
-	MemoryTotalBytes     *int64   `parquet:"memory_total_bytes,optional,dict" unit:"bytes" doc:"Of the GPU."`
-	PowerW               *float64 `parquet:"power_w,optional" unit:"W" doc:"Power draw."`
+	MemoryUsedBytes      *int64   `parquet:"memory_used_bytes,optional" enc:"delta" unit:"bytes" doc:"In use, without the driver's reserve."`
+	MemoryReservedBytes  *int64   `parquet:"memory_reserved_bytes,optional" enc:"delta" unit:"bytes" doc:"Kept by the driver."`
+	MemoryTotalBytes     *int64   `parquet:"memory_total_bytes,optional" enc:"delta" unit:"bytes" doc:"Of the GPU."`
+	PowerW               *float64 `parquet:"power_w,optional,zstd" unit:"W" doc:"Power draw."`
 	TemperatureC         *float64 `parquet:"temperature_c,optional,dict" unit:"°C" doc:"Temperature of the GPU."`
 	MemoryTemperatureC   *float64 `parquet:"memory_temperature_c,optional,dict" unit:"°C" doc:"Temperature of its memory."`
-	UtilizationPct       *int32   `parquet:"utilization_pct,optional,dict" unit:"%" doc:"Share of time with a kernel running."`
-	MemoryUtilizationPct *int32   `parquet:"memory_utilization_pct,optional,dict" unit:"%" doc:"Share of time with memory being read or written."`
-	ClockSMMHz           *int32   `parquet:"clock_sm_mhz,optional,dict" unit:"MHz" doc:"Clock of the compute units."`
-	ClockMemMHz          *int32   `parquet:"clock_mem_mhz,optional,dict" unit:"MHz" doc:"Clock of the memory."`
-	EnergyJ              *float64 `parquet:"energy_j,optional" unit:"J" doc:"The driver's counter: only differences mean something."`
-	ThrottleReasons      *int64   `parquet:"throttle_reasons,optional,dict" doc:"NVML's bit mask of clock event reasons."`
-	ProcessBytes         *int64   `parquet:"process_bytes,optional" unit:"bytes" doc:"GPU memory of the run's own processes."`
-	HostRSSBytes         *int64   `parquet:"host_rss_bytes,optional" unit:"bytes" doc:"Resident memory of the engine's process tree."`
+	UtilizationPct       *int32   `parquet:"utilization_pct,optional" enc:"delta" unit:"%" doc:"Share of time with a kernel running."`
+	MemoryUtilizationPct *int32   `parquet:"memory_utilization_pct,optional" enc:"delta" unit:"%" doc:"Share of time with memory being read or written."`
+	ClockSMMHz           *int32   `parquet:"clock_sm_mhz,optional" enc:"delta" unit:"MHz" doc:"Clock of the compute units."`
+	ClockMemMHz          *int32   `parquet:"clock_mem_mhz,optional" enc:"delta" unit:"MHz" doc:"Clock of the memory."`
+	EnergyJ              *float64 `parquet:"energy_j,optional,zstd" unit:"J" doc:"The driver's counter: only differences mean something."`
+	ThrottleReasons      *int64   `parquet:"throttle_reasons,optional" enc:"delta" doc:"NVML's bit mask of clock event reasons."`
+	ProcessBytes         *int64   `parquet:"process_bytes,optional" enc:"delta" unit:"bytes" doc:"GPU memory of the run's own processes."`
+	HostRSSBytes         *int64   `parquet:"host_rss_bytes,optional" enc:"delta" unit:"bytes" doc:"Resident memory of the engine's process tree."`
 	HostCPUPct           *float64 `parquet:"host_cpu_pct,optional" unit:"%" doc:"CPU of the engine's process tree, per cent of one core."`
 	Source               string   `parquet:"source,dict" doc:"The instrument: nvml, nvidia-smi, amdgpu-sysfs, proc, simulated, ..."`
 	Gap                  bool     `parquet:"gap" doc:"True: ticks before this one are missing."`
-	ReadUS               *int64   `parquet:"read_us,optional" unit:"us" doc:"How long the reading took."`
-	HostPSSBytes         *int64   `parquet:"host_pss_bytes,optional" unit:"bytes" doc:"Proportional memory of the engine's process tree."`
+	ReadUS               *int64   `parquet:"read_us,optional" enc:"delta" unit:"us" doc:"How long the reading took."`
+	HostPSSBytes         *int64   `parquet:"host_pss_bytes,optional" enc:"delta" unit:"bytes" doc:"Proportional memory of the engine's process tree."`
 }
 
 // A PhaseRow is one phase on one GPU: a row of the table phases. Its key is

@@ -241,7 +241,7 @@ func TestResultsKeepTheSchema(t *testing.T) {
 func TestSchemasOfFiles(t *testing.T) {
 	var b bytes.Buffer
 	for _, table := range Tables() {
-		fmt.Fprintln(&b, strings.Replace(schemaOf(table, nil).String(), "message ", "message "+string(table)+" ", 1))
+		fmt.Fprintln(&b, strings.Replace(schemaOf(table, nil).String(), "message ", "message "+string(table), 1))
 	}
 	axes := mergeAxes(nil, []RunRow{{Axes: map[string]any{"a": int64(1), "b": "x", "c": true, "d": 0.5}}})
 	columns := schemaOf(TableRuns, axes).Columns()

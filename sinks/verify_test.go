@@ -1,6 +1,7 @@
 package sinks
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -81,7 +82,7 @@ func TestVerifyNamesDamage(t *testing.T) {
 		want   []string // each in one of the faults
 	}{
 		{"cut table", change("tables/timelines/*/*.parquet", func(b []byte) []byte { return b[:len(b)/2] }), []string{"tables/timelines/", "cut off"}},
-		{"byte flipped in a page", change("tables/timelines/*/*.parquet", flip(func(n int) int { return n / 3 })), []string{"tables/timelines/", "column ", "checksum"}},
+		{"byte flipped in a page", change("tables/timelines/*/*.parquet", flipInColumn("power_w")), []string{"tables/timelines/", "row group 0, column power_w", "checksum"}},
 		{"byte flipped in a footer", change("tables/runs/*/*.parquet", flip(func(n int) int { return n - 2000 })), []string{"tables/runs/", "manifest.json says"}},
 		{"cut timeline of a run", change("runs/*/*/timeline.parquet", func(b []byte) []byte { return b[:len(b)-1] }), []string{"timeline.parquet: it has", "cut off"}},
 		{"byte flipped in the timeline of a run", change("runs/*/*/timeline.parquet", flip(func(n int) int { return n / 2 })), []string{"timeline.parquet: its SHA-256 is"}},
@@ -130,6 +131,22 @@ func TestVerifyNamesDamage(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// flipInColumn flips a byte at the end of the first page of a column.
+func flipInColumn(name string) func([]byte) []byte {
+	return func(b []byte) []byte {
+		pf, err := openParquet(bytes.NewReader(b), int64(len(b)))
+		if err != nil {
+			panic(err)
+		}
+		for _, c := range pf.Metadata().RowGroups[0].Columns {
+			if c.MetaData.PathInSchema[0] == name {
+				b[c.MetaData.DataPageOffset+c.MetaData.TotalCompressedSize-9] ^= 0x40
+			}
+		}
+		return b
 	}
 }
 
