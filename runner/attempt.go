@@ -130,6 +130,9 @@ func (a *attempt) measure(ctx context.Context) (*Result, bool, error) {
 	watch.Go(func() { a.watch(done, end) })
 	a.measured, err = a.engine.Run(engineCtx, a.job)
 	engineTook := time.Since(at)
+	if a.shared != nil && !a.warm(a.profile) {
+		a.shared = nil // it ended its process by itself
+	}
 	cause := context.Cause(engineCtx)
 	close(done)
 	watch.Wait()
@@ -313,7 +316,7 @@ func (a *attempt) switchShared(ctx context.Context, _ *due) error {
 func (x *executor) closeShared(ctx context.Context) error {
 	left, err := x.shared.Close(ctx)
 	x.shared = nil
-	x.ended(left, "outlived a session's engine")
+	x.addEnded(left, "outlived a session's engine")
 	return err
 }
 

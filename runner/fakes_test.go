@@ -188,7 +188,6 @@ func plan(limits sweep.Limits, batches ...int64) *sweep.Plan {
 // notes is a Display that remembers what it was told.
 type notes struct {
 	Discard
-	mu    sync.Mutex
 	notes []string
 	shown []Progress
 	rows  []Outcome

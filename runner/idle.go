@@ -191,7 +191,7 @@ func (w *idleWait) give(ctx context.Context, busy string, holders []Process) str
 		if err != nil {
 			w.note("end what earlier runs left: " + err.Error())
 		}
-		w.executor.ended(ended, "held a GPU after its run")
+		w.addEnded(ended, "held a GPU after its run")
 		w.ours = append(w.ours, ended...)
 	}
 	if waited >= patience {
@@ -330,7 +330,7 @@ func (a *attempt) final(ctx context.Context) {
 				if err != nil {
 					a.note("end what the run left: " + err.Error())
 				}
-				a.executor.ended(ended, "held a GPU after its run")
+				a.addEnded(ended, "held a GPU after its run")
 				a.ours = append(a.ours, ended...)
 				if len(ended) > 0 {
 					continue

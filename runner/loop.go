@@ -171,7 +171,7 @@ func (x *executor) prepare(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("end what an earlier runner left in this output folder: %w", err)
 		}
-		x.ended(ended, "left by an earlier runner of this output folder")
+		x.addEnded(ended, "left by an earlier runner of this output folder")
 	}
 	if x.Recover != nil {
 		mended, err := x.Recover()
@@ -300,10 +300,10 @@ func synthetic(p *sweep.Profile) bool { return p.Engine.Kind == "simulator" }
 
 func (x *executor) count(o Outcome) {
 	x.sum.Outcomes[o]++
-	switch {
-	case o == OutcomeOK:
+	switch o {
+	case OutcomeOK:
 		x.sum.OK++
-	case o == OutcomeSkipped:
+	case OutcomeSkipped:
 		x.sum.Skipped++
 	default:
 		x.sum.Failed++
@@ -486,7 +486,7 @@ func (x *executor) recount() {
 // killed reports whether everything has to end at once.
 func (x *executor) killed() bool { return x.opts.Kill != nil && x.opts.Kill.Err() != nil }
 
-func (x *executor) ended(list []Process, why string) {
+func (x *executor) addEnded(list []Process, why string) {
 	for i := range list {
 		list[i].Ours = true
 		if list[i].Note == "" {

@@ -22,7 +22,6 @@ type tap struct {
 	gpus   map[int32]*gpuState
 	active time.Time // last activity of a GPU
 	last   Progress
-	shown  time.Time
 }
 
 type gpuState struct {

@@ -109,7 +109,7 @@ func (c *cgroup) kill() {
 // remove takes the cgroup away once it is empty; the kernel needs a moment
 // after the last process.
 func (c *cgroup) remove() {
-	c.f.Close()
+	_ = c.f.Close() // only a handle
 	for pause := time.Millisecond; pause < 50*time.Millisecond; pause *= 2 {
 		if os.Remove(c.dir) == nil {
 			return

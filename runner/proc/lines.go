@@ -85,8 +85,7 @@ func (s *splitter) line(tail []byte, now time.Time, cr, more bool) {
 		s.rest = append(s.rest, tail...)
 		text = s.rest
 	}
-	empty := len(text) == 0
-	if !(empty && cr) { // a CR before a bar's text ends nothing
+	if len(text) > 0 || !cr { // a CR before a bar's text ends nothing
 		s.emit(Line{Stream: s.stream, Text: text, Arrived: arrived, Number: s.number + 1, CR: cr, More: more})
 	}
 	s.rest = s.rest[:0]

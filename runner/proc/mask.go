@@ -51,36 +51,41 @@ func (m *Masker) add(v string) {
 // AWS_SECRET_ACCESS_KEY. TOKENIZER, MAX_TOKENS, KEYBOARD are none.
 var secretName = regexp.MustCompile(`(?i)(?:^|[_.-])(?:token|key|apikey|pat|credentials?|auth|cookie|passphrase)$|secret|passw(?:or)?d|pwd$|private_?key|api_?key|access_?key`)
 
-// A form is what a secret looks like. The hints (one of them is in every match)
-// spare most lines the regular expression.
-type form struct {
-	hints []string
-	re    *regexp.Regexp
-	repl  string
+// What secrets look like: tokens of Hugging Face, GitHub, GitLab, Slack, AWS,
+// OpenAI and the like, JSON web tokens; authorization headers; credentials in a
+// URL; assignments.
+var (
+	tokenForm  = regexp.MustCompile(`\b(?:hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}|glpat-[A-Za-z0-9_-]{16,}|xox[abposr]-[A-Za-z0-9-]{10,}|A(?:KIA|SIA)[A-Z0-9]{16}|sk-[A-Za-z0-9_-]{20,}|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,})`)
+	headerForm = regexp.MustCompile(`(?i)\b(bearer|authorization: ?basic)(\s+)[A-Za-z0-9+/._~=-]{8,}`)
+	urlForm    = regexp.MustCompile(`(://[^/\s:@]*:)[^/\s@]+@`)
+	assignForm = regexp.MustCompile(`(?i)\b((?:[A-Z0-9_]*_)?(?:TOKEN|SECRET|PASSWORD|API_?KEY|ACCESS_KEY)=)[^\s"',;&)]{6,}`)
+)
+
+// maskForm replaces what matches. One of the hints is in every match: they spare
+// most lines the regular expression.
+func maskForm(s string, form *regexp.Regexp, with string, hints ...string) string {
+	for _, h := range hints {
+		if strings.Contains(s, h) {
+			return form.ReplaceAllString(s, with)
+		}
+	}
+	return s
 }
 
-// forms: Hugging Face, GitHub, GitLab, Slack, AWS, OpenAI and the like, JSON
-// web tokens; authorization headers; credentials in a URL; assignments.
-var forms = []form{
-	{[]string{"hf_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox", "AKIA", "ASIA", "sk-", "eyJ"},
-		regexp.MustCompile(`\b(?:hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}|glpat-[A-Za-z0-9_-]{16,}|xox[abposr]-[A-Za-z0-9-]{10,}|A(?:KIA|SIA)[A-Z0-9]{16}|sk-[A-Za-z0-9_-]{20,}|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,})`), Masked},
-	{[]string{"earer", "EARER", "asic ", "ASIC "},
-		regexp.MustCompile(`(?i)\b(bearer|authorization: ?basic)(\s+)[A-Za-z0-9+/._~=-]{8,}`), "${1}${2}" + Masked},
-	{[]string{"@"}, regexp.MustCompile(`(://[^/\s:@]*:)[^/\s@]+@`), "${1}" + Masked + "@"},
-	{[]string{"oken=", "OKEN=", "ecret=", "ECRET=", "assword=", "ASSWORD=", "key=", "Key=", "KEY="},
-		regexp.MustCompile(`(?i)\b((?:[A-Z0-9_]*_)?(?:TOKEN|SECRET|PASSWORD|API_?KEY|ACCESS_KEY)=)[^\s"',;&)]{6,}`), "${1}" + Masked},
-}
-
-// plainNames end like secrets and are none: vLLM's, Python's, and a terminal's.
-var plainNames = map[string]bool{
-	"HF_HUB_DISABLE_IMPLICIT_TOKEN": true, "GPG_KEY": true, // of Python's container images: a fingerprint
-	"PWD": true, "OLDPWD": true, "SSH_AUTH_SOCK": true,
+// plainName: names that end like secrets and are none: vLLM's, a terminal's, and
+// the fingerprint in Python's container images.
+func plainName(name string) bool {
+	switch strings.ToUpper(name) {
+	case "HF_HUB_DISABLE_IMPLICIT_TOKEN", "GPG_KEY", "PWD", "OLDPWD", "SSH_AUTH_SOCK":
+		return true
+	}
+	return false
 }
 
 // SecretName reports whether a variable or flag of this name holds a secret.
 func SecretName(name string) bool {
 	name = strings.TrimLeft(name, "-")
-	return !plainNames[strings.ToUpper(name)] && secretName.MatchString(name)
+	return !plainName(name) && secretName.MatchString(name)
 }
 
 // Text takes the secrets out of s.
@@ -88,21 +93,10 @@ func (m *Masker) Text(s string) string {
 	for _, v := range m.known() {
 		s = strings.ReplaceAll(s, v, Masked)
 	}
-	for _, f := range forms {
-		if f.hinted(s) {
-			s = f.re.ReplaceAllString(s, f.repl)
-		}
-	}
-	return s
-}
-
-func (f form) hinted(s string) bool {
-	for _, h := range f.hints {
-		if strings.Contains(s, h) {
-			return true
-		}
-	}
-	return false
+	s = maskForm(s, tokenForm, Masked, "hf_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox", "AKIA", "ASIA", "sk-", "eyJ")
+	s = maskForm(s, headerForm, "${1}${2}"+Masked, "earer", "EARER", "asic ", "ASIC ")
+	s = maskForm(s, urlForm, "${1}"+Masked+"@", "@")
+	return maskForm(s, assignForm, "${1}"+Masked, "oken=", "OKEN=", "ecret=", "ECRET=", "assword=", "ASSWORD=", "key=", "Key=", "KEY=")
 }
 
 // Writer gives a writer that takes the secrets out of whole lines on their way

@@ -96,8 +96,8 @@ func Start(ctx context.Context, spec Spec) (Process, error) {
 	}
 	if pipes.feed != nil {
 		go func() {
-			defer pipes.feed.Close()
-			_, _ = io.Copy(pipes.feed, spec.Stdin) // EPIPE: the program does not read on
+			defer func() { _ = pipes.feed.Close() }() // the program has what it read
+			_, _ = io.Copy(pipes.feed, spec.Stdin)    // EPIPE: the program does not read on
 		}()
 	}
 	go p.supervise(ctx)
@@ -157,11 +157,11 @@ type pipeEnds struct {
 
 func (e *pipeEnds) closeChildEnds() {
 	if e.stdin != nil {
-		e.stdin.Close()
+		_ = e.stdin.Close() // nothing was written to it here
 	}
 	for _, f := range e.write {
 		if f != nil {
-			f.Close() // nothing was written to it here
+			_ = f.Close() // nothing was written to it here
 		}
 	}
 }
@@ -169,11 +169,11 @@ func (e *pipeEnds) closeChildEnds() {
 func (e *pipeEnds) closeAll() {
 	e.closeChildEnds()
 	if e.feed != nil {
-		e.feed.Close()
+		_ = e.feed.Close() // nothing was written to it yet
 	}
 	for _, f := range e.read {
 		if f != nil {
-			f.Close()
+			_ = f.Close() // only read from
 		}
 	}
 }
@@ -449,7 +449,7 @@ func (p *process) drain() ([]Leftover, error) {
 	var errs []error
 	if !p.readersDone(drainWait) {
 		for _, r := range p.out {
-			r.file.Close() // ends the pending read
+			_ = r.file.Close() // ends the pending read
 		}
 		errs = append(errs, fmt.Errorf("%s: a process that could not be found holds its output open; what it writes from now on is lost", p.spec.Argv[0]))
 		p.readersDone(drainWait)
@@ -539,7 +539,7 @@ func newReader(name string, f *os.File, raw io.Writer, line func(Line), mu *sync
 // it: the program must not block on its output.
 func (r *reader) run() {
 	defer close(r.done)
-	defer r.file.Close()
+	defer func() { _ = r.file.Close() }() // only read from
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := r.file.Read(buf)

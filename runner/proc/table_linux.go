@@ -60,7 +60,7 @@ func (t *table) all() ([]entry, error) {
 		return nil, fmt.Errorf("read the process table: %w", err)
 	}
 	names, err := d.Readdirnames(-1)
-	d.Close()
+	_ = d.Close() // only read from
 	if err != nil {
 		return nil, fmt.Errorf("read the process table: %w", err)
 	}
@@ -86,7 +86,7 @@ func (t *table) one(pid int) (entry, bool) {
 		return entry{}, false
 	}
 	n, err := f.Read(t.buf)
-	f.Close()
+	_ = f.Close() // only read from
 	if err != nil {
 		return entry{}, false
 	}
@@ -137,7 +137,7 @@ func (t *table) mark(pid int) (mark string, ok bool) {
 	if err != nil {
 		return "", false
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read from
 	b, err := io.ReadAll(io.LimitReader(f, 4<<20))
 	if err != nil {
 		return "", false
@@ -227,7 +227,7 @@ func (t *table) signal(id ident, sig syscall.Signal) {
 		}
 		return
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	if e, ok := t.one(id.pid); ok && e.ident == id {
 		_ = unix.PidfdSendSignal(fd, sig, nil, 0) // it may have gone meanwhile
 	}

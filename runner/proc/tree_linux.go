@@ -169,33 +169,43 @@ func (t *tree) alivePIDs() map[int]bool {
 }
 
 // belongs says how e is of the tree, or "".
-func (t *tree) belongs(e entry, alive map[int]bool, inCgroup map[int]bool, full bool) string {
+func (t *tree) belongs(e entry, members map[int]bool, inCgroup map[int]bool, full bool) string {
 	if t.kin[e.pid] || e.start < t.leader.start {
 		return ""
 	}
-	led := t.leader.pid != 0
 	switch {
-	case alive[e.ppid]:
+	case members[e.ppid]:
 		return howChild
-	case led && e.pgrp == t.leader.pid:
+	case t.leader.pid != 0 && e.pgrp == t.leader.pid:
 		return howGroup
 	case t.sessions[e.sid]:
 		return howSession
 	case inCgroup[e.pid]:
 		return howCgroup
-	}
-	if e.dead() || (t.clean[e.ident] && !full) {
+	case e.dead() || (t.clean[e.ident] && !full):
 		return ""
 	}
+	how := t.byMark(e)
+	if how == "" {
+		t.clean[e.ident] = true
+	}
+	return how
+}
+
+// byMark looks at a process's environment. One that has no mark at all is of the
+// tree if it was handed to us and left our session; but as PID 1 of a container
+// we are handed the orphans of others too.
+func (t *tree) byMark(e entry) string {
 	mark, readable := t.mark(e.pid)
-	switch {
-	case mark != "" && matches(mark, t.want):
-		return howMark
-	case led && readable && mark == "" && e.ppid == t.self && e.sid != t.ownSID && t.self != 1:
-		// As PID 1 of a container we are handed the orphans of others too.
+	if mark != "" {
+		if matches(mark, t.want) {
+			return howMark
+		}
+		return ""
+	}
+	if t.leader.pid != 0 && readable && e.ppid == t.self && e.sid != t.ownSID && t.self != 1 {
 		return howOrphan
 	}
-	t.clean[e.ident] = true
 	return ""
 }
 
