@@ -2,6 +2,7 @@ package analyze
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/vramsweep/vramsweep/sinks"
@@ -135,4 +136,59 @@ func short(name string) string {
 		return "eager"
 	}
 	return name
+}
+
+// columnsOf are the settings of the table, the free axes of these rows, and
+// what runs differ in without being asked to.
+func columnsOf(rows []sinks.RunRow) []Setting {
+	all := Settings()
+	all = append(all,
+		word("family", func(r *sinks.RunRow) *string { return r.Family }),
+		count("params", func(r *sinks.RunRow) *int64 { return r.Params }),
+		word("vllm_version", func(r *sinks.RunRow) *string { return r.VLLMVersion }),
+		word("model_runner", func(r *sinks.RunRow) *string { return r.ModelRunner }),
+		word("compile_cache", func(r *sinks.RunRow) *string { return r.CompileCache }),
+		word("engine_mode", func(r *sinks.RunRow) *string { return &r.EngineMode }),
+		word("gpu", func(r *sinks.RunRow) *string { return r.GPUName }),
+		word("host", func(r *sinks.RunRow) *string { return r.Host }),
+		word("execution", func(r *sinks.RunRow) *string { return &r.Execution }),
+	)
+	seen := map[string]bool{}
+	var axes []string
+	for i := range rows {
+		for name := range rows[i].Axes {
+			if !seen[name] {
+				seen[name] = true
+				axes = append(axes, name)
+			}
+		}
+	}
+	slices.Sort(axes)
+	for _, name := range axes {
+		all = append(all, axis(name))
+	}
+	return all
+}
+
+// axis is a free axis of the matrix.
+func axis(name string) Setting {
+	return Setting{Name: "axis_" + name,
+		Text: func(r *sinks.RunRow) string {
+			if v, ok := r.Axes[name]; ok {
+				return fmt.Sprint(v)
+			}
+			return ""
+		},
+		Number: func(r *sinks.RunRow) *float64 {
+			var f float64
+			switch v := r.Axes[name].(type) {
+			case int64:
+				f = float64(v)
+			case float64:
+				f = v
+			default:
+				return nil
+			}
+			return &f
+		}}
 }

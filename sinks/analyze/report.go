@@ -1,0 +1,323 @@
+package analyze
+
+import (
+	"errors"
+	"fmt"
+	"sort"
+	"time"
+
+	"github.com/vramsweep/vramsweep/sinks"
+)
+
+// ReportOptions say what a report shows.
+type ReportOptions struct {
+	Title    string
+	Baseline *Comparison // nil: no comparison in the report
+	Version  string      // of vramsweep
+	Now      time.Time
+	// Points are the samples that stay of one GPU's timeline; 0: as many as
+	// keep all timelines of the report under 12 MB, 600 at most.
+	Points int
+}
+
+// A Report is what the HTML file shows; its JSON is embedded in that file.
+// Memory is in MiB (2^20 bytes).
+type Report struct {
+	Title      string                `json:"title"`
+	Written    string                `json:"written"` // UTC
+	Version    string                `json:"version"`
+	Folders    []string              `json:"folders"`
+	Synthetic  bool                  `json:"synthetic"`
+	Executions []string              `json:"executions"`
+	Points     int                   `json:"points"`
+	Settings   []string              `json:"settings"` // that vary, the model included
+	Figures    []ReportFigure        `json:"figures"`
+	Parts      []string              `json:"parts"` // components in the order they are stacked
+	Steps      []string              `json:"steps"`
+	Runs       []ReportRun           `json:"runs"`
+	Timelines  map[string][]*Series  `json:"timelines"` // by run id
+	Phases     map[string][]PhaseBar `json:"phases"`    // by run id
+	Comparison *Comparison           `json:"comparison"`
+	Problems   []string              `json:"problems"` // what could not be read
+}
+
+// A ReportFigure is a column that the report can draw.
+type ReportFigure struct {
+	Name  string `json:"name"`
+	Label string `json:"label"`
+	Unit  string `json:"unit"`
+}
+
+// A ReportRun is one run: what was asked, how it ended, what it measured.
+type ReportRun struct {
+	ID        string             `json:"id"`
+	Profile   string             `json:"profile"`
+	Execution string             `json:"execution"`
+	Sweep     string             `json:"sweep"`
+	Label     string             `json:"label"`
+	Repeat    int32              `json:"repeat"`
+	Outcome   string             `json:"outcome"`
+	Failed    bool               `json:"failed"`
+	Detail    string             `json:"detail,omitempty"`
+	ErrorLine string             `json:"error_line,omitempty"`
+	GPU       string             `json:"gpu,omitempty"`
+	GPUs      int32              `json:"gpus"`
+	Settings  map[string]any     `json:"settings"` // numbers where they are numbers
+	Figures   map[string]float64 `json:"figures"`  // bytes as MiB; what is missing is not there
+	Baseline  *float64           `json:"baseline"`
+	Budget    *float64           `json:"budget"`  // requested, all ranks; null: vLLM did not say
+	Reserve   *float64           `json:"reserve"` // unused of what was reserved for activations
+	Parts     map[string]float64 `json:"parts"`   // vLLM's account
+	Steps     map[string]float64 `json:"steps"`   // the driver's account
+}
+
+// A PhaseBar is a phase on the time axis of its run, in seconds.
+type PhaseBar struct {
+	Phase string  `json:"phase"`
+	From  float64 `json:"from"`
+	To    float64 `json:"to"`
+}
+
+// ErrNoRuns says that there is nothing to analyse.
+var ErrNoRuns = errors.New("no runs")
+
+// Components are the parts of the net increase, in the order they are stacked.
+func Components() []string {
+	return []string{"weights", "kv_cache", "activations", "cuda_graphs", "non_torch", "context", "buffers", "growth_excess", "framework_overhead"}
+}
+
+// driverSteps are the steps that stay in memory, in order: profile_peak is
+// given back before the KV cache is allocated, left_after is after the end.
+func driverSteps() []string {
+	return []string{"context", "load", "kv_alloc", "capture", "engine_warmup", "bench_warmup", "measure"}
+}
+
+// LoadReport reads the tables of output folders. It fails with ErrNoRuns where
+// there are none, and with ErrMixed where synthetic and measured runs meet. A
+// damaged file is named in Problems and left out.
+func LoadReport(folders []string, o ReportOptions) (*Report, error) {
+	r := &Report{Title: o.Title, Written: o.Now.UTC().Format(time.RFC3339), Version: o.Version, Folders: folders,
+		Steps: driverSteps(), Parts: Components(), Comparison: o.Baseline,
+		Timelines: map[string][]*Series{}, Phases: map[string][]PhaseBar{}}
+	var rows []sinks.RunRow
+	for row, err := range sinks.Read[sinks.RunRow](sinks.Predicate{}, folders...) {
+		if !r.problem(err) {
+			rows = append(rows, row)
+		}
+	}
+	if len(rows) == 0 {
+		return nil, fmt.Errorf("report: %w in %v%s", ErrNoRuns, folders, r.because())
+	}
+	if err := sameKind(rows); err != nil {
+		return nil, err
+	}
+	r.Synthetic = rows[0].Synthetic
+	r.Executions = sideOf("", rows).Executions
+	index := r.addRuns(rows)
+	r.addRanks(index)
+	r.addBreakdowns(index)
+	r.addSteps(index)
+	r.Points = o.Points
+	if r.Points == 0 {
+		r.Points = pointsFor(rows)
+	}
+	r.addTimelines(index)
+	return r, nil
+}
+
+// problem keeps an error for the reader, and tells whether there was one.
+func (r *Report) problem(err error) bool {
+	if err == nil {
+		return false
+	}
+	r.Problems = append(r.Problems, err.Error())
+	return true
+}
+
+func (r *Report) because() string {
+	if len(r.Problems) == 0 {
+		return ""
+	}
+	return ": " + r.Problems[0]
+}
+
+// pointsFor shares 12 MB among the timelines; a point takes about 24 bytes.
+func pointsFor(rows []sinks.RunRow) int {
+	series := 0
+	for i := range rows {
+		if n := rows[i].GPUCount; n != nil {
+			series += int(*n)
+		}
+	}
+	return min(max(12_000_000/24/max(series, 1), 40), 600)
+}
+
+// addRuns fills in what the table runs says; the result finds a run by its id.
+func (r *Report) addRuns(rows []sinks.RunRow) map[string]*ReportRun {
+	settings := columnsOf(rows)
+	varied := map[string]map[string]bool{}
+	known := map[string]bool{}
+	for i := range rows {
+		run := reportRun(&rows[i], settings, known)
+		for name, v := range run.Settings {
+			if varied[name] == nil {
+				varied[name] = map[string]bool{}
+			}
+			varied[name][fmt.Sprint(v)] = true
+		}
+		r.Runs = append(r.Runs, run)
+	}
+	for _, s := range settings {
+		if len(varied[s.Name]) > 1 || s.Name == "model" {
+			r.Settings = append(r.Settings, s.Name)
+		}
+	}
+	for _, f := range Figures() {
+		if known[f.Name] {
+			unit := string(f.Unit)
+			if f.Unit == UnitBytes {
+				unit = "MiB"
+			}
+			r.Figures = append(r.Figures, ReportFigure{Name: f.Name, Label: f.Label, Unit: unit})
+		}
+	}
+	index := make(map[string]*ReportRun, len(r.Runs))
+	for i := range r.Runs {
+		index[r.Runs[i].ID] = &r.Runs[i]
+	}
+	return index
+}
+
+// reportRun is one row of the table; known collects the figures that it has.
+func reportRun(row *sinks.RunRow, settings []Setting, known map[string]bool) ReportRun {
+	run := ReportRun{ID: row.RunID, Profile: row.ProfileID, Execution: row.Execution, Sweep: row.Sweep, Label: labelOf(row),
+		Repeat: row.Repeat, Outcome: row.Outcome, Failed: failed(row), Detail: deref(row.OutcomeDetail), ErrorLine: deref(row.ErrorLine),
+		GPU: deref(row.GPUName), Baseline: inMiB(row.BaselineMemoryBytes), Reserve: inMiB(row.HeadroomUnusedBytes),
+		Settings: map[string]any{}, Figures: map[string]float64{}, Parts: map[string]float64{}, Steps: map[string]float64{}}
+	if row.GPUCount != nil {
+		run.GPUs = *row.GPUCount
+	}
+	for _, s := range settings {
+		if v := s.Number(row); v != nil && s.Name != "enforce_eager" {
+			run.Settings[s.Name] = *v
+		} else if text := s.Text(row); text != "" {
+			run.Settings[s.Name] = text
+		}
+	}
+	for _, f := range Figures() {
+		v := f.Value(row)
+		if v == nil {
+			continue
+		}
+		known[f.Name] = true
+		if f.Unit == UnitBytes {
+			run.Figures[f.Name] = round(*v/mib, 100)
+		} else {
+			run.Figures[f.Name] = *v
+		}
+	}
+	return run
+}
+
+func deref(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
+
+// addRanks sums what vLLM asked for over the ranks; where one rank did not say
+// it, the sum would be too low and stays null.
+func (r *Report) addRanks(index map[string]*ReportRun) {
+	missing := map[string]bool{}
+	for row, err := range sinks.Read[sinks.RankRow](sinks.Predicate{}, r.Folders...) {
+		if r.problem(err) {
+			continue
+		}
+		run := index[row.RunID]
+		if run == nil {
+			continue
+		}
+		if row.RequestedBytes == nil {
+			missing[row.RunID] = true
+			run.Budget = nil
+		}
+		if missing[row.RunID] {
+			continue
+		}
+		sum := *inMiB(row.RequestedBytes)
+		if run.Budget != nil {
+			sum += *run.Budget
+		}
+		run.Budget = &sum
+	}
+}
+
+func (r *Report) addBreakdowns(index map[string]*ReportRun) {
+	for row, err := range sinks.Read[sinks.BreakdownRow](sinks.Predicate{}, r.Folders...) {
+		if r.problem(err) {
+			continue
+		}
+		if run := index[row.RunID]; run != nil {
+			run.Parts[row.Component] += *inMiB(&row.Bytes)
+		}
+	}
+}
+
+func (r *Report) addSteps(index map[string]*ReportRun) {
+	for row, err := range sinks.Read[sinks.StepRow](sinks.Predicate{}, r.Folders...) {
+		if r.problem(err) || row.Bytes == nil {
+			continue
+		}
+		if run := index[row.RunID]; run != nil {
+			run.Steps[row.Step] += *inMiB(row.Bytes)
+		}
+	}
+}
+
+// addTimelines streams the samples run by run: memory holds one run's.
+func (r *Report) addTimelines(index map[string]*ReportRun) {
+	current := ""
+	byGPU := map[int32][]sinks.TimelineRow{}
+	flush := func() {
+		if index[current] == nil {
+			return
+		}
+		var all []*Series
+		for _, rows := range byGPU {
+			all = append(all, seriesOf(rows, r.Points))
+		}
+		sort.Slice(all, func(a, b int) bool { return all[a].GPU < all[b].GPU })
+		if len(all) > 0 {
+			r.Timelines[current] = append(r.Timelines[current], all...)
+			r.Phases[current] = bars(all[0])
+		}
+	}
+	for row, err := range sinks.Read[sinks.TimelineRow](sinks.Predicate{}, r.Folders...) {
+		if r.problem(err) || row.GPUIndex == nil {
+			continue
+		}
+		if row.RunID != current {
+			flush()
+			current = row.RunID
+			clear(byGPU)
+		}
+		byGPU[*row.GPUIndex] = append(byGPU[*row.GPUIndex], row)
+	}
+	flush()
+}
+
+// bars are the phases of a timeline as its samples carry them.
+func bars(s *Series) []PhaseBar {
+	var out []PhaseBar
+	for i, m := range s.marks {
+		to := s.T[len(s.T)-1]
+		if i+1 < len(s.marks) {
+			to = s.marks[i+1].from
+		}
+		if m.phase != "" {
+			out = append(out, PhaseBar{Phase: m.phase, From: m.from, To: to})
+		}
+	}
+	return out
+}
