@@ -18,6 +18,8 @@ type ReportOptions struct {
 	// Points are the samples that stay of one GPU's timeline; 0: as many as
 	// keep all timelines of the report under 12 MB, 600 at most.
 	Points int
+	// Where chooses the runs that are shown: one execution, sweep or model.
+	Where sinks.Predicate
 }
 
 // A Report is what the HTML file shows; its JSON is embedded in that file.
@@ -39,6 +41,7 @@ type Report struct {
 	Phases     map[string][]PhaseBar `json:"phases"`    // by run id
 	Comparison *Comparison           `json:"comparison"`
 	Problems   []string              `json:"problems"` // what could not be read
+	where      sinks.Predicate
 }
 
 // A ReportFigure is a column that the report can draw.
@@ -97,10 +100,10 @@ func driverSteps() []string {
 // damaged file is named in Problems and left out.
 func LoadReport(folders []string, o ReportOptions) (*Report, error) {
 	r := &Report{Title: o.Title, Written: o.Now.UTC().Format(time.RFC3339), Version: o.Version, Folders: folders,
-		Steps: driverSteps(), Parts: Components(), Comparison: o.Baseline,
+		Steps: driverSteps(), Parts: Components(), Comparison: o.Baseline, where: o.Where,
 		Timelines: map[string][]*Series{}, Phases: map[string][]PhaseBar{}}
 	var rows []sinks.RunRow
-	for row, err := range sinks.Read[sinks.RunRow](sinks.Predicate{}, folders...) {
+	for row, err := range sinks.Read[sinks.RunRow](o.Where, folders...) {
 		if !r.problem(err) {
 			rows = append(rows, row)
 		}
@@ -230,7 +233,7 @@ func deref(s *string) string {
 // it, the sum would be too low and stays null.
 func (r *Report) addRanks(index map[string]*ReportRun) {
 	missing := map[string]bool{}
-	for row, err := range sinks.Read[sinks.RankRow](sinks.Predicate{}, r.Folders...) {
+	for row, err := range sinks.Read[sinks.RankRow](r.where, r.Folders...) {
 		if r.problem(err) {
 			continue
 		}
@@ -254,7 +257,7 @@ func (r *Report) addRanks(index map[string]*ReportRun) {
 }
 
 func (r *Report) addBreakdowns(index map[string]*ReportRun) {
-	for row, err := range sinks.Read[sinks.BreakdownRow](sinks.Predicate{}, r.Folders...) {
+	for row, err := range sinks.Read[sinks.BreakdownRow](r.where, r.Folders...) {
 		if r.problem(err) {
 			continue
 		}
@@ -265,7 +268,7 @@ func (r *Report) addBreakdowns(index map[string]*ReportRun) {
 }
 
 func (r *Report) addSteps(index map[string]*ReportRun) {
-	for row, err := range sinks.Read[sinks.StepRow](sinks.Predicate{}, r.Folders...) {
+	for row, err := range sinks.Read[sinks.StepRow](r.where, r.Folders...) {
 		if r.problem(err) || row.Bytes == nil {
 			continue
 		}
@@ -293,7 +296,7 @@ func (r *Report) addTimelines(index map[string]*ReportRun) {
 			r.Phases[current] = bars(all[0])
 		}
 	}
-	for row, err := range sinks.Read[sinks.TimelineRow](sinks.Predicate{}, r.Folders...) {
+	for row, err := range sinks.Read[sinks.TimelineRow](r.where, r.Folders...) {
 		if r.problem(err) || row.GPUIndex == nil {
 			continue
 		}

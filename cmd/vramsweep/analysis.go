@@ -1,0 +1,123 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vramsweep/vramsweep/sinks"
+	"github.com/vramsweep/vramsweep/sinks/analyze"
+)
+
+// reportVerb writes one HTML file about folders.
+func (w *world) reportVerb() *cobra.Command {
+	var output, title, baseline string
+	var where sinks.Predicate
+	var points int
+	cmd := &cobra.Command{
+		Use:   "report DIR...",
+		Short: "One HTML file that works offline: memory, timelines, scaling, failures",
+		Long: `Draws the runs of output folders into one self-contained HTML file.
+
+--baseline FOLDER or FOLDER@EXECUTION adds what changed since.`,
+		Args: minArgs("DIR"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			options := analyze.ReportOptions{Title: title, Version: version, Now: time.Now(), Points: points, Where: where}
+			if options.Title == "" {
+				options.Title = "vramsweep: " + strings.Join(args, ", ")
+			}
+			return w.report(args, output, baseline, options)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVarP(&output, "output", "o", "report.html", "FILE, - for standard output")
+	flags.StringVar(&title, "title", "", "heading; default: the folders")
+	flags.StringVar(&baseline, "baseline", "", "compare with FOLDER or FOLDER@EXECUTION")
+	flags.StringVar(&where.Execution, "execution", "", "this execution alone; last, previous: of a single DIR")
+	flags.StringVar(&where.Sweep, "sweep", "", "this sweep alone")
+	flags.StringVar(&where.Model, "model", "", "this model alone")
+	flags.IntVar(&points, "points", 0, "samples that stay of a GPU's timeline; default: as many as keep the file below 20 MB, 600 at most")
+	return cmd
+}
+
+func (w *world) report(dirs []string, output, baseline string, o analyze.ReportOptions) error {
+	if o.Where.Execution == "last" || o.Where.Execution == "previous" {
+		if len(dirs) != 1 {
+			return usageError("Name the execution by its id.", "--execution %s needs a single DIR, there are %d", o.Where.Execution, len(dirs))
+		}
+		id, err := w.executionOf(dirs[0], o.Where.Execution)
+		if err != nil {
+			return err
+		}
+		o.Where.Execution = id
+	}
+	if baseline != "" {
+		base, err := w.rowsOf(baseline)
+		if err != nil {
+			return err
+		}
+		fresh, err := w.runsOf(dirs, o.Where)
+		if err != nil {
+			return err
+		}
+		if o.Baseline, err = analyze.Compare(baseline, base, strings.Join(dirs, ", "), fresh, analyze.CompareOptions{}); err != nil {
+			return usageError("", "report --baseline: %w", err)
+		}
+	}
+	r, err := analyze.LoadReport(dirs, o)
+	if err != nil {
+		return usageError("", "%w", err)
+	}
+	for _, problem := range r.Problems {
+		fmt.Fprintf(w.stderr, "vramsweep: %s\n", problem)
+	}
+	if err := w.writeTo(output, r.HTML); err != nil {
+		return err
+	}
+	if output != "-" {
+		fmt.Fprintf(w.stdout, "%s: %s of %s\n", output, plural(len(r.Runs), "run"), plural(len(r.Executions), "execution"))
+	}
+	return nil
+}
+
+// writeTo writes a file whole or not at all; "-" is standard output.
+func (w *world) writeTo(output string, write func(io.Writer) error) error {
+	if output == "-" {
+		buffered := bufio.NewWriter(w.stdout)
+		return errors.Join(write(buffered), buffered.Flush())
+	}
+	file, err := createFile(output)
+	if err != nil {
+		return err
+	}
+	buffered := bufio.NewWriter(file)
+	if err := errors.Join(write(buffered), buffered.Flush()); err != nil {
+		return errors.Join(err, file.abandon())
+	}
+	return file.commit()
+}
+
+// runsOf reads the runs of several folders; FOLDER@EXECUTION is one execution.
+func (w *world) runsOf(names []string, where sinks.Predicate) ([]sinks.RunRow, error) {
+	var all []sinks.RunRow
+	for _, name := range names {
+		rows, err := w.rowsOf(name)
+		if err != nil {
+			return nil, err
+		}
+		for i := range rows {
+			if (where.Execution == "" || where.Execution == rows[i].Execution) && (where.Sweep == "" || where.Sweep == rows[i].Sweep) && (where.Model == "" || where.Model == rows[i].Model) {
+				all = append(all, rows[i])
+			}
+		}
+	}
+	if len(all) == 0 {
+		return nil, usageError("", "%s: no run there is of this execution, sweep and model", strings.Join(names, ", "))
+	}
+	return all, nil
+}
