@@ -264,8 +264,9 @@ func hasFile(r *runner.Result, name string) bool {
 }
 
 // Results yields every finished run.json of the folder, with its folder
-// (relative, as in runs/<execution>/<run>): for reparse and reports. A damaged
-// one yields its error.
+// (relative, as in runs/<execution>/<run>): for reparse and reports. The result
+// of a damaged one is nil; Verify says what is wrong with it. A predicate on other
+// than the execution leaves those out.
 func (s *Store) Results(where Predicate) iter.Seq2[string, *runner.Result] {
 	return func(yield func(string, *runner.Result) bool) {
 		executions, err := s.f.dirs(runsDir)
@@ -282,10 +283,13 @@ func (s *Store) Results(where Predicate) iter.Seq2[string, *runner.Result] {
 			}
 			for _, rel := range runs {
 				r, err := s.result(rel)
-				if err != nil {
+				if errors.Is(err, fs.ErrNotExist) {
 					continue
 				}
-				k := keyOf(r)
+				k := Key{Execution: execution}
+				if err == nil {
+					k = keyOf(r)
+				}
 				if where.match(&k) && !yield(rel, r) {
 					return
 				}

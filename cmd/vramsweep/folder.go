@@ -74,7 +74,8 @@ func (w *world) recoverVerb() *cobra.Command {
 
 // compactVerb merges the tables of a folder.
 func (w *world) compactVerb() *cobra.Command {
-	return &cobra.Command{
+	var rebuild bool
+	cmd := &cobra.Command{
 		Use:   "compact DIR",
 		Short: "Bring tables up to date and merge the executions of each month",
 		Args:  exactArgs("DIR"),
@@ -83,7 +84,11 @@ func (w *world) compactVerb() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			done, err := store.Compact()
+			compact := store.Compact
+			if rebuild {
+				compact = store.Rebuild
+			}
+			done, err := compact()
 			if err = errors.Join(err, store.Close()); err != nil {
 				return err
 			}
@@ -94,6 +99,8 @@ func (w *world) compactVerb() *cobra.Command {
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&rebuild, "rebuild", false, "write the tables of all executions again from their runs; damaged files are set aside")
+	return cmd
 }
 
 // importVerb brings recordings of runs made elsewhere into an output folder.
