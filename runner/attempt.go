@@ -157,6 +157,7 @@ func (a *attempt) conclude(ctx context.Context, at time.Time, engineTook time.Du
 	a.fill(r, cause)
 	at = a.stage(4, "read", at)
 	a.readDetail(ctx)
+	r.DetailedGPUMetrics = a.detail
 	at = a.stage(5, "detail", at)
 	a.tap.progress(Progress{Phase: PhaseFinal})
 	a.final(ctx)

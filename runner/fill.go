@@ -146,12 +146,12 @@ func (a *attempt) fill(r *Result, cause error) {
 		run.Environment = m.Env
 	}
 	run.Leftovers = m.Leftovers
+	run.Notes = append(run.Notes, m.Notes...)
 	if run.Outcome.Failed() {
 		run.FailedIn = lastPhase(m.Events)
 	}
 	r.VLLMInternalMetrics, r.LatencyStats, r.Session = m.Account, m.Latency, m.Session
 	r.RawLogs, r.LogEvents = m.Logs, m.Events
-	r.DetailedGPUMetrics = nil
 	for name, value := range run.Environment {
 		if strings.HasPrefix(name, "VLLM_") {
 			r.Provenance.VLLMEnv[name] = value

@@ -69,6 +69,9 @@ func TestStagesAreStamped(t *testing.T) {
 	if !slices.Equal(names, want) {
 		t.Errorf("stages %v, want %v", names, want)
 	}
+	if d := k.results[k.order[0]].DetailedGPUMetrics; d == nil || len(d.GPUs) != 1 {
+		t.Errorf("detailed_gpu_metrics holds %+v, want the reading of phase 5", d)
+	}
 	if run.WallS < 0.02 || run.WallS > 5 || run.OverheadS > run.WallS-0.02 {
 		t.Errorf("wall %v s, overhead %v s", run.WallS, run.OverheadS)
 	}

@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"strings"
 	"time"
 
 	"github.com/vramsweep/vramsweep/sweep"
@@ -28,7 +29,7 @@ func Remeasure(r *Result, a *models.Architecture, account *Account, events []Log
 	r.VLLMInternalMetrics, r.LogEvents = account, m.Events
 	r.Phases, r.Ranks, r.Steps, r.Breakdowns, r.BeyondBudget = nil, nil, nil, nil, nil
 	r.MemoryTimeline, r.MemoryBreakdown, r.MemoryMeasurements = nil, nil, nil
-	r.Missing = map[string]string{}
+	r.Missing = keptReasons(r.Missing)
 	if account != nil {
 		fillAccount(r, account)
 		for field, reason := range account.Missing {
@@ -36,6 +37,20 @@ func Remeasure(r *Result, a *models.Architecture, account *Account, events []Log
 		}
 	}
 	return measured
+}
+
+// keptReasons are those that an Attributor and the reader of the log do not give.
+func keptReasons(before map[string]string) map[string]string {
+	kept := map[string]string{}
+	for field, reason := range before {
+		section, _, _ := strings.Cut(field, ".")
+		section, _, _ = strings.Cut(section, "[")
+		switch section {
+		case "latency_stats", "gpu_info", "detailed_gpu_metrics", "model_info", "engine_metadata", "provenance", "session":
+			kept[field] = reason
+		}
+	}
+	return kept
 }
 
 // engineSpan is when the engine ran, by the phases that were found before.

@@ -58,7 +58,7 @@ type Options struct {
 
 // DefaultSources is the order in which sources are tried.
 func DefaultSources() []string {
-	return []string{SourceNvidiaSMI, SourceNVML, SourceAMDGPU, SourceAMDSMI, SourceROCmSMI}
+	return []string{SourceNVML, SourceNvidiaSMI, SourceAMDGPU, SourceAMDSMI, SourceROCmSMI}
 }
 
 func (o Options) withDefaults() Options {
