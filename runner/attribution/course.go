@@ -9,7 +9,8 @@ import (
 // How fine the course of a run is read.
 const (
 	stillness  = 150 * time.Millisecond // a level that lasts this long is a level, not a moment on the way
-	together   = 250 * time.Millisecond // rises that follow each other within this are one
+	together   = 250 * time.Millisecond // rises that follow each other within this are one, where samples are far apart
+	closest    = 60 * time.Millisecond  // the same at most, where samples are close
 	notable    = 64 << 20               // bytes: a rise that is an allocation, not a library's own
 	sustained  = 128 << 20              // bytes: a rise that starts another phase
 	bigContext = 200 << 20              // bytes: the first rise of at least this is the CUDA context
@@ -306,7 +307,7 @@ func (fd *finder) profileAndKV() {
 		least = max(allocatorPage, min(least, fd.f.kv/16))
 	}
 	jump, found := rise{}, false
-	for _, r := range fd.t.mem.rises(lo, hi, least, together) {
+	for _, r := range fd.t.mem.rises(lo, hi, least, fd.t.mem.gap()) {
 		if !found || r.bytes() > jump.bytes() {
 			jump, found = r, true
 		}

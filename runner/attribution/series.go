@@ -180,3 +180,19 @@ func abs(v int64) int64 {
 	}
 	return v
 }
+
+// gap is how far apart rises may follow each other and still be one allocation:
+// three samples, within bounds. In an eager run kernel warm-up follows the KV
+// cache within a tenth of a second, with a level between them that only close
+// samples show.
+func (s *series) gap() time.Duration {
+	n := 0
+	for _, sp := range s.spans {
+		n += int(sp.n)
+	}
+	if n < 2 {
+		return together
+	}
+	spacing := (s.spans[len(s.spans)-1].to - s.spans[0].from) / time.Duration(n-1)
+	return min(max(3*spacing, closest), together)
+}

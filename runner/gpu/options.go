@@ -56,7 +56,11 @@ type Options struct {
 	ToolTimeout time.Duration
 }
 
-// DefaultSources is the order in which sources are tried.
+// DefaultSources is the order in which sources are tried. NVML stands before
+// nvidia-smi because of a side-by-side measurement on an H100 at 10 ms
+// (docs/measured): interval p50 10.2 and p99 10.5 ms against 11.1 and 20.0, 2 %
+// of the ticks missed against 4 %, 2.5 % of a core for the helper against 11 %
+// for the tool, the same memory to the byte, and an energy counter.
 func DefaultSources() []string {
 	return []string{SourceNVML, SourceNvidiaSMI, SourceAMDGPU, SourceAMDSMI, SourceROCmSMI}
 }
