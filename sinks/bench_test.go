@@ -174,3 +174,78 @@ func peakRSS(b *testing.B) int64 {
 	}
 	return u.Maxrss << 10
 }
+
+// BenchmarkYear grows a folder night by night, as a year of nightly sweeps
+// does, and says at each quarter what it has: files, bytes, and how long the usual questions
+// take before and after compact. VRAMSWEEP_BENCH_NIGHTS, _RUNS and _SECONDS change the
+// size; the default is 1 % of 365 nights x 400 runs x 3,000 samples x 8 GPUs.
+func BenchmarkYear(b *testing.B) {
+	env := func(name string, otherwise int) int {
+		if n, err := strconv.Atoi(os.Getenv("VRAMSWEEP_BENCH_" + name)); err == nil {
+			return n
+		}
+		return otherwise
+	}
+	nights, perNight, seconds := env("NIGHTS", 365), env("RUNS", 4), env("SECONDS", 300)
+	for b.Loop() {
+		dir := b.TempDir()
+		s := openStore(b, dir)
+		for n := range nights {
+			start := testStart.AddDate(0, 0, n-nights)
+			var runs []*testRun
+			for i := range perNight {
+				runs = append(runs, &testRun{execution: start.Format("20060102T150405Z") + "-aaaaaa", started: start, sweep: "nightly",
+					model: []string{"meta-llama/Llama-3.1-8B", "Qwen/Qwen3-8B"}[i%2], inputLen: int64(512 << (i / 2)), batch: 8, repeat: 1, gpus: 8, seconds: seconds})
+			}
+			write(b, s, runs)
+			finish(b, s, runs[0].execution)
+			if (n+1)%max(1, nights/4) != 0 {
+				continue
+			}
+			before := usualQuestion(b, dir)
+			report, err := s.Compact()
+			if err != nil {
+				b.Fatal(err)
+			}
+			files, bytes := 0, int64(0)
+			if err := filepath.Walk(filepath.Join(dir, tablesDir), func(_ string, info os.FileInfo, err error) error {
+				if err == nil && info.Mode().IsRegular() {
+					files, bytes = files+1, bytes+info.Size()
+				}
+				return err
+			}); err != nil {
+				b.Fatal(err)
+			}
+			b.Logf("%4d nights: %3d files, %6.1f MiB, %9d rows, %4.1f B/row; usual questions %6.1f ms, after compact %6.1f ms",
+				n+1, files, float64(bytes)/(1<<20), report.Rows, float64(bytes)/float64(report.Rows), before, usualQuestion(b, dir))
+		}
+	}
+}
+
+// usualQuestion is: the peaks of a model over all nights, and one run's memory
+// over time. Milliseconds, the best of three.
+func usualQuestion(b *testing.B, dir string) float64 {
+	best := 1e18
+	for range 3 {
+		start := time.Now()
+		last := ""
+		for row, err := range Read[RunRow](Predicate{Model: "Qwen/Qwen3-8B"}, dir) {
+			if err != nil {
+				b.Fatal(err)
+			}
+			last = row.RunID
+		}
+		rows := 0
+		for _, err := range Read[TimelineRow](Predicate{RunID: last, Execution: last[:len("20060102T150405Z-aaaaaa")]}, dir) {
+			if err != nil {
+				b.Fatal(err)
+			}
+			rows++
+		}
+		if rows == 0 {
+			b.Fatal("the run has no samples")
+		}
+		best = min(best, float64(time.Since(start).Microseconds())/1000)
+	}
+	return best
+}
