@@ -350,6 +350,7 @@ func TestFaults(t *testing.T) {
 		{"exit", 0, 3, runner.OutcomeEngineError},
 	} {
 		t.Run(fmt.Sprintf("%s, %d files", c.do, c.files), func(t *testing.T) {
+			t.Parallel()
 			dir := t.TempDir()
 			file := writeSweep(t, dir, faultSweep)
 			cmd, out := start(t, bin, dir, "run", "--brief", "--output-dir", "out", "--var", "do="+c.do, file)
