@@ -53,6 +53,7 @@ type keeper struct {
 	order    []string
 	execs    []*Execution
 	refuse   error // of Samples
+	damaged  error // of Finished
 	finish   error
 	closed   int
 }
@@ -108,7 +109,7 @@ func (k *keeper) Finished(id string) (map[string]*Result, error) {
 	maps.DeleteFunc(done, func(_ string, r *Result) bool {
 		return r.Run.Execution != id || r.Run.Outcome == OutcomeInterrupted
 	})
-	return done, nil
+	return done, k.damaged
 }
 
 func (k *keeper) BeginExecution(e *Execution) error {

@@ -238,8 +238,11 @@ func (x *executor) earlier(plan []PlannedProfile) (*Execution, map[string]*Resul
 		return nil, nil, nil
 	}
 	all, err := x.History.Executions()
-	if err != nil {
+	if err != nil && len(all) == 0 {
 		return nil, nil, fmt.Errorf("find the execution to resume: %w", err)
+	}
+	if err != nil {
+		x.display.Note("an execution cannot be read and is passed over: " + err.Error())
 	}
 	all = slices.DeleteFunc(slices.Clone(all), func(e *Execution) bool { return !sameSweeps(e, x.plan.Files, plan) })
 	old := lastOf(all)
@@ -248,8 +251,11 @@ func (x *executor) earlier(plan []PlannedProfile) (*Execution, map[string]*Resul
 		return nil, nil, nil
 	}
 	finished, err := x.History.Finished(old.ID)
-	if err != nil {
+	if err != nil && finished == nil {
 		return nil, nil, fmt.Errorf("find out what is finished of execution %s: %w", old.ID, err)
+	}
+	if err != nil { // the damaged ones are kept as attempts
+		x.display.Note("a result cannot be read; its run is due again: " + err.Error())
 	}
 	return old, finished, nil
 }

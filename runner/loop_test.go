@@ -272,6 +272,20 @@ func TestResumeOfAnotherSweepInTheSameFolder(t *testing.T) {
 	}
 }
 
+func TestResumeRunsDamagedResultsAgain(t *testing.T) {
+	k := newKeeper()
+	d := &notes{}
+	r := newRunner(k, engineFunc(ok))
+	mustRun(t, r, plan(sweep.Limits{}, 1, 2), Options{})
+	k.damaged = errors.New("runs/e/r/run.json: line 3: unexpected end")
+	delete(k.results, k.order[0])
+	r.Display = d
+	sum := mustRun(t, r, plan(sweep.Limits{}, 1, 2), Options{Resume: true})
+	if sum.Ran != 1 || sum.Kept != 1 || len(d.notes) != 1 || !strings.Contains(d.notes[0], "line 3") {
+		t.Errorf("summary %+v, notes %q", sum, d.notes)
+	}
+}
+
 func TestResumeAfterTheFileChanged(t *testing.T) {
 	k := newKeeper()
 	r := newRunner(k, engineFunc(ok))
