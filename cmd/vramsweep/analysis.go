@@ -121,3 +121,74 @@ func (w *world) runsOf(names []string, where sinks.Predicate) ([]sinks.RunRow, e
 	}
 	return all, nil
 }
+
+// correlateVerb says which settings move which figure.
+func (w *world) correlateVerb() *cobra.Command {
+	var o analyze.CorrelateOptions
+	var asJSON, timelines bool
+	cmd := &cobra.Command{
+		Use:   "correlate DIR...",
+		Short: "Which settings move which figure, with slopes, intervals and outliers",
+		Long: `Pearson, Spearman and partial correlation of the settings that vary with the
+figures, slopes with 95 % intervals, runs that lie off the line, and rows of
+their own for the questions that are asked first. DIR may be FOLDER@EXECUTION.`,
+		Args: minArgs("DIR"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			rows, err := w.runsOf(args, sinks.Predicate{})
+			if err != nil {
+				return err
+			}
+			var phases []analyze.TimelinePhase
+			if timelines {
+				reader, err := w.readTimelines(args)
+				if err != nil {
+					return err
+				}
+				phases, o.Temperatures = reader.Phases(), reader.Temperatures()
+			}
+			c, err := analyze.Correlate(rows, o)
+			if err != nil {
+				return usageError("", "%w", err)
+			}
+			c.Timelines = phases
+			if asJSON {
+				return printJSON(w.stdout, c)
+			}
+			return c.Text(w.stdout)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringSliceVar(&o.X, "x", nil, "these settings alone")
+	flags.StringSliceVar(&o.Y, "y", nil, "these figures alone")
+	flags.BoolVar(&o.QuestionsOnly, "questions", false, "the questions alone, not every setting with every figure")
+	flags.BoolVar(&timelines, "timelines", false, "read the timelines too: temperature, and gauges inside phases")
+	flags.BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// readTimelines streams the samples of folders.
+func (w *world) readTimelines(names []string) (*analyze.TimelineReader, error) {
+	reader := analyze.NewTimelineReader()
+	for _, name := range names {
+		dir, where, err := w.sourceOf(name)
+		if err != nil {
+			return nil, err
+		}
+		for row, err := range sinks.Read[sinks.TimelineRow](where, dir) {
+			if err != nil {
+				return nil, usageError("vramsweep verify "+dir+" says what is wrong with it.", "%w", err)
+			}
+			reader.Add(&row)
+		}
+	}
+	return reader, nil
+}
+
+// sourceOf resolves FOLDER or FOLDER@EXECUTION.
+func (w *world) sourceOf(name string) (dir string, where sinks.Predicate, err error) {
+	dir, execution, chosen := strings.Cut(name, "@")
+	if chosen {
+		where.Execution, err = w.executionOf(dir, execution)
+	}
+	return dir, where, err
+}

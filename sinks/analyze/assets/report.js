@@ -153,7 +153,7 @@
       rect.append(el("svgtitle", {}, name + ": " + number(v, "MiB") + " MiB (" + run.id + ")"));
       svg.append(rect);
       if (w > 84) {
-        var label = el("text", { x: x + 4, y: y + 14, style: "fill:#fff;paint-order:stroke;stroke:#000;stroke-width:2.5px" }, name + " " + number(v, "MiB"));
+        var label = el("text", { x: x + 4, y: y + 14, style: "fill:#fff;paint-order:stroke;stroke:rgba(0,0,0,.55);stroke-width:2px;font-weight:600" }, name + " " + number(v, "MiB"));
         svg.append(label);
       }
       x += w;

@@ -1,0 +1,175 @@
+package analyze
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"math"
+	"math/rand/v2"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/vramsweep/vramsweep/sinks"
+)
+
+// grid makes runs whose activations follow batch and length by known slopes.
+func grid(n int) []sinks.RunRow {
+	rng := rand.New(rand.NewPCG(3, 9))
+	rows := make([]sinks.RunRow, n)
+	for i := range rows {
+		batch, length := int64(1)<<rng.IntN(8), int64(128)<<rng.IntN(6)
+		peak := 20*gib + 4*mib*batch + 8192*length + rng.Int64N(20*mib)
+		tokens := 100000 + 1000*int64(i)
+		kv := tokens * 131072
+		per := int64(131072)
+		used := batch * length * 131072
+		params := int64(8e9)
+		family := "llama"
+		weights, net := int64(16e9), int64(16e9)+kv+2*gib
+		rows[i] = sinks.RunRow{Key: sinks.Key{RunID: "r" + string(rune('a'+i%26)) + string(rune('a'+i/26%26)), Execution: "e", Sweep: "s", Model: "m"},
+			Outcome: "ok", BatchSize: &batch, InputLen: &length, PeakMemoryBytes: &peak, KVCacheTokens: &tokens, KVCacheBytes: &kv, KVTokenBytes: &per,
+			KVCacheUsedBytes: &used, Params: &params, Family: &family, ModelWeightsBytes: &weights, NetIncreaseBytes: &net}
+	}
+	return rows
+}
+
+func find(t *testing.T, c *Correlations, x, y string) Correlation {
+	t.Helper()
+	for _, row := range c.Rows {
+		if row.X == x && row.Y == y {
+			return row
+		}
+	}
+	t.Fatalf("no row %s against %s", y, x)
+	return Correlation{}
+}
+
+func TestCorrelateKnownSlopes(t *testing.T) {
+	rows := grid(200)
+	far := *rows[17].PeakMemoryBytes + 30*gib
+	rows[17].PeakMemoryBytes = &far
+	c, err := Correlate(rows, CorrelateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	row := find(t, c, "batch_size", "peak_memory_bytes")
+	if len(row.Outliers) == 0 || row.Outliers[0].RunID != rows[17].RunID {
+		t.Errorf("the run with 30 GiB more is not named: %+v", row.Outliers)
+	}
+	c, err = Correlate(grid(200), CorrelateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	row = find(t, c, "batch_size", "peak_memory_bytes")
+	if *row.SlopeLow > 4*mib || *row.SlopeHigh < 4*mib {
+		t.Errorf("slope %v [%v, %v] does not hold 4 MiB a prompt", *row.Slope, *row.SlopeLow, *row.SlopeHigh)
+	}
+	if row.Partial == nil || *row.Partial < *row.Pearson-1e-9 {
+		t.Errorf("partial %v: with the length taken out the batch explains more than before (%v)", row.Partial, *row.Pearson)
+	}
+	tokens := find(t, c, "kv_cache_tokens", "kv_cache")
+	if tokens.Expected == nil || math.Abs(*tokens.Slope / *tokens.Expected - 1) > 1e-6 {
+		t.Errorf("GiB per 1,000 tokens: slope %v, the architecture says %v", *tokens.Slope, tokens.Expected)
+	}
+}
+
+func TestCorrelateReasons(t *testing.T) {
+	c, err := Correlate(grid(1), CorrelateOptions{X: []string{"batch_size"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if row := find(t, c, "batch_size", "peak_memory_bytes"); row.Pearson != nil || !strings.Contains(row.Reason, "one run alone") {
+		t.Errorf("one run: %+v", row)
+	}
+	rows := grid(20)
+	for i := range rows {
+		rows[i].BatchSize = rows[0].BatchSize
+	}
+	c, err = Correlate(rows, CorrelateOptions{X: []string{"batch_size"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if row := find(t, c, "batch_size", "peak_memory_bytes"); row.Pearson != nil || !strings.Contains(row.Reason, "nothing varies") {
+		t.Errorf("a constant: %+v", row)
+	}
+	var out bytes.Buffer
+	if err := c.Text(&out); err != nil || strings.Contains(out.String(), "NaN") {
+		t.Errorf("text: %v\n%s", err, out.String())
+	}
+	if _, err := json.Marshal(c); err != nil {
+		t.Errorf("JSON: %v", err)
+	}
+	if _, err := Correlate(nil, CorrelateOptions{}); !errors.Is(err, ErrNoRuns) {
+		t.Errorf("no runs: %v", err)
+	}
+	rows[3].Synthetic = true
+	if _, err := Correlate(rows, CorrelateOptions{}); !errors.Is(err, ErrMixed) {
+		t.Errorf("synthetic among measured: %v", err)
+	}
+	if _, err := Correlate(grid(9), CorrelateOptions{X: []string{"bach_size"}}); err == nil || !strings.Contains(err.Error(), "bach_size") {
+		t.Errorf("an unknown setting: %v", err)
+	}
+}
+
+func TestRanksShareTies(t *testing.T) {
+	got := ranks([]float64{30, 10, 20, 10, 20, 20})
+	want := []float64{6, 1.5, 4, 1.5, 4, 4}
+	for i := range want {
+		if got[i] != want[i] {
+			t.Fatalf("ranks %v, want %v", got, want)
+		}
+	}
+}
+
+// Statistics equal scipy's, where Python has it.
+func TestCorrelateAgainstSciPy(t *testing.T) {
+	python, err := exec.LookPath("python3")
+	if err != nil || exec.CommandContext(t.Context(), python, "-c", "import scipy.stats, numpy").Run() != nil {
+		t.Skip("needs python3 with scipy")
+	}
+	rows := grid(120)
+	c, err := Correlate(rows, CorrelateOptions{X: []string{"batch_size"}, Y: []string{"peak_memory_bytes"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	row := find(t, c, "batch_size", "peak_memory_bytes")
+	var data [3][]float64
+	for _, r := range rows {
+		data[0], data[1], data[2] = append(data[0], float64(*r.BatchSize)), append(data[1], float64(*r.PeakMemoryBytes)), append(data[2], float64(*r.InputLen))
+	}
+	in, err := json.Marshal(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), python, "-c", `
+import json,sys,numpy as np,scipy.stats as s
+x,y,z=map(np.array,json.load(sys.stdin)); l=s.linregress(x,y); q=s.t.ppf(.975,len(x)-2)*l.stderr
+Z=np.c_[np.ones(len(x)),z]; r=lambda v:v-Z@np.linalg.lstsq(Z,v,rcond=None)[0]
+print(json.dumps([s.pearsonr(x,y)[0],s.spearmanr(x,y)[0],s.pearsonr(r(x),r(y))[0],l.slope,l.slope-q,l.slope+q]))`)
+	cmd.Stdin = bytes.NewReader(in)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []float64
+	if err := json.Unmarshal(out, &want); err != nil {
+		t.Fatal(err)
+	}
+	for i, got := range []*float64{row.Pearson, row.Spearman, row.Partial, row.Slope, row.SlopeLow, row.SlopeHigh} {
+		if got == nil || math.Abs(*got-want[i]) > 1e-8*math.Max(1, math.Abs(want[i])) {
+			t.Errorf("figure %d: %v, scipy says %v", i, got, want[i])
+		}
+	}
+}
+
+// A year of tables: 400 profiles a night.
+func BenchmarkCorrelateYear(b *testing.B) {
+	rows := grid(146000)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Correlate(rows, CorrelateOptions{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
