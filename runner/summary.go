@@ -30,13 +30,15 @@ type Summary struct {
 	Error       string          `json:"error,omitempty"`
 }
 
-// ExitCode is the exit code of `run`: 0 all measured, 3 some runs failed, 130
+// ExitCode is the exit code of `run`: 0 all measured, or complete already; 3 some runs failed, 130
 // interrupted; 1 where the machine or vramsweep is at fault is the caller's, who
 // has the error.
 func (s *Summary) ExitCode() int {
 	switch {
 	case s.Error != "":
 		return 1
+	case s.AlreadyDone: // said so; what failed was told when it ran
+		return 0
 	case s.Interrupted:
 		return 130
 	case s.Failed > 0 || s.Remaining > 0:
