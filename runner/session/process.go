@@ -110,7 +110,8 @@ type stream struct {
 func (s stream) Write(data []byte) (int, error) {
 	s.p.mu.Lock()
 	defer s.p.mu.Unlock()
-	s.p.pulse.Output(time.Now())
+	s.p.wrote = time.Now()
+	s.p.pulse.Output(s.p.wrote)
 	if s.p.ready == nil && s.p.raw[s.i].Len()+len(data) <= maxStartup {
 		s.p.raw[s.i].Write(data)
 	}
@@ -184,7 +185,28 @@ func (p *process) send(r request) error {
 	return err
 }
 
+// The word that the engine is ready and the end of its start-up log come
+// through different pipes: the log is complete once it has been quiet for a
+// moment.
+const (
+	quietFor   = 50 * time.Millisecond
+	quietLimit = 500 * time.Millisecond
+)
+
+// settle waits for the end of the start-up log.
+func (p *process) settle() {
+	for begun := time.Now(); time.Since(begun) < quietLimit; time.Sleep(quietFor / 5) {
+		p.mu.Lock()
+		last := p.wrote
+		p.mu.Unlock()
+		if time.Since(last) >= quietFor && time.Since(begun) >= quietFor {
+			return
+		}
+	}
+}
+
 func (p *process) setReady(r *reply) {
+	p.settle()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.ready = r
