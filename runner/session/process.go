@@ -44,6 +44,7 @@ type process struct {
 	current *runFiles
 	reader  LogReader
 	pulse   *runner.Pulse
+	wrote   time.Time // when output last came
 }
 
 // An item is one line of the driver, or why it is none.
