@@ -366,6 +366,9 @@ func (s *serving) mark(r *reply) {
 
 // finish closes the run's files and fills the measurement from its log.
 func (s *serving) finish(m *runner.Measurement) error {
+	if !s.p.gone() {
+		s.p.settle() // its last words may still be on their way
+	}
 	s.p.end() // first: from here on nothing writes to the run's files
 	logs, err := s.files.close()
 	m.Logs = logs
