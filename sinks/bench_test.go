@@ -58,10 +58,10 @@ func benchSource(rows int, yield func([]TimelineRow) error) error {
 	const ticks, gpus = 625, 16
 	rng := rand.New(rand.NewPCG(7, 7))
 	result := (&testRun{execution: "20261120T020000Z-000000", started: testStart, sweep: "bench", model: "meta-llama/Llama-3.1-8B", gpus: gpus, seconds: 60}).result()
-	out := &rowTap{yield: yield}
+	w := newTimelineWriter(result, nil)
 	for run := 0; rows > 0; run++ {
 		result.Run.RunID = "20261120T020000Z-000000-bench-" + string(rune('a'+run/676%26)) + string(rune('a'+run/26%26)) + string(rune('a'+run%26)) + "-r1"
-		w := newTimelineWriter(result, nil)
+		w.key = keyOf(result)
 		for gpu := range gpus {
 			used, energy := int64(600*mib), 1e6*rng.Float64()
 			w.last = 0
@@ -79,21 +79,20 @@ func benchSource(rows int, yield func([]TimelineRow) error) error {
 					Has: ^runner.Fields(0) &^ (runner.HasHostRSS | runner.HasHostPSS | runner.HasHostCPU)}
 				w.row(&s)
 				if rows--; rows == 0 || len(w.rows) == timelineChunk {
-					if err := out.yield(w.rows); err != nil || rows == 0 {
+					if err := yield(w.rows); err != nil || rows == 0 {
 						return err
 					}
 					w.rows = w.rows[:0]
 				}
 			}
 		}
-		if err := out.yield(w.rows); err != nil {
+		if err := yield(w.rows); err != nil {
 			return err
 		}
+		w.rows = w.rows[:0]
 	}
 	return nil
 }
-
-type rowTap struct{ yield func([]TimelineRow) error }
 
 // BenchmarkTimelineWrite writes 10 M rows and, where Python has duckdb, lets
 // DuckDB copy the same rows (zstd 3, PARQUET_VERSION v1, one thread). Time is that of the
@@ -173,6 +172,28 @@ func peakRSS(b *testing.B) int64 {
 		b.Fatal(err)
 	}
 	return u.Maxrss << 10
+}
+
+// BenchmarkPublish is the end of an execution: its runs become tables.
+func BenchmarkPublish(b *testing.B) {
+	dir := b.TempDir()
+	s := openStore(b, dir)
+	var runs []*testRun
+	for i := range 20 {
+		runs = append(runs, &testRun{execution: "20261120T020000Z-000000", started: testStart, sweep: "s", model: "m", inputLen: int64(i + 1), batch: 1, repeat: 1, gpus: 8, seconds: 300})
+	}
+	write(b, s, runs)
+	rows := 0
+	for _, r := range runs {
+		rows += len(r.samples())
+	}
+	for b.Loop() {
+		if err := s.Publish(runs[0].execution); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(rows)*float64(b.N)/b.Elapsed().Seconds(), "samples/s")
+	b.ReportMetric(float64(peakRSS(b))/(1<<20), "peak-MiB")
 }
 
 // BenchmarkYear grows a folder night by night, as a year of nightly sweeps

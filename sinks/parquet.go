@@ -197,7 +197,7 @@ func writerOptions(t Table, version string, axes []axisColumn, marks []Mark) []p
 	}
 	options := []parquet.WriterOption{
 		schemaOf(t, axes),
-		parquet.Compression(&zstd.Codec{Level: zstd.SpeedFastest}), // power_w and energy_j say zstd: the default level, which pays there
+		parquet.Compression(&zstd.Codec{Level: zstd.SpeedFastest, Concurrency: 1}), // power_w and energy_j say zstd: the default level, which pays there
 		parquet.DictionaryMaxBytes(dictLimit),
 		parquet.CreatedBy("vramsweep", version, ""),
 		parquet.SortingWriterConfig(parquet.SortingColumns(sorting...)),
