@@ -156,7 +156,7 @@ func (s *Store) convertJournal(rel string, result *runner.Result) (JournalReport
 	if err != nil {
 		return JournalReport{}, err
 	}
-	defer data.Close()
+	defer data.Close() //nolint:errcheck // opened to read
 	index, size, err := s.journalParts(rel, data)
 	if err != nil {
 		return JournalReport{}, err

@@ -190,10 +190,10 @@ func TestFullDiskLosesNothingThatIsFinished(t *testing.T) {
 		t.Fatal(err)
 	}
 	// There is room again: the attempt that could not be kept is recovered and repeated.
-	if _, err := s.Recover(); err == nil {
-		err = s.Close()
-		s = openStore(t, dir)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
 	}
+	s = openStore(t, dir)
 	if _, err := s.Recover(); err != nil {
 		t.Fatal(err)
 	}

@@ -52,7 +52,7 @@ func (f *folder) lock(name string, me Holder) (*os.File, error) {
 		return nil, f.explain("locking the output folder", err)
 	}
 	if err := flockSoon(file); err != nil {
-		defer file.Close()
+		defer file.Close() //nolint:errcheck // opened to read
 		if !errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, fmt.Errorf("locking %s: %w; the file system must support flock", f.path(name), err)
 		}

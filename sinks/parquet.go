@@ -313,14 +313,14 @@ func (w *rowWriter[T]) close() error {
 
 // A dynamicWriter writes runs with their axis columns.
 type dynamicWriter struct {
-	w      *parquet.Writer
+	w      *parquet.GenericWriter[any]
 	schema *parquet.Schema // of RunRow alone
 	axes   []axisColumn
 	row    parquet.Row
 }
 
 func newDynamicWriter(w io.Writer, axes []axisColumn, options []parquet.WriterOption) *dynamicWriter {
-	return &dynamicWriter{w: parquet.NewWriter(w, options...), schema: parquet.SchemaOf(RunRow{}), axes: axes}
+	return &dynamicWriter{w: parquet.NewGenericWriter[any](w, options...), schema: parquet.SchemaOf(RunRow{}), axes: axes}
 }
 
 func (d *dynamicWriter) write(run *RunRow) error {

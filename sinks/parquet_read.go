@@ -60,41 +60,49 @@ func readGroup[T Row](group parquet.RowGroup, axes []axisColumn, where Predicate
 	if err != nil {
 		return errors.Join(err, reader.Close())
 	}
-	buf := make([]T, min(readChunk, end-first))
-	for {
-		buf = buf[:min(len(buf), end-first)]
-		if len(buf) == 0 {
-			return reader.Close()
+	return errors.Join(readRows(reader, first, end, func(rows []T, at int) error {
+		for a := range values {
+			for i := range rows {
+				setAxis(&rows[i], axes[a].Axis, values[a], at+i)
+			}
 		}
+		kept := rows[:0]
+		for i := range rows {
+			if where.match(any(&rows[i]).(keyed).key()) {
+				kept = append(kept, rows[i])
+			}
+		}
+		if len(kept) == 0 {
+			return nil
+		}
+		return yield(kept)
+	}), reader.Close())
+}
+
+// readRows yields the rows from first to end in chunks, each with the place of
+// its first row.
+func readRows[T Row](reader *parquet.GenericReader[T], first, end int, yield func([]T, int) error) error {
+	buf := make([]T, min(readChunk, end-first))
+	for first < end {
+		buf = buf[:min(len(buf), end-first)]
 		clear(buf) // what was yielded is not written over through its pointers
 		n, err := reader.Read(buf)
-		for a := range values {
-			for i := range n {
-				setAxis(&buf[i], axes[a].Axis, values[a], first+i)
+		if n > 0 {
+			if yerr := yield(buf[:n], first); yerr != nil {
+				return yerr
 			}
+			first += n
 		}
-		first += n
-		kept := buf[:0]
-		for i := range n {
-			if where.match(any(&buf[i]).(keyed).key()) {
-				kept = append(kept, buf[i])
-			}
-		}
-		if len(kept) > 0 {
-			if yerr := yield(kept); yerr != nil {
-				return errors.Join(yerr, reader.Close())
-			}
-		}
-		if errors.Is(err, io.EOF) {
-			return reader.Close()
-		}
-		if err != nil {
-			return errors.Join(err, reader.Close())
-		}
-		if n == 0 {
-			return errors.Join(io.ErrNoProgress, reader.Close())
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		case n == 0:
+			return io.ErrNoProgress
 		}
 	}
+	return nil
 }
 
 // rowRange narrows a row group to the rows between the first and the last that

@@ -44,7 +44,7 @@ func readPath[T Row](name string, where Predicate, yield func(T, error) bool) bo
 	if err != nil {
 		return yield(zero, err)
 	}
-	defer s.Close()
+	defer s.Close() //nolint:errcheck // opened to read
 	return ReadStore(s, where, yield)
 }
 
@@ -247,7 +247,7 @@ func readSingle[T Row](name string, where Predicate, yield func(T, error) bool) 
 	if err != nil {
 		return yield(zero, err)
 	}
-	defer dir.close()
+	defer dir.close() //nolint:errcheck // opened to read
 	r := &storeReader[T]{s: &Store{f: dir}, where: where, yield: yield, more: true}
 	if tableOf[T]() == TableTimelines {
 		if hasFile(result, timelineName) && dir.exists(timelineName) {

@@ -161,7 +161,7 @@ func (s *Store) runID(rel string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer file.Close()
+	defer file.Close() //nolint:errcheck // opened to read
 	var run struct {
 		RunID string `json:"run_id"`
 	}

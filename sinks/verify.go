@@ -294,7 +294,7 @@ func (s *Store) checkPages(name string) []Fault {
 	if err != nil {
 		return []Fault{{File: name, What: strings.ReplaceAll(err.Error(), "\n", "; ")}}
 	}
-	defer file.Close()
+	defer file.Close() //nolint:errcheck // opened to read
 	var faults []Fault
 	rows := int64(0)
 	for g, group := range pf.RowGroups() {

@@ -54,7 +54,7 @@ func verifyKeys[T Row](v *verifier, name string) {
 		v.fault(tablesDir+"/"+name, "", "%v", err)
 		return
 	}
-	defer file.Close()
+	defer file.Close() //nolint:errcheck // opened to read
 	seen := map[rowKey]bool{}
 	var last rowKey
 	row, found := int64(0), 0
@@ -223,8 +223,8 @@ func tableRows[T Row](s *Store, execution string, files []string) iter.Seq2[T, e
 }
 
 func rowsInFolders[T Row](s *Store, execution string) bool {
-	for range folderRows[T](s, execution) {
-		return true
+	for _, err := range folderRows[T](s, execution) {
+		return err == nil
 	}
 	return false
 }
