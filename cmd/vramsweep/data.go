@@ -265,11 +265,9 @@ func (w *world) reparseRun(store *sinks.Store, catalogue *models.Catalogue, agai
 }
 
 type compareFlags struct {
-	across                 []string
-	json, markdown, junit  bool
-	fdr                    float64
-	absolute, relative     []string
-	baseExecution, newExec string
+	across                []string
+	json, markdown, junit bool
+	fdr                   float64
 }
 
 // compareVerb says what changed between executions.

@@ -43,7 +43,7 @@ func (w *world) load(path string, f *inputFlags, asJSON bool) (*sweep.Plan, erro
 		return nil, w.sayDiagnostics(err, asJSON)
 	}
 	if len(plan.Warnings) > 0 && !asJSON {
-		sweep.RenderDiagnostics(w.stderr, plan.Warnings, w.renderOptions(w.stderr))
+		_ = sweep.RenderDiagnostics(w.stderr, plan.Warnings, w.renderOptions(w.stderr))
 	}
 	if f.strict && len(plan.Warnings) > 0 {
 		return nil, usageError("Leave --strict out to go on in spite of them.", "%s: %d warnings", path, len(plan.Warnings))

@@ -166,7 +166,7 @@ func (r *Reading) amdRecord(rec map[string]any) {
 	if err != nil {
 		return
 	}
-	g := newGPUReading(index)
+	g := newDeviceReading(index)
 	g.amdFigures(flat)
 	for key, paths := range amdTexts() {
 		for _, p := range paths {
@@ -210,7 +210,7 @@ func flatten(prefix string, v any, out map[string]any) {
 	}
 }
 
-func (g *GPUReading) amdFigures(flat map[string]any) {
+func (g *DeviceReading) amdFigures(flat map[string]any) {
 	for _, k := range amdKeys() {
 		for _, p := range k.paths {
 			v, ok := flat[p]
@@ -231,7 +231,7 @@ func (g *GPUReading) amdFigures(flat map[string]any) {
 
 // setAMD takes one value. Bare numbers are ROCm 6.0's: power limits in uW, all
 // else in the unit of the key.
-func (g *GPUReading) setAMD(k amdKey, path, text string) {
+func (g *DeviceReading) setAMD(k amdKey, path, text string) {
 	unit := k.unit
 	if strings.HasPrefix(path, "limit/") && k.d == dimPower {
 		if v, own, ok := parseDecimal([]byte(text)); ok && len(own) == 0 && v > 1e5 {

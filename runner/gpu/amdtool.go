@@ -163,7 +163,7 @@ func (s *slowSource) samples(r *Reading, at, took time.Duration) []runner.Sample
 }
 
 // device finds the GPU of a reading by its bus id, else by its place.
-func (s *slowSource) device(g *GPUReading, i int) *runner.Device {
+func (s *slowSource) device(g *DeviceReading, i int) *runner.Device {
 	for j := range s.devices {
 		if g.BusID != "" && busKey(s.devices[j].PCIBusID) == busKey(g.BusID) {
 			return &s.devices[j]
@@ -176,7 +176,7 @@ func (s *slowSource) device(g *GPUReading, i int) *runner.Device {
 }
 
 // intoSample gives a sample the figures of a reading.
-func (g *GPUReading) intoSample(s *runner.Sample) {
+func (g *DeviceReading) intoSample(s *runner.Sample) {
 	set := func(q Quantity, f runner.Fields, put func(float64)) {
 		if v, ok := g.Values[q]; ok {
 			put(v)
@@ -293,7 +293,7 @@ func (m *Machine) amdExtra(ctx context.Context) *Reading {
 func (r *Reading) join(extra *Reading) {
 	for i := range r.GPUs {
 		g := &r.GPUs[i]
-		var e *GPUReading
+		var e *DeviceReading
 		for j := range extra.GPUs {
 			if x := &extra.GPUs[j]; x.BusID != "" && busKey(x.BusID) == busKey(g.BusID) || x.BusID == "" && x.Index == i {
 				e = x
@@ -319,8 +319,8 @@ func (r *Reading) join(extra *Reading) {
 }
 
 // reading reads a card's files once.
-func (c *amdCard) reading() GPUReading {
-	g := newGPUReading(c.index)
+func (c *amdCard) reading() DeviceReading {
+	g := newDeviceReading(c.index)
 	g.Name, g.UUID, g.BusID, g.Card = c.name, c.uuid, c.bdf, c.card
 	g.Values[QMemoryTotal] = float64(c.total)
 	f := openAMD(c)

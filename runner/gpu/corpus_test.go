@@ -149,7 +149,7 @@ func compareProcesses(t *testing.T, r *Reading, want sidecar) int {
 	return n
 }
 
-func findGPU(r *Reading, want map[string]any, i int) *GPUReading {
+func findGPU(r *Reading, want map[string]any, i int) *DeviceReading {
 	index, ok := want["gpu"].(float64)
 	if !ok {
 		index, ok = want["index"].(float64)
@@ -160,7 +160,7 @@ func findGPU(r *Reading, want map[string]any, i int) *GPUReading {
 		}
 	}
 	if bus, is := want["gpu_bus_id"]; is { // a list of processes
-		g := newGPUReading(0)
+		g := newDeviceReading(0)
 		for _, p := range r.Processes {
 			if p.BusID == bus {
 				g.BusID = p.BusID
@@ -176,7 +176,7 @@ func findGPU(r *Reading, want map[string]any, i int) *GPUReading {
 }
 
 // expectedField is what the reading holds under a sidecar's name.
-func expectedField(r *Reading, g *GPUReading, key string) any {
+func expectedField(r *Reading, g *DeviceReading, key string) any {
 	if q, ok := sidecarQuantities()[key]; ok {
 		v, have := g.Values[q.q]
 		if !have {
@@ -223,7 +223,7 @@ func expectedField(r *Reading, g *GPUReading, key string) any {
 	return expectedList(g, key)
 }
 
-func expectedList(g *GPUReading, key string) any {
+func expectedList(g *DeviceReading, key string) any {
 	list := []any{}
 	switch key {
 	case "pids":
@@ -268,14 +268,14 @@ func mib(v *int64) any {
 	return float64(*v) / (1 << 20)
 }
 
-func orNil(g *GPUReading, q Quantity) any {
+func orNil(g *DeviceReading, q Quantity) any {
 	if v, ok := g.Values[q]; ok {
 		return v
 	}
 	return nil
 }
 
-func textOrNil(g *GPUReading, key string) any {
+func textOrNil(g *DeviceReading, key string) any {
 	if v, ok := g.Texts[key]; ok {
 		return v
 	}

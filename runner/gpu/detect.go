@@ -36,7 +36,7 @@ type Machine struct {
 	devices []runner.Device
 	sources []SourceStatus
 	smi     []smiDevice
-	smiText []GPUReading // the full reading of the start, for Doctor
+	smiText []DeviceReading // the full reading of the start, for Doctor
 	amd     []*amdCard
 
 	fromNVML bool // smi and devices were told by NVML
@@ -224,7 +224,7 @@ func (m *Machine) trySMI(ctx context.Context) SourceStatus {
 	return st
 }
 
-func smiToDevice(g *GPUReading, driver string) runner.Device {
+func smiToDevice(g *DeviceReading, driver string) runner.Device {
 	return runner.Device{
 		Index: g.Index, Vendor: "nvidia", Name: g.Name, UUID: g.UUID, PCIBusID: g.BusID, DriverVersion: driver,
 		TotalBytes: g.bytesOf(QMemoryTotal), ReservedBytes: g.bytesOf(QMemoryReserved), UsedBytes: g.bytesOf(QMemoryUsed),
@@ -233,7 +233,7 @@ func smiToDevice(g *GPUReading, driver string) runner.Device {
 }
 
 // readableOf is what a full reading shows that the sampler can read.
-func readableOf(g *GPUReading) runner.Fields {
+func readableOf(g *DeviceReading) runner.Fields {
 	var f runner.Fields
 	for _, q := range []struct {
 		q Quantity
@@ -254,8 +254,8 @@ func readableOf(g *GPUReading) runner.Fields {
 // addMIG appends the parts of GPUs in MIG mode as devices of their own: they
 // are what CUDA_VISIBLE_DEVICES names. Their index is that of the GPU: samplers
 // read whole GPUs.
-func (m *Machine) addMIG(ctx context.Context, gpus []GPUReading) {
-	if !slices.ContainsFunc(gpus, func(g GPUReading) bool { return g.Texts["mig_mode"] == "Enabled" }) {
+func (m *Machine) addMIG(ctx context.Context, gpus []DeviceReading) {
+	if !slices.ContainsFunc(gpus, func(g DeviceReading) bool { return g.Texts["mig_mode"] == "Enabled" }) {
 		return
 	}
 	out, err := runTool(ctx, m.o, m.o.ToolTimeout, m.o.NvidiaSMI, "-L")

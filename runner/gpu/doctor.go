@@ -145,7 +145,7 @@ func (m *Machine) checkGPUs() []Finding {
 	return out
 }
 
-func checkGPU(g *GPUReading) []Finding {
+func checkGPU(g *DeviceReading) []Finding {
 	name := fmt.Sprintf("GPU %d", g.Index)
 	var out []Finding
 	add := func(what, status, found, mend string) {
@@ -291,7 +291,7 @@ func interpreter(path string) string {
 	if err != nil {
 		return ""
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // nothing was written to it, or the child is told by the close alone
 	buf := make([]byte, 512)
 	n, _ := f.Read(buf)
 	line, _, _ := bytes.Cut(buf[:n], []byte{'\n'})
@@ -332,7 +332,7 @@ func checkDisk(dir string) []Finding {
 	if unix.Access(at, unix.W_OK) != nil {
 		return []Finding{{Name: "disk", Status: StatusFail, Found: at + " cannot be written to", Mend: "choose another output { dir = ... }"}}
 	}
-	free := int64(st.Bavail) * int64(st.Bsize)
+	free := int64(st.Bavail) * st.Bsize
 	f := Finding{Name: "disk", Status: StatusOK, Found: fmt.Sprintf("%.1f GiB free for %s", float64(free)/(1<<30), dir)}
 	switch {
 	case free < diskFail:
@@ -350,7 +350,7 @@ func checkShm(dev string) Finding {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return Finding{Name: "shared memory", Status: StatusInfo, Found: fmt.Sprintf("%s: %v", dir, err)}
 	}
-	size := int64(st.Blocks) * int64(st.Bsize)
+	size := int64(st.Blocks) * st.Bsize
 	if size < 1<<30 {
 		return Finding{Name: "shared memory", Status: StatusWarn, Found: fmt.Sprintf("%s has %d MiB", dir, size>>20),
 			Mend: "with tensor_parallel_size over 1 vLLM and NCCL may fail: docker run --ipc=host or --shm-size=8g"}

@@ -17,7 +17,7 @@ func finding(list []Finding, name string) Finding {
 }
 
 func TestCheckGPU(t *testing.T) {
-	g := newGPUReading(3)
+	g := newDeviceReading(3)
 	g.Texts["persistence_mode"] = "Disabled"
 	g.Texts["recovery_action"] = "Reset"
 	g.Texts["compute_mode"] = "Prohibited"
@@ -40,7 +40,7 @@ func TestCheckGPU(t *testing.T) {
 	if f := finding(got, "GPU 3 throttling"); strings.Contains(f.Found, "gpu_idle") || !strings.Contains(f.Found, "sw_thermal_slowdown, hw_thermal_slowdown") {
 		t.Errorf("throttling: %s", f.Found)
 	}
-	well := newGPUReading(0)
+	well := newDeviceReading(0)
 	well.Texts["persistence_mode"], well.Texts["recovery_action"], well.Values[QECCUncorrected] = "Enabled", "None", 0
 	for _, f := range checkGPU(&well) {
 		if f.Status != StatusOK {

@@ -165,7 +165,7 @@ func (m *Machine) compute(ctx context.Context) (*Reading, error) {
 
 // detailOf is a GPU in the names of schema 3.0. mb is MiB. Power is the
 // instantaneous figure where there is one.
-func detailOf(g *GPUReading, missing map[string]string) runner.GPUDetail {
+func detailOf(g *DeviceReading, missing map[string]string) runner.GPUDetail {
 	mib := func(q Quantity) *float64 {
 		if v, ok := g.Values[q]; ok {
 			v /= 1 << 20

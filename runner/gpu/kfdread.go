@@ -85,7 +85,7 @@ func readKFDDump(b []byte) (*Reading, error) {
 		if !ok {
 			continue
 		}
-		g := newGPUReading(len(r.GPUs))
+		g := newDeviceReading(len(r.GPUs))
 		g.BusID, g.UUID = n.bdf, n.uniqueID
 		g.Texts["node"] = strconv.Itoa(n.node)
 		g.Texts["gpu_id"] = strconv.FormatInt(n.gpuID, 10)
@@ -100,7 +100,7 @@ func readKFDDump(b []byte) (*Reading, error) {
 // readSysfsDump reads a listing of the files of /sys/class/drm/cardN/device.
 func readSysfsDump(b []byte) (*Reading, error) {
 	_, files := dumpFiles(b)
-	g := newGPUReading(0)
+	g := newDeviceReading(0)
 	g.Card = "card0"
 	for name, m := range map[string]meaningUnit{
 		"mem_info_vram_total": {QMemoryTotal, dimBytes, "B"}, "mem_info_vram_used": {QMemoryUsed, dimBytes, "B"},
@@ -121,7 +121,7 @@ func readSysfsDump(b []byte) (*Reading, error) {
 	if v := strings.TrimSpace(string(files["unique_id"])); v != "" {
 		g.UUID = v
 	}
-	return &Reading{Tool: SourceAMDGPU, Format: "sysfs dump", GPUs: []GPUReading{g}}, nil
+	return &Reading{Tool: SourceAMDGPU, Format: "sysfs dump", GPUs: []DeviceReading{g}}, nil
 }
 
 // parseDPM finds the clock that is marked by a star: "0: 852Mhz *". At idle

@@ -67,7 +67,7 @@ func (s *nvmlSource) run(ctx context.Context, m *meter) error {
 		close(ended)
 	}()
 	cause := watchRows(ctx, m, &st.last, s.firstRow+s.r.Interval, max(s.stale, 5*s.r.Interval), ended)
-	h.stdin.Close()
+	h.stdin.Close() //nolint:errcheck // nothing was written to it, or the child is told by the close alone
 	if cause != nil || ctx.Err() != nil {
 		cancel()
 	}
@@ -154,12 +154,12 @@ func startHelper(ctx context.Context, o Options, cfg nvmlConfig, out *nvmlStream
 	if err != nil {
 		return nil, fmt.Errorf("pipe to the NVML helper: %w", err)
 	}
-	defer r.Close()
+	defer r.Close() //nolint:errcheck // nothing was written to it, or the child is told by the close alone
 	// Two threads of Go code are all that the helper has use for.
 	env := append(toolEnv(o.Env), "GOMAXPROCS=2")
 	p, err := o.start(ctx, proc.Spec{Argv: o.Helper, Env: env, Grace: toolGrace, Stdin: r, Stdout: out, Stderr: &out.errs})
 	if err != nil {
-		w.Close()
+		w.Close() //nolint:errcheck // nothing was written to it, or the child is told by the close alone
 		return nil, err
 	}
 	line, err := json.Marshal(cfg)
@@ -167,7 +167,7 @@ func startHelper(ctx context.Context, o Options, cfg nvmlConfig, out *nvmlStream
 		_, err = w.Write(append(line, '\n'))
 	}
 	if err != nil {
-		w.Close()
+		w.Close() //nolint:errcheck // nothing was written to it, or the child is told by the close alone
 		p.Stop("its orders could not be written")
 		return nil, fmt.Errorf("orders to the NVML helper: %w", err)
 	}
@@ -374,7 +374,7 @@ func nvmlOnce(ctx context.Context, o Options) (*Reading, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer h.stdin.Close()
+	defer h.stdin.Close() //nolint:errcheck // nothing was written to it, or the child is told by the close alone
 	exit, err := waitBounded(ctx, h.p)
 	if err != nil {
 		return nil, fmt.Errorf("NVML helper: %w", err)
@@ -392,7 +392,7 @@ func nvmlOnce(ctx context.Context, o Options) (*Reading, error) {
 func (h *nvmlHello) reading() *Reading {
 	r := &Reading{Tool: SourceNVML, Format: "helper", Driver: h.Driver}
 	for _, d := range h.Devices {
-		g := newGPUReading(d.Index)
+		g := newDeviceReading(d.Index)
 		g.Name, g.UUID, g.BusID = d.Name, d.UUID, d.BusID
 		g.fromSample(&d.First, d.PowerKind)
 		if d.Error != "" {
@@ -411,7 +411,7 @@ func (h *nvmlHello) reading() *Reading {
 }
 
 // fromSample takes the figures of a sample.
-func (g *GPUReading) fromSample(s *runner.Sample, kind string) {
+func (g *DeviceReading) fromSample(s *runner.Sample, kind string) {
 	power := QPowerInstant
 	if kind == PowerAveraged {
 		power = QPower

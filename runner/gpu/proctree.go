@@ -145,9 +145,9 @@ type procFiles struct {
 }
 
 func (p *procFiles) close() {
-	p.statm.Close()
+	p.statm.Close() //nolint:errcheck // nothing was written to it, or the child is told by the close alone
 	if p.stat != nil {
-		p.stat.Close()
+		p.stat.Close() //nolint:errcheck // nothing was written to it, or the child is told by the close alone
 	}
 }
 

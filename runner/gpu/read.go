@@ -13,15 +13,15 @@ type Reading struct {
 	Format    string // "query-gpu csv", "xml", "json", ...
 	Version   string // of the tool
 	Driver    string
-	GPUs      []GPUReading
+	GPUs      []DeviceReading
 	Processes []ProcessReading
 	Fields    []string // a field list: what can be asked for
 	Documents int      // watch mode: how many readings the output held; GPUs are the last one's
 }
 
-// A GPUReading is one GPU of a Reading. A figure that the tool does not tell is
+// A DeviceReading is one GPU of a Reading. A figure that the tool does not tell is
 // not in Values; Missing has the reason in the tool's own words.
-type GPUReading struct {
+type DeviceReading struct {
 	Index    int // as the tool counts; -1: not told
 	Name     string
 	UUID     string
@@ -112,12 +112,12 @@ func (e *ToolError) Error() string {
 	return fmt.Sprintf("%s says: %s", e.Tool, e.Message)
 }
 
-func newGPUReading(index int) GPUReading {
-	return GPUReading{Index: index, Values: map[Quantity]float64{}, Missing: map[Quantity]string{}, Texts: map[string]string{}}
+func newDeviceReading(index int) DeviceReading {
+	return DeviceReading{Index: index, Values: map[Quantity]float64{}, Missing: map[Quantity]string{}, Texts: map[string]string{}}
 }
 
 // value is a figure or nil.
-func (g *GPUReading) value(q Quantity) *float64 {
+func (g *DeviceReading) value(q Quantity) *float64 {
 	if v, ok := g.Values[q]; ok {
 		return &v
 	}
@@ -125,7 +125,7 @@ func (g *GPUReading) value(q Quantity) *float64 {
 }
 
 // bytesOf is a memory figure or nil.
-func (g *GPUReading) bytesOf(q Quantity) *int64 {
+func (g *DeviceReading) bytesOf(q Quantity) *int64 {
 	if v, ok := g.Values[q]; ok {
 		n := int64(v)
 		return &n
@@ -135,7 +135,7 @@ func (g *GPUReading) bytesOf(q Quantity) *int64 {
 
 // setText parses a cell "71.24 W", "0 %", "[N/A]" and keeps the figure or the
 // reason. unit is used where the cell has none.
-func (g *GPUReading) setText(q Quantity, d dimension, cell, unit string) {
+func (g *DeviceReading) setText(q Quantity, d dimension, cell, unit string) {
 	v, own, ok := parseDecimal([]byte(cell))
 	if !ok {
 		g.Missing[q] = reasonOf(cell)

@@ -66,7 +66,7 @@ func readROCmJSON(b []byte) (*Reading, error) {
 			if !ok || !strings.HasPrefix(name, "card") || err != nil {
 				continue
 			}
-			g := newGPUReading(index)
+			g := newDeviceReading(index)
 			g.Card = name
 			for k, val := range card {
 				g.setROCm(k, fmt.Sprint(val))
@@ -77,12 +77,12 @@ func readROCmJSON(b []byte) (*Reading, error) {
 	if len(r.GPUs) == 0 {
 		return nil, fmt.Errorf("%w: rocm-smi lists no card", ErrNoReading)
 	}
-	slices.SortFunc(r.GPUs, func(a, b GPUReading) int { return a.Index - b.Index })
+	slices.SortFunc(r.GPUs, func(a, b DeviceReading) int { return a.Index - b.Index })
 	return r, nil
 }
 
 // setROCm takes one key of rocm-smi.
-func (g *GPUReading) setROCm(key, text string) {
+func (g *DeviceReading) setROCm(key, text string) {
 	k := strings.ToLower(strings.TrimSpace(key))
 	m, ok := rocmKeys()[k]
 	if !ok {
@@ -103,7 +103,7 @@ func (g *GPUReading) setROCm(key, text string) {
 	g.setText(m.q, m.d, text, m.unit)
 }
 
-func (g *GPUReading) setROCmText(key, text string) {
+func (g *DeviceReading) setROCmText(key, text string) {
 	if absent(text) {
 		return
 	}
@@ -154,13 +154,13 @@ func readROCmText(b []byte) (*Reading, error) {
 }
 
 // card is the reading of a GPU, made where it is not there yet.
-func (r *Reading) card(index int) *GPUReading {
+func (r *Reading) card(index int) *DeviceReading {
 	for i := range r.GPUs {
 		if r.GPUs[i].Index == index {
 			return &r.GPUs[i]
 		}
 	}
-	r.GPUs = append(r.GPUs, newGPUReading(index))
+	r.GPUs = append(r.GPUs, newDeviceReading(index))
 	return &r.GPUs[len(r.GPUs)-1]
 }
 

@@ -3,7 +3,6 @@ package gpu
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -461,7 +460,7 @@ func (st *smiStream) choosePower() {
 	smp.Has |= runner.HasPower
 }
 
-var powerAbsent = []byte("power.draw.instant and power.draw are [N/A]")
+var powerAbsent = []byte("power.draw.instant and power.draw are [N/A]") //nolint:gochecknoglobals // never written to; a tick must not allocate
 
 func (s *smiSource) powerOf(gpu int32, instant, drawn bool) powerFrom {
 	s.mu.Lock()
@@ -548,5 +547,3 @@ func (st *smiStream) said() string {
 	}
 	return ": " + clip(text, 300)
 }
-
-var errNoDevice = errors.New("no NVIDIA GPU")

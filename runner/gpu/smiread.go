@@ -103,7 +103,7 @@ func readSMICSV(b []byte) (*Reading, error) {
 		if len(cells) != len(names) {
 			continue // an XID or ECC event, a warning
 		}
-		g := newGPUReading(len(r.GPUs))
+		g := newDeviceReading(len(r.GPUs))
 		for i, cell := range cells {
 			cell = strings.TrimSpace(cell)
 			if m, ok := fields[names[i]]; ok {
@@ -127,14 +127,14 @@ func readSMICSV(b []byte) (*Reading, error) {
 	return r, nil
 }
 
-func (g *GPUReading) setThrottle() {
+func (g *DeviceReading) setThrottle() {
 	if mask, ok := parseHex([]byte(g.Texts["throttle_mask"])); ok {
 		g.Values[QThrottleMask] = float64(mask)
 		g.Throttle = throttleNames(mask)
 	}
 }
 
-func (g *GPUReading) setName(field, cell string, r *Reading) {
+func (g *DeviceReading) setName(field, cell string, r *Reading) {
 	if absent(cell) {
 		return
 	}
@@ -290,7 +290,7 @@ func smiPathTexts() map[string]string {
 }
 
 // setPath takes one name of `nvidia-smi -q`.
-func (g *GPUReading) setPath(path, text string) {
+func (g *DeviceReading) setPath(path, text string) {
 	if m, ok := smiPaths()[path]; ok {
 		if _, have := g.Values[m.q]; !have {
 			g.setText(m.q, m.d, text, "")
@@ -318,7 +318,7 @@ func (g *GPUReading) setPath(path, text string) {
 }
 
 // setECC adds up the uncorrectable errors since the driver was loaded.
-func (g *GPUReading) setECC(path, text string) {
+func (g *DeviceReading) setECC(path, text string) {
 	rest, ok := strings.CutPrefix(path, "ecc_errors/volatile/")
 	if !ok || !strings.Contains(rest, "uncorrectable") || strings.Contains(rest, "double_bit") {
 		return
@@ -362,7 +362,7 @@ type smiXML struct {
 	r    *Reading
 	path []string // below nvidia_smi_log
 	text strings.Builder
-	g    *GPUReading
+	g    *DeviceReading
 	p    *ProcessReading
 	mig  *MIGReading
 }
@@ -390,7 +390,7 @@ func (x *smiXML) open(t xml.StartElement) {
 	switch strings.ToLower(t.Name.Local) {
 	case "gpu":
 		if len(x.path) == 2 {
-			g := newGPUReading(len(x.r.GPUs))
+			g := newDeviceReading(len(x.r.GPUs))
 			for _, a := range t.Attr {
 				if a.Name.Local == "id" {
 					g.BusID = a.Value

@@ -10,7 +10,7 @@ import (
 // readSMIText reads `nvidia-smi -q`: names nested by indentation.
 func readSMIText(b []byte) (*Reading, error) {
 	r := &Reading{Tool: SourceNvidiaSMI, Format: "-q text"}
-	var g *GPUReading
+	var g *DeviceReading
 	var path []string
 	var indents []int
 	var p *ProcessReading
@@ -24,7 +24,7 @@ func readSMIText(b []byte) (*Reading, error) {
 		indent := len(text) - len(strings.TrimLeft(text, " "))
 		if indent == 0 {
 			if bus, ok := strings.CutPrefix(name, "GPU "); ok && !isPair {
-				r.GPUs = append(r.GPUs, newGPUReading(len(r.GPUs)))
+				r.GPUs = append(r.GPUs, newDeviceReading(len(r.GPUs)))
 				g = &r.GPUs[len(r.GPUs)-1]
 				g.BusID = bus
 			} else if isPair && strings.TrimSpace(key) == "Driver Version" {
@@ -50,7 +50,7 @@ func readSMIText(b []byte) (*Reading, error) {
 
 // textPair takes a line "name : value" of -q. It returns the process that the
 // next lines tell more about.
-func (g *GPUReading) textPair(path []string, value string, p *ProcessReading) *ProcessReading {
+func (g *DeviceReading) textPair(path []string, value string, p *ProcessReading) *ProcessReading {
 	if path[0] != "processes" {
 		g.setPath(strings.Join(path, "/"), value)
 		return nil
@@ -116,7 +116,7 @@ func readSMIDmon(b []byte) (*Reading, error) {
 		if count[index] > 1 {
 			continue
 		}
-		g := newGPUReading(index)
+		g := newDeviceReading(index)
 		for i, name := range names {
 			if m, ok := cols[name]; ok {
 				g.setText(m.q, m.d, cells[i], "")
@@ -142,7 +142,7 @@ func readSMIPmon(b []byte) (*Reading, error) {
 			continue
 		}
 		if len(r.GPUs) == 0 || r.GPUs[len(r.GPUs)-1].Index < index {
-			r.GPUs = append(r.GPUs, newGPUReading(index))
+			r.GPUs = append(r.GPUs, newDeviceReading(index))
 			r.GPUs[len(r.GPUs)-1].Processes = []ProcessReading{}
 		}
 		pid, err := strconv.Atoi(cells[1])
@@ -178,7 +178,7 @@ func readSMIList(b []byte) (*Reading, error) {
 		text := strings.TrimRight(string(line), " \r\n")
 		if m := listGPURE.FindStringSubmatch(text); m != nil {
 			index, _ := strconv.Atoi(m[1])
-			g := newGPUReading(index)
+			g := newDeviceReading(index)
 			g.Name, g.UUID = m[2], m[3]
 			r.GPUs = append(r.GPUs, g)
 			continue
@@ -244,7 +244,7 @@ func readSMITable(b []byte) (*Reading, error) {
 		text := strings.TrimRight(string(line), " \r\n")
 		if m := tableGPURE.FindStringSubmatch(text); m != nil {
 			index, _ := strconv.Atoi(m[1])
-			g := newGPUReading(index)
+			g := newDeviceReading(index)
 			g.Name, g.BusID = m[2], m[3]
 			r.GPUs = append(r.GPUs, g)
 			continue

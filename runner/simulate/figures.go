@@ -36,7 +36,6 @@ type figures struct {
 	captureSizes []int
 	captureModes int // graphs of each size: piecewise and full
 	estimate     bool
-	warmCache    bool
 
 	memory    []rankMemory
 	times     times

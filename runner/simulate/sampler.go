@@ -87,7 +87,7 @@ func (s *Sampler) Sample(ctx context.Context, emit func([]runner.Sample)) (*runn
 			gap = true
 		}
 		tick = next
-		timer.Reset(time.Until(start.Add(time.Duration(tick) * interval)))
+		timer.Reset(time.Until(start.Add(tick * interval)))
 	}
 }
 
