@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -326,5 +327,127 @@ func (w *world) shapeOf(db *analyze.Overheads, q *analyze.OverheadQuery) error {
 		return err
 	}
 	q.Family, q.Shape = a.Family, analyze.Shape{HiddenSize: a.HiddenSize, Layers: a.NumLayers, Vocabulary: a.VocabSize}
+	return nil
+}
+
+// checkCalculatorVerb holds memory calculators against measurements.
+func (w *world) checkCalculatorVerb() *cobra.Command {
+	var predictions []string
+	var asJSON, noBuiltin bool
+	cmd := &cobra.Command{
+		Use:   "check-calculator DIR...",
+		Short: "How far memory calculators are from what was measured, and where they bend",
+		Long: `Holds predictions against the runs of output folders (or FOLDER@EXECUTION):
+error of each component, by model, and the settings that explain it.
+
+Always: parameters x bytes, the same x 1.2, and the arithmetic of plan.
+--predictions FILE adds a calculator, as CSV or JSON: columns run_id, profile_id
+or settings (model, batch_size, ...) say which runs a row is about; columns
+COMPONENT_bytes or COMPONENT_gib are its prediction, summed over the GPUs.
+Components: ` + strings.Join(calculatorComponents(), ", ") + `.`,
+		Args: minArgs("DIR"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			rows, err := w.runsOf(args, sinks.Predicate{})
+			if err != nil {
+				return err
+			}
+			var all []analyze.Calculator
+			if !noBuiltin {
+				find, err := architectures()
+				if err != nil {
+					return err
+				}
+				all = analyze.BuiltinCalculators(find)
+			}
+			for _, name := range predictions {
+				c, err := readPredictions(name)
+				if err != nil {
+					return err
+				}
+				all = append(all, c)
+			}
+			verdict, err := analyze.CheckCalculators(rows, all)
+			if err != nil {
+				return usageError("", "%w", err)
+			}
+			if asJSON {
+				return printJSON(w.stdout, verdict)
+			}
+			return verdict.Text(w.stdout)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringSliceVar(&predictions, "predictions", nil, "FILE of predictions, CSV or JSON; may be given again")
+	flags.BoolVar(&noBuiltin, "no-builtin", false, "leave the built-in calculators out")
+	flags.BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func calculatorComponents() []string {
+	var names []string
+	for name := range analyze.CalculatorComponents() {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+func readPredictions(name string) (analyze.Calculator, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return analyze.Calculator{}, usageError("", "%w", err)
+	}
+	defer file.Close() //nolint:errcheck // only read from
+	c, err := analyze.ReadPredictions(name, file)
+	if err != nil {
+		return analyze.Calculator{}, usageError("docs/analysis.md shows the columns.", "%w", err)
+	}
+	return c, nil
+}
+
+// architectures finds the architecture of a measured run: by name, in its
+// folder, or as the catalogue's model of the very same shape and parameters,
+// whatever it was called.
+func architectures() (func(*sinks.RunRow) *models.Architecture, error) {
+	catalogue, err := models.Builtin()
+	if err != nil {
+		return nil, err
+	}
+	known := map[string]*models.Architecture{}
+	return func(r *sinks.RunRow) *models.Architecture {
+		a, seen := known[r.HFModelID]
+		if !seen {
+			a = findArchitecture(catalogue, r)
+			known[r.HFModelID] = a
+		}
+		return a
+	}, nil
+}
+
+func findArchitecture(catalogue *models.Catalogue, r *sinks.RunRow) *models.Architecture {
+	for _, name := range []string{r.Model, r.HFModelID} {
+		if a, ok := catalogue.Lookup(name); ok {
+			return a
+		}
+		if a, err := models.FromDir(name); err == nil {
+			return a
+		}
+	}
+	if r.Params == nil || r.NumLayers == nil || r.HiddenSize == nil || r.NumKVHeads == nil || r.VocabSize == nil || r.Architecture == nil {
+		return nil
+	}
+	if q := r.EffectiveQuantization; q != nil && *q != "" && *q != "None" {
+		return nil // how a checkpoint is quantized cannot be seen in its shape
+	}
+	for _, name := range catalogue.Names() {
+		a, _ := catalogue.Lookup(name)
+		if a.Quantization != nil {
+			continue
+		}
+		if n, ok := models.Params(a); ok && n == *r.Params && a.NumLayers == *r.NumLayers && a.HiddenSize == *r.HiddenSize &&
+			a.NumKVHeads == *r.NumKVHeads && a.VocabSize == *r.VocabSize && a.Architecture == *r.Architecture {
+			return a
+		}
+	}
 	return nil
 }
