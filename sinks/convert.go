@@ -258,7 +258,7 @@ func axisValue(v any) (any, bool) {
 		if math.IsNaN(v) || math.IsInf(v, 0) {
 			return nil, false
 		}
-		if v == math.Trunc(v) && math.Abs(v) < 1<<53 { // JSON does not tell 1 from 1.0
+		if v == math.Trunc(v) && math.Abs(v) < 1<<63 { // JSON does not tell 1 from 1.0
 			return int64(v), true
 		}
 		return v, true
@@ -267,7 +267,10 @@ func axisValue(v any) (any, bool) {
 			return i, true
 		}
 		f, err := v.Float64()
-		return f, err == nil
+		if err != nil {
+			return nil, false
+		}
+		return axisValue(f)
 	default:
 		b, err := json.Marshal(v)
 		if err != nil {
