@@ -433,21 +433,21 @@ func findArchitecture(catalogue *models.Catalogue, r *sinks.RunRow) *models.Arch
 			return a
 		}
 	}
-	if r.Params == nil || r.NumLayers == nil || r.HiddenSize == nil || r.NumKVHeads == nil || r.VocabSize == nil || r.Architecture == nil {
-		return nil
-	}
 	if q := r.EffectiveQuantization; q != nil && *q != "" && *q != "None" {
 		return nil // how a checkpoint is quantized cannot be seen in its shape
 	}
 	for _, name := range catalogue.Names() {
-		a, _ := catalogue.Lookup(name)
-		if a.Quantization != nil {
-			continue
-		}
-		if n, ok := models.Params(a); ok && n == *r.Params && a.NumLayers == *r.NumLayers && a.HiddenSize == *r.HiddenSize &&
-			a.NumKVHeads == *r.NumKVHeads && a.VocabSize == *r.VocabSize && a.Architecture == *r.Architecture {
+		if a, _ := catalogue.Lookup(name); a.Quantization == nil && sameShape(a, r) {
 			return a
 		}
 	}
 	return nil
+}
+
+// sameShape compares what the tables keep of an architecture.
+func sameShape(a *models.Architecture, r *sinks.RunRow) bool {
+	is := func(have *int64, want int64) bool { return have != nil && *have == want }
+	n, ok := models.Params(a)
+	return ok && is(r.Params, n) && is(r.NumLayers, a.NumLayers) && is(r.HiddenSize, a.HiddenSize) && is(r.NumKVHeads, a.NumKVHeads) &&
+		is(r.VocabSize, a.VocabSize) && r.Architecture != nil && *r.Architecture == a.Architecture
 }

@@ -294,24 +294,41 @@ type rung struct {
 	own  bool // of the model itself
 }
 
-func rungs() []rung {
-	is := func(want, have string) bool { return want == "" || want == have }
-	machine := func(q, e OverheadKey) bool { return is(q.GPU, e.GPU) && q.TP == e.TP }
-	engine := func(q, e OverheadKey) bool { return is(q.VLLM, e.VLLM) && is(q.Runner, e.Runner) }
-	eager := func(q, e OverheadKey) bool {
-		return q.Compile == "" || (q.Compile == "eager") == (e.Compile == "eager")
+// The parts of a key that a rung asks for; an empty word matches any.
+func isWord(want, have string) bool     { return want == "" || want == have }
+func sameMachine(q, e OverheadKey) bool { return isWord(q.GPU, e.GPU) && q.TP == e.TP }
+func sameEngine(q, e OverheadKey) bool  { return isWord(q.VLLM, e.VLLM) && isWord(q.Runner, e.Runner) }
+func sameWeights(q, e OverheadKey) bool {
+	return isWord(q.Dtype, e.Dtype) && isWord(q.Quantization, e.Quantization)
+}
+
+// sameEager tells compiled from eager, whatever the compile cache held.
+func sameEager(q, e OverheadKey) bool {
+	return q.Compile == "" || (q.Compile == "eager") == (e.Compile == "eager")
+}
+
+func sameFamily(q, e OverheadKey) bool  { return q.Family != "" && q.Family == e.Family }
+func sameCompile(q, e OverheadKey) bool { return isWord(q.Compile, e.Compile) }
+
+// allOf asks for several at once.
+func allOf(asks ...func(q, e OverheadKey) bool) func(q, e OverheadKey) bool {
+	return func(q, e OverheadKey) bool {
+		for _, ask := range asks {
+			if !ask(q, e) {
+				return false
+			}
+		}
+		return true
 	}
-	weights := func(q, e OverheadKey) bool { return is(q.Dtype, e.Dtype) && is(q.Quantization, e.Quantization) }
+}
+
+func rungs() []rung {
 	return []rung{
-		{"this model, GPU, TP, version and compile state", func(q, e OverheadKey) bool {
-			return machine(q, e) && engine(q, e) && is(q.Compile, e.Compile) && weights(q, e)
-		}, true},
-		{"this model, GPU and TP; another version or compile cache", func(q, e OverheadKey) bool { return machine(q, e) && eager(q, e) && weights(q, e) }, true},
-		{"other models of this family on this GPU, TP and version", func(q, e OverheadKey) bool {
-			return q.Family != "" && q.Family == e.Family && machine(q, e) && engine(q, e) && eager(q, e)
-		}, false},
-		{"other models on this GPU, TP and version", func(q, e OverheadKey) bool { return machine(q, e) && engine(q, e) && eager(q, e) }, false},
-		{"other models on this GPU and TP, of other versions", func(q, e OverheadKey) bool { return machine(q, e) && eager(q, e) }, false},
+		{"this model, GPU, TP, version and compile state", allOf(sameMachine, sameEngine, sameCompile, sameWeights), true},
+		{"this model, GPU and TP; another version or compile cache", allOf(sameMachine, sameEager, sameWeights), true},
+		{"other models of this family on this GPU, TP and version", allOf(sameFamily, sameMachine, sameEngine, sameEager), false},
+		{"other models on this GPU, TP and version", allOf(sameMachine, sameEngine, sameEager), false},
+		{"other models on this GPU and TP, of other versions", allOf(sameMachine, sameEager), false},
 	}
 }
 

@@ -103,12 +103,7 @@ func predictionOf(row map[string]string) (prediction, error) {
 	known := CalculatorComponents()
 	for _, column := range sortedKeys(row) {
 		value := strings.TrimSpace(row[column])
-		component, unit := column, 0.0
-		if base, ok := strings.CutSuffix(column, "_bytes"); ok {
-			component, unit = base, 1
-		} else if base, ok := strings.CutSuffix(column, "_gib"); ok {
-			component, unit = base, gib
-		}
+		component, unit := componentOf(column)
 		_, isComponent := known[component]
 		switch {
 		case unit > 0 && isComponent:
@@ -120,7 +115,7 @@ func predictionOf(row map[string]string) (prediction, error) {
 				return p, fmt.Errorf("column %s: %q is no amount of memory", column, value)
 			}
 			p.parts[component] = n * unit
-		case column == "run_id" || column == "profile_id" || slices.Contains(settingNames(), column) || isContext(column) || strings.HasPrefix(column, "axis_"):
+		case selects(column):
 			if value != "" {
 				p.match[column] = value
 			}
@@ -135,6 +130,22 @@ func predictionOf(row map[string]string) (prediction, error) {
 		return p, errors.New("it predicts nothing")
 	}
 	return p, nil
+}
+
+// selects tells whether a column says which runs a row is about.
+func selects(column string) bool {
+	return column == "run_id" || column == "profile_id" || slices.Contains(settingNames(), column) || isContext(column) || strings.HasPrefix(column, "axis_")
+}
+
+// componentOf cuts the unit off a column; unit is 0 where there is none.
+func componentOf(column string) (component string, unit float64) {
+	if base, ok := strings.CutSuffix(column, "_bytes"); ok {
+		return base, 1
+	}
+	if base, ok := strings.CutSuffix(column, "_gib"); ok {
+		return base, gib
+	}
+	return column, 0
 }
 
 func csvRows(text string) ([]map[string]string, error) {

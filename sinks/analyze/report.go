@@ -3,6 +3,7 @@ package analyze
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"time"
 
@@ -92,7 +93,7 @@ func Components() []string {
 // driverSteps are the steps that stay in memory, in order: profile_peak is
 // given back before the KV cache is allocated, left_after is after the end.
 func driverSteps() []string {
-	return []string{"context", "load", "kv_alloc", "capture", "engine_warmup", "bench_warmup", "measure"}
+	return []string{"context", "nccl", "load", "kv_alloc", "capture", "engine_warmup", "bench_warmup", "measure"}
 }
 
 // LoadReport reads the tables of output folders. It fails with ErrNoRuns where
@@ -274,6 +275,9 @@ func (r *Report) addSteps(index map[string]*ReportRun) {
 		}
 		if run := index[row.RunID]; run != nil {
 			run.Steps[row.Step] += *inMiB(row.Bytes)
+			if row.Step != "profile_peak" && row.Step != "left_after" && !slices.Contains(r.Steps, row.Step) {
+				r.Steps = append(r.Steps, row.Step) // of a newer schema
+			}
 		}
 	}
 }

@@ -121,13 +121,13 @@
 
   // --- stacked memory
   var colours = { weights: "#2f6db5", kv_cache: "#e0a030", activations: "#3f9b6c", cuda_graphs: "#9463c2", non_torch: "#b5556a", context: "#6b7a8a", buffers: "#42a5b3", growth_excess: "#c8553d", framework_overhead: "#9a8c6c", baseline: "#b8bec6",
-    load: "#2f6db5", kv_alloc: "#e0a030", capture: "#9463c2", engine_warmup: "#3f9b6c", bench_warmup: "#c8553d", measure: "#42a5b3" };
+    nccl: "#b5556a", load: "#2f6db5", kv_alloc: "#e0a030", capture: "#9463c2", engine_warmup: "#3f9b6c", bench_warmup: "#c8553d", measure: "#42a5b3" };
   // Each part has its own hatching: colour alone tells nothing.
   var hatch = ["", "M0 8L8 0", "M0 0L8 8", "M0 4H8", "M4 0V8", "M0 0L8 8M0 8L8 0", "M0 4H8M4 0V8", "M0 2H8M0 6H8", "M2 0V8M6 0V8", "M0 8L4 0L8 8", "M0 0L4 8L8 0"];
   var names = ["baseline"].concat(D.parts), steps = ["baseline"].concat(D.steps);
   function hatchOf(name) {
     var i = names.indexOf(name);
-    if (i < 0) i = { load: 1, kv_alloc: 2, capture: 4, engine_warmup: 3, bench_warmup: 8, measure: 10 }[name] || 0;
+    if (i < 0) i = { nccl: 5, load: 1, kv_alloc: 2, capture: 4, engine_warmup: 3, bench_warmup: 8, measure: 10 }[name] || 0;
     return i % hatch.length;
   }
   function patterns() {
