@@ -143,3 +143,36 @@ func TestLoadReportRefusals(t *testing.T) {
 		t.Errorf("a folder that is not there: %v, want ErrNoRuns", err)
 	}
 }
+
+// 400 profiles of 8 GPUs stay below 20 MB.
+func TestReportSize(t *testing.T) {
+	rows := night("a", 400, 1, 1)
+	gpus := int32(8)
+	for i := range rows {
+		rows[i].GPUCount = &gpus
+	}
+	r := &Report{Title: "large", Steps: driverSteps(), Parts: Components(), Executions: []string{"a"}, Timelines: map[string][]*Series{}, Phases: map[string][]PhaseBar{}}
+	r.addRuns(rows)
+	samples := make([]sinks.TimelineRow, 600)
+	for i := range samples {
+		used, power := int64(70_000_000_000+i*7_654_321), 300+float64(i%97)*1.7
+		samples[i] = sinks.TimelineRow{TOffsetUS: int64(i)*100_000 + int64(i%13)*777, MemoryUsedBytes: &used, PowerW: &power}
+	}
+	for _, run := range r.Runs {
+		for range gpus {
+			r.Timelines[run.ID] = append(r.Timelines[run.ID], seriesOf(samples, pointsFor(rows)))
+		}
+	}
+	var out bytes.Buffer
+	if err := r.HTML(&out); err != nil {
+		t.Fatal(err)
+	}
+	if out.Len() > 20_000_000 {
+		t.Errorf("%d bytes with %d points a timeline; 20 MB is the most", out.Len(), pointsFor(rows))
+	}
+	if path := os.Getenv("LARGE_REPORT"); path != "" {
+		if err := os.WriteFile(path, out.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -4,7 +4,7 @@
   function failed(message) { $("errors").hidden = false; $("errors").textContent += message + " "; }
   window.addEventListener("error", function (e) { failed("The report's script failed: " + e.message + " (line " + e.lineno + ")"); });
   var D = JSON.parse($("data").textContent);
-  D.settings = D.settings || []; D.figures = D.figures || []; D.problems = D.problems || [];
+  D.settings = D.settings || []; D.figures = D.figures || []; D.problems = D.problems || []; D.folders = D.folders || []; D.executions = D.executions || [];
 
   // --- small helpers
   function el(name, attrs, children) {
