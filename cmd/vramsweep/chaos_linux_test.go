@@ -65,11 +65,23 @@ sweep "chaos" {
 }
 `
 
+// withoutFakes is the environment without the folder of fakes that the scripts
+// put first on the PATH.
+func withoutFakes() []string {
+	var folders []string
+	for _, folder := range filepath.SplitList(os.Getenv("PATH")) {
+		if !strings.Contains(folder, "testscript") {
+			folders = append(folders, folder)
+		}
+	}
+	return append(os.Environ(), "PATH="+strings.Join(folders, string(os.PathListSeparator)))
+}
+
 // start starts the program in a group of its own, as a shell does.
 func start(t *testing.T, bin, dir string, args ...string) (*exec.Cmd, *strings.Builder) {
 	t.Helper()
 	cmd := exec.Command(bin, args...)
-	cmd.Dir = dir
+	cmd.Dir, cmd.Env = dir, withoutFakes()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
