@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"text/tabwriter"
 
@@ -117,12 +116,6 @@ func (w *world) versionVerb() *cobra.Command {
 			return nil
 		},
 	}
-}
-
-// stdinFile is the standard input as a file, where it is one.
-func (w *world) stdinFile() *os.File {
-	file, _ := w.stdin.(*os.File)
-	return file
 }
 
 // background is for what must end well although the run was interrupted.

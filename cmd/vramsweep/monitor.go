@@ -228,7 +228,7 @@ func (m *watch) sampled(ctx context.Context, job *runner.Job, indices []int, sin
 // command runs CMD with its output passed through.
 func (m *watch) command(ctx context.Context, job *runner.Job, argv []string, out *runner.Measurement) error {
 	out.Command = proc.NewMasker(m.w.env).Argv(argv)
-	p, err := proc.Start(ctx, proc.Spec{Argv: argv, Env: m.w.env, Stdin: m.w.stdinFile(), Stdout: m.w.stdout, Stderr: m.w.stderr})
+	p, err := proc.Start(ctx, proc.Spec{Argv: argv, Env: m.w.env, Stdin: m.w.stdin, Stdout: m.w.stdout, Stderr: m.w.stderr})
 	if err != nil {
 		return usageError("", "%w", err)
 	}

@@ -25,9 +25,10 @@ type pace struct {
 const (
 	graphStartup = 118.0
 	eagerStartup = 70.0
-	loadRate     = 2.0e9 // bytes of weights a second from disk, a guess on the slow side
+	loadRate     = 2.0e9 // bytes of weights a second from disk: assumed, not measured
 	// A step of decoding reads the weights once; a prefill computes 2 operations
-	// a parameter and token. Both far below the roof, as measured.
+	// a parameter and token. Both are assumed, well below an H100's roof; nothing
+	// is fitted to them, and earlier executions replace them.
 	bandwidth = 2.0e12 // bytes/s
 	compute   = 3.0e14 // operations/s
 )
