@@ -466,6 +466,7 @@ type Session struct {
 // A TorchReading is what torch on one rank said at one moment.
 type TorchReading struct {
 	Rank           int       `json:"rank"`
+	GPUUUID        *string   `json:"gpu_uuid,omitempty"` // the GPU that the rank itself names
 	At             time.Time `json:"at"`
 	Moment         string    `json:"moment"` // "engine_ready", "profile_start", "warmed_up", "measured"
 	AllocatedBytes *int64    `json:"allocated_bytes"`

@@ -2,6 +2,7 @@ package attribution
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -65,6 +66,7 @@ func (at *Attributor) Attribute(result *runner.Result, measured *runner.Measured
 		return
 	}
 	w := &work{r: result, m: measured, kind: powerKind(measured.Reports)}
+	w.m = byRank(measured, w.session())
 	if mm := measured.Measurement; mm != nil {
 		w.a, w.events = mm.Account, mm.Events
 		w.failed = mm.Outcome != runner.OutcomeOK
@@ -72,7 +74,7 @@ func (at *Attributor) Attribute(result *runner.Result, measured *runner.Measured
 	if w.a == nil {
 		w.a = result.VLLMInternalMetrics
 	}
-	c, err := collect(measured)
+	c, err := collect(w.m)
 	w.c = c
 	if err != nil {
 		w.miss("memory_timeline", fmt.Sprintf("samples could not be read to the end: %v", err))
@@ -87,10 +89,37 @@ func (at *Attributor) Attribute(result *runner.Result, measured *runner.Measured
 	}
 	from, to, what := w.window()
 	g := newGathering(c, w.courses, from, to)
-	if err := g.gather(measured.Samples); err != nil {
+	if err := g.gather(w.m.Samples); err != nil {
 		w.miss("memory_timeline", fmt.Sprintf("samples could not be read to the end: %v", err))
 	}
 	w.fill(g, what)
+}
+
+// byRank puts the run's GPUs in the order of its ranks, where the ranks
+// themselves say on which GPU they run (session mode). Else the order in which
+// the engine was given them stands, which is the order of its ranks.
+func byRank(m *runner.Measured, s *runner.Session) *runner.Measured {
+	if s == nil {
+		return m
+	}
+	of := map[int]string{} // GPU of a rank
+	for _, t := range s.Torch {
+		if t.GPUUUID != nil {
+			of[t.Rank] = *t.GPUUUID
+		}
+	}
+	left := slices.Clone(m.Job.Devices)
+	ordered := make([]runner.Device, 0, len(left))
+	for rank := range m.Job.Devices {
+		i := slices.IndexFunc(left, func(d runner.Device) bool { return d.UUID != "" && d.UUID == of[rank] })
+		if i < 0 {
+			return m
+		}
+		ordered, left = append(ordered, left[i]), slices.Delete(left, i, i+1)
+	}
+	job, out := *m.Job, *m
+	job.Devices, out.Job = ordered, &job
+	return &out
 }
 
 // follow finds the course of each GPU; before are those of the engine's first

@@ -579,3 +579,35 @@ func BenchmarkAttribute(b *testing.B) {
 		})
 	}
 }
+
+// TestRanksNameTheirGPUs: where the ranks say on which GPU they run, their
+// word counts, not the order in which the GPUs were given.
+func TestRanksNameTheirGPUs(t *testing.T) {
+	s := run()
+	s.gpus = 2
+	s.account.Ranks = append(s.account.Ranks, s.account.Ranks[0])
+	s.account.Ranks[1].Rank = 1
+	for _, c := range []struct {
+		name  string
+		uuids []string
+		want  []int32
+	}{
+		{"swapped", []string{"GPU-b", "GPU-a"}, []int32{1, 0}},
+		{"as given", []string{"GPU-a", "GPU-b"}, []int32{0, 1}},
+		{"one unknown", []string{"GPU-c", "GPU-a"}, []int32{0, 1}},
+		{"twice the same", []string{"GPU-b", "GPU-b"}, []int32{0, 1}},
+	} {
+		r, m := s.measured()
+		m.Job.Devices[0].UUID, m.Job.Devices[1].UUID = "GPU-a", "GPU-b"
+		m.Measurement.Session = &runner.Session{}
+		for rank, uuid := range c.uuids {
+			m.Measurement.Session.Torch = append(m.Measurement.Session.Torch, runner.TorchReading{Rank: rank, Moment: "engine_ready", GPUUUID: &uuid})
+		}
+		(&attribution.Attributor{}).Attribute(r, m)
+		for rank, row := range r.Ranks {
+			if *row.GPUIndex != c.want[rank] {
+				t.Errorf("%s: rank %d is on GPU %d, expected %d", c.name, rank, *row.GPUIndex, c.want[rank])
+			}
+		}
+	}
+}

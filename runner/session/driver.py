@@ -21,6 +21,12 @@ MOMENT_READY = "engine_ready"
 VOCABULARY = 10000  # what `vllm bench latency` draws its token ids from
 
 
+def gpu_uuid(accelerator, device):
+    """The driver's name of the GPU that this rank runs on; None where torch (before 2.5) does not tell it."""
+    uuid = getattr(accelerator.get_device_properties(device), "uuid", None)
+    return None if uuid is None else f"GPU-{uuid}"
+
+
 class MemoryExtension:
     """Mixed into vLLM's workers (worker_extension_cls): what torch knows on each rank."""
 
@@ -36,6 +42,7 @@ class MemoryExtension:
         reading["allocated_bytes"] = int(accelerator.memory_allocated(device))
         reading["reserved_bytes"] = int(accelerator.memory_reserved(device))
         reading["peak_bytes"] = int(accelerator.max_memory_allocated(device))
+        reading["gpu_uuid"] = gpu_uuid(accelerator, device)
         free, total = accelerator.mem_get_info(device)
         reading["free_bytes"], reading["total_bytes"] = int(free), int(total)
         if reset_peak:

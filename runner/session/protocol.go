@@ -51,6 +51,7 @@ type reply struct {
 type torchReply struct {
 	Ranks []struct {
 		Rank           int     `json:"rank"`
+		GPUUUID        *string `json:"gpu_uuid"`
 		T              float64 `json:"t"`
 		AllocatedBytes *int64  `json:"allocated_bytes"`
 		ReservedBytes  *int64  `json:"reserved_bytes"`
@@ -90,7 +91,7 @@ func (t *torchReply) readings(moment string) []runner.TorchReading {
 			continue
 		}
 		out = append(out, runner.TorchReading{
-			Rank: rank.Rank, Moment: moment, At: time.UnixMicro(int64(rank.T * 1e6)).UTC(),
+			Rank: rank.Rank, GPUUUID: rank.GPUUUID, Moment: moment, At: time.UnixMicro(int64(rank.T * 1e6)).UTC(),
 			AllocatedBytes: rank.AllocatedBytes, ReservedBytes: rank.ReservedBytes, PeakBytes: rank.PeakBytes,
 			FreeBytes: rank.FreeBytes, TotalBytes: rank.TotalBytes,
 		})
