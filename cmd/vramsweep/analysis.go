@@ -27,7 +27,7 @@ func (w *world) reportVerb() *cobra.Command {
 		Short: "One HTML file that works offline: memory, timelines, scaling, failures",
 		Long: `Draws the runs of output folders into one self-contained HTML file.
 
---baseline FOLDER or FOLDER@EXECUTION adds what changed since.`,
+--baseline FOLDER, FOLDER@EXECUTION or a file of "compare save" adds what changed since.`,
 		Args: minArgs("DIR"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			options := analyze.ReportOptions{Title: title, Version: version, Now: time.Now(), Points: points, Where: where}
@@ -40,7 +40,7 @@ func (w *world) reportVerb() *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVarP(&output, "output", "o", "report.html", "FILE, - for standard output")
 	flags.StringVar(&title, "title", "", "heading; default: the folders")
-	flags.StringVar(&baseline, "baseline", "", "compare with FOLDER or FOLDER@EXECUTION")
+	flags.StringVar(&baseline, "baseline", "", "compare with FOLDER, FOLDER@EXECUTION or a baseline file")
 	flags.StringVar(&where.Execution, "execution", "", "this execution alone; last, previous: of a single DIR")
 	flags.StringVar(&where.Sweep, "sweep", "", "this sweep alone")
 	flags.StringVar(&where.Model, "model", "", "this model alone")
@@ -60,7 +60,7 @@ func (w *world) report(dirs []string, output, baseline string, o analyze.ReportO
 		o.Where.Execution = id
 	}
 	if baseline != "" {
-		base, err := w.rowsOf(baseline)
+		base, err := w.sideOf(baseline)
 		if err != nil {
 			return err
 		}
@@ -187,13 +187,15 @@ func (w *world) readTimelines(names []string) (*analyze.TimelineReader, error) {
 	return reader, nil
 }
 
-// sourceOf resolves FOLDER or FOLDER@EXECUTION.
+// sourceOf resolves FOLDER or FOLDER@EXECUTION. What exists under the whole
+// name is a folder, whatever characters it has.
 func (w *world) sourceOf(name string) (dir string, where sinks.Predicate, err error) {
-	dir, execution, chosen := strings.Cut(name, "@")
-	if chosen {
-		where.Execution, err = w.executionOf(dir, execution)
+	at := strings.LastIndex(name, "@")
+	if _, missing := os.Stat(name); missing == nil || at < 0 {
+		return name, where, nil
 	}
-	return dir, where, err
+	where.Execution, err = w.executionOf(name[:at], name[at+1:])
+	return name[:at], where, err
 }
 
 // checkCalculatorVerb holds memory calculators against measurements.

@@ -15,7 +15,6 @@ import (
 	"github.com/vramsweep/vramsweep/runner/attribution"
 	"github.com/vramsweep/vramsweep/runner/gpu"
 	"github.com/vramsweep/vramsweep/sinks"
-	"github.com/vramsweep/vramsweep/sinks/analyze"
 	"github.com/vramsweep/vramsweep/sweep/models"
 )
 
@@ -262,106 +261,4 @@ func (w *world) reparseRun(store *sinks.Store, catalogue *models.Catalogue, agai
 	again.Attribute(result, measured)
 	result.ProfilerVersion = version
 	return store.Replace(dir, result)
-}
-
-type compareFlags struct {
-	across                []string
-	json, markdown, junit bool
-	fdr                   float64
-}
-
-// compareVerb says what changed between executions.
-func (w *world) compareVerb() *cobra.Command {
-	var f compareFlags
-	cmd := &cobra.Command{
-		Use:   "compare BASE NEW",
-		Short: "What changed from one folder or execution to another; exit 4 on a regression",
-		Long: `BASE and NEW are output folders, or FOLDER@EXECUTION for one execution of a folder
-(FOLDER@last, FOLDER@previous).
-
-Exit 0: no regression; 4: a regression, a new failure or a vanished profile;
-2: nothing could be matched.`,
-		Args: exactArgs("BASE", "NEW"),
-		RunE: func(_ *cobra.Command, args []string) error { return w.compare(args[0], args[1], &f) },
-	}
-	flags := cmd.Flags()
-	flags.StringSliceVar(&f.across, "across", nil, "settings in which the sides are meant to differ (vllm_version, dtype, ...)")
-	flags.BoolVar(&f.json, "json", false, "print JSON")
-	flags.BoolVar(&f.markdown, "markdown", false, "print Markdown, for the summary of a CI job")
-	flags.BoolVar(&f.junit, "junit", false, "print a JUnit report")
-	flags.Float64Var(&f.fdr, "fdr", 0.001, "share of false alarms among the changes that are called")
-	return cmd
-}
-
-func (w *world) compare(baseName, newName string, f *compareFlags) error {
-	base, err := w.rowsOf(baseName)
-	if err != nil {
-		return err
-	}
-	fresh, err := w.rowsOf(newName)
-	if err != nil {
-		return err
-	}
-	c, err := analyze.Compare(baseName, base, newName, fresh, analyze.CompareOptions{Across: f.across, FDR: f.fdr})
-	if err != nil {
-		return usageError("", "compare: %w", err)
-	}
-	switch {
-	case f.json:
-		err = printJSON(w.stdout, c)
-	case f.markdown:
-		err = c.Markdown(w.stdout)
-	case f.junit:
-		err = c.JUnit(w.stdout)
-	default:
-		err = c.Text(w.stdout)
-	}
-	if err == nil && c.Regressed() {
-		return quiet(exitFindings)
-	}
-	return err
-}
-
-// rowsOf reads the runs of FOLDER or FOLDER@EXECUTION.
-func (w *world) rowsOf(name string) ([]sinks.RunRow, error) {
-	dir, execution, chosen := strings.Cut(name, "@")
-	where := sinks.Predicate{}
-	if chosen {
-		id, err := w.executionOf(dir, execution)
-		if err != nil {
-			return nil, err
-		}
-		where.Execution = id
-	}
-	var rows []sinks.RunRow
-	for row, err := range sinks.Read[sinks.RunRow](where, dir) {
-		if err != nil {
-			return nil, usageError("vramsweep verify "+dir+" says what is wrong with it.", "%w", err)
-		}
-		rows = append(rows, row)
-	}
-	if len(rows) == 0 {
-		return nil, usageError("", "%s: no runs in it", name)
-	}
-	return rows, nil
-}
-
-// executionOf resolves "last" and "previous".
-func (w *world) executionOf(dir, name string) (string, error) {
-	back := map[string]int{"last": 1, "previous": 2}[name]
-	if back == 0 {
-		return name, nil
-	}
-	store, err := w.viewStore(dir)
-	if err != nil {
-		return "", err
-	}
-	all, err := store.Executions()
-	if err = errors.Join(err, store.Close()); err != nil {
-		return "", err
-	}
-	if len(all) < back {
-		return "", usageError("", "%s has %s: there is no %s one", dir, plural(len(all), "execution"), name)
-	}
-	return all[len(all)-back].ID, nil
 }

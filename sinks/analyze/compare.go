@@ -1,6 +1,7 @@
 package analyze
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -45,6 +46,8 @@ type Comparison struct {
 	Added       []Outcome `json:"added"`    // in new alone
 	Notes       []string  `json:"notes,omitempty"`
 	FDR         float64   `json:"false_discovery_rate"`
+
+	profiles []*pair // on either side, for a test report
 }
 
 // A Side is what one side of a comparison rests on.
@@ -104,7 +107,8 @@ func Compare(baseName string, base []sinks.RunRow, newName string, fresh []sinks
 	if err := sameKind(base, fresh); err != nil {
 		return nil, err
 	}
-	c := &Comparison{Base: sideOf(baseName, base), New: sideOf(newName, fresh), Across: o.Across, FDR: o.FDR}
+	c := &Comparison{Base: sideOf(baseName, base), New: sideOf(newName, fresh), Across: o.Across, FDR: o.FDR,
+		Regressions: []Change{}, Gains: []Change{}, NewFailures: []Outcome{}, Recovered: []Outcome{}, Vanished: []Outcome{}, Added: []Outcome{}}
 	pairs, err := match(base, fresh, o.Across)
 	if err != nil {
 		return nil, err
@@ -118,7 +122,9 @@ func Compare(baseName string, base []sinks.RunRow, newName string, fresh []sinks
 	if c.Matched == 0 {
 		return nil, fmt.Errorf("%w: %d in %s, %d in %s", ErrNothingToCompare, countProfiles(base), baseName, countProfiles(fresh), newName)
 	}
+	c.profiles = pairs
 	c.figures(pairs, o)
+	c.surroundings(base, fresh)
 	return c, nil
 }
 
@@ -166,8 +172,8 @@ func countProfiles(rows []sinks.RunRow) int {
 
 // A pair is one profile on both sides.
 type pair struct {
-	key, label string
-	base, new  []*sinks.RunRow
+	key, label, sweep string
+	base, new         []*sinks.RunRow
 }
 
 // match puts the runs of both sides together by profile, in order of first
@@ -183,7 +189,7 @@ func match(base, fresh []sinks.RunRow, across []string) ([]*pair, error) {
 		key := keyOf(row)
 		p := byKey[key]
 		if p == nil {
-			p = &pair{key: key, label: labelOf(row)}
+			p = &pair{key: key, label: labelOf(row), sweep: row.Sweep}
 			byKey[key] = p
 			pairs = append(pairs, p)
 		}
@@ -198,6 +204,13 @@ func match(base, fresh []sinks.RunRow, across []string) ([]*pair, error) {
 	}
 	for i := range fresh {
 		put(&fresh[i], true)
+	}
+	// Whatever order the rows came in (tables, folders, a baseline file), sums
+	// and lists of runs are the same.
+	byRun := func(a, b *sinks.RunRow) int { return strings.Compare(a.RunID, b.RunID) }
+	for _, p := range pairs {
+		slices.SortStableFunc(p.base, byRun)
+		slices.SortStableFunc(p.new, byRun)
 	}
 	return pairs, nil
 }
@@ -232,50 +245,123 @@ func matcher(across []string) (func(*sinks.RunRow) string, error) {
 	}, nil
 }
 
-// contextColumns are what runs differ in without being asked to: naming them
-// in Across says that the difference is meant.
+// contextSettings are what runs differ in without being asked to: naming one in
+// Across says that the difference is meant.
+func contextSettings() []Setting {
+	return []Setting{
+		word("vllm_version", func(r *sinks.RunRow) *string { return r.VLLMVersion }),
+		word("torch_version", func(r *sinks.RunRow) *string { return r.TorchVersion }),
+		word("driver_version", func(r *sinks.RunRow) *string { return r.DriverVersion }),
+		word("gpu", func(r *sinks.RunRow) *string { return r.GPUName }),
+		word("host", func(r *sinks.RunRow) *string { return r.Host }),
+		word("compile_cache", func(r *sinks.RunRow) *string { return r.CompileCache }),
+		word("model_runner", func(r *sinks.RunRow) *string { return r.ModelRunner }),
+		word("attention_backend", func(r *sinks.RunRow) *string { return r.AttentionBackend }),
+		word("engine_mode", func(r *sinks.RunRow) *string { return &r.EngineMode }),
+	}
+}
+
 func contextColumns() []string {
-	return []string{"vllm_version", "torch_version", "driver_version", "gpu", "host", "compile_cache", "model_runner", "attention_backend", "engine_mode"}
+	var names []string
+	for _, s := range contextSettings() {
+		names = append(names, s.Name)
+	}
+	return names
 }
 
 func isContext(name string) bool { return slices.Contains(contextColumns(), name) }
 
-// outcomes notes how the outcome of a profile changed.
+// outcomes notes how the outcome of a profile changed. A profile fails now
+// where all of its runs ended well and one does not, or some did and none does.
+// A run that is skipped measures nothing and counts as one that failed.
 func (c *Comparison) outcomes(p *pair) {
-	base, fresh := worst(p.base), worst(p.new)
 	out := Outcome{Profile: p.key, Label: p.label}
 	switch {
-	case base == nil:
-		out.New = fresh.Outcome
+	case len(p.base) == 0:
+		out.New = worst(p.new).Outcome
 		c.Added = append(c.Added, out)
-	case fresh == nil:
-		out.Base = base.Outcome
+		return
+	case len(p.new) == 0:
+		out.Base = worst(p.base).Outcome
 		c.Vanished = append(c.Vanished, out)
-	default:
-		out.Base, out.New = base.Outcome, fresh.Outcome
-		switch {
-		case !failed(base) && failed(fresh):
-			if fresh.OutcomeDetail != nil {
-				out.Detail = *fresh.OutcomeDetail
-			}
-			c.NewFailures = append(c.NewFailures, out)
-		case failed(base) && !failed(fresh):
-			c.Recovered = append(c.Recovered, out)
+		return
+	}
+	before, after := shareOK(p.base), shareOK(p.new)
+	base, fresh := worst(p.base), worst(p.new)
+	out.Base, out.New = base.Outcome, fresh.Outcome
+	switch {
+	case after < before && (before == 1 || after == 0):
+		if before < 1 { // it failed now and then, and does so always now
+			out.Base = fmt.Sprintf("ok in %.0f %% of its runs", 100*before)
 		}
+		out.Detail = deref(fresh.OutcomeDetail)
+		c.NewFailures = append(c.NewFailures, out)
+	case after > before && (after == 1 || before == 0):
+		if after < 1 {
+			out.New = fmt.Sprintf("ok in %.0f %% of its runs", 100*after)
+		}
+		c.Recovered = append(c.Recovered, out)
 	}
 }
 
-// worst is a failed run if there is one, else the first.
+// shareOK is the share of runs that ended well.
+func shareOK(rows []*sinks.RunRow) float64 {
+	ok := 0
+	for _, r := range rows {
+		if r.Outcome == "ok" {
+			ok++
+		}
+	}
+	return float64(ok) / float64(len(rows))
+}
+
+// worst is a failed run if there is one, else a skipped one, else the first.
 func worst(rows []*sinks.RunRow) *sinks.RunRow {
+	at := rows[0]
 	for _, row := range rows {
 		if failed(row) {
 			return row
 		}
+		if row.Outcome != "ok" && at.Outcome == "ok" {
+			at = row
+		}
 	}
-	if len(rows) == 0 {
-		return nil
+	return at
+}
+
+// surroundings notes in what else the sides differ: a driver, a version. What
+// moved may be due to it.
+func (c *Comparison) surroundings(base, fresh []sinks.RunRow) {
+	for _, s := range contextSettings() {
+		if slices.Contains(c.Across, s.Name) {
+			continue
+		}
+		was, is := valuesSeen(base, s), valuesSeen(fresh, s)
+		if !slices.Equal(was, is) {
+			c.Notes = append(c.Notes, fmt.Sprintf("the sides differ in %s too: %s, now %s", s.Name, wordsOf(was), wordsOf(is)))
+		}
 	}
-	return rows[0]
+}
+
+// valuesSeen are the values of a setting in runs that ended well, sorted.
+func valuesSeen(rows []sinks.RunRow, s Setting) []string {
+	seen := map[string]bool{}
+	for i := range rows {
+		if v := s.Text(&rows[i]); v != "" && rows[i].Outcome == "ok" {
+			seen[v] = true
+		}
+	}
+	return sortedKeys(seen)
+}
+
+func wordsOf(values []string) string {
+	switch {
+	case len(values) == 0:
+		return "not told"
+	case len(values) > 4:
+		return fmt.Sprintf("%s and %d more", strings.Join(values[:4], ", "), len(values)-4)
+	}
+	return strings.Join(values, ", ")
 }
 
 // figures compares every figure over all profiles.
@@ -307,11 +393,10 @@ func (c *Comparison) figures(pairs []*pair, o CompareOptions) {
 	for i, q := range adjust(p) {
 		c.judge(tests[i], q, o)
 	}
+	order := figureNames()
 	bySize := func(a, b Change) int {
-		if math.Abs(a.Difference) > math.Abs(b.Difference) && a.Unit == b.Unit {
-			return -1
-		}
-		return strings.Compare(a.Label+a.Figure, b.Label+b.Figure)
+		return cmp.Or(cmp.Compare(slices.Index(order, a.Figure), slices.Index(order, b.Figure)),
+			-cmp.Compare(math.Abs(a.Difference), math.Abs(b.Difference)), strings.Compare(a.Label, b.Label))
 	}
 	slices.SortStableFunc(c.Regressions, bySize)
 	slices.SortStableFunc(c.Gains, bySize)
@@ -319,7 +404,7 @@ func (c *Comparison) figures(pairs []*pair, o CompareOptions) {
 		c.Notes = append(c.Notes, fmt.Sprintf("%d of %d figures have one run a side and no repeats to learn noise from: judged by the threshold alone", unassessed, len(tests)))
 	}
 	if dummies > 0 {
-		c.Notes = append(c.Notes, fmt.Sprintf("%d figures of latency, power or energy left out: one side ran random weights (load_format dummy), the other real ones", dummies))
+		c.Notes = append(c.Notes, fmt.Sprintf("%d figures of latency, power or energy left out: some runs had random weights (load_format dummy), others real ones", dummies))
 	}
 }
 
@@ -338,7 +423,7 @@ func testsOf(figure *Figure, pairs []*pair) (tests []*test, dummies int) {
 		if len(set.base) == 0 || len(set.new) == 0 {
 			continue
 		}
-		if figure.RealWeights && dummy(p.base) != dummy(p.new) {
+		if figure.RealWeights && mixedWeights(p) {
 			dummies++
 			continue
 		}
@@ -347,8 +432,18 @@ func testsOf(figure *Figure, pairs []*pair) (tests []*test, dummies int) {
 	return tests, dummies
 }
 
-func dummy(rows []*sinks.RunRow) bool {
-	return slices.ContainsFunc(rows, func(r *sinks.RunRow) bool { return r.LoadFormat != nil && *r.LoadFormat == "dummy" })
+// mixedWeights tells whether some runs of a profile had random weights and
+// others real ones, on whichever side.
+func mixedWeights(p *pair) bool {
+	random, all := 0, len(p.base)+len(p.new)
+	for _, rows := range [][]*sinks.RunRow{p.base, p.new} {
+		for _, r := range rows {
+			if deref(r.LoadFormat) == "dummy" {
+				random++
+			}
+		}
+	}
+	return random > 0 && random < all
 }
 
 // valuesOf are the values of a figure, on its scale.
@@ -370,8 +465,11 @@ func valuesOf(figure *Figure, rows []*sinks.RunRow) []float64 {
 
 // judge turns a test into a change, if it is one.
 func (c *Comparison) judge(t *test, q float64, o CompareOptions) {
+	if t.d.assessed && q > o.FDR {
+		return
+	}
 	change := t.change(q)
-	if !t.beyond(change, o) || t.d.assessed && q > o.FDR {
+	if !t.beyond(change, o) {
 		return
 	}
 	worse := t.figure.Bad == BadBoth || (t.figure.Bad == BadUp) == (change.Difference > 0)

@@ -7,6 +7,8 @@ import (
 	"math"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/vramsweep/vramsweep/sinks"
 )
 
 // Text prints a comparison for people.
@@ -164,38 +166,83 @@ func (c *Comparison) Markdown(out io.Writer) error {
 // cell keeps text from ending a cell of a Markdown table.
 func cell(s string) string { return strings.NewReplacer("|", `\|`, "\n", " ").Replace(s) }
 
-// JUnit prints a comparison as a test report: a test a profile that changed,
-// and one for all that did not.
-func (c *Comparison) JUnit(out io.Writer) error {
-	type failure struct {
-		Message string `xml:"message,attr"`
-		Text    string `xml:",chardata"`
-	}
-	type testcase struct {
-		Name    string   `xml:"name,attr"`
-		Class   string   `xml:"classname,attr"`
-		Failure *failure `xml:"failure"`
-	}
-	type suite struct {
-		XMLName  xml.Name   `xml:"testsuite"`
+// The elements of a JUnit report, as Jenkins' and GitLab's readers know them:
+// testsuites with totals, a testsuite, and a testcase a profile.
+type (
+	junitReport struct {
+		XMLName  xml.Name   `xml:"testsuites"`
 		Name     string     `xml:"name,attr"`
 		Tests    int        `xml:"tests,attr"`
 		Failures int        `xml:"failures,attr"`
-		Cases    []testcase `xml:"testcase"`
+		Errors   int        `xml:"errors,attr"`
+		Time     string     `xml:"time,attr"`
+		Suite    junitSuite `xml:"testsuite"`
 	}
-	report := suite{Name: "vramsweep compare"}
+	junitSuite struct {
+		Name     string      `xml:"name,attr"`
+		Tests    int         `xml:"tests,attr"`
+		Failures int         `xml:"failures,attr"`
+		Errors   int         `xml:"errors,attr"`
+		Skipped  int         `xml:"skipped,attr"`
+		Time     string      `xml:"time,attr"`
+		Cases    []junitCase `xml:"testcase"`
+		Out      string      `xml:"system-out,omitempty"`
+	}
+	junitCase struct {
+		Name    string        `xml:"name,attr"`
+		Class   string        `xml:"classname,attr"`
+		Time    string        `xml:"time,attr"`
+		Failure *junitFailure `xml:"failure"`
+	}
+	junitFailure struct {
+		Message string `xml:"message,attr"`
+		Type    string `xml:"type,attr"`
+		Text    string `xml:",chardata"`
+	}
+)
+
+// JUnit prints a comparison as a test report: a test a profile of either side,
+// under the same name every night, which fails where anything of it got worse.
+func (c *Comparison) JUnit(out io.Writer) error {
+	worse := map[string]*junitFailure{}
+	note := func(key, kind, message, text string) {
+		f := worse[key]
+		if f == nil {
+			f = &junitFailure{Type: kind, Message: message}
+			worse[key] = f
+		} else {
+			f.Message += "; " + message
+		}
+		f.Text += text + "\n"
+	}
 	for _, change := range c.Regressions {
-		report.Cases = append(report.Cases, testcase{Name: change.Figure + " " + change.Label, Class: "figures", Failure: &failure{
-			Message: fmt.Sprintf("%s %s", change.Figure, signed(change.Difference, change.Unit)),
-			Text:    fmt.Sprintf("base %s, new %s, interval %s", amount(change.Base, change.Unit), amount(change.New, change.Unit), change.interval()),
-		}})
+		message := fmt.Sprintf("%s %s", change.Figure, signed(change.Difference, change.Unit))
+		note(change.Profile, "regression", message, fmt.Sprintf("%s: base %s, new %s, interval %s; base runs %s; new runs %s", message,
+			amount(change.Base, change.Unit), amount(change.New, change.Unit), change.interval(), strings.Join(change.BaseRuns, " "), strings.Join(change.NewRuns, " ")))
 	}
-	for _, o := range append(append([]Outcome{}, c.NewFailures...), c.Vanished...) {
-		report.Cases = append(report.Cases, testcase{Name: o.Label, Class: "outcomes", Failure: &failure{Message: o.what()}})
+	for _, o := range c.NewFailures {
+		note(o.Profile, "new failure", o.what(), "profile "+o.Profile+": "+o.what())
 	}
-	report.Failures = len(report.Cases)
-	report.Cases = append(report.Cases, testcase{Name: fmt.Sprintf("%d profiles compared", c.Matched), Class: "profiles"})
-	report.Tests = len(report.Cases)
+	for _, o := range c.Vanished {
+		note(o.Profile, "vanished", "not in "+c.New.Name, "profile "+o.Profile+" "+o.what()+", is not in "+c.New.Name)
+	}
+	suite := junitSuite{Name: "vramsweep compare", Time: "0", Out: strings.Join(c.Notes, "\n")}
+	labels := map[string]int{}
+	for _, p := range c.profiles {
+		labels[p.label]++
+	}
+	for _, p := range c.profiles {
+		name := p.label
+		if labels[name] > 1 { // a test's name is its identity
+			name += " [" + append(append([]*sinks.RunRow{}, p.base...), p.new...)[0].ProfileID + "]"
+		}
+		suite.Cases = append(suite.Cases, junitCase{Name: name, Class: "vramsweep." + p.sweep, Time: "0", Failure: worse[p.key]})
+		if worse[p.key] != nil {
+			suite.Failures++
+		}
+	}
+	suite.Tests = len(suite.Cases)
+	report := junitReport{Name: c.Base.Name + " to " + c.New.Name, Tests: suite.Tests, Failures: suite.Failures, Time: "0", Suite: suite}
 	if _, err := io.WriteString(out, xml.Header); err != nil {
 		return fmt.Errorf("write JUnit report: %w", err)
 	}

@@ -101,18 +101,21 @@ func settingNames() []string {
 	return names
 }
 
-// labelOf names a profile for people: its model and what was asked of it.
+// labelOf names a profile for people: its model, what was asked of it and its
+// free axes. Profiles that differ in other flags of vLLM alone share a label.
 func labelOf(r *sinks.RunRow) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s/%s", r.Sweep, r.Model)
 	for _, s := range Settings() {
-		switch s.Name {
-		case "sweep", "model", "load_format", "flags", "pipeline_parallel_size", "output_len":
+		text := s.Text(r)
+		switch {
+		case text == "", s.Name == "sweep", s.Name == "model", s.Name == "flags", s.Name == "pipeline_parallel_size" && text == "1":
 			continue
 		}
-		if text := s.Text(r); text != "" {
-			fmt.Fprintf(&b, " %s=%s", short(s.Name), text)
-		}
+		fmt.Fprintf(&b, " %s=%s", short(s.Name), text)
+	}
+	for _, name := range sortedKeys(r.Axes) {
+		fmt.Fprintf(&b, " %s=%v", name, r.Axes[name])
 	}
 	return b.String()
 }
@@ -122,8 +125,12 @@ func short(name string) string {
 	switch name {
 	case "tensor_parallel_size":
 		return "tp"
+	case "pipeline_parallel_size":
+		return "pp"
 	case "input_len":
 		return "in"
+	case "output_len":
+		return "out"
 	case "batch_size":
 		return "bs"
 	case "kv_cache_dtype":
@@ -144,15 +151,9 @@ func columnsOf(rows []sinks.RunRow) []Setting {
 	all := Settings()
 	all = append(all,
 		word("family", func(r *sinks.RunRow) *string { return r.Family }),
-		count("params", func(r *sinks.RunRow) *int64 { return r.Params }),
-		word("vllm_version", func(r *sinks.RunRow) *string { return r.VLLMVersion }),
-		word("model_runner", func(r *sinks.RunRow) *string { return r.ModelRunner }),
-		word("compile_cache", func(r *sinks.RunRow) *string { return r.CompileCache }),
-		word("engine_mode", func(r *sinks.RunRow) *string { return &r.EngineMode }),
-		word("gpu", func(r *sinks.RunRow) *string { return r.GPUName }),
-		word("host", func(r *sinks.RunRow) *string { return r.Host }),
-		word("execution", func(r *sinks.RunRow) *string { return &r.Execution }),
-	)
+		count("params", func(r *sinks.RunRow) *int64 { return r.Params }))
+	all = append(all, contextSettings()...)
+	all = append(all, word("execution", func(r *sinks.RunRow) *string { return &r.Execution }))
 	seen := map[string]bool{}
 	var axes []string
 	for i := range rows {

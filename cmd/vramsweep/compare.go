@@ -1,0 +1,251 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vramsweep/vramsweep/sinks"
+	"github.com/vramsweep/vramsweep/sinks/analyze"
+)
+
+type compareFlags struct {
+	across, thresholds    []string
+	json, markdown, junit bool
+	fdr                   float64
+	output                string
+}
+
+// compareVerb says what changed between executions.
+func (w *world) compareVerb() *cobra.Command {
+	var f compareFlags
+	cmd := &cobra.Command{
+		Use:   "compare BASE NEW",
+		Short: "What changed from one folder or execution to another; exit 4 on a regression",
+		Long: `BASE and NEW are output folders, FOLDER@EXECUTION for one execution of a folder
+(FOLDER@last, FOLDER@previous), or baseline files that "compare save" has written.
+
+A figure counts as changed beyond its threshold (docs/analysis.md lists them) and,
+where repeats tell the noise, when it is unlikely to be noise.
+--threshold FIGURE=AMOUNT replaces one: peak_memory_bytes=128MiB, avg_latency_s=3%,
+energy_j=5se (standard errors of the difference), memory=1% (all that are bytes).
+
+Exit 0: no regression; 4: a regression, a new failure or a vanished profile;
+2: nothing could be matched.`,
+		Example: `  vramsweep compare results@previous results@last
+  vramsweep compare vllm-0.26 vllm-0.29 --across vllm_version --markdown >> "$GITHUB_STEP_SUMMARY"
+  vramsweep compare save results@last -o baseline.json
+  vramsweep compare baseline.json results@last`,
+		Args: exactArgs("BASE", "NEW"),
+		RunE: func(_ *cobra.Command, args []string) error { return w.compare(args[0], args[1], &f) },
+	}
+	flags := cmd.Flags()
+	flags.StringSliceVar(&f.across, "across", nil, "settings in which the sides are meant to differ (vllm_version, dtype, ...)")
+	flags.StringArrayVar(&f.thresholds, "threshold", nil, "FIGURE=AMOUNT, in place of the default (repeatable)")
+	flags.BoolVar(&f.json, "json", false, "print JSON")
+	flags.BoolVar(&f.markdown, "markdown", false, "print Markdown, for the summary of a CI job")
+	flags.BoolVar(&f.junit, "junit", false, "print a JUnit report: a test a profile")
+	flags.Float64Var(&f.fdr, "fdr", 0.001, "share of false alarms among the changes that are called")
+	flags.StringVarP(&f.output, "output", "o", "-", "FILE, - for standard output")
+	cmd.MarkFlagsMutuallyExclusive("json", "markdown", "junit")
+	cmd.AddCommand(w.compareSaveVerb())
+	return cmd
+}
+
+func (w *world) compare(baseName, newName string, f *compareFlags) error {
+	thresholds, err := analyze.ParseThresholds(f.thresholds)
+	if err != nil {
+		return usageError("docs/analysis.md lists figures and defaults.", "compare: %w", err)
+	}
+	if !(f.fdr > 0 && f.fdr < 1) {
+		return usageError("", "compare --fdr %v: it is a share between 0 and 1", f.fdr)
+	}
+	base, err := w.sideOf(baseName)
+	if err != nil {
+		return err
+	}
+	fresh, err := w.sideOf(newName)
+	if err != nil {
+		return err
+	}
+	c, err := analyze.Compare(baseName, base, newName, fresh, analyze.CompareOptions{Across: f.across, FDR: f.fdr, Thresholds: thresholds})
+	if err != nil {
+		return usageError(compareHint(err, f), "compare: %w", err)
+	}
+	write := c.Text
+	switch {
+	case f.json:
+		write = func(out io.Writer) error { return printJSON(out, c) }
+	case f.markdown:
+		write = c.Markdown
+	case f.junit:
+		write = c.JUnit
+	}
+	if err := w.writeTo(f.output, write); err != nil {
+		return err
+	}
+	if c.Regressed() {
+		return quiet(exitFindings)
+	}
+	return nil
+}
+
+func compareHint(err error, f *compareFlags) string {
+	switch {
+	case errors.Is(err, analyze.ErrNothingToCompare) && len(f.across) == 0:
+		return "A profile's id is a hash over its sweep's name and settings. --across NAME,... matches by all settings but those named."
+	case errors.Is(err, analyze.ErrNothingToCompare):
+		return "Name in --across each setting in which the sides differ."
+	}
+	return ""
+}
+
+// compareSaveVerb keeps a side of a comparison as one small file.
+func (w *world) compareSaveVerb() *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "save DIR...",
+		Short: "Keep what a comparison needs of folders as a baseline file",
+		Long: `Writes the settings, outcomes and figures of the runs of output folders (or
+FOLDER@EXECUTION) as one small JSON file, one run a line. compare takes it as BASE or
+NEW, with the result that the folders would give; report --baseline takes it too.
+A folder of the name "save" is compared as ./save.`,
+		Args: minArgs("DIR"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			rows, err := w.runsOf(args, sinks.Predicate{})
+			if err != nil {
+				return err
+			}
+			about := analyze.BaselineInfo{Version: version, From: args, Now: time.Now()}
+			err = w.writeTo(output, func(out io.Writer) error { return analyze.WriteBaseline(out, rows, about) })
+			if errors.Is(err, analyze.ErrMixed) {
+				return usageError("Save them as two baselines.", "%w", err)
+			}
+			if err == nil && output != "-" {
+				profiles := map[string]bool{}
+				for i := range rows {
+					profiles[rows[i].ProfileID] = true
+				}
+				fmt.Fprintf(w.stdout, "%s: %s of %s\n", output, plural(len(rows), "run"), plural(len(profiles), "profile"))
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "baseline.json", "FILE, - for standard output")
+	return cmd
+}
+
+// sideOf reads a side of a comparison: a folder, an execution or a baseline file.
+func (w *world) sideOf(name string) ([]sinks.RunRow, error) {
+	if !isBaselineFile(name) {
+		return w.rowsOf(name)
+	}
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return nil, usageError("", "%w", err)
+	}
+	rows, err := analyze.ReadBaseline(bytes.NewReader(data))
+	if err != nil {
+		return nil, usageError("vramsweep compare save DIR writes one.", "%s: %w", name, err)
+	}
+	return rows, nil
+}
+
+// isBaselineFile tells a baseline from a folder and from a run.json.
+func isBaselineFile(name string) bool {
+	info, err := os.Stat(name)
+	if err != nil || !info.Mode().IsRegular() {
+		return false
+	}
+	file, err := os.Open(name)
+	if err != nil {
+		return false
+	}
+	defer file.Close() //nolint:errcheck // only read from
+	head := make([]byte, 512)
+	n, err := io.ReadFull(file, head)
+	return (err == nil || errors.Is(err, io.ErrUnexpectedEOF)) && analyze.IsBaseline(head[:n])
+}
+
+// rowsOf reads the runs of FOLDER or FOLDER@EXECUTION.
+func (w *world) rowsOf(name string) ([]sinks.RunRow, error) {
+	if isBaselineFile(name) {
+		return nil, usageError("Name the output folder.", "%s is a baseline: it holds what compare needs, and no more", name)
+	}
+	dir, where, err := w.sourceOf(name)
+	if err != nil {
+		return nil, err
+	}
+	var rows []sinks.RunRow
+	for row, err := range sinks.Read[sinks.RunRow](where, dir) {
+		if err != nil {
+			return nil, usageError("vramsweep verify "+dir+" says what is wrong with it.", "%w", err)
+		}
+		rows = append(rows, row)
+	}
+	switch {
+	case len(rows) == 0 && where.Execution != "":
+		return nil, usageError(w.executionsHint(dir), "%s: there is no run of execution %s in it", dir, where.Execution)
+	case len(rows) == 0:
+		return nil, usageError("An output folder has tables/ or runs/ in it.", "%s: no runs in it", name)
+	}
+	return rows, nil
+}
+
+// executionsHint names what FOLDER@ could say.
+func (w *world) executionsHint(dir string) string {
+	all, err := w.executions(dir)
+	if err != nil || len(all) == 0 {
+		return ""
+	}
+	return "There are " + strings.Join(all[max(0, len(all)-5):], ", ") + "."
+}
+
+// executions are the ids of a folder's executions, oldest first: those it has
+// notes of, and those that only its tables hold (a folder that was copied).
+func (w *world) executions(dir string) ([]string, error) {
+	store, err := w.viewStore(dir)
+	if err != nil {
+		return nil, err
+	}
+	noted, err := store.Executions()
+	if err = errors.Join(err, store.Close()); err != nil {
+		return nil, err
+	}
+	var all []string
+	for _, e := range noted {
+		all = append(all, e.ID)
+	}
+	if len(all) == 0 {
+		for row, err := range sinks.Read[sinks.RunRow](sinks.Predicate{}, dir) {
+			if err == nil && !slices.Contains(all, row.Execution) {
+				all = append(all, row.Execution)
+			}
+		}
+		slices.Sort(all)
+	}
+	return all, nil
+}
+
+// executionOf resolves "last" and "previous".
+func (w *world) executionOf(dir, name string) (string, error) {
+	back := map[string]int{"last": 1, "previous": 2}[name]
+	if back == 0 {
+		return name, nil
+	}
+	all, err := w.executions(dir)
+	if err != nil {
+		return "", err
+	}
+	if len(all) < back {
+		return "", usageError("", "%s has %s: there is no %s one", dir, plural(len(all), "execution"), name)
+	}
+	return all[len(all)-back], nil
+}
