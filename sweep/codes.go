@@ -77,6 +77,7 @@ const (
 	codeTwins       code = "S411"
 	codeFlagValue   code = "S412"
 	codeModelFolder code = "S413"
+	codePlant       code = "S414"
 
 	codeUnknownSweep code = "S501"
 	codeFilter       code = "S502"
@@ -184,6 +185,7 @@ func valueSummaries() map[code]string {
 		codeTwins:       "Same profile twice",
 		codeFlagValue:   "Unsuitable flag value",
 		codeModelFolder: "Unreadable model folder",
+		codePlant:       "Unsuitable plant",
 	}
 }
 

@@ -33,7 +33,7 @@ func (l *loader) ownAttrs() []ownAttr {
 		{name: "seed", simulator: true, convert: whole("seed", -1<<53, 1<<53), set: func(e *Engine, c *cell) { e.Simulator.Seed = *c.whole }},
 		{name: "noise", simulator: true, convert: number("noise", 0, 1), set: func(e *Engine, c *cell) { e.Simulator.Noise = *c.share }},
 		{name: "time_scale", simulator: true, convert: number("time_scale", 1e-6, 1e9), set: func(e *Engine, c *cell) { e.Simulator.TimeScale = *c.share }},
-		{name: "plant", simulator: true, convert: object("plant"), set: func(e *Engine, c *cell) { e.Simulator.Plant, _ = c.v.(map[string]any) }},
+		{name: "plant", simulator: true, convert: l.plant, set: func(e *Engine, c *cell) { e.Simulator.Plant, _ = c.v.(map[string]any) }},
 	}
 }
 
@@ -113,15 +113,6 @@ func number(name string, low, high float64) func(any) (*cell, *misfit) {
 			return nil, misfitf(codeValue, name, " is a number between ", show(low), " and ", show(high), "; this is ", describe(v), ".")
 		}
 		return &cell{v: x, share: &x}, nil
-	}
-}
-
-func object(name string) func(any) (*cell, *misfit) {
-	return func(v any) (*cell, *misfit) {
-		if _, ok := v.(map[string]any); !ok {
-			return nil, misfitf(codeValue, name, " is an object, as in { name = value }; this is ", describe(v), ".")
-		}
-		return &cell{v: v}, nil
 	}
 }
 

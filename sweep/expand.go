@@ -675,17 +675,16 @@ func (s *sweepBuild) warnLoads() {
 	if len(s.out.Profiles) == 0 || s.out.Profiles[0].Engine.Mode != "session" {
 		return
 	}
-	loads, last := 0, ""
-	distinct := map[string]bool{}
+	loads, last := 0, -1
+	var engines EngineCounter
 	for _, p := range s.out.Profiles {
-		key := p.engineKey()
-		if key != last {
+		n, _ := engines.Add(p)
+		if n != last {
 			loads++
 		}
-		last = key
-		distinct[key] = true
+		last = n
 	}
-	if loads > len(distinct) {
-		s.l.diags.warnAt(codeLoads, s.block.rng, "The engine is loaded %d times; %d would do, if the axes that need another engine stood before those that do not (input_len, output_len, batch_size).", loads, len(distinct))
+	if distinct := engines.Engines(); loads > distinct {
+		s.l.diags.warnAt(codeLoads, s.block.rng, "The engine is loaded %d times; %d would do, if the axes that need another engine stood before those that do not (input_len, output_len, batch_size).", loads, distinct)
 	}
 }

@@ -2,7 +2,6 @@ package sweep
 
 import (
 	"errors"
-	"fmt"
 	"os"
 
 	"github.com/hashicorp/hcl/v2"
@@ -21,6 +20,10 @@ type Inputs struct {
 
 	Only   []string // sweeps to keep, by name; nil: all
 	Filter string   // keeps the profiles for which this expression is true: `matrix.batch_size > 8`
+
+	// CheckPlant says what the simulator cannot do with the plant of an engine
+	// "simulator"; nil: nobody is asked. It is called once for each plant.
+	CheckPlant func(plant map[string]any) error
 
 	// WorkDir is what relative paths are relative to: that of the
 	// configuration, of variable files and of model folders. "": the
@@ -193,26 +196,4 @@ func (r *reader) checkSingle(b *body) {
 			}
 		}
 	}
-}
-
-// engineKey is the same for profiles that one engine can serve: all settings
-// and flags but the lengths, the batch and the iterations.
-func (p *Profile) engineKey() string {
-	s := p.Settings
-	s.InputLen, s.OutputLen, s.BatchSize, s.NumIters, s.NumItersWarmup = 0, 0, 0, nil, nil
-	b := encode(nil, []any{s.HFModelID, deref(s.Dtype), deref(s.KVCacheDtype), deref(s.Quantization), s.TensorParallelSize, s.PipelineParallelSize,
-		deref(s.MaxModelLen), deref(s.MaxNumSeqs), deref(s.MaxNumBatchedTokens), deref(s.GPUMemoryUtilization), deref(s.KVCacheMemoryBytes),
-		deref(s.BlockSize), deref(s.EnforceEager), deref(s.LoadFormat), deref(s.TrustRemoteCode), p.Engine.Kind, p.Engine.Defaults, fmt.Sprint(p.Engine.Command)})
-	for _, f := range p.Engine.Flags {
-		b = append(append(append(b, '\n'), f.Name...), '=')
-		b = encode(b, f.Value)
-	}
-	return string(b)
-}
-
-func deref[T any](p *T) any {
-	if p == nil {
-		return nil
-	}
-	return *p
 }

@@ -171,7 +171,8 @@ func (p *pointExpr) eval(pt []int32) *cell {
 		p.s.l.diags.errors++
 		return bad
 	}
-	bad.folds = append(bad.folds, p.s.fold(fault{code: f.code, rng: p.attr.expr.Range(), values: p.s.l.valuesOf(p.attr.expr, p.ctx)}, f.detail))
+	rng := p.attr.expr.rangeOf(f.words)
+	bad.folds = append(bad.folds, p.s.fold(fault{code: f.code, rng: rng, values: p.s.l.valuesOf(p.attr.expr, p.ctx)}, f.detail))
 	return bad
 }
 

@@ -174,7 +174,7 @@ func engineSpec() *blockSpec {
 			{name: "seed", kind: "whole number", fallback: "0", doc: "simulator: same seed, same results; for vLLM its own flag"},
 			{name: "noise", kind: "number", fallback: "0.01", doc: "simulator only: relative standard deviation, 0 to 1"},
 			{name: "time_scale", kind: "number", fallback: "a run takes about a second", doc: "simulator only: simulated seconds a second of wall time"},
-			{name: "plant", kind: "object", doc: "simulator only: a change for analysis to find again"},
+			{name: "plant", kind: "object", doc: "simulator only: a change for analysis to find again, as [simulator.md](simulator.md) says"},
 		},
 		free: "a setting that is no axis; every other name is vLLM's own flag (`max_lora_rank` is `--max-lora-rank`)",
 	}

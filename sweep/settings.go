@@ -94,9 +94,12 @@ func SettingNames() []string {
 type misfit struct {
 	code   code
 	detail string
+	words  []string // names or texts in the expression, one of which is at fault; nil: the whole
 }
 
-func misfitf(c code, parts ...string) *misfit { return &misfit{c, strings.Join(parts, "")} }
+func misfitf(c code, parts ...string) *misfit {
+	return &misfit{code: c, detail: strings.Join(parts, "")}
+}
 
 // convert checks a value against the setting. null leaves the setting to vLLM.
 func (s *setting) convert(l *loader, v any) (*cell, *misfit) {

@@ -251,3 +251,10 @@ func isName(s string) bool {
 	}
 	return s != "" && len(s) <= 64
 }
+
+func deref[T any](p *T) any {
+	if p == nil {
+		return nil
+	}
+	return *p
+}

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/vramsweep/vramsweep/runner/simulate"
 	"github.com/vramsweep/vramsweep/sweep"
 )
 
@@ -32,12 +34,20 @@ func (f *inputFlags) add(cmd *cobra.Command) {
 	flags.BoolVar(&f.strict, "strict", false, "warnings are errors")
 }
 
+// quick lets the heap grow further before it is collected, unless the user says
+// how far: a verb that ends in a moment spends its time better than on that.
+func (w *world) quick() {
+	if w.getenv("GOGC") == "" {
+		debug.SetGCPercent(300)
+	}
+}
+
 // load reads a configuration. Its diagnostics are printed, as JSON on standard
 // output if asJSON; the error then only carries the exit code.
 func (w *world) load(path string, f *inputFlags, asJSON bool) (*sweep.Plan, error) {
 	plan, err := sweep.Load(path, sweep.Inputs{
 		Env: w.env, VarFiles: f.varFiles, Vars: f.vars,
-		Only: f.only, Filter: f.filter, WorkDir: w.dir,
+		Only: f.only, Filter: f.filter, WorkDir: w.dir, CheckPlant: checkPlant,
 	})
 	if err != nil {
 		return nil, w.sayDiagnostics(err, asJSON)
@@ -49,6 +59,21 @@ func (w *world) load(path string, f *inputFlags, asJSON bool) (*sweep.Plan, erro
 		return nil, usageError("Leave --strict out to go on in spite of them.", "%s: %d warnings", path, len(plan.Warnings))
 	}
 	return plan, nil
+}
+
+// checkPlant says what the simulator cannot do with a plant, in the words of a
+// sweep file.
+func checkPlant(plant map[string]any) error {
+	_, err := simulate.ParsePlant(plant)
+	var kind *json.UnmarshalTypeError
+	if errors.As(err, &kind) {
+		return fmt.Errorf("%q of the plant holds a value of the wrong type: a %s", kind.Field[strings.LastIndex(kind.Field, ".")+1:], kind.Value)
+	}
+	if err == nil {
+		return nil
+	}
+	text := strings.NewReplacer("plant: ", "", "json: ", "", "\n", "; ").Replace(err.Error())
+	return errors.New(text)
 }
 
 // sayDiagnostics prints what is wrong with a configuration.

@@ -25,6 +25,7 @@ func (w *world) validateVerb() *cobra.Command {
 		Short: "Check a sweep file",
 		Args:  exactArgs("FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
+			w.quick()
 			plan, err := w.load(args[0], &inputs, asJSON)
 			if err != nil {
 				return err
@@ -67,6 +68,7 @@ func (w *world) listVerb() *cobra.Command {
 		Short: "The sweeps of a file",
 		Args:  exactArgs("FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
+			w.quick()
 			plan, err := w.load(args[0], &inputs, asJSON)
 			if err != nil {
 				return err

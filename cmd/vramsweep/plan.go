@@ -39,6 +39,7 @@ func (w *world) planVerb() *cobra.Command {
 		Short: "The profiles in order: memory, fit, expected time",
 		Args:  exactArgs("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			w.quick()
 			plan, err := w.load(args[0], &inputs, f.json)
 			if err != nil {
 				return err
@@ -78,6 +79,8 @@ type planner struct {
 	known bool   // a GPU is known
 	from  string // how
 	pace  pace
+
+	engines []sweep.EngineCounter // of each sweep, after count
 }
 
 func (w *world) newPlanner(ctx context.Context, plan *sweep.Plan, f *planFlags) (*planner, error) {
@@ -206,8 +209,8 @@ type totals struct {
 func (p *planner) count() ([]*plannedProfile, totals, error) {
 	var shown []*plannedProfile
 	var t totals
-	groups := map[string]bool{}
-	for _, s := range p.plan.Sweeps {
+	p.engines = make([]sweep.EngineCounter, len(p.plan.Sweeps))
+	for i, s := range p.plan.Sweeps {
 		for _, profile := range s.Profiles {
 			t.profiles++
 			runs := max(s.Repeats, 1)
@@ -219,7 +222,8 @@ func (p *planner) count() ([]*plannedProfile, totals, error) {
 			case !*estimate.Fits:
 				t.never++
 			}
-			p.time(&t, profile, &estimate, runs, groups)
+			_, first := p.engines[i].Add(profile)
+			p.time(&t, profile, &estimate, runs, first)
 			if p.flags.limit > 0 && len(shown) >= p.flags.limit {
 				continue
 			}
@@ -235,7 +239,7 @@ func (p *planner) count() ([]*plannedProfile, totals, error) {
 
 // time adds what a profile will take: in session mode the engine's start
 // counts once a group.
-func (p *planner) time(t *totals, profile *sweep.Profile, estimate *models.Estimate, runs int, groups map[string]bool) {
+func (p *planner) time(t *totals, profile *sweep.Profile, estimate *models.Estimate, runs int, first bool) {
 	seconds, ok := p.pace.expect(profile, estimate)
 	if !ok {
 		t.untimed++
@@ -243,10 +247,8 @@ func (p *planner) time(t *totals, profile *sweep.Profile, estimate *models.Estim
 	}
 	total := seconds * float64(runs)
 	if profile.Engine.Mode == "session" {
-		key := session.GroupKey(profile)
 		total = (seconds - p.pace.startup) * float64(runs)
-		if !groups[key] {
-			groups[key] = true
+		if first {
 			total += p.pace.startup
 		}
 	}
@@ -291,10 +293,10 @@ func (p *planner) printJSON() error {
 		hours := t.gpuSeconds / 3600
 		out.Seconds, out.GPUHours = &t.seconds, &hours
 	}
-	for _, s := range p.plan.Sweeps {
+	for i, s := range p.plan.Sweeps {
 		entry := sweepJSON{Name: s.Name, Description: s.Description, Axes: s.Axes, Repeats: max(s.Repeats, 1), Profiles: len(s.Profiles), Excluded: s.Excluded}
 		if usesSession(s) {
-			entry.Groups = len(session.Groups(s.Profiles))
+			entry.Groups = p.engines[i].Engines()
 		}
 		out.Sweeps = append(out.Sweeps, entry)
 	}
@@ -416,8 +418,8 @@ func (p *planner) closing(out io.Writer, t totals, shown []*plannedProfile) {
 	for _, text := range order {
 		fmt.Fprintf(out, "note (%s): %s\n", plural(said[text], "profile"), text)
 	}
-	for _, s := range p.plan.Sweeps {
-		p.sessionHint(out, s)
+	for i, s := range p.plan.Sweeps {
+		p.sessionHint(out, s, &p.engines[i])
 	}
 }
 
@@ -430,17 +432,17 @@ func roundTime(seconds float64) time.Duration {
 }
 
 // sessionHint says what sharing engines would save, or does.
-func (p *planner) sessionHint(out io.Writer, s *sweep.Sweep) {
+func (p *planner) sessionHint(out io.Writer, s *sweep.Sweep, engines *sweep.EngineCounter) {
 	if len(s.Profiles) < 2 || s.Profiles[0].Engine.Kind != "vllm" {
 		return
 	}
-	groups := len(session.Groups(s.Profiles))
+	groups := engines.Engines()
 	if usesSession(s) {
 		fmt.Fprintf(out, "sweep %s, session mode: %s of %s\n", s.Name, plural(groups, "engine start"), plural(len(s.Profiles), "profile"))
 	} else if groups < len(s.Profiles) {
 		fmt.Fprintf(out, "hint: the %d profiles of sweep %s need %s: mode = \"session\" would start only that many\n", len(s.Profiles), s.Name, plural(groups, "engine"))
 	}
-	if hint, ok := session.LengthHint(s.Profiles); ok {
+	if hint, ok := session.HintOf(engines); ok {
 		fmt.Fprintf(out, "hint: %s: %s; with max_model_len = %d it would be %s\n", s.Name, groupsText(hint.Groups, len(s.Profiles)), hint.MaxModelLen, groupsText(hint.Joined, len(s.Profiles)))
 	}
 }

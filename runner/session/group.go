@@ -74,17 +74,16 @@ type Hint struct {
 // LengthHint tells whether groups differ in max_model_len alone, as they do
 // where it derives from the point (max_model_len = input + output).
 func LengthHint(profiles []*sweep.Profile) (Hint, bool) {
-	same := make([]*sweep.Profile, len(profiles))
-	var longest int64
-	for i, p := range profiles {
-		if p.Settings.MaxModelLen == nil {
-			return Hint{}, false
-		}
-		longest = max(longest, *p.Settings.MaxModelLen)
-		twin := *p
-		twin.Settings.MaxModelLen = nil
-		same[i] = &twin
+	var c sweep.EngineCounter
+	for _, p := range profiles {
+		c.Add(p)
 	}
-	hint := Hint{Groups: len(Groups(profiles)), Joined: len(Groups(same)), MaxModelLen: longest}
-	return hint, hint.Joined < hint.Groups
+	return HintOf(&c)
+}
+
+// HintOf tells what LengthHint tells of profiles that were counted already.
+func HintOf(c *sweep.EngineCounter) (Hint, bool) {
+	longest, all := c.Longest()
+	h := Hint{Groups: c.Engines(), Joined: c.AnyLength(), MaxModelLen: longest}
+	return h, all && h.Joined < h.Groups
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -204,7 +205,7 @@ func parseBytes(s string) (int64, error) {
 			continue
 		}
 		var v float64
-		if err := json.Unmarshal([]byte(strings.TrimSpace(digits)), &v); err == nil {
+		if err := json.Unmarshal([]byte(strings.TrimSpace(digits)), &v); err == nil && math.Abs(v*u.factor) < 1<<62 {
 			return int64(v * u.factor), nil
 		}
 	}

@@ -1,10 +1,12 @@
 package models
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"sort"
 	"strings"
+	"sync"
 
 	"github.com/vramsweep/vramsweep"
 )
@@ -18,14 +20,117 @@ type file struct {
 	Models []*Architecture `json:"models"`
 }
 
-// Builtin is the catalogue that is embedded into the program (models.json).
-// An error means that the program was built with a broken one.
+// Builtin is the catalogue that is embedded into the program (models.json). An
+// entry is decoded when it is first looked up: a sweep names a few of them, and
+// to decode all would be most of what reading a sweep file costs. An error
+// means that the program was built with a broken catalogue.
 func Builtin() (*Catalogue, error) {
-	c, err := ParseCatalogue(vramsweep.Models)
+	list, err := scanCatalogue(vramsweep.Models)
 	if err != nil {
 		return nil, fmt.Errorf("embedded models.json: %w", err)
 	}
-	return c, nil
+	return newCatalogue(list), nil
+}
+
+// An entry is one architecture of a catalogue, or the text of one.
+type entry struct {
+	id   string
+	hfID string
+
+	once sync.Once
+	text []byte // nil: arch is there
+	arch *Architecture
+}
+
+func entryOf(a *Architecture) *entry { return &entry{id: a.ID, hfID: a.HFModelID, arch: a} }
+
+// architecture decodes the entry if nobody did; nil if it is broken, which a
+// test of the embedded catalogue excludes.
+func (e *entry) architecture() *Architecture {
+	e.once.Do(func() {
+		if e.text == nil {
+			return
+		}
+		a := &Architecture{}
+		if json.Unmarshal(e.text, a) == nil && a.complete() == nil {
+			e.arch = a
+		}
+	})
+	return e.arch
+}
+
+// complete checks an architecture and computes what follows from it.
+func (a *Architecture) complete() error {
+	if a.HFModelID == "" {
+		a.HFModelID = a.ID
+	}
+	if err := a.check(); err != nil {
+		return err
+	}
+	a.finish()
+	return nil
+}
+
+// scanCatalogue finds the entries of a models.json and their names without
+// decoding them. It takes JSON that is valid and whose names need no escapes,
+// as Marshal writes it.
+func scanCatalogue(data []byte) ([]*entry, error) {
+	var list []*entry
+	var e *entry
+	schema, key := "", ""
+	depth, start := 0, 0 // 1: the file, 2: the list, 3: an entry
+	for i := 0; i < len(data); i++ {
+		switch data[i] {
+		case '{', '[':
+			if depth++; depth == 3 {
+				e, start = &entry{}, i
+			}
+		case '}', ']':
+			if depth--; depth == 2 && e != nil {
+				e.text = data[start : i+1]
+				list, e = append(list, e), nil
+			}
+		case '"':
+			text, isKey, next := scanString(data, i)
+			i = next
+			switch {
+			case isKey:
+				key = text
+			case depth == 1 && key == "schema":
+				schema = text
+			case depth == 3 && key == "id":
+				e.id = text
+			case depth == 3 && key == "hf_model_id":
+				e.hfID = text
+			}
+		}
+	}
+	if schema != CatalogueSchema || depth != 0 {
+		return nil, fmt.Errorf("the catalogue of models has schema %q, expected %q", schema, CatalogueSchema)
+	}
+	for i, e := range list {
+		if e.id == "" {
+			return nil, fmt.Errorf("the catalogue of models: entry %d has no id", i)
+		}
+		e.hfID = cmp.Or(e.hfID, e.id)
+	}
+	return list, nil
+}
+
+// scanString reads the string that begins at i: its text as it is written,
+// whether a colon follows, and where its last quote is.
+func scanString(data []byte, i int) (text string, isKey bool, end int) {
+	end = i + 1
+	for end < len(data) && data[end] != '"' {
+		if data[end] == '\\' {
+			end++
+		}
+		end++
+	}
+	if end >= len(data) {
+		return "", false, len(data)
+	}
+	return string(data[i+1 : end]), end+1 < len(data) && data[end+1] == ':', end
 }
 
 // ParseCatalogue reads the text of a models.json.
@@ -38,6 +143,7 @@ func ParseCatalogue(data []byte) (*Catalogue, error) {
 		return nil, fmt.Errorf("the catalogue of models has schema %q, expected %q", f.Schema, CatalogueSchema)
 	}
 	seen := map[string]bool{}
+	list := make([]*entry, 0, len(f.Models))
 	for i, a := range f.Models {
 		switch {
 		case a == nil || a.ID == "":
@@ -46,30 +152,27 @@ func ParseCatalogue(data []byte) (*Catalogue, error) {
 			return nil, fmt.Errorf("the catalogue of models names %q twice", a.ID)
 		}
 		seen[strings.ToLower(a.ID)] = true
-		if a.HFModelID == "" {
-			a.HFModelID = a.ID
-		}
-		if err := a.check(); err != nil {
+		if err := a.complete(); err != nil {
 			return nil, fmt.Errorf("the catalogue of models: %s: %w", a.ID, err)
 		}
-		a.finish()
+		list = append(list, entryOf(a))
 	}
-	return newCatalogue(f.Models), nil
+	return newCatalogue(list), nil
 }
 
-func newCatalogue(list []*Architecture) *Catalogue {
-	c := &Catalogue{models: make(map[string]*Architecture, len(list)), byHF: make(map[string]*Architecture, len(list))}
-	for _, a := range list {
-		c.models[strings.ToLower(a.ID)] = a
+func newCatalogue(list []*entry) *Catalogue {
+	c := &Catalogue{models: make(map[string]*entry, len(list)), byHF: make(map[string]*entry, len(list))}
+	for _, e := range list {
+		c.models[strings.ToLower(e.id)] = e
 	}
-	for _, a := range c.models {
-		c.names = append(c.names, a.ID)
+	for _, e := range c.models {
+		c.names = append(c.names, e.id)
 	}
 	sort.Strings(c.names)
 	for _, name := range c.names {
-		a := c.models[strings.ToLower(name)]
-		if key := strings.ToLower(a.HFModelID); c.byHF[key] == nil {
-			c.byHF[key] = a
+		e := c.models[strings.ToLower(name)]
+		if key := strings.ToLower(e.hfID); c.byHF[key] == nil {
+			c.byHF[key] = e
 		}
 	}
 	return c
@@ -82,11 +185,15 @@ func (c *Catalogue) Lookup(name string) (*Architecture, bool) {
 		return nil, false
 	}
 	key := strings.ToLower(name)
-	if a, ok := c.models[key]; ok {
-		return a, true
+	e, ok := c.models[key]
+	if !ok {
+		e, ok = c.byHF[key]
 	}
-	a, ok := c.byHF[key]
-	return a, ok
+	if !ok {
+		return nil, false
+	}
+	a := e.architecture()
+	return a, a != nil
 }
 
 // Names lists the ids of the catalogue, sorted.
@@ -100,29 +207,21 @@ func (c *Catalogue) Names() []string {
 // With is the catalogue with a laid over it: an entry of the same id gives way
 // to a. The receiver stays as it was (nil counts as empty).
 func (c *Catalogue) With(a *Architecture) *Catalogue {
-	var list []*Architecture
-	if c != nil {
-		for _, m := range c.models {
-			list = append(list, m)
-		}
-	}
 	b := *a
 	if b.HFModelID == "" {
 		b.HFModelID = b.ID
 	}
 	b.derived = nil
 	b.finish()
-	list = append(list, &b)
-	next := newCatalogue(nil)
-	for _, m := range list {
-		next.models[strings.ToLower(m.ID)] = m
+	top := entryOf(&b)
+	var list []*entry
+	if c != nil {
+		for _, e := range c.models {
+			list = append(list, e)
+		}
 	}
-	list = list[:0]
-	for _, m := range next.models {
-		list = append(list, m)
-	}
-	next = newCatalogue(list)
-	next.byHF[strings.ToLower(b.HFModelID)] = next.models[strings.ToLower(b.ID)]
+	next := newCatalogue(append(list, top)) // the last of an id wins
+	next.byHF[strings.ToLower(top.hfID)] = top
 	return next
 }
 
@@ -131,7 +230,11 @@ func (c *Catalogue) With(a *Architecture) *Catalogue {
 func (c *Catalogue) Marshal() ([]byte, error) {
 	f := file{Schema: CatalogueSchema, Models: make([]*Architecture, 0, len(c.names))}
 	for _, name := range c.names {
-		f.Models = append(f.Models, c.models[strings.ToLower(name)])
+		a, ok := c.Lookup(name)
+		if !ok {
+			return nil, fmt.Errorf("write the catalogue of models: the entry %s cannot be read", name)
+		}
+		f.Models = append(f.Models, a)
 	}
 	data, err := json.MarshalIndent(f, "", "  ")
 	if err != nil {

@@ -287,9 +287,9 @@ func TestCatalogueIsGenerated(t *testing.T) {
 	r := readReference(t)
 	models := fromReference(t, r)
 	addExtras(t, r, models)
-	var list []*Architecture
+	var list []*entry
 	for _, a := range models {
-		list = append(list, a)
+		list = append(list, entryOf(a))
 	}
 	data, err := newCatalogue(list).Marshal()
 	if err != nil {
