@@ -10,9 +10,9 @@ import (
 	"io"
 	"reflect"
 	"strings"
+	"unsafe"
 
 	"github.com/parquet-go/parquet-go"
-	"github.com/parquet-go/parquet-go/compress/zstd"
 
 	"github.com/vramsweep/vramsweep/runner"
 )
@@ -188,26 +188,16 @@ func schemaOf(t Table, axes []axisColumn) *parquet.Schema {
 	return parquet.SchemaOf(reflect.New(reflect.StructOf(fields)).Interface())
 }
 
-// writerOptions is how every file is written: zstd, page checksums (parquet-go
-// always writes them), sorting and units in the metadata.
+// writerOptions are the schema and the metadata of a file: what it holds, and the
+// units of its columns.
 func writerOptions(t Table, version string, axes []axisColumn, marks []Mark) []parquet.WriterOption {
-	var sorting []parquet.SortingColumn
-	for _, name := range sortColumns(t) {
-		sorting = append(sorting, parquet.Ascending(name))
-	}
 	options := []parquet.WriterOption{
 		schemaOf(t, axes),
-		parquet.Compression(&zstd.Codec{Level: zstd.SpeedFastest, Concurrency: 1}), // power_w and energy_j say zstd: the default level, which pays there
-		parquet.DictionaryMaxBytes(dictLimit),
 		parquet.CreatedBy("vramsweep", version, ""),
-		parquet.SortingWriterConfig(parquet.SortingColumns(sorting...)),
 		parquet.KeyValueMetadata(metaSchema, runner.SchemaVersion),
 		parquet.KeyValueMetadata(metaVersion, version),
 		parquet.KeyValueMetadata(metaTable, string(t)),
 		parquet.KeyValueMetadata(metaUnits, jsonText(unitsOf(t))),
-	}
-	if t == TableTimelines { // nobody looks for a range of these, and finding it costs
-		options = append(options, parquet.SkipPageBounds("phase"), parquet.SkipPageBounds("gpu_uuid"), parquet.SkipPageBounds("source"))
 	}
 	if len(marks) > 0 {
 		options = append(options, parquet.KeyValueMetadata(metaExecutions, jsonText(marks)))
@@ -243,44 +233,30 @@ func jsonText(v any) string {
 
 // A rowWriter writes rows of one table to a file.
 type rowWriter[T Row] struct {
-	rows    *parquet.GenericWriter[T]
-	dynamic *dynamicWriter // runs with axes
+	file    *columnFile
+	failed  error // making it
 	inGroup int
 	total   int64
 }
 
 func newRowWriter[T Row](w io.Writer, version string, axes []axisColumn, marks []Mark) *rowWriter[T] {
-	options := writerOptions(tableOf[T](), version, axes, marks)
-	if len(axes) > 0 {
-		return &rowWriter[T]{dynamic: newDynamicWriter(w, axes, options)}
-	}
-	return &rowWriter[T]{rows: parquet.NewGenericWriter[T](w, options...)}
+	t := tableOf[T]()
+	file, err := newColumnFile(w, reflect.TypeFor[T](), schemaOf(t, axes), axes, sortColumns(t), writerOptions(t, version, axes, marks))
+	return &rowWriter[T]{file: file, failed: err}
 }
 
 func (w *rowWriter[T]) write(rows []T) error {
+	if w.failed != nil {
+		return w.failed
+	}
 	for len(rows) > 0 {
 		n := min(len(rows), groupLimit-w.inGroup)
-		if err := w.put(rows[:n]); err != nil {
+		if err := w.file.write(unsafe.Pointer(unsafe.SliceData(rows)), n); err != nil {
 			return err
 		}
 		rows, w.inGroup, w.total = rows[n:], w.inGroup+n, w.total+int64(n)
 		if w.inGroup == groupLimit {
 			if err := w.flush(); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (w *rowWriter[T]) put(rows []T) error {
-	if w.dynamic == nil {
-		_, err := w.rows.Write(rows)
-		return err
-	}
-	for i := range rows {
-		if run, ok := any(&rows[i]).(*RunRow); ok {
-			if err := w.dynamic.write(run); err != nil {
 				return err
 			}
 		}
@@ -298,45 +274,14 @@ func (w *rowWriter[T]) endRun() error {
 
 func (w *rowWriter[T]) flush() error {
 	w.inGroup = 0
-	if w.dynamic != nil {
-		return w.dynamic.w.Flush()
-	}
-	return w.rows.Flush()
+	return w.file.flush()
 }
 
 func (w *rowWriter[T]) close() error {
-	if w.dynamic != nil {
-		return w.dynamic.w.Close()
+	if w.failed != nil {
+		return w.failed
 	}
-	return w.rows.Close()
-}
-
-// A dynamicWriter writes runs with their axis columns.
-type dynamicWriter struct {
-	w      *parquet.GenericWriter[any]
-	schema *parquet.Schema // of RunRow alone
-	axes   []axisColumn
-	row    parquet.Row
-}
-
-func newDynamicWriter(w io.Writer, axes []axisColumn, options []parquet.WriterOption) *dynamicWriter {
-	return &dynamicWriter{w: parquet.NewGenericWriter[any](w, options...), schema: parquet.SchemaOf(RunRow{}), axes: axes}
-}
-
-func (d *dynamicWriter) write(run *RunRow) error {
-	d.row = d.schema.Deconstruct(d.row[:0], run)
-	for i, a := range d.axes {
-		value := parquet.NullValue().Level(0, 0, len(d.row))
-		if v := run.Axes[a.Axis]; columnFor(d.axes, a.Axis, v) == i {
-			if _, whole := v.(int64); whole && a.Kind == kindDouble {
-				v = float64(v.(int64))
-			}
-			value = parquet.ValueOf(v).Level(0, 1, len(d.row))
-		}
-		d.row = append(d.row, value)
-	}
-	_, err := d.w.WriteRows([]parquet.Row{d.row})
-	return err
+	return w.file.close()
 }
 
 // columnFor is the one column that holds a value of an axis: that of its own

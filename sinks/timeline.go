@@ -174,11 +174,11 @@ func (w *timelineWriter) row(s *runner.Sample) {
 	row.ProcessBytes = cell(s, runner.HasProcessMemory, &c.process, s.ProcessMemory)
 	row.HostRSSBytes = cell(s, runner.HasHostRSS, &c.rss, s.HostRSS)
 	row.HostPSSBytes = cell(s, runner.HasHostPSS, &c.pss, s.HostPSS)
-	row.PowerW = cell(s, runner.HasPower, &c.power, s.Power)
-	row.TemperatureC = cell(s, runner.HasTemperature, &c.temperature, s.Temperature)
-	row.MemoryTemperatureC = cell(s, runner.HasMemoryTemp, &c.memTemperature, s.MemoryTemp)
-	row.EnergyJ = cell(s, runner.HasEnergy, &c.energy, s.Energy)
-	row.HostCPUPct = cell(s, runner.HasHostCPU, &c.cpuPerCent, s.HostCPU)
+	row.PowerW = finiteCell(s, runner.HasPower, &c.power, s.Power)
+	row.TemperatureC = finiteCell(s, runner.HasTemperature, &c.temperature, s.Temperature)
+	row.MemoryTemperatureC = finiteCell(s, runner.HasMemoryTemp, &c.memTemperature, s.MemoryTemp)
+	row.EnergyJ = finiteCell(s, runner.HasEnergy, &c.energy, s.Energy)
+	row.HostCPUPct = finiteCell(s, runner.HasHostCPU, &c.cpuPerCent, s.HostCPU)
 	row.UtilizationPct = cell(s, runner.HasUtilization, &c.util, s.Utilization)
 	row.MemoryUtilizationPct = cell(s, runner.HasMemoryUtil, &c.memUtil, s.MemoryUtil)
 	row.ClockSMMHz = cell(s, runner.HasClockSM, &c.sm, s.ClockSM)
@@ -200,6 +200,11 @@ func cell[V any](s *runner.Sample, has runner.Fields, at *V, v V) *V {
 	}
 	*at = v
 	return at
+}
+
+// finiteCell is cell for figures that an instrument can spoil: NaN is no reading.
+func finiteCell(s *runner.Sample, has runner.Fields, at *float64, v float64) *float64 {
+	return finite(cell(s, has, at, v))
 }
 
 // writeTimeline writes the samples of a run, sorted by GPU and time, the host last.
