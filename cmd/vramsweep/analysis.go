@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -129,6 +128,7 @@ func (w *world) runsOf(names []string, where sinks.Predicate) ([]sinks.RunRow, e
 func (w *world) correlateVerb() *cobra.Command {
 	var o analyze.CorrelateOptions
 	var asJSON, timelines bool
+	var table string
 	cmd := &cobra.Command{
 		Use:   "correlate DIR...",
 		Short: "Which settings move which figure, with slopes, intervals and outliers",
@@ -154,6 +154,11 @@ their own for the questions that are asked first. DIR may be FOLDER@EXECUTION.`,
 				return usageError("", "%w", err)
 			}
 			c.Timelines = phases
+			if table != "" {
+				if err := c.WriteParquet(table); err != nil {
+					return err
+				}
+			}
 			if asJSON {
 				return printJSON(w.stdout, c)
 			}
@@ -165,6 +170,7 @@ their own for the questions that are asked first. DIR may be FOLDER@EXECUTION.`,
 	flags.StringSliceVar(&o.Y, "y", nil, "these figures alone")
 	flags.BoolVar(&o.QuestionsOnly, "questions", false, "the questions alone, not every setting with every figure")
 	flags.BoolVar(&timelines, "timelines", false, "read the timelines too: temperature, and gauges inside phases")
+	flags.StringVar(&table, "parquet", "", "write all rows to FILE as well, as one Parquet table")
 	flags.BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -196,81 +202,6 @@ func (w *world) sourceOf(name string) (dir string, where sinks.Predicate, err er
 	}
 	where.Execution, err = w.executionOf(name[:at], name[at+1:])
 	return name[:at], where, err
-}
-
-// checkCalculatorVerb holds memory calculators against measurements.
-func (w *world) checkCalculatorVerb() *cobra.Command {
-	var predictions []string
-	var asJSON, noBuiltin bool
-	cmd := &cobra.Command{
-		Use:   "check-calculator DIR...",
-		Short: "How far memory calculators are from what was measured, and where they bend",
-		Long: `Holds predictions against the runs of output folders (or FOLDER@EXECUTION):
-error of each component, by model, and the settings that explain it.
-
-Always: parameters x bytes, the same x 1.2, and the arithmetic of plan.
---predictions FILE adds a calculator, as CSV or JSON: columns run_id, profile_id
-or settings (model, batch_size, ...) say which runs a row is about; columns
-COMPONENT_bytes or COMPONENT_gib are its prediction, summed over the GPUs.
-Components: ` + strings.Join(calculatorComponents(), ", ") + `.`,
-		Args: minArgs("DIR"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			rows, err := w.runsOf(args, sinks.Predicate{})
-			if err != nil {
-				return err
-			}
-			var all []analyze.Calculator
-			if !noBuiltin {
-				find, err := architectures()
-				if err != nil {
-					return err
-				}
-				all = analyze.BuiltinCalculators(find)
-			}
-			for _, name := range predictions {
-				c, err := readPredictions(name)
-				if err != nil {
-					return err
-				}
-				all = append(all, c)
-			}
-			verdict, err := analyze.CheckCalculators(rows, all)
-			if err != nil {
-				return usageError("", "%w", err)
-			}
-			if asJSON {
-				return printJSON(w.stdout, verdict)
-			}
-			return verdict.Text(w.stdout)
-		},
-	}
-	flags := cmd.Flags()
-	flags.StringSliceVar(&predictions, "predictions", nil, "FILE of predictions, CSV or JSON; may be given again")
-	flags.BoolVar(&noBuiltin, "no-builtin", false, "leave the built-in calculators out")
-	flags.BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
-}
-
-func calculatorComponents() []string {
-	var names []string
-	for name := range analyze.CalculatorComponents() {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
-}
-
-func readPredictions(name string) (analyze.Calculator, error) {
-	file, err := os.Open(name)
-	if err != nil {
-		return analyze.Calculator{}, usageError("", "%w", err)
-	}
-	defer file.Close() //nolint:errcheck // only read from
-	c, err := analyze.ReadPredictions(name, file)
-	if err != nil {
-		return analyze.Calculator{}, usageError("docs/analysis.md shows the columns.", "%w", err)
-	}
-	return c, nil
 }
 
 // architectures finds the architecture of a measured run: by name, in its

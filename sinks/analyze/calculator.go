@@ -18,6 +18,8 @@ type Calculator struct {
 	Name    string
 	Says    string // what it computes
 	Predict func(*sinks.RunRow) (parts map[string]float64, reason string)
+
+	notes func() []string // asked after all predictions; may be nil
 }
 
 // A measuredPart is a component that a calculator can be right or wrong about.
@@ -192,6 +194,7 @@ type CalculatorVerdict struct {
 	Says       string             `json:"says,omitempty"`
 	Components []ComponentVerdict `json:"components"`
 	Unclaimed  []string           `json:"unclaimed,omitempty"` // why runs have no prediction
+	Notes      []string           `json:"notes,omitempty"`
 }
 
 // A ComponentVerdict is the error of one component: predicted - measured.
@@ -257,6 +260,9 @@ func check(c Calculator, rows []*sinks.RunRow, settings []Setting) CalculatorVer
 	for _, reason := range sortedKeys(reasons) {
 		out.Unclaimed = append(out.Unclaimed, fmt.Sprintf("%d runs: %s", reasons[reason], reason))
 	}
+	if c.notes != nil {
+		out.Notes = c.notes()
+	}
 	for _, p := range parts() {
 		var of []*sinks.RunRow
 		var errors []float64
@@ -306,7 +312,7 @@ func (v *ComponentVerdict) finish(rows []*sinks.RunRow, errors []float64, settin
 		case "execution", "host", "sweep", "params":
 			continue
 		}
-		g := groupBy(rows, "", s.Name, func(r *sinks.RunRow) string { return orLeft(s.Text(r)) }, off)
+		g := groupBy(rows, "", s.Name, func(r *sinks.RunRow) string { return orLeft(s.Name, s.Text(r)) }, off)
 		// As many values as runs explain all and tell nothing.
 		if g.Eta2 == nil || len(g.Groups) > len(errors)/2 || *g.Eta2 < 0.1 {
 			continue
@@ -325,9 +331,13 @@ func (v *ComponentVerdict) finish(rows []*sinks.RunRow, errors []float64, settin
 	v.Bends = v.Bends[:min(len(v.Bends), 3)]
 }
 
-func orLeft(s string) string {
-	if s == "" {
+// orLeft says what a missing value means.
+func orLeft(name, text string) string {
+	switch {
+	case text != "":
+		return text
+	case slices.Contains(settingNames(), name):
 		return "left to vLLM"
 	}
-	return s
+	return "none"
 }

@@ -25,6 +25,9 @@ func (c *CalculatorVerdict) text(w *lines) {
 	for _, reason := range c.Unclaimed {
 		w.printf("  no prediction: %s\n", reason)
 	}
+	for _, note := range c.Notes {
+		w.printf("  note: %s\n", note)
+	}
 	if len(c.Components) == 0 || w.err != nil {
 		w.printf("  nothing to hold against the runs\n")
 		return

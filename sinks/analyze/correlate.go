@@ -285,31 +285,34 @@ func ranks(v []float64) []float64 {
 	return out
 }
 
+// quantile is that of numpy and pandas (type 7 of Hyndman and Fan 1996): with it
+// the median of an even number of values is the mean of the middle two. gonum has the
+// step function and an interpolation whose median of 1, 2, 3 is 1.5. sorted has a value
+// at least.
+func quantile(sorted []float64, q float64) float64 {
+	place := q * float64(len(sorted)-1)
+	low := int(place)
+	high := min(low+1, len(sorted)-1)
+	return sorted[low] + (place-float64(low))*(sorted[high]-sorted[low])
+}
+
 // line is the least-squares line with the interval of its slope, and the runs
-// that lie more than five robust standard deviations (1.4826 x median absolute
-// residual) off it; at least 8 runs, or there is no saying what is off.
+// that lie more than five robust standard deviations off it; at least 8 runs, or
+// there is no saying what is off.
 func (c *Correlation) line(xs, ys []float64, ids []string) {
-	alpha, beta := stat.LinearRegression(xs, ys, nil, false)
-	n := float64(len(xs))
-	residuals, absolute := make([]float64, len(xs)), make([]float64, len(xs))
-	sum := 0.0
-	for i := range xs {
-		residuals[i] = ys[i] - alpha - beta*xs[i]
-		absolute[i] = math.Abs(residuals[i])
-		sum += residuals[i] * residuals[i]
+	_, beta := stat.LinearRegression(xs, ys, nil, false)
+	residuals, scale := residualsOf(xs, ys)
+	n, sum := float64(len(xs)), 0.0
+	for _, r := range residuals {
+		sum += r * r
 	}
 	c.Slope = &beta
 	spread := stat.Variance(xs, nil) * (n - 1)
 	half := distuv.StudentsT{Mu: 0, Sigma: 1, Nu: n - 2}.Quantile(0.975) * math.Sqrt(sum/(n-2)/spread)
 	low, high := beta-half, beta+half
 	c.SlopeLow, c.SlopeHigh = &low, &high
-	if len(xs) < 8 {
+	if len(xs) < 8 || scale <= 1e-9*math.Sqrt(stat.Variance(ys, nil)) { // or more than half lie exactly on the line
 		return
-	}
-	sort.Float64s(absolute)
-	scale := 1.4826 * stat.Quantile(0.5, stat.Empirical, absolute, nil)
-	if scale <= 1e-9*math.Sqrt(stat.Variance(ys, nil)) {
-		return // more than half lie exactly on the line
 	}
 	for i, r := range residuals {
 		if math.Abs(r) > 5*scale {
@@ -318,6 +321,19 @@ func (c *Correlation) line(xs, ys []float64, ids []string) {
 	}
 	sort.SliceStable(c.Outliers, func(a, b int) bool { return c.Outliers[a].Scales > c.Outliers[b].Scales })
 	c.Outliers = c.Outliers[:min(len(c.Outliers), 5)]
+}
+
+// residualsOf the least-squares line, and their robust standard deviation: the
+// median absolute residual x 1.4826, which is that of normal noise.
+func residualsOf(xs, ys []float64) (residuals []float64, scale float64) {
+	alpha, beta := stat.LinearRegression(xs, ys, nil, false)
+	residuals, absolute := make([]float64, len(xs)), make([]float64, len(xs))
+	for i := range xs {
+		residuals[i] = ys[i] - alpha - beta*xs[i]
+		absolute[i] = math.Abs(residuals[i])
+	}
+	sort.Float64s(absolute)
+	return residuals, quantile(absolute, 0.5) / distuv.UnitNormal.Quantile(0.75)
 }
 
 // throughOrigin replaces the slope by that of y proportional to x, for what has

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
-	"os/exec"
 	"strings"
 	"testing"
 
@@ -118,47 +117,6 @@ func TestRanksShareTies(t *testing.T) {
 	for i := range want {
 		if got[i] != want[i] {
 			t.Fatalf("ranks %v, want %v", got, want)
-		}
-	}
-}
-
-// Statistics equal scipy's, where Python has it.
-func TestCorrelateAgainstSciPy(t *testing.T) {
-	python, err := exec.LookPath("python3")
-	if err != nil || exec.CommandContext(t.Context(), python, "-c", "import scipy.stats, numpy").Run() != nil {
-		t.Skip("needs python3 with scipy")
-	}
-	rows := grid(120)
-	c, err := Correlate(rows, CorrelateOptions{X: []string{"batch_size"}, Y: []string{"peak_memory_bytes"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	row := find(t, c, "batch_size", "peak_memory_bytes")
-	var data [3][]float64
-	for _, r := range rows {
-		data[0], data[1], data[2] = append(data[0], float64(*r.BatchSize)), append(data[1], float64(*r.PeakMemoryBytes)), append(data[2], float64(*r.InputLen))
-	}
-	in, err := json.Marshal(data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), python, "-c", `
-import json,sys,numpy as np,scipy.stats as s
-x,y,z=map(np.array,json.load(sys.stdin)); l=s.linregress(x,y); q=s.t.ppf(.975,len(x)-2)*l.stderr
-Z=np.c_[np.ones(len(x)),z]; r=lambda v:v-Z@np.linalg.lstsq(Z,v,rcond=None)[0]
-print(json.dumps([s.pearsonr(x,y)[0],s.spearmanr(x,y)[0],s.pearsonr(r(x),r(y))[0],l.slope,l.slope-q,l.slope+q]))`)
-	cmd.Stdin = bytes.NewReader(in)
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var want []float64
-	if err := json.Unmarshal(out, &want); err != nil {
-		t.Fatal(err)
-	}
-	for i, got := range []*float64{row.Pearson, row.Spearman, row.Partial, row.Slope, row.SlopeLow, row.SlopeHigh} {
-		if got == nil || math.Abs(*got-want[i]) > 1e-8*math.Max(1, math.Abs(want[i])) {
-			t.Errorf("figure %d: %v, scipy says %v", i, got, want[i])
 		}
 	}
 }

@@ -148,10 +148,7 @@ func (t *TimelineReader) Phases() []TimelinePhase {
 			} else {
 				values := slices.Sorted(slices.Values(t.found[name][i]))
 				at := func(q float64) *float64 {
-					v := stat.Quantile(q, stat.LinInterp, values, nil)
-					if len(values) == 1 {
-						v = values[0]
-					}
+					v := quantile(values, q)
 					return &v
 				}
 				row.Low, row.Median, row.High = at(0.25), at(0.5), at(0.75)

@@ -17,6 +17,7 @@ import (
 type prediction struct {
 	match map[string]string  // column -> value that a run must have
 	parts map[string]float64 // bytes
+	used  bool               // a run was there that it is about
 }
 
 // ErrPredictions says that predictions cannot be read.
@@ -43,26 +44,37 @@ func ReadPredictions(name string, in io.Reader) (Calculator, error) {
 	if err != nil {
 		return Calculator{}, fmt.Errorf("%w in %s: %w", ErrPredictions, name, err)
 	}
-	list := make([]prediction, 0, len(rows))
+	list := make([]*prediction, 0, len(rows))
 	for i, row := range rows {
 		p, err := predictionOf(row)
 		if err != nil {
 			return Calculator{}, fmt.Errorf("%w in %s, row %d: %w", ErrPredictions, name, i+1, err)
 		}
-		list = append(list, p)
+		list = append(list, &p)
 	}
 	if len(list) == 0 {
 		return Calculator{}, fmt.Errorf("%w in %s: it has no rows", ErrPredictions, name)
 	}
-	return Calculator{Name: name, Says: fmt.Sprintf("%d predictions", len(list)), Predict: lookup(list)}, nil
+	return Calculator{Name: name, Says: fmt.Sprintf("%d predictions", len(list)), Predict: lookup(list), notes: func() []string { return idle(list) }}, nil
 }
 
 // lookup finds the prediction of a run; the one that names more wins.
-func lookup(list []prediction) func(*sinks.RunRow) (map[string]float64, string) {
-	slices.SortStableFunc(list, func(a, b prediction) int { return len(b.match) - len(a.match) })
+func lookup(list []*prediction) func(*sinks.RunRow) (map[string]float64, string) {
+	slices.SortStableFunc(list, func(a, b *prediction) int { return len(b.match) - len(a.match) })
+	columns := map[string]Setting{}
+	for _, p := range list {
+		for name := range p.match {
+			columns[name] = selector(name)
+		}
+	}
 	return func(r *sinks.RunRow) (map[string]float64, string) {
+		have := make(map[string]string, len(columns))
+		for name, s := range columns {
+			have[name] = s.Text(r)
+		}
 		for _, p := range list {
-			if p.fits(r) {
+			if p.fits(have) {
+				p.used = true
 				return p.parts, ""
 			}
 		}
@@ -70,57 +82,77 @@ func lookup(list []prediction) func(*sinks.RunRow) (map[string]float64, string) 
 	}
 }
 
-func (p prediction) fits(r *sinks.RunRow) bool {
+func (p *prediction) fits(have map[string]string) bool {
 	for column, want := range p.match {
-		have, ok := "", true
-		switch column {
-		case "run_id":
-			have = r.RunID
-		case "profile_id":
-			have = r.ProfileID
-		default:
-			have, ok = columnText(column, r)
-		}
-		if !ok || have != want {
+		if !sameValue(have[column], want) {
 			return false
 		}
 	}
 	return true
 }
 
-// columnText is a setting of a run by name, as text; numbers as the table has them.
-func columnText(name string, r *sinks.RunRow) (string, bool) {
-	for _, s := range columnsOf([]sinks.RunRow{*r}) {
+// sameValue compares a value of the table with one of a file that another
+// program wrote: pandas makes 8.0 of a whole number in a column with gaps, and True of true.
+func sameValue(have, want string) bool {
+	if have == want || have == "true" && strings.EqualFold(want, "true") || have == "false" && strings.EqualFold(want, "false") {
+		return true
+	}
+	a, aerr := strconv.ParseFloat(have, 64)
+	b, berr := strconv.ParseFloat(want, 64)
+	return aerr == nil && berr == nil && a == b
+}
+
+// selector is the column of that name: an id, a setting, what surrounds a run,
+// or axis_NAME.
+func selector(name string) Setting {
+	switch name {
+	case "run_id":
+		return word(name, func(r *sinks.RunRow) *string { return &r.RunID })
+	case "profile_id":
+		return word(name, func(r *sinks.RunRow) *string { return &r.ProfileID })
+	}
+	for _, s := range append(Settings(), contextSettings()...) {
 		if s.Name == name {
-			return s.Text(r), true
+			return s
 		}
 	}
-	return "", false
+	return axis(strings.TrimPrefix(name, "axis_"))
+}
+
+// idle says how many rows are about no run: a misspelt value, most often.
+func idle(list []*prediction) []string {
+	n, first := 0, ""
+	for _, p := range list {
+		if p.used {
+			continue
+		}
+		if n++; first == "" {
+			for _, column := range sortedKeys(p.match) {
+				first += " " + column + "=" + p.match[column]
+			}
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("%d of %d predictions are about no run here, such as that for%s", n, len(list), first)}
 }
 
 func predictionOf(row map[string]string) (prediction, error) {
 	p := prediction{match: map[string]string{}, parts: map[string]float64{}}
-	known := CalculatorComponents()
 	for _, column := range sortedKeys(row) {
 		value := strings.TrimSpace(row[column])
-		component, unit := componentOf(column)
-		_, isComponent := known[component]
+		isPart, err := p.part(column, value)
 		switch {
-		case unit > 0 && isComponent:
-			if value == "" {
-				continue
-			}
-			n, err := strconv.ParseFloat(value, 64)
-			if err != nil || !(n >= 0 && n < 1e18) {
-				return p, fmt.Errorf("column %s: %q is no amount of memory", column, value)
-			}
-			p.parts[component] = n * unit
+		case err != nil:
+			return p, err
+		case isPart:
 		case selects(column):
 			if value != "" {
 				p.match[column] = value
 			}
 		default:
-			return p, fmt.Errorf("column %q is neither run_id, profile_id, a setting, nor COMPONENT_bytes or COMPONENT_gib; components are %s", column, strings.Join(sortedKeys(known), ", "))
+			return p, fmt.Errorf("column %q is neither run_id, profile_id, a setting, nor COMPONENT_bytes or COMPONENT_gib; components are %s", column, strings.Join(sortedKeys(CalculatorComponents()), ", "))
 		}
 	}
 	switch {
@@ -130,6 +162,26 @@ func predictionOf(row map[string]string) (prediction, error) {
 		return p, errors.New("it predicts nothing")
 	}
 	return p, nil
+}
+
+// part takes a column that is a component; "" predicts nothing.
+func (p *prediction) part(column, value string) (bool, error) {
+	component, unit := componentOf(column)
+	if _, ok := CalculatorComponents()[component]; !ok || unit == 0 {
+		return false, nil
+	}
+	if value == "" {
+		return true, nil
+	}
+	n, err := strconv.ParseFloat(value, 64)
+	if err != nil || !(n >= 0 && n*unit < 1e18) {
+		return true, fmt.Errorf("column %s: %q is no amount of memory", column, value)
+	}
+	if _, twice := p.parts[component]; twice {
+		return true, fmt.Errorf("column %s: %s is predicted in bytes and in GiB", column, component)
+	}
+	p.parts[component] = n * unit
+	return true, nil
 }
 
 // selects tells whether a column says which runs a row is about.
@@ -162,7 +214,11 @@ func csvRows(text string) ([]map[string]string, error) {
 	for _, record := range all[1:] {
 		row := map[string]string{}
 		for i, value := range record {
-			row[strings.TrimSpace(all[0][i])] = value
+			name := strings.TrimSpace(all[0][i])
+			if _, twice := row[name]; twice {
+				return nil, fmt.Errorf("column %q stands in it twice", name)
+			}
+			row[name] = value
 		}
 		rows = append(rows, row)
 	}
@@ -175,6 +231,9 @@ func jsonRows(text []byte) ([]map[string]string, error) {
 	var objects []map[string]any
 	if err := decoder.Decode(&objects); err != nil {
 		return nil, err
+	}
+	if decoder.More() {
+		return nil, errors.New("something stands behind the array")
 	}
 	var rows []map[string]string
 	for _, object := range objects {

@@ -36,7 +36,7 @@ func Settings() []Setting {
 		ratio("gpu_memory_utilization", func(r *sinks.RunRow) *float64 { return r.GPUMemoryUtilization }),
 		count("kv_cache_memory_bytes", func(r *sinks.RunRow) *int64 { return r.KVCacheMemoryBytes }),
 		count("block_size", func(r *sinks.RunRow) *int64 { return r.BlockSize }),
-		flag("enforce_eager", func(r *sinks.RunRow) *bool { return r.EnforceEager }),
+		yesNo("enforce_eager", func(r *sinks.RunRow) *bool { return r.EnforceEager }),
 		word("load_format", func(r *sinks.RunRow) *string { return r.LoadFormat }),
 		word("flags", func(r *sinks.RunRow) *string { return r.Flags }),
 	}
@@ -72,7 +72,7 @@ func ratio(name string, get func(*sinks.RunRow) *float64) Setting {
 		}}
 }
 
-func flag(name string, get func(*sinks.RunRow) *bool) Setting {
+func yesNo(name string, get func(*sinks.RunRow) *bool) Setting {
 	return Setting{Name: name,
 		Number: func(r *sinks.RunRow) *float64 {
 			v := get(r)
@@ -115,6 +115,9 @@ func labelOf(r *sinks.RunRow) string {
 		fmt.Fprintf(&b, " %s=%s", short(s.Name), text)
 	}
 	for _, name := range sortedKeys(r.Axes) {
+		if text, ok := r.Axes[name].(string); ok && strings.HasPrefix(text, "{") {
+			continue // an object: what it is made of was asked above
+		}
 		fmt.Fprintf(&b, " %s=%v", name, r.Axes[name])
 	}
 	return b.String()
