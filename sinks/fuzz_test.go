@@ -31,7 +31,7 @@ func journalBytes(t testing.TB, samples []runner.Sample, batch int) (data, index
 	}
 	for len(samples) > 0 {
 		n := min(batch, len(samples))
-		if err := j.add(samples[:n]); err != nil {
+		if err := j.add(samples[:n], 0); err != nil {
 			t.Fatal(err)
 		}
 		if err := j.flush(); err != nil {

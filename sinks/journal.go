@@ -8,6 +8,8 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/apache/arrow/go/v17/arrow"
@@ -18,7 +20,7 @@ import (
 	"github.com/vramsweep/vramsweep/runner"
 )
 
-// The journal of a run: an Arrow IPC stream (plain utf8, LZ4), one record batch
+// The journal of a run: an Arrow IPC stream (plain utf8, LZ4), some record batches
 // a second, each written with one write(2), so that a SIGKILL loses what was
 // not yet written and nothing else. Arrow checks nothing when it reads: beside
 // the stream stands an index of 16 bytes a chunk (offset, length, CRC32C; the
@@ -58,18 +60,27 @@ func journalSchema() *arrow.Schema {
 	}, nil)
 }
 
-// A journal is open for appending. It is not safe for concurrent use.
+// A journal is open for appending, from any goroutine. Samples are taken under
+// one lock and written under another, so that no tick of a sampler waits for
+// a disk.
 type journal struct {
 	data, index *os.File
-	build       *array.RecordBuilder
+
+	in    sync.Mutex // of what is taken
+	build *array.RecordBuilder
+	rows  int       // in the builder
+	ended bool      // it takes no more
+	since time.Time // when the oldest row in the builder was taken
+
+	out         sync.Mutex // of what is written; taken before in
 	buf         bytes.Buffer
 	stream      *ipc.Writer // writes to buf
 	end         int64       // of the last good chunk
-	rows        int         // in the builder
 	pending     [][]byte    // encoded, not yet written
 	pendingSize int
 	dropped     int64 // chunks that never found room
-	failed      error // of the last write
+
+	failed atomic.Pointer[error] // of the last write; nil: it went well
 }
 
 func newJournal(data, index *os.File) (*journal, error) {
@@ -80,16 +91,30 @@ func newJournal(data, index *os.File) (*journal, error) {
 	return j, j.flush() // an empty batch brings the schema out
 }
 
-// add takes samples into the next batch.
-func (j *journal) add(samples []runner.Sample) error {
+// add takes samples into the next batch. It writes the batch itself where that
+// is large, or older than limit because the machine let nobody else do so: what
+// a SIGKILL may take does not depend on the scheduler. A disk that is at work
+// already is not waited for.
+func (j *journal) add(samples []runner.Sample, limit time.Duration) error {
+	j.in.Lock()
+	if j.ended {
+		j.in.Unlock()
+		return errEnded
+	}
+	if j.rows == 0 {
+		j.since = time.Now()
+	}
 	for i := range samples {
 		j.append(&samples[i])
 	}
 	j.rows += len(samples)
-	if j.rows >= maxBatchRows {
-		return j.flush()
+	due := j.rows >= maxBatchRows || limit > 0 && time.Since(j.since) >= limit
+	j.in.Unlock()
+	if !due || !j.out.TryLock() {
+		return nil
 	}
-	return nil
+	defer j.out.Unlock()
+	return j.flushLocked()
 }
 
 func (j *journal) append(s *runner.Sample) {
@@ -142,27 +167,55 @@ func (j *journal) append(s *runner.Sample) {
 // flush encodes the batch and writes it. A write that fails is tried again
 // with the next flush.
 func (j *journal) flush() error {
-	if j.rows > 0 || j.end == 0 && len(j.pending) == 0 {
-		if err := j.encode(); err != nil {
+	j.out.Lock()
+	defer j.out.Unlock()
+	return j.flushLocked()
+}
+
+// flushLocked is flush for who holds out.
+func (j *journal) flushLocked() (err error) {
+	defer func() { j.fail(err) }()
+	j.in.Lock()
+	var batch arrow.Record
+	if !j.ended && (j.rows > 0 || j.end == 0 && len(j.pending) == 0) {
+		batch = j.build.NewRecord()
+		j.rows = 0
+	}
+	j.in.Unlock()
+	if batch != nil {
+		if err := j.encode(batch); err != nil {
 			return err
 		}
 	}
 	for len(j.pending) > 0 {
 		if err := j.write(j.pending[0]); err != nil {
-			j.failed = err
 			return err
 		}
 		j.pendingSize -= len(j.pending[0])
 		j.pending = j.pending[1:]
 	}
-	j.failed = nil
 	return nil
 }
 
-func (j *journal) encode() error {
-	batch := j.build.NewRecord()
+// fail keeps the error of the last write or sync; nil: it went well.
+func (j *journal) fail(err error) {
+	if err == nil {
+		j.failed.Store(nil)
+	} else {
+		j.failed.Store(&err)
+	}
+}
+
+// failure is the error of the last write, if it failed.
+func (j *journal) failure() error {
+	if err := j.failed.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+func (j *journal) encode(batch arrow.Record) error {
 	defer batch.Release()
-	j.rows = 0
 	j.buf.Reset()
 	if err := j.stream.Write(batch); err != nil {
 		return fmt.Errorf("encoding a batch of samples: %w", err)
@@ -174,6 +227,15 @@ func (j *journal) encode() error {
 	j.pending = append(j.pending, bytes.Clone(j.buf.Bytes()))
 	j.pendingSize += j.buf.Len()
 	return nil
+}
+
+// reach flushes and says how far the journal then reaches, and how many chunks
+// never found room.
+func (j *journal) reach() (end, dropped int64, err error) {
+	j.out.Lock()
+	defer j.out.Unlock()
+	err = j.flushLocked()
+	return j.end, j.dropped, err
 }
 
 func (j *journal) write(chunk []byte) error {
@@ -198,8 +260,18 @@ func (j *journal) write(chunk []byte) error {
 
 func (j *journal) sync() error { return errors.Join(j.data.Sync(), j.index.Sync()) }
 
+// errEnded says that samples came after the end of their run.
+var errEnded = errors.New("the run is finished: it takes no more samples")
+
 func (j *journal) close() error {
-	j.build.Release()
+	j.out.Lock()
+	defer j.out.Unlock()
+	j.in.Lock()
+	defer j.in.Unlock()
+	if !j.ended {
+		j.ended = true
+		j.build.Release()
+	}
 	return errors.Join(j.data.Close(), j.index.Close())
 }
 

@@ -33,8 +33,8 @@ type RunSink struct {
 	journal *journal // nil after Finish or Close
 	samples int64
 	stop    chan struct{}
-	stopped chan struct{}
 	once    sync.Once
+	running sync.WaitGroup
 }
 
 func (r *RunSink) start() error {
@@ -50,34 +50,39 @@ func (r *RunSink) start() error {
 	if r.journal, err = newJournal(data, index); err != nil {
 		return errors.Join(err, r.journal.close())
 	}
-	go r.loop()
+	j := r.journal
+	r.running.Go(func() { r.write(j) })
+	r.running.Go(func() { r.sync(j) })
 	return nil
 }
 
-// loop writes and syncs beside the samplers, so that no tick waits for a disk.
-// Errors stay in the journal; the next Samples reports them.
-func (r *RunSink) loop() {
-	defer close(r.stopped)
-	batch, sync := time.NewTicker(r.store.opts.BatchEvery), time.NewTicker(r.store.opts.SyncEvery)
+// write brings samples to their journal beside the samplers; sync, beside it,
+// brings the journal to the disk: a sync may take seconds on a busy disk, and
+// meanwhile samples must go on into the journal. Errors stay in the journal;
+// the next Samples reports them.
+func (r *RunSink) write(j *journal) {
+	batch := time.NewTicker(r.store.opts.BatchEvery)
 	defer batch.Stop()
-	defer sync.Stop()
 	for {
 		select {
 		case <-r.stop:
 			return
 		case <-batch.C:
-			r.mu.Lock()
-			_ = r.journal.flush() // kept in journal.failed
-			r.mu.Unlock()
+			_ = j.flush() // kept in the journal
+		}
+	}
+}
+
+func (r *RunSink) sync(j *journal) {
+	sync := time.NewTicker(r.store.opts.SyncEvery)
+	defer sync.Stop()
+	for {
+		select {
+		case <-r.stop:
+			return
 		case <-sync.C:
-			r.mu.Lock()
-			data, index := r.journal.data, r.journal.index
-			r.mu.Unlock()
-			// Without the lock: close comes only after this loop has ended.
-			if err := errors.Join(data.Sync(), index.Sync()); err != nil {
-				r.mu.Lock()
-				r.journal.failed = err
-				r.mu.Unlock()
+			if err := j.sync(); err != nil {
+				j.fail(err)
 			}
 		}
 	}
@@ -85,20 +90,22 @@ func (r *RunSink) loop() {
 
 func (r *RunSink) end() {
 	r.once.Do(func() { close(r.stop) })
-	<-r.stopped
+	r.running.Wait()
 }
 
-// Samples takes the samples of one tick. They are in the journal within a second.
+// Samples takes the samples of one tick. They are in the journal within
+// BatchEvery, or when twice that has passed and the next tick comes.
 // An error says that the disk refuses them; they are kept, and tried again.
 func (r *RunSink) Samples(samples []runner.Sample) error {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.journal == nil {
-		return errors.New("the run is finished: it takes no more samples")
-	}
-	before := r.journal.failed
+	j := r.journal
 	r.samples += int64(len(samples))
-	if err := errors.Join(r.journal.add(samples), before); err != nil {
+	r.mu.Unlock()
+	if j == nil {
+		return errEnded
+	}
+	before := j.failure()
+	if err := errors.Join(j.add(samples, 2*r.store.opts.BatchEvery), before); err != nil {
 		return r.store.f.explain("writing samples of "+r.rel, err)
 	}
 	return nil
@@ -124,10 +131,8 @@ func (r *RunSink) each(yield func([]runner.Sample) error) error {
 		r.mu.Unlock()
 		return errors.New("the run was closed while its samples were read")
 	}
-	err := j.flush()
-	end := j.end
-	dropped := j.dropped
 	r.mu.Unlock()
+	end, dropped, err := j.reach()
 	if err != nil {
 		return r.store.f.explain("writing samples of "+r.rel, err)
 	}
@@ -163,7 +168,7 @@ func (r *RunSink) Finish(result *runner.Result) error {
 
 func (r *RunSink) finish(result *runner.Result) error {
 	r.mu.Lock()
-	finished := r.journal == nil
+	finished, samples := r.journal == nil, r.samples
 	r.mu.Unlock()
 	if finished {
 		return errors.New("it is finished or was closed")
@@ -176,7 +181,7 @@ func (r *RunSink) finish(result *runner.Result) error {
 		result.SchemaVersion = runner.SchemaVersion
 	}
 	result.Files = nil
-	if r.samples > 0 {
+	if samples > 0 {
 		info, err := r.store.writeTimelineFile(r.rel, result, r.each)
 		if err != nil {
 			return err

@@ -20,7 +20,7 @@ type Options struct {
 	Host       string           // name of this machine, for the lock
 	What       string           // what this process does, for the lock: "run", "recover"
 	Now        func() time.Time // the clock; time.Now if nil
-	BatchEvery time.Duration    // how long samples wait to be written; 1 s if 0
+	BatchEvery time.Duration    // how long samples wait to be written; 250 ms if 0
 	SyncEvery  time.Duration    // how long written samples wait for the disk; 3 s if 0
 }
 
@@ -74,7 +74,7 @@ func View(dir string, opts Options) (*Store, error) {
 		opts.Now = time.Now
 	}
 	if opts.BatchEvery == 0 {
-		opts.BatchEvery = time.Second
+		opts.BatchEvery = 250 * time.Millisecond
 	}
 	if opts.SyncEvery == 0 {
 		opts.SyncEvery = 3 * time.Second
@@ -182,7 +182,7 @@ func (s *Store) begin(job *runner.Job) (*RunSink, error) {
 	if err := s.writeJob(rel, job); err != nil {
 		return nil, err
 	}
-	sink := &RunSink{store: s, rel: rel, earlier: len(attempts), stop: make(chan struct{}), stopped: make(chan struct{})}
+	sink := &RunSink{store: s, rel: rel, earlier: len(attempts), stop: make(chan struct{})}
 	if err := sink.start(); err != nil {
 		return nil, err
 	}

@@ -161,7 +161,7 @@ func (w *world) execute(ctx context.Context, plan *sweep.Plan, f *runFlags, each
 
 // journalEvery is how often samples go to the journal: at most a second of them
 // may be lost, also where a busy machine is late.
-const journalEvery = 500 * time.Millisecond
+const journalEvery = 250 * time.Millisecond
 
 // smallHeap keeps the program within 64 MiB resident beside its own code: it
 // runs on a machine whose memory and caches belong to the engine. Only writing
