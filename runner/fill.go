@@ -135,7 +135,9 @@ func (a *attempt) fill(r *Result, cause error) {
 	if m.Signal != "" && m.Outcome.Failed() && !strings.Contains(run.OutcomeDetail, m.Signal) {
 		run.Notes = append(run.Notes, "the engine was ended by a signal: "+m.Signal)
 	}
-	causeDecides(run, cause)
+	if !m.Decided {
+		causeDecides(run, cause)
+	}
 	if run.Outcome == "" {
 		run.Outcome, run.OutcomeDetail = OutcomeEngineError, "the engine ended without an outcome"
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,7 +12,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -31,13 +34,27 @@ var (
 	chaosRuns  = flag.Int("chaos.runs", 1000, "how many runs TestChaosWild has")
 )
 
+// buildOnce builds the program beside the test binary, whose folder `go test`
+// removes.
+var buildOnce = sync.OnceValues(func() (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	bin := filepath.Join(filepath.Dir(self), "program", "vramsweep")
+	out, err := exec.Command("go", "build", "-o", bin, ".").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("build: %w\n%s", err, out)
+	}
+	return bin, nil
+})
+
 // buildProgram builds the program under test.
 func buildProgram(t *testing.T) string {
 	t.Helper()
-	bin := filepath.Join(t.TempDir(), "vramsweep")
-	out, err := exec.Command("go", "build", "-o", bin, ".").CombinedOutput()
+	bin, err := buildOnce()
 	if err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
+		t.Fatal(err)
 	}
 	return bin
 }
@@ -60,7 +77,7 @@ sweep "chaos" {
     output_len           = [32]
     batch_size           = range(1, %d)
   }
-  engine "simulator" {}
+  engine "simulator" { mode = %q }
   sample { interval = "20ms" }
 }
 `
@@ -102,55 +119,162 @@ func exitCode(err error) int {
 	return 0
 }
 
+// modes are the two ways to use an engine; session mode has several profiles on
+// one, so that most kills meet the middle of a group.
+var modes = []struct {
+	name string
+	runs int // of a sweep in the short and in the long form
+	long int
+}{{"latency", 2, 6}, {"session", 4, 12}}
+
 // TestChaosKill kills the runner with SIGKILL at random moments and resumes,
 // until each execution is complete.
 func TestChaosKill(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes some seconds")
 	}
-	kills, runs := 2, 2
-	if *fullChaos {
-		kills, runs = *chaosKills, 6
-	}
 	bin := buildProgram(t)
-	worst := time.Duration(0)
-	cut := 0
-	for done := 0; done < kills; {
-		dir := t.TempDir()
-		file := writeSweep(t, dir, fmt.Sprintf(killSweep, runs+1))
-		seen := map[string]bool{}
-		for complete := false; !complete; {
-			cmd, out := start(t, bin, dir, "run", "--resume", "--brief", "--output-dir", "out", file)
-			ended := make(chan error, 1)
-			go func() { ended <- cmd.Wait() }()
-			delay := time.Duration(rand.Int64N(int64(runs) * int64(time.Second) / 2))
-			if done >= kills {
-				delay = time.Minute
+	for _, mode := range modes {
+		t.Run(mode.name, func(t *testing.T) {
+			t.Parallel()
+			kills, runs := 2, mode.runs
+			if *fullChaos {
+				kills, runs = (*chaosKills+1)/2, mode.long
 			}
-			select {
-			case err := <-ended:
-				if code := exitCode(err); code != 0 {
-					t.Fatalf("exit code %d after %d kills\n%s", code, done, out)
-				}
-				complete = true
-			case <-time.After(delay):
-				killed := time.Now()
-				_ = cmd.Process.Kill() // it may have ended just now
-				<-ended
-				done++
-				lost, found := lostSamples(t, filepath.Join(dir, "out"), killed, seen)
-				if found {
-					cut++
-					worst = max(worst, lost)
-				}
+			killer := &killer{bin: bin, pulse: newPulse(t), span: 2500 * time.Millisecond * time.Duration(runs) / time.Duration(len(modes)*mode.runs)}
+			for killer.done < kills {
+				killer.execution(t, mode.name, runs, kills)
 			}
+			t.Logf("%d kills, %d of them cut an attempt short; samples lost at most %v", killer.done, killer.cut, killer.worst.Round(time.Millisecond))
+			if killer.worst > time.Second {
+				t.Errorf("samples of %v were lost, want a second at most", killer.worst)
+			}
+		})
+	}
+}
+
+// A killer kills runners and adds up what was lost.
+type killer struct {
+	bin   string
+	pulse *pulse
+	span  time.Duration // kills come at a random moment of it
+	done  int
+	cut   int           // kills that cut an attempt short
+	worst time.Duration // of samples that were lost
+}
+
+// execution runs one sweep, killed and resumed until it is complete.
+func (k *killer) execution(t *testing.T, mode string, runs, kills int) {
+	t.Helper()
+	dir := t.TempDir()
+	file := writeSweep(t, dir, fmt.Sprintf(killSweep, runs+1, mode))
+	seen := map[string]bool{}
+	kept := map[string][]byte{}
+	for {
+		cmd, out := start(t, k.bin, dir, "run", "--resume", "--brief", "--output-dir", "out", file)
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		delay := time.Duration(rand.Int64N(int64(k.span)))
+		if k.done >= kills {
+			delay = 5 * time.Minute
 		}
-		checkFolder(t, dir, runs, func(r *runner.Result) bool { return r.Run.Outcome == runner.OutcomeOK })
+		select {
+		case err := <-ended:
+			if code := exitCode(err); code != 0 {
+				t.Fatalf("exit code %d after %d kills\n%s", code, k.done, out)
+			}
+			stillThere(t, kept)
+			checkFolder(t, dir, runs, func(r *runner.Result) bool { return r.Run.Outcome == runner.OutcomeOK })
+			return
+		case <-time.After(delay):
+		}
+		alive := engineAlive(t, filepath.Join(dir, "out"))
+		killed := time.Now()
+		_ = cmd.Process.Kill() // it may have ended just now
+		<-ended
+		k.done++
+		stalled := k.pulse.longest()
+		lost, found := lostSamples(t, filepath.Join(dir, "out"), killed, seen)
+		if found && alive {
+			k.cut++
+			k.worst = max(k.worst, lost-stalled)
+		}
+		stillThere(t, kept)
+		keep(t, filepath.Join(dir, "out"), kept)
 	}
-	t.Logf("%d kills, %d of them cut an attempt short; samples lost at most %v", kills, cut, worst.Round(time.Millisecond))
-	if worst > 1300*time.Millisecond { // a second, and what a loaded machine takes to write
-		t.Errorf("samples of %v were lost", worst)
+}
+
+// engineAlive reports whether an engine of the folder lives: then its run is
+// being sampled. After the engine's end nothing is sampled and nothing is lost.
+func engineAlive(t *testing.T, out string) bool {
+	t.Helper()
+	mark, err := proc.FolderMark(out)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false
 	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := proc.FindMarked("", mark)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(found) > 0
+}
+
+// keep notes the finished runs of a folder; stillThere checks that they are as
+// they were.
+func keep(t *testing.T, out string, kept map[string][]byte) {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(out, "runs/*/*/run.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if kept[name], err = os.ReadFile(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func stillThere(t *testing.T, kept map[string][]byte) {
+	t.Helper()
+	for name, want := range kept {
+		if got, err := os.ReadFile(name); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("the finished run %s is not what it was: %v", name, err)
+		}
+	}
+}
+
+// A pulse measures how long this machine lets nobody run: what was not sampled
+// meanwhile was not lost.
+type pulse struct {
+	mu    sync.Mutex
+	late  []time.Duration // of the last beats
+	every time.Duration
+}
+
+func newPulse(t *testing.T) *pulse {
+	p := &pulse{every: 20 * time.Millisecond}
+	go func() {
+		for last := time.Now(); t.Context().Err() == nil; {
+			time.Sleep(p.every)
+			now := time.Now()
+			p.mu.Lock()
+			p.late = append(p.late, now.Sub(last)-p.every)
+			p.late = p.late[max(0, len(p.late)-100):]
+			p.mu.Unlock()
+			last = now
+		}
+	}()
+	return p
+}
+
+// longest is the longest standstill of the last two seconds.
+func (p *pulse) longest() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return max(0, slices.Max(append([]time.Duration{0}, p.late...)))
 }
 
 // lostSamples recovers the folder and says how long before the kill the samples
@@ -398,7 +522,7 @@ func TestDiskFull(t *testing.T) {
 	}
 	defer func() { _ = unix.Unmount(small, unix.MNT_DETACH) }()
 	bin := buildProgram(t)
-	file := writeSweep(t, dir, fmt.Sprintf(killSweep, 4))
+	file := writeSweep(t, dir, fmt.Sprintf(killSweep, 4, "latency"))
 	args := []string{"run", "--resume", "--brief", "--output-dir", "out", file}
 	cmd, out := start(t, bin, dir, args...)
 	waitFor(t, filepath.Join(small, "runs/*/*/run.json"), "}")

@@ -84,7 +84,7 @@ func setMode(plan *sweep.Plan, mode string) error {
 	for _, s := range plan.Sweeps {
 		shared := false
 		for _, p := range s.Profiles {
-			if mode != "" && p.Engine.Kind == "vllm" {
+			if mode != "" {
 				p.Engine.Mode = mode
 			}
 			shared = shared || p.Engine.Mode == "session"

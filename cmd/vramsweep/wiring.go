@@ -37,6 +37,7 @@ type rig struct {
 	sources     []string
 
 	machines  *simulate.Machines // of the simulator's profiles; nil without any
+	simulator *simulate.SessionEngine
 	deviceDir string
 }
 
@@ -49,7 +50,7 @@ func (w *world) newRig(plan *sweep.Plan, store *sinks.Store, sources []string) (
 	r := &rig{w: w, plan: plan, store: store, mark: mark, sources: sources}
 	r.latency = &vllm.Latency{BaseEnv: w.env}
 	r.session = w.sessionEngine()
-	r.session.GroupSize = groupSizes(plan)
+	r.session.GroupSize = groupSizes(plan, func(p *sweep.Profile) *sweep.Profile { return p })
 	if err := r.simulated(); err != nil {
 		return nil, err
 	}
@@ -64,6 +65,11 @@ func (r *rig) simulated() error {
 	// Beside the results, so that a simulated engine that outlives a killed
 	// runner still holds its memory when the next one looks.
 	r.deviceDir = filepath.Join(r.store.Dir(), ".simulated-gpu")
+	if info, err := os.Lstat(r.deviceDir); err == nil && info.Mode()&os.ModeSymlink != 0 {
+		link := r.deviceDir
+		r.deviceDir = "" // it is not ours
+		return fmt.Errorf("%s is a symbolic link, and links inside an output folder are not followed; remove it", link)
+	}
 	if err := os.MkdirAll(r.deviceDir, 0o755); err != nil {
 		return fmt.Errorf("folder of the simulated GPU: %w", err)
 	}
@@ -72,6 +78,12 @@ func (r *rig) simulated() error {
 		return usageError("", "%w", err)
 	}
 	r.machines = machines
+	inner := r.w.sessionEngine()
+	r.simulator = &simulate.SessionEngine{
+		Engine:  simulate.Engine{VLLM: r.latency, Self: []string{r.w.self, simulatedVLLM}, Machines: machines},
+		Session: inner, Key: session.GroupKey,
+	}
+	inner.GroupSize = groupSizes(r.plan, r.simulator.Wrap)
 	return nil
 }
 
@@ -120,8 +132,10 @@ func (r *rig) runner(display runner.Display) *runner.Runner {
 // engine picks what executes a profile.
 func (r *rig) engine(p *sweep.Profile) (runner.Engine, error) {
 	switch {
+	case p.Engine.Kind == "simulator" && p.Engine.Mode == "session":
+		return r.simulator, nil
 	case p.Engine.Kind == "simulator":
-		return &simulate.Engine{VLLM: r.latency, Self: []string{r.w.self, simulatedVLLM}, Machines: r.machines}, nil
+		return &r.simulator.Engine, nil
 	case p.Engine.Mode == "session":
 		return r.session, nil
 	default:
@@ -226,12 +240,13 @@ func (w *world) sessionEngine() *session.Engine {
 	}
 }
 
-// groupSizes counts the runs that are planned for each engine.
-func groupSizes(plan *sweep.Plan) func(*sweep.Profile) int {
+// groupSizes counts the runs that are planned for each engine. Engines know
+// their profiles as as gives them.
+func groupSizes(plan *sweep.Plan, as func(*sweep.Profile) *sweep.Profile) func(*sweep.Profile) int {
 	sizes := map[string]int{}
 	for _, s := range plan.Sweeps {
 		for _, p := range s.Profiles {
-			sizes[session.GroupKey(p)] += max(s.Repeats, 1)
+			sizes[session.GroupKey(as(p))] += max(s.Repeats, 1)
 		}
 	}
 	return func(p *sweep.Profile) int { return sizes[session.GroupKey(p)] }

@@ -11,10 +11,12 @@ package session
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/vramsweep/vramsweep/runner"
@@ -64,6 +66,9 @@ type Engine struct {
 	GroupSize func(*sweep.Profile) int
 	// Grace is how long the engine may take to end; default 10 s.
 	Grace time.Duration
+	// Patience is how long an engine that served a profile may take to begin the
+	// next; default 30 s.
+	Patience time.Duration
 
 	current *process
 }
@@ -109,10 +114,40 @@ func leftovers(exit *proc.Exit) []runner.Process {
 // Job.KeepEngine asks for it.
 func (e *Engine) Run(ctx context.Context, job *runner.Job) (*runner.Measurement, error) {
 	m := &runner.Measurement{StartedAt: time.Now()}
-	if !e.Alive(job.Profile) {
-		if _, err := e.Close(ctx); err != nil {
-			m.Notes = append(m.Notes, fmt.Sprintf("the engine before did not end well: %v", err))
+	s, err := e.attempt(ctx, job, m)
+	if err == nil && s.lost(ctx, m) {
+		// The engine ended between two profiles: that is neither's fault.
+		m.Notes = append(m.Notes, "the engine of the profiles before did not begin this one ("+m.Detail+"); a fresh one was started")
+		m.Outcome, m.Detail = "", ""
+		e.endFor(m, false)
+		if err = s.abandon(); err == nil {
+			s, err = e.attempt(ctx, job, m)
 		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	m.Decided = m.Outcome != runner.OutcomeInterrupted
+	idle := m.Outcome == runner.OutcomeOK || m.Outcome == runner.OutcomeBadArgument
+	if !job.KeepEngine || !idle {
+		e.endFor(m, idle)
+		if exit := s.p.exit; exit != nil {
+			m.ExitCode, m.Signal = exit.Code, exit.Signal
+		}
+	}
+	m.EndedAt = time.Now()
+	if err := s.finish(m); err != nil {
+		return m, err
+	}
+	e.explain(s, m)
+	return m, nil
+}
+
+// attempt serves a run on the engine that is up if it fits, else on a new one,
+// until the run is measured or has failed.
+func (e *Engine) attempt(ctx context.Context, job *runner.Job, m *runner.Measurement) (*serving, error) {
+	if !e.Alive(job.Profile) {
+		e.endFor(m, true)
 		if err := e.open(job); err != nil {
 			return nil, err
 		}
@@ -128,23 +163,16 @@ func (e *Engine) Run(ctx context.Context, job *runner.Job) (*runner.Measurement,
 		s.session.GroupSize = e.GroupSize(job.Profile)
 	}
 	e.serve(ctx, s, m)
-	idle := m.Outcome == runner.OutcomeOK || m.Outcome == runner.OutcomeBadArgument
-	if !job.KeepEngine || !idle {
-		left, err := e.end(idle)
-		m.Leftovers = append(m.Leftovers, left...)
-		if err != nil {
-			m.Notes = append(m.Notes, fmt.Sprintf("the engine did not end well: %v", err))
-		}
-		if exit := p.exit; exit != nil {
-			m.ExitCode, m.Signal = exit.Code, exit.Signal
-		}
+	return s, nil
+}
+
+// endFor ends the engine and notes for the run at hand what came of it.
+func (e *Engine) endFor(m *runner.Measurement, idle bool) {
+	left, err := e.end(idle)
+	m.Leftovers = append(m.Leftovers, left...)
+	if err != nil {
+		m.Notes = append(m.Notes, fmt.Sprintf("the engine did not end well: %v", err))
 	}
-	m.EndedAt = time.Now()
-	if err := s.finish(m); err != nil {
-		return m, err
-	}
-	e.explain(s, m)
-	return m, nil
 }
 
 // open starts the driver.
@@ -159,7 +187,7 @@ func (e *Engine) open(job *runner.Job) error {
 	}
 	env, masker := e.Env(job)
 	path := filepath.Join(job.Dir, driverModule)
-	if err := os.WriteFile(path, driver, 0o644); err != nil {
+	if err := writeDriver(path); err != nil {
 		return fmt.Errorf("write the session driver: %w", err)
 	}
 	// The driver inherits its ends of the pipes as descriptors 3 and 4.
@@ -172,6 +200,15 @@ func (e *Engine) open(job *runner.Job) error {
 	}
 	e.current.command, e.current.env = masker.Argv(argv), e.KnownEnv(env, masker)
 	return nil
+}
+
+func writeDriver(path string) error {
+	file, err := runner.CreateFile(path)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(driver)
+	return errors.Join(err, file.Close())
 }
 
 func joinPath(first, rest string) string {
@@ -198,13 +235,18 @@ func (e *Engine) serve(ctx context.Context, s *serving, m *runner.Measurement) {
 		s.job.Pulse.Ready()
 		s.ask(m)
 	}
+	patience := s.patience(e.Patience)
 	for m.Outcome == "" {
 		select {
+		case <-patience:
+			if patience = nil; !s.begun {
+				m.Outcome, m.Detail = runner.OutcomeEngineError, "the session driver took the request and did not begin"
+			}
 		case <-ctx.Done():
 			m.Outcome, m.Detail = runner.OutcomeInterrupted, context.Cause(ctx).Error()
 		case item, ok := <-s.p.replies:
 			if !ok {
-				<-s.p.done
+				<-s.p.done // its remains are ended, too
 				m.Outcome = runner.OutcomeEngineError
 				m.Detail = "the session driver ended without an answer: " + s.p.ending()
 				return
@@ -218,6 +260,9 @@ func (e *Engine) serve(ctx context.Context, s *serving, m *runner.Measurement) {
 // explain lets the log have the last word on a failure of the engine.
 func (e *Engine) explain(s *serving, m *runner.Measurement) {
 	if m.Account == nil || m.Account.Error == nil {
+		if m.Outcome.Failed() {
+			m.ErrorLine = s.masker.Text(s.lastErr)
+		}
 		return
 	}
 	switch m.Outcome {
@@ -227,9 +272,14 @@ func (e *Engine) explain(s *serving, m *runner.Measurement) {
 	default:
 		return
 	}
-	m.ErrorLine = m.Account.Error.Message
-	if m.Detail == "" || m.Outcome != runner.OutcomeEngineError {
-		m.Detail = m.Account.Error.Message
+	// What the driver sees is often only that the engine is dead: the log knows
+	// why.
+	m.ErrorLine, _, _ = strings.Cut(m.Account.Error.Message, "\n")
+	switch advice := m.Account.Error.Advice; {
+	case advice != "":
+		m.Detail = m.Account.Error.Kind + ": " + advice
+	default:
+		m.Detail = m.ErrorLine
 	}
 }
 
@@ -239,11 +289,43 @@ type serving struct {
 	job     *runner.Job
 	reader  LogReader
 	files   *runFiles
+	masker  *proc.Masker
 	asked   bool
+	begun   bool // the driver has begun the profile
+	lastErr string
 	events  []runner.LogEvent
 	session *runner.Session
 	latency *runner.LatencyStats
 	garbage int
+}
+
+// lost reports whether an engine that had served other profiles failed before
+// it began this one.
+func (s *serving) lost(ctx context.Context, m *runner.Measurement) bool {
+	return s.session.Position > 0 && !s.begun && m.Outcome == runner.OutcomeEngineError && ctx.Err() == nil
+}
+
+// defaultPatience is that of Engine.Patience: a collective call to idle workers
+// takes milliseconds.
+const defaultPatience = 30 * time.Second
+
+// patience ends where an engine that was idle should have begun; an engine that
+// still starts has the sweep's own limit.
+func (s *serving) patience(limit time.Duration) <-chan time.Time {
+	if s.session.Position == 0 {
+		return nil
+	}
+	if limit <= 0 {
+		limit = defaultPatience
+	}
+	return time.After(limit)
+}
+
+// abandon gives up a run's files, which its next engine begins again.
+func (s *serving) abandon() error {
+	s.p.end()
+	_, err := s.files.close()
+	return err
 }
 
 // ask sends the profile to the driver.
@@ -256,6 +338,7 @@ func (s *serving) ask(m *runner.Measurement) {
 	err := s.p.send(request{
 		ID: s.p.served, Op: "profile", InputLen: settings.InputLen, OutputLen: settings.OutputLen, BatchSize: settings.BatchSize,
 		NumItersWarmup: orDefault(settings.NumItersWarmup, defaultWarmup), NumIters: orDefault(settings.NumIters, defaultIters),
+		ProfileID: s.job.Profile.ID, Repeat: s.job.Repeat,
 	})
 	if err != nil {
 		m.Outcome, m.Detail = runner.OutcomeEngineError, fmt.Sprintf("the session driver takes no request: %v", err)
@@ -274,7 +357,7 @@ func (s *serving) take(item item, m *runner.Measurement) {
 	if item.err != nil {
 		s.garbage++
 		if s.garbage <= 3 {
-			m.Notes = append(m.Notes, "on the session pipe: "+item.err.Error())
+			m.Notes = append(m.Notes, "on the session pipe: "+s.masker.Text(item.err.Error()))
 		}
 		return
 	}
@@ -290,19 +373,20 @@ func (s *serving) take(item item, m *runner.Measurement) {
 		s.session.Torch = append(s.session.Torch, r.Torch.readings("engine_ready")...)
 		s.ask(m)
 	case "profile_start":
+		s.begun = true
 		s.session.Torch = append(s.session.Torch, r.Torch.readings("profile_start")...)
 	case "warmed_up":
 		s.session.Torch = append(s.session.Torch, r.Torch.readings("warmed_up")...)
 	case "result":
 		s.result(r, m)
 	case "error":
-		m.Detail = r.Message
+		m.Detail = s.masker.Text(r.Message)
 		m.Outcome = map[string]runner.Outcome{"oom": runner.OutcomeOOM, "bad_argument": runner.OutcomeBadArgument}[r.Kind]
 		if m.Outcome == "" {
 			m.Outcome = runner.OutcomeEngineError
 		}
 	case "failed":
-		m.Detail, m.Outcome = r.Message, runner.OutcomeEngineError
+		m.Detail, m.Outcome = s.masker.Text(r.Message), runner.OutcomeEngineError
 	}
 }
 
@@ -310,7 +394,7 @@ func (s *serving) take(item item, m *runner.Measurement) {
 func (s *serving) result(r *reply, m *runner.Measurement) {
 	s.session.Torch = append(s.session.Torch, r.Torch.readings("measured")...)
 	if why := r.Torch.reason(); why != "" && len(s.session.Torch) == 0 {
-		m.Notes = append(m.Notes, "no figures from torch: "+why)
+		m.Notes = append(m.Notes, "no figures from torch: "+s.masker.Text(why))
 	}
 	s.engineFigures(r.Engine, m)
 	if r.AvgLatency == nil || len(r.Latencies) == 0 {
@@ -340,7 +424,7 @@ func (s *serving) engineFigures(r *engineReply, m *runner.Measurement) {
 		s.session.KVUsedTokensPeak = &tokens
 	}
 	if r.Reason != "" {
-		m.Notes = append(m.Notes, "no figures from the engine: "+r.Reason)
+		m.Notes = append(m.Notes, "no figures from the engine: "+s.masker.Text(r.Reason))
 	}
 }
 
@@ -369,7 +453,7 @@ func (s *serving) finish(m *runner.Measurement) error {
 	if !s.p.gone() {
 		s.p.settle() // its last words may still be on their way
 	}
-	s.p.end() // first: from here on nothing writes to the run's files
+	s.lastErr = s.p.end() // first: from here on nothing writes to the run's files
 	logs, err := s.files.close()
 	m.Logs = logs
 	m.Account = s.reader.Account()

@@ -23,6 +23,9 @@ import (
 // follow the first.
 const maxStartup = 8 << 20
 
+// maxLastErr bounds what is kept of a line.
+const maxLastErr = 500
+
 // A process is one engine that is up, or was.
 type process struct {
 	key     string
@@ -45,6 +48,7 @@ type process struct {
 	reader  LogReader
 	pulse   *runner.Pulse
 	wrote   time.Time // when output last came
+	lastErr string    // the last line of stderr that holds more than blanks
 }
 
 // An item is one line of the driver, or why it is none.
@@ -129,6 +133,9 @@ func (s stream) Write(data []byte) (int, error) {
 func (p *process) line(l proc.Line) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if text := bytes.TrimSpace(l.Text); l.Stream == "stderr" && len(text) > 0 {
+		p.lastErr = string(text[:min(len(text), maxLastErr)])
+	}
 	line := storedLine{l.Stream, l.Text, l.Arrived, l.CR || l.More}
 	if p.reader != nil {
 		line.give(p.reader)
@@ -162,16 +169,18 @@ func (p *process) begin(job *runner.Job, reader LogReader, masker *proc.Masker) 
 	job.Pulse.SetTree(p.proc.Tree)
 	position := p.served
 	p.served++
-	return &serving{p: p, job: job, reader: reader, files: files,
+	return &serving{p: p, job: job, reader: reader, files: files, masker: masker,
 		session: &runner.Session{EngineShared: position > 0 || job.KeepEngine, Position: position}}, nil
 }
 
-// end stops giving output to the run.
-func (p *process) end() {
+// end stops giving output to the run, and returns its last line of stderr.
+func (p *process) end() (lastErr string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	lastErr, p.lastErr = p.lastErr, ""
 	p.pulse.SetTree(nil)
 	p.reader, p.current, p.pulse = nil, nil, nil
+	return lastErr
 }
 
 func (p *process) send(r request) error {
@@ -304,9 +313,9 @@ func (l *rawLog) record() runner.RawLog {
 func openRunFiles(dir string, masker *proc.Masker) (*runFiles, error) {
 	f := &runFiles{}
 	for i, name := range []string{"stdout", "stderr"} {
-		file, err := os.Create(filepath.Join(dir, name+".log"))
+		file, err := runner.CreateFile(filepath.Join(dir, name+".log"))
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("open the raw log: %w", err), f.abandon())
+			return nil, errors.Join(fmt.Errorf("raw log: %w", err), f.abandon())
 		}
 		f.logs[i] = &rawLog{name: name, file: file, sum: sha256.New()}
 		f.out[i] = masker.Writer(f.logs[i])

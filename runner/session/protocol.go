@@ -20,6 +20,9 @@ type request struct {
 	BatchSize      int64  `json:"batch_size,omitempty"`
 	NumItersWarmup int64  `json:"num_iters_warmup"`
 	NumIters       int64  `json:"num_iters"`
+	// Which run this is: for messages, and for the simulator's chance.
+	ProfileID string `json:"profile_id,omitempty"`
+	Repeat    int    `json:"repeat,omitempty"`
 }
 
 // A reply is one line of the driver. Times are its wall clock, which is ours:

@@ -15,10 +15,14 @@ import (
 // chooseChaos decides which misbehaviour this start shows: those whose
 // conditions hold, whose share of the runs this one is in, and whose attempts
 // are not used up.
-func (c *Config) chooseChaos(r *request) {
+func (c *Config) chooseChaos(r *request) { c.chooseAmong(r, func(*Chaos) bool { return true }) }
+
+// chooseAmong is chooseChaos of those that fit: session mode chooses for the
+// engine's start and for each profile.
+func (c *Config) chooseAmong(r *request, fits func(*Chaos) bool) {
 	settings := r.settings(c)
 	for i, chaos := range c.Plant.Chaos {
-		if !matches(chaos.When, settings) {
+		if !fits(&chaos) || !matches(chaos.When, settings) {
 			continue
 		}
 		rng := randomFor(c.Seed, c.Key, c.Repeat, fmt.Sprintf("chaos %d", i))

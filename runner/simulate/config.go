@@ -61,6 +61,10 @@ type Config struct {
 
 	Plant Plant `json:"plant,omitzero"`
 
+	// Start is the profile that starts an engine of session mode; its chaos is
+	// the engine's. Key is then of the engine.
+	Start *sessionRequest `json:"start,omitempty"`
+
 	active []Chaos // of this start
 }
 
@@ -138,12 +142,14 @@ func Misbehaviours() map[string]string {
 		"die":             "a signal ends it",
 		"kill_worker":     "a signal ends one of its workers",
 		"exit":            "it exits with code, saying nothing",
-		"no_result":       "it ends well, but writes no result file",
-		"empty_result":    "it ends well, and the result file is empty",
-		"broken_result":   "it ends well, and the result file is cut in the middle",
+		"no_result":       "it ends well, but writes no result file; in session mode the answer holds no latencies",
+		"empty_result":    "it ends well, and the result file is empty; in session mode the driver ends without an answer",
+		"broken_result":   "it ends well, and the result file is cut in the middle; in session mode the driver ends within its answer",
 		"fifo_result":     "the result file is already there, as a FIFO",
 		"linger":          "the driver gives its memory back late (2 s after it ended)",
 		"slow":            "the phase takes longer (5 s)",
+		"pipe_print":      "session mode: vLLM prints on the pipe between driver and runner",
+		"pipe_garbage":    "session mode: bytes on that pipe that are no answer",
 		"fail_hub":        "the hub cannot be reached",
 		"fail_port":       "a port is in use",
 		"fail_nccl":       "NCCL fails",

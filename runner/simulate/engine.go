@@ -42,6 +42,11 @@ func (e *Engine) Run(ctx context.Context, job *runner.Job) (*runner.Measurement,
 // Job is the job that the vLLM engine gets: the same, but for its command and
 // environment.
 func (e *Engine) Job(job *runner.Job) (*runner.Job, error) {
+	return e.job(job, func(*Config, *sweep.Profile) {})
+}
+
+// job is Job with a last word on the settings and the wrapped profile.
+func (e *Engine) job(job *runner.Job, last func(*Config, *sweep.Profile)) (*runner.Job, error) {
 	device, err := e.Machines.Of(job.Profile)
 	if err != nil {
 		return nil, err
@@ -54,6 +59,8 @@ func (e *Engine) Job(job *runner.Job) (*runner.Job, error) {
 	for _, d := range job.Devices {
 		c.GPUs = append(c.GPUs, d.Index)
 	}
+	wrapped := wrap(job.Profile, e.Self, c)
+	last(c, wrapped)
 	entry, err := c.environment()
 	if err != nil {
 		return nil, err
@@ -61,7 +68,7 @@ func (e *Engine) Job(job *runner.Job) (*runner.Job, error) {
 	name, value, _ := strings.Cut(entry, "=")
 	out := *job
 	out.Synthetic = true
-	out.Profile = wrap(job.Profile, e.Self, c)
+	out.Profile = wrapped
 	s := sweep.Sweep{}
 	if job.Sweep != nil {
 		s = *job.Sweep

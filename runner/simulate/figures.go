@@ -58,6 +58,7 @@ type rankMemory struct {
 	graphs     int64
 	retaken    int64 // of the activation, by kernel warm-up
 	requests   int64 // taken by the first requests
+	served     bool  // session mode: requests have been taken
 }
 
 // loaded is what a rank holds after its weights are loaded, and again after the

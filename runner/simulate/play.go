@@ -60,13 +60,22 @@ func VLLM(ctx context.Context, args []string, env []string, stdout, stderr io.Wr
 		return 2
 	}
 	p := &player{config: &c, env: envMap(env), environ: env, stdout: stdout, stderr: stderr}
-	return p.play(ctx, r)
+	if prog != sessionProg {
+		return p.play(ctx, r)
+	}
+	if p.pipe, err = openPipe(args[1], args[2]); err != nil {
+		fmt.Fprintf(stderr, "vramsweep simulator: %v\n", err)
+		return 2
+	}
+	return p.session(ctx, r)
 }
 
 // findVerb finds what is asked for. An empty prog means that all is done, with
 // that exit code.
 func findVerb(args []string, v version, stdout, stderr io.Writer) (prog string, rest []string, code int) {
 	switch {
+	case len(args) > 3 && strings.HasSuffix(args[0], "vramsweep_driver.py"):
+		return sessionProg, args[4:], 0
 	case len(args) > 0 && strings.HasSuffix(args[0], "benchmark_latency.py"):
 		return "benchmark_latency.py", args[1:], 0
 	case len(args) == 1 && (args[0] == "--version" || args[0] == "-v"):
@@ -107,7 +116,15 @@ func (c *Config) resolve(r *request) error {
 	if c.Model == nil && c.HubModel == "" { // started by hand: nobody looked the model up
 		c.Model = lookUp(r.model)
 	}
-	c.chooseChaos(r)
+	if c.Start == nil {
+		c.chooseChaos(r)
+		return nil
+	}
+	starter, of := *c, *r
+	c.Start.lay(&of)
+	starter.Key, starter.Repeat = c.Start.Profile, c.Start.Repeat
+	starter.chooseAmong(&of, func(one *Chaos) bool { return !duringProfile(one) })
+	c.active = starter.active
 	return nil
 }
 
@@ -170,11 +187,30 @@ type player struct {
 	finished chan struct{}
 	started  time.Time
 	late     time.Duration // added by "slow"
+	pipe     *driverPipe   // session mode
 	code     int
 }
 
 // play runs one start from the first line to the exit.
 func (p *player) play(ctx context.Context, r *request) int {
+	ctx, others, err := p.prepare(ctx, r)
+	if err != nil {
+		fmt.Fprintf(p.stderr, "vramsweep simulator: %v\n", err)
+		return 1
+	}
+	p.script = scriptOf(p.config, r, p.env, others)
+	defer p.release()
+	if err := p.spawn(); err != nil {
+		fmt.Fprintf(p.stderr, "vramsweep simulator: %v\n", err)
+		return 1
+	}
+	_, code := p.through(ctx)
+	return code
+}
+
+// prepare does what comes before the script, and says what others hold of the
+// GPUs.
+func (p *player) prepare(ctx context.Context, r *request) (context.Context, []int64, error) {
 	c := p.config
 	if c.does("ignore_sigterm", "") != nil {
 		signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
@@ -188,22 +224,15 @@ func (p *player) play(ctx context.Context, r *request) int {
 	if c.StateDir != "" {
 		device, err := NewDevice(c.StateDir, *c.GPU, c.gpuCount())
 		if err != nil {
-			fmt.Fprintf(p.stderr, "vramsweep simulator: %v\n", err)
-			return 1
+			return ctx, nil, err
 		}
 		device.guest = true
 		others = device.heldByOthers(p.gpus)
 	}
 	fmt.Fprintf(p.stderr, "vramsweep simulator: synthetic run, behaving as vLLM %s on %s; no GPU is used\n", c.Version, c.GPU.Name)
-	p.script = scriptOf(c, r, p.env, others)
 	p.finished = make(chan struct{})
 	p.started = time.Now()
-	defer p.release()
-	if err := p.spawn(); err != nil {
-		fmt.Fprintf(p.stderr, "vramsweep simulator: %v\n", err)
-		return 1
-	}
-	return p.follow(ctx)
+	return ctx, others, nil
 }
 
 // chooseGPUs says on which GPU each rank runs.
@@ -343,8 +372,9 @@ func (p *player) release() {
 	}
 }
 
-// follow does the steps, each at its moment.
-func (p *player) follow(ctx context.Context) int {
+// through does the steps, each at its moment. end means that the process ends
+// before the last one, with that code.
+func (p *player) through(ctx context.Context) (end bool, code int) {
 	s := p.script
 	moments := p.config.moments(s)
 	timer := time.NewTimer(0)
@@ -355,7 +385,7 @@ func (p *player) follow(ctx context.Context) int {
 				continue
 			}
 			if end, code := p.misbehave(ctx, m.chaos); end {
-				return code
+				return true, code
 			}
 		}
 		st := &s.steps[i]
@@ -363,16 +393,21 @@ func (p *player) follow(ctx context.Context) int {
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
-			return 143
+			return true, 143
 		case who := <-p.died:
-			return p.mourn(who)
+			return true, p.mourn(who)
 		}
 		if err := p.step(st, i); err != nil {
 			fmt.Fprintf(p.stderr, "vramsweep simulator: %v\n", err)
-			return 1
+			return true, 1
+		}
+		if st.event != nil {
+			if end, code := p.say(st.event, time.Now()); end {
+				return true, code
+			}
 		}
 	}
-	return p.code
+	return false, p.code
 }
 
 // step does a step, the i-th of the script: memory first, then the line.
@@ -467,6 +502,9 @@ func (p *player) mourn(who int) int {
 		say(&step{who: engine, level: "ERROR", file: "multiproc_executor.py:230", text: fmt.Sprintf("Worker proc VllmWorker-%d died unexpectedly (exit code: -9), shutting down executor.", who)})
 	}
 	say(&step{who: front, level: "ERROR", file: "core_client.py:600", text: "Engine core proc EngineCore died unexpectedly, shutting down client."})
+	if p.pipe != nil { // the driver's last word; the runner may be gone
+		_ = p.pipe.send(now, &driverEvent{"error", map[string]any{"kind": "engine_dead", "message": engineDead}})
+	}
 	fmt.Fprint(p.stderr, traceback(frontFrames(), "vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. See stack trace (above) for the root cause.")+"\n")
 	return 1
 }

@@ -64,6 +64,9 @@ func (b *builder) v1() *script {
 		}
 	}
 	b.info(engine, "core.py:340", f.readyLine(b.now-started))
+	if b.standBy {
+		return b.finish(0, nil)
+	}
 	if fail := b.readyFailure(); fail != nil {
 		return b.failFront(fail)
 	}

@@ -29,7 +29,8 @@ type step struct {
 
 	memory  map[int]int64 // rank: bytes held from now on
 	doing   *activity
-	outcome *ending // the last step
+	event   *driverEvent // session mode: told to the runner
+	outcome *ending      // the last step
 }
 
 // activity is what the GPUs do.
@@ -69,11 +70,12 @@ type pace struct {
 // A builder writes a script.
 type builder struct {
 	script
-	config *Config
-	now    float64
-	phase  runner.Phase
-	debug  bool // VLLM_LOGGING_LEVEL=DEBUG
-	mute   bool // nobody reads the lines: only what the GPUs hold and do is written
+	config  *Config
+	now     float64
+	phase   runner.Phase
+	debug   bool // VLLM_LOGGING_LEVEL=DEBUG
+	standBy bool // session mode: the script ends when the engine is up
+	mute    bool // nobody reads the lines: only what the GPUs hold and do is written
 }
 
 // enter begins a phase.

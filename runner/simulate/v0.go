@@ -32,6 +32,9 @@ func (b *builder) v0() *script {
 	if v.atLeast(0, 6, 5) {
 		b.info(front, "llm_engine.py:429", f.readyLine(b.now-started))
 	}
+	if b.standBy {
+		return b.finish(0, nil)
+	}
 	if r.inputLen+r.outputLen > f.maxLen {
 		b.log(front, "WARNING", "scheduler.py:950", fmt.Sprintf("Input prompt (%d tokens) is too long and exceeds limit of %d", r.inputLen, f.maxLen))
 	}

@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/vramsweep/vramsweep/runner"
@@ -229,6 +228,7 @@ func (a *attempt) outcome(exit *proc.Exit, resultErr error) {
 		ended = "signal: " + exit.Signal
 	}
 	clean := exit.Code != nil && *exit.Code == 0
+	m.Decided = exit.Stopped == ""
 	switch {
 	case exit.Stopped != "" && resultErr == nil:
 		m.Outcome = runner.OutcomeInterrupted
@@ -362,14 +362,9 @@ type rawLog struct {
 const tailBytes = 4 << 10
 
 func newRawLog(dir, name string, masker *proc.Masker) (*rawLog, error) {
-	// No link is followed and no FIFO is waited for.
-	path := filepath.Join(dir, name+".log")
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o644)
+	f, err := runner.CreateFile(filepath.Join(dir, name+".log"))
 	if err != nil {
-		return nil, fmt.Errorf("raw log: %w: the run's folder must exist and be writable, and hold no link or FIFO of that name", err)
-	}
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, errors.Join(fmt.Errorf("raw log: %s is no regular file: remove it", path), err, f.Close())
+		return nil, fmt.Errorf("raw log: %w", err)
 	}
 	l := &rawLog{name: name, file: f, hash: sha256.New()}
 	l.masked = masker.Writer(writerFunc(l.keep))
