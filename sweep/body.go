@@ -4,6 +4,7 @@ import (
 	"slices"
 	"sort"
 	"strconv"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -61,7 +62,7 @@ type reader struct {
 
 // parse reads one file into a body; nil if its syntax is broken.
 func (r *reader) parse(name string, src []byte, spec *blockSpec) *body {
-	if !r.checkSize(name, src) {
+	if !r.checkText(name, src) || !r.checkSize(name, src) {
 		return nil
 	}
 	if isJSON(name) {
@@ -190,7 +191,11 @@ func (r *reader) knownAttr(name string, rng hcl.Range, spec *blockSpec) bool {
 	}
 	if spec.free != "" {
 		if !isIdentifier(name) {
-			r.diags.errorAt(codeName, rng, "%q is no name: a name has letters, digits and underscores and does not start with a digit.", name)
+			hint := ""
+			if plain := strings.ReplaceAll(name, "-", "_"); isIdentifier(plain) {
+				hint = " Write " + plain + "."
+			}
+			r.diags.errorAt(codeName, rng, "%q is no name: a name has letters, digits and underscores and does not start with a digit.%s", name, hint)
 			return false
 		}
 		return true

@@ -3,6 +3,7 @@ package sweep
 import (
 	"bytes"
 	"math"
+	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -23,6 +24,30 @@ const (
 	maxProfiles   = 400_000   // of a configuration
 	maxNumber     = 1e300     // magnitude of a number
 )
+
+// checkText reports a file that is no text, where the parser would stumble over
+// every byte of it.
+func (r *reader) checkText(name string, src []byte) bool {
+	if utf8.Valid(src) {
+		return true
+	}
+	if len(src) > 1 && (src[0] == 0xff && src[1] == 0xfe || src[0] == 0xfe && src[1] == 0xff) {
+		r.diags.errorAt(codeSyntax, placeIn(name, 1, 0, 0), "The file is UTF-16. Save it as UTF-8.")
+		return false
+	}
+	good := 0
+	for good < len(src) {
+		c, n := utf8.DecodeRune(src[good:])
+		if c == utf8.RuneError && n <= 1 {
+			break
+		}
+		good += n
+	}
+	line := bytes.Count(src[:good], []byte("\n")) + 1
+	column := utf8.RuneCount(src[bytes.LastIndexByte(src[:good], '\n')+1 : good])
+	r.diags.errorAt(codeSyntax, placeIn(name, line, column, good), "The byte %#x here is no UTF-8, which every file has to be.", src[good])
+	return false
+}
 
 // checkSize reports a file that is too large or too deep to parse.
 func (r *reader) checkSize(name string, src []byte) bool {

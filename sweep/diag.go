@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"sort"
 	"strconv"
@@ -214,6 +215,7 @@ func (d *diags) syntax(hd hcl.Diagnostics) {
 	slices.SortStableFunc(hd, func(a, b *hcl.Diagnostic) int {
 		return cmp.Compare(subjectByte(a), subjectByte(b))
 	})
+	place := regexp.MustCompile(`(\S):(\d+),(\d+)-\d+(?:,\d+)?`) // as hcl's own sentences write it: x.hcl:3,5-10
 	last := -1
 	for i, h := range hd {
 		if h.Severity != hcl.DiagError || subjectByte(h) == last {
@@ -227,7 +229,7 @@ func (d *diags) syntax(hd hcl.Diagnostics) {
 		if h.Subject != nil {
 			rng = *h.Subject
 		}
-		d.errorAt(codeSyntax, rng, "%s: %s", h.Summary, sentence(h.Detail))
+		d.errorAt(codeSyntax, rng, "%s: %s", h.Summary, place.ReplaceAllString(sentence(h.Detail), "$1:$2:$3"))
 	}
 }
 

@@ -55,17 +55,23 @@ type field struct {
 	key     int // of an axis of objects
 	expr    *pointExpr
 	fixed   *cell // neither: a default
+	unset   *cell // what null stands for: the default of a setting that has one
 	origin  string
 	rng     hcl.Range
 	axes    []*axis
 }
 
+// at is the field's value at a point.
 func (f *field) at(pt []int32) *cell {
 	switch {
 	case f.axis >= 0:
 		return f.axes[f.axis].vals[pt[f.axis]].cells[f.key]
 	case f.expr != nil:
-		return f.expr.at(pt)
+		c := f.expr.value(pt)
+		if c.v == nil && !c.bad && f.unset != nil {
+			return f.unset
+		}
+		return c
 	}
 	return f.fixed
 }
@@ -141,6 +147,8 @@ func (l *loader) sweep(b *block) *Sweep {
 	}
 	pick := s.readPick(b.body.block("pick"))
 	if s.broken {
+		s.constants()
+		s.flush()
 		return s.out
 	}
 	s.gatherFields()
@@ -149,6 +157,16 @@ func (l *loader) sweep(b *block) *Sweep {
 	}
 	s.flush()
 	return s.out
+}
+
+// constants evaluates what is the same at all points where no point is built, so
+// that its mistakes are not first seen when the others are mended.
+func (s *sweepBuild) constants() {
+	for _, f := range s.fields {
+		if e := f.expr; e != nil && len(e.matrix)+len(e.profile) == 0 && !e.model {
+			_ = e.eval(nil)
+		}
+	}
 }
 
 // gatherFields lists everything that a point decides.
@@ -181,11 +199,14 @@ func (s *sweepBuild) gatherFields() {
 		s.byName[f.name] = f
 	}
 	for name, n := range defaultSettings() {
-		if s.byName[name] == nil {
-			f := &field{name: name, role: roleSetting, setting: s.l.settings[name], axis: -1, origin: "default", fixed: &cell{v: n, whole: &n}}
-			s.fields = append(s.fields, f)
-			s.byName[name] = f
+		c := &cell{v: n, whole: &n}
+		if f := s.byName[name]; f != nil {
+			f.unset = c
+			continue
 		}
+		f := &field{name: name, role: roleSetting, setting: s.l.settings[name], axis: -1, origin: "default", fixed: c}
+		s.fields = append(s.fields, f)
+		s.byName[name] = f
 	}
 	slices.SortFunc(s.fields, func(a, b *field) int {
 		return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.role, b.role))
@@ -416,7 +437,11 @@ func (s *sweepBuild) profiles(pts [][]int32, fromMatrix int) {
 		axes = s.axisValues(axes, pt)
 		p.Axes = axes[len(axes)-width : len(axes) : len(axes)]
 		p.Engine = newEngine(s.engineKind)
-		sum := s.resolve(p, pt, hash)
+		sum, whole := s.resolve(p, pt, hash)
+		s.out.Profiles[i] = p
+		if !whole { // what is at fault was reported; nothing follows from the rest
+			continue
+		}
 		p.ID = hex.EncodeToString(sum[:8])
 		key := binary.BigEndian.Uint64(sum[:8])
 		if first, dup := ids[key]; dup {
@@ -424,7 +449,6 @@ func (s *sweepBuild) profiles(pts [][]int32, fromMatrix int) {
 		} else {
 			ids[key] = i
 		}
-		s.out.Profiles[i] = p
 		s.checkProfile(p, pt)
 	}
 }
@@ -450,12 +474,16 @@ func newEngine(kind string) Engine {
 	return e
 }
 
-// resolve fills in a profile and returns the hash that its id is cut from.
-func (s *sweepBuild) resolve(p *Profile, pt []int32, hash *identity) [sha256.Size]byte {
+// resolve fills in a profile and returns the hash that its id is cut from. It
+// is whole if none of its values is at fault.
+func (s *sweepBuild) resolve(p *Profile, pt []int32, hash *identity) (sum [sha256.Size]byte, whole bool) {
 	hash.reset()
+	whole = true
 	for _, f := range s.fields {
 		c := f.at(pt)
 		if c.bad || c.v == nil {
+			c.count()
+			whole = whole && !c.bad
 			continue
 		}
 		switch f.role {
@@ -476,7 +504,11 @@ func (s *sweepBuild) resolve(p *Profile, pt []int32, hash *identity) [sha256.Siz
 			hash.add(f, c.v)
 		}
 	}
-	return hash.sum()
+	if whole && p.Settings.Model == "" {
+		s.pointFault(codeNoModel, "model", pt, false, "model is null, so there is nothing to run.")
+		whole = false
+	}
+	return hash.sum(), whole
 }
 
 // origins says where each setting came from.
@@ -603,6 +635,8 @@ func (s *sweepBuild) warnings() {
 			switch {
 			case s.l.flags[a.name]:
 				detail += fmt.Sprintf(" vLLM's flag is set in the engine block: %s = matrix.%s.", a.name, a.name)
+			case s.ownAttr(a.name) != nil:
+				detail += fmt.Sprintf(" To vary it, write in the engine block: %s = matrix.%s.", a.name, a.name)
 			case nearest(a.name, SettingNames()) != "":
 				detail += didYouMean(a.name, SettingNames())
 			default:

@@ -337,7 +337,8 @@ func (x *exclude) matches(pt []int32) bool {
 	if x.when == nil {
 		return true
 	}
-	c := x.when.at(pt)
+	c := x.when.value(pt)
+	c.count()
 	return !c.bad && c.v == true
 }
 

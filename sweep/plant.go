@@ -66,12 +66,11 @@ func (l *loader) unknownWhen(v any) string {
 	return ""
 }
 
-var quotedWord = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
-
 // quoted lists the texts that a sentence quotes.
 func quoted(sentence string) []string {
+	text := regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
 	var words []string
-	for _, q := range quotedWord.FindAllString(sentence, -1) {
+	for _, q := range text.FindAllString(sentence, -1) {
 		if w, err := strconv.Unquote(q); err == nil && w != "" {
 			words = append(words, w)
 		}

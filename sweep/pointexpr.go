@@ -115,8 +115,8 @@ func (p *pointExpr) stride() {
 	p.strides = strides
 }
 
-// at is the value at a point.
-func (p *pointExpr) at(pt []int32) *cell {
+// value is the value at a point. Who uses it counts its faults.
+func (p *pointExpr) value(pt []int32) *cell {
 	var c *cell
 	key := uint64(0)
 	for i, d := range p.deps {
@@ -133,10 +133,14 @@ func (p *pointExpr) at(pt []int32) *cell {
 			p.memo[key] = c
 		}
 	}
+	return c
+}
+
+// count notes that one more point has the faults of the cell.
+func (c *cell) count() {
 	for _, f := range c.folds {
 		f.count++
 	}
-	return c
 }
 
 func (p *pointExpr) eval(pt []int32) *cell {
@@ -154,7 +158,7 @@ func (p *pointExpr) eval(pt []int32) *cell {
 	v, faults := p.s.l.evaluate(p.attr.expr, p.ctx)
 	bad := &cell{bad: true}
 	for _, f := range faults {
-		bad.folds = append(bad.folds, p.s.fold(f.fault, f.detail))
+		bad.folds = append(bad.folds, p.fold(f.fault, f.detail))
 	}
 	if len(faults) > 0 {
 		return bad
@@ -172,8 +176,16 @@ func (p *pointExpr) eval(pt []int32) *cell {
 		return bad
 	}
 	rng := p.attr.expr.rangeOf(f.words)
-	bad.folds = append(bad.folds, p.s.fold(fault{code: f.code, rng: rng, values: p.s.l.valuesOf(p.attr.expr, p.ctx)}, f.detail))
+	bad.folds = append(bad.folds, p.fold(fault{code: f.code, rng: rng, values: p.s.l.valuesOf(p.attr.expr, p.ctx)}, f.detail))
 	return bad
+}
+
+// fold notes a fault of the expression; one that is the same at all points
+// says nothing of points.
+func (p *pointExpr) fold(f fault, detail string) *fold {
+	n := p.s.fold(f, detail)
+	n.whole = len(p.deps) == 0
+	return n
 }
 
 // setContext fills in what differs from point to point.

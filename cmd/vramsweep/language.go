@@ -79,7 +79,7 @@ func (w *world) listVerb() *cobra.Command {
 			table := tabwriter.NewWriter(w.stdout, 0, 4, 2, ' ', 0)
 			fmt.Fprintln(table, "SWEEP\tPROFILES\tRUNS\tAXES\tDESCRIPTION")
 			for _, s := range sweepList(plan) {
-				fmt.Fprintf(table, "%s\t%d\t%d\t%s\t%s\n", s.Name, s.Profiles, s.Runs, strings.Join(s.Axes, " x "), s.Description)
+				fmt.Fprintf(table, "%s\t%d\t%d\t%s\t%s\n", s.Name, s.Profiles, s.Runs, strings.Join(s.Axes, " x "), headline(s.Description))
 			}
 			return table.Flush()
 		},
@@ -87,6 +87,15 @@ func (w *world) listVerb() *cobra.Command {
 	inputs.add(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// headline is the first line of a text, with dots where more follows.
+func headline(text string) string {
+	first, rest, _ := strings.Cut(strings.TrimSpace(text), "\n")
+	if rest != "" {
+		first = strings.TrimSpace(first) + " ..."
+	}
+	return first
 }
 
 // A sweepSummary is one line of `list`.
