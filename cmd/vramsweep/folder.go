@@ -7,14 +7,17 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/attribution"
 	"github.com/vramsweep/vramsweep/runner/replay"
+	"github.com/vramsweep/vramsweep/runner/vllm"
 	"github.com/vramsweep/vramsweep/sinks"
 	"github.com/vramsweep/vramsweep/sinks/analyze/plot"
+	"github.com/vramsweep/vramsweep/sweep/models"
 )
 
 // openStore opens an output folder for writing.
@@ -105,21 +108,41 @@ func (w *world) compactVerb() *cobra.Command {
 
 // importVerb brings recordings of runs made elsewhere into an output folder.
 func (w *world) importVerb() *cobra.Command {
-	var outputDir string
+	var outputDir, gpuName string
 	cmd := &cobra.Command{
-		Use:   "import DIR ...",
+		Use:   "import DIR|LOG ...",
 		Short: "Take recordings of runs made elsewhere into an output folder",
 		Long: `A recording is a folder with stdout.log, stderr.log, latency.json, timeline.csv
-and run.json (command, started_at_unix_s). A folder of such folders is all of them.`,
+and run.json (command, started_at_unix_s). A folder of such folders is all of them.
+
+A vLLM log that stands alone (plain, gzip or zstd), or a folder of such logs, is
+taken in too: what it says of memory, without samples and latencies.`,
 		Args: minArgs("DIR"),
-		RunE: func(_ *cobra.Command, args []string) error { return w.importAll(args, outputDir) },
+		RunE: func(_ *cobra.Command, args []string) error { return w.importAll(args, outputDir, gpuName) },
 	}
 	cmd.Flags().StringVar(&outputDir, "output-dir", "results", "the output folder")
+	cmd.Flags().StringVar(&gpuName, "gpu", "", "the GPU of recordings that do not tell theirs, as the catalogue or the driver names it")
 	return cmd
 }
 
-func (w *world) importAll(args []string, outputDir string) error {
-	dirs, err := recordings(args)
+// A source is a recording, or the logs of one run.
+type source struct {
+	dir  string
+	logs []string
+}
+
+func (s source) String() string {
+	if s.dir != "" {
+		return s.dir
+	}
+	return strings.Join(s.logs, " and ")
+}
+
+func (w *world) importAll(args []string, outputDir, gpuName string) error {
+	if g, ok := models.LookupGPU(gpuName); ok && gpuName != "" {
+		gpuName = g.Product
+	}
+	from, err := recordings(args)
 	if err != nil {
 		return err
 	}
@@ -130,41 +153,51 @@ func (w *world) importAll(args []string, outputDir string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(w.importInto(store, dirs), store.Close())
+	return errors.Join(w.importInto(store, from, gpuName), store.Close())
 }
 
-// recordings lists the recordings in folders, or the folders themselves.
-func recordings(args []string) ([]string, error) {
-	var dirs []string
+// recordings lists the recordings in folders, or the folders themselves, and the
+// logs that stand alone.
+func recordings(args []string) ([]source, error) {
+	var out []source
 	for _, arg := range args {
 		if replay.IsRecording(arg) {
-			dirs = append(dirs, arg)
+			out = append(out, source{dir: arg})
 			continue
 		}
-		entries, err := os.ReadDir(arg)
-		if err != nil {
-			return nil, usageError("", "%w", err)
-		}
-		for _, entry := range entries {
-			if dir := filepath.Join(arg, entry.Name()); entry.IsDir() && replay.IsRecording(dir) {
-				dirs = append(dirs, dir)
+		before := len(out)
+		if entries, err := os.ReadDir(arg); err == nil {
+			for _, entry := range entries {
+				if dir := filepath.Join(arg, entry.Name()); entry.IsDir() && replay.IsRecording(dir) {
+					out = append(out, source{dir: dir})
+				}
 			}
 		}
+		if len(out) > before {
+			continue
+		}
+		files, err := logFiles([]string{arg})
+		if err != nil {
+			return nil, err
+		}
+		for _, run := range vllm.PairLogs(files) {
+			out = append(out, source{logs: run})
+		}
 	}
-	if len(dirs) == 0 {
-		return nil, usageError("A recording has a log and a run.json with started_at_unix_s.", "no recording in %v", args)
+	if len(out) == 0 {
+		return nil, usageError("A recording has a log and a run.json with started_at_unix_s.", "no recording and no log in %v", args)
 	}
-	return dirs, nil
+	return out, nil
 }
 
-func (w *world) importInto(store *sinks.Store, dirs []string) error {
+func (w *world) importInto(store *sinks.Store, from []source, gpuName string) error {
 	failed := 0
 	var results []*runner.Result
-	for _, dir := range dirs {
-		result, err := importOne(store, dir)
+	for _, s := range from {
+		result, err := w.importOne(store, s, gpuName)
 		if err != nil {
 			failed++
-			fmt.Fprintf(w.stderr, "vramsweep: %s: %v\n", dir, err)
+			fmt.Fprintf(w.stderr, "vramsweep: %s: %v\n", s, err)
 			continue
 		}
 		results = append(results, result)
@@ -185,11 +218,16 @@ func (w *world) importInto(store *sinks.Store, dirs []string) error {
 	return nil
 }
 
-// importOne attributes one recording and keeps it.
-func importOne(store *sinks.Store, dir string) (*runner.Result, error) {
-	recording, err := replay.Load(dir, replay.Options{})
+// importOne attributes one recording and keeps it, with its logs.
+func (w *world) importOne(store *sinks.Store, s source, gpuName string) (*runner.Result, error) {
+	recording, logs, err := w.openSource(s)
 	if err != nil {
 		return nil, err
+	}
+	if gpuName != "" {
+		if err := recording.SetGPU(gpuName); err != nil {
+			return nil, err
+		}
 	}
 	recording.Job.Dir = store.RunDir(recording.Job)
 	sink, err := store.Begin(recording.Job)
@@ -203,16 +241,34 @@ func importOne(store *sinks.Store, dir string) (*runner.Result, error) {
 	}
 	result := recording.Attribute(&attribution.Attributor{})
 	result.ProfilerVersion = version
-	for _, log := range []string{"stdout.log", "stderr.log"} {
-		data, err := os.ReadFile(filepath.Join(dir, log))
+	for name, log := range logs {
+		data, err := os.ReadFile(log)
 		if err != nil {
 			continue // a recording may have one log alone
 		}
-		if err := os.WriteFile(filepath.Join(recording.Job.Dir, log), data, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(recording.Job.Dir, name), data, 0o644); err != nil {
 			return nil, err
 		}
 	}
 	return result, sink.Finish(result)
+}
+
+// openSource reads a recording, and says which of its files are kept as which log.
+func (w *world) openSource(s source) (*replay.Recording, map[string]string, error) {
+	if s.dir != "" {
+		recording, err := replay.Load(s.dir, replay.Options{})
+		return recording, map[string]string{"stdout.log": filepath.Join(s.dir, "stdout.log"), "stderr.log": filepath.Join(s.dir, "stderr.log")}, err
+	}
+	log, err := w.readLogs(s.logs)
+	if err != nil {
+		return nil, nil, err
+	}
+	recording, err := replay.LoadLog(s.logs, log, replay.Options{})
+	logs := map[string]string{"stdout.log": s.logs[0]}
+	if len(s.logs) > 1 {
+		logs["stderr.log"] = s.logs[1]
+	}
+	return recording, logs, err
 }
 
 // plotVerb draws one run.

@@ -28,6 +28,8 @@ type planFlags struct {
 	profile string
 	gpu     string
 	mode    string
+
+	overheads overheadsFlag
 }
 
 // planVerb shows what a sweep will do and need.
@@ -41,6 +43,9 @@ func (w *world) planVerb() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			w.quick()
 			plan, err := w.load(args[0], &inputs, f.json)
+			if err == nil {
+				err = f.overheads.load()
+			}
 			if err != nil {
 				return err
 			}
@@ -67,6 +72,7 @@ func (w *world) planVerb() *cobra.Command {
 	flags.StringVar(&f.profile, "profile", "", "show one profile whole, with where each value comes from")
 	flags.StringVar(&f.gpu, "gpu", "", "plan for this GPU: a name of the catalogue or of a gpu block")
 	flags.StringVar(&f.mode, "mode", "", "latency or session: how the engine would be used")
+	flags.StringVar(&f.overheads.file, "overheads", "", "FILE of `vramsweep overhead build`: what was measured stands in for what is computed")
 	return cmd
 }
 
@@ -160,6 +166,7 @@ type plannedProfile struct {
 	Argv            []string          `json:"argv"`
 	GPU             *string           `json:"gpu"`
 	Estimate        *models.Estimate  `json:"estimate"`
+	Overheads       *overheadsOf      `json:"overheads,omitempty"` // with --overheads
 	ExpectedSeconds *float64          `json:"expected_seconds"`
 	Repeats         int               `json:"repeats"`
 	Group           string            `json:"group,omitempty"` // session mode: profiles of one group share an engine
@@ -179,8 +186,8 @@ func (p *planner) profileOf(s *sweep.Sweep, profile *sweep.Profile) (*plannedPro
 	if profile.Engine.Mode == "session" {
 		out.Group = session.GroupKey(profile)
 	}
-	estimate := p.estimate(profile)
-	out.Estimate = &estimate
+	estimate, overheads := p.estimate(profile)
+	out.Estimate, out.Overheads = &estimate, overheads
 	if p.known {
 		out.GPU = &p.gpu.Name
 	}
@@ -190,12 +197,12 @@ func (p *planner) profileOf(s *sweep.Sweep, profile *sweep.Profile) (*plannedPro
 	return out, nil
 }
 
-func (p *planner) estimate(profile *sweep.Profile) models.Estimate {
+func (p *planner) estimate(profile *sweep.Profile) (models.Estimate, *overheadsOf) {
 	g := p.gpu
 	if own, ok := gpuFor(nil, p.plan.GPUs, profile); ok {
 		g = own
 	}
-	return models.NewEstimate(profile.Model, profile.Request(), g)
+	return p.flags.overheads.estimate(profile.Model, profile.Request(), g)
 }
 
 // totals are of the whole plan, whatever --limit shows.
@@ -215,7 +222,7 @@ func (p *planner) count() ([]*plannedProfile, totals, error) {
 			t.profiles++
 			runs := max(s.Repeats, 1)
 			t.runs += runs
-			estimate := p.estimate(profile)
+			estimate, _ := p.estimate(profile)
 			switch {
 			case estimate.Fits == nil:
 				t.unknown++
@@ -319,7 +326,7 @@ func (p *planner) table() error {
 	} else {
 		fmt.Fprintln(out, "GPU: none known; name one with --gpu or a gpu block (vramsweep plan --gpu h100-80gb) to see what fits")
 	}
-	fmt.Fprintln(out, "GiB per rank (the largest), estimated:")
+	fmt.Fprintf(out, "GiB per rank (the largest), estimated%s:\n", p.flags.overheads.says())
 	table := tabwriter.NewWriter(out, 0, 4, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(table, "#\tprofile\tmodel\ttp\tin\tout\tbs\tweights\tactiv.\tgraphs\tKV\tKV tokens\trequests\tlongest\tfits\t  ")
 	sweepName := ""
@@ -353,7 +360,7 @@ func (one *plannedProfile) row(n int) string {
 		}
 	}
 	return fmt.Sprintf("%d\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t  %s", n, one.ID[:min(8, len(one.ID))], one.Model, s.TensorParallelSize, s.InputLen, s.OutputLen, s.BatchSize,
-		figureGiB(e.Weights), figureGiB(e.Activations), figureGiB(e.CUDAGraphs), figureGiB(e.KVCache), figureCount(e.KVCacheTokens), ratioOf(e.MaxConcurrency), countOr(e.MaxContext), fits, freeAxes(one.Axes))
+		figureGiB(e.Weights), figureGiB(e.Activations), figureGiB(e.CUDAGraphs), figureGiB(e.KVCache), figureCount(e.KVCacheTokens), ratioOf(e.MaxConcurrency), countOr(e.MaxContext), fits, one.Overheads.short()+freeAxes(one.Axes))
 }
 
 // freeAxes names what the columns do not show.
@@ -418,6 +425,7 @@ func (p *planner) closing(out io.Writer, t totals, shown []*plannedProfile) {
 	for _, text := range order {
 		fmt.Fprintf(out, "note (%s): %s\n", plural(said[text], "profile"), text)
 	}
+	printOverheads(out, shown)
 	for i, s := range p.plan.Sweeps {
 		p.sessionHint(out, s, &p.engines[i])
 	}
@@ -490,8 +498,9 @@ func (p *planner) printOne(one *plannedProfile) error {
 		name   string
 		figure models.Figure
 	}{{"weights", e.Weights}, {"activations", e.Activations}, {"non-torch", e.NonTorch}, {"CUDA graphs", e.CUDAGraphs}, {"context", e.Context}, {"buffers", e.Buffers}, {"requested", e.Requested}, {"KV cache", e.KVCache}} {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", row.name, figureGiB(row.figure), between(row.figure), orDash(row.figure.Source+row.figure.Reason))
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", row.name, figureGiB(row.figure), between(row.figure), orDash(figureBy(row.figure)))
 	}
+	one.Overheads.print(table)
 	fmt.Fprintf(table, "\nKV tokens\t%s\nrequests at once\t%s\nlongest context\t%s\n", figureCount(e.KVCacheTokens), ratioOf(e.MaxConcurrency), countOr(e.MaxContext))
 	fmt.Fprintf(table, "max_num_batched_tokens\t%s\nmax_num_seqs\t%s\nvLLM assumed\t%s, model runner %s\n", countOr(e.MaxNumBatchedTokens), countOr(e.MaxNumSeqs), e.Version, e.ModelRunner)
 	fmt.Fprintf(table, "\ncommand\t%s\n", vllm.Paste(one.Argv))

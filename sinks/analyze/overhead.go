@@ -1,113 +1,292 @@
 package analyze
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"math"
 	"slices"
 	"sort"
 	"strings"
 
-	"gonum.org/v1/gonum/stat"
-	"gonum.org/v1/gonum/stat/distuv"
-
 	"github.com/vramsweep/vramsweep/sinks"
+	"github.com/vramsweep/vramsweep/sweep/models"
 )
 
 // OverheadsVersion is the version of the database's format.
-const OverheadsVersion = 1
+const OverheadsVersion = 2
 
-// Overheads is a database of what architecture alone does not give. Its JSON is
-// sorted, so that two of them can be compared line by line.
+// Overheads is a database of what architecture alone does not give: facts of
+// runs, the architectures that they are of, and what follows from both. Entries
+// are never read from a file: they are computed from Runs and the arithmetic of
+// this program, so that a database stays right when the arithmetic changes.
+// Its JSON is sorted, so that two of them can be compared line by line.
 type Overheads struct {
-	Version   int        `json:"version"`
-	Synthetic bool       `json:"synthetic"`
-	Entries   []Overhead `json:"entries"`
-	Skipped   []string   `json:"skipped,omitempty"` // what was left out, and why
+	Version   int            `json:"version"`
+	Synthetic bool           `json:"synthetic"`
+	Entries   []Overhead     `json:"entries"`
+	Runs      []OverheadRun  `json:"runs"`
+	Skipped   []string       `json:"skipped,omitempty"` // what was left out, and why
+	Models    []*OverheadArc `json:"models"`            // the architectures that Runs name
+
+	arcs    map[string]*models.Architecture
+	of      map[string][]*Overhead // entries by component
+	spreads map[spreadKey]spreadOf
 }
+
+// An OverheadArc is an architecture of the database, as models.json holds it.
+type OverheadArc = models.Architecture
 
 // An OverheadKey is what must agree for runs to share their coefficients.
 type OverheadKey struct {
-	Model        string `json:"model"`
+	Model        string `json:"model"` // the architecture's name in the catalogue, else the run's
 	Family       string `json:"family"`
 	Dtype        string `json:"dtype"`
 	Quantization string `json:"quantization"`
 	TP           int64  `json:"tensor_parallel_size"`
+	PP           int64  `json:"pipeline_parallel_size"`
 	GPU          string `json:"gpu"`
 	VLLM         string `json:"vllm_version"`
 	Runner       string `json:"model_runner"`
 	Compile      string `json:"compile"` // eager, or compiled (the cache's state: cold, warm)
 }
 
-// A Shape is what the coefficients are scaled by.
+// A Shape tells one architecture from another, whatever it is called.
 type Shape struct {
-	HiddenSize int64 `json:"hidden_size"`
-	Layers     int64 `json:"num_layers"`
-	Vocabulary int64 `json:"vocab_size"`
+	Class      string `json:"architecture,omitempty"`
+	Layers     int64  `json:"num_layers"`
+	HiddenSize int64  `json:"hidden_size"`
+	Heads      int64  `json:"num_heads,omitempty"`
+	KVHeads    int64  `json:"num_kv_heads,omitempty"`
+	HeadDim    int64  `json:"head_dim,omitempty"`
+	Vocabulary int64  `json:"vocab_size"`
+}
+
+// ShapeOf is the shape of an architecture.
+func ShapeOf(a *models.Architecture) Shape {
+	return Shape{Class: a.Architecture, Layers: a.NumLayers, HiddenSize: a.HiddenSize, Heads: a.NumHeads, KVHeads: a.NumKVHeads, HeadDim: a.HeadDim, Vocabulary: a.VocabSize}
+}
+
+// An OverheadRun is the facts of one run: its settings as vLLM used them, and
+// what was measured of one rank (the first that said it), in bytes.
+type OverheadRun struct {
+	RunID string `json:"run_id"`
+	OverheadKey
+	Shape Shape `json:"shape"`
+
+	Tokens      *int64   `json:"max_num_batched_tokens"`
+	Seqs        *int64   `json:"max_num_seqs"` // null: vLLM's default
+	MaxModelLen *int64   `json:"max_model_len"`
+	BlockSize   *int64   `json:"block_size"`
+	Utilization *float64 `json:"gpu_memory_utilization"` // null: vLLM's default, or kv_cache_memory_bytes is set
+	KVBytes     *int64   `json:"kv_cache_memory_bytes"`
+	KVDtype     string   `json:"kv_cache_dtype,omitempty"`
+	AskedQuant  string   `json:"asked_quantization,omitempty"` // what vLLM converted to while loading
+	InputLen    int64    `json:"input_len"`                    // 0: not told
+	BatchSize   int64    `json:"batch_size"`
+
+	// Figures are the measured bytes by component; see OverheadComponents.
+	Figures map[string]int64 `json:"bytes"`
+	// Graph estimate, KV cache and highest use are no overheads; they are what
+	// predictions of the whole are checked by.
+	Check map[string]int64 `json:"check,omitempty"`
 }
 
 // An Overhead is one component under one key.
 type Overhead struct {
 	OverheadKey
-	Shape     Shape  `json:"shape"`
 	Component string `json:"component"`
-	// Per is what the coefficient multiplies: see OverheadDrivers.
-	Per          string        `json:"per"`
-	Coefficient  float64       `json:"coefficient"` // bytes of one rank per unit
-	Low          *float64      `json:"low"`         // 95 % interval of the coefficient; null with one run
-	High         *float64      `json:"high"`
-	Runs         int           `json:"runs"`
-	Observations []Observation `json:"observations"`
+	// Law says what the coefficient does to what; see docs/analysis.md.
+	Law         string        `json:"law"`
+	At          string        `json:"at,omitempty"` // activations: the moment of the peak
+	Coefficient float64       `json:"coefficient"`
+	Low         *float64      `json:"low"` // 95 % interval of the coefficient; null with one run
+	High        *float64      `json:"high"`
+	Runs        int           `json:"runs"`
+	Observed    []Observation `json:"observations"`
 }
 
 // An Observation is one run.
 type Observation struct {
 	RunID    string  `json:"run_id"`
-	Units    float64 `json:"units"`
+	Units    float64 `json:"units"`    // what the law computes for the run
 	Bytes    float64 `json:"bytes"`    // of one rank
-	Residual float64 `json:"residual"` // bytes - coefficient x units
+	Residual float64 `json:"residual"` // bytes - what the coefficient gives
 }
 
-// A driver is a component and what it is taken to be proportional to. Within
-// one model that changes nothing but the unit; across models it carries the
-// coefficient over.
-type driver struct {
-	component, per string
-	bytes          func(*sinks.RunRow) *int64
-	units          func(s Shape, tokens int64) float64
+// OverheadInput is what a database is built from.
+type OverheadInput struct {
+	Runs  []sinks.RunRow
+	Ranks []sinks.RankRow
+	Steps []sinks.StepRow
+	// Find gives the architecture of a run; nil from it: not known.
+	Find func(*sinks.RunRow) *models.Architecture
+	// GPU is the name of the device of runs that do not tell theirs; "": such
+	// runs are left out.
+	GPU string
 }
 
-// drivers: an activation peak is one layer's tensors for all batched tokens,
-// graphs are captured layer by layer, the runner's buffers hold a vocabulary per
-// sequence; the others depend on the machine.
-func drivers() []driver {
-	one := func(Shape, int64) float64 { return 1 }
-	return []driver{
-		{"activations_reserved", "batched token x hidden size", func(r *sinks.RunRow) *int64 { return r.ActivationsReservedBytes },
-			func(s Shape, tokens int64) float64 { return float64(tokens) * float64(s.HiddenSize) }},
-		{"cuda_graphs", "layer", func(r *sinks.RunRow) *int64 { return r.CUDAGraphsBytes },
-			func(s Shape, _ int64) float64 { return float64(s.Layers) }},
-		{"non_torch", "rank", func(r *sinks.RunRow) *int64 { return r.NonTorchBytes }, one},
-		{"context", "rank", func(r *sinks.RunRow) *int64 { return r.ContextBytes }, one},
-		{"buffers", "word of the vocabulary", func(r *sinks.RunRow) *int64 { return r.BuffersBytes },
-			func(s Shape, _ int64) float64 { return float64(s.Vocabulary) }},
-		{"growth_excess", "rank", func(r *sinks.RunRow) *int64 { return r.GrowthExcessBytes }, one},
+// BuildOverheads makes a database of the runs that ended well, and of imported
+// logs, which tell no outcome. It fails with ErrNoRuns and ErrMixed.
+func BuildOverheads(in OverheadInput) (*Overheads, error) {
+	if err := sameKind(in.Runs); err != nil {
+		return nil, err
 	}
-}
-
-// keyOf is the key of a run; ok is false where the run does not say enough.
-func overheadKey(r *sinks.RunRow) (k OverheadKey, s Shape, reason string) {
-	known := func(v *string, name string) string {
-		if v == nil || *v == "" {
-			reason = name + " is missing"
-			return ""
+	db := &Overheads{Version: OverheadsVersion, arcs: map[string]*models.Architecture{}}
+	ranks, loads := firstRanks(in.Ranks), loadSteps(in.Steps)
+	skipped := map[string]int{}
+	for i := range in.Runs {
+		r := &in.Runs[i]
+		db.Synthetic = db.Synthetic || r.Synthetic
+		if reason := leftOut(r); reason != "" {
+			skipped[reason]++
+			continue
 		}
-		return *v
+		run, a, reason := overheadRun(r, ranks[r.RunID], loads[r.RunID], &in)
+		if reason == "" && len(run.Figures) == 0 {
+			reason = "no figure of its memory is known"
+		}
+		if reason != "" {
+			skipped[reason]++
+			continue
+		}
+		if a != nil {
+			db.arcs[run.Model] = a
+		}
+		db.Runs = append(db.Runs, run)
 	}
-	k = OverheadKey{Model: r.Model, Family: deref(r.Family), Quantization: "none", TP: 1,
-		GPU: known(r.GPUName, "gpu_name"), VLLM: known(r.VLLMVersion, "vllm_version"), Runner: deref(r.ModelRunner)}
+	for reason, n := range skipped {
+		db.Skipped = append(db.Skipped, fmt.Sprintf("%d runs: %s", n, reason))
+	}
+	sort.Strings(db.Skipped)
+	if len(db.Runs) == 0 {
+		return nil, fmt.Errorf("overhead build: %w to build on: %s", ErrNoRuns, strings.Join(db.Skipped, "; "))
+	}
+	db.canonical(in.Runs)
+	db.settle()
+	return db, nil
+}
+
+// canonical gives architectures of one shape and quantization one name: that by
+// which a run called it, else the first.
+func (db *Overheads) canonical(rows []sinks.RunRow) {
+	asked := map[string]bool{}
+	for i := range rows {
+		asked[strings.ToLower(rows[i].Model)], asked[strings.ToLower(rows[i].HFModelID)] = true, true
+	}
+	names := map[string]string{}
+	same := func(a *models.Architecture) string { return fmt.Sprintf("%+v %+v", ShapeOf(a), a.Quantization) }
+	for _, name := range sortedKeys(db.arcs) {
+		key := same(db.arcs[name])
+		if have := names[key]; have == "" || asked[strings.ToLower(name)] && !asked[strings.ToLower(have)] {
+			names[key] = name
+		}
+	}
+	for i := range db.Runs {
+		if a := db.arcs[db.Runs[i].Model]; a != nil {
+			name := names[same(a)]
+			db.Runs[i].Model, db.Runs[i].Family = name, db.arcs[name].Family
+		}
+	}
+	used := map[string]*models.Architecture{}
+	for _, name := range names {
+		used[name] = db.arcs[name]
+	}
+	db.arcs = used
+}
+
+// leftOut says why a run is not in the database; "": it is.
+func leftOut(r *sinks.RunRow) string {
+	switch {
+	case r.EngineMode == "session":
+		return "of a session: its figures are those of the engine's first profile"
+	case r.Outcome == "ok", r.Outcome == "no_result" && r.Engine == "import":
+		return ""
+	}
+	return "ended as " + r.Outcome
+}
+
+// firstRanks keeps of each run the first rank that says anything.
+func firstRanks(rows []sinks.RankRow) map[string]*sinks.RankRow {
+	first := map[string]*sinks.RankRow{}
+	for i := range rows {
+		r := &rows[i]
+		if have := first[r.RunID]; r.ActivationsReservedBytes != nil && (have == nil || r.Rank < have.Rank) {
+			first[r.RunID] = r
+		}
+	}
+	return first
+}
+
+// loadSteps is what the driver saw the load of the weights take beyond the
+// weights, by run: the runner's persistent buffers.
+func loadSteps(rows []sinks.StepRow) map[string]*int64 {
+	loads := map[string]*int64{}
+	for i := range rows {
+		if r := &rows[i]; r.Step == "load" && r.DifferenceBytes != nil && loads[r.RunID] == nil {
+			loads[r.RunID] = r.DifferenceBytes
+		}
+	}
+	return loads
+}
+
+// overheadRun are the facts of a run; a reason says why they are not enough.
+func overheadRun(r *sinks.RunRow, rank *sinks.RankRow, load *int64, in *OverheadInput) (run OverheadRun, a *models.Architecture, reason string) {
+	gpu := deref(r.GPUName)
+	if gpu == "" {
+		gpu = in.GPU
+	}
+	if g, ok := models.LookupGPU(gpu); ok && gpu != "" {
+		gpu = g.Product // one name, however the run or the caller writes it
+	}
+	switch {
+	case gpu == "":
+		return run, nil, "gpu_name is missing (--gpu NAME says which it was)"
+	case deref(r.VLLMVersion) == "":
+		return run, nil, "vllm_version is missing"
+	case rank == nil:
+		return run, nil, "no rank tells its memory"
+	}
+	if in.Find != nil {
+		a = in.Find(r)
+	}
+	run = OverheadRun{RunID: r.RunID, OverheadKey: keyOfRun(r, gpu), Tokens: r.EffectiveMaxNumBatchedTokens, Seqs: orElseInt(r.EffectiveMaxNumSeqs, r.MaxNumSeqs),
+		MaxModelLen: orElseInt(r.EffectiveMaxModelLen, r.MaxModelLen), BlockSize: orElseInt(r.EffectiveBlockSize, r.BlockSize),
+		Utilization: r.EffectiveGPUMemoryUtilization, KVBytes: r.KVCacheMemoryBytes, KVDtype: deref(r.KVCacheDtype),
+		InputLen: derefInt(r.InputLen), BatchSize: derefInt(r.BatchSize)}
+	if run.Utilization == nil {
+		run.Utilization = r.GPUMemoryUtilization
+	}
+	if a != nil {
+		run.Model, run.Family, run.Shape = a.ID, a.Family, ShapeOf(a)
+	} else {
+		run.Shape = Shape{Class: deref(r.Architecture), Layers: derefInt(r.NumLayers), HiddenSize: derefInt(r.HiddenSize), Heads: derefInt(r.NumHeads),
+			KVHeads: derefInt(r.NumKVHeads), HeadDim: derefInt(r.HeadDim), Vocabulary: derefInt(r.VocabSize)}
+	}
+	if a == nil || a.Quantization == nil {
+		run.AskedQuant = run.Quantization
+		if run.AskedQuant == "none" {
+			run.AskedQuant = ""
+		}
+	}
+	run.measure(r, rank, load)
+	return run, a, ""
+}
+
+func orElseInt(a, b *int64) *int64 {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+func derefInt(n *int64) int64 {
+	if n == nil {
+		return 0
+	}
+	return *n
+}
+
+func keyOfRun(r *sinks.RunRow, gpu string) OverheadKey {
+	k := OverheadKey{Model: r.Model, Family: deref(r.Family), Quantization: "none", TP: 1, PP: 1, GPU: gpu, VLLM: deref(r.VLLMVersion), Runner: deref(r.ModelRunner)}
 	k.Dtype = deref(r.EffectiveDtype)
 	if k.Dtype == "" {
 		k.Dtype = deref(r.Dtype)
@@ -118,284 +297,181 @@ func overheadKey(r *sinks.RunRow) (k OverheadKey, s Shape, reason string) {
 		k.Quantization = q
 	}
 	if r.TensorParallelSize != nil {
-		k.TP = *r.TensorParallelSize
+		k.TP = max(*r.TensorParallelSize, 1)
 	}
-	k.Compile = "eager"
-	if r.EnforceEager == nil || !*r.EnforceEager {
-		k.Compile = deref(r.CompileCache)
-		if k.Compile == "" {
-			k.Compile = "compiled"
-		}
-	}
-	if r.HiddenSize == nil || r.NumLayers == nil || r.VocabSize == nil {
-		return k, s, "the architecture is not known"
-	}
-	return k, Shape{HiddenSize: *r.HiddenSize, Layers: *r.NumLayers, Vocabulary: *r.VocabSize}, reason
-}
-
-// BuildOverheads makes a database of the runs that ended well. It fails with
-// ErrNoRuns and ErrMixed.
-func BuildOverheads(rows []sinks.RunRow) (*Overheads, error) {
-	if err := sameKind(rows); err != nil {
-		return nil, err
-	}
-	db := &Overheads{Version: OverheadsVersion}
-	skipped := map[string]int{}
-	for i := range rows {
-		r := &rows[i]
-		db.Synthetic = db.Synthetic || r.Synthetic
-		if r.Outcome != "ok" {
-			skipped["ended as "+r.Outcome]++
-			continue
-		}
-		key, shape, reason := overheadKey(r)
-		if reason != "" {
-			skipped[reason]++
-			continue
-		}
-		if r.EngineMode == "session" {
-			skipped["of a session: its figures are those of the engine's first profile"]++
-			continue
-		}
-		db.observe(r, key, shape)
-	}
-	for reason, n := range skipped {
-		db.Skipped = append(db.Skipped, fmt.Sprintf("%d runs: %s", n, reason))
-	}
-	sort.Strings(db.Skipped)
-	if len(db.Entries) == 0 {
-		return nil, fmt.Errorf("overhead build: %w to build on: %s", ErrNoRuns, strings.Join(db.Skipped, "; "))
-	}
-	db.settle()
-	return db, nil
-}
-
-// observe adds the components of one run.
-func (db *Overheads) observe(r *sinks.RunRow, key OverheadKey, shape Shape) {
-	ranks := float64(max(key.TP, 1))
 	if r.PipelineParallelSize != nil {
-		ranks *= float64(max(*r.PipelineParallelSize, 1))
+		k.PP = max(*r.PipelineParallelSize, 1)
 	}
-	var tokens int64
-	if r.EffectiveMaxNumBatchedTokens != nil {
-		tokens = *r.EffectiveMaxNumBatchedTokens
+	k.Compile = deref(r.CompileCache)
+	if k.Compile == "off" || r.EnforceEager != nil && *r.EnforceEager {
+		k.Compile = "eager"
 	}
-	for _, d := range drivers() {
-		bytes, units := d.bytes(r), d.units(shape, tokens)
-		if bytes == nil || units <= 0 {
-			continue
-		}
-		at := slices.IndexFunc(db.Entries, func(e Overhead) bool { return e.OverheadKey == key && e.Component == d.component })
-		if at < 0 {
-			at = len(db.Entries)
-			db.Entries = append(db.Entries, Overhead{OverheadKey: key, Shape: shape, Component: d.component, Per: d.per})
-		}
-		db.Entries[at].Observations = append(db.Entries[at].Observations, Observation{RunID: r.RunID, Units: units, Bytes: float64(*bytes) / ranks})
+	if k.Compile == "" {
+		k.Compile = "compiled"
 	}
+	return k
 }
 
-// settle computes coefficients from observations and puts all in order. A run
-// that stands twice (of two databases) counts once.
+// measure notes what the run's first rank took.
+func (run *OverheadRun) measure(r *sinks.RunRow, rank *sinks.RankRow, load *int64) {
+	run.Figures, run.Check = map[string]int64{}, map[string]int64{}
+	note := func(to map[string]int64, name string, n *int64) {
+		if n != nil {
+			to[name] = *n
+		}
+	}
+	note(run.Figures, "weights", rank.ModelWeightsBytes)
+	note(run.Figures, "activations_reserved", rank.ActivationsReservedBytes)
+	if run.Compile != "eager" {
+		note(run.Figures, "cuda_graphs", rank.CUDAGraphsBytes)
+		note(run.Figures, "graph_estimate", rank.GraphEstimateBytes)
+	}
+	note(run.Figures, "non_torch", rank.NonTorchBytes)
+	note(run.Figures, "context", rank.ContextBytes)
+	note(run.Figures, "buffers", load)
+	note(run.Check, "kv_cache", rank.KVCacheBytes)
+	note(run.Check, "requested", rank.RequestedBytes)
+	ranks := run.TP * run.PP
+	if r.GrowthExcessBytes != nil {
+		run.Figures["growth_excess"] = *r.GrowthExcessBytes / ranks
+	}
+	if r.PeakMemoryMaxGPUBytes == nil || r.Outcome != "ok" {
+		return
+	}
+	highest := *r.PeakMemoryMaxGPUBytes - derefInt(r.BaselineMemoryBytes)/ranks
+	run.Check["highest"] = highest
+	for _, part := range []*int64{rank.ModelWeightsBytes, rank.KVCacheBytes, rank.NonTorchBytes, rank.ContextBytes} {
+		if part == nil {
+			return
+		}
+		highest -= *part
+	}
+	highest -= run.Figures["cuda_graphs"]
+	if load == nil {
+		return
+	}
+	run.Figures["in_use"] = highest - *load
+}
+
+// request is the run as the arithmetic is asked for it.
+func (run *OverheadRun) request() models.Request {
+	r := models.Request{Dtype: run.Dtype, KVCacheDtype: run.KVDtype, Quantization: run.AskedQuant, TensorParallelSize: run.TP, PipelineParallelSize: run.PP,
+		InputLen: run.InputLen, BatchSize: run.BatchSize, MaxModelLen: run.MaxModelLen, MaxNumSeqs: run.Seqs, MaxNumBatchedTokens: run.Tokens,
+		GPUMemoryUtilization: run.Utilization, KVCacheMemoryBytes: run.KVBytes, BlockSize: run.BlockSize, Version: run.VLLM, ModelRunner: run.Runner}
+	r.EnforceEager, r.CompileCache = run.Compile == "eager", run.Compile
+	return r
+}
+
+// settle computes entries from runs and puts all in order. A run that stands
+// twice (of two databases) counts once.
 func (db *Overheads) settle() {
+	slices.SortFunc(db.Runs, func(a, b OverheadRun) int { return strings.Compare(a.RunID, b.RunID) })
+	db.Runs = slices.CompactFunc(db.Runs, func(a, b OverheadRun) bool { return a.RunID == b.RunID })
+	db.Entries = nil
+	at := map[string]int{}
+	for i := range db.Runs {
+		run := &db.Runs[i]
+		units := unitsOf(db.arcs[run.Model], run.request(), run.device(), run.Shape)
+		for _, d := range drivers() {
+			bytes, ok := run.Figures[d.component]
+			if !ok {
+				continue
+			}
+			law, n, ok := units.law(d)
+			if !ok {
+				continue
+			}
+			e := Overhead{OverheadKey: run.OverheadKey, Component: d.component, Law: law.says, At: units.at(d)}
+			key := e.order()
+			if _, have := at[key]; !have {
+				at[key] = len(db.Entries)
+				db.Entries = append(db.Entries, e)
+			}
+			entry := &db.Entries[at[key]]
+			entry.Observed = append(entry.Observed, Observation{RunID: run.RunID, Units: n, Bytes: float64(bytes)})
+		}
+	}
 	for i := range db.Entries {
-		e := &db.Entries[i]
-		slices.SortFunc(e.Observations, func(a, b Observation) int { return strings.Compare(a.RunID, b.RunID) })
-		e.Observations = slices.CompactFunc(e.Observations, func(a, b Observation) bool { return a.RunID == b.RunID })
-		e.Runs = len(e.Observations)
-		per := make([]float64, e.Runs)
-		for j, o := range e.Observations {
-			per[j] = o.Bytes / o.Units
-		}
-		g := groupOf("", per)
-		e.Coefficient, e.Low, e.High = g.Mean, g.Low, g.High
-		for j := range e.Observations {
-			o := &e.Observations[j]
-			o.Residual = o.Bytes - e.Coefficient*o.Units
-		}
+		db.Entries[i].settle()
 	}
 	slices.SortFunc(db.Entries, func(a, b Overhead) int { return strings.Compare(a.order(), b.order()) })
+	db.index()
+	db.Models = nil
+	for _, name := range sortedKeys(db.arcs) {
+		db.Models = append(db.Models, db.arcs[name])
+	}
+}
+
+// index is what predictions look up: entries by component, and how far they
+// spread.
+func (db *Overheads) index() {
+	db.of, db.spreads = map[string][]*Overhead{}, map[spreadKey]spreadOf{}
+	for i := range db.Entries {
+		e := &db.Entries[i]
+		db.of[e.Component] = append(db.of[e.Component], e)
+	}
+	for component, entries := range db.of {
+		for _, e := range entries {
+			for _, own := range []bool{true, false} {
+				key := spreadKey{component, e.Law, own}
+				if _, have := db.spreads[key]; !have {
+					db.spreads[key] = db.spread(key)
+				}
+			}
+		}
+	}
+}
+
+// settle computes the coefficient of one entry, its interval and residuals.
+func (e *Overhead) settle() {
+	law := lawNamed(e.Law)
+	e.Runs = len(e.Observed)
+	values := make([]float64, e.Runs)
+	for i, o := range e.Observed {
+		values[i] = law.coefficient(o.Bytes, o.Units)
+	}
+	e.Coefficient = meanOf(values)
+	if half, ok := halfWidth(sampleSpread(values), len(values)); ok {
+		low, high := e.Coefficient-half/math.Sqrt(float64(len(values)+1)), e.Coefficient+half/math.Sqrt(float64(len(values)+1))
+		e.Low, e.High = &low, &high
+	}
+	for i := range e.Observed {
+		o := &e.Observed[i]
+		o.Residual = o.Bytes - law.bytes(e.Coefficient, o.Units)
+	}
 }
 
 func (e *Overhead) order() string {
-	return fmt.Sprintf("%s|%s|%s|%s|%04d|%s|%s|%s|%s|%s", e.Family, e.Model, e.Dtype, e.Quantization, e.TP, e.GPU, e.VLLM, e.Runner, e.Compile, e.Component)
+	return fmt.Sprintf("%s|%s|%s|%s|%04d|%04d|%s|%s|%s|%s|%s|%s|%s", e.Family, e.Model, e.Dtype, e.Quantization, e.TP, e.PP, e.GPU, e.VLLM, e.Runner, e.Compile, e.Component, e.At, e.Law)
 }
 
-// Merge adds another database; runs that both have count once.
+// device is the arithmetic's entry for the run's GPU; the zero one where it has
+// none.
+func (run *OverheadRun) device() models.GPU {
+	g, _ := models.LookupGPU(run.GPU)
+	return g
+}
+
+// Merge adds another database; runs that both have count once. Of architectures
+// of one name the receiver's stays; where they differ it fails.
 func (db *Overheads) Merge(other *Overheads) error {
 	if db.Synthetic != other.Synthetic {
 		return fmt.Errorf("overhead merge: %w", ErrMixed)
 	}
-	for _, e := range other.Entries {
-		at := slices.IndexFunc(db.Entries, func(have Overhead) bool { return have.OverheadKey == e.OverheadKey && have.Component == e.Component })
-		if at < 0 {
-			db.Entries = append(db.Entries, e)
-			continue
+	for name, a := range other.arcs {
+		if have := db.arcs[name]; have != nil && ShapeOf(have) != ShapeOf(a) {
+			return fmt.Errorf("overhead merge: %s is one architecture here (%+v) and another there (%+v); rename one of them in its model block", name, ShapeOf(have), ShapeOf(a))
+		} else if have == nil {
+			db.arcs[name] = a
 		}
-		db.Entries[at].Observations = append(db.Entries[at].Observations, e.Observations...)
 	}
+	db.Runs = append(db.Runs, other.Runs...)
+	for _, s := range other.Skipped {
+		if !slices.Contains(db.Skipped, s) {
+			db.Skipped = append(db.Skipped, s)
+		}
+	}
+	sort.Strings(db.Skipped)
 	db.settle()
 	return nil
-}
-
-// ErrOverheads says that a file is no overhead database of this version.
-var ErrOverheads = errors.New("no overhead database")
-
-// ReadOverheads reads a database. It fails with ErrOverheads.
-func ReadOverheads(in io.Reader) (*Overheads, error) {
-	db := &Overheads{}
-	if err := json.NewDecoder(in).Decode(db); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrOverheads, err)
-	}
-	if db.Version != OverheadsVersion {
-		return nil, fmt.Errorf("%w of version %d: it says version %d; build it again with `vramsweep overhead build`", ErrOverheads, OverheadsVersion, db.Version)
-	}
-	for _, e := range db.Entries {
-		if len(e.Observations) == 0 || slices.ContainsFunc(e.Observations, func(o Observation) bool { return !(o.Units > 0) }) {
-			return nil, fmt.Errorf("%w: %s of %s has no observations, or one without units", ErrOverheads, e.Component, e.Model)
-		}
-	}
-	db.settle()
-	return db, nil
-}
-
-// Write writes the database as JSON.
-func (db *Overheads) Write(out io.Writer) error {
-	encoder := json.NewEncoder(out)
-	encoder.SetIndent("", " ")
-	if err := encoder.Encode(db); err != nil {
-		return fmt.Errorf("writing the overhead database: %w", err)
-	}
-	return nil
-}
-
-// An OverheadQuery asks for a profile. Empty words of the key match any.
-type OverheadQuery struct {
-	OverheadKey
-	Shape         Shape
-	BatchedTokens int64 // max_num_batched_tokens; 0: activations cannot be told
-}
-
-// A PredictedPart is one component of one rank, in bytes.
-type PredictedPart struct {
-	Component string   `json:"component"`
-	Bytes     *float64 `json:"bytes"`
-	Low       *float64 `json:"low"` // 95 % interval of a further run; null where one observation is all there is
-	High      *float64 `json:"high"`
-	Basis     string   `json:"basis,omitempty"` // what it rests on
-	Runs      int      `json:"runs"`
-	Models    int      `json:"models"`
-	Reason    string   `json:"reason,omitempty"`
-}
-
-// A rung is how far from the query observations may be.
-type rung struct {
-	says string
-	same func(q, e OverheadKey) bool
-	own  bool // of the model itself
-}
-
-// The parts of a key that a rung asks for; an empty word matches any.
-func isWord(want, have string) bool     { return want == "" || want == have }
-func sameMachine(q, e OverheadKey) bool { return isWord(q.GPU, e.GPU) && q.TP == e.TP }
-func sameEngine(q, e OverheadKey) bool  { return isWord(q.VLLM, e.VLLM) && isWord(q.Runner, e.Runner) }
-func sameWeights(q, e OverheadKey) bool {
-	return isWord(q.Dtype, e.Dtype) && isWord(q.Quantization, e.Quantization)
-}
-
-// sameEager tells compiled from eager, whatever the compile cache held.
-func sameEager(q, e OverheadKey) bool {
-	return q.Compile == "" || (q.Compile == "eager") == (e.Compile == "eager")
-}
-
-func sameFamily(q, e OverheadKey) bool  { return q.Family != "" && q.Family == e.Family }
-func sameCompile(q, e OverheadKey) bool { return isWord(q.Compile, e.Compile) }
-
-// allOf asks for several at once.
-func allOf(asks ...func(q, e OverheadKey) bool) func(q, e OverheadKey) bool {
-	return func(q, e OverheadKey) bool {
-		for _, ask := range asks {
-			if !ask(q, e) {
-				return false
-			}
-		}
-		return true
-	}
-}
-
-func rungs() []rung {
-	return []rung{
-		{"this model, GPU, TP, version and compile state", allOf(sameMachine, sameEngine, sameCompile, sameWeights), true},
-		{"this model, GPU and TP; another version or compile cache", allOf(sameMachine, sameEager, sameWeights), true},
-		{"other models of this family on this GPU, TP and version", allOf(sameFamily, sameMachine, sameEngine, sameEager), false},
-		{"other models on this GPU, TP and version", allOf(sameMachine, sameEngine, sameEager), false},
-		{"other models on this GPU and TP, of other versions", allOf(sameMachine, sameEager), false},
-	}
-}
-
-// Predict tells the components of a profile from the nearest observations that
-// there are: of the model itself, else of its family, else of other models, each
-// model with one vote. Where there are none the part is null and says why.
-func (db *Overheads) Predict(q OverheadQuery) []PredictedPart {
-	q.TP = max(q.TP, 1)
-	var out []PredictedPart
-	for _, d := range drivers() {
-		part := PredictedPart{Component: d.component, Reason: fmt.Sprintf("no run on %s with tensor_parallel_size %d has it", orAny(q.GPU), q.TP)}
-		units := d.units(q.Shape, q.BatchedTokens)
-		if units <= 0 {
-			part.Reason = "needs the model's shape and max_num_batched_tokens: per " + d.per
-			out = append(out, part)
-			continue
-		}
-		for _, r := range rungs() {
-			if db.climb(&part, d, r, q, units) {
-				break
-			}
-		}
-		out = append(out, part)
-	}
-	return out
-}
-
-func orAny(s string) string {
-	if s == "" {
-		return "any GPU"
-	}
-	return s
-}
-
-// climb predicts from one rung, and tells whether there was anything on it.
-func (db *Overheads) climb(part *PredictedPart, d driver, r rung, q OverheadQuery, units float64) bool {
-	byModel := map[string][]float64{}
-	n := 0
-	for _, e := range db.Entries {
-		if e.Component != d.component || (e.Model == q.Model) != r.own || !r.same(q.OverheadKey, e.OverheadKey) {
-			continue
-		}
-		for _, o := range e.Observations {
-			byModel[e.Model] = append(byModel[e.Model], o.Bytes/o.Units)
-			n++
-		}
-	}
-	if n == 0 {
-		return false
-	}
-	var votes []float64
-	for _, values := range byModel {
-		if r.own {
-			votes = values
-		} else {
-			votes = append(votes, stat.Mean(values, nil))
-		}
-	}
-	sort.Float64s(votes)
-	mean := stat.Mean(votes, nil)
-	bytes := mean * units
-	part.Bytes, part.Basis, part.Runs, part.Models, part.Reason = &bytes, r.says, n, len(byModel), ""
-	if len(votes) > 1 {
-		m := float64(len(votes))
-		half := distuv.StudentsT{Mu: 0, Sigma: 1, Nu: m - 1}.Quantile(0.975) * stat.StdDev(votes, nil) * math.Sqrt(1+1/m)
-		low, high := (mean-half)*units, (mean+half)*units
-		part.Low, part.High = &low, &high
-	}
-	return true
 }

@@ -1,212 +1,231 @@
 package analyze
 
 import (
-	"fmt"
-	"io"
 	"math"
-	"sort"
-	"text/tabwriter"
+	"slices"
+
+	"github.com/vramsweep/vramsweep/sweep/models"
 )
 
 // A Validation is how well the database tells models that it has not seen:
-// each model is left out once and predicted from the others.
+// each architecture is left out once, with all of its runs whatever they are
+// called, and predicted from the others.
 type Validation struct {
 	Models     int              `json:"models"`
 	Components []ComponentError `json:"components"`
-	Reason     string           `json:"reason,omitempty"`
+	// Runs holds every prediction, so that outliers can be named.
+	Runs   []RunError `json:"runs"`
+	Reason string     `json:"reason,omitempty"`
 }
 
-// A ComponentError is the error over all entries of models left out.
+// A RunError is one figure of one run whose model was left out.
+type RunError struct {
+	RunID        string   `json:"run_id"`
+	Model        string   `json:"model"`
+	Component    string   `json:"component"`
+	At           string   `json:"at,omitempty"`
+	Measured     float64  `json:"measured_bytes"`
+	Predicted    *float64 `json:"predicted_bytes"` // null: nothing to predict it from
+	Low          *float64 `json:"low"`
+	High         *float64 `json:"high"`
+	Basis        string   `json:"basis,omitempty"`
+	ByArithmetic bool     `json:"by_arithmetic"` // the database had nothing: it is the arithmetic's
+	// Alone is what the arithmetic says without the database.
+	Alone *float64 `json:"arithmetic_bytes"`
+}
+
+// Off is predicted - measured, as a share of the measured; ok is false without
+// a prediction, or where nothing was measured.
+func (r *RunError) Off() (off float64, ok bool) {
+	if r.Predicted == nil || r.Measured == 0 {
+		return 0, false
+	}
+	return (*r.Predicted - r.Measured) / r.Measured, true
+}
+
+// A ComponentError is the error over all runs of models left out.
 type ComponentError struct {
 	Component string   `json:"component"`
-	N         int      `json:"n"`           // entries predicted
-	Untold    int      `json:"untold"`      // entries for which no other model had anything
-	MeanAbs   *float64 `json:"mean_abs"`    // bytes of one rank
-	Relative  *float64 `json:"mean_abs_of"` // of the measured; null where one measured 0
-	Worst     float64  `json:"worst"`       // bytes, with its sign: predicted - measured
+	N         int      `json:"n"`             // runs predicted
+	Models    int      `json:"models"`        // that they are of
+	Fallback  int      `json:"by_arithmetic"` // of N: no other model had anything, and the arithmetic stands
+	Untold    int      `json:"untold"`        // runs that nothing predicts
+	MeanAbs   *float64 `json:"mean_abs"`      // bytes of one rank, over runs
+	Relative  *float64 `json:"mean_abs_of"`   // of the measured, over runs; null where one measured 0
+	ByModel   *float64 `json:"mean_abs_each"` // the same, each model with one vote
+	Alone     *float64 `json:"arithmetic_of"` // of the same runs, by the arithmetic alone
+	Worst     float64  `json:"worst"`         // bytes, with its sign: predicted - measured
 	WorstOf   string   `json:"worst_of,omitempty"`
 	Covered   *float64 `json:"covered"` // share of intervals that hold the truth; the aim is 0.95
-	intervals int
+	Intervals int      `json:"intervals"`
 }
+
+// checked are the figures of the whole, beside the components.
+func checked() []string { return []string{"kv_cache", "highest", refitted} }
 
 // Validate leaves one model out at a time.
 func (db *Overheads) Validate() Validation {
-	models := map[string]bool{}
-	for _, e := range db.Entries {
-		models[e.Model] = true
-	}
-	v := Validation{Models: len(models)}
-	if len(models) < 2 {
+	folds := db.folds()
+	v := Validation{Models: len(folds)}
+	if len(folds) < 2 {
 		v.Reason = "the database has one model: no other to predict it from"
 		return v
 	}
-	errors := map[string]*ComponentError{}
-	relative := map[string][]float64{}
-	for model := range models {
-		rest := &Overheads{Version: db.Version, Synthetic: db.Synthetic}
-		for _, e := range db.Entries {
-			if e.Model != model {
-				rest.Entries = append(rest.Entries, e)
+	for _, out := range folds {
+		rest := &Overheads{Version: db.Version, Synthetic: db.Synthetic, arcs: db.arcs}
+		for i := range db.Runs {
+			if !slices.Contains(out, i) {
+				rest.Runs = append(rest.Runs, db.Runs[i])
 			}
 		}
-		for i := range db.Entries {
-			if db.Entries[i].Model == model {
-				rest.check(&db.Entries[i], errors, relative)
-			}
+		rest.settle()
+		for _, i := range out {
+			v.Runs = append(v.Runs, rest.check(&db.Runs[i])...)
 		}
 	}
-	for _, d := range drivers() {
-		e := errors[d.component]
-		if e == nil {
-			continue
+	v.Runs = append(v.Runs, db.refit(folds)...)
+	for _, component := range append(OverheadComponents(), checked()...) {
+		if c := componentError(component, v.Runs); c != nil {
+			v.Components = append(v.Components, *c)
 		}
-		e.finish(relative[d.component])
-		v.Components = append(v.Components, *e)
 	}
 	return v
 }
 
-// check predicts one entry from a database that lacks its model.
-func (db *Overheads) check(e *Overhead, errors map[string]*ComponentError, relative map[string][]float64) {
-	sum := errors[e.Component]
-	if sum == nil {
-		sum = &ComponentError{Component: e.Component, MeanAbs: new(float64)}
-		errors[e.Component] = sum
+// folds are the runs of each architecture, in the order of its first run.
+func (db *Overheads) folds() [][]int {
+	var out [][]int
+	at := map[any]int{}
+	for i := range db.Runs {
+		var key any = db.Runs[i].Shape
+		if db.Runs[i].Shape == (Shape{}) {
+			key = db.Runs[i].Model
+		}
+		n, ok := at[key]
+		if !ok {
+			n = len(out)
+			at[key] = n
+			out = append(out, nil)
+		}
+		out[n] = append(out[n], i)
 	}
-	units := 0.0
-	for _, o := range e.Observations {
-		units += o.Units / float64(len(e.Observations))
-	}
-	measured := e.Coefficient * units
-	var part PredictedPart
-	for _, d := range drivers() {
-		if d.component != e.Component {
+	return out
+}
+
+// Query is the run as it would have been asked for before it was made.
+func (db *Overheads) query(run *OverheadRun) OverheadQuery {
+	return OverheadQuery{OverheadKey: run.OverheadKey, Shape: run.Shape, Architecture: db.arcs[run.Model], Request: run.request(), Device: run.device()}
+}
+
+// check predicts one run from a database that lacks its model.
+func (db *Overheads) check(run *OverheadRun) []RunError {
+	q := db.query(run)
+	p := db.Predict(q)
+	alone := models.NewEstimate(q.Architecture, q.Request, q.Device)
+	u := unitsOf(q.Architecture, q.Request, q.Device, q.Shape)
+	var out []RunError
+	for i := range p.Parts {
+		part := &p.Parts[i]
+		bytes, ok := run.Figures[part.Component]
+		if !ok {
 			continue
 		}
-		for _, r := range rungs() {
-			if db.climb(&part, d, r, OverheadQuery{OverheadKey: e.OverheadKey, Shape: e.Shape}, units) {
-				break
+		e := RunError{RunID: run.RunID, Model: run.Model, Component: part.Component, Measured: float64(bytes), Predicted: part.Bytes, Low: part.Low, High: part.High, Basis: part.From()}
+		if part.Runs == 0 { // what a plan falls back to
+			own := u.figure(part.Component)
+			e.Predicted, e.Low, e.High, e.Basis, e.ByArithmetic = floatOf(own.Value), floatOf(own.Low), floatOf(own.High), "the arithmetic: "+part.Reason, true
+		}
+		if part.Component == "activations_reserved" {
+			e.At = u.shape.ActivationsAt
+		}
+		if part.Arithmetic != nil {
+			f := float64(*part.Arithmetic)
+			e.Alone = &f
+		}
+		out = append(out, e)
+	}
+	whole := func(component string, f models.Figure, without *int64) {
+		bytes, ok := run.Check[component]
+		if !ok {
+			return
+		}
+		out = append(out, RunError{RunID: run.RunID, Model: run.Model, Component: component, Measured: float64(bytes),
+			Predicted: floatOf(f.Value), Low: floatOf(f.Low), High: floatOf(f.High), Basis: f.Reason, Alone: floatOf(without)})
+	}
+	whole("kv_cache", p.Estimate.KVCache, alone.KVCache.Value)
+	whole("highest", p.Highest, nil)
+	return out
+}
+
+func floatOf(n *int64) *float64 {
+	if n == nil {
+		return nil
+	}
+	f := float64(*n)
+	return &f
+}
+
+// componentError sums up one component; nil where no run has it.
+func componentError(component string, runs []RunError) *ComponentError {
+	c := &ComponentError{Component: component}
+	var abs, relative, alone, held []float64
+	byModel := map[string][]float64{}
+	seen := 0
+	for i := range runs {
+		r := &runs[i]
+		if r.Component != component {
+			continue
+		}
+		seen++
+		if r.Predicted == nil {
+			c.Untold++
+			continue
+		}
+		c.N++
+		if r.ByArithmetic {
+			c.Fallback++
+		}
+		off := *r.Predicted - r.Measured
+		abs = append(abs, math.Abs(off))
+		if math.Abs(off) >= math.Abs(c.Worst) {
+			c.Worst, c.WorstOf = off, r.Model
+		}
+		if share, ok := r.Off(); ok {
+			relative = append(relative, math.Abs(share))
+			byModel[r.Model] = append(byModel[r.Model], math.Abs(share))
+			if r.Alone != nil {
+				alone = append(alone, math.Abs((*r.Alone-r.Measured)/r.Measured))
+			}
+		}
+		if r.Low != nil && r.High != nil {
+			held = append(held, 0)
+			if *r.Low <= r.Measured && r.Measured <= *r.High {
+				held[len(held)-1] = 1
 			}
 		}
 	}
-	if part.Bytes == nil {
-		sum.Untold++
-		return
+	if seen == 0 {
+		return nil
 	}
-	off := *part.Bytes - measured
-	sum.N++
-	*sum.MeanAbs += math.Abs(off)
-	if math.Abs(off) >= math.Abs(sum.Worst) {
-		sum.Worst, sum.WorstOf = off, e.Model
-	}
-	if measured != 0 {
-		relative[e.Component] = append(relative[e.Component], math.Abs(off/measured))
-	}
-	if part.Low != nil {
-		sum.intervals++
-		held := 0.0
-		if *part.Low <= measured && measured <= *part.High {
-			held = 1
-		}
-		if sum.Covered == nil {
-			sum.Covered = new(float64)
-		}
-		*sum.Covered += held
-	}
-}
-
-func (c *ComponentError) finish(relative []float64) {
-	if c.N == 0 {
-		c.MeanAbs = nil
-		return
-	}
-	*c.MeanAbs /= float64(c.N)
+	c.Models, c.Intervals = len(byModel), len(held)
+	c.MeanAbs, c.Covered = meanOrNil(abs), meanOrNil(held)
 	if len(relative) == c.N {
-		mean := meanOf(relative)
-		c.Relative = &mean
+		var each []float64
+		for _, name := range sortedKeys(byModel) {
+			each = append(each, meanOf(byModel[name]))
+		}
+		c.Relative, c.ByModel = meanOrNil(relative), meanOrNil(each)
+		if len(alone) == c.N {
+			c.Alone = meanOrNil(alone)
+		}
 	}
-	if c.Covered != nil {
-		*c.Covered /= float64(c.intervals)
-	}
+	return c
 }
 
-// Text prints what a prediction for an unseen model is worth.
-func (v Validation) Text(out io.Writer) error {
-	w := &lines{out: out}
-	if v.Reason != "" {
-		w.printf("leave one model out: not possible: %s\n", v.Reason)
-		return w.err
+func meanOrNil(values []float64) *float64 {
+	if len(values) == 0 {
+		return nil
 	}
-	w.printf("leave one model out (%d models): what a prediction for an unseen model is worth\n", v.Models)
-	table := tabwriter.NewWriter(out, 2, 4, 2, ' ', 0)
-	fmt.Fprintln(table, "  component\tentries\tmean error\tof measured\tworst\tof\tintervals that hold\tuntold")
-	for _, c := range v.Components {
-		if c.MeanAbs == nil {
-			fmt.Fprintf(table, "  %s\t0\t-\t-\t-\t-\t-\t%d\n", c.Component, c.Untold)
-			continue
-		}
-		relative, covered := "-", "-"
-		if c.Relative != nil {
-			relative = fmt.Sprintf("%.1f %%", 100**c.Relative)
-		}
-		if c.Covered != nil {
-			covered = fmt.Sprintf("%.0f %% of %d", 100**c.Covered, c.intervals)
-		}
-		fmt.Fprintf(table, "  %s\t%d\t%.0f MiB\t%s\t%s\t%s\t%s\t%d\n", c.Component, c.N, *c.MeanAbs/mib, relative, signed(c.Worst, UnitBytes), c.WorstOf, covered, c.Untold)
-	}
-	if err := table.Flush(); err != nil {
-		return fmt.Errorf("printing the validation: %w", err)
-	}
-	return w.err
-}
-
-// Text prints the database.
-func (db *Overheads) Text(out io.Writer) error {
-	table := tabwriter.NewWriter(out, 2, 4, 2, ' ', 0)
-	fmt.Fprintln(table, "model\tTP\tGPU\tvLLM\trunner\tcompile\tcomponent\tper rank\tcoefficient\truns\tlargest residual")
-	for i := range db.Entries {
-		e := &db.Entries[i]
-		units, worst := 0.0, 0.0
-		for _, o := range e.Observations {
-			units += o.Units / float64(e.Runs)
-			worst = max(worst, math.Abs(o.Residual))
-		}
-		fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%.0f MiB\t%.4g B per %s\t%d\t%.0f MiB\n", e.Model, e.TP, e.GPU, e.VLLM, e.Runner, e.Compile, e.Component, e.Coefficient*units/mib, e.Coefficient, e.Per, e.Runs, worst/mib)
-	}
-	if err := table.Flush(); err != nil {
-		return fmt.Errorf("printing the overhead database: %w", err)
-	}
-	w := &lines{out: out}
-	for _, s := range db.Skipped {
-		w.printf("left out: %s\n", s)
-	}
-	return w.err
-}
-
-// PredictionText prints a prediction.
-func PredictionText(out io.Writer, parts []PredictedPart) error {
-	table := tabwriter.NewWriter(out, 2, 4, 2, ' ', 0)
-	fmt.Fprintln(table, "component\tper rank\t95 % of a further run\tfrom")
-	for _, p := range parts {
-		if p.Bytes == nil {
-			fmt.Fprintf(table, "%s\t-\t-\t%s\n", p.Component, p.Reason)
-			continue
-		}
-		interval := "-"
-		if p.Low != nil {
-			interval = fmt.Sprintf("%.0f .. %.0f MiB", *p.Low/mib, *p.High/mib)
-		}
-		fmt.Fprintf(table, "%s\t%.0f MiB\t%s\t%s (%d models, %d runs)\n", p.Component, *p.Bytes/mib, interval, p.Basis, p.Models, p.Runs)
-	}
-	return table.Flush()
-}
-
-// sortedKeys are the keys of a map in order.
-func sortedKeys[V any](m map[string]V) []string {
-	out := make([]string, 0, len(m))
-	for k := range m {
-		out = append(out, k)
-	}
-	sort.Strings(out)
-	return out
+	m := meanOf(values)
+	return &m
 }

@@ -24,6 +24,7 @@ type peak struct {
 	tp, pp    int64
 	block     int64
 	eager     bool
+	warm      bool // compiled and tuned kernels are in a cache
 	mxfp4     bool
 	stageLast bool
 }
@@ -44,7 +45,7 @@ func (p peak) bytes() (value, low, high int64) {
 	persistent := p.expertWorkspace() + p.stageBuffers() + cublasWorkspace(p.g)
 	forward, slack := p.forward()
 	tuned := forward
-	if !p.eager {
+	if !p.eager && !p.warm {
 		tuned += p.l2()
 	}
 	other := p.latentProfile()
@@ -58,6 +59,23 @@ func (p peak) bytes() (value, low, high int64) {
 		high += value / 9
 	}
 	return value, low - low/40, high + high/30
+}
+
+// moment names what the peak is of.
+func (p peak) moment() string {
+	forward, _ := p.forward()
+	if !p.eager && !p.warm {
+		forward += p.l2()
+	}
+	switch latent := p.latentProfile(); {
+	case p.stageLast && p.sampler() >= max(forward, latent):
+		return "sampler"
+	case latent > forward:
+		return "latent"
+	case p.a.MoE != nil:
+		return "experts"
+	}
+	return "forward"
 }
 
 // l2 is the buffer that triton's tuner clears between runs.

@@ -21,6 +21,8 @@ type Request struct {
 	Version              string // of vLLM, "0.26.0"; "": the newest that the arithmetic knows
 	ModelRunner          string // "v1", "v2", "auto" or ""
 	Defaults             string // "serve": the API server's token and sequence limits; else those of the benchmark
+	CompileCache         string // "warm": kernels come compiled and tuned from a cache; else they are made in the run
+	Given                *Given // figures that are known better; nil: none
 }
 
 // A Figure is one estimate. Value is nil where the arithmetic cannot tell, and
@@ -69,6 +71,9 @@ type Estimate struct {
 	// GraphEstimate is what vLLM itself takes off the budget for CUDA graphs;
 	// nil where it takes off nothing.
 	GraphEstimate *int64 `json:"graph_estimate_bytes"`
+	// ActivationsAt is the moment of the arithmetic's activation peak: "forward",
+	// "experts", "latent" (MLA's profile) or "sampler"; "" where it has none.
+	ActivationsAt string `json:"activations_at,omitempty"`
 	// Stages holds one entry a pipeline stage, where there is more than one.
 	Stages []StageEstimate `json:"stages,omitempty"`
 

@@ -81,6 +81,7 @@ func NewEstimate(a *Architecture, r Request, g GPU) Estimate {
 	s.limits(f, &e)
 	e.Requested = s.requested(f)
 	s.parts(f, &e)
+	r.Given.apply(f, &e)
 	if a != nil {
 		s.cache(f, &e)
 	}
@@ -238,7 +239,9 @@ func (s *setup) shapes(f *figures, e *Estimate) {
 		e.Activations, e.CUDAGraphs = unknown(why), unknown(why)
 		return
 	}
-	v, low, high := s.peakOf(0).bytes()
+	first := s.peakOf(0)
+	v, low, high := first.bytes()
+	e.ActivationsAt = first.moment()
 	e.Activations = f.figure(v, low, high, "larger of one layer's forward pass at T tokens and the sampler at S sequences")
 	if s.r.EnforceEager {
 		e.CUDAGraphs = f.figure(0, 0, 0, "enforce_eager captures none")
@@ -255,7 +258,7 @@ func (s *setup) shapes(f *figures, e *Estimate) {
 func (s *setup) peakOf(rank int64) peak {
 	return peak{
 		a: s.a, g: s.g, v: s.v, runner: s.runner, tokens: s.tokens, seqs: s.seqs, maxLen: s.maxLen, width: s.width,
-		tp: s.tp, pp: s.pp, block: s.block, eager: s.r.EnforceEager,
+		tp: s.tp, pp: s.pp, block: s.block, eager: s.r.EnforceEager, warm: s.r.CompileCache == "warm",
 		mxfp4:     s.a.Quantization != nil && s.a.Quantization.Method == "mxfp4",
 		stageLast: rank == s.pp-1,
 	}
@@ -284,7 +287,18 @@ func (s *setup) inFlight() int64 {
 }
 
 // room is what one stage has for its KV cache, value and interval.
-type room struct{ value, low, high int64 }
+type room struct {
+	value, low, high int64
+	unsure           bool // a part has no interval, and so neither has the room
+}
+
+// figure is the room's.
+func (r room) figure(f *figures, source string) Figure {
+	if r.unsure {
+		return Figure{Value: f.ptr(r.value), Source: source, Reason: "no interval: a part of it has none"}
+	}
+	return f.figure(r.value, r.low, r.high, source)
+}
 
 // cache fills KV bytes, blocks, tokens, concurrency and whether the profile fits.
 func (s *setup) cache(f *figures, e *Estimate) {
@@ -294,7 +308,7 @@ func (s *setup) cache(f *figures, e *Estimate) {
 		return
 	}
 	first := s.firstRoom(e)
-	e.KVCache = f.figure(first.value, first.low, first.high, "requested - weights - activations - non-torch - graph estimate")
+	e.KVCache = first.figure(f, "requested - weights - activations - non-torch - graph estimate")
 	if s.r.KVCacheMemoryBytes != nil {
 		e.KVCache.Source = "kv_cache_memory_bytes"
 	}
@@ -323,7 +337,7 @@ func (s *setup) cache(f *figures, e *Estimate) {
 // weightsAlone says that a profile cannot fit where the weights alone are more
 // than vLLM requests, whatever else is not known.
 func (s *setup) weightsAlone(f *figures, e *Estimate) {
-	if e.Weights.Value == nil || e.Requested.Value == nil || *e.Weights.Low <= *e.Requested.Value {
+	if e.Weights.Value == nil || e.Weights.Low == nil || e.Requested.Value == nil || *e.Weights.Low <= *e.Requested.Value {
 		return
 	}
 	e.Fits = &f.fits
@@ -355,16 +369,23 @@ func (s *setup) cacheReason(e *Estimate) string {
 func (s *setup) firstRoom(e *Estimate) room {
 	if s.r.KVCacheMemoryBytes != nil {
 		n := *s.r.KVCacheMemoryBytes
-		return room{n, n, n}
+		return room{value: n, low: n, high: n}
 	}
 	graph := deref(e.GraphEstimate)
 	n := *e.Requested.Value - *e.Weights.Value - *e.Activations.Value - *e.NonTorch.Value - graph
 	// The parts miss independently: their squares add up.
-	down := rss(*e.Weights.High-*e.Weights.Value, *e.Activations.High-*e.Activations.Value,
-		*e.NonTorch.High-*e.NonTorch.Value, graph*2/5, *e.Requested.Value-*e.Requested.Low)
-	up := rss(*e.Weights.Value-*e.Weights.Low, *e.Activations.Value-*e.Activations.Low,
-		*e.NonTorch.Value-*e.NonTorch.Low, graph*2/5, *e.Requested.High-*e.Requested.Value)
-	return room{n, n - down, n + up}
+	low, high := []int64{graph * 2 / 5}, []int64{graph * 2 / 5}
+	for i, part := range []Figure{e.Requested, e.Weights, e.Activations, e.NonTorch} {
+		down, up, ok := spread(part)
+		if !ok {
+			return room{value: n, unsure: true}
+		}
+		if i == 0 { // more of it is more room
+			down, up = up, down
+		}
+		low, high = append(low, up), append(high, down)
+	}
+	return room{value: n, low: n - rss(low...), high: n + rss(high...)}
 }
 
 func rss(parts ...int64) int64 {
@@ -379,9 +400,13 @@ func rss(parts ...int64) int64 {
 func (s *setup) stageRoom(f *figures, e *Estimate, rank int64, first room) room {
 	w, _, _ := weightBytes(s.a, s.r.Dtype, s.r.Quantization, s.tp, s.pp, rank, s.v)
 	act, _, _ := s.peakOf(rank).bytes()
-	d := w - *e.Weights.Value + act - *e.Activations.Value
+	// Against the arithmetic's own first stage: what is given replaces both alike.
+	w0, _, _ := weightBytes(s.a, s.r.Dtype, s.r.Quantization, s.tp, s.pp, 0, s.v)
+	act0, _, _ := s.peakOf(0).bytes()
+	d := w - w0 + act - act0
+	w, act = w-w0+*e.Weights.Value, act-act0+*e.Activations.Value
 	st := stageOf(s.a.NumLayers, s.pp, rank)
-	r := room{first.value - d, first.low - d, first.high - d}
+	r := room{value: first.value - d, low: first.low - d, high: first.high - d, unsure: first.unsure}
 	e.Stages = append(e.Stages, StageEstimate{Layers: st.last - st.first, Weights: w, Activations: act, KVCache: r.value})
 	return r
 }
@@ -397,7 +422,7 @@ func (s *setup) tokensOf(f *figures, e *Estimate, l cacheLayout, blocks int64, r
 		return blocks / max(l.total, 1) * l.block
 	}
 	low, high := max(r.low/l.blockBytes(), 0), max(r.high/l.blockBytes(), 0)
-	e.KVCacheTokens = f.figure(tokens(blocks), tokens(low), tokens(high), "blocks of the pool that all groups of layers share")
+	e.KVCacheTokens = room{tokens(blocks), tokens(low), tokens(high), r.unsure}.figure(f, "blocks of the pool that all groups of layers share")
 	longest := s.longest(&l, blocks, inFlight)
 	e.MaxContext = f.ptr(longest)
 	if s.maxLen > 0 {

@@ -1,0 +1,76 @@
+package replay
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/runner/vllm"
+	"github.com/vramsweep/vramsweep/sweep"
+	"github.com/vramsweep/vramsweep/sweep/models"
+)
+
+// LoadLog makes a recording of a vLLM log that stands alone, of a server or a
+// benchmark that nobody sampled: log is what was read of files. Its name is that
+// of the first file. A log tells neither when it was written (vLLM's stamps have
+// no year) nor how the benchmark went: the start is the zero time, and a run
+// whose engine came up ends as no_result.
+func LoadLog(files []string, log *vllm.Log, opts Options) (*Recording, error) {
+	if len(files) == 0 || len(log.Accounts) == 0 {
+		return nil, fmt.Errorf("%s: nothing of vLLM's is in it, expected the log of an engine", strings.Join(files, " and "))
+	}
+	a := log.Accounts[len(log.Accounts)-1]
+	if a.Model == nil {
+		return nil, fmt.Errorf("%s: the log does not name its model, and a run of an unknown model can be compared with none", strings.Join(files, " and "))
+	}
+	name := strings.TrimSuffix(filepath.Base(files[0]), filepath.Ext(files[0]))
+	s := sweep.Settings{Model: *a.Model, HFModelID: *a.Model, TensorParallelSize: 1, PipelineParallelSize: 1, MaxModelLen: a.MaxModelLen, LoadFormat: a.LoadFormat}
+	for _, n := range []struct {
+		from *int64
+		to   *int64
+	}{{a.TensorParallelSize, &s.TensorParallelSize}, {a.PipelineParallelSize, &s.PipelineParallelSize}} {
+		if n.from != nil {
+			*n.to = *n.from
+		}
+	}
+	profile := &sweep.Profile{ID: name, Sweep: "recording", Settings: s, Engine: sweep.Engine{Kind: "vllm", Mode: "latency"}}
+	profile.Model = architecture(filepath.Dir(files[0]), *a.Model, opts)
+	job := &runner.Job{RunID: name, Execution: "recording", Profile: profile, Sweep: &sweep.Sweep{Name: "recording"}, Repeat: 1, Attempt: 1,
+		Dir: filepath.Dir(files[0]), Progress: func(runner.Progress) {}}
+	m := &runner.Measurement{Account: a, Events: log.Events, StartedAt: time.Time{}, EndedAt: time.Time{}}
+	switch {
+	case a.Error != nil:
+		m.Outcome, m.Detail = outcome(&info{}, m)
+	case a.AvailableKVCacheGB == nil && a.TotalGPUKVCacheTokens == nil:
+		m.Outcome, m.Detail = runner.OutcomeEngineError, "the log ends before the engine has its KV cache"
+	default:
+		m.Outcome, m.Detail = runner.OutcomeNoResult, "a log alone: no benchmark was recorded"
+	}
+	return &Recording{Job: job, Measured: &runner.Measured{Job: job, Measurement: m}, Result: newResult(&info{}, job, m)}, nil
+}
+
+// SetGPU names the devices of a recording that does not tell what they are; with
+// none, it gives it as many as its ranks. It refuses an empty name.
+func (r *Recording) SetGPU(name string) error {
+	if name == "" {
+		return errors.New("the name of the GPU is empty")
+	}
+	vendor := "nvidia"
+	if g, ok := models.LookupGPU(name); ok {
+		vendor = g.Vendor
+	}
+	s := &r.Job.Profile.Settings
+	for len(r.Job.Devices) < int(s.TensorParallelSize*s.PipelineParallelSize) {
+		r.Job.Devices = append(r.Job.Devices, runner.Device{Index: len(r.Job.Devices), Vendor: vendor, Source: "recording"})
+	}
+	for i := range r.Job.Devices {
+		if r.Job.Devices[i].Name == "" {
+			r.Job.Devices[i].Name, r.Job.Devices[i].Vendor = name, vendor
+		}
+	}
+	r.Result.GPUInfo = r.Job.Devices
+	return nil
+}
