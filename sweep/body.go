@@ -1,6 +1,8 @@
 package sweep
 
 import (
+	"bytes"
+	"fmt"
 	"slices"
 	"sort"
 	"strconv"
@@ -68,6 +70,9 @@ func (r *reader) parse(name string, src []byte, spec *blockSpec) *body {
 	if isJSON(name) {
 		f, hd := hcljson.Parse(src, name)
 		if hd.HasErrors() {
+			if first := bytes.TrimSpace(src); len(first) > 0 && first[0] != '{' && first[0] != '[' {
+				hd[0].Detail = sentence(hd[0].Detail) + " A file whose name ends in .json is read as JSON; HCL syntax needs a name that ends in .hcl."
+			}
 			r.diags.syntax(hd)
 			return nil
 		}
@@ -75,6 +80,9 @@ func (r *reader) parse(name string, src []byte, spec *blockSpec) *body {
 	}
 	f, hd := hclsyntax.ParseConfig(src, name, hcl.InitialPos)
 	if hd.HasErrors() {
+		if bytes.HasPrefix(bytes.TrimSpace(src), []byte("{")) {
+			hd[0].Detail = sentence(hd[0].Detail) + " JSON syntax needs a name that ends in .hcl.json."
+		}
 		r.diags.syntax(hd)
 		return nil
 	}
@@ -89,7 +97,7 @@ func (r *reader) parse(name string, src []byte, spec *blockSpec) *body {
 func (r *reader) nativeBody(n *hclsyntax.Body, spec *blockSpec, header hcl.Range) *body {
 	b := &body{spec: spec, rng: header}
 	for _, a := range n.Attributes {
-		b.attrs = append(b.attrs, &attr{name: a.Name, nameRng: a.NameRange, rng: a.SrcRange, expr: r.guard.protect(a.Expr)})
+		b.attrs = append(b.attrs, &attr{name: a.Name, nameRng: a.NameRange, rng: a.SrcRange, expr: r.expression(a.Expr)})
 	}
 	sort.Slice(b.attrs, func(i, j int) bool { return b.attrs[i].nameRng.Start.Byte < b.attrs[j].nameRng.Start.Byte })
 	b.attrs = slices.DeleteFunc(b.attrs, func(a *attr) bool { return !r.knownAttr(a.name, a.nameRng, spec) })
@@ -115,6 +123,49 @@ func (r *reader) nativeBody(n *hclsyntax.Body, spec *blockSpec, header hcl.Range
 	return b
 }
 
+// expression takes an expression in. HCL lets the last of two equal keys of an
+// object win without a word; here it is a fault.
+func (r *reader) expression(e hclsyntax.Expression) *expression {
+	_ = hclsyntax.VisitAll(e, func(n hclsyntax.Node) hcl.Diagnostics {
+		obj, ok := n.(*hclsyntax.ObjectConsExpr)
+		if !ok || len(obj.Items) < 2 {
+			return nil
+		}
+		seen := make(map[string]hcl.Range, len(obj.Items))
+		for _, it := range obj.Items {
+			key, isText := literalText(it.KeyExpr)
+			if !isText {
+				continue
+			}
+			if first, twice := seen[key]; twice {
+				r.diags.errorAt(codeDuplicate, it.KeyExpr.Range(), "The object has the key %q already, at %s.", key, at(first))
+			}
+			seen[key] = it.KeyExpr.Range()
+		}
+		return nil
+	})
+	return r.guard.protect(e)
+}
+
+// literalText is the text of a key or a string that is written out.
+func literalText(e hclsyntax.Expression) (string, bool) {
+	switch x := e.(type) {
+	case *hclsyntax.ObjectConsKeyExpr:
+		if word := hcl.ExprAsKeyword(x); word != "" && !x.ForceNonLiteral {
+			return word, true
+		}
+		return literalText(x.Wrapped)
+	case *hclsyntax.LiteralValueExpr:
+		return asString(x.Val)
+	case *hclsyntax.TemplateExpr:
+		if x.IsStringLiteral() {
+			v, _ := x.Value(nil)
+			return asString(v)
+		}
+	}
+	return "", false
+}
+
 // headerText writes the first line of a block: `sweep "kv"`.
 func headerText(nb *hclsyntax.Block) string {
 	out := nb.Type
@@ -127,13 +178,13 @@ func headerText(nb *hclsyntax.Block) string {
 func (r *reader) nativeLabel(bl *block, nb *hclsyntax.Block, bs *blockSpec) bool {
 	switch {
 	case bs.label == "" && len(nb.Labels) > 0:
-		r.diags.errorAt(codeLabels, nb.LabelRanges[0], "A %s block has no label. Write: %s {", bs.name, bs.name)
+		r.diags.errorAt(codeLabels, nb.LabelRanges[0], "%s block has no label. Write: %s {", capital(article(bs.name)), bs.name)
 		return false
 	case bs.label != "" && len(nb.Labels) == 0:
-		r.diags.errorAt(codeLabels, nb.TypeRange, "A %s block has one label, its %s. Write: %s %q {", bs.name, bs.label, bs.name, "...")
+		r.diags.errorAt(codeLabels, nb.TypeRange, "%s block has one label, its %s. Write: %s %q {", capital(article(bs.name)), bs.label, bs.name, "...")
 		return false
 	case len(nb.Labels) > 1:
-		r.diags.errorAt(codeLabels, nb.LabelRanges[1], "A %s block has one label, its %s; this is a second.", bs.name, bs.label)
+		r.diags.errorAt(codeLabels, nb.LabelRanges[1], "%s block has one label, its %s; this is a second.", capital(article(bs.name)), bs.label)
 		return false
 	case bs.label != "":
 		bl.label, bl.labelRng = nb.Labels[0], nb.LabelRanges[0]
@@ -167,7 +218,7 @@ func (r *reader) jsonBody(hb hcl.Body, spec *blockSpec, header hcl.Range) *body 
 	b.attrs = slices.DeleteFunc(b.attrs, func(a *attr) bool { return !r.knownAttr(a.name, a.nameRng, spec) })
 	b.bent = len(b.attrs) < given
 	for _, a := range b.attrs {
-		a.expr = r.guard.protect(r.jsonExpr(attrs[a.name].Expr))
+		a.expr = r.expression(r.jsonExpr(attrs[a.name].Expr))
 	}
 	for _, hbl := range content.Blocks {
 		bs := spec.block(hbl.Type)
@@ -201,7 +252,7 @@ func (r *reader) knownAttr(name string, rng hcl.Range, spec *blockSpec) bool {
 		return true
 	}
 	attrs, blocks := spec.names()
-	where := "a " + spec.name + " block"
+	where := article(spec.name) + " block"
 	if spec.name == "" {
 		where = "a sweep file"
 	}
@@ -224,7 +275,7 @@ func (r *reader) knownAttr(name string, rng hcl.Range, spec *blockSpec) bool {
 
 func (r *reader) unknownBlock(name string, rng hcl.Range, spec *blockSpec) {
 	attrs, blocks := spec.names()
-	where := "a " + spec.name + " block"
+	where := article(spec.name) + " block"
 	if spec.name == "" {
 		where = "a sweep file"
 	}
@@ -232,7 +283,11 @@ func (r *reader) unknownBlock(name string, rng hcl.Range, spec *blockSpec) {
 	case spec.attr(name) != nil:
 		r.diags.errorAt(codeUnknownBlock, rng, "%q is an argument: write it with an equals sign.", name)
 	case len(spec.blocks) == 0:
-		r.diags.errorAt(codeNoBlocksHere, rng, "In %s there are attributes only, no blocks; %q stands beside it, not in it.", where, name)
+		hint := ""
+		if sw := schema().block("sweep"); sw.block(name) != nil && sw.block(spec.name) != nil {
+			hint = fmt.Sprintf(" The block %q stands beside it, not in it.", name)
+		}
+		r.diags.errorAt(codeNoBlocksHere, rng, "In %s there are attributes only, no blocks.%s", where, hint)
 	default:
 		hint := didYouMean(name, append(blocks, attrs...))
 		if hint == "" {
@@ -246,7 +301,7 @@ func (r *reader) unknownBlock(name string, rng hcl.Range, spec *blockSpec) {
 func (r *reader) checkBody(b *body) {
 	for _, as := range b.spec.attrs {
 		if as.required && b.attr(as.name) == nil {
-			r.diags.errorAt(codeMissingArg, b.rng, "A %s block needs the argument %q: %s.", b.spec.name, as.name, as.doc)
+			r.diags.errorAt(codeMissingArg, b.rng, "%s block needs the argument %q: %s.", capital(article(b.spec.name)), as.name, as.doc)
 		}
 	}
 	for _, bs := range b.spec.blocks {
@@ -261,7 +316,7 @@ func (r *reader) checkBody(b *body) {
 			}
 		}
 		if first == nil && bs.needed && !b.bent {
-			r.diags.errorAt(codeMissingBlock, b.rng, "A %s block needs a %s block.", b.spec.name, bs.name)
+			r.diags.errorAt(codeMissingBlock, b.rng, "%s block needs %s block.", capital(article(b.spec.name)), article(bs.name))
 		}
 	}
 }

@@ -304,11 +304,12 @@ func valueKind(v cty.Value) (string, bool) {
 	return "", false
 }
 
-func article(kind string) string {
-	if kind == "object" {
-		return "an object"
+// article puts "a" or "an" before a word.
+func article(word string) string {
+	if word != "" && strings.ContainsRune("aeiou", rune(word[0])) {
+		return "an " + word
 	}
-	return "a " + kind
+	return "a " + word
 }
 
 // An exclude takes points out of the matrix.

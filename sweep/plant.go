@@ -88,12 +88,9 @@ func (e *expression) rangeOf(words []string) hcl.Range {
 			if !ok {
 				return nil
 			}
-			if _, isKey := x.(*hclsyntax.ObjectConsKeyExpr); isKey || isLiteral(x) {
-				if v, hd := x.Value(nil); !hd.HasErrors() {
-					if s, isText := asString(v); isText && slices.Contains(words, s) && !slices.ContainsFunc(found, x.Range().Overlaps) {
-						found = append(found, x.Range())
-					}
-				}
+			text, isText := literalText(x)
+			if isText && slices.Contains(words, text) && !slices.ContainsFunc(found, x.Range().Overlaps) {
+				found = append(found, x.Range())
 			}
 			return nil
 		})
@@ -102,15 +99,4 @@ func (e *expression) rangeOf(words []string) hcl.Range {
 		return e.Range()
 	}
 	return found[0]
-}
-
-// isLiteral says whether an expression is a text that is written out.
-func isLiteral(x hclsyntax.Expression) bool {
-	switch x := x.(type) {
-	case *hclsyntax.LiteralValueExpr:
-		return true
-	case *hclsyntax.TemplateExpr:
-		return x.IsStringLiteral()
-	}
-	return false
 }

@@ -119,6 +119,9 @@ func suggestOrList(name string, known []string) string {
 	if len(known) == 0 {
 		return " There are none."
 	}
+	if len(known) == 1 {
+		return " There is only " + known[0] + "."
+	}
 	return " There are " + listOf(known) + "."
 }
 

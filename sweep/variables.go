@@ -189,11 +189,11 @@ func (l *loader) givenValues() map[string]givenValue {
 	for _, file := range l.in.VarFiles {
 		l.varFile(file, given)
 	}
-	for _, kv := range l.in.Vars {
+	for i, kv := range l.in.Vars {
 		name, text, ok := strings.Cut(kv, "=")
 		name = strings.TrimSpace(name)
 		if !ok || name == "" {
-			l.diags.errorAt(codeVarMalformed, hcl.Range{}, "--var takes NAME=VALUE; this one has no equals sign or no name.")
+			l.diags.errorAt(codeVarMalformed, hcl.Range{}, "--var takes NAME=VALUE; number %d of the --var flags has no equals sign or no name.", i+1)
 			continue
 		}
 		if _, declared := l.vars[name]; !declared {
@@ -325,7 +325,8 @@ func (l *loader) textExpr(v *variable, g givenValue) (cty.Value, bool) {
 		l.diags.errorAt(codeVarType, g.rng, "The variable %q is of type %s; this is the text %s. (A text within a list or an object stands in quotes.)", v.name, typeexpr.TypeString(v.typ), show(*g.text))
 		return cty.DynamicVal, false
 	}
-	return l.value(x, noScope("the value of a variable"))
+	checked := &reader{diags: l.diags, guard: l.guard}
+	return l.value(checked.expression(e), noScope("the value of a variable"))
 }
 
 // validate applies the variable's rules.
