@@ -137,10 +137,6 @@ figures, slopes with 95 % intervals, runs that lie off the line, and rows of
 their own for the questions that are asked first. DIR may be FOLDER@EXECUTION.`,
 		Args: minArgs("DIR"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			rows, err := w.runsOf(args, sinks.Predicate{})
-			if err != nil {
-				return err
-			}
 			var phases []analyze.TimelinePhase
 			if timelines {
 				reader, err := w.readTimelines(args)
@@ -149,7 +145,13 @@ their own for the questions that are asked first. DIR may be FOLDER@EXECUTION.`,
 				}
 				phases, o.Temperatures = reader.Phases(), reader.Temperatures()
 			}
-			c, err := analyze.Correlate(rows, o)
+			correlator := analyze.NewCorrelator(o)
+			for _, name := range args {
+				if err := w.eachRun(name, correlator.Add); err != nil {
+					return err
+				}
+			}
+			c, err := correlator.Correlations()
 			if err != nil {
 				return usageError("", "%w", err)
 			}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -176,27 +175,35 @@ func isBaselineFile(name string) bool {
 
 // rowsOf reads the runs of FOLDER or FOLDER@EXECUTION.
 func (w *world) rowsOf(name string) ([]sinks.RunRow, error) {
+	var rows []sinks.RunRow
+	err := w.eachRun(name, func(row *sinks.RunRow) { rows = append(rows, *row) })
+	return rows, err
+}
+
+// eachRun streams them: a year of nights does not fit into memory at ease.
+func (w *world) eachRun(name string, add func(*sinks.RunRow)) error {
 	if isBaselineFile(name) {
-		return nil, usageError("Name the output folder.", "%s is a baseline: it holds what compare needs, and no more", name)
+		return usageError("Name the output folder.", "%s is a baseline: it holds what compare needs, and no more", name)
 	}
 	dir, where, err := w.sourceOf(name)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var rows []sinks.RunRow
+	n := 0
 	for row, err := range sinks.Read[sinks.RunRow](where, dir) {
 		if err != nil {
-			return nil, usageError("vramsweep verify "+dir+" says what is wrong with it.", "%w", err)
+			return usageError("vramsweep verify "+dir+" says what is wrong with it.", "%w", err)
 		}
-		rows = append(rows, row)
+		add(&row)
+		n++
 	}
 	switch {
-	case len(rows) == 0 && where.Execution != "":
-		return nil, usageError(w.executionsHint(dir), "%s: there is no run of execution %s in it", dir, where.Execution)
-	case len(rows) == 0:
-		return nil, usageError("An output folder has tables/ or runs/ in it.", "%s: no runs in it", name)
+	case n == 0 && where.Execution != "":
+		return usageError(w.executionsHint(dir), "%s: there is no run of execution %s in it", dir, where.Execution)
+	case n == 0:
+		return usageError("An output folder has tables/ or runs/ in it.", "%s: no runs in it", name)
 	}
-	return rows, nil
+	return nil
 }
 
 // executionsHint names what FOLDER@ could say.
@@ -216,20 +223,15 @@ func (w *world) executions(dir string) ([]string, error) {
 		return nil, err
 	}
 	noted, err := store.Executions()
-	if err = errors.Join(err, store.Close()); err != nil {
-		return nil, err
-	}
 	var all []string
 	for _, e := range noted {
 		all = append(all, e.ID)
 	}
-	if len(all) == 0 {
-		for row, err := range sinks.Read[sinks.RunRow](sinks.Predicate{}, dir) {
-			if err == nil && !slices.Contains(all, row.Execution) {
-				all = append(all, row.Execution)
-			}
-		}
-		slices.Sort(all)
+	if len(all) == 0 && err == nil {
+		all, err = store.TableExecutions()
+	}
+	if err = errors.Join(err, store.Close()); err != nil {
+		return nil, usageError("vramsweep verify "+dir+" says what is wrong with it.", "%w", err)
 	}
 	return all, nil
 }

@@ -237,15 +237,18 @@ func CheckCalculators(rows []sinks.RunRow, calculators []Calculator) (*Verdict, 
 	if v.Runs = len(ok); v.Runs == 0 {
 		return nil, fmt.Errorf("check-calculator: %w ended well: %d failed or were skipped", ErrNoRuns, v.Failed)
 	}
-	settings := columnsOf(rows)
+	f := newFrame(nil, nil)
+	for _, r := range ok {
+		f.add(r)
+	}
 	for _, c := range calculators {
-		v.Calculators = append(v.Calculators, check(c, ok, settings))
+		v.Calculators = append(v.Calculators, check(c, ok, f))
 	}
 	return v, nil
 }
 
 // check holds one calculator against runs.
-func check(c Calculator, rows []*sinks.RunRow, settings []Setting) CalculatorVerdict {
+func check(c Calculator, rows []*sinks.RunRow, f *frame) CalculatorVerdict {
 	out := CalculatorVerdict{Name: c.Name, Says: c.Says}
 	predicted := make([]map[string]float64, len(rows))
 	reasons := map[string]int{}
@@ -264,8 +267,8 @@ func check(c Calculator, rows []*sinks.RunRow, settings []Setting) CalculatorVer
 		out.Notes = c.notes()
 	}
 	for _, p := range parts() {
-		var of []*sinks.RunRow
-		var errors []float64
+		var of []int
+		errors := &series{quantity: quantity{name: "error"}, values: nans(len(rows))}
 		verdict := ComponentVerdict{Component: p.name, Measured: p.says}
 		for i, r := range rows {
 			said, claimed := predicted[i][p.name]
@@ -274,7 +277,7 @@ func check(c Calculator, rows []*sinks.RunRow, settings []Setting) CalculatorVer
 				continue
 			}
 			off := (said - *measured) / *measured
-			of, errors = append(of, r), append(errors, off)
+			of, errors.values[i] = append(of, i), off
 			verdict.MeanAbs += math.Abs(off)
 			verdict.MeanBytes += math.Abs(said - *measured)
 			if math.Abs(off) >= math.Abs(verdict.Worst) {
@@ -284,7 +287,7 @@ func check(c Calculator, rows []*sinks.RunRow, settings []Setting) CalculatorVer
 		if len(of) == 0 {
 			continue
 		}
-		verdict.finish(of, errors, settings)
+		verdict.finish(of, errors, f)
 		out.Components = append(out.Components, verdict)
 	}
 	return out
@@ -295,24 +298,25 @@ func check(c Calculator, rows []*sinks.RunRow, settings []Setting) CalculatorVer
 const leastBend = 0.005
 
 // finish averages the errors and says what explains them.
-func (v *ComponentVerdict) finish(rows []*sinks.RunRow, errors []float64, settings []Setting) {
+func (v *ComponentVerdict) finish(rows []int, off *series, f *frame) {
+	errors := make([]float64, len(rows))
+	for i, at := range rows {
+		errors[i] = off.values[at]
+	}
 	n := float64(len(errors))
 	v.N, v.Bias, v.MeanAbs, v.MeanBytes = len(errors), stat.Mean(errors, nil), v.MeanAbs/n, v.MeanBytes/n
-	at := make(map[*sinks.RunRow]float64, len(rows))
-	for i, r := range rows {
-		at[r] = errors[i]
-	}
-	off := quantity{name: "error", value: func(r *sinks.RunRow) *float64 { e := at[r]; return &e }}
-	v.By = groupBy(rows, "", "model", func(r *sinks.RunRow) string { return r.Model }, off).Groups
-	if len(errors) < 4 || stat.StdDev(errors, nil) < leastBend {
-		return // the same everywhere: nothing bends
-	}
-	for _, s := range settings {
-		switch s.Name {
-		case "execution", "host", "sweep", "params":
+	bends := len(errors) >= 4 && stat.StdDev(errors, nil) >= leastBend // else it is the same everywhere
+	for _, s := range f.settings {
+		switch {
+		case s.Name == "model":
+			v.By = groupBy(rows, s, nil, off).Groups
+		case s.Name == "execution", s.Name == "host", s.Name == "sweep", s.Name == "params":
 			continue
 		}
-		g := groupBy(rows, "", s.Name, func(r *sinks.RunRow) string { return orLeft(s.Name, s.Text(r)) }, off)
+		if !bends {
+			continue
+		}
+		g := groupBy(rows, s, func(word string) string { return orLeft(s.Name, word) }, off)
 		// As many values as runs explain all and tell nothing.
 		if g.Eta2 == nil || len(g.Groups) > len(errors)/2 || *g.Eta2 < 0.1 {
 			continue

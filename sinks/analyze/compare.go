@@ -141,9 +141,13 @@ func sameKind(sides ...[]sinks.RunRow) error {
 		}
 	}
 	if synthetic != "" && measured != "" {
-		return fmt.Errorf("%w: %s is synthetic, %s is measured", ErrMixed, synthetic, measured)
+		return mixed(synthetic, measured)
 	}
 	return nil
+}
+
+func mixed(synthetic, measured string) error {
+	return fmt.Errorf("%w: %s is synthetic, %s is measured", ErrMixed, synthetic, measured)
 }
 
 func sideOf(name string, rows []sinks.RunRow) Side {

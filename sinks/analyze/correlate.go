@@ -1,10 +1,12 @@
 package analyze
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
 	"sort"
+	"strings"
 
 	"gonum.org/v1/gonum/stat"
 	"gonum.org/v1/gonum/stat/distuv"
@@ -19,7 +21,7 @@ type CorrelateOptions struct {
 	// QuestionsOnly leaves out the rows of every setting with every figure.
 	QuestionsOnly bool
 	// Temperatures are mean temperatures in °C by run id: they stand in the
-	// timelines, which CorrelateTimelines reads. nil: that question is not answered.
+	// timelines, which TimelineReader reads. nil: that question is not answered.
 	Temperatures map[string]float64
 }
 
@@ -97,129 +99,132 @@ type quantity struct {
 // with ErrMixed, and where a named column does not exist; a row that is not
 // defined (one run, a constant) says so itself.
 func Correlate(rows []sinks.RunRow, o CorrelateOptions) (*Correlations, error) {
-	if len(rows) == 0 {
-		return nil, fmt.Errorf("correlate: %w", ErrNoRuns)
-	}
-	if err := sameKind(rows); err != nil {
-		return nil, err
-	}
-	c := &Correlations{Synthetic: rows[0].Synthetic}
-	ok := make([]*sinks.RunRow, 0, len(rows))
+	c := NewCorrelator(o)
 	for i := range rows {
-		if rows[i].Outcome == "ok" {
-			ok = append(ok, &rows[i])
-		} else {
-			c.Failed++
-		}
+		c.Add(&rows[i])
 	}
-	c.Runs = len(ok)
-	if len(ok) == 0 {
-		return nil, fmt.Errorf("correlate: %w ended well: %d failed or were skipped", ErrNoRuns, c.Failed)
+	return c.Correlations()
+}
+
+// A Correlator takes runs one by one and keeps of each what is correlated: some
+// 500 bytes.
+type Correlator struct {
+	o                   CorrelateOptions
+	f                   *frame
+	failed              int
+	synthetic, measured string // a run of the kind
+}
+
+// NewCorrelator has no runs yet.
+func NewCorrelator(o CorrelateOptions) *Correlator {
+	quantities := questionQuantities(o)
+	for _, f := range Figures() {
+		quantities = append(quantities, quantity{name: f.Name, unit: string(f.Unit), real: f.RealWeights, value: f.Value})
 	}
-	xs, ys, err := chosen(rows, ok, o)
+	return &Correlator{o: o, f: newFrame(quantities, questionWords())}
+}
+
+// Add takes a run. The row may be used again.
+func (c *Correlator) Add(r *sinks.RunRow) {
+	if r.Synthetic {
+		c.synthetic = r.RunID
+	} else {
+		c.measured = r.RunID
+	}
+	if r.Outcome == "ok" {
+		c.f.add(r)
+	} else {
+		c.failed++
+	}
+}
+
+// Correlations relates what was added, and fails as Correlate does.
+func (c *Correlator) Correlations() (*Correlations, error) {
+	switch {
+	case c.synthetic != "" && c.measured != "":
+		return nil, mixed(c.synthetic, c.measured)
+	case c.f.n == 0 && c.failed == 0:
+		return nil, fmt.Errorf("correlate: %w", ErrNoRuns)
+	case c.f.n == 0:
+		return nil, fmt.Errorf("correlate: %w ended well: %d failed or were skipped", ErrNoRuns, c.failed)
+	}
+	xs, ys, err := c.chosen()
 	if err != nil {
 		return nil, err
 	}
-	d := &design{settings: columnsOf(rows)}
-	c.questions(ok, d, o)
-	c.grouped(ok)
-	if !o.QuestionsOnly {
+	r := &relator{f: c.f, designs: &designs{f: c.f}, ranked: map[*series][]float64{},
+		out: &Correlations{Runs: c.f.n, Failed: c.failed, Synthetic: c.synthetic != ""}}
+	r.questions(c.o)
+	r.grouped()
+	if !c.o.QuestionsOnly {
 		for _, y := range ys {
-			c.against(ok, d, xs, y)
+			r.against(xs, y)
 		}
 	}
-	return c, nil
+	return r.out, nil
 }
 
 // chosen resolves the names of the options.
-func chosen(rows []sinks.RunRow, ok []*sinks.RunRow, o CorrelateOptions) (xs, ys []quantity, err error) {
-	for _, s := range columnsOf(rows) {
-		wanted := len(o.X) == 0 && varies(ok, s.Number) || slices.Contains(o.X, s.Name)
-		if wanted {
-			xs = append(xs, quantity{name: s.Name, value: s.Number})
+func (c *Correlator) chosen() (xs, ys []*series, err error) {
+	for _, s := range c.f.settings {
+		if len(c.o.X) == 0 && varies(s.numbers) || slices.Contains(c.o.X, s.Name) {
+			xs = append(xs, &series{quantity: quantity{name: s.Name}, values: s.numbers})
 		}
 	}
 	for _, f := range Figures() {
-		if len(o.Y) == 0 || slices.Contains(o.Y, f.Name) {
-			ys = append(ys, figureQuantity(f))
+		if len(c.o.Y) == 0 || slices.Contains(c.o.Y, f.Name) {
+			ys = append(ys, c.f.find(f.Name))
 		}
 	}
-	for _, want := range o.X {
-		if !slices.ContainsFunc(xs, func(q quantity) bool { return q.name == want }) {
-			return nil, nil, fmt.Errorf("correlate: %q is no setting of these runs; settings are the asked columns of the table runs and its axes", want)
+	has := func(list []*series, want string) bool {
+		return slices.ContainsFunc(list, func(s *series) bool { return s.name == want })
+	}
+	for _, want := range c.o.X {
+		if !has(xs, want) {
+			var names []string
+			for _, s := range c.f.settings {
+				names = append(names, s.Name)
+			}
+			return nil, nil, fmt.Errorf("correlate: %q is no setting of these runs; there are %s", want, strings.Join(names, ", "))
 		}
 	}
-	for _, want := range o.Y {
-		if !slices.ContainsFunc(ys, func(q quantity) bool { return q.name == want }) {
-			return nil, nil, fmt.Errorf("correlate: %q is no figure; docs/analysis.md lists them", want)
+	for _, want := range c.o.Y {
+		if !has(ys, want) {
+			return nil, nil, fmt.Errorf("correlate: %q is no figure; there are %s", want, strings.Join(figureNames(), ", "))
 		}
 	}
 	return xs, ys, nil
 }
 
-func figureQuantity(f Figure) quantity {
-	return quantity{name: f.Name, unit: string(f.Unit), real: f.RealWeights, value: f.Value}
-}
-
-// varies tells whether there are two different values.
-func varies(rows []*sinks.RunRow, get func(*sinks.RunRow) *float64) bool {
-	var first *float64
-	for _, r := range rows {
-		v := get(r)
-		if v == nil {
-			continue
-		}
-		if first == nil {
-			first = v
-		} else if *v != *first {
-			return true
-		}
-	}
-	return false
+// A relator makes the rows.
+type relator struct {
+	f       *frame
+	designs *designs
+	ranked  map[*series][]float64 // ranks of what all runs have
+	out     *Correlations
 }
 
 // against relates one figure with many settings.
-func (c *Correlations) against(rows []*sinks.RunRow, d *design, xs []quantity, y quantity) {
-	have := withValue(rows, y)
+func (r *relator) against(xs []*series, y *series) {
+	have := r.f.having(r.f.all(), y)
 	if len(have) == 0 {
 		return // no run has the figure: nothing to say
 	}
-	g := d.gram(have, y)
+	g := r.designs.of(have).gram(y, nil)
 	for _, x := range xs {
-		row := relate(have, x, y)
-		row.partial(g, x)
-		c.Rows = append(c.Rows, row)
+		row := r.relate(have, x, y)
+		row.partial(g, x.name)
+		r.out.Rows = append(r.out.Rows, row)
 	}
 }
 
-// withValue are the runs that have a figure; where some ran random weights and
-// others real ones, a figure that depends on them is taken of the real ones.
-func withValue(rows []*sinks.RunRow, y quantity) []*sinks.RunRow {
-	var have, real []*sinks.RunRow
-	for _, r := range rows {
-		if y.value(r) == nil {
-			continue
-		}
-		have = append(have, r)
-		if r.LoadFormat == nil || *r.LoadFormat != "dummy" {
-			real = append(real, r)
-		}
-	}
-	if y.real && len(real) > 0 {
-		return real
-	}
-	return have
-}
-
-// relate fits one row; rows lacking x or y are left out.
-func relate(rows []*sinks.RunRow, x, y quantity) Correlation {
+// relate fits one row; runs lacking x or y are left out.
+func (r *relator) relate(rows []int, x, y *series) Correlation {
 	c := Correlation{X: x.name, Y: y.name, SlopeUnit: per(y.unit, x)}
-	var xs, ys []float64
-	var ids []string
-	for _, r := range rows {
-		a, b := x.value(r), y.value(r)
-		if a != nil && b != nil {
-			xs, ys, ids = append(xs, *a), append(ys, *b), append(ids, r.RunID)
+	xs, ys, ids := make([]float64, 0, len(rows)), make([]float64, 0, len(rows)), make([]string, 0, len(rows))
+	for _, at := range rows {
+		if a, b := x.values[at], y.values[at]; !math.IsNaN(a) && !math.IsNaN(b) {
+			xs, ys, ids = append(xs, a), append(ys, b), append(ids, r.f.ids[at])
 		}
 	}
 	c.N = len(xs)
@@ -238,10 +243,22 @@ func relate(rows []*sinks.RunRow, x, y quantity) Correlation {
 		return c
 	}
 	pearson := stat.Correlation(xs, ys, nil)
-	spearman := stat.Correlation(ranks(xs), ranks(ys), nil)
+	spearman := stat.Correlation(r.ranks(x, xs), r.ranks(y, ys), nil)
 	c.Pearson, c.Spearman = &pearson, &spearman
 	c.line(xs, ys, ids)
 	return c
+}
+
+// ranks remembers those of series that all runs have: ranking is most of the
+// work.
+func (r *relator) ranks(s *series, values []float64) []float64 {
+	if len(values) < r.f.n {
+		return ranks(values)
+	}
+	if r.ranked[s] == nil {
+		r.ranked[s] = ranks(values)
+	}
+	return r.ranked[s]
 }
 
 func runs(n int) string {
@@ -255,7 +272,7 @@ func constant(v []float64) bool {
 	return !slices.ContainsFunc(v, func(x float64) bool { return x != v[0] })
 }
 
-func per(unit string, x quantity) string {
+func per(unit string, x *series) string {
 	of := x.unit
 	if of == "" {
 		of = x.name
@@ -266,19 +283,23 @@ func per(unit string, x quantity) string {
 // ranks are the places in ascending order, from 1; equal values share the mean
 // of their places.
 func ranks(v []float64) []float64 {
-	order := make([]int, len(v))
-	for i := range order {
-		order[i] = i
+	type placed struct {
+		value float64
+		at    int
 	}
-	sort.Slice(order, func(a, b int) bool { return v[order[a]] < v[order[b]] })
+	order := make([]placed, len(v))
+	for i, x := range v {
+		order[i] = placed{x, i}
+	}
+	slices.SortFunc(order, func(a, b placed) int { return cmp.Compare(a.value, b.value) })
 	out := make([]float64, len(v))
 	for i := 0; i < len(order); {
 		j := i
-		for j < len(order) && v[order[j]] == v[order[i]] {
+		for j < len(order) && order[j].value == order[i].value {
 			j++
 		}
-		for k := i; k < j; k++ {
-			out[order[k]] = float64(i+j+1) / 2
+		for _, p := range order[i:j] {
+			out[p.at] = float64(i+j+1) / 2
 		}
 		i = j
 	}
@@ -339,11 +360,11 @@ func residualsOf(xs, ys []float64) (residuals []float64, scale float64) {
 // throughOrigin replaces the slope by that of y proportional to x, for what has
 // no constant part: no token, no cache. The log rounds the cache to 0.01 GiB, and
 // a free line through nearly equal sizes would follow the rounding. One run is enough.
-func (c *Correlation) throughOrigin(rows []*sinks.RunRow, x, y quantity) {
+func (c *Correlation) throughOrigin(rows []int, x, y *series) {
 	var xs, ys []float64
-	for _, r := range rows {
-		if a, b := x.value(r), y.value(r); a != nil && b != nil && *a > 0 {
-			xs, ys = append(xs, *a), append(ys, *b)
+	for _, at := range rows {
+		if a, b := x.values[at], y.values[at]; a > 0 && !math.IsNaN(b) {
+			xs, ys = append(xs, a), append(ys, b)
 		}
 	}
 	if len(xs) == 0 {

@@ -3,18 +3,12 @@ package analyze
 import (
 	"fmt"
 	"math"
-	"sort"
+	"slices"
 
+	"gonum.org/v1/gonum/floats"
 	"gonum.org/v1/gonum/mat"
 	"gonum.org/v1/gonum/stat"
-
-	"github.com/vramsweep/vramsweep/sinks"
 )
-
-// A design makes columns of numbers from settings.
-type design struct {
-	settings []Setting
-}
 
 // leastFreedom is how many runs more than columns a partial correlation asks
 // for: with fewer it is near 1 whatever the runs say.
@@ -24,57 +18,69 @@ const leastFreedom = 5
 // them (flags, hosts of a large fleet) would take out everything.
 const mostLevels = 40
 
-// A gramMatrix is the correlation matrix of one figure and all varying
-// settings, words as indicators; the figure is the first column.
-type gramMatrix struct {
-	n      int
-	corr   *mat.SymDense
-	of     []string // the setting that a column belongs to; "" for the figure
-	failed string
+// A design are the settings of some runs as standardized columns of numbers,
+// words as indicators, and their correlations.
+type design struct {
+	rows []int
+	cols [][]float64
+	of   []string // the setting that a column belongs to
+	corr *mat.SymDense
 }
 
-// gram correlates all settings that vary among rows, and y. The cost is once
-// rows x columns^2; every partial correlation then follows from the matrix.
-func (d *design) gram(rows []*sinks.RunRow, y quantity) *gramMatrix {
-	g := &gramMatrix{n: len(rows), of: []string{""}}
-	columns := [][]float64{make([]float64, len(rows))}
-	for i, r := range rows {
-		columns[0][i] = *y.value(r)
+// designs makes the design of runs, and remembers that of all runs: most
+// figures ask for it.
+type designs struct {
+	f     *frame
+	whole *design
+}
+
+func (d *designs) of(rows []int) *design {
+	if len(rows) == d.f.n && d.whole != nil {
+		return d.whole
 	}
-	if len(rows) < 4 || constant(columns[0]) {
-		g.failed = "too few runs, or a constant figure"
-		return g
-	}
-	for _, s := range d.settings {
-		for _, column := range d.columns(rows, s) {
-			columns, g.of = append(columns, column), append(g.of, s.Name)
+	out := &design{rows: rows}
+	for _, c := range d.f.settings {
+		for _, column := range c.columns(rows) {
+			out.cols, out.of = append(out.cols, standardized(column)), append(out.of, c.Name)
 		}
 	}
-	data := mat.NewDense(len(rows), len(columns), nil)
-	for j, column := range columns {
-		data.SetCol(j, column)
+	k := len(out.cols)
+	if k > 0 {
+		out.corr = mat.NewSymDense(k, nil)
 	}
-	g.corr = mat.NewSymDense(len(columns), nil)
-	stat.CorrelationMatrix(g.corr, data, nil)
-	return g
+	for i := range k {
+		for j := i; j < k; j++ {
+			out.corr.SetSym(i, j, floats.Dot(out.cols[i], out.cols[j]))
+		}
+	}
+	if len(rows) == d.f.n {
+		d.whole = out
+	}
+	return out
+}
+
+// standardized has mean 0 and length 1: the product of two is their correlation.
+func standardized(values []float64) []float64 {
+	floats.AddConst(-stat.Mean(values, nil), values)
+	floats.AddConst(-stat.Mean(values, nil), values) // what rounding left of the mean
+	if length := floats.Norm(values, 2); length > 0 {
+		floats.Scale(1/length, values)
+	}
+	return values
 }
 
 // columns are a setting as numbers: itself, or an indicator for each of its
-// words but the first. Nothing where it does not vary.
-func (d *design) columns(rows []*sinks.RunRow, s Setting) [][]float64 {
-	switch s.Name {
+// words but one. Nothing where it does not vary.
+func (c *column) columns(rows []int) [][]float64 {
+	switch c.Name {
 	case "execution", "sweep", "host": // when and where, not what was asked
 		return nil
 	}
 	numbers := make([]float64, len(rows))
 	numeric := true
-	for i, r := range rows {
-		v := s.Number(r)
-		if v == nil {
-			numeric = false
-			break
-		}
-		numbers[i] = *v
+	for i, at := range rows {
+		numbers[i] = c.numbers[at]
+		numeric = numeric && !math.IsNaN(numbers[i])
 	}
 	if numeric {
 		if constant(numbers) {
@@ -82,23 +88,20 @@ func (d *design) columns(rows []*sinks.RunRow, s Setting) [][]float64 {
 		}
 		return [][]float64{numbers}
 	}
-	levels := map[string]bool{}
-	for _, r := range rows {
-		levels[s.Text(r)] = true
-		if len(levels) > mostLevels {
-			return nil
+	var levels []int32
+	for _, at := range rows {
+		if !slices.Contains(levels, c.codes[at]) {
+			if levels = append(levels, c.codes[at]); len(levels) > mostLevels {
+				return nil
+			}
 		}
 	}
-	names := make([]string, 0, len(levels))
-	for name := range levels {
-		names = append(names, name)
-	}
-	sort.Strings(names)
+	slices.Sort(levels)
 	var out [][]float64
-	for _, name := range names[1:] {
+	for _, level := range levels[1:] {
 		column := make([]float64, len(rows))
-		for i, r := range rows {
-			if s.Text(r) == name {
+		for i, at := range rows {
+			if c.codes[at] == level {
 				column[i] = 1
 			}
 		}
@@ -107,11 +110,59 @@ func (d *design) columns(rows []*sinks.RunRow, s Setting) [][]float64 {
 	return out
 }
 
+// A gramMatrix is the correlation matrix of one figure and all varying
+// settings; the figure is the first column.
+type gramMatrix struct {
+	n      int
+	corr   *mat.SymDense
+	of     []string // the setting that a column belongs to; "" for the figure
+	failed string
+}
+
+// gram correlates the design with a figure and, where extra is not nil, with a
+// quantity that stands in place of the setting of its name.
+func (d *design) gram(y, extra *series) *gramMatrix {
+	g := &gramMatrix{n: len(d.rows), of: []string{""}}
+	pick := func(s *series) []float64 {
+		out := make([]float64, len(d.rows))
+		for i, at := range d.rows {
+			out[i] = s.values[at]
+		}
+		return out
+	}
+	figure := pick(y)
+	if len(d.rows) < 4 || constant(figure) {
+		g.failed = "too few runs, or a constant figure"
+		return g
+	}
+	columns := [][]float64{standardized(figure)}
+	from := []int{-1} // the place in the design; -1: none
+	for i, name := range d.of {
+		if extra == nil || name != extra.name {
+			columns, from, g.of = append(columns, d.cols[i]), append(from, i), append(g.of, name)
+		}
+	}
+	if extra != nil {
+		columns, from, g.of = append(columns, standardized(pick(extra))), append(from, -1), append(g.of, extra.name)
+	}
+	g.corr = mat.NewSymDense(len(columns), nil)
+	for i := range columns {
+		for j := i; j < len(columns); j++ {
+			if from[i] >= 0 && from[j] >= 0 {
+				g.corr.SetSym(i, j, d.corr.At(from[i], from[j]))
+			} else {
+				g.corr.SetSym(i, j, floats.Dot(columns[i], columns[j]))
+			}
+		}
+	}
+	return g
+}
+
 // partial fills in the partial correlation of the row's figure and x: of what
 // remains of both when all other columns have explained what they can. With the
 // correlation matrix R in blocks this is R_ab - R_az R_zz+ R_zb, normed; the
 // pseudo-inverse R_zz+ lets columns depend on each other.
-func (c *Correlation) partial(g *gramMatrix, x quantity) {
+func (c *Correlation) partial(g *gramMatrix, x string) {
 	if c.Pearson == nil {
 		return
 	}
@@ -123,7 +174,7 @@ func (c *Correlation) partial(g *gramMatrix, x quantity) {
 	var others []int
 	for j, name := range g.of {
 		switch {
-		case name == x.name:
+		case name == x:
 			at = j
 		case j > 0:
 			others = append(others, j)
@@ -131,7 +182,7 @@ func (c *Correlation) partial(g *gramMatrix, x quantity) {
 	}
 	switch {
 	case at < 0:
-		c.PartialWhy = "not every run has " + x.name
+		c.PartialWhy = "not every run has " + x
 		return
 	case len(others) == 0:
 		c.PartialWhy = "no other setting varies: it is Pearson's"
@@ -146,7 +197,7 @@ func (c *Correlation) partial(g *gramMatrix, x quantity) {
 	case g.n-rank-2 < leastFreedom:
 		c.PartialWhy = fmt.Sprintf("%d runs are too few to take out %d other columns", g.n, rank)
 	case left[0] < 1e-9:
-		c.PartialWhy = "the other settings determine " + x.name
+		c.PartialWhy = "the other settings determine " + x
 	case left[1] < 1e-9:
 		c.PartialWhy = "the other settings determine " + c.Y
 	default:

@@ -35,17 +35,6 @@ func overhead(r *sinks.RunRow) *float64 {
 	return &v
 }
 
-// The quantities of the questions.
-func peakGiB() quantity {
-	return scaled("peak_memory", "GiB", gib, func(r *sinks.RunRow) *int64 { return r.PeakMemoryBytes })
-}
-
-func overheadGiB() quantity { return quantity{name: "overhead", unit: "GiB", value: overhead} }
-
-func batch() quantity {
-	return scaled("batch_size", "prompt", 1, func(r *sinks.RunRow) *int64 { return r.BatchSize })
-}
-
 // usedShare is the share of the KV cache that the run filled, in per cent.
 func usedShare(r *sinks.RunRow) *float64 {
 	if r.KVCacheUsedBytes == nil || r.KVCacheBytes == nil || *r.KVCacheBytes <= 0 {
@@ -64,44 +53,76 @@ func weightPerParam(r *sinks.RunRow) *float64 {
 	return &v
 }
 
-// questions answers those that are asked first.
-func (c *Correlations) questions(rows []*sinks.RunRow, d *design, o CorrelateOptions) {
-	power := quantity{name: "mean_power", unit: "W", value: func(r *sinks.RunRow) *float64 { return r.MeanPowerW }}
-	temperature := quantity{name: "mean_temperature", unit: "°C", value: func(r *sinks.RunRow) *float64 {
+// questionQuantities are what the questions ask for, by name.
+func questionQuantities(o CorrelateOptions) []quantity {
+	temperature := func(r *sinks.RunRow) *float64 {
 		v, ok := o.Temperatures[r.RunID]
 		if !ok {
 			return nil
 		}
 		return &v
-	}}
-	used := quantity{name: "kv_cache_used_share", unit: "%", value: usedShare}
-	params := scaled("params", "1e9 parameters", 1e9, func(r *sinks.RunRow) *int64 { return r.Params })
-	c.ask(rows, d, "Does memory move with power?", "", power, peakGiB())
-	row := c.ask(rows, d, "Does memory move with temperature?", "", temperature, peakGiB())
+	}
+	return []quantity{
+		scaled("peak_memory", "GiB", gib, func(r *sinks.RunRow) *int64 { return r.PeakMemoryBytes }),
+		{name: "overhead", unit: "GiB", value: overhead},
+		{name: "mean_power", unit: "W", value: func(r *sinks.RunRow) *float64 { return r.MeanPowerW }},
+		{name: "mean_temperature", unit: "°C", value: temperature},
+		{name: "kv_cache_used_share", unit: "%", value: usedShare},
+		{name: "weight_bytes_per_param", unit: "bytes", value: weightPerParam},
+		scaled("batch_size", "prompt", 1, func(r *sinks.RunRow) *int64 { return r.BatchSize }),
+		scaled("params", "1e9 parameters", 1e9, func(r *sinks.RunRow) *int64 { return r.Params }),
+		scaled("kv_tokens", "1,000 tokens", 1000, func(r *sinks.RunRow) *int64 { return r.KVCacheTokens }),
+		scaled("kv_cache", "GiB", gib, func(r *sinks.RunRow) *int64 { return r.KVCacheBytes }),
+		scaled("kv_bytes_per_token", "bytes", 1, func(r *sinks.RunRow) *int64 { return r.KVTokenBytes }),
+		scaled("effective_max_num_batched_tokens", "1,000 tokens", 1000, func(r *sinks.RunRow) *int64 { return r.EffectiveMaxNumBatchedTokens }),
+		scaled("activations_reserved", "GiB", gib, func(r *sinks.RunRow) *int64 { return r.ActivationsReservedBytes }),
+		scaled("growth_excess", "GiB", gib, func(r *sinks.RunRow) *int64 { return r.GrowthExcessBytes }),
+		{name: "output_rate", unit: "tokens/s", real: true, value: func(r *sinks.RunRow) *float64 { return r.OutputTokensPerS }},
+	}
+}
+
+// questionWords are the words that runs are grouped by.
+func questionWords() []Setting {
+	derived := func(name string, of func(*sinks.RunRow) string) Setting {
+		return Setting{Name: name, Text: of, Number: func(*sinks.RunRow) *float64 { return nil }}
+	}
+	return []Setting{derived("family", func(r *sinks.RunRow) string { return deref(r.Family) }), derived("quantization", quantizationOf), derived("model", modelKey)}
+}
+
+// quantizationOf is what vLLM said that it used, else what was asked.
+func quantizationOf(r *sinks.RunRow) string {
+	for _, q := range []*string{r.EffectiveQuantization, r.Quantization} {
+		if v := deref(q); v != "" && v != "None" {
+			return v
+		}
+	}
+	return "none"
+}
+
+// questions answers those that are asked first.
+func (r *relator) questions(o CorrelateOptions) {
+	all := r.f.all()
+	r.ask(all, "Does memory move with power?", "", "mean_power", "peak_memory")
+	row := r.ask(all, "Does memory move with temperature?", "", "mean_temperature", "peak_memory")
 	if o.Temperatures == nil {
 		row.Reason = "temperatures stand in the timelines, which were not read (--timelines reads them)"
 	}
-	c.ask(rows, d, "How much of the KV cache does a larger batch fill?", "", batch(), used)
-	c.ask(rows, d, "Does overhead (neither weights nor KV cache) grow with the model?", "", params, overheadGiB())
-	for _, part := range split(rows, func(r *sinks.RunRow) string { return deref(r.Family) }) {
-		c.ask(part.rows, d, "Does overhead grow with the model, in this family?", "family="+part.name, params, overheadGiB())
+	r.ask(all, "How much of the KV cache does a larger batch fill?", "", "batch_size", "kv_cache_used_share")
+	r.ask(all, "Does overhead (neither weights nor KV cache) grow with the model?", "", "params", "overhead")
+	for _, part := range split(all, r.f.word("family"), nil) {
+		r.ask(part.rows, "Does overhead grow with the model, in this family?", "family="+part.name, "params", "overhead")
 	}
-	tokens := scaled("kv_cache_tokens", "1,000 tokens", 1000, func(r *sinks.RunRow) *int64 { return r.KVCacheTokens })
-	kv := scaled("kv_cache", "GiB", gib, func(r *sinks.RunRow) *int64 { return r.KVCacheBytes })
-	batched := scaled("effective_max_num_batched_tokens", "1,000 tokens", 1000, func(r *sinks.RunRow) *int64 { return r.EffectiveMaxNumBatchedTokens })
-	reserved := scaled("activations_reserved", "GiB", gib, func(r *sinks.RunRow) *int64 { return r.ActivationsReservedBytes })
-	growth := scaled("growth_excess", "GiB", gib, func(r *sinks.RunRow) *int64 { return r.GrowthExcessBytes })
-	models := split(rows, modelKey)
+	models := split(all, r.f.word("model"), nil)
 	for _, part := range models {
-		row := c.ask(part.rows, d, "What does a token of KV cache take?", part.name, tokens, kv)
-		row.throughOrigin(part.rows, tokens, kv)
-		row.Expected = expectedToken(part.rows)
+		row := r.ask(part.rows, "What does a token of KV cache take?", part.name, "kv_tokens", "kv_cache")
+		row.throughOrigin(part.rows, r.f.find("kv_tokens"), r.f.find("kv_cache"))
+		row.Expected = r.expectedToken(part.rows)
 	}
 	for _, part := range models {
-		c.ask(part.rows, d, "Do reserved activations follow the batched tokens?", part.name, batched, reserved)
+		r.ask(part.rows, "Do reserved activations follow the batched tokens?", part.name, "effective_max_num_batched_tokens", "activations_reserved")
 	}
 	for _, part := range models {
-		c.ask(part.rows, d, "Does growth beyond the budget follow the batch?", part.name, batch(), growth)
+		r.ask(part.rows, "Does growth beyond the budget follow the batch?", part.name, "batch_size", "growth_excess")
 	}
 }
 
@@ -121,117 +142,98 @@ func modelKey(r *sinks.RunRow) string {
 }
 
 // expectedToken is the architecture's GiB per 1,000 tokens, where all runs agree.
-func expectedToken(rows []*sinks.RunRow) *float64 {
-	var first *int64
-	for _, r := range rows {
-		switch {
-		case r.KVTokenBytes == nil:
-			return nil
-		case first == nil:
-			first = r.KVTokenBytes
-		case *first != *r.KVTokenBytes:
+func (r *relator) expectedToken(rows []int) *float64 {
+	values := r.f.find("kv_bytes_per_token").values
+	for _, at := range rows {
+		if v := values[at]; math.IsNaN(v) || v != values[rows[0]] {
 			return nil
 		}
 	}
-	if first == nil {
-		return nil
-	}
-	v := float64(*first) * 1000 / gib
+	v := values[rows[0]] * 1000 / gib
 	return &v
 }
 
 // ask adds the row of a question and returns it.
-func (c *Correlations) ask(rows []*sinks.RunRow, d *design, question, within string, x, y quantity) *Correlation {
-	have := withValue(rows, y)
-	row := relate(have, x, y)
+func (r *relator) ask(rows []int, question, within, xName, yName string) *Correlation {
+	x, y := r.f.find(xName), r.f.find(yName)
+	have := r.f.having(rows, y)
+	row := r.relate(have, x, y)
 	row.Question, row.Within = question, within
 	if row.Pearson != nil {
-		both := slices.DeleteFunc(slices.Clone(have), func(r *sinks.RunRow) bool { return x.value(r) == nil })
-		row.partial(d.with(x).gram(both, y), x)
+		both := slices.DeleteFunc(have, func(at int) bool { return math.IsNaN(x.values[at]) })
+		row.partial(r.designs.of(both).gram(y, x), x.name)
 	}
-	c.Rows = append(c.Rows, row)
-	return &c.Rows[len(c.Rows)-1]
-}
-
-// with is the design with x in place of the setting of that name, or beside
-// the others where x is a measured quantity.
-func (d *design) with(x quantity) *design {
-	out := &design{settings: slices.DeleteFunc(slices.Clone(d.settings), func(s Setting) bool { return s.Name == x.name })}
-	out.settings = append(out.settings, Setting{Name: x.name, Number: x.value, Text: func(*sinks.RunRow) string { return "" }})
-	return out
+	r.out.Rows = append(r.out.Rows, row)
+	return &r.out.Rows[len(r.out.Rows)-1]
 }
 
 // A part is the rows that have one value of a word.
 type part struct {
 	name string
-	rows []*sinks.RunRow
+	rows []int
 }
 
-// split parts rows by a word, in order of the words; rows without it are left out.
-func split(rows []*sinks.RunRow, of func(*sinks.RunRow) string) []part {
-	at := map[string]int{}
+// split parts rows by a word, in order of the words. name gives a word its
+// name; those with none are left out. nil: words are their names.
+func split(rows []int, by *column, name func(string) string) []part {
+	at := make([]int, len(by.words)) // place in parts, from 1
 	var parts []part
-	for _, r := range rows {
-		name := of(r)
-		if name == "" {
-			continue
+	for _, i := range rows {
+		code := by.codes[i]
+		if at[code] == 0 {
+			p := part{name: by.words[code]}
+			if name != nil {
+				p.name = name(p.name)
+			}
+			parts = append(parts, p)
+			at[code] = len(parts)
 		}
-		i, ok := at[name]
-		if !ok {
-			i = len(parts)
-			at[name] = i
-			parts = append(parts, part{name: name})
-		}
-		parts[i].rows = append(parts[i].rows, r)
+		p := &parts[at[code]-1]
+		p.rows = append(p.rows, i)
 	}
+	parts = slices.DeleteFunc(parts, func(p part) bool { return p.name == "" })
 	sort.Slice(parts, func(a, b int) bool { return parts[a].name < parts[b].name })
 	return parts
 }
 
 // grouped answers the questions about words.
-func (c *Correlations) grouped(rows []*sinks.RunRow) {
-	family := func(r *sinks.RunRow) string { return deref(r.Family) }
-	quantization := func(r *sinks.RunRow) string {
-		switch {
-		case r.EffectiveQuantization != nil && *r.EffectiveQuantization != "":
-			return *r.EffectiveQuantization
-		case r.Quantization != nil && *r.Quantization != "":
-			return *r.Quantization
-		}
-		return "none"
+func (r *relator) grouped() {
+	for _, y := range []string{"overhead", "weight_bytes_per_param", "kv_cache_used_share"} {
+		r.group("Patterns by family", "family", y)
 	}
-	perParam := quantity{name: "weight_bytes_per_param", unit: "bytes", value: weightPerParam}
-	used := quantity{name: "kv_cache_used_share", unit: "%", value: usedShare}
-	rate := quantity{name: "output_tokens_per_s", unit: "tokens/s", real: true, value: func(r *sinks.RunRow) *float64 { return r.OutputTokensPerS }}
-	for _, y := range []quantity{overheadGiB(), perParam, used} {
-		c.Groups = append(c.Groups, groupBy(rows, "Patterns by family", "family", family, y))
-	}
-	for _, y := range []quantity{perParam, overheadGiB(), rate} {
-		c.Groups = append(c.Groups, groupBy(rows, "Effect of quantization", "quantization", quantization, y))
+	for _, y := range []string{"weight_bytes_per_param", "overhead", "output_rate"} {
+		r.group("Effect of quantization", "quantization", y)
 	}
 }
 
+func (r *relator) group(question, by, yName string) {
+	y := r.f.find(yName)
+	g := groupBy(r.f.having(r.f.all(), y), r.f.word(by), nil, y)
+	g.Question = question
+	r.out.Groups = append(r.out.Groups, g)
+}
+
 // groupBy is the mean of a figure by a word, and how much the word explains.
-func groupBy(rows []*sinks.RunRow, question, by string, of func(*sinks.RunRow) string, y quantity) Grouped {
-	g := Grouped{Question: question, By: by, Y: y.name, Unit: y.unit}
+// All rows have the figure.
+func groupBy(rows []int, by *column, name func(string) string, y *series) Grouped {
+	g := Grouped{By: by.Name, Y: y.name, Unit: y.unit}
 	var all []float64
 	between := 0.0
-	parts := split(withValue(rows, y), of)
+	parts := split(rows, by, name)
 	for _, p := range parts {
-		values := make([]float64, len(p.rows))
-		for i, r := range p.rows {
-			values[i] = *y.value(r)
+		from := len(all)
+		for _, at := range p.rows {
+			all = append(all, y.values[at])
 		}
-		all = append(all, values...)
-		g.Groups = append(g.Groups, groupOf(p.name, values))
+		g.Groups = append(g.Groups, groupOf(p.name, all[from:]))
 	}
 	g.N = len(all)
 	switch {
 	case g.N == 0:
-		g.Reason = "no run has both " + by + " and " + y.name
+		g.Reason = "no run has both " + by.Name + " and " + y.name
 		return g
 	case len(parts) < 2:
-		g.Reason = "all runs have one " + by + " (" + parts[0].name + "): nothing to compare with"
+		g.Reason = "all runs have one " + by.Name + " (" + parts[0].name + "): nothing to compare with"
 		return g
 	case constant(all):
 		g.Reason = y.name + " is the same in all runs: nothing varies"

@@ -2,7 +2,6 @@ package analyze
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/vramsweep/vramsweep/sinks"
@@ -148,27 +147,26 @@ func short(name string) string {
 	return name
 }
 
-// columnsOf are the settings of the table, the free axes of these rows, and
-// what runs differ in without being asked to.
-func columnsOf(rows []sinks.RunRow) []Setting {
-	all := Settings()
-	all = append(all,
+// fixedColumns are the settings of the table, and what runs differ in without
+// being asked to.
+func fixedColumns() []Setting {
+	all := append(Settings(),
 		word("family", func(r *sinks.RunRow) *string { return r.Family }),
 		count("params", func(r *sinks.RunRow) *int64 { return r.Params }))
 	all = append(all, contextSettings()...)
-	all = append(all, word("execution", func(r *sinks.RunRow) *string { return &r.Execution }))
-	seen := map[string]bool{}
-	var axes []string
+	return append(all, word("execution", func(r *sinks.RunRow) *string { return &r.Execution }))
+}
+
+// columnsOf are the fixed columns and the free axes of these rows.
+func columnsOf(rows []sinks.RunRow) []Setting {
+	all := fixedColumns()
+	axes := map[string]bool{}
 	for i := range rows {
 		for name := range rows[i].Axes {
-			if !seen[name] {
-				seen[name] = true
-				axes = append(axes, name)
-			}
+			axes[name] = true
 		}
 	}
-	slices.Sort(axes)
-	for _, name := range axes {
+	for _, name := range sortedKeys(axes) {
 		all = append(all, axis(name))
 	}
 	return all

@@ -122,11 +122,11 @@ func ours(t *testing.T, rows []sinks.RunRow, in statisticsInput) map[string]floa
 	row := find(t, c, "batch_size", "peak_memory_bytes")
 	got := map[string]float64{"pearson": *row.Pearson, "pearson pandas": *row.Pearson, "spearman": *row.Spearman, "spearman pandas": *row.Spearman,
 		"slope": *row.Slope, "slope low": *row.SlopeLow, "slope high": *row.SlopeHigh, "partial": *row.Partial, "outlier scales": farthest(in)}
-	ok := make([]*sinks.RunRow, len(rows))
+	f := newFrame([]quantity{{name: "y", value: func(r *sinks.RunRow) *float64 { v := float64(*r.PeakMemoryBytes); return &v }}}, []Setting{word("dtype", func(r *sinks.RunRow) *string { return r.Dtype })})
 	for i := range rows {
-		ok[i] = &rows[i]
+		f.add(&rows[i])
 	}
-	groups := groupBy(ok, "", "dtype", func(r *sinks.RunRow) string { return *r.Dtype }, quantity{name: "y", value: func(r *sinks.RunRow) *float64 { v := float64(*r.PeakMemoryBytes); return &v }})
+	groups := groupBy(f.all(), f.word("dtype"), nil, f.find("y"))
 	got["eta squared"] = *groups.Eta2
 	for _, g := range groups.Groups {
 		got["group "+g.Name+" mean"], got["group "+g.Name+" low"], got["group "+g.Name+" high"] = g.Mean, *g.Low, *g.High
@@ -140,12 +140,8 @@ func ours(t *testing.T, rows []sinks.RunRow, in statisticsInput) map[string]floa
 	for i, q := range adjust(in.P) {
 		got["fdr "+string(rune('0'+i))] = q
 	}
-	var caches []sinks.RunRow
-	for i := range in.Tokens {
-		caches = append(caches, sinks.RunRow{AvgLatencyS: &in.Tokens[i], WallS: &in.Cache[i]})
-	}
 	var origin Correlation
-	origin.throughOrigin([]*sinks.RunRow{&caches[0], &caches[1], &caches[2]}, quantity{value: func(r *sinks.RunRow) *float64 { return r.AvgLatencyS }}, quantity{value: func(r *sinks.RunRow) *float64 { return r.WallS }})
+	origin.throughOrigin([]int{0, 1, 2}, &series{values: in.Tokens}, &series{values: in.Cache})
 	got["origin slope"], got["origin low"], got["origin high"] = *origin.Slope, *origin.SlopeLow, *origin.SlopeHigh
 	got["trigamma"] = trigamma(1.5)
 	return got
