@@ -290,7 +290,7 @@ func (s *Store) Recover() (*Recovery, error) {
 	for _, dir := range []string{".", executionsDir} {
 		err = errors.Join(err, s.removeTemporary(dir, report))
 	}
-	if terr := s.withTables(func() error { return s.settleTables(report) }); terr != nil {
+	if terr := s.withTables(func() error { return errors.Join(s.settleTables(report), s.endLive()) }); terr != nil {
 		err = errors.Join(err, s.f.explain("putting tables/ in order", terr))
 	}
 	return report, err

@@ -198,11 +198,11 @@ func (s *Store) mergeTable(t Table) (merged int, err error) {
 	}
 	c := &change{table: t, staged: map[string]fileSum{}}
 	for _, g := range groups {
-		if err := rewriteTable(s, c, g.files, g.name(t), axes, ""); err != nil {
+		if err := rewriteTable(s, c, g.files, g.name(), axes, ""); err != nil {
 			return 0, errors.Join(err, s.f.removeAll(stagingDir))
 		}
 		for _, name := range g.files {
-			if name != g.name(t) {
+			if name != g.name() {
 				c.gone = append(c.gone, name)
 			}
 		}
@@ -220,12 +220,19 @@ type mergeGroup struct {
 }
 
 // name of the merged file: its first execution and how many more it holds.
-func (g *mergeGroup) name(t Table) string {
+func (g *mergeGroup) name() string {
 	if len(g.files) == 1 {
 		return g.files[0]
 	}
-	month := path.Base(path.Dir(g.files[0]))
-	return path.Join(string(t), month, fmt.Sprintf("%s+%d.parquet", g.marks[0].Execution, len(g.marks)-1))
+	return mergedName(path.Dir(g.files[0]), g.marks)
+}
+
+// mergedName is the name of a file in dir that holds these executions.
+func mergedName(dir string, marks []Mark) string {
+	if len(marks) == 1 {
+		return path.Join(dir, marks[0].Execution+".parquet")
+	}
+	return path.Join(dir, fmt.Sprintf("%s+%d.parquet", marks[0].Execution, len(marks)-1))
 }
 
 func (s *Store) mergeGroups(t Table, files []string, axes []axisColumn) ([]*mergeGroup, error) {

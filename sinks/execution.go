@@ -72,6 +72,9 @@ func (s *Store) FinishExecution(id string, state ExecutionState, summary any) er
 	if err != nil {
 		return fmt.Errorf("the summary of execution %s: %w", id, err)
 	}
+	s.liveMu.Lock()
+	s.live = nil
+	s.liveMu.Unlock()
 	now := s.now().UTC()
 	e.State, e.EndedAt, e.Summary = state, &now, note
 	perr := s.publishNow(e, state == StateComplete)

@@ -169,9 +169,15 @@ func (s *Store) adopt(name string) (fileSum, error) {
 	return sum, file.Close()
 }
 
-// tableFiles are the Parquet files of a table (of all where it is ""), as paths
-// in tables/, sorted.
+// tableFiles are the settled Parquet files of a table (of all where it is ""), as
+// paths in tables/, sorted; live ones are not among them.
 func (s *Store) tableFiles(table Table) ([]string, error) {
+	files, err := s.allTableFiles(table)
+	return slices.DeleteFunc(files, func(name string) bool { return liveExecution(name) != "" }), err
+}
+
+// allTableFiles are the settled and the live ones.
+func (s *Store) allTableFiles(table Table) ([]string, error) {
 	tables := []Table{table}
 	if table == "" {
 		tables = Tables()

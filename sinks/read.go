@@ -82,7 +82,7 @@ type readPart struct {
 // for executions that can still get runs, and those that tables/ lacks, whose
 // folders are read.
 func (s *Store) readPlan(t Table, where Predicate) ([]readPart, error) {
-	files, err := s.tableFiles(t)
+	files, err := s.allTableFiles(t)
 	if err != nil {
 		return nil, err
 	}
@@ -90,6 +90,7 @@ func (s *Store) readPlan(t Table, where Predicate) ([]readPart, error) {
 	if err != nil {
 		return nil, err
 	}
+	files = slices.DeleteFunc(files, func(name string) bool { return slices.Contains(folders, liveExecution(name)) })
 	var parts []readPart
 	settled := map[string]bool{}
 	for _, name := range files {

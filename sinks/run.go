@@ -163,6 +163,7 @@ func (r *RunSink) Finish(result *runner.Result) error {
 	r.mu.Unlock()
 	err := errors.Join(j.close(), r.forget())
 	r.store.forget(r)
+	_ = r.store.showRun(r.rel, result.Run.Execution) // in tables/, which the end of the execution brings up to date anyway
 	return r.store.f.explain("tidying up run "+result.Run.RunID, err)
 }
 

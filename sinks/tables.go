@@ -12,6 +12,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -27,8 +28,10 @@ const stagingDir = ".staging"
 const tablesWait = 30 * time.Second
 
 // withTables runs f with the lock of the tables.
-func (s *Store) withTables(f func() error) error {
-	deadline := time.Now().Add(tablesWait)
+func (s *Store) withTables(f func() error) error { return s.withTablesFor(tablesWait, f) }
+
+func (s *Store) withTablesFor(wait time.Duration, f func() error) error {
+	deadline := time.Now().Add(wait)
 	for {
 		lock, err := s.f.lock(lockTables, s.holder())
 		if err == nil {
@@ -63,7 +66,7 @@ func (s *Store) publishNow(e *Execution, final bool) error {
 
 // publish needs the lock of the tables.
 func (s *Store) publish(e *Execution, final bool) error {
-	p := &publication{s: s, execution: e.ID, final: final, month: "month=" + e.StartedAt.UTC().Format("2006-01")}
+	p := &publication{s: s, execution: e.ID, final: final, month: monthOf(e)}
 	if err := p.collect(); err != nil {
 		return errors.Join(err, s.f.removeAll(stagingDir))
 	}
@@ -94,6 +97,7 @@ type publication struct {
 	execution string
 	month     string
 	final     bool
+	names     map[Table]string // of the files, as paths in tables/
 	changes   map[Table]*change
 	runs      []RunRow
 	axes      []axisColumn
@@ -113,6 +117,9 @@ func (p *publication) collect() error {
 	}
 	ids, err := p.order(folders)
 	if err != nil {
+		return err
+	}
+	if err := p.nameFiles(); err != nil {
 		return err
 	}
 	ranks, timelines, phases := stage[RankRow](p), stage[TimelineRow](p), stage[PhaseRow](p)
@@ -220,7 +227,7 @@ func (p *publication) timeline(rel string, out *stagedFile[TimelineRow]) error {
 // stageRuns stages the table of runs: its columns depend on all of its rows,
 // and on what the folder has already.
 func (p *publication) stageRuns() error {
-	known, err := p.s.knownAxes()
+	known, err := p.s.axesWithValues(p.execution)
 	if err != nil {
 		return err
 	}
@@ -231,52 +238,82 @@ func (p *publication) stageRuns() error {
 	if err := errors.Join(out.add(p.runs), out.close()); err != nil {
 		return err
 	}
-	if len(p.axes) == len(known) {
-		return nil
-	}
-	return p.s.widenRuns(p.changes[TableRuns], p.axes)
+	return p.s.widenRuns(p.changes[TableRuns], p.execution, p.axes)
 }
 
-// widenRuns stages the other files of the table again with new axis columns:
-// plain readers want the same columns in every file.
-func (s *Store) widenRuns(c *change, axes []axisColumn) error {
+// widenRuns stages the other files of the table again if they have other axis
+// columns: plain readers want the same in every file.
+func (s *Store) widenRuns(c *change, execution string, axes []axisColumn) error {
+	return s.eachRunsFile(func(name string, pf *parquet.File) error {
+		if _, ok := c.staged[name]; ok || onlyOf(pf, execution) || slices.Equal(axesOf(pf), axes) {
+			return nil
+		}
+		return rewrite[RunRow](s, c, []string{name}, name, axes, "")
+	})
+}
+
+func (s *Store) eachRunsFile(do func(name string, pf *parquet.File) error) error {
 	files, err := s.tableFiles(TableRuns)
 	if err != nil {
 		return err
 	}
 	for _, name := range files {
-		if _, ok := c.staged[name]; ok {
-			continue
+		pf, file, err := s.f.openTable(tablesDir + "/" + name)
+		if err != nil {
+			return fmt.Errorf("reading %s: %w; `vramsweep verify` says more", s.f.path(tablesDir+"/"+name), err)
 		}
-		if err := rewrite[RunRow](s, c, []string{name}, name, axes, ""); err != nil {
+		if err := errors.Join(do(name, pf), file.Close()); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// onlyOf says whether a file holds an execution and nothing else.
+func onlyOf(pf *parquet.File, execution string) bool {
+	marks := marksOf(pf)
+	return len(marks) == 1 && marks[0].Execution == execution
+}
+
 // knownAxes are the axis columns that the table of runs has.
 func (s *Store) knownAxes() ([]axisColumn, error) {
-	files, err := s.tableFiles(TableRuns)
-	if err != nil {
-		return nil, err
-	}
 	var axes []axisColumn
-	for _, name := range files {
-		pf, file, err := s.f.openTable(tablesDir + "/" + name)
-		if err != nil {
-			return nil, fmt.Errorf("reading %s: %w; `vramsweep verify` says more", s.f.path(tablesDir+"/"+name), err)
+	err := s.eachRunsFile(func(_ string, pf *parquet.File) error {
+		axes = addColumns(axes, axesOf(pf))
+		return nil
+	})
+	return axes, err
+}
+
+// axesWithValues are the axis columns that other executions have values in: an
+// execution that goes on may yet change the type of one that came with it.
+func (s *Store) axesWithValues(otherThan string) ([]axisColumn, error) {
+	var axes []axisColumn
+	err := s.eachRunsFile(func(_ string, pf *parquet.File) error {
+		if onlyOf(pf, otherThan) {
+			return nil
 		}
-		for _, a := range axesOf(pf) {
-			if !slices.ContainsFunc(axes, func(b axisColumn) bool { return a.Column == b.Column }) {
-				axes = append(axes, a)
+		axes = addColumns(axes, slices.DeleteFunc(axesOf(pf), func(a axisColumn) bool {
+			leaf, ok := pf.Schema().Lookup(a.Column)
+			for _, group := range pf.Metadata().RowGroups {
+				if m := group.Columns[leaf.ColumnIndex].MetaData; !ok || m.Statistics.NullCount < m.NumValues {
+					return false
+				}
 			}
-		}
-		if err := file.Close(); err != nil {
-			return nil, err
+			return true
+		}))
+		return nil
+	})
+	return axes, err
+}
+
+func addColumns(axes, more []axisColumn) []axisColumn {
+	for _, a := range more {
+		if !slices.ContainsFunc(axes, func(b axisColumn) bool { return a.Column == b.Column }) {
+			axes = append(axes, a)
 		}
 	}
-	return axes, nil
+	return axes
 }
 
 // mergeAxes adds the columns that the axes of runs need. A column never changes
@@ -388,7 +425,53 @@ type stagedFile[T Row] struct {
 func stage[T Row](p *publication) *stagedFile[T] {
 	c := p.changes[tableOf[T]()]
 	return &stagedFile[T]{s: p.s, change: c, marks: p.marks(),
-		name: path.Join(string(c.table), p.month, p.execution+".parquet")}
+		name: p.names[c.table]}
+}
+
+// nameFiles chooses the names of the files. A lone file of the execution is
+// replaced under its name. Where several become one, that one has a name that no file had: a
+// reader that has listed the folder and finds a file gone asks again, but one
+// that met another file under a listed name would see rows twice, or not at all.
+func (p *publication) nameFiles() error {
+	p.names = map[Table]string{}
+	for _, t := range Tables() {
+		settled, err := p.s.tableFiles(t)
+		if err != nil {
+			return err
+		}
+		others, err := p.s.liveFiles(t, p.execution)
+		if err != nil {
+			return err
+		}
+		own, last := "", 0
+		for _, name := range settled {
+			number, ok := p.isOwn(name)
+			if ok && number > last {
+				own, last = name, number
+			}
+		}
+		if own == "" || len(others) > 0 {
+			own = path.Join(string(t), p.month, p.execution+".parquet")
+			if last > 0 {
+				own = path.Join(string(t), p.month, fmt.Sprintf("%s.%d.parquet", p.execution, last+1))
+			}
+		}
+		p.names[t] = own
+	}
+	return nil
+}
+
+// isOwn says whether a file is the execution's own, EXECUTION.parquet or
+// EXECUTION.2.parquet, and its number.
+func (p *publication) isOwn(name string) (number int, ok bool) {
+	number = 1
+	rest, ok := strings.CutPrefix(strings.TrimSuffix(path.Base(name), ".parquet"), p.execution)
+	if rest != "" {
+		text, dotted := strings.CutPrefix(rest, ".")
+		n, err := strconv.Atoi(text)
+		number, ok = n, ok && dotted && err == nil
+	}
+	return number, ok
 }
 
 // add writes the rows of one run (or of several: they end a row group only together).
@@ -442,8 +525,11 @@ func (p *publication) displace(c *change) error {
 	if err != nil {
 		return err
 	}
+	if c.gone, err = p.s.liveFiles(c.table, p.execution); err != nil {
+		return err
+	}
 	for _, name := range files {
-		if _, ok := c.staged[name]; ok && path.Base(name) == p.execution+".parquet" {
+		if _, ok := c.staged[name]; ok && name == p.names[c.table] {
 			continue
 		}
 		marks, err := p.s.fileMarks(name)
@@ -457,11 +543,11 @@ func (p *publication) displace(c *change) error {
 		if err := p.s.f.remove(stagedPath(name)); err != nil {
 			return err
 		}
-		if len(marks) == 1 {
-			c.gone = append(c.gone, name)
+		c.gone = append(c.gone, name)
+		if marks = slices.DeleteFunc(marks, func(m Mark) bool { return m.Execution == p.execution }); len(marks) == 0 {
 			continue
 		}
-		if err := rewriteTable(p.s, c, []string{name}, name, p.axes, p.execution); err != nil {
+		if err := rewriteTable(p.s, c, []string{name}, mergedName(path.Dir(name), marks), p.axes, p.execution); err != nil {
 			return err
 		}
 	}
@@ -566,7 +652,7 @@ func (s *Store) applyOne(c *change) error {
 // assemble makes the folder of a table as it is to be: files that stay are
 // linked, not copied.
 func (s *Store) assemble(c *change, next string) error {
-	files, err := s.tableFiles(c.table)
+	files, err := s.allTableFiles(c.table)
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ import (
 // that the run folders give.
 func verifyTable[T Row](v *verifier, executions []string) {
 	t := tableOf[T]()
-	files, err := v.s.tableFiles(t)
+	files, err := v.s.allTableFiles(t)
 	if err != nil {
 		v.fault(tablesDir+"/"+string(t), "", "%v", err)
 		return
