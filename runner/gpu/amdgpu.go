@@ -724,10 +724,11 @@ func (l *amdLoop) suspended() bool {
 	if err != nil {
 		return false
 	}
-	st := string(trim(l.files.buf[:n]))
-	if st == "" || st == "active" || st == "unsupported" {
+	switch string(trim(l.files.buf[:n])) { // compared, not copied
+	case "", "active", "unsupported":
 		return false
 	}
+	st := string(trim(l.files.buf[:n]))
 	l.m.because("GPU " + strconv.Itoa(l.c.index) + " is suspended")
 	l.m.note("GPU %d (%s) is %s: not read, since reading would wake it", l.c.index, l.c.bdf, st)
 	return true

@@ -55,11 +55,11 @@ func (s *nvmlSource) run(ctx context.Context, m *meter) error {
 	}
 	child, cancel := context.WithCancel(ctx)
 	defer cancel()
-	h, err := startHelper(child, s.o, cfg, st)
+	ended := make(chan struct{})
+	h, err := startHelper(child, s.o, cfg, st, s.r.Interval, ended)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUnusable, err)
 	}
-	ended := make(chan struct{})
 	var exit *proc.Exit
 	var waitErr error
 	go func() {
@@ -72,6 +72,7 @@ func (s *nvmlSource) run(ctx context.Context, m *meter) error {
 		cancel()
 	}
 	<-ended
+	h.rest()
 	st.close()
 	if waitErr != nil {
 		m.note("%s: %v", SourceNVML, waitErr)
@@ -144,9 +145,12 @@ func watchRows(ctx context.Context, m *meter, last *atomic.Int64, first, stale t
 type helper struct {
 	p     proc.Process
 	stdin *os.File
+	rest  func() // waits for the rest of its output
 }
 
-func startHelper(ctx context.Context, o Options, cfg nvmlConfig, out *nvmlStream) (*helper, error) {
+// startHelper starts the helper and gives it its orders. The caller closes ended
+// when the process has been waited for.
+func startHelper(ctx context.Context, o Options, cfg nvmlConfig, out *nvmlStream, interval time.Duration, ended <-chan struct{}) (*helper, error) {
 	if len(o.Helper) == 0 {
 		return nil, errNoHelper
 	}
@@ -156,12 +160,19 @@ func startHelper(ctx context.Context, o Options, cfg nvmlConfig, out *nvmlStream
 	}
 	defer r.Close() //nolint:errcheck // nothing was written to it, or the child is told by the close alone
 	// Two threads of Go code are all that the helper has use for.
-	env := append(toolEnv(o.Env), "GOMAXPROCS=2")
-	p, err := o.start(ctx, proc.Spec{Argv: o.Helper, Env: env, Grace: toolGrace, Stdin: r, Stdout: out, Stderr: &out.errs})
+	spec := proc.Spec{Argv: o.Helper, Env: append(toolEnv(o.Env), "GOMAXPROCS=2"), Grace: toolGrace, Stdin: r, Stderr: &out.errs}
+	begin, err := connect(&spec, out, interval)
 	if err != nil {
 		w.Close() //nolint:errcheck // nothing was written to it, or the child is told by the close alone
 		return nil, err
 	}
+	p, err := o.start(ctx, spec)
+	if err != nil {
+		begin(nil)
+		w.Close() //nolint:errcheck // nothing was written to it, or the child is told by the close alone
+		return nil, err
+	}
+	rest := begin(ended)
 	line, err := json.Marshal(cfg)
 	if err == nil {
 		_, err = w.Write(append(line, '\n'))
@@ -171,7 +182,7 @@ func startHelper(ctx context.Context, o Options, cfg nvmlConfig, out *nvmlStream
 		p.Stop("its orders could not be written")
 		return nil, fmt.Errorf("orders to the NVML helper: %w", err)
 	}
-	return &helper{p: p, stdin: w}, nil
+	return &helper{p: p, stdin: w, rest: rest}, nil
 }
 
 var errNoHelper = errors.New("the NVML helper is not configured (Options.Helper)")
@@ -348,6 +359,10 @@ func (st *nvmlStream) processes(body []byte) {
 	}
 }
 
+// drained and patient implement batched: frames carry their own times.
+func (st *nvmlStream) drained(time.Time) {}
+func (st *nvmlStream) patient() bool     { return true }
+
 func (st *nvmlStream) close() {
 	st.mu.Lock()
 	st.closed = true
@@ -370,7 +385,7 @@ func nvmlOnce(ctx context.Context, o Options) (*Reading, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, o.ToolTimeout, errHung)
 	defer cancel()
 	st := newNVMLStream(nil, nil)
-	h, err := startHelper(ctx, o, nvmlConfig{Library: o.NVMLLibrary, Once: true}, st)
+	h, err := startHelper(ctx, o, nvmlConfig{Library: o.NVMLLibrary, Once: true}, st, MaxInterval, nil)
 	if err != nil {
 		return nil, err
 	}

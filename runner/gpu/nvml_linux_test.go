@@ -13,9 +13,14 @@ import (
 	"github.com/vramsweep/vramsweep/runner"
 )
 
-// stubNVML builds the stand-in library; the test is skipped without gcc.
+// stubNVML builds the stand-in library; the test is skipped without gcc. The
+// whole one may have been built before, for a machine without gcc and sources: it
+// is what VRAMSWEEP_NVML_STUB names, or nvml_stub.so beside the test's binary.
 func stubNVML(t testing.TB, flags ...string) string {
 	t.Helper()
+	if lib := prebuiltStub(t); lib != "" && len(flags) == 0 {
+		return lib
+	}
 	gcc, err := exec.LookPath("gcc")
 	if err != nil {
 		t.Skip("no gcc to build the stand-in for libnvidia-ml")
@@ -24,6 +29,22 @@ func stubNVML(t testing.TB, flags ...string) string {
 	args := append([]string{"-shared", "-fPIC", "-O1", "-o", lib, filepath.Join("testdata", "nvml_stub.c")}, flags...)
 	if out, err := exec.Command(gcc, args...).CombinedOutput(); err != nil {
 		t.Fatalf("gcc: %v\n%s", err, out)
+	}
+	return lib
+}
+
+func prebuiltStub(t testing.TB) string {
+	t.Helper()
+	if lib := os.Getenv("VRAMSWEEP_NVML_STUB"); lib != "" {
+		return lib
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lib := filepath.Join(filepath.Dir(self), "nvml_stub.so")
+	if !exists(lib) {
+		return ""
 	}
 	return lib
 }

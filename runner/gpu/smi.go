@@ -34,6 +34,10 @@ const (
 	smiLate = 5 * time.Millisecond
 	// smiOld bounds the ages that are believed; beyond it a clock jumped.
 	smiOld = 10 * time.Second
+	// smiOnItsWay is how long a row may take from its stamp into the pipe.
+	smiOnItsWay = 200 * time.Millisecond
+	// smiStampUnit is the resolution of the stamps.
+	smiStampUnit = time.Millisecond
 )
 
 // An smiDevice is a GPU as nvidia-smi tells it at the start.
@@ -85,13 +89,20 @@ func (s *smiSource) run(ctx context.Context, m *meter) error {
 	argv := append(s.query("csv,noheader,nounits"), "-lms", strconv.FormatInt(s.r.Interval.Milliseconds(), 10))
 	child, cancel := context.WithCancel(ctx)
 	defer cancel()
-	p, err := s.o.start(child, proc.Spec{Argv: argv, Env: toolEnv(s.o.Env), Grace: toolGrace, Stdout: st, Stderr: &st.errs})
+	spec := proc.Spec{Argv: argv, Env: toolEnv(s.o.Env), Grace: toolGrace, Stderr: &st.errs}
+	begin, err := connect(&spec, st, s.r.Interval)
 	if err != nil {
+		return err
+	}
+	p, err := s.o.start(child, spec)
+	if err != nil {
+		begin(nil)
 		return fmt.Errorf("%w: %w", errUnusable, err)
 	}
+	ended := make(chan struct{})
+	rest := begin(ended)
 	stopApps := s.apps.start(child, s.o, s.devices, s.r.PIDs)
 	defer stopApps()
-	ended := make(chan struct{})
 	var exit *proc.Exit
 	var waitErr error
 	go func() {
@@ -101,6 +112,7 @@ func (s *smiSource) run(ctx context.Context, m *meter) error {
 	cause := s.watch(ctx, st, ended)
 	cancel()
 	<-ended
+	rest()
 	st.close()
 	if waitErr == nil && exit != nil {
 		s.toolCPU += exit.CPU
@@ -329,18 +341,21 @@ type smiStream struct {
 	errs    limited
 	lastRow atomic.Int64 // offset of the last good row; 0: none yet
 
-	mu      sync.Mutex
-	closed  bool
-	buf     []byte // the piece of a line that is not complete yet
-	row     smiRow
-	pending []runner.Sample
-	expect  int // rows of a full tick, as far as known
-	zone    time.Duration
-	zoned   bool
-	miss    func(runner.Fields, []byte)
-	text    []byte // first lines that were no rows
-	totals  map[int32]int64
-	lastOff map[int32]time.Duration
+	mu        sync.Mutex
+	closed    bool
+	buf       []byte // the piece of a line that is not complete yet
+	row       smiRow
+	pending   []runner.Sample
+	expect    int // rows of a full tick, as far as known
+	zone      time.Duration
+	zoned     bool
+	stamped   bool      // rows are fetched in batches and dated by the tool's stamps
+	empty     time.Time // when nothing was in the pipe
+	unstamped time.Time // the arrival of the row that ended that
+	miss      func(runner.Fields, []byte)
+	text      []byte // first lines that were no rows
+	totals    map[int32]int64
+	lastOff   map[int32]time.Duration
 }
 
 // maxSMILine bounds a line; a row has about 150 bytes.
@@ -355,6 +370,7 @@ func newSMIStream(s *smiSource, m *meter) *smiStream {
 	}
 	return &smiStream{
 		s: s, m: m, miss: m.miss, expect: expect,
+		stamped: s.r.Interval < batchEvery, empty: time.Now(),
 		buf:     make([]byte, 0, maxSMILine),
 		pending: make([]runner.Sample, 0, 64),
 		totals:  map[int32]int64{},
@@ -481,28 +497,68 @@ func (s *smiSource) powerOf(gpu int32, instant, drawn bool) powerFrom {
 	return from
 }
 
-// when is a row's time and how old it was when it was read. A row that waited
-// in the pipe, because this process was not scheduled, is dated by the tool's
-// stamp; all others by their arrival.
+// drained implements batched.
+func (st *smiStream) drained(at time.Time) {
+	st.mu.Lock()
+	st.empty = at
+	st.mu.Unlock()
+}
+
+// patient implements batched.
+func (st *smiStream) patient() bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.stamped
+}
+
+// when is a row's time and how old it was when it was read. Rows that are
+// fetched in batches are dated by the tool's stamp, and so is a row that waited
+// in the pipe because this process was not scheduled; all others by their
+// arrival.
 func (st *smiStream) when(now time.Time) (off, age time.Duration) {
 	off = st.m.offset(now)
-	if !st.row.stamp.IsZero() {
-		d := now.Round(0).Sub(st.row.stamp)
-		if !st.zoned {
-			st.zone, st.zoned = d.Round(15*time.Minute), true
-		}
-		if d -= st.zone; d > 0 && d < smiOld {
-			age = d
-		}
-	}
 	last := st.lastOff[st.row.sample.GPU]
-	if age > smiLate && off-age > last {
+	age, ok := st.age(now)
+	switch {
+	case st.stamped && ok:
+		off -= max(age-smiStampUnit/2, 0)
+		age = smiStampUnit
+	case st.stamped:
+		// A clock was set, or there are no stamps: from now on rows are read as
+		// they come.
+		st.stamped, st.unstamped = false, now
+		st.m.note("the time stamps of nvidia-smi do not agree with the clock from %s on: rows are dated by their arrival", st.m.at(off).Format(time.RFC3339Nano))
+	case ok && age > smiLate && off-age > last:
 		off -= age
+	}
+	if now.Equal(st.unstamped) && last > 0 { // they waited together: spread as the tool was asked to print them
+		off, age = min(off, last+st.s.r.Interval), 0
 	}
 	// Rows that waited together have one arrival; times of a GPU stay apart.
 	off = max(off, last+time.Microsecond)
 	st.lastOff[st.row.sample.GPU] = off
 	return off, age
+}
+
+// age is how long ago the tool says that it read the row; false where that
+// cannot be: a clock jumped.
+func (st *smiStream) age(now time.Time) (time.Duration, bool) {
+	if st.row.stamp.IsZero() {
+		return 0, false
+	}
+	d := now.Round(0).Sub(st.row.stamp)
+	if !st.zoned {
+		st.zone, st.zoned = d.Round(15*time.Minute), true
+	}
+	d -= st.zone
+	oldest := smiOld
+	if st.stamped { // it was not there when the pipe was last seen empty
+		oldest = now.Sub(st.empty) + smiOnItsWay
+	}
+	if d < -smiStampUnit || d > oldest {
+		return 0, false
+	}
+	return max(d, 0), true
 }
 
 // add collects the rows of a tick, which come in the order of their index. The

@@ -39,6 +39,9 @@ type Spec struct {
 	Line func(Line)
 	// Stdout and Stderr get every byte of output as it comes. nil: dropped.
 	Stdout, Stderr io.Writer
+	// StdoutFile becomes the program's stdout itself: nothing of it is read here,
+	// Line and Stdout get none of it. The caller closes its own copy.
+	StdoutFile *os.File
 }
 
 // A Line is a line of output, without its end. A line of over 1 MiB comes in

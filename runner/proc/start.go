@@ -192,6 +192,9 @@ func (p *process) openPipes() (*pipeEnds, error) {
 		p.out[i] = newReader(name, r, raw, p.spec.Line, &lineMu)
 	}
 	p.cmd.Stdout, p.cmd.Stderr = e.write[0], e.write[1]
+	if p.spec.StdoutFile != nil { // the pipe above ends as soon as the program has started
+		p.cmd.Stdout = p.spec.StdoutFile
+	}
 	if err := p.openStdin(&e); err != nil {
 		e.closeAll()
 		return nil, fmt.Errorf("start %s: pipe for its stdin: %w", p.spec.Argv[0], err)
