@@ -48,7 +48,7 @@ func (t *tap) take(samples []Sample) {
 		if g == nil {
 			continue // of the host, or of others
 		}
-		g.sampled = now
+		g.sampled = t.job.StartedAt.Add(s.Offset) // not its arrival: samplers deliver in batches
 		if s.Has&HasUtilization != 0 && s.Utilization > 0 {
 			t.active = now
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -21,11 +22,10 @@ import (
 )
 
 type monitorFlags struct {
-	interval  time.Duration
-	outputDir string
-	output    string
-	gpus      []int
-	sources   []string
+	interval time.Duration
+	output   string
+	gpus     []int
+	sources  []string
 }
 
 // monitorVerb samples the GPUs while any command runs.
@@ -36,15 +36,16 @@ func (w *world) monitorVerb() *cobra.Command {
 		Short: "Sample the GPUs while any command runs",
 		Long: `Samples from just before CMD starts to just after it ends, with the same samplers,
 tables and summary as a sweep. CMD's output passes through; its exit code is
-vramsweep's.`,
+vramsweep's. On a terminal a line shows memory, load and power meanwhile.`,
 		Args: minArgs("CMD"),
 		RunE: func(cmd *cobra.Command, args []string) error { return w.monitor(cmd.Context(), args, &f) },
 	}
 	flags := cmd.Flags()
 	flags.SetInterspersed(false)
 	flags.DurationVar(&f.interval, "interval", gpu.DefaultInterval, "time between samples, 10ms to 10s")
-	flags.StringVar(&f.outputDir, "output-dir", "monitor-results", "the output folder")
-	flags.StringVar(&f.output, "output", "", "write the result to FILE as well")
+	flags.StringVar(&f.output, "output", "monitor-results", "the output folder")
+	flags.StringVar(&f.output, "output-dir", "monitor-results", "the same, as other verbs call it")
+	_ = flags.MarkHidden("output-dir") // it is there
 	flags.IntSliceVar(&f.gpus, "gpus", nil, "the GPUs that count; default: all")
 	flags.StringSliceVar(&f.sources, "sampler", nil, "GPU sources that may be used, in order")
 	return cmd
@@ -54,31 +55,39 @@ func (w *world) monitor(ctx context.Context, argv []string, f *monitorFlags) err
 	if f.interval < gpu.MinInterval || f.interval > gpu.MaxInterval {
 		return usageError("", "--interval %s: between %s and %s", f.interval, gpu.MinInterval, gpu.MaxInterval)
 	}
-	if err := os.MkdirAll(f.outputDir, 0o755); err != nil {
-		return err
+	if _, err := proc.LookPath(argv[0], w.env, w.dir); err != nil { // before anything is made
+		return usageError("", "%w", err)
 	}
-	store, err := w.openStore(f.outputDir, "monitor")
+	m := &watch{w: w, f: f, machine: gpu.Detect(ctx, w.machineOptions(f.sources), false)}
+	defer m.machine.Close()
+	devices, err := m.chosen()
 	if err != nil {
 		return err
 	}
-	m := &watch{w: w, f: f, machine: gpu.Detect(ctx, w.machineOptions(f.sources), false), store: store}
-	result, err := m.run(ctx, argv)
-	if result != nil {
-		err = errors.Join(err, w.publish(store, result))
+	if err := os.MkdirAll(f.output, 0o755); err != nil {
+		return usageError("monitor writes a folder of tables and one JSON for the run.", "--output %s: %w", f.output, err)
 	}
-	if err = errors.Join(err, store.Close()); err != nil {
+	if m.store, err = w.openStore(f.output, "monitor"); err != nil {
+		return err
+	}
+	result, err := m.run(ctx, argv, devices)
+	if result != nil {
+		err = errors.Join(err, w.publish(m.store, result))
+	}
+	if err = errors.Join(err, m.store.Close()); err != nil {
 		return err
 	}
 	if err := attribution.RenderSummary(w.stderr, result); err != nil {
 		return err
 	}
-	fmt.Fprintf(w.stderr, "results   %s\n", filepath.Join(f.outputDir, "runs", result.Run.Execution))
-	if f.output != "" {
-		if err := sinks.WriteResult(f.output, result); err != nil {
-			return err
-		}
+	if result.Run.OutcomeDetail != "" {
+		fmt.Fprintf(w.stderr, "outcome   %s: %s\n", result.Run.Outcome, result.Run.OutcomeDetail)
 	}
-	if result.Run.ExitCode == nil {
+	fmt.Fprintf(w.stderr, "results   %s\n", filepath.Join(f.output, "runs", result.Run.Execution))
+	switch {
+	case result.Run.Outcome == runner.OutcomeInterrupted:
+		return quiet(exitInterrupted)
+	case result.Run.ExitCode == nil:
 		return quiet(exitFault)
 	}
 	return quiet(*result.Run.ExitCode)
@@ -109,14 +118,11 @@ type watch struct {
 	f       *monitorFlags
 	machine *gpu.Machine
 	store   *sinks.Store
+	live    *live
 }
 
 // job describes the command as the run of a profile of one setting: itself.
-func (m *watch) job(argv []string) (*runner.Job, error) {
-	devices, err := m.chosen()
-	if err != nil {
-		return nil, err
-	}
+func (m *watch) job(argv []string, devices []runner.Device) *runner.Job {
 	started := time.Now()
 	name := filepath.Base(argv[0])
 	profile := &sweep.Profile{ID: "monitor", Sweep: "monitor", Settings: sweep.Settings{Model: name, HFModelID: name}, Engine: sweep.Engine{Kind: "command", Mode: "monitor"}}
@@ -127,12 +133,12 @@ func (m *watch) job(argv []string) (*runner.Job, error) {
 		Repeat: 1, Attempt: 1, Devices: devices, StartedAt: started, Progress: func(runner.Progress) {}, Pulse: &runner.Pulse{},
 	}
 	job.Dir = m.store.RunDir(job)
-	return job, nil
+	return job
 }
 
 // chosen are the devices that count.
 func (m *watch) chosen() ([]runner.Device, error) {
-	found := m.machine.Found()
+	found := m.machine.InUse() // a GPU's parts are not GPUs
 	if m.f.gpus == nil {
 		return found, nil
 	}
@@ -151,21 +157,15 @@ func (m *watch) chosen() ([]runner.Device, error) {
 	return out, nil
 }
 
-func (m *watch) run(ctx context.Context, argv []string) (*runner.Result, error) {
-	job, err := m.job(argv)
-	if err != nil {
-		return nil, err
-	}
+func (m *watch) run(ctx context.Context, argv []string, devices []runner.Device) (*runner.Result, error) {
+	job := m.job(argv, devices)
 	indices := make([]int, len(job.Devices))
 	for i, d := range job.Devices {
 		indices[i] = d.Index
 	}
 	measured := &runner.Measured{Job: job, Measurement: &runner.Measurement{}}
-	if len(indices) > 0 {
-		if measured.Baseline, err = m.machine.Inspect(ctx, indices); err != nil {
-			return nil, err
-		}
-	}
+	var notes []string
+	measured.Baseline = m.inspect(ctx, indices, &notes)
 	sink, err := m.store.Begin(job)
 	if err != nil {
 		return nil, err
@@ -174,15 +174,26 @@ func (m *watch) run(ctx context.Context, argv []string) (*runner.Result, error) 
 	if err != nil {
 		return nil, err
 	}
-	if len(indices) > 0 {
-		if measured.Final, err = m.machine.Inspect(background(ctx), indices); err != nil {
-			return nil, err
-		}
-	}
+	measured.Final = m.inspect(background(ctx), indices, &notes)
 	measured.Samples, _ = sink.(runner.SampleReader)
 	result := m.result(job, measured)
+	result.Run.Notes = append(result.Run.Notes, notes...)
 	(&attribution.Attributor{}).Attribute(result, measured)
 	return result, sink.Finish(result)
+}
+
+// inspect reads the GPUs in full. A tool that fails then is no reason to lose
+// the samples: it is noted.
+func (m *watch) inspect(ctx context.Context, indices []int, notes *[]string) *runner.DetailedGPUMetrics {
+	if len(indices) == 0 {
+		return nil
+	}
+	d, err := m.machine.Inspector().Inspect(ctx, indices)
+	if err != nil {
+		*notes = append(*notes, "reading the GPUs in full failed: "+err.Error())
+		return nil
+	}
+	return d
 }
 
 // sampled runs do while the samplers run.
@@ -195,11 +206,14 @@ func (m *watch) sampled(ctx context.Context, job *runner.Job, indices []int, sin
 	defer stop()
 	var group sync.WaitGroup
 	var mu sync.Mutex
-	var reports []*runner.SamplerReport
+	reports := make([]*runner.SamplerReport, len(samplers)) // GPUs first, the host last
 	var failed error
-	for _, sampler := range samplers {
+	m.live = newLive(m.w.stderr)
+	defer m.live.end()
+	for i, sampler := range samplers {
 		group.Go(func() {
 			report, err := sampler.Sample(sampling, func(batch []runner.Sample) {
+				m.live.take(batch)
 				if err := sink.Samples(batch); err != nil {
 					mu.Lock()
 					failed = err
@@ -208,11 +222,9 @@ func (m *watch) sampled(ctx context.Context, job *runner.Job, indices []int, sin
 			})
 			mu.Lock()
 			defer mu.Unlock()
-			if report != nil {
-				reports = append(reports, report)
-			}
+			reports[i] = report
 			if err != nil {
-				fmt.Fprintf(m.w.stderr, "vramsweep: sampler: %v\n", err)
+				fmt.Fprintf(m.live.over(m.w.stderr), "vramsweep: sampler: %v\n", err)
 			}
 		})
 	}
@@ -222,13 +234,14 @@ func (m *watch) sampled(ctx context.Context, job *runner.Job, indices []int, sin
 	time.Sleep(max(5*m.f.interval, 500*time.Millisecond))
 	stop()
 	group.Wait()
+	reports = slices.DeleteFunc(reports, func(r *runner.SamplerReport) bool { return r == nil })
 	return reports, errors.Join(err, failed)
 }
 
 // command runs CMD with its output passed through.
 func (m *watch) command(ctx context.Context, job *runner.Job, argv []string, out *runner.Measurement) error {
 	out.Command = proc.NewMasker(m.w.env).Argv(argv)
-	p, err := proc.Start(ctx, proc.Spec{Argv: argv, Env: m.w.env, Stdin: m.w.stdin, Stdout: m.w.stdout, Stderr: m.w.stderr})
+	p, err := proc.Start(ctx, proc.Spec{Argv: argv, Env: m.w.env, Stdin: m.w.stdin, Stdout: m.live.over(m.w.stdout), Stderr: m.live.over(m.w.stderr)})
 	if err != nil {
 		return usageError("", "%w", err)
 	}

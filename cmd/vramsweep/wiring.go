@@ -89,6 +89,9 @@ func (r *rig) simulated() error {
 
 // close takes away what only this process needs.
 func (r *rig) close() error {
+	if r.machine != nil {
+		r.machine.Close()
+	}
 	if r.deviceDir == "" {
 		return nil
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -36,10 +35,9 @@ type Machine struct {
 	devices []runner.Device
 	sources []SourceStatus
 	smi     []smiDevice
-	smiText []DeviceReading // the full reading of the start, for Doctor
+	first   []DeviceReading // the full reading of the start, for Doctor
 	amd     []*amdCard
-
-	fromNVML bool // smi and devices were told by NVML
+	nvml    nvmlReader
 
 	masked masked
 	extra  extra // amd-smi's last answer
@@ -53,6 +51,7 @@ type Machine struct {
 // Sources says why. With all, sources are tried that would not be used.
 func Detect(ctx context.Context, o Options, all bool) *Machine {
 	m := &Machine{o: o.withDefaults(), refused: map[string]bool{}}
+	m.nvml.o = m.o
 	for _, name := range m.o.Sources {
 		began := time.Now()
 		st := m.try(ctx, name, all)
@@ -67,7 +66,7 @@ func Detect(ctx context.Context, o Options, all bool) *Machine {
 func (m *Machine) try(ctx context.Context, name string, all bool) SourceStatus {
 	switch name {
 	case SourceNvidiaSMI:
-		return m.trySMI(ctx)
+		return m.trySMI(ctx, all)
 	case SourceNVML:
 		return m.tryNVML(ctx, all)
 	case SourceAMDGPU:
@@ -101,6 +100,10 @@ func vendorOf(source string) string {
 	return "amd"
 }
 
+// Close ends the helper child that full readings go through. The machine may be
+// used on: the next reading starts another one.
+func (m *Machine) Close() { m.nvml.close() }
+
 // Sources says of every source whether it serves, and why not.
 func (m *Machine) Sources() []SourceStatus { return slices.Clone(m.sources) }
 
@@ -113,6 +116,9 @@ func (m *Machine) Samplers(r Run) ([]runner.Sampler, error) {
 	r, err := r.check()
 	if err != nil {
 		return nil, err
+	}
+	if r.Parts == nil {
+		r.Parts = m.partsInUse(r.GPUs)
 	}
 	t := newTree(m.o.Proc, r.PIDs)
 	var out []runner.Sampler
@@ -151,6 +157,7 @@ func (m *Machine) newSource(name string, r Run, t *tree) source {
 	switch name {
 	case SourceNvidiaSMI:
 		s := newSMISource(m.o, r, m.smi)
+		s.parted = m.parted(r.Parts)
 		if r.PIDs != nil {
 			s.apps = newProcessTable(t)
 		}
@@ -171,26 +178,43 @@ func (m *Machine) Devices(ctx context.Context) ([]runner.Device, error) {
 	if len(out) == 0 {
 		return out, nil
 	}
-	detail, err := m.Inspect(ctx, nil)
+	readings, _, err := m.readings(ctx, nil)
 	if err != nil {
 		return out, err
 	}
 	for i := range out {
-		out[i].UsedBytes = nil
-		for _, g := range detail.GPUs {
-			if g.GPUID == out[i].Index && g.VRAMUsedMB != nil {
-				used := int64(*g.VRAMUsedMB * (1 << 20))
-				out[i].UsedBytes = &used
-			}
-		}
+		out[i].UsedBytes = usedNow(&out[i], readings)
 	}
 	return out, nil
 }
 
-// trySMI calls nvidia-smi once and takes the devices from it.
-func (m *Machine) trySMI(ctx context.Context) SourceStatus {
+// usedNow is what is in use of a device; nil where that is not told.
+func usedNow(d *runner.Device, readings []DeviceReading) *int64 {
+	for i := range readings {
+		g := &readings[i]
+		switch {
+		case g.Index != d.Index:
+		case d.Parent == "":
+			return g.bytesOf(QMemoryUsed)
+		default:
+			for _, p := range g.MIG {
+				if p.UUID == d.UUID {
+					return p.Used
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// trySMI calls nvidia-smi once and takes the devices from it, where no other
+// source has told them.
+func (m *Machine) trySMI(ctx context.Context, all bool) SourceStatus {
 	if _, err := proc.LookPath(m.o.NvidiaSMI, m.o.Env, ""); err != nil {
 		return SourceStatus{Reason: m.o.NvidiaSMI + " is not on the PATH"}
+	}
+	if len(m.smi) > 0 && !all {
+		return SourceStatus{standby: true, Reason: "not tried: NVML serves; this one stands in where that fails"}
 	}
 	r, err := m.querySMI(ctx, smiDetailFields(), nil)
 	if err != nil {
@@ -199,19 +223,13 @@ func (m *Machine) trySMI(ctx context.Context) SourceStatus {
 	if len(r.GPUs) == 0 {
 		return SourceStatus{Reason: "nvidia-smi lists no GPU", Tool: r.Driver}
 	}
-	m.smiText = r.GPUs
 	st := SourceStatus{Works: true, Tool: r.Driver}
-	if m.fromNVML { // nvidia-smi tells more: its devices count
-		m.smi = nil
-		m.devices = slices.DeleteFunc(m.devices, func(d runner.Device) bool { return d.Vendor == "nvidia" })
+	if len(m.smi) == 0 {
+		m.listMIG(ctx, r.GPUs)
+		m.takeNVIDIA(r, SourceNvidiaSMI)
+	} else { // it tells more of a GPU's health
+		m.first = r.GPUs
 	}
-	for i := range r.GPUs {
-		g := &r.GPUs[i]
-		cc, _ := strconv.ParseFloat(g.Texts["compute_cap"], 64)
-		m.smi = append(m.smi, smiDevice{index: int32(g.Index), busID: g.BusID, computeCap: cc})
-		m.devices = append(m.devices, smiToDevice(g, r.Driver))
-	}
-	m.addMIG(ctx, r.GPUs)
 	st.Reads = FieldNames(readableOf(&r.GPUs[0]) | runner.HasProcessMemory)
 	st.Power = PowerAveraged
 	if _, ok := r.GPUs[0].Values[QPowerInstant]; ok {
@@ -224,11 +242,11 @@ func (m *Machine) trySMI(ctx context.Context) SourceStatus {
 	return st
 }
 
-func smiToDevice(g *DeviceReading, driver string) runner.Device {
+func nvidiaDevice(g *DeviceReading, driver string) runner.Device {
 	return runner.Device{
 		Index: g.Index, Vendor: "nvidia", Name: g.Name, UUID: g.UUID, PCIBusID: g.BusID, DriverVersion: driver,
 		TotalBytes: g.bytesOf(QMemoryTotal), ReservedBytes: g.bytesOf(QMemoryReserved), UsedBytes: g.bytesOf(QMemoryUsed),
-		MIG: g.Texts["mig_mode"] == "Enabled", Source: SourceNvidiaSMI,
+		MIG: g.Texts["mig_mode"] == "Enabled",
 	}
 }
 
@@ -251,10 +269,9 @@ func readableOf(g *DeviceReading) runner.Fields {
 	return f
 }
 
-// addMIG appends the parts of GPUs in MIG mode as devices of their own: they
-// are what CUDA_VISIBLE_DEVICES names. Their index is that of the GPU: samplers
-// read whole GPUs.
-func (m *Machine) addMIG(ctx context.Context, gpus []DeviceReading) {
+// listMIG adds to a reading the parts of GPUs in MIG mode, as `nvidia-smi -L`
+// lists them: it does not tell their memory.
+func (m *Machine) listMIG(ctx context.Context, gpus []DeviceReading) {
 	if !slices.ContainsFunc(gpus, func(g DeviceReading) bool { return g.Texts["mig_mode"] == "Enabled" }) {
 		return
 	}
@@ -266,11 +283,11 @@ func (m *Machine) addMIG(ctx context.Context, gpus []DeviceReading) {
 	if err != nil {
 		return
 	}
-	for _, g := range r.GPUs {
-		for _, mig := range g.MIG {
-			m.devices = append(m.devices, runner.Device{
-				Index: g.Index, Vendor: "nvidia", Name: g.Name + " MIG " + mig.Profile, UUID: mig.UUID, Parent: g.UUID, MIG: true, Source: SourceNvidiaSMI,
-			})
+	for i := range gpus {
+		for _, g := range r.GPUs {
+			if g.UUID == gpus[i].UUID {
+				gpus[i].MIG = g.MIG
+			}
 		}
 	}
 }

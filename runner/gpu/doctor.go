@@ -125,7 +125,7 @@ func (m *Machine) checkRights() []Finding {
 // checkVersions compares the kernel's driver with the tool's.
 func (m *Machine) checkVersions() []Finding {
 	text := readText(m.o.Proc, "driver", "nvidia", "version")
-	if text == "" || m.smiText == nil {
+	if text == "" || m.first == nil {
 		return nil
 	}
 	for _, d := range m.devices {
@@ -139,8 +139,8 @@ func (m *Machine) checkVersions() []Finding {
 // checkGPUs judges the state of each NVIDIA GPU.
 func (m *Machine) checkGPUs() []Finding {
 	var out []Finding
-	for i := range m.smiText {
-		out = append(out, checkGPU(&m.smiText[i])...)
+	for i := range m.first {
+		out = append(out, checkGPU(&m.first[i])...)
 	}
 	return out
 }

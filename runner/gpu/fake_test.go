@@ -163,6 +163,9 @@ func fakeBus(g int) string { return fmt.Sprintf("00000000:%02X:00.0", g) }
 func (f *fake) list() int {
 	for g := range f.gpus {
 		fmt.Fprintf(f.out, "GPU %d: NVIDIA FAKE (UUID: GPU-%08d-0000)\n", g, g)
+		if g == 0 && os.Getenv("FAKE_MIG") != "" {
+			fmt.Fprintf(f.out, "  MIG 1g.10gb     Device  0: (UUID: MIG-aaaa-0000)\n  MIG 1g.10gb     Device  1: (UUID: MIG-bbbb-0000)\n")
+		}
 	}
 	return 0
 }
@@ -241,6 +244,9 @@ func (f *fake) value(field string, g, n int) string {
 	case "ecc.errors.uncorrected.volatile.total":
 		return "0"
 	case "mig.mode.current":
+		if g == 0 && os.Getenv("FAKE_MIG") != "" {
+			return "Enabled"
+		}
 		return "Disabled"
 	}
 	return "[N/A]"

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -14,8 +15,35 @@ import (
 // Inspect implements runner.Inspector: one full reading of the given GPUs (nil:
 // all), with their processes, by the first tool that answers. Tool names it.
 func (m *Machine) Inspect(ctx context.Context, gpus []int) (*runner.DetailedGPUMetrics, error) {
+	return m.inspect(ctx, gpus, nil)
+}
+
+// inspect reads GPUs in full; of those whose MIG instances are in use, these
+// count.
+func (m *Machine) inspect(ctx context.Context, gpus []int, parts []string) (*runner.DetailedGPUMetrics, error) {
 	d := &runner.DetailedGPUMetrics{Timestamp: time.Now().UTC(), GPUs: []runner.GPUDetail{}, Missing: map[string]string{}}
+	readings, tool, err := m.readings(ctx, gpus)
+	d.Tool = tool
+	for i := range readings {
+		g := &readings[i]
+		g.countParts(parts, m.devices)
+		d.GPUs = append(d.GPUs, detailOf(g, d.Missing))
+	}
+	if len(d.GPUs) == 0 {
+		if len(m.devices) == 0 {
+			d.Missing["gpus"] = "no GPU was found"
+			return d, nil
+		}
+		return d, fmt.Errorf("no tool could read the GPUs: %w", err)
+	}
+	return d, nil
+}
+
+// readings are full readings of the given GPUs (nil: all), and by which tools.
+// An error is of a vendor whose GPUs could not be read.
+func (m *Machine) readings(ctx context.Context, gpus []int) (out []DeviceReading, tools string, err error) {
 	var errs []error
+	var names []string
 	for _, vendor := range []string{"nvidia", "amd"} {
 		want := m.indices(vendor, gpus)
 		if len(want) == 0 {
@@ -26,25 +54,118 @@ func (m *Machine) Inspect(ctx context.Context, gpus []int) (*runner.DetailedGPUM
 			errs = append(errs, err)
 			continue
 		}
-		if d.Tool != "" {
-			d.Tool += ", "
-		}
-		d.Tool += r.Tool
+		names = append(names, r.Tool)
 		for i := range r.GPUs {
 			if slices.Contains(want, r.GPUs[i].Index) {
-				d.GPUs = append(d.GPUs, detailOf(&r.GPUs[i], d.Missing))
+				out = append(out, r.GPUs[i])
 			}
 		}
 	}
-	if len(d.GPUs) == 0 {
-		if len(m.devices) == 0 {
-			d.Missing["gpus"] = "no GPU was found"
-			return d, nil
-		}
-		return d, fmt.Errorf("no tool could read the GPUs: %w", errors.Join(errs...))
-	}
-	return d, nil
+	return out, strings.Join(names, ", "), errors.Join(errs...)
 }
+
+// partsInUse are the MIG instances, among the parts of the given GPUs (nil: all),
+// that the environment's mask leaves to a run.
+func (m *Machine) partsInUse(gpus []int) []string {
+	if !slices.ContainsFunc(m.devices, func(d runner.Device) bool { return d.Parent != "" && d.Vendor == "nvidia" }) {
+		return nil
+	}
+	visible, _, err := Visible(m.devices, m.o.Env)
+	if err != nil {
+		return nil // told where the devices are chosen
+	}
+	var out []string
+	for _, d := range visible {
+		if d.Parent != "" && d.Vendor == "nvidia" && (gpus == nil || slices.Contains(gpus, d.Index)) {
+			out = append(out, d.UUID)
+		}
+	}
+	return out
+}
+
+// InUse lists the whole GPUs without reading anew; in the place of a GPU of
+// which the environment's mask leaves a MIG instance stands that instance.
+func (m *Machine) InUse() []runner.Device {
+	out := whole(m.devices)
+	parts := m.partsInUse(nil)
+	for i := range out {
+		for _, d := range m.devices {
+			if d.Parent != "" && d.Parent == out[i].UUID && slices.Contains(parts, d.UUID) {
+				out[i] = d
+				break
+			}
+		}
+	}
+	return out
+}
+
+// parted are the GPUs of which MIG instances are in use.
+func (m *Machine) parted(parts []string) []int32 {
+	var out []int32
+	for _, d := range m.devices {
+		if d.Parent != "" && slices.Contains(parts, d.UUID) {
+			out = append(out, int32(d.Index))
+		}
+	}
+	return out
+}
+
+// countParts puts the figures of the MIG instances in use in the place of their
+// GPU's. What belongs to the whole GPU, which other instances share, goes.
+func (g *DeviceReading) countParts(parts []string, devices []runner.Device) {
+	if len(parts) == 0 || !slices.ContainsFunc(devices, func(d runner.Device) bool {
+		return d.Index == g.Index && d.Parent != "" && slices.Contains(parts, d.UUID)
+	}) {
+		return
+	}
+	sum := map[Quantity]float64{}
+	told := false
+	processes := []ProcessReading{}
+	for _, p := range g.MIG {
+		if !slices.Contains(parts, p.UUID) || p.Used == nil || p.Total == nil {
+			continue
+		}
+		told = true
+		sum[QMemoryUsed] += float64(*p.Used)
+		sum[QMemoryTotal] += float64(*p.Total)
+		if p.Reserve != nil {
+			sum[QMemoryReserved] += float64(*p.Reserve)
+		}
+		if p.Processes == nil {
+			processes = nil
+		} else if processes != nil {
+			processes = append(processes, p.Processes...)
+		}
+	}
+	for _, q := range []Quantity{QMemoryUsed, QMemoryTotal, QMemoryReserved, QMemoryFree, QMemoryPercent} {
+		delete(g.Values, q)
+		if !told {
+			g.Missing[q] = migMemory
+		}
+	}
+	for q, v := range sum {
+		g.Values[q] = v
+	}
+	if told {
+		g.Values[QMemoryFree] = sum[QMemoryTotal] - sum[QMemoryUsed] - sum[QMemoryReserved]
+	} else {
+		processes = nil
+	}
+	g.Processes = processes
+	if len(g.MIG) == 1 {
+		return // all of the GPU is its
+	}
+	for _, q := range []Quantity{QPower, QPowerInstant, QPowerAverage, QEnergy} {
+		delete(g.Values, q)
+		g.Missing[q] = migPower
+	}
+}
+
+// Why figures of a MIG instance are missing.
+const (
+	migPower  = "power is that of the whole GPU, which other MIG instances share"
+	migMemory = "a MIG instance is in use: its memory is told by NVML only"
+)
 
 // Inspector is the machine as runs may use it: its Devices are those that the
 // environment's masks leave, in the order in which an engine would count them.
@@ -64,6 +185,12 @@ func (m *masked) Devices(ctx context.Context) ([]runner.Device, error) {
 	return visible, err
 }
 
+// Inspect implements runner.Inspector. Where the mask leaves MIG instances, their
+// figures stand for those of their GPU.
+func (m *masked) Inspect(ctx context.Context, gpus []int) (*runner.DetailedGPUMetrics, error) {
+	return m.inspect(ctx, gpus, m.partsInUse(gpus))
+}
+
 // indices lists the GPUs of a vendor among the wanted ones.
 func (m *Machine) indices(vendor string, gpus []int) []int {
 	var out []int
@@ -81,21 +208,44 @@ func (m *Machine) full(ctx context.Context, vendor string, want []int) (*Reading
 		return m.fullAMD(ctx, want)
 	}
 	var errs []error
-	if m.smiText != nil {
-		r, err := m.fullSMI(ctx, want)
-		if err == nil {
-			return r, nil
-		}
-		errs = append(errs, err)
-	}
-	if len(m.o.Helper) > 0 {
-		r, err := nvmlOnce(ctx, m.o)
+	for _, name := range m.readers() {
+		r, err := m.fullNVIDIA(ctx, name, want)
 		if err == nil {
 			return r, nil
 		}
 		errs = append(errs, err)
 	}
 	return nil, errors.Join(errs...)
+}
+
+// readers are NVIDIA's sources for full readings: those that work, then those
+// that were not tried.
+func (m *Machine) readers() []string {
+	var works, others []string
+	for _, st := range m.sources {
+		switch {
+		case vendorOf(st.Name) != "nvidia":
+		case st.Works && !(st.Name == SourceNVML && m.nvml.distrusted()):
+			works = append(works, st.Name)
+		case st.standby || st.Name == SourceNVML && m.nvml.distrusted():
+			others = append(others, st.Name)
+		}
+	}
+	return append(works, others...)
+}
+
+func (m *Machine) fullNVIDIA(ctx context.Context, source string, want []int) (*Reading, error) {
+	if source == SourceNvidiaSMI {
+		return m.fullSMI(ctx, want)
+	}
+	r, err := m.nvml.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for i := range r.GPUs {
+		r.GPUs[i].Index = int(m.smiIndex(r.GPUs[i].BusID, r.GPUs[i].Index))
+	}
+	return r, nil
 }
 
 // fullSMI calls nvidia-smi twice at once, for the figures and for the
@@ -119,7 +269,7 @@ func (m *Machine) fullSMI(ctx context.Context, want []int) (*Reading, error) {
 		}
 		g.Processes = []ProcessReading{}
 		for _, p := range apps.Processes {
-			if p.BusID == g.BusID || p.UUID != "" && p.UUID == g.UUID {
+			if busKey(p.BusID) == busKey(g.BusID) || p.UUID != "" && p.UUID == g.UUID {
 				g.Processes = append(g.Processes, p)
 			}
 		}
@@ -130,7 +280,7 @@ func (m *Machine) fullSMI(ctx context.Context, want []int) (*Reading, error) {
 // smiIndex is a GPU's index at the start, by its bus id.
 func (m *Machine) smiIndex(busID string, told int) int32 {
 	for _, d := range m.smi {
-		if d.busID != "" && d.busID == busID {
+		if d.busID != "" && busKey(d.busID) == busKey(busID) {
 			return d.index
 		}
 	}

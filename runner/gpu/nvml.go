@@ -7,9 +7,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -49,7 +51,7 @@ func (s *nvmlSource) name() string { return SourceNVML }
 // run starts the helper and watches it until ctx ends or it fails.
 func (s *nvmlSource) run(ctx context.Context, m *meter) error {
 	st := newNVMLStream(s, m)
-	cfg := nvmlConfig{Library: s.o.NVMLLibrary, Interval: int64(s.r.Interval), Energy: int64(nvmlEnergyEvery), BusIDs: s.busIDs()}
+	cfg := nvmlConfig{Library: s.o.NVMLLibrary, Interval: int64(s.r.Interval), Energy: int64(nvmlEnergyEvery), BusIDs: s.busIDs(), Parts: s.r.Parts}
 	if s.r.PIDs != nil {
 		cfg.Processes = int64(processInterval)
 	}
@@ -200,7 +202,7 @@ type nvmlStream struct {
 	shift   time.Duration // from the monotonic clock to the meter's offsets
 	index   map[int32]int32
 	fresh   map[int32]int64 // process memory that no sample has carried yet
-	hello   *nvmlHello
+	answers chan *nvmlHello // of a reader; nil: samples are wanted
 	failure string
 	closed  bool
 }
@@ -269,8 +271,11 @@ func (st *nvmlStream) frame(kind byte, body []byte) {
 // greet takes what the helper found: how its devices map to the run's, and what
 // they cannot tell.
 func (st *nvmlStream) greet(h *nvmlHello) {
-	st.hello = h
 	if st.s == nil {
+		select {
+		case st.answers <- h:
+		default: // nobody asked
+		}
 		return
 	}
 	st.s.mu.Lock()
@@ -299,6 +304,10 @@ func (st *nvmlStream) greet(h *nvmlHello) {
 func (st *nvmlStream) lacks(d nvmlDeviceInfo) {
 	all := memoryFields | runner.HasPower | runner.HasTemperature | runner.HasMemoryTemp | runner.HasUtilization | runner.HasMemoryUtil |
 		runner.HasClockSM | runner.HasClockMem | runner.HasThrottleReasons
+	if len(st.s.r.Parts) > 0 && d.First.Has&runner.HasPower == 0 {
+		st.m.never(runner.HasPower, migPower)
+		st.m.never(runner.HasEnergy, migPower)
+	}
 	for f := all &^ d.First.Has; f != 0; f &= f - 1 {
 		st.m.never(f&-f, "NVML does not tell it for this GPU or driver")
 	}
@@ -380,29 +389,6 @@ func (st *nvmlStream) said() string {
 	return ": " + clip(strings.Join(strings.Fields(text), " "), 300)
 }
 
-// nvmlOnce reads all devices once through the helper.
-func nvmlOnce(ctx context.Context, o Options) (*Reading, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, o.ToolTimeout, errHung)
-	defer cancel()
-	st := newNVMLStream(nil, nil)
-	h, err := startHelper(ctx, o, nvmlConfig{Library: o.NVMLLibrary, Once: true}, st, MaxInterval, nil)
-	if err != nil {
-		return nil, err
-	}
-	defer h.stdin.Close() //nolint:errcheck // nothing was written to it, or the child is told by the close alone
-	exit, err := waitBounded(ctx, h.p)
-	if err != nil {
-		return nil, fmt.Errorf("NVML helper: %w", err)
-	}
-	st.mu.Lock()
-	hello := st.hello
-	st.mu.Unlock()
-	if hello == nil {
-		return nil, fmt.Errorf("NVML helper %w", exitCause(exit, nil, st.said()))
-	}
-	return hello.reading(), nil
-}
-
 // reading is a hello as a Reading.
 func (h *nvmlHello) reading() *Reading {
 	r := &Reading{Tool: SourceNVML, Format: "helper", Driver: h.Driver}
@@ -413,16 +399,48 @@ func (h *nvmlHello) reading() *Reading {
 		if d.Error != "" {
 			g.Missing[QMemoryUsed] = d.Error
 		}
-		if d.Processes != nil {
-			g.Processes = []ProcessReading{}
+		maps.Copy(g.Texts, d.Texts)
+		if d.ECC != nil {
+			g.Values[QECCUncorrected] = float64(*d.ECC)
 		}
-		for _, p := range d.Processes {
-			g.Processes = append(g.Processes, ProcessReading{GPU: d.Index, BusID: d.BusID, PID: p.PID, Name: "", Bytes: p.Bytes})
+		if d.ComputeCap > 0 {
+			g.Texts["compute_cap"] = strconv.FormatFloat(d.ComputeCap, 'f', 1, 64)
+		}
+		if g.Processes = processReadings(&d, d.Processes); g.Processes == nil {
+			g.Missing["processes"] = "NVML does not list the compute processes of this GPU"
+		}
+		for _, p := range d.Parts {
+			g.MIG = append(g.MIG, p.reading(&d))
 		}
 		r.Processes = append(r.Processes, g.Processes...)
 		r.GPUs = append(r.GPUs, g)
 	}
 	return r
+}
+
+// processReadings is nil where the processes are not told.
+func processReadings(d *nvmlDeviceInfo, list []nvmlProcessInfo) []ProcessReading {
+	if list == nil {
+		return nil
+	}
+	out := []ProcessReading{}
+	for _, p := range list {
+		out = append(out, ProcessReading{GPU: d.Index, BusID: d.BusID, UUID: d.UUID, PID: p.PID, Name: p.Name, Bytes: p.Bytes})
+	}
+	return out
+}
+
+func (p *nvmlPartInfo) reading(d *nvmlDeviceInfo) MIGReading {
+	m := MIGReading{UUID: p.UUID, Profile: strings.TrimPrefix(strings.TrimPrefix(p.Name, d.Name), " MIG "), Processes: processReadings(d, p.Processes)}
+	if p.First.Has&runner.HasMemoryUsed != 0 {
+		used, total := p.First.MemoryUsed, p.First.MemoryTotal
+		m.Used, m.Total = &used, &total
+	}
+	if p.First.Has&runner.HasMemoryReserved != 0 {
+		reserve := p.First.MemoryReserved
+		m.Reserve = &reserve
+	}
+	return m
 }
 
 // fromSample takes the figures of a sample.
@@ -455,7 +473,8 @@ func (g *DeviceReading) fromSample(s *runner.Sample, kind string) {
 	}
 }
 
-// tryNVML starts the helper once, unless another source serves and none asks.
+// tryNVML starts the helper, which stays for further readings, unless another
+// source serves and none asks.
 func (m *Machine) tryNVML(ctx context.Context, all bool) SourceStatus {
 	if len(m.o.Helper) == 0 {
 		return SourceStatus{Reason: errNoHelper.Error()}
@@ -466,7 +485,7 @@ func (m *Machine) tryNVML(ctx context.Context, all bool) SourceStatus {
 	if len(m.smi) > 0 && !all {
 		return SourceStatus{standby: true, Reason: "not tried: nvidia-smi serves; this one stands in where that fails"}
 	}
-	r, err := nvmlOnce(ctx, m.o)
+	r, err := m.nvml.read(ctx)
 	if err != nil {
 		return SourceStatus{Reason: err.Error()}
 	}
@@ -474,28 +493,56 @@ func (m *Machine) tryNVML(ctx context.Context, all bool) SourceStatus {
 		return SourceStatus{Reason: "NVML lists no GPU", Tool: r.Driver}
 	}
 	g := &r.GPUs[0]
-	st := SourceStatus{Works: g.value(QMemoryUsed) != nil, Tool: r.Driver, Power: PowerInstant, Reason: g.Missing[QMemoryUsed]}
-	st.Reads = FieldNames(readableOf(g) | runner.HasProcessMemory)
-	if _, ok := g.Values[QEnergy]; ok {
-		st.Reads = FieldNames(readableOf(g) | runner.HasProcessMemory | runner.HasEnergy)
+	for i := range r.GPUs { // a GPU that is lost says nothing of what NVML can tell
+		if r.GPUs[i].value(QMemoryUsed) != nil {
+			g = &r.GPUs[i]
+			break
+		}
 	}
+	st := SourceStatus{Works: g.value(QMemoryUsed) != nil, Tool: r.Driver, Power: PowerInstant, Reason: g.Missing[QMemoryUsed]}
+	reads := readableOf(g)
+	if _, ok := g.Values[QEnergy]; ok {
+		reads |= runner.HasEnergy
+	}
+	if g.Processes != nil {
+		reads |= runner.HasProcessMemory
+	}
+	st.Reads = FieldNames(reads)
 	if g.value(QPowerInstant) == nil {
 		st.Power = PowerAveraged
 	}
-	if len(m.smi) == 0 {
-		m.takeNVML(r)
+	if st.Works {
+		m.takeNVIDIA(r, SourceNVML)
 	}
 	return st
 }
 
-// takeNVML takes the devices where nvidia-smi has told none yet.
-func (m *Machine) takeNVML(r *Reading) {
+// takeNVIDIA takes the devices from the first source that tells them.
+func (m *Machine) takeNVIDIA(r *Reading, source string) {
+	if len(m.smi) > 0 {
+		return
+	}
+	m.first = r.GPUs
 	for i := range r.GPUs {
 		g := &r.GPUs[i]
-		m.smi = append(m.smi, smiDevice{index: int32(g.Index), busID: g.BusID})
-		d := smiToDevice(g, r.Driver)
-		d.Source = SourceNVML
+		capability, _ := strconv.ParseFloat(g.Texts["compute_cap"], 64)
+		m.smi = append(m.smi, smiDevice{index: int32(g.Index), busID: g.BusID, computeCap: capability})
+		d := nvidiaDevice(g, r.Driver)
+		d.Source = source
 		m.devices = append(m.devices, d)
 	}
-	m.fromNVML = true
+	for i := range r.GPUs {
+		m.takeParts(&r.GPUs[i], r.Driver, source)
+	}
+}
+
+// takeParts appends the MIG instances of a GPU as devices of their own: they are
+// what CUDA_VISIBLE_DEVICES names. Their index is that of the GPU.
+func (m *Machine) takeParts(g *DeviceReading, driver, source string) {
+	for _, p := range g.MIG {
+		m.devices = append(m.devices, runner.Device{
+			Index: g.Index, Vendor: "nvidia", Name: g.Name + " MIG " + p.Profile, UUID: p.UUID, PCIBusID: g.BusID, DriverVersion: driver,
+			TotalBytes: p.Total, ReservedBytes: p.Reserve, UsedBytes: p.Used, Parent: g.UUID, MIG: true, Source: source,
+		})
+	}
 }

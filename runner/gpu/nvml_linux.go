@@ -38,6 +38,16 @@ const (
 type nvmlLibrary struct {
 	fn      map[string]uintptr
 	missing []string
+	kept    any // see heap
+}
+
+// heap allocates what a call fills. An address that is passed as a number would
+// not follow a variable of the stack, which moves when it grows; what is stored
+// here lives on the heap. Only for the goroutine that opens the devices.
+func heap[T any](l *nvmlLibrary) *T {
+	p := new(T)
+	l.kept = p
+	return p
 }
 
 // nvmlSymbols are the functions that are used, the newest variant first. The
@@ -50,7 +60,15 @@ func nvmlSymbols() [][]string {
 		{"nvmlDeviceGetUtilizationRates"}, {"nvmlDeviceGetTemperature"}, {"nvmlDeviceGetPowerUsage"}, {"nvmlDeviceGetClockInfo"},
 		{"nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"},
 		{"nvmlDeviceGetFieldValues"}, {"nvmlDeviceGetTotalEnergyConsumption"}, {"nvmlDeviceGetArchitecture"},
-		{"nvmlDeviceGetComputeRunningProcesses_v3"}, {"nvmlDeviceGetComputeRunningProcesses_v2"},
+		{"nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetComputeRunningProcesses_v2"}, // one layout; the first variant has another
+	}
+}
+
+// nvmlExtras are used for full readings only; that one is missing is no news.
+func nvmlExtras() []string {
+	return []string{
+		"nvmlSystemGetProcessName", "nvmlDeviceGetTotalEccErrors", "nvmlDeviceGetPersistenceMode", "nvmlDeviceGetComputeMode", "nvmlDeviceGetCudaComputeCapability",
+		"nvmlDeviceGetMigMode", "nvmlDeviceGetMaxMigDeviceCount", "nvmlDeviceGetMigDeviceHandleByIndex",
 	}
 }
 
@@ -70,6 +88,11 @@ func openNVML(path string) (*nvmlLibrary, error) {
 		}
 		if l.fn[names[0]] == 0 {
 			l.missing = append(l.missing, names[0])
+		}
+	}
+	for _, name := range nvmlExtras() {
+		if p, err := purego.Dlsym(h, name); err == nil {
+			l.fn[name] = p
 		}
 	}
 	for _, must := range []string{"nvmlInit_v2", "nvmlDeviceGetCount_v2", "nvmlDeviceGetHandleByIndex_v2"} {
@@ -120,6 +143,8 @@ type nvmlGPU struct {
 	index  int
 	info   nvmlDeviceInfo
 	lost   bool
+	parts  []*nvmlPart // MIG instances
+	counts []*nvmlPart // of them, those whose memory counts instead of the GPU's
 
 	mem2     *nvmlMemory2
 	mem1     *nvmlMemory1
@@ -175,14 +200,14 @@ const (
 
 // open finds the devices.
 func (l *nvmlLibrary) open() ([]*nvmlGPU, string, error) {
-	n := new(uint32)
+	n := heap[uint32](l)
 	if rc := l.call(l.fn["nvmlDeviceGetCount_v2"], addr(n)); rc != nvmlSuccess {
 		return nil, "", fmt.Errorf("nvmlDeviceGetCount_v2: %s", nvmlError(rc))
 	}
 	driver := l.text(func(buf, size uintptr) int { return l.call(l.fn["nvmlSystemGetDriverVersion"], buf, size) })
 	var gpus []*nvmlGPU
 	for i := range int(*n) {
-		h := new(uintptr)
+		h := heap[uintptr](l)
 		if rc := l.call(l.fn["nvmlDeviceGetHandleByIndex_v2"], uintptr(i), addr(h)); rc != nvmlSuccess {
 			g := &nvmlGPU{l: l, index: i, lost: true}
 			g.info = nvmlDeviceInfo{Index: i, Error: nvmlError(rc)}
@@ -198,7 +223,7 @@ func addr[T any](p *T) uintptr { return uintptr(unsafe.Pointer(p)) }
 
 // text calls a function that fills a buffer.
 func (l *nvmlLibrary) text(call func(buf, size uintptr) int) string {
-	buf := new([96]byte)
+	buf := heap[[96]byte](l)
 	if call(addr(buf), uintptr(len(buf))) != nvmlSuccess {
 		return ""
 	}
@@ -218,13 +243,14 @@ func (l *nvmlLibrary) device(i int, h uintptr) *nvmlGPU {
 		UUID:  l.text(func(b, n uintptr) int { return l.call(l.fn["nvmlDeviceGetUUID"], h, b, n) }),
 		Name:  l.text(func(b, n uintptr) int { return l.call(l.fn["nvmlDeviceGetName"], h, b, n) }),
 	}
-	pci := new(nvmlPCI)
+	pci := heap[nvmlPCI](l)
 	if l.call(l.fn["nvmlDeviceGetPciInfo_v3"], h, addr(pci)) == nvmlSuccess {
 		id, _, _ := strings.Cut(string(pci.busID[:]), "\x00")
 		g.info.BusID = id
 	}
 	g.chooseMemory()
 	g.choosePower()
+	g.findParts()
 	return g
 }
 
@@ -311,20 +337,32 @@ func (g *nvmlGPU) read(s *runner.Sample) int {
 		s.Has |= runner.HasThrottleReasons
 	}
 	g.readPower(s)
+	if len(g.counts) > 0 && len(g.parts) > 1 {
+		s.Has &^= runner.HasPower // other instances share it
+		s.Power = 0
+	}
 	return rc
 }
 
 func (g *nvmlGPU) readMemory(s *runner.Sample) int {
+	if len(g.counts) == 0 {
+		return g.memoryOf(g.handle, s)
+	}
+	return g.memoryOfParts(s)
+}
+
+// memoryOf reads the memory of a GPU or of a MIG instance.
+func (g *nvmlGPU) memoryOf(handle uintptr, s *runner.Sample) int {
 	if g.v2 {
 		g.mem2.version = nvmlMemory2Version
-		rc := g.l.call(g.fnMemory, g.handle, addr(g.mem2))
+		rc := g.l.call(g.fnMemory, handle, addr(g.mem2))
 		if rc == nvmlSuccess {
 			s.MemoryUsed, s.MemoryReserved, s.MemoryTotal = int64(g.mem2.used), int64(g.mem2.reserved), int64(g.mem2.total)
 			s.Has |= memoryFields
 		}
 		return rc
 	}
-	rc := g.l.call(g.fnMemory, g.handle, addr(g.mem1))
+	rc := g.l.call(g.fnMemory, handle, addr(g.mem1))
 	if rc == nvmlSuccess {
 		s.MemoryUsed, s.MemoryTotal = int64(g.mem1.used), int64(g.mem1.total)
 		s.Has |= runner.HasMemoryUsed | runner.HasMemoryTotal
@@ -358,15 +396,11 @@ func (g *nvmlGPU) readEnergy() (float64, bool) {
 	return float64(*g.energy) / 1000, true
 }
 
-// processes lists the compute processes; the second and third variant fill the
-// same layout, the first another one and is not used.
-func (g *nvmlGPU) processes() ([]nvmlProcess, bool) {
-	fn := g.l.fn["nvmlDeviceGetComputeRunningProcesses_v3"]
-	if fn == 0 {
-		fn = g.l.fn["nvmlDeviceGetComputeRunningProcesses_v2"]
-	}
+// processes lists the compute processes of a GPU or of a MIG instance. The list
+// is good until the next call.
+func (g *nvmlGPU) processes(handle uintptr) ([]nvmlProcess, bool) {
 	*g.count = nvmlMaxProcesses
-	if g.l.call(fn, g.handle, addr(g.count), addr(g.procs)) != nvmlSuccess {
+	if g.l.call(g.l.fn["nvmlDeviceGetComputeRunningProcesses_v3"], handle, addr(g.count), addr(g.procs)) != nvmlSuccess {
 		return nil, false
 	}
 	return g.procs[:min(*g.count, nvmlMaxProcesses)], true

@@ -31,10 +31,12 @@ func NVMLHelperMain(stdin io.Reader, stdout io.Writer) int {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	go func() { // the parent has gone when stdin ends
-		_, _ = io.Copy(io.Discard, in)
-		cancel()
-	}()
+	if !h.cfg.Serve {
+		go func() { // the parent has gone when stdin ends
+			_, _ = io.Copy(io.Discard, in)
+			cancel()
+		}()
+	}
 	lib, err := openNVML(h.cfg.Library)
 	if err != nil {
 		return h.fail(err)
@@ -43,13 +45,15 @@ func NVMLHelperMain(stdin io.Reader, stdout io.Writer) int {
 		return h.fail(err)
 	}
 	defer lib.shutdown()
+	if h.cfg.Serve {
+		return h.answer(in, lib)
+	}
 	return h.serve(ctx, lib)
 }
 
 type nvmlHelper struct {
 	cfg  nvmlConfig
-	gpus []*nvmlGPU
-	all  []*nvmlGPU
+	gpus []*nvmlGPU // those that are sampled
 
 	mu  sync.Mutex // of out
 	out io.Writer
@@ -74,27 +78,62 @@ func (h *nvmlHelper) frame(kind byte, body []byte) bool {
 	return err == nil
 }
 
+// answer gives a full reading, and another one for each line that comes, until
+// stdin ends. The devices are looked up anew each time: one may have been lost.
+func (h *nvmlHelper) answer(in *bufio.Reader, lib *nvmlLibrary) int {
+	for first := true; ; first = false {
+		gpus, driver, err := lib.open()
+		if err != nil {
+			return h.fail(err)
+		}
+		for _, g := range gpus {
+			if !g.lost {
+				g.readFirst()
+				g.full(first)
+			}
+		}
+		if err := h.hello(gpus, driver, lib.missing); err != nil {
+			return h.fail(err)
+		}
+		if _, err := in.ReadBytes('\n'); err != nil {
+			return 0
+		}
+	}
+}
+
+func (h *nvmlHelper) hello(gpus []*nvmlGPU, driver string, missing []string) error {
+	hello := nvmlHello{Driver: driver, MissingSymbols: missing}
+	for _, g := range gpus {
+		hello.Devices = append(hello.Devices, g.info)
+	}
+	body, err := json.Marshal(hello)
+	if err != nil {
+		return err
+	}
+	if !h.frame(frameHello, body) {
+		return errors.New("the parent has gone")
+	}
+	return nil
+}
+
 func (h *nvmlHelper) serve(ctx context.Context, lib *nvmlLibrary) int {
 	gpus, driver, err := lib.open()
 	if err != nil {
 		return h.fail(err)
 	}
-	h.all = gpus
-	hello := nvmlHello{Driver: driver, MissingSymbols: lib.missing}
 	for _, g := range gpus {
-		h.describe(g)
-		hello.Devices = append(hello.Devices, g.info)
-		if !g.lost && (h.cfg.BusIDs == nil || slices.Contains(h.cfg.BusIDs, busKey(g.info.BusID))) {
+		if g.lost {
+			continue
+		}
+		g.restrict(h.cfg.Parts)
+		g.readFirst()
+		if h.cfg.BusIDs == nil || slices.Contains(h.cfg.BusIDs, busKey(g.info.BusID)) {
 			h.gpus = append(h.gpus, g)
 			h.energy = append(h.energy, math.NaN())
 		}
 	}
-	body, err := json.Marshal(hello)
-	if err != nil {
+	if err := h.hello(gpus, driver, lib.missing); err != nil {
 		return h.fail(err)
-	}
-	if !h.frame(frameHello, body) || h.cfg.Once {
-		return 0
 	}
 	if len(h.gpus) == 0 {
 		return h.fail(errors.New("none of the GPUs asked for is there"))
@@ -104,37 +143,11 @@ func (h *nvmlHelper) serve(ctx context.Context, lib *nvmlLibrary) int {
 	return h.loop(ctx)
 }
 
-// describe adds a first reading to what is said of a device.
-func (h *nvmlHelper) describe(g *nvmlGPU) {
-	if g.lost {
-		return
-	}
+// readFirst notes what a first reading gives: what this GPU can tell.
+func (g *nvmlGPU) readFirst() {
 	var s runner.Sample
 	g.read(&s)
-	if h.cfg.Once {
-		if v, ok := g.readEnergy(); ok {
-			s.Energy = v
-			s.Has |= runner.HasEnergy
-		}
-		if list, ok := g.processes(); ok {
-			g.info.Processes = processInfos(list)
-			s.Has |= runner.HasProcessMemory
-		}
-	}
 	g.info.First = s
-}
-
-func processInfos(list []nvmlProcess) []nvmlProcessInfo {
-	out := make([]nvmlProcessInfo, 0, len(list))
-	for _, p := range list {
-		info := nvmlProcessInfo{PID: int(p.pid)}
-		if p.used != nvmlNoValue {
-			n := int64(p.used)
-			info.Bytes = &n
-		}
-		out = append(out, info)
-	}
-	return out
 }
 
 // loop is the sampling loop: one frame, written at once, a tick.
@@ -209,6 +222,9 @@ func (h *nvmlHelper) readEnergy(ctx context.Context) {
 	for sched.wait(ctx) {
 		any := false
 		for i, g := range h.gpus {
+			if len(g.counts) > 0 && len(g.parts) > 1 {
+				continue // other instances share it
+			}
 			v, ok := g.readEnergy()
 			if !ok {
 				continue
@@ -234,14 +250,18 @@ func (h *nvmlHelper) listProcesses(ctx context.Context) {
 	var body []byte
 	for sched.wait(ctx) {
 		for _, g := range h.gpus {
-			list, ok := g.processes()
-			if !ok {
-				continue
-			}
 			body = binary.LittleEndian.AppendUint32(body[:0], uint32(g.index))
-			for _, p := range list {
-				body = binary.LittleEndian.AppendUint32(body, p.pid)
-				body = binary.LittleEndian.AppendUint64(body, p.used)
+			told := true
+			for _, handle := range g.holders() {
+				list, ok := g.processes(handle)
+				told = told && ok
+				for _, p := range list {
+					body = binary.LittleEndian.AppendUint32(body, p.pid)
+					body = binary.LittleEndian.AppendUint64(body, p.used)
+				}
+			}
+			if !told {
+				continue
 			}
 			if !h.frame(frameProcesses, body) {
 				return

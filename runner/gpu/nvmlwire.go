@@ -13,7 +13,7 @@ import (
 // parent: frames of a length (uint32, little endian, without itself), a kind
 // (one byte) and a body.
 const (
-	frameHello     = 'H' // nvmlHello as JSON
+	frameHello     = 'H' // nvmlHello as JSON: at the start, and for each order
 	frameTick      = 'T' // samples of sampleSize bytes
 	frameProcesses = 'P' // GPU (uint32), then pid (uint32) and bytes (uint64) of each process
 	frameTrouble   = 'W' // nvmlTrouble as JSON: a GPU is lost, the others go on
@@ -26,7 +26,8 @@ type nvmlConfig struct {
 	Energy    int64    `json:"energy_ns"`    // 0: not read
 	Processes int64    `json:"processes_ns"` // 0: not read
 	BusIDs    []string `json:"bus_ids"`      // nil: all
-	Once      bool     `json:"once"`
+	Parts     []string `json:"parts"`        // UUIDs of the MIG instances whose memory counts instead of their GPU's
+	Serve     bool     `json:"serve"`        // no samples: a full reading for each further line on stdin
 }
 
 type nvmlHello struct {
@@ -36,19 +37,32 @@ type nvmlHello struct {
 }
 
 type nvmlDeviceInfo struct {
-	Index     int               `json:"index"`
+	Index      int               `json:"index"`
+	UUID       string            `json:"uuid"`
+	Name       string            `json:"name"`
+	BusID      string            `json:"bus_id"`
+	MemoryV1   bool              `json:"memory_v1"`
+	PowerKind  string            `json:"power_kind"`
+	ComputeCap float64           `json:"compute_cap"` // 9.0; 0: not told
+	Error      string            `json:"error,omitempty"`
+	First      runner.Sample     `json:"first"`
+	Processes  []nvmlProcessInfo `json:"processes"` // nil: not told
+	ECC        *uint64           `json:"ecc"`       // uncorrected, since the driver was loaded
+	Texts      map[string]string `json:"texts"`     // "persistence_mode", "compute_mode", "mig_mode"
+	Parts      []nvmlPartInfo    `json:"parts"`     // MIG instances
+}
+
+// An nvmlPartInfo is a MIG instance: its own memory and processes.
+type nvmlPartInfo struct {
 	UUID      string            `json:"uuid"`
 	Name      string            `json:"name"`
-	BusID     string            `json:"bus_id"`
-	MemoryV1  bool              `json:"memory_v1"`
-	PowerKind string            `json:"power_kind"`
-	Error     string            `json:"error,omitempty"`
 	First     runner.Sample     `json:"first"`
-	Processes []nvmlProcessInfo `json:"processes"` // nil: not told
+	Processes []nvmlProcessInfo `json:"processes"`
 }
 
 type nvmlProcessInfo struct {
 	PID   int    `json:"pid"`
+	Name  string `json:"name"`
 	Bytes *int64 `json:"bytes"`
 }
 

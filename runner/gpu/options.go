@@ -91,6 +91,7 @@ func (o Options) withDefaults() Options {
 type Run struct {
 	Interval time.Duration // MinInterval to MaxInterval; 0: DefaultInterval
 	GPUs     []int         // driver's indices to sample; nil: all
+	Parts    []string      // UUIDs of MIG instances whose figures count instead of their GPU's; nil: those that the environment's mask leaves
 	Epoch    time.Time     // offsets count from here, with its monotonic reading (Job.StartedAt)
 
 	// PIDs lists the root processes of the run; it may be empty until the

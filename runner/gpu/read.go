@@ -48,6 +48,8 @@ type MIGReading struct {
 	Used    *int64
 	Reserve *int64
 	Free    *int64
+
+	Processes []ProcessReading // nil: not told
 }
 
 // A ProcessReading is a process that holds GPU memory.

@@ -54,6 +54,7 @@ type smiSource struct {
 	r       Run
 	devices []smiDevice
 	apps    *processTable // nil: not read
+	parted  []int32       // GPUs of which MIG instances are in use: nvidia-smi tells the whole GPU's figures
 
 	firstRow, stale time.Duration
 
@@ -422,8 +423,13 @@ func (st *smiStream) line(line []byte, now time.Time) {
 	if !st.s.wanted(smp.GPU) {
 		return
 	}
-	st.checkTotal()
-	st.choosePower()
+	if slices.Contains(st.s.parted, smp.GPU) {
+		st.row.dropMemory(partedMemory, st.miss)
+		st.miss(runner.HasPower, partedPower)
+	} else {
+		st.checkTotal()
+		st.choosePower()
+	}
 	smp.Source = SourceNvidiaSMI
 	smp.Offset, smp.Read = st.when(now)
 	st.s.apps.attach(smp)
@@ -476,7 +482,14 @@ func (st *smiStream) choosePower() {
 	smp.Has |= runner.HasPower
 }
 
-var powerAbsent = []byte("power.draw.instant and power.draw are [N/A]") //nolint:gochecknoglobals // never written to; a tick must not allocate
+// Never written to: a tick must not allocate.
+//
+//nolint:gochecknoglobals
+var (
+	powerAbsent  = []byte("power.draw.instant and power.draw are [N/A]")
+	partedMemory = []byte(migMemory)
+	partedPower  = []byte(migPower)
+)
 
 func (s *smiSource) powerOf(gpu int32, instant, drawn bool) powerFrom {
 	s.mu.Lock()

@@ -48,31 +48,61 @@ func visibleNVIDIA(devices []runner.Device, env []string) ([]runner.Device, stri
 	slices.SortStableFunc(all, func(a, b runner.Device) int { return a.Index - b.Index })
 	mask, set := envValue(env, name)
 	if !set {
-		return all, "no " + name + " is set", nil
+		return oneInstance(all, devices), "no " + name + " is set", nil
 	}
 	what := name + "=" + mask
+	out, err := maskNVIDIA(all, devices, mask, env)
+	if err != nil {
+		return nil, what, fmt.Errorf("%s %w", what, err)
+	}
+	return oneInstance(out, devices), what, nil
+}
+
+// maskNVIDIA applies CUDA_VISIBLE_DEVICES. What follows the first invalid entry
+// is hidden, as CUDA has it.
+func maskNVIDIA(all, devices []runner.Device, mask string, env []string) ([]runner.Device, error) {
 	var out []runner.Device
 	for _, item := range maskItems(mask) {
 		if n, err := strconv.Atoi(item); err == nil {
 			if n < 0 || n >= len(all) {
-				return out, what, nil // CUDA: what follows the first invalid entry is hidden
+				break
 			}
 			if order, _ := envValue(env, "CUDA_DEVICE_ORDER"); order != "PCI_BUS_ID" && mixed(all) {
-				return nil, what, fmt.Errorf("%s names GPUs by index, but the GPUs differ (%s) and CUDA counts the fastest first: set CUDA_DEVICE_ORDER=PCI_BUS_ID, or name them by UUID", what, describe(all))
+				return nil, fmt.Errorf("names GPUs by index, but the GPUs differ (%s) and CUDA counts the fastest first: set CUDA_DEVICE_ORDER=PCI_BUS_ID, or name them by UUID", describe(all))
 			}
 			out = append(out, all[n])
 			continue
 		}
 		d, err := byUUID(devices, item)
 		if err != nil {
-			return nil, what, fmt.Errorf("%s: %w", what, err)
+			return nil, err
 		}
 		if d == nil {
-			return out, what, nil
+			break
 		}
 		out = append(out, *d)
 	}
-	return out, what, nil
+	return out, nil
+}
+
+// oneInstance puts the first MIG instance in the place of a GPU in MIG mode, and
+// leaves out further instances of the same GPU: a CUDA process uses one, the
+// first that it sees (NVIDIA MIG user guide, "CUDA device enumeration").
+func oneInstance(list, devices []runner.Device) []runner.Device {
+	var out []runner.Device
+	for _, d := range list {
+		if d.MIG && d.Parent == "" {
+			first := slices.IndexFunc(devices, func(p runner.Device) bool { return p.Parent != "" && p.Parent == d.UUID })
+			if first >= 0 {
+				d = devices[first]
+			}
+		}
+		if d.Parent != "" && slices.ContainsFunc(out, func(o runner.Device) bool { return o.Parent == d.Parent }) {
+			continue
+		}
+		out = append(out, d)
+	}
+	return out
 }
 
 // maskItems splits a mask. An empty mask hides all.
@@ -87,7 +117,7 @@ func maskItems(mask string) []string {
 }
 
 // byUUID finds a device by its UUID or the beginning of it, as CUDA does: GPU-...
-// or MIG-...; also the older MIG-GPU-<uuid>/gi/ci is left to CUDA.
+// or MIG-... (drivers from 470 on; the older MIG-GPU-<uuid>/gi/ci is not known).
 func byUUID(devices []runner.Device, prefix string) (*runner.Device, error) {
 	var found *runner.Device
 	for i := range devices {

@@ -21,6 +21,11 @@ func nv(n int, names ...string) []runner.Device {
 }
 
 func TestVisible(t *testing.T) {
+	sliced := nv(2) // GPU 0 is in MIG mode and has two instances
+	sliced[0].MIG = true
+	for _, id := range []string{"MIG-5a", "MIG-5b"} {
+		sliced = append(sliced, runner.Device{Index: 0, Vendor: "nvidia", Name: "MIG 1g.18gb", UUID: id, Parent: sliced[0].UUID, MIG: true})
+	}
 	mig := append(nv(2), runner.Device{Index: 0, Vendor: "nvidia", Name: "MIG 1g.18gb", UUID: "MIG-77", Parent: "GPU-a000-1", MIG: true})
 	idx := func(n int) *int { return &n }
 	amd := []runner.Device{
@@ -46,6 +51,14 @@ func TestVisible(t *testing.T) {
 		{name: "mixed GPUs by index", devices: mixed, env: "CUDA_VISIBLE_DEVICES=0", err: "CUDA_DEVICE_ORDER=PCI_BUS_ID"},
 		{name: "mixed GPUs in bus order", devices: mixed, env: "CUDA_VISIBLE_DEVICES=1 CUDA_DEVICE_ORDER=PCI_BUS_ID", get: []string{"GPU-b000-1"}},
 		{name: "MIG", devices: mig, env: "CUDA_VISIBLE_DEVICES=MIG-77", get: []string{"MIG-77"}},
+		{name: "MIG by abbreviated UUID", devices: sliced, env: "CUDA_VISIBLE_DEVICES=MIG-5b", get: []string{"MIG-5b"}},
+		{name: "MIG, ambiguous", devices: sliced, env: "CUDA_VISIBLE_DEVICES=MIG-5", err: "beginning of several"},
+		{name: "a GPU in MIG mode is its first instance", devices: sliced, get: []string{"MIG-5a", "GPU-b000-1"}},
+		{name: "a GPU in MIG mode by index", devices: sliced, env: "CUDA_VISIBLE_DEVICES=1,0", get: []string{"GPU-b000-1", "MIG-5a"}},
+		{name: "a GPU in MIG mode by UUID", devices: sliced, env: "CUDA_VISIBLE_DEVICES=GPU-a", get: []string{"MIG-5a"}},
+		{name: "CUDA uses one instance of a GPU", devices: sliced, env: "CUDA_VISIBLE_DEVICES=MIG-5b,MIG-5a", get: []string{"MIG-5b"}},
+		{name: "UUIDs in any order and case", devices: nv(4), env: "CUDA_VISIBLE_DEVICES=gpu-D000-1,GPU-a", get: []string{"GPU-d000-1", "GPU-a000-1"}},
+		{name: "what follows an unknown UUID is hidden", devices: nv(4), env: "CUDA_VISIBLE_DEVICES=1,GPU-zz,2", get: []string{"GPU-b000-1"}},
 		{name: "MIG parts are no GPUs", devices: mig, get: []string{"GPU-a000-1", "GPU-b000-1"}},
 		{name: "HIP order", devices: amd, get: []string{"bb22", "aa11", "cc33"}},
 		{name: "HIP mask", devices: amd, env: "HIP_VISIBLE_DEVICES=2,0", get: []string{"cc33", "bb22"}},
