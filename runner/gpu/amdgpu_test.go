@@ -98,6 +98,7 @@ func sampleAMD(t testing.TB, o Options, r Run, until func(*collector) bool) (*Ma
 }
 
 func TestAMDSampler(t *testing.T) {
+	t.Parallel()
 	o := fakeSys(t, 3)
 	pid := 4242
 	put(t, "5368709120\n", o.Sys, "class", "kfd", "kfd", "proc", strconv.Itoa(pid), "vram_1001")
@@ -138,6 +139,7 @@ func TestAMDSampler(t *testing.T) {
 }
 
 func TestAMDHiddenFromContainer(t *testing.T) {
+	t.Parallel()
 	o := fakeSys(t, 3)
 	for _, minor := range []string{"128", "130"} {
 		if err := os.Remove(filepath.Join(o.Dev, "dri", "renderD"+minor)); err != nil {
@@ -160,6 +162,7 @@ func TestAMDHiddenFromContainer(t *testing.T) {
 // TestAMDCardFails breaks one card while it is sampled: the others go on, the
 // card's gap is marked, and it comes back.
 func TestAMDCardFails(t *testing.T) {
+	t.Parallel()
 	o := fakeSys(t, 2)
 	broken, mended := false, false
 	_, c, rep := sampleAMD(t, o, Run{Interval: 10 * time.Millisecond}, func(c *collector) bool {
@@ -194,6 +197,7 @@ func TestAMDCardFails(t *testing.T) {
 }
 
 func TestAMDSuspended(t *testing.T) {
+	t.Parallel()
 	o := fakeSys(t, 2)
 	put(t, "suspended\n", amdDir(o, 1, "power", "runtime_status"))
 	_, c, rep := sampleAMD(t, o, Run{Interval: 10 * time.Millisecond}, ticks(5))
@@ -208,6 +212,7 @@ func TestAMDSuspended(t *testing.T) {
 }
 
 func TestAMDZerosWhileInReset(t *testing.T) {
+	t.Parallel()
 	o := fakeSys(t, 1)
 	for _, f := range []string{"power1_input", "temp2_input"} {
 		put(t, "0\n", amdDir(o, 0, "hwmon", "hwmon7", f))
@@ -224,6 +229,7 @@ func TestAMDZerosWhileInReset(t *testing.T) {
 }
 
 func TestAMDUnknownMetricsRevision(t *testing.T) {
+	t.Parallel()
 	o := fakeSys(t, 1)
 	put(t, string(fakeMetrics(1, 9, 1024, 77)), amdDir(o, 0, "gpu_metrics"))
 	_, c, rep := sampleAMD(t, o, Run{Interval: 50 * time.Millisecond}, ticks(3))
@@ -238,6 +244,7 @@ func TestAMDUnknownMetricsRevision(t *testing.T) {
 }
 
 func TestAMDPartitions(t *testing.T) {
+	t.Parallel()
 	o := fakeSys(t, 1)
 	node := filepath.Join(o.Sys, "class", "kfd", "kfd", "topology", "nodes", "3")
 	put(t, "2001\n", node, "gpu_id")
@@ -257,6 +264,7 @@ func TestAMDPartitions(t *testing.T) {
 }
 
 func TestAMDInspect(t *testing.T) {
+	t.Parallel()
 	o := fakeSys(t, 2)
 	put(t, "1073741824\n", o.Sys, "class", "kfd", "kfd", "proc", "77", "vram_1000")
 	put(t, "python3\n", o.Proc, "77", "comm")
@@ -283,6 +291,7 @@ func TestAMDInspect(t *testing.T) {
 // TestSlowSources samples through fakes of amd-smi and rocm-smi that print
 // recorded outputs.
 func TestSlowSources(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		tool, file string
 		used       int64
@@ -312,6 +321,7 @@ func TestSlowSources(t *testing.T) {
 // TestAMDWatchdog puts a card in the place of one that hangs: the lane's
 // goroutine is replaced, and the late one does not sample on.
 func TestAMDWatchdog(t *testing.T) {
+	t.Parallel()
 	r, err := Run{Interval: 10 * time.Millisecond}.check()
 	if err != nil {
 		t.Fatal(err)

@@ -50,6 +50,7 @@ func TestCheckGPU(t *testing.T) {
 }
 
 func TestDoctor(t *testing.T) {
+	t.Parallel()
 	o := fakeTools(t, []string{"nvidia-smi"}, "FAKE_GPUS=2", "FAKE_PIDS=4711", "CUDA_VISIBLE_DEVICES=1")
 	o.Proc, o.Sys = t.TempDir(), t.TempDir()
 	put(t, "NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.1  Mon\n", o.Proc, "driver", "nvidia", "version")
@@ -83,6 +84,7 @@ func TestDoctor(t *testing.T) {
 }
 
 func TestDoctorBrokenTool(t *testing.T) {
+	t.Parallel()
 	o := fakeTools(t, []string{"nvidia-smi"}, "FAKE_MODE=no-driver")
 	o.Proc = t.TempDir()
 	put(t, "NVRM version: 580.0\n", o.Proc, "driver", "nvidia", "version")
@@ -96,6 +98,7 @@ func TestDoctorBrokenTool(t *testing.T) {
 }
 
 func TestCheckVLLM(t *testing.T) {
+	t.Parallel()
 	python := filepath.Join(t.TempDir(), "python3")
 	self, err := os.Executable()
 	if err != nil {
@@ -116,7 +119,7 @@ func TestCheckVLLM(t *testing.T) {
 	} {
 		file := filepath.Join(t.TempDir(), "versions")
 		put(t, tt.versions, file)
-		m := Detect(t.Context(), Options{Env: []string{"PATH=" + dir, "FAKE_FILE=" + file}, Sys: dir, Dev: dir, Sources: []string{}}, false)
+		m := Detect(t.Context(), Options{Env: []string{"PATH=" + dir, "FAKE_FILE=" + file, "GORACE=atexit_sleep_ms=0"}, Sys: dir, Dev: dir, Sources: []string{}}, false)
 		got := m.checkVLLM(t.Context(), nil)
 		if len(got) != 1 || got[0].Status != tt.status || !strings.Contains(got[0].Found, tt.found) {
 			t.Errorf("%q: %+v", tt.versions, got)
@@ -125,6 +128,7 @@ func TestCheckVLLM(t *testing.T) {
 }
 
 func TestInspectNVIDIA(t *testing.T) {
+	t.Parallel()
 	o := fakeTools(t, []string{"nvidia-smi"}, "FAKE_GPUS=3", "FAKE_PIDS=4711,4712")
 	m := Detect(t.Context(), o, false)
 	d, err := m.Inspect(t.Context(), []int{0, 2})
@@ -151,6 +155,7 @@ func TestInspectNVIDIA(t *testing.T) {
 }
 
 func TestNoGPU(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	m := Detect(t.Context(), Options{Env: []string{"PATH=" + dir}, Sys: dir, Dev: dir, Proc: "/proc"}, true)
 	if len(m.Found()) != 0 {

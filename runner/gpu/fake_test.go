@@ -57,7 +57,8 @@ func fakeTools(t testing.TB, names []string, env ...string) Options {
 			t.Fatal(err)
 		}
 	}
-	env = append([]string{"PATH=" + dir, "FAKE_DIR=" + dir}, env...)
+	// Under the race detector a program waits a second before it exits.
+	env = append([]string{"PATH=" + dir, "FAKE_DIR=" + dir, "GORACE=atexit_sleep_ms=0"}, env...)
 	empty := t.TempDir()
 	return Options{Env: env, Sys: empty, Dev: empty, Proc: "/proc", NVMLLibrary: filepath.Join(empty, "none.so"), Sources: []string{SourceNvidiaSMI}}
 }

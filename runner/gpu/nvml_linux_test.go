@@ -87,6 +87,7 @@ func TestNVMLWire(t *testing.T) {
 }
 
 func TestNVMLSampler(t *testing.T) {
+	t.Parallel()
 	pid := os.Getpid()
 	o := nvmlOptions(t, stubNVML(t), "STUB_GPUS=8", "STUB_PID="+strconv.Itoa(pid))
 	m := Detect(t.Context(), o, false)
@@ -127,6 +128,7 @@ func TestNVMLSampler(t *testing.T) {
 }
 
 func TestNVMLWithoutSymbols(t *testing.T) {
+	t.Parallel()
 	o := nvmlOptions(t, stubNVML(t, "-DNO_V2", "-DNO_FIELDS"))
 	m := Detect(t.Context(), o, false)
 	samplers, err := m.Samplers(Run{Interval: 10 * time.Millisecond})
@@ -153,6 +155,7 @@ func TestNVMLWithoutSymbols(t *testing.T) {
 }
 
 func TestNVMLFaults(t *testing.T) {
+	t.Parallel()
 	lib := stubNVML(t)
 	for _, tt := range []struct {
 		name, env string
@@ -184,6 +187,7 @@ func TestNVMLFaults(t *testing.T) {
 }
 
 func TestNVMLNoLibrary(t *testing.T) {
+	t.Parallel()
 	o := nvmlOptions(t, filepath.Join(t.TempDir(), "libnvidia-ml.so.1"))
 	m := Detect(t.Context(), o, false)
 	if st := m.Sources()[0]; st.Works || !strings.Contains(st.Reason, "cannot open shared object file") {
@@ -194,6 +198,7 @@ func TestNVMLNoLibrary(t *testing.T) {
 // TestFallback lets nvidia-smi fail for good: NVML takes over, the gap is
 // marked and the report says so.
 func TestFallback(t *testing.T) {
+	t.Parallel()
 	o := fakeTools(t, []string{"nvidia-smi", "nvml-helper"}, "FAKE_MODE=die", "FAKE_STARTS=1000", "STUB_GPUS=2")
 	o.NVMLLibrary, o.Helper, o.Sources = stubNVML(t), []string{"nvml-helper"}, []string{SourceNvidiaSMI, SourceNVML}
 	m := Detect(t.Context(), o, false)

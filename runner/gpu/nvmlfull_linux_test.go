@@ -22,6 +22,7 @@ func nvmlMachine(t testing.TB, o Options) *Machine {
 
 // TestNVMLInspect reads in full without starting a program for it.
 func TestNVMLInspect(t *testing.T) {
+	t.Parallel()
 	o := nvmlOptions(t, stubNVML(t), "STUB_GPUS=3")
 	started := 0
 	o.Start = countingStart(&started)
@@ -50,6 +51,7 @@ func TestNVMLInspect(t *testing.T) {
 
 // TestNVMLReaderComesBack kills the helper between two readings.
 func TestNVMLReaderComesBack(t *testing.T) {
+	t.Parallel()
 	m := nvmlMachine(t, nvmlOptions(t, stubNVML(t)))
 	child := m.nvml.child
 	child.h.p.Kill("test")
@@ -64,6 +66,7 @@ func TestNVMLReaderComesBack(t *testing.T) {
 
 // TestNVMLReaderHangs has the driver hang in a reading: nvidia-smi answers.
 func TestNVMLReaderHangs(t *testing.T) {
+	t.Parallel()
 	o := fakeTools(t, []string{"nvidia-smi", "nvml-helper"}, "STUB_HANG=4")
 	o.NVMLLibrary, o.Helper, o.Sources = stubNVML(t), []string{"nvml-helper"}, []string{SourceNVML, SourceNvidiaSMI}
 	m := nvmlMachine(t, o)
@@ -87,6 +90,7 @@ func TestNVMLReaderHangs(t *testing.T) {
 // TestNVMLMIG runs in the second of two MIG instances: its memory counts, power
 // and utilization of the GPU that it shares do not.
 func TestNVMLMIG(t *testing.T) {
+	t.Parallel()
 	o := nvmlOptions(t, stubNVML(t), "STUB_GPUS=2", "STUB_MIG=2", "CUDA_VISIBLE_DEVICES=MIG-00000002")
 	m := nvmlMachine(t, o)
 	if d := m.Found(); len(d) != 4 || d[3].UUID != "MIG-00000002-stub" || d[3].Parent != "GPU-00000000-stub" || d[3].Index != 0 || *d[3].TotalBytes != 10<<30 || d[3].Name != "NVIDIA STUB MIG 1g.10gb" {
@@ -134,6 +138,7 @@ func TestNVMLMIG(t *testing.T) {
 // TestSMIMIG has only nvidia-smi: it tells the whole GPU's memory, so there is
 // none of the instance.
 func TestSMIMIG(t *testing.T) {
+	t.Parallel()
 	o := fakeTools(t, []string{"nvidia-smi"}, "FAKE_MIG=1", "CUDA_VISIBLE_DEVICES=MIG-aaaa")
 	m := Detect(t.Context(), o, false)
 	samplers, err := m.Samplers(Run{Interval: 10 * time.Millisecond, GPUs: []int{0}})
@@ -158,6 +163,7 @@ func TestSMIMIG(t *testing.T) {
 
 // TestNVMLDoctor judges a GPU's health where nvidia-smi is not installed.
 func TestNVMLDoctor(t *testing.T) {
+	t.Parallel()
 	o := nvmlOptions(t, stubNVML(t), "STUB_GPUS=2")
 	m := Detect(t.Context(), o, true)
 	t.Cleanup(m.Close)

@@ -21,6 +21,7 @@ func fakeProcess(t testing.TB, root string, pid int, rssPages, pssKiB, ticks int
 }
 
 func TestProcSampler(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	put(t, "", root, "self", "stat")
 	fakeProcess(t, root, 100, 1000, 2000, 50)
@@ -68,6 +69,7 @@ func TestProcSampler(t *testing.T) {
 
 // TestProcSamplerOfItself reads this very process from the real /proc.
 func TestProcSamplerOfItself(t *testing.T) {
+	t.Parallel()
 	if _, err := os.Stat("/proc/self/statm"); err != nil {
 		t.Skip("no /proc")
 	}
@@ -91,6 +93,7 @@ func TestProcSamplerOfItself(t *testing.T) {
 }
 
 func TestProcSamplerEnds(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	put(t, "", root, "self", "stat")
 	fakeProcess(t, root, 100, 1000, 2000, 50)

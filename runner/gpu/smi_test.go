@@ -54,6 +54,7 @@ func ticks(n int) func(*collector) bool { return func(c *collector) bool { retur
 func notes(r *runner.SamplerReport) string { return strings.Join(r.Notes, "\n") }
 
 func TestSMISampler(t *testing.T) {
+	t.Parallel()
 	o := fakeTools(t, []string{"nvidia-smi"}, "FAKE_GPUS=8")
 	c, rep, err := sampleSMI(t, o, Run{}, ticks(20))
 	if err != nil {
@@ -87,6 +88,7 @@ func TestSMISampler(t *testing.T) {
 }
 
 func TestSMIOnlyTheRunsGPUs(t *testing.T) {
+	t.Parallel()
 	o := fakeTools(t, []string{"nvidia-smi"}, "FAKE_GPUS=4")
 	c, _, err := sampleSMI(t, o, Run{GPUs: []int{2}}, ticks(3))
 	if err != nil {
@@ -100,6 +102,7 @@ func TestSMIOnlyTheRunsGPUs(t *testing.T) {
 }
 
 func TestSMIProcessMemory(t *testing.T) {
+	t.Parallel()
 	pid := os.Getpid()
 	o := fakeTools(t, []string{"nvidia-smi"}, "FAKE_GPUS=2", "FAKE_PIDS=1,"+strconv.Itoa(pid))
 	seen := map[int32]int64{}
@@ -123,6 +126,7 @@ func TestSMIProcessMemory(t *testing.T) {
 }
 
 func TestSMIFaults(t *testing.T) {
+	t.Parallel()
 	gap := func(c *collector) bool {
 		for _, s := range c.samples {
 			if s.Gap {
@@ -166,6 +170,7 @@ func TestSMIFaults(t *testing.T) {
 }
 
 func TestSMIRefusedFields(t *testing.T) {
+	t.Parallel()
 	o := fakeTools(t, []string{"nvidia-smi"}, "FAKE_REFUSE=power.draw.instant,memory.reserved,clocks_event_reasons.active")
 	c, rep, err := sampleSMI(t, o, Run{}, ticks(3))
 	if err != nil {
@@ -184,6 +189,7 @@ func TestSMIRefusedFields(t *testing.T) {
 }
 
 func TestSMINoDriver(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []string{"no-driver", "no-driver-exit-0"} {
 		o := fakeTools(t, []string{"nvidia-smi"}, "FAKE_MODE="+mode)
 		m := Detect(t.Context(), o, false)
@@ -197,6 +203,7 @@ func TestSMINoDriver(t *testing.T) {
 }
 
 func TestSMINotAvailableEverywhere(t *testing.T) {
+	t.Parallel()
 	o := fakeTools(t, []string{"nvidia-smi"}, "FAKE_MODE=na")
 	c, rep, err := sampleSMI(t, o, Run{}, ticks(3))
 	if err != nil {
@@ -215,6 +222,7 @@ func TestSMINotAvailableEverywhere(t *testing.T) {
 }
 
 func TestSMIUnitsChange(t *testing.T) {
+	t.Parallel()
 	o := fakeTools(t, []string{"nvidia-smi"}, "FAKE_MODE=units", "FAKE_TICKS=3")
 	c, rep, err := sampleSMI(t, o, Run{}, ticks(8))
 	if err != nil {
@@ -231,6 +239,7 @@ func TestSMIUnitsChange(t *testing.T) {
 }
 
 func TestSMIGPUFallsOffTheBus(t *testing.T) {
+	t.Parallel()
 	o := fakeTools(t, []string{"nvidia-smi"}, "FAKE_MODE=off-the-bus", "FAKE_GPUS=3")
 	after := 0
 	c, rep, err := sampleSMI(t, o, Run{}, func(c *collector) bool {
@@ -261,6 +270,7 @@ func TestSMIGPUFallsOffTheBus(t *testing.T) {
 }
 
 func TestSMISlowerThanItsInterval(t *testing.T) {
+	t.Parallel()
 	o := fakeTools(t, []string{"nvidia-smi"}, "FAKE_MODE=slow")
 	_, rep, err := sampleSMI(t, o, Run{}, ticks(10))
 	if err != nil {
@@ -275,6 +285,7 @@ func TestSMISlowerThanItsInterval(t *testing.T) {
 }
 
 func TestSMIClockJumps(t *testing.T) {
+	t.Parallel()
 	o := fakeTools(t, []string{"nvidia-smi"}, "FAKE_MODE=clock-jumps", "FAKE_TICKS=3")
 	c, _, err := sampleSMI(t, o, Run{}, ticks(8))
 	if err != nil {
