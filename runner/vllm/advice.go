@@ -34,7 +34,7 @@ func (r *run) accountError(a *runner.Account) *runner.AccountError {
 	if f.text != "" && message != "" {
 		message += ": "
 	}
-	e := &runner.AccountError{Kind: f.kind, Message: message + f.text, Line: f.src.Line, File: f.src.File}
+	e := &runner.AccountError{Kind: f.kind, Message: message + strings.TrimSpace(f.text), Line: f.src.Line, File: f.src.File}
 	for i := range r.failures {
 		if o := &r.failures[i]; o.kind == f.kind && r.counts(o) {
 			fillFigures(e, o.text)

@@ -47,12 +47,13 @@ type failure struct {
 
 // A trace is a traceback that is being printed.
 type trace struct {
-	key   string
-	level string
-	left  int
-	fail  *int // index of its failure once the exception was read
-	extra int
-	owner *run
+	key    string
+	level  string
+	prefix string // what stood before "Traceback", and stands before its other lines
+	left   int
+	fail   *int // index of its failure once the exception was read
+	extra  int
+	owner  *run
 }
 
 // A kindRule is how a kind of failure is worded.
@@ -108,6 +109,7 @@ var (
 	errorInRE    = regexp.MustCompile(`\b((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception))(?:: |\(['"])(.+)$`)
 	argparseRE   = regexp.MustCompile(`^\s*([\w.\- /]*): error: (.+)$`)
 	torchRankRE  = regexp.MustCompile(`^\[rank(\d+)\]: ?`)
+	accessRE     = regexp.MustCompile(`^(?:INFO|WARNING|ERROR|DEBUG|CRITICAL):\s`) // uvicorn's lines
 	notFailureRE = regexp.MustCompile(`^(?:KeyboardInterrupt|SystemExit|asyncio\.\S*CancelledError|CancelledError|GeneratorExit|BrokenPipeError|ConnectionResetError|StopIteration|zmq\.error\.\w+)$`)
 )
 
@@ -127,17 +129,22 @@ func (r *Reader) trace(p *piece) bool {
 	if m := torchRankRE.FindString(head(p.msg, 20)); m != "" {
 		p.msg = p.msg[len(m):]
 	}
-	key := p.stream + "\x00" + senderKey(p) + "\x00" + p.level + "\x00" + p.source
+	key := p.stream + "\x00" + p.group + "\x00" + senderKey(p) + "\x00" + p.level + "\x00" + p.source
 	t := r.traces[key]
 	r.ageTraces()
-	if strings.Contains(p.msg, "Traceback (most recent call last)") {
+	if i := strings.Index(p.msg, "Traceback (most recent call last)"); i >= 0 {
 		if len(r.traces) < maxTraces {
-			r.traces[key] = &trace{key: key, level: p.level, left: traceFrameLines, owner: r.current}
+			r.traces[key] = &trace{key: key, level: p.level, prefix: strings.Clone(cut(p.msg[:i], 200)), left: traceFrameLines, owner: r.current}
 		}
 		return true
 	}
+	if t != nil {
+		p.msg = withoutPrefix(p.msg, t.prefix)
+	}
 	if strings.Contains(p.msg, "direct cause of the following") || strings.Contains(p.msg, "During handling of the above") {
-		r.chain = key
+		if len(r.chains) < maxTraces {
+			r.chains[key] = true
+		}
 		delete(r.traces, key)
 		return true
 	}
@@ -147,7 +154,7 @@ func (r *Reader) trace(p *piece) bool {
 	if t.fail == nil {
 		return r.traceFrame(t, p)
 	}
-	if t.extra++; t.extra > maxExtraLinesOfMessage {
+	if t.extra++; t.extra > maxExtraLinesOfMessage || accessRE.MatchString(p.msg) {
 		delete(r.traces, key)
 		return false
 	}
@@ -159,6 +166,35 @@ func (r *Reader) trace(p *piece) bool {
 		return t.level != ""
 	}
 	return false
+}
+
+// withoutPrefix takes off a prefix whose numbers may differ: the label of a
+// collector, its time, the margin of an exception group.
+func withoutPrefix(s, prefix string) string {
+	digit := func(s string, i int) bool { return i < len(s) && s[i] >= '0' && s[i] <= '9' }
+	i := 0
+	for j := 0; j < len(prefix); {
+		if i == len(s) {
+			break // nothing but the prefix, or its beginning
+		}
+		if digit(prefix, j) != digit(s, i) {
+			return s
+		}
+		if !digit(prefix, j) {
+			if s[i] != prefix[j] {
+				return s
+			}
+			i, j = i+1, j+1
+			continue
+		}
+		for digit(prefix, j) {
+			j++
+		}
+		for digit(s, i) {
+			i++
+		}
+	}
+	return s[i:]
 }
 
 // ageTraces ends the tracebacks whose end never came.
@@ -181,8 +217,8 @@ func (r *Reader) traceFrame(t *trace, p *piece) bool {
 	}
 	t.owner = r.current
 	t.left = traceExtraLines
-	chained := r.chain == t.key
-	r.chain = ""
+	chained := r.chains[t.key]
+	delete(r.chains, t.key)
 	if n := r.current.addFailure(p, t.level, m[1], m[2]); n >= 0 {
 		t.fail = &n
 		r.current.failures[n].chained = chained

@@ -3,6 +3,7 @@ package vllm
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"regexp"
 	"slices"
 	"strconv"
@@ -42,7 +43,7 @@ type process struct {
 func noProcess() process { return process{rank: -1, dp: -1, pp: -1, tp: -1} }
 
 var (
-	ansiRE = regexp.MustCompile("\x1b(?:\\[[0-9;?]*[ -/]*[@-~]|\\][^\x07\x1b]*(?:\x07|\x1b\\\\)?|[@-Z\\\\-_])")
+	ansiRE = regexp.MustCompile("\x1b(?:\\[[0-9;?]*[ -/]*[@-~]|[\\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\\\)?|[@-OQ-WYZ\\\\-_])")
 
 	// headerRE is the prefix of a record: 0.4.0-0.7.3 without "[", 0.8.0 on with
 	// it; a date format of the user's own may add a year, NVIDIA NIM leaves the
@@ -50,11 +51,26 @@ var (
 	headerRE = regexp.MustCompile(`^(DEBUG|INFO|WARNING|ERROR|CRITICAL)[ \t]+(?:(?:\d{4}-)?(\d{2})-(\d{2})[ T])?(\d{1,2}):(\d{2}):(\d{2})(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?[ \t]+\[?([\w./<>\-]+):(\d+)\](?:[ \t]|$)`)
 
 	// procRE is a process prefix, of vLLM or of Ray.
-	procRE     = regexp.MustCompile(`\((?:([A-Za-z_][^()=]*?) )?(?:rank=(\d+) )?pid=(\d+)(?:, ip=([\w.:\-]+))?\)`)
+	procRE     = regexp.MustCompile(`\((?:([A-Za-z_](?:[^()=]*?[^()=, ])?) )?(?:rank=(\d+) )?pid=(\d+)(?:, ip=([\w.:\-]+))?\)`)
 	procTailRE = regexp.MustCompile(procRE.String() + `\s*$`)
 	parallelRE = regexp.MustCompile(`(DP|PP|PCP|DCP|TP|EP)_?(\d+)`)
-	composeRE  = regexp.MustCompile(`^([A-Za-z][\w.\-]*)\s*\| `)
-	podRE      = regexp.MustCompile(`^\[(?:pod/)?([\w.\-]+(?:/[\w.\-]+)?)\] `)
+
+	// The wrappers that name a container or a unit: docker compose and docker
+	// service, kubectl --prefix, journald and syslog, stern (whose pod names end as
+	// Kubernetes ends them).
+	composeRE = regexp.MustCompile(`^([A-Za-z][\w.\-@]*)\s*\|(?: |$)`)
+	podRE     = regexp.MustCompile(`^\[(?:pod/)?([\w.\-]+(?:/[\w.\-]+)?)\] `)
+	journalRE = regexp.MustCompile(`^(?:[A-Z][a-z]{2} [ \d]\d|\d{4}-\d\d-\d\d)[ T]\d\d:\d\d:\d\d\S* ([\w.\-]+ [\w.\-@/]+\[\d+\]): ?`)
+	sternRE   = regexp.MustCompile(`^([a-z0-9][a-z0-9.\-]*-(?:[bcdfghjklmnpqrstvwxz2456789]{5}|\d+) [a-z0-9\-]+) (?:› )?`)
+
+	// wrapperRE is what else stands before a line: times of docker, a container
+	// runtime, ts, a CI; labels of srun, mpirun, torchrun; grep -n, cat -n; a mail.
+	wrapperRE = regexp.MustCompile(`^(?:\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?(?: std(?:out|err) [FP])? ?|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d |\d\d:\d\d:\d\d |` +
+		`\d{1,9}: ?|[ \t]*\d{1,9}\t|\[\d+,\d+\]<std(?:out|err)>: ?|\[default\d+\]: ?|[>|] |_bk;t=\d+\x07|\((?:\w+, )+pid=\d+\) |\(\w+, rank=\d+, pid=\d+\) |\x{feff})`)
+
+	// otherHeaderRE is the prefix of a record by somebody else's formatter: a time
+	// before the level, or behind it.
+	otherHeaderRE = regexp.MustCompile(`^[^"']{0,60}?(?:\d{2}:\d{2}:\d{2}(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?[\s\]|\-]*\[?(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b[\]:|\s\-]*|\b(DEBUG|INFO|WARNING|ERROR|CRITICAL)[ \t]+\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}:\d{2}(?:[.,]\d+)?[\s\-]*)`)
 )
 
 // maxPiece bounds what of one line is looked at: no record of vLLM is longer.
@@ -87,20 +103,17 @@ func splitPart(s string, base piece, yield func(*piece), depth int) {
 	if depth < 3 && splitJSON(s, base, yield, depth) {
 		return
 	}
+	if strings.IndexByte(s, 0x1b) >= 0 {
+		s = ansiRE.ReplaceAllString(s, "") // a JSON text hid it from splitLine
+	}
 	base.raw = s
+	group, rest := unwrap(s)
 	if base.group == "" {
-		base.group = wrapperOf(s)
+		base.group = group
 	}
 	heads := findHeaders(s)
 	if len(heads) == 0 {
-		base.msg = s
-		if h := head(s, 300); !strings.Contains(h, "pid=") {
-			yield(&base)
-			return
-		} else if i := procRE.FindStringSubmatchIndex(h); i != nil {
-			base.proc = processOf(s, i)
-			base.msg = strings.TrimPrefix(s[i[1]:], " ")
-		}
+		base.plain(rest)
 		yield(&base)
 		return
 	}
@@ -124,6 +137,88 @@ func splitPart(s string, base piece, yield func(*piece), depth int) {
 	}
 	prev.msg = s[prevFrom:]
 	yield(&prev)
+}
+
+// plain fills a piece that is no record of vLLM: a bar, a line of a traceback,
+// another program's record. Of several processes before it the innermost is
+// vLLM's own.
+func (p *piece) plain(s string) {
+	for range 4 {
+		h := head(s, 300)
+		if !strings.HasPrefix(strings.TrimLeft(h, " "), "(") {
+			break
+		}
+		i := procRE.FindStringSubmatchIndex(h)
+		if i == nil || strings.TrimSpace(h[:i[0]]) != "" {
+			break
+		}
+		if sender := processOf(s, i); sender.name != "" || p.proc.name == "" {
+			p.proc = sender
+		}
+		s = strings.TrimPrefix(s[i[1]:], " ")
+	}
+	p.msg = s
+	if p.level != "" {
+		return
+	}
+	if m := otherHeaderRE.FindStringSubmatchIndex(head(s, 200)); m != nil {
+		if m[2] < 0 {
+			m[2], m[3] = m[4], m[5]
+		}
+		p.level, p.msg = s[m[2]:m[3]], s[m[1]:]
+	}
+}
+
+// unwrap takes off what collectors and shells put before a line, and says which
+// container it names, "" without one.
+func unwrap(s string) (group, rest string) {
+	for range 4 {
+		n := 0
+		h := head(s, 200)
+		if m := groupIn(h); m != nil {
+			if group == "" {
+				group = h[m[2]:m[3]]
+			}
+			n = m[1]
+		} else if m := wrapperRE.FindStringIndex(h); m != nil {
+			n = m[1]
+		}
+		if n == 0 {
+			break
+		}
+		s = s[n:]
+	}
+	return group, s
+}
+
+// groupIn finds the wrapper that names a container or a unit at the beginning
+// of h: the indices of the whole and of the name.
+func groupIn(h string) []int {
+	if h == "" {
+		return nil
+	}
+	switch c := h[0]; {
+	case c == '[':
+		if m := podRE.FindStringSubmatchIndex(h); m != nil && strings.Contains(h[m[2]:m[3]], "/") {
+			return m
+		}
+		return nil
+	case c >= '0' && c <= '9', c >= 'A' && c <= 'Z':
+		if m := journalRE.FindStringSubmatchIndex(h); m != nil {
+			return m
+		}
+	case c < 'a' || c > 'z':
+		return nil
+	}
+	if strings.IndexByte(head(h, 100), '|') >= 0 {
+		if m := composeRE.FindStringSubmatchIndex(h); m != nil {
+			return m
+		}
+	}
+	if strings.IndexByte(head(h, 100), '-') >= 0 {
+		return sternRE.FindStringSubmatchIndex(h)
+	}
+	return nil
 }
 
 // findHeaders finds the record prefixes of a line, of which there may be
@@ -249,34 +344,57 @@ func isFront(name string) bool {
 		strings.HasPrefix(name, "DPSupervisor") || strings.HasPrefix(name, "AsyncTokenizer")
 }
 
-func wrapperOf(s string) string {
-	if s == "" || (s[0] != '[' && !strings.Contains(head(s, 80), "| ")) {
-		return ""
-	}
-	if m := composeRE.FindStringSubmatch(head(s, 120)); m != nil {
-		return m[1]
-	}
-	if m := podRE.FindStringSubmatch(head(s, 160)); m != nil && strings.Contains(m[1], "/") {
-		return m[1]
-	}
-	return ""
+// jsonLine holds the names that structured loggers and collectors give to the
+// same things: docker's json-file, python-json-logger, NVIDIA NIM, Anyscale,
+// Fluent Bit, Loki, Cloud Logging, CloudWatch, journald, OpenTelemetry.
+type jsonLine struct {
+	Message     json.RawMessage `json:"message"`
+	Msg         json.RawMessage `json:"msg"`
+	Log         json.RawMessage `json:"log"`
+	Event       json.RawMessage `json:"event"`
+	Line        json.RawMessage `json:"line"`
+	Text        json.RawMessage `json:"textPayload"`
+	Payload     json.RawMessage `json:"jsonPayload"`
+	At          json.RawMessage `json:"@message"`
+	Body        json.RawMessage `json:"body"`
+	ExcInfo     *string         `json:"exc_info"`
+	Exception   *string         `json:"exception"`
+	Level       *string         `json:"level"`
+	LevelName   *string         `json:"levelname"`
+	Filename    *string         `json:"filename"`
+	FilePath    *string         `json:"file_path"`
+	Pathname    *string         `json:"pathname"`
+	PID         json.RawMessage `json:"process"`
+	ProcessName *string         `json:"processName"`
+
+	Container  *string    `json:"container_name"`
+	Kubernetes jsonPod    `json:"kubernetes"`
+	Labels     jsonPod    `json:"labels"`
+	Fields     jsonPod    `json:"fields"`
+	Resource   jsonLabels `json:"resource"`
+	LogStream  *string    `json:"logStreamName"`
+	Unit       *string    `json:"_SYSTEMD_UNIT"`
 }
 
-// jsonLine holds the names that structured loggers give to the same things:
-// docker's json-file, python-json-logger, NVIDIA NIM, Anyscale.
-type jsonLine struct {
-	Message   *string         `json:"message"`
-	Msg       *string         `json:"msg"`
-	Log       *string         `json:"log"`
-	Event     json.RawMessage `json:"event"`
-	ExcInfo   *string         `json:"exc_info"`
-	Level     *string         `json:"level"`
-	LevelName *string         `json:"levelname"`
-	Filename  *string         `json:"filename"`
-	FilePath  *string         `json:"file_path"`
-	Pathname  *string         `json:"pathname"`
-	Stream    *string         `json:"stream"`
-	Process   json.RawMessage `json:"process"`
+type jsonLabels struct {
+	Labels jsonPod `json:"labels"`
+}
+
+type jsonPod struct {
+	PodName       *string `json:"pod_name"`
+	Pod           *string `json:"pod"`
+	ContainerName *string `json:"container_name"`
+	Container     *string `json:"container"`
+}
+
+// group is the container that a collector names beside the line.
+func (j *jsonLine) group() string {
+	for _, p := range []jsonPod{j.Kubernetes, j.Resource.Labels, j.Labels, j.Fields} {
+		if pod := firstOf(p.PodName, p.Pod); pod != "" {
+			return pod + "/" + firstOf(p.ContainerName, p.Container)
+		}
+	}
+	return firstOf(j.Container, j.LogStream, j.Unit)
 }
 
 // splitJSON unwraps a line that is a JSON object, behind whatever prefix, and
@@ -290,37 +408,99 @@ func splitJSON(s string, base piece, yield func(*piece), depth int) bool {
 	if t[len(t)-1] != '}' {
 		return false
 	}
-	var j jsonLine
-	if json.Unmarshal([]byte(t), &j) != nil {
+	j, ok := parseJSON(t)
+	if !ok {
 		return false
 	}
 	text := j.text()
 	if text == "" {
 		return false
 	}
+	if base.group == "" {
+		if base.group, _ = unwrap(s[:i]); base.group == "" {
+			base.group = j.group()
+		}
+	}
+	j.sender(&base)
 	if m := procRE.FindStringSubmatchIndex(s[:i]); m != nil {
 		base.proc = processOf(s, m)
 	}
 	base.level = strings.ToUpper(firstOf(j.LevelName, j.Level))
 	base.source = firstOf(j.FilePath, j.Filename, j.Pathname)
 	for sub := range strings.SplitSeq(text, "\n") {
-		if sub = strings.TrimRight(sub, "\r"); strings.TrimSpace(sub) != "" {
-			splitPart(sub, base, yield, depth+1)
+		for part := range strings.SplitSeq(sub, "\r") { // bars, and the CR before each line of vLLM's own
+			if strings.TrimSpace(part) != "" {
+				splitPart(part, base, yield, depth+1)
+			}
 		}
 	}
 	return true
 }
 
+// parseJSON reads an object; a field of another type than expected is somebody
+// else's.
+func parseJSON(t string) (j jsonLine, ok bool) {
+	var other *json.UnmarshalTypeError
+	err := json.Unmarshal([]byte(t), &j)
+	return j, err == nil || errors.As(err, &other)
+}
+
+// sender is the process that a JSON formatter names.
+func (j *jsonLine) sender(base *piece) {
+	pid, err := strconv.Atoi(strings.Trim(string(j.PID), `"`))
+	if err != nil || pid <= 0 {
+		return
+	}
+	base.proc = noProcess()
+	base.proc.pid = pid
+	if j.ProcessName == nil {
+		return
+	}
+	base.proc.name = *j.ProcessName
+	if m := workerNRE.FindStringSubmatch(base.proc.name); m != nil {
+		base.proc.rank = atoi(m[1])
+	}
+}
+
+// workerNRE is how V1 calls the process of a rank.
+var workerNRE = regexp.MustCompile(`^VllmWorker-(\d{1,5})$`)
+
 // text is what the logger was asked to write, with the traceback behind it.
 func (j *jsonLine) text() string {
-	text := firstOf(j.Message, j.Msg, j.Log)
-	if text == "" && len(j.Event) > 1 && j.Event[0] == '"' {
-		_ = json.Unmarshal(j.Event, &text) // it is valid JSON: a part of what was parsed
+	text := ""
+	for _, raw := range []json.RawMessage{j.Message, j.Msg, j.Log, j.Line, j.Text, j.At, j.Event, j.Body, j.Payload} {
+		if text = jsonText(raw, 0); text != "" {
+			break
+		}
 	}
-	if j.ExcInfo != nil {
-		text += "\n" + *j.ExcInfo
+	if e := firstOf(j.ExcInfo, j.Exception); e != "" {
+		text += "\n" + e
 	}
 	return text
+}
+
+// jsonText is a text, or the message of an object that stands for one.
+func jsonText(raw json.RawMessage, depth int) string {
+	if len(raw) < 3 || depth > 1 {
+		return ""
+	}
+	switch raw[0] {
+	case '"':
+		var s string
+		_ = json.Unmarshal(raw, &s) // it is valid JSON: a part of what was parsed
+		return s
+	case '{':
+		var o struct {
+			Message, Msg, StringValue, Original json.RawMessage
+		}
+		_ = json.Unmarshal(raw, &o)
+		for _, r := range []json.RawMessage{o.Message, o.Msg, o.StringValue, o.Original} {
+			if s := jsonText(r, depth+1); s != "" {
+				return s
+			}
+		}
+	}
+	return ""
 }
 
 func firstOf(values ...*string) string {

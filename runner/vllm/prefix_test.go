@@ -143,14 +143,7 @@ func TestSeveralEngines(t *testing.T) {
 }
 
 // interleave is what docker compose makes of two logs.
-func interleave(a, b string) string {
-	var out strings.Builder
-	as, bs := strings.Split(strings.TrimSpace(a), "\n"), strings.Split(strings.TrimSpace(b), "\n")
-	for i := range as {
-		fmt.Fprintf(&out, "vllm-a-1  | %s\nvllm-b-1  | %s\n", as[i], bs[i])
-	}
-	return out.String()
-}
+func interleave(a, b string) string { return zip("vllm-a-1  | ", "vllm-b-1  | ")(a, b) }
 
 func TestHardWrapped(t *testing.T) {
 	a := oneAccount(t, "INFO 03-21 09:46:02 [worker.py:267] model weights take 6.25GiB; non_torch_memory \ntakes 0.09GiB; PyTorch activation peak memory takes 1.4\n9GiB; the rest of the memory reserved for KV Cache is 23.46GiB.\n"+

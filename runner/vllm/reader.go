@@ -40,7 +40,7 @@ type Reader struct {
 	events  []runner.LogEvent
 
 	traces map[string]*trace // by sender, while its traceback is being printed
-	chain  string            // the sender that said "During handling of the above exception"
+	chains map[string]bool   // the senders that said "During handling of the above exception"
 	wrap   wrapped
 }
 
@@ -105,7 +105,7 @@ func NewReader(opts ReaderOptions) *Reader {
 func (r *Reader) fresh(opts ReaderOptions) *Reader {
 	f := &Reader{
 		opts: opts, m: r.m, anchors: r.anchors, rules: r.rules, kinds: r.kinds, errors: r.errors, figures: r.figures,
-		groups: make(map[string]*groupState), lines: make(map[string]int), traces: make(map[string]*trace),
+		groups: make(map[string]*groupState), lines: make(map[string]int), traces: make(map[string]*trace), chains: make(map[string]bool),
 	}
 	f.state = f.group("")
 	f.current = f.state.runs[0]
@@ -552,7 +552,8 @@ func looksLikeMemory(s string) bool {
 // countsUnread reports whether a line looks like a memory figure of vLLM. Only
 // its records count: what other programs print beside it is theirs.
 func (r *Reader) countsUnread(p *piece) bool {
-	if p.level == "" && p.proc.pid == 0 || isFront(p.proc.name) || !strings.HasSuffix(p.source, ".py") && p.proc.pid == 0 {
+	own := isWorker(p.proc.name) || isEngine(p.proc.name)
+	if isFront(p.proc.name) || !own && (p.level == "" || !strings.HasSuffix(p.source, ".py")) {
 		return false
 	}
 	return looksLikeMemory(p.msg)
