@@ -315,7 +315,7 @@ func (b *builder) totals(views []*rankView) {
 // allocated is the sum of what one rank holds by vLLM's own account.
 func (r *run) allocated(v *rankView) cell {
 	cons, act, graphs, kv := v.budgetConsumed(), v.activation(r), v.graphs(), v.kvInUse()
-	if !graphs.known() && r.graphsOff != nil {
+	if !graphs.known() && r.eager() {
 		zero := 0.0
 		graphs = cell{val: &zero}
 	}
@@ -574,7 +574,7 @@ func (r *run) reasonProfile(field string) string {
 
 func (r *run) reasonGraphs() string {
 	switch {
-	case r.graphsOff != nil:
+	case r.eager():
 		return "no CUDA graphs were captured"
 	case r.captured != nil && r.saysV0():
 		return "vLLM prints the size of the graphs from 0.6.4 on"

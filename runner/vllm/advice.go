@@ -2,6 +2,7 @@ package vllm
 
 import (
 	"fmt"
+	"math"
 	"regexp"
 	"strings"
 
@@ -17,9 +18,7 @@ var (
 	derivedNRE = regexp.MustCompile(`=(\d+)`)
 	divisorRE  = regexp.MustCompile(`\((\d+)\) must be divisible by tensor parallel size \((\d+)\)|(\d+) is not divisible by (\d+)`)
 	worldNRE   = regexp.MustCompile(`World size \((\d+)\) is larger than the number of available GPUs \((\d+)\)`)
-	exitCodeRE = regexp.MustCompile(`exit code: (-?\d+)`)
 	refusedRE  = regexp.MustCompile(`\n([\w.]+)\n(?:Value error, )?(\S.*?) \[type=\w+, input_value=(.*?), input_type=`)
-	moduleRE   = regexp.MustCompile(`No module named '([\w.]+)'`)
 	cudaDevRE  = regexp.MustCompile(`on device cuda:(\d+)`)
 )
 
@@ -145,47 +144,86 @@ func (r *run) advice(e *runner.AccountError, a *runner.Account) string {
 		}
 		return "More ranks were asked for than there are GPUs to be seen: lower the parallel sizes, or give the run more GPUs."
 	}
-	return adviceOther(e)
+	return r.adviceOther(e)
 }
 
-func adviceOther(e *runner.AccountError) string {
-	switch e.Kind {
-	case KindDtypeUnsupported:
-		if strings.Contains(e.Message, "Bfloat16") {
-			return "This GPU has no bfloat16: set dtype to \"float16\"."
-		}
-		return "This dtype and quantization do not go together on this GPU: choose another dtype or quantization."
-	case KindNoDevice:
-		return "vLLM sees no GPU: check the driver with nvidia-smi or rocm-smi, CUDA_VISIBLE_DEVICES, and that the container was given GPUs."
-	case KindNCCL:
-		return "The GPUs could not talk to each other: run again with NCCL_DEBUG=INFO, and check /dev/shm and the network interface."
-	case KindWorkerDied:
-		if m := exitCodeRE.FindStringSubmatch(e.Message); m != nil && m[1] == "-9" || strings.Contains(e.Message, "Killed") {
-			return "The worker was killed from outside (signal 9), most often by the kernel for want of host memory: see dmesg, and give the run more RAM."
-		}
-		return "A worker ended without saying why: see dmesg for the kernel's out-of-memory killer, and the worker's last lines."
-	case KindBadArgument:
-		if m := refusedRE.FindStringSubmatch(e.Message); m != nil {
-			return fmt.Sprintf("vLLM refuses %s = %s: %s.", m[1], m[3], strings.ToLower(m[2][:1])+m[2][1:])
-		}
-		if strings.Contains(e.Message, "trust_remote_code=True") {
-			return "The model brings code of its own: set trust_remote_code = true if you trust it."
-		}
-		if strings.Contains(e.Message, "ensure that max_model_len is greater") {
-			return "Raise max_model_len to input_len + output_len at least, or make the prompts shorter."
-		}
-		return "vLLM refuses an argument: see the message, and `vllm bench latency --help` of this version."
+// An adviceRule is what to do about an error of a kind ("" for any) that holds
+// a text. Groups of the text stand for %[1]s, %[2]s ... of the advice.
+type adviceRule struct {
+	kind string
+	re   *regexp.Regexp
+	text string
+}
+
+// adviceRules are tried in order; the last of a kind fits always.
+func adviceRules() []adviceRule {
+	any := regexp.MustCompile("")
+	return []adviceRule{
+		{KindDtypeUnsupported, regexp.MustCompile(`Bfloat16`), `This GPU has no bfloat16: set dtype to "float16".`},
+		{KindDtypeUnsupported, regexp.MustCompile(`Minimum capability: (\d+)\. Current capability: (\d+)`), "This quantization needs a GPU of compute capability %[1]s/10 and this one has %[2]s/10: choose another quantization or GPU."},
+		{KindDtypeUnsupported, any, "This dtype and quantization do not go together on this GPU: choose another dtype or quantization."},
+		{KindNoDevice, regexp.MustCompile(`driver on your system is too old \(found version (\d+)\)`), "The GPU's driver (CUDA %[1]s) is older than this torch needs: update the driver, or use a build of vLLM for an older CUDA."},
+		{KindNoDevice, regexp.MustCompile(`too old|driver version is insufficient|unsupported display driver|unsupported toolchain`), "The GPU's driver is older than this torch needs: update the driver, or use a build of vLLM for an older CUDA."},
+		{KindNoDevice, regexp.MustCompile(`not compiled with CUDA`), "This torch was built without CUDA: install the build of vLLM and torch that fits the GPU."},
+		{KindNoDevice, any, "vLLM sees no GPU: check the driver with nvidia-smi or rocm-smi, CUDA_VISIBLE_DEVICES, and that the container was given GPUs."},
+		{KindNCCL, regexp.MustCompile(`ran for (\d+) milliseconds before timing out`), "A collective waited %[1]s ms for a rank that did not come: look for that rank's own error first, then run again with NCCL_DEBUG=INFO."},
+		{KindNCCL, any, "The GPUs could not talk to each other: run again with NCCL_DEBUG=INFO, and check /dev/shm and the network interface."},
+		{KindWorkerDied, regexp.MustCompile(`(?:exit code: |\(s\): .*: )-9\b|Killed`), "The worker was killed from outside (signal 9), most often by the kernel for want of host memory: see dmesg, and give the run more RAM."},
+		{KindWorkerDied, regexp.MustCompile(`Bus error|exit code: -7\b`), "A bus error is most often a full /dev/shm: start the container with --ipc=host or a larger --shm-size."},
+		{KindWorkerDied, regexp.MustCompile(`exit code: -11\b|Segmentation fault`), "A worker crashed in native code (signal 11): see the trace above it, and try without what is not of vLLM's own release (plugins, other builds of torch or NCCL)."},
+		{KindWorkerDied, any, "A worker ended without saying why: see dmesg for the kernel's out-of-memory killer, and the worker's last lines."},
+		{KindBadArgument, regexp.MustCompile(`prompt \(length (\d+)\) is longer than the maximum model length of (\d+)`), "The prompt has %[1]s tokens and max_model_len is %[2]s: raise max_model_len above the prompt and its output, or make the prompt shorter."},
+		{KindBadArgument, regexp.MustCompile(`trust_remote_code=True`), "The model brings code of its own: set trust_remote_code = true if you trust it."},
+		{KindBadArgument, regexp.MustCompile(`ensure that max_model_len is greater`), "Raise max_model_len to input_len + output_len at least, or make the prompts shorter."},
+		{KindBadArgument, regexp.MustCompile(`max_num_batched_tokens \((\d+)\) is smaller than max_model_len \((\d+)\)`), "Raise max_num_batched_tokens from %[1]s to %[2]s at least, lower max_model_len, or enable chunked prefill."},
+		{KindBadArgument, regexp.MustCompile(`max_num_batched_tokens \((\d+)\) must be greater than or equal to max_num_seqs \((\d+)\)`), "Raise max_num_batched_tokens from %[1]s to %[2]s at least, or lower max_num_seqs."},
+		{KindBadArgument, regexp.MustCompile(`unrecognized arguments: (.+)`), "This version of vLLM has no %[1]s: see its `--help`."},
+		{KindBadArgument, regexp.MustCompile(`[Uu]nknown quantization method: (\S+?)\.?(?:\s|$)`), "This vLLM has no quantization %[1]s: choose one that the message lists."},
+		{KindBadArgument, regexp.MustCompile(`not valid for this configuration|No valid attention backend`), "The attention backend cannot do this combination of head size, dtype, KV dtype and GPU: leave the backend to vLLM, or change what the reasons name."},
+		{KindBadArgument, any, "vLLM refuses an argument: see the message, and `vllm bench latency --help` of this version."},
+		{"", regexp.MustCompile(`port: (\d+).*EADDRINUSE|bind on address \([^)]*, (\d+)\)`), "Port %[1]s%[2]s is in use: end the other server, or choose another port."},
+		{"", portRE, "A port that the engine wants is in use: end the other server, or choose another port (VLLM_PORT, MASTER_PORT, --port)."},
+		{"", regexp.MustCompile(`Insufficient space in`), "/dev/shm is too small: start the container with --ipc=host or a larger --shm-size."},
+		{"", regexp.MustCompile(`No space left on device`), "A disk is full: see df for the model cache, /tmp and /dev/shm."},
+		{"", regexp.MustCompile(`No module named '([\w.]+)'`), "The Python environment lacks the module %[1]s: install it, or switch off what needs it."},
+		{"", regexp.MustCompile(`illegal memory access|device-side assert|misaligned address|unspecified launch failure`), "A kernel failed on the GPU: run again with CUDA_LAUNCH_BLOCKING=1 to see which, and with enforce_eager, another attention backend or another version of vLLM to get round it."},
+		{"", regexp.MustCompile(`no kernel image is available`), "This build has no kernels for this GPU: install vLLM and torch built for its compute capability."},
+		{"", regexp.MustCompile(`ECC error`), "The GPU reports a memory fault: see nvidia-smi -q -d ECC, and reset or replace the GPU."},
+		{"", regexp.MustCompile(`busy or unavailable`), "The GPU is held by another process, or in exclusive mode: see nvidia-smi."},
+		{"", regexp.MustCompile(`re-initialize CUDA in forked`), "CUDA was touched before the workers were forked: set VLLM_WORKER_MULTIPROCESSING_METHOD=spawn."},
+		{"", regexp.MustCompile(`find C compiler|find nvcc|Ninja is required`), "Kernels are compiled at start and the compiler is missing: install gcc and the CUDA toolkit, or use the official image."},
+		{"", regexp.MustCompile(`instantiate the backend tokenizer|SentencePiece|sentencepiece|tiktoken`), "The tokenizer cannot be loaded: install sentencepiece and tiktoken, check the tokenizer's files, or set skip_tokenizer_init."},
+		{"", regexp.MustCompile(`SafetensorError|MetadataIncompleteBuffer|HeaderTooLarge`), "A weight file is cut short or no safetensors file: fetch the model again (git-lfs pointers look like this too)."},
+		{"", regexp.MustCompile(`RPC call to \w+ timed out`), "A worker did not answer in time: look for its own error above, or a kernel that hangs (py-spy dump shows where)."},
 	}
-	if strings.Contains(e.Message, "Insufficient space in") {
-		return "/dev/shm is too small: start the container with --ipc=host or a larger --shm-size."
+}
+
+// adviceOther is about errors whose text says it all.
+func (r *run) adviceOther(e *runner.AccountError) string {
+	if m := refusedRE.FindStringSubmatch(e.Message); e.Kind == KindBadArgument && m != nil {
+		return fmt.Sprintf("vLLM refuses %s = %s: %s.", m[1], m[3], strings.ToLower(m[2][:1])+m[2][1:])
 	}
-	if m := moduleRE.FindStringSubmatch(e.Message); m != nil {
-		return fmt.Sprintf("The Python environment lacks the module %s: install it, or switch off what needs it.", m[1])
+	for _, rule := range r.reader.advices {
+		if rule.kind != "" && rule.kind != e.Kind || rule.kind == "" && e.Kind != KindUnknown {
+			continue
+		}
+		m := rule.re.FindStringSubmatch(e.Message)
+		if m == nil {
+			continue
+		}
+		text := rule.text
+		for i := 1; i < len(m); i++ {
+			text = strings.ReplaceAll(text, fmt.Sprintf("%%[%d]s", i), cut(m[i], 200))
+		}
+		return text
 	}
 	return ""
 }
 
 func (r *run) adviceOOM(e *runner.AccountError, a *runner.Account) string {
+	if strings.Contains(e.Message, "DefaultCPUAllocator") {
+		return "The host's memory was too small, not the GPU's: give the run more RAM."
+	}
 	what := "Out of memory"
 	if e.TriedBytes != nil && e.FreeBytes != nil {
 		what = fmt.Sprintf("%s more was asked for and %s was free", size(*e.TriedBytes), size(*e.FreeBytes))
@@ -206,7 +244,11 @@ func (r *run) adviceOOM(e *runner.AccountError, a *runner.Account) string {
 	case a.AvailableKVCacheGB == nil:
 		return what + " while the forward pass was profiled: lower max_num_batched_tokens or max_num_seqs."
 	}
-	return what + " after the KV cache was taken: lower gpu_memory_utilization, or capture fewer CUDA graphs."
+	by := ""
+	if e.TriedBytes != nil && e.FreeBytes != nil && e.TotalBytes != nil && *e.TotalBytes > 0 && *e.TriedBytes > *e.FreeBytes {
+		by = fmt.Sprintf(" by %.2f at least", ceil2(float64(*e.TriedBytes-*e.FreeBytes)/float64(*e.TotalBytes)))
+	}
+	return what + " after the KV cache was taken: lower gpu_memory_utilization" + by + ", or capture fewer CUDA graphs."
 }
 
 func (r *run) adviceNoKV(a *runner.Account) string {
@@ -215,8 +257,12 @@ func (r *run) adviceNoKV(a *runner.Account) string {
 	}
 	short := -*a.AvailableKVCacheGB
 	if a.TotalGPUMemoryGB != nil && a.GPUMemoryUtilization != nil && *a.TotalGPUMemoryGB > 0 {
-		return fmt.Sprintf("%.2f GiB are missing before there is any KV cache: raise gpu_memory_utilization from %v to more than %.2f, or use more GPUs.",
-			short, *a.GPUMemoryUtilization, *a.GPUMemoryUtilization + short / *a.TotalGPUMemoryGB)
+		need := ceil2(*a.GPUMemoryUtilization + (short+0.01) / *a.TotalGPUMemoryGB)
+		if need > 1 {
+			return fmt.Sprintf("%.2f GiB are missing before there is any KV cache, more than the GPU has: use more GPUs, a smaller or quantized model, or reserve less (max_num_batched_tokens, max_num_seqs).", short)
+		}
+		return fmt.Sprintf("%.2f GiB are missing before there is any KV cache: raise gpu_memory_utilization from %v to %.2f or more, or use more GPUs.",
+			short, *a.GPUMemoryUtilization, need)
 	}
 	if asked := r.args["gpu_memory_utilization"]; asked != "" {
 		return fmt.Sprintf("%.2f GiB are missing before there is any KV cache: raise gpu_memory_utilization above %s, or use more GPUs.", short, asked)
@@ -247,13 +293,19 @@ func adviceFree(e *runner.AccountError) string {
 		where = fmt.Sprintf("GPU %d", *e.GPUIndex)
 	}
 	total := float64(*e.TotalBytes) / runner.GiB
-	return fmt.Sprintf("Others hold %.2f GiB of %s: end them, or lower gpu_memory_utilization below %.2f.", total-*e.AvailableGB, where, *e.AvailableGB/total)
+	share := math.Floor(*e.AvailableGB/total*100) / 100
+	if share <= 0 {
+		return fmt.Sprintf("%.2f GiB of %s were in use before vLLM started: end what holds them.", total-*e.AvailableGB, where)
+	}
+	return fmt.Sprintf("%.2f GiB of %s were in use before vLLM started: end what holds them, or lower gpu_memory_utilization to %.2f or less.", total-*e.AvailableGB, where, share)
 }
 
 func adviceHub(message string) string {
 	switch {
 	case strings.Contains(message, "gated") || strings.Contains(message, "401") || strings.Contains(message, "403"):
 		return "The model is gated or private: accept its terms and set HF_TOKEN."
+	case strings.Contains(message, "does not appear to have a file named"):
+		return "The repository or folder lacks a file that vLLM needs (config.json of a Hugging Face model): check the name, the revision, and that it is no GGUF or adapter alone."
 	case strings.Contains(message, "not a local folder") || strings.Contains(message, "Repository Not Found") || strings.Contains(message, "404"):
 		return "No such model: check the name, or give a folder with config.json."
 	case strings.Contains(message, "outgoing traffic has been disabled") || strings.Contains(message, "Offline") || strings.Contains(message, "offline"):
@@ -261,6 +313,9 @@ func adviceHub(message string) string {
 	}
 	return "The model could not be fetched: check the network, HF_TOKEN and HF_HUB_OFFLINE, or give a folder."
 }
+
+// ceil2 rounds up to two digits.
+func ceil2(v float64) float64 { return math.Ceil(v*100-1e-9) / 100 }
 
 // size prints bytes in the unit that suits them.
 func size(n int64) string {

@@ -511,10 +511,10 @@ func platformRules() []rule {
 		},
 		{
 			Line:     "Environment variable VLLM_CPU_KVCACHE_SPACE (GB|GiB) for CPU backend is not set, using 4 by default. | VLLM_CPU_KVCACHE_SPACE not set. Using X GiB for KV cache.",
-			Versions: "CPU 0.4.1 to 0.19.1",
+			Versions: "CPU 0.4.1 to 0.19.1; VLLM_OPENVINO_KVCACHE_SPACE 0.5 to 0.8.1",
 			Fields:   []string{"available_kv_cache_gb", "total_gpu_kv_cache_gb"},
-			anchors:  []string{"VLLM_CPU_KVCACHE_SPACE"},
-			re:       regexp.MustCompile(`VLLM_CPU_KVCACHE_SPACE.*?not set(?:, using ` + num + ` by default|\. Using ` + num + ` Gi?B for KV cache)`),
+			anchors:  []string{"VLLM_CPU_KVCACHE_SPACE", "VLLM_OPENVINO_KVCACHE_SPACE"},
+			re:       regexp.MustCompile(`VLLM_(?:CPU|OPENVINO)_KVCACHE_SPACE.*?not set(?:, using ` + num + ` by default|\. Using ` + num + ` Gi?B for KV cache)`),
 			apply:    sets(1, fCPUKV, fCPUKV),
 		},
 		{
@@ -534,11 +534,11 @@ func platformRules() []rule {
 			apply:    sets(1.0/1024, fXPUNonTorch),
 		},
 		{
-			Line:     "Free device memory: X GiB, X GiB usable (gpu_memory_utilization=u), X GiB reserved for HPUGraphs (...), X GiB reserved for usable KV cache",
-			Versions: "vllm-gaudi",
+			Line:     "Free device memory: X GiB, X GiB usable (gpu_memory_utilization=u), X GiB reserved for HPUGraphs (...), X GiB reserved for [usable ]KV cache",
+			Versions: "HPU 0.6.4 to 0.9.2, vllm-gaudi",
 			Fields:   []string{"free_memory_gb", "gpu_memory_utilization", "available_kv_cache_gb", "total_gpu_kv_cache_gb"},
-			anchors:  []string{"reserved for usable KV cache"},
-			re:       regexp.MustCompile(`Free device memory: ` + num + ` GiB.*?gpu_memory_utilization=` + num + `\).*?` + num + ` GiB reserved for usable KV cache`),
+			anchors:  []string{"reserved for usable KV cache", "reserved for KV cache"},
+			re:       regexp.MustCompile(`Free device memory: ` + num + ` GiB.*?gpu_memory_utilization=` + num + `\).*?` + num + ` GiB reserved for (?:usable )?KV cache`),
 			apply:    sets(1, fInitFree, fRequestedUtil, fAvailableKV),
 		},
 		{

@@ -205,10 +205,10 @@ func kvLayoutRules() []rule {
 			apply:    func(r *run, p *piece, m []string) { r.setWord(&r.kvDtype, p, m[1]+m[2]) },
 		},
 		{
-			Line:     "... padding layers, may waste at most X% KV cache memory | kv cache group sizes [...] | page size of a hybrid model",
-			Versions: "0.9.1 on; tokens are no multiple of blocks then",
-			anchors:  []string{"padding layers, may waste", "kv cache group sizes", "ensure that attention page size"},
-			re:       regexp.MustCompile(`padding layers, may waste|kv cache group sizes|ensure that attention page size`),
+			Line:     "... padding layers, may waste at most X% KV cache memory | kv cache group sizes [...] | page size of a hybrid model | Multiplying the GPU KV cache size by the dcp_world_size N.",
+			Versions: "0.9.1 on; tokens are not blocks x block size then",
+			anchors:  []string{"padding layers, may waste", "kv cache group sizes", "ensure that attention page size", "KV cache size by the"},
+			re:       regexp.MustCompile(`padding layers, may waste|kv cache group sizes|ensure that attention page size|Multiplying the GPU KV cache size by the`),
 			apply:    func(r *run, p *piece, m []string) { r.setWord(&r.hybrid, p, m[0]) },
 		},
 	}

@@ -69,17 +69,18 @@ func kindRules() []kindRule {
 		{KindFreeMemoryCheck, regexp.MustCompile(`Free memory on device.*is less than desired|Available memory on node .* is less than (?:desired|requested)|Error in memory profiling`)},
 		{KindKVTooSmall, regexp.MustCompile(`To serve at least one request with|is larger than the maximum number of tokens that can be stored in KV cache|is larger than the available KV cache memory`)},
 		{KindNoKVMemory, regexp.MustCompile(`No available memory for the cache blocks`)},
-		{KindOOM, regexp.MustCompile(`(?:CUDA|HIP|XPU|HPU|GPU) out of memory|OutOfMemoryError|CUDA error: out of memory|HIP error: out of memory|Error \[CUDA\]: out of memory|not enough GPU memory|CUDA_ERROR_OUT_OF_MEMORY|hipErrorOutOfMemory|RESOURCE_EXHAUSTED|NVML_SUCCESS == .* INTERNAL ASSERT FAILED`)},
+		{KindOOM, regexp.MustCompile(`\b[A-Z]{3,4} out of memory|Ran out of memory in memory space|OUT_OF_DEVICE_MEMORY|UR_RESULT_ERROR_OUT_OF_RESOURCES|DefaultCPUAllocator: .*allocate memory|OutOfMemoryError|CUDA error: out of memory|HIP error: out of memory|Error \[CUDA\]: out of memory|not enough GPU memory|CUDA_ERROR_OUT_OF_MEMORY|hipErrorOutOfMemory|RESOURCE_EXHAUSTED|NVML_SUCCESS == .* INTERNAL ASSERT FAILED`)},
 		{KindMaxModelLen, regexp.MustCompile(`User-specified max_model_len|greater than the derived max_model_len`)},
-		{KindUnsupportedArch, regexp.MustCompile(`Model architectures .* (?:are not supported|failed to be inspected)|does not recognize this architecture|is not supported for now|No model architectures are specified|have no vLLM implementation`)},
-		{KindHub, regexp.MustCompile(`(?:HTTPSConnectionPool|MaxRetryError|ConnectTimeout|ReadTimeout|ConnectionError|Client Error|Server Error|Cannot reach|couldn't connect).*(?:huggingface|hf\.co)|We couldn't connect to|LocalEntryNotFoundError|OfflineModeIsEnabled|Repository Not Found|is not a local folder and is not a valid model identifier|gated repo|GatedRepoError|RepositoryNotFoundError|HfHubHTTPError|HFValidationError|Repo id must|cached snapshot folder|Cannot find any model weights|EntryNotFoundError|modelscope\.cn|40[13] Client Error|429 Client Error|Can't load (?:the configuration|tokenizer)|Invalid repository ID or local directory`)},
-		{KindTPDivisibility, regexp.MustCompile(`(?:heads?|hidden|vocab|experts?|size|dim)\b.*must be divisible by|is not divisible by|cannot be evenly divided|not divisible by (?:tensor|the tensor)`)},
-		{KindDeviceRank, regexp.MustCompile(`DP adjusted local rank \d+ is out of bounds|local rank \d+ is out of bounds|World size \(\d+\) is larger than the number of available GPUs|invalid device ordinal|Tensor parallel size \(\d+\) cannot be larger than`)},
+		{KindUnsupportedArch, regexp.MustCompile(`Model architectures .* (?:are not supported|failed to be inspected)|does not recognize this architecture|is not supported for now|No model architectures are specified|have no vLLM implementation|Unrecognized model in .*model_type`)},
+		{KindHub, regexp.MustCompile(`(?:HTTPSConnectionPool|MaxRetryError|ConnectTimeout|ReadTimeout|ConnectionError|Client Error|Server Error|Cannot reach|couldn't connect).*(?:huggingface|hf\.co)|We couldn't connect to|LocalEntryNotFoundError|OfflineModeIsEnabled|Repository Not Found|is not a local folder and is not a valid model identifier|gated repo|GatedRepoError|RepositoryNotFoundError|HfHubHTTPError|HFValidationError|Repo id must|cached snapshot folder|Cannot find any model weights|EntryNotFoundError|modelscope\.cn|40[13] Client Error|429 Client Error|Can't load (?:the configuration|tokenizer)|Invalid repository ID or local directory|does not appear to have a file named|CAS service error|Consistency check failed: file`)},
+		{KindTPDivisibility, regexp.MustCompile(`(?:heads?|hidden|vocab|experts?|size|dim)\b.*must be divisible by|is not divisible by|cannot be evenly divided|not divisible by (?:tensor|the tensor)|can be caused by too large tensor parallel size`)},
+		{KindDeviceRank, regexp.MustCompile(`DP adjusted local rank \d+ is out of bounds|local rank \d+ is out of bounds|World size \(\d+\) is larger than the number of available GPUs|invalid device ordinal|Tensor parallel size \(\d+\) cannot be larger than|to less than max local gpu count|number of required \w+ exceeds the total number of available|can't satisfy the placement group|Cannot provide a placement group`)},
 		{KindDtypeUnsupported, regexp.MustCompile(`Bfloat16 is only supported|is not supported for quantization method|dtype .* is not supported|does not support dtype|The quantization method \S+ is not supported for the current GPU|fp8e4nv not supported|Unknown dtype|not supported with FP8|FP8 .* not supported`)},
-		{KindNoDevice, regexp.MustCompile(`No CUDA GPUs are available|Failed to infer device type|libcuda\.so\S*: cannot open shared object|Found no NVIDIA driver|no NVIDIA driver|No HIP GPUs are available|CUDA driver version is insufficient|Device string must not be empty`)},
-		{KindNCCL, regexp.MustCompile(`NCCL error|DistBackendError|ncclSystemError|ncclUnhandled|ncclInternalError|Failed to load NCCL|RCCL error|ProcessGroupNCCL|DistNetworkError`)},
-		{KindBadArgument, regexp.MustCompile(`: error: |contains custom code which must be executed|unrecognized arguments|invalid choice|expected one argument|ValidationError|validation errors? for|Unknown quantization method|Please ensure that max_model_len is greater than|unexpected keyword argument|must be (?:greater|less|in|one of|positive|at least)|Invalid (?:value|argument|attention backend)|max_num_batched_tokens \(\d+\) (?:is smaller|must be)|No such file or directory: '\S*config`)},
-		{KindWorkerDied, regexp.MustCompile(`died unexpectedly|died, exit code|Fatal Python error|Segmentation fault|^Killed$|Worker exited unexpectedly|ActorDiedError|RayActorError|WorkerCrashedError`)},
+		{KindNoDevice, regexp.MustCompile(`driver on your system is too old|unsupported display driver|unsupported toolchain|CUDA unknown error|CUDA driver initialization failed|not compiled with CUDA enabled|Failed to initialize NVML|NVML Shared Library Not Found|NVMLError_|has no GPU available|No CUDA GPUs are available|Failed to infer device type|libcuda\.so\S*: cannot open shared object|Found no NVIDIA driver|no NVIDIA driver|No HIP GPUs are available|CUDA driver version is insufficient|Device string must not be empty`)},
+		{KindUnknown, portRE},
+		{KindNCCL, regexp.MustCompile(`NCCL error|Watchdog caught collective|DistStoreError|Gloo connect|TCPStore|DistBackendError|ncclSystemError|ncclUnhandled|ncclInternalError|Failed to load NCCL|RCCL error|ProcessGroupNCCL|DistNetworkError`)},
+		{KindBadArgument, regexp.MustCompile(`: error: |longer than the maximum model length|does not match the quantization method specified|Cannot find the config file for|not valid for this configuration|No valid attention backend|contains custom code which must be executed|unrecognized arguments|invalid choice|expected one argument|ValidationError|validation errors? for|Unknown quantization method|Please ensure that max_model_len is greater than|unexpected keyword argument|must be (?:greater|less|in|one of|positive|at least)|Invalid (?:value|argument|attention backend)|max_num_batched_tokens \(\d+\) (?:is smaller|must be)|No such file or directory: '\S*config`)},
+		{KindWorkerDied, regexp.MustCompile(`died unexpectedly|died, exit code|Fatal Python error|Segmentation fault|^(?:: )?Killed$|: line \d+: +\d+ Killed|Bus error|Worker exited unexpectedly|ActorDiedError|RayActorError|WorkerCrashedError`)},
 	}
 }
 
@@ -100,12 +101,13 @@ func kindRank(kind string) int {
 }
 
 var (
+	portRE     = regexp.MustCompile(`EADDRINUSE|[Aa]ddress already in use`)
 	envelopeRE = regexp.MustCompile(`EngineCore failed to start|EngineCore encountered a fatal error|[Ee]ngine core initialization failed|WorkerProc failed to start|WorkerProc hit an exception|WorkerProc initialization failed|Engine process failed to start|Engine core proc \S+ died|Worker proc \S+ died unexpectedly|Worker \S+ pid \d+ died|EngineDeadError|EngineCore encountered an issue|Failed core proc|See root cause above|Failed to load model - not enough GPU memory`)
 	fatalRE    = regexp.MustCompile(`EngineCore encountered a fatal error|died unexpectedly|EngineDeadError|Engine core proc \S+ died|Fatal Python error|Segmentation fault`)
 	emptyRE    = regexp.MustCompile(`^(?:RuntimeError|Exception|EngineDeadError|vllm\.\S*EngineDeadError)?:? ?(?:EngineCore failed to start|[Ee]ngine core initialization failed|WorkerProc initialization failed|Engine process failed to start|EngineCore encountered an issue|WorkerProc failed to start|EngineCore encountered a fatal error|WorkerProc hit an exception)`)
 	// exceptionRE is the line that ends a traceback.
 	exceptionRE  = regexp.MustCompile(`^((?:[A-Za-z_]\w*\.)*[A-Z_a-z]\w*)(?:: (.*))?$`)
-	errorLineRE  = regexp.MustCompile(`^((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|IsEnabled)): (.+)$`)
+	errorLineRE  = regexp.MustCompile(`^((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|IsEnabled|Timeout)): (.+)$`)
 	errorInRE    = regexp.MustCompile(`\b((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception))(?:: |\(['"])(.+)$`)
 	argparseRE   = regexp.MustCompile(`^\s*([\w.\- /]*): error: (.+)$`)
 	torchRankRE  = regexp.MustCompile(`^\[rank(\d+)\]: ?`)
@@ -253,8 +255,10 @@ func (r *Reader) failureLine(p *piece) bool {
 
 // failureText reads a record without an exception of its own that tells one.
 func (r *Reader) failureText(p *piece) bool {
-	switch r.classify("", p.msg) {
-	case KindUnknown, KindHub, KindBadArgument:
+	kind := r.classify("", p.msg)
+	switch {
+	case kind == KindUnknown && portRE.MatchString(p.msg): // uvicorn's "[Errno 98] error while attempting to bind"
+	case kind == KindUnknown, kind == KindHub, kind == KindBadArgument:
 		return false
 	}
 	if p.level == "" && strings.HasPrefix(p.msg, " ") {
@@ -271,6 +275,13 @@ func (r *Reader) failureText(p *piece) bool {
 // envelope notes a line that says only that something failed.
 func (r *run) envelope(p *piece) {
 	r.envelopes++
+	if r.shell == nil || deadRE.MatchString(p.msg) && !deadRE.MatchString(r.shell.text) {
+		text := strings.TrimSpace(p.msg)
+		r.shell = &failure{kind: KindUnknown, text: cut(text, maxFailureText), level: p.level, proc: p.proc, stream: p.stream, src: p.at(), afterReady: r.ready}
+		if deadRE.MatchString(text) {
+			r.shell.kind = KindWorkerDied
+		}
+	}
 	if fatalRE.MatchString(p.msg) && r.ready {
 		r.fatal = true
 	}
@@ -282,7 +293,7 @@ func (r *run) addFailure(p *piece, level, class, text string) int {
 	case "INFO", "DEBUG", "WARNING":
 		return -1
 	}
-	if notFailureRE.MatchString(class) {
+	if notFailureRE.MatchString(class) && !portRE.MatchString(text) {
 		return -1
 	}
 	full := class
@@ -351,8 +362,14 @@ func (r *run) cause() *failure {
 			best = f
 		}
 	}
+	if best == nil && r.shell != nil && (!r.ready || r.fatal) {
+		return r.shell // the cause is in another file, or was never written
+	}
 	return best
 }
+
+// deadRE is an envelope that tells a process killed by a signal.
+var deadRE = regexp.MustCompile(`Failed core proc\(s\): \{[^}]*: -\d+|died unexpectedly|died, exit code`)
 
 // counts reports whether a failure can have ended the run: one before the
 // engine was up does not if it came up nevertheless; one after it does if the
@@ -367,8 +384,16 @@ func (r *run) counts(f *failure) bool {
 	return r.fatal || !r.server && f.level == "" && !isFront(f.proc.name)
 }
 
+// rank is how well a failure explains others.
+func (f *failure) rank() int {
+	if f.kind == KindUnknown && portRE.MatchString(f.text) {
+		return kindRank(KindBadArgument)
+	}
+	return kindRank(f.kind)
+}
+
 func better(f, best *failure) bool {
-	a, b := kindRank(f.kind), kindRank(best.kind)
+	a, b := f.rank(), best.rank()
 	if isFront(f.proc.name) != isFront(best.proc.name) && (a > 0) == (b > 0) {
 		return isFront(best.proc.name)
 	}

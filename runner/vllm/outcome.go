@@ -29,7 +29,7 @@ func OutcomeOf(e *runner.AccountError, exit *proc.Exit) (outcome runner.Outcome,
 	case KindHub:
 		return runner.OutcomeEngineError, hubMayAnswer(e.Message)
 	}
-	busy := strings.Contains(e.Message, "Address already in use") || strings.Contains(e.Message, "device is busy") || strings.Contains(e.Message, "busy or unavailable")
+	busy := portRE.MatchString(e.Message) || strings.Contains(e.Message, "device is busy") || strings.Contains(e.Message, "busy or unavailable")
 	return runner.OutcomeEngineError, busy
 }
 

@@ -304,7 +304,7 @@ func (r *run) noEstimate(v *rankView) string {
 	switch {
 	case r.estimateOff != nil:
 		return "graph profiling is switched off: nothing is taken off the budget"
-	case r.graphsOff != nil:
+	case r.eager():
 		return "no CUDA graphs are captured: nothing is taken off the budget"
 	case r.engine != nil && r.engine.val == "V0":
 		return "the V0 engine takes no graph estimate off the budget"
@@ -320,6 +320,12 @@ func (r *run) noEstimate(v *rankView) string {
 		return "graph profiling printed nothing where it always does: it was off in this build"
 	}
 	return ""
+}
+
+// eager reports whether the log proves that no CUDA graphs are captured: a line
+// that says so, or enforce_eager among the settings and no capture.
+func (r *run) eager() bool {
+	return r.graphsOff != nil || r.captured == nil && r.config("enforce_eager") == "True"
 }
 
 // activation is the reserved activation, without the graph estimate that the

@@ -30,6 +30,7 @@ type Reader struct {
 	anchors []anchorRules
 	rules   []rule
 	kinds   []kindRule
+	advices []adviceRule
 	errors  uint // number of the first anchor of failures
 	figures uint // number of the first anchor of lines that look like memory
 	groups  map[string]*groupState
@@ -69,6 +70,7 @@ func errorAnchors() []string {
 		"No available memory for the cache blocks", "is larger than the", "is less than desired", "initialization failed",
 		"not enough GPU memory", "Insufficient space in", "No CUDA GPUs are available", "Killed", "INTERNAL ASSERT FAILED",
 		"is less than requested memory for kv", "Failed to load NCCL", "not supported for now", "gated repo",
+		"Watchdog caught collective", "ddress already in use", "EADDRINUSE",
 	}
 }
 
@@ -77,7 +79,7 @@ func figureAnchors() []string { return []string{"GiB", " GB", "MiB", " MB", "Gib
 
 // NewReader returns a Reader for one run's log.
 func NewReader(opts ReaderOptions) *Reader {
-	r := &Reader{rules: allRules(), kinds: kindRules()}
+	r := &Reader{rules: allRules(), kinds: kindRules(), advices: adviceRules()}
 	var texts []string
 	index := make(map[string]int)
 	for i, rl := range r.rules {
@@ -104,7 +106,7 @@ func NewReader(opts ReaderOptions) *Reader {
 // and matcher, which are only read.
 func (r *Reader) fresh(opts ReaderOptions) *Reader {
 	f := &Reader{
-		opts: opts, m: r.m, anchors: r.anchors, rules: r.rules, kinds: r.kinds, errors: r.errors, figures: r.figures,
+		opts: opts, m: r.m, anchors: r.anchors, rules: r.rules, kinds: r.kinds, advices: r.advices, errors: r.errors, figures: r.figures,
 		groups: make(map[string]*groupState), lines: make(map[string]int), traces: make(map[string]*trace), chains: make(map[string]bool),
 	}
 	f.state = f.group("")
@@ -344,6 +346,7 @@ type run struct {
 	known       int // lines that hold something of the account
 	failures    []failure
 	envelopes   int
+	shell       *failure // the envelope that says most, for want of a cause
 	unreadLines []runner.AccountSource
 	unreadCount int64
 }
@@ -542,7 +545,7 @@ var (
 	knownMemory  = regexp.MustCompile(`can take additional 1~3 GiB|Checkpoint size:|swap space|CPU[ -]?(?:swap|offload)|first-capture|Sleep mode freed|` +
 		`memory is still in use|Peak GPU memory after loading|Free memory after profiling|Available RAM|shm|Downloading|download|hbm|Prefetch|Reserved|` +
 		`Offload|offload|chunk|bucket|Registering|buffer|workspace|Initial used memory|current used memory|total_vram|memory fragmentation|` +
-		`shared memory|block_size|LoRA|LMCache|Mooncake|NIXL|nixl|L2|Padding`)
+		`shared memory|block_size|LoRA|LMCache|Mooncake|NIXL|nixl|L2|Padding|of device memory`)
 )
 
 func looksLikeMemory(s string) bool {
