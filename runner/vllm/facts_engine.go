@@ -382,17 +382,26 @@ func applyBanner(r *run, p *piece, m []string) {
 	r.setWord(&r.version, p, m[2])
 	kind := m[1]
 	if kind == "" {
-		kind = "V0"
-		if strings.Contains(p.source, "core.py") {
+		switch {
+		case strings.Contains(p.source, "core.py"):
 			kind = "V1"
+		case p.source != "" || beforeV1(m[2]):
+			kind = "V0"
 		}
 	}
-	r.setWord(&r.engine, p, kind)
+	if kind != "" {
+		r.setWord(&r.engine, p, kind)
+	}
 	if r.banner == nil {
 		r.banner = scalars(m[3], '=')
 		r.bannerAt = p.at()
 	}
 	r.event(p, runner.EventEngineInit, "")
+}
+
+// beforeV1 reports whether a version has no V1 engine, which came with 0.6.4.
+func beforeV1(version string) bool {
+	return before(version, 0, 6) || len(version) > 4 && version[:4] == "0.6." && version[4] < '4'
 }
 
 // applyArgs reads what was asked for. Of a printed dictionary only the plain

@@ -310,6 +310,9 @@ func processOf(s string, i []int) process {
 	if !isWorker(p.name) && !isEngine(p.name) {
 		return p
 	}
+	if m := engineNRE.FindStringSubmatch(p.name); m != nil {
+		p.dp = atoi(m[1])
+	}
 	for _, m := range parallelRE.FindAllStringSubmatch(p.name, 8) {
 		n, err := strconv.Atoi(m[2])
 		if err != nil || n > 1<<16 {
@@ -462,8 +465,12 @@ func (j *jsonLine) sender(base *piece) {
 	}
 }
 
-// workerNRE is how V1 calls the process of a rank.
-var workerNRE = regexp.MustCompile(`^VllmWorker-(\d{1,5})$`)
+var (
+	// workerNRE is how V1 calls the process of a rank.
+	workerNRE = regexp.MustCompile(`^VllmWorker-(\d{1,5})$`)
+	// engineNRE is how V1 0.8.3 to 0.10.1 calls the engine of a data-parallel rank.
+	engineNRE = regexp.MustCompile(`^EngineCore_(\d{1,5})$`)
+)
 
 // text is what the logger was asked to write, with the traceback behind it.
 func (j *jsonLine) text() string {

@@ -93,6 +93,8 @@ func TestRanks(t *testing.T) {
 		{"only rank 0 speaks", fmt.Sprintf(banner, "1", 4, 1) + weights("(Worker_TP0 pid=1) ", "5.0"), []string{"5", "", "", ""}},
 		{"same process, new name", fmt.Sprintf(banner, "1", 2, 1) + weights("(Worker pid=41) ", "4.0") + weights("(Worker_TP1 pid=41) ", "5.0"), []string{"", "5"}},
 		{"data parallel", "(EngineCore_DP0 pid=1) " + fmt.Sprintf(banner, "1", 1, 1) + "(EngineCore_DP1 pid=2) " + fmt.Sprintf(banner, "1", 1, 1) + weights("(EngineCore_DP1 pid=2) ", "6.0") + weights("(EngineCore_DP0 pid=1) ", "5.0"), []string{"5", "6"}},
+		{"data parallel 0.9", "(EngineCore_0 pid=1) " + fmt.Sprintf(banner, "1", 1, 1) + "(EngineCore_1 pid=2) " + fmt.Sprintf(banner, "1", 1, 1) + weights("(EngineCore_1 pid=2) ", "6.0") + weights("(EngineCore_0 pid=1) ", "5.0"), []string{"5", "6"}},
+		{"a draft model of V0", v1 + "Initializing a V0 LLM engine (v0.9.0) with config: model='m', speculative_config=SpeculativeConfig(method='x', model='d', num_spec_tokens=3), tensor_parallel_size=1, pipeline_parallel_size=1\n" + weights("", "5.0") + weights("", "0.5"), []string{"5.5"}},
 		{"ray workers", fmt.Sprintf(banner, "1", 2, 1) + weights("(RayWorkerWrapper pid=51, ip=10.0.0.1) ", "5.0") + weights("(RayWorkerWrapper pid=51, ip=10.0.0.2) ", "6.0"), []string{"5", "6"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -123,6 +125,13 @@ func TestSeveralEngines(t *testing.T) {
 		{"one after the other", one("0.20.0", "100") + one("0.21.0", "200")},
 		{"restart without a word", strings.Replace(one("0.20.0", "100"), "init engine", "x", 1) + one("0.21.0", "200")},
 		{"restart after a failure", strings.Replace(one("0.20.0", "100"), "init engine", "x", 1) + engineTrace("ValueError: No available memory for the cache blocks.") + one("0.21.0", "200")},
+		{"two engines side by side", func() string {
+			a, b := one("0.20.0", "100"), one("0.21.0", "200")
+			a, b = strings.ReplaceAll(strings.ReplaceAll(a, v1, "(EngineCore pid=9) "+v1), "(EngineCore pid=9) "+v1+"non-default", "(APIServer pid=8) "+v1+"non-default"), strings.ReplaceAll(b, v1, "(EngineCore pid=19) "+v1)
+			b = strings.ReplaceAll(strings.ReplaceAll(b, "(EngineCore pid=9)", "(EngineCore pid=19)"), "(EngineCore pid=19) "+v1+"non-default", "(APIServer pid=18) "+v1+"non-default")
+			as, bs := strings.SplitAfter(a, "\n"), strings.SplitAfter(b, "\n")
+			return as[0] + as[1] + bs[0] + bs[1] + as[2] + bs[2] + bs[3] + as[3]
+		}()},
 		{"two containers at once", interleave(one("0.20.0", "100"), one("0.21.0", "200"))},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -37,6 +37,7 @@ type rankView struct {
 	facts [numRankFacts][]figure
 	printed,
 	worker bool
+	models bool // V0 prints the weights of the target and of the draft model
 }
 
 // last is the last figure of the first of the named facts that was printed:
@@ -140,7 +141,13 @@ func (r *run) rankViews() []*rankView {
 		out = append(out, v)
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].rank < out[j].rank })
-	return r.fillRanks(r.splitAnonymous(out))
+	out = r.fillRanks(r.splitAnonymous(out))
+	if r.saysV0() && r.banner["speculative_config"] != "" {
+		for _, v := range out {
+			v.models = len(v.facts[fWeights]) == 2
+		}
+	}
+	return out
 }
 
 // driverIsRank0 reports whether the engine itself is rank 0, as in V0.
@@ -232,6 +239,10 @@ func (r *run) fillRanks(views []*rankView) []*rankView {
 
 // weights of the rank, GiB.
 func (v *rankView) weights() cell {
+	if v.models {
+		a, b := v.facts[fWeights][0], v.facts[fWeights][1]
+		return derive(a.val+b.val, a.half+b.half, b.src, "the model's weights and those of its draft model, as printed one after the other")
+	}
 	return v.cell("", fWeights, fUseWeights, fProfWeights, fV0Weights)
 }
 

@@ -49,6 +49,7 @@ type Reader struct {
 // prefixes) share.
 type groupState struct {
 	runs []*run
+	pids map[string]*run // who a process works for; a process that starts anew is forgotten
 }
 
 type anchorRules struct {
@@ -120,7 +121,7 @@ func (r *Reader) group(name string) *groupState {
 		if len(r.groups) >= maxRuns {
 			return r.groups[""]
 		}
-		g = &groupState{}
+		g = &groupState{pids: make(map[string]*run)}
 		r.groups[name] = g
 		g.runs = []*run{r.newRun()}
 	}
@@ -178,6 +179,9 @@ func (r *Reader) piece(p *piece) {
 	}
 	r.state = r.group(p.group)
 	r.current = r.state.runs[len(r.state.runs)-1]
+	if owner := r.state.pids[senderKey(p)]; owner != nil && p.proc.pid != 0 {
+		r.current = owner // of engines that run side by side
+	}
 	if r.trace(p) || noise(p) {
 		return
 	}
@@ -292,8 +296,9 @@ func (r *Reader) Ready() bool { return r.current.ready }
 func (r *Reader) openEngine(cur *run, p *piece) *run {
 	key := p.proc.name
 	if cur.banners[key] || len(cur.banners) > 0 && p.proc.dp < 0 || cur.done {
-		cur = r.nextRun()
+		cur = r.nextRun(p)
 	}
+	r.state.own(cur, p)
 	if cur.banners == nil {
 		cur.banners = make(map[string]bool)
 	}
@@ -303,14 +308,27 @@ func (r *Reader) openEngine(cur *run, p *piece) *run {
 	return cur
 }
 
-func (r *Reader) nextRun() *run {
+// nextRun opens a run of the same group. A sender that is known, or has no
+// number, is a program that was started again: what its processes were called
+// before says nothing any more.
+func (r *Reader) nextRun(p *piece) *run {
 	if len(r.order) >= maxRuns {
 		return r.current
+	}
+	if p.proc.pid == 0 || r.state.pids[senderKey(p)] != nil {
+		clear(r.state.pids)
 	}
 	n := r.newRun()
 	r.state.runs = append(r.state.runs, n)
 	r.current = n
 	return n
+}
+
+// own notes whom a process works for.
+func (g *groupState) own(r *run, p *piece) {
+	if p.proc.pid != 0 && len(g.pids) < maxSenders {
+		g.pids[senderKey(p)] = r
+	}
 }
 
 // A run is the facts of one engine and its front end.
@@ -382,6 +400,7 @@ func (r *run) sender(p *piece) *sender {
 		}
 		s = &sender{proc: p.proc, seen: len(r.names), worldRank: -1}
 		r.senders[key] = s
+		r.reader.state.own(r, p)
 		r.names = append(r.names, key)
 	}
 	if p.proc.hasParallel || p.proc.dp >= 0 || p.proc.rank >= 0 || s.proc.name == "" {
@@ -453,8 +472,9 @@ func (r *run) addCompile(p *piece, seconds string) {
 func (r *run) front(p *piece, kind string) {
 	past := r.ready || r.done || r.envelopes > 0 || r.fronts[kind]
 	if len(r.banners) > 0 && past && !strings.HasPrefix(p.proc.name, "ApiServer_") {
-		r = r.reader.nextRun()
+		r = r.reader.nextRun(p)
 	}
+	r.reader.state.own(r, p)
 	if r.fronts == nil {
 		r.fronts = make(map[string]bool)
 	}
@@ -545,7 +565,7 @@ var (
 	knownMemory  = regexp.MustCompile(`can take additional 1~3 GiB|Checkpoint size:|swap space|CPU[ -]?(?:swap|offload)|first-capture|Sleep mode freed|` +
 		`memory is still in use|Peak GPU memory after loading|Free memory after profiling|Available RAM|shm|Downloading|download|hbm|Prefetch|Reserved|` +
 		`Offload|offload|chunk|bucket|Registering|buffer|workspace|Initial used memory|current used memory|total_vram|memory fragmentation|` +
-		`shared memory|block_size|LoRA|LMCache|Mooncake|NIXL|nixl|L2|Padding|of device memory`)
+		`shared memory|block_size|LoRA|LMCache|Mooncake|NIXL|nixl|L2|Padding|of (?:free )?device memory`)
 )
 
 func looksLikeMemory(s string) bool {
