@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -45,7 +46,15 @@ func (w *world) explainVerb() *cobra.Command {
 	return cmd
 }
 
+// explainHeap keeps explain within 32 MiB resident, its own code included, on a
+// log of any length.
+const explainHeap = 14 << 20
+
 func (w *world) explain(args []string, f *explainFlags) error {
+	if w.getenv("GOMEMLIMIT") == "" && w.getenv("GOGC") == "" {
+		debug.SetMemoryLimit(explainHeap)
+		debug.SetGCPercent(40)
+	}
 	files, err := logFiles(args)
 	if err != nil {
 		return err
@@ -153,7 +162,7 @@ func (w *world) readLogs(names []string) (*vllm.Log, error) {
 		defer file.Close() //nolint:errcheck // only read from
 		readers = append(readers, vllm.NamedReader{Name: filepath.Base(name), R: file})
 	}
-	log, err := vllm.ReadLogs(readers...)
+	log, err := vllm.ReadAccounts(readers...)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", strings.Join(names, " and "), err)
 	}

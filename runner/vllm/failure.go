@@ -116,7 +116,7 @@ var (
 )
 
 func (r *Reader) classify(class, text string) string {
-	s := class + ": " + text
+	s := class + ": " + head(text, maxError)
 	for _, k := range r.kinds {
 		if k.re.MatchString(s) {
 			return k.kind
@@ -235,6 +235,9 @@ func (r *Reader) failureLine(p *piece) bool {
 	switch p.level {
 	case "INFO", "DEBUG", "WARNING":
 		return false
+	}
+	if len(p.msg) > maxError {
+		p.msg = p.msg[:maxError]
 	}
 	if strings.HasPrefix(p.msg, "    ") || strings.HasPrefix(strings.TrimSpace(p.msg), "raise ") {
 		return true // source code of a traceback that was cut

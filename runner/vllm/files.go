@@ -48,6 +48,11 @@ func ReadLogs(files ...NamedReader) (*Log, error) {
 	return readLogs(NewReader(ReaderOptions{}), files...)
 }
 
+// ReadAccounts is ReadLogs without the moments of the run, which grow with it.
+func ReadAccounts(files ...NamedReader) (*Log, error) {
+	return readLogs(NewReader(ReaderOptions{NoEvents: true}), files...)
+}
+
 func readLogs(rd *Reader, files ...NamedReader) (*Log, error) {
 	log := &Log{}
 	var err error
@@ -129,8 +134,10 @@ func readFile(rd *Reader, f NamedReader, log *Log) error {
 // growLine appends to a line that is longer than the buffer. Bars that end in
 // CR are handed on at once; what goes beyond longLine is dropped.
 func growLine(rd *Reader, name string, long, chunk []byte) []byte {
+	before := len(long)
 	long = append(long, chunk...)
-	if i := bytes.LastIndexByte(long, '\r'); i >= 0 && i < len(long)-1 {
+	if i := bytes.LastIndexByte(chunk, '\r'); i >= 0 && before+i < len(long)-1 {
+		i += before
 		rd.Part(name, long[:i], time.Time{})
 		long = append(long[:0], long[i+1:]...)
 	}

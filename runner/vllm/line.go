@@ -26,6 +26,7 @@ type piece struct {
 	group   string // the container that a wrapper names, "" without one
 	msg     string // what vLLM said
 	raw     string // the whole line, cleaned of escapes
+	kept    string // of raw, what at has cut out
 }
 
 // A process is the sender of a line as its prefix names it. Indices are -1
@@ -73,8 +74,15 @@ var (
 	otherHeaderRE = regexp.MustCompile(`^[^"']{0,60}?(?:\d{2}:\d{2}:\d{2}(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?[\s\]|\-]*\[?(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b[\]:|\s\-]*|\b(DEBUG|INFO|WARNING|ERROR|CRITICAL)[ \t]+\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}:\d{2}(?:[.,]\d+)?[\s\-]*)`)
 )
 
-// maxPiece bounds what of one line is looked at: no record of vLLM is longer.
-const maxPiece = 1 << 20
+// levels are the words that a record begins with.
+var levels = [...]string{"INFO", "DEBUG", "WARNING", "ERROR", "CRITICAL"}
+
+const (
+	maxPiece  = 1 << 20   // what of one line is looked at: bars may fill it
+	maxRecord = 128 << 10 // what of one record: no record of vLLM is longer
+	maxError  = 8 << 10   // what of an error's text tells its kind
+	maxFigure = 2 << 10   // what of a line may look like a memory figure
+)
 
 // splitLine yields the pieces of one line. base carries stream, file, line
 // number and arrival time.
@@ -83,6 +91,7 @@ func splitLine(text []byte, base piece, wanted func([]byte) bool, yield func(*pi
 	if len(text) > maxPiece {
 		text = text[:maxPiece]
 	}
+	var out piece
 	if bytes.IndexByte(text, 0x1b) >= 0 {
 		text = ansiRE.ReplaceAll(text, nil)
 	}
@@ -93,16 +102,22 @@ func splitLine(text []byte, base piece, wanted func([]byte) bool, yield func(*pi
 		} else {
 			text = nil
 		}
+		if len(part) > maxRecord {
+			part = part[:maxRecord]
+		}
 		if len(bytes.TrimSpace(part)) > 0 && wanted(part) {
-			splitPart(strings.ToValidUTF8(string(part), "�"), base, yield, 0)
+			splitPart(strings.ToValidUTF8(string(part), "�"), &base, &out, yield, 0)
 		}
 	}
 }
 
-func splitPart(s string, base piece, yield func(*piece), depth int) {
-	if depth < 3 && splitJSON(s, base, yield, depth) {
+// splitPart fills out for each piece in turn: whoever wants to keep one copies
+// it.
+func splitPart(s string, from, out *piece, yield func(*piece), depth int) {
+	if depth < 3 && splitJSON(s, *from, out, yield, depth) {
 		return
 	}
+	base := *from
 	if strings.IndexByte(s, 0x1b) >= 0 {
 		s = ansiRE.ReplaceAllString(s, "") // a JSON text hid it from splitLine
 	}
@@ -113,8 +128,9 @@ func splitPart(s string, base piece, yield func(*piece), depth int) {
 	}
 	heads := findHeaders(s)
 	if len(heads) == 0 {
-		base.plain(rest)
-		yield(&base)
+		*out = base
+		out.plain(rest)
+		yield(out)
 		return
 	}
 	prev := base
@@ -128,15 +144,16 @@ func splitPart(s string, base piece, yield func(*piece), depth int) {
 		if n > 0 || strings.TrimSpace(s[prevFrom:start]) != "" {
 			prev.msg = strings.TrimRight(s[prevFrom:start], " ")
 			if prev.msg != "" {
-				q := prev
-				yield(&q)
+				*out = prev
+				yield(out)
 			}
 		}
 		p.fillHeader(s, h)
 		prev, prevFrom = p, h[1]
 	}
 	prev.msg = s[prevFrom:]
-	yield(&prev)
+	*out = prev
+	yield(out)
 }
 
 // plain fills a piece that is no record of vLLM: a bar, a line of a traceback,
@@ -158,10 +175,10 @@ func (p *piece) plain(s string) {
 		s = strings.TrimPrefix(s[i[1]:], " ")
 	}
 	p.msg = s
-	if p.level != "" {
+	if p.level != "" || !slices.ContainsFunc(levels[:], func(l string) bool { return strings.Contains(head(s, 120), l) }) {
 		return
 	}
-	if m := otherHeaderRE.FindStringSubmatchIndex(head(s, 200)); m != nil {
+	if m := otherHeaderRE.FindStringSubmatchIndex(head(s, 120)); m != nil {
 		if m[2] < 0 {
 			m[2], m[3] = m[4], m[5]
 		}
@@ -180,8 +197,10 @@ func unwrap(s string) (group, rest string) {
 				group = h[m[2]:m[3]]
 			}
 			n = m[1]
-		} else if m := wrapperRE.FindStringIndex(h); m != nil {
-			n = m[1]
+		} else if mayWrap(h) {
+			if m := wrapperRE.FindStringIndex(head(h, 80)); m != nil {
+				n = m[1]
+			}
 		}
 		if n == 0 {
 			break
@@ -189,6 +208,20 @@ func unwrap(s string) (group, rest string) {
 		s = s[n:]
 	}
 	return group, s
+}
+
+// mayWrap spares most lines the regular expression.
+func mayWrap(h string) bool {
+	if h == "" {
+		return false
+	}
+	switch c := h[0]; {
+	case c >= 'A' && c <= 'Z':
+		return len(h) > 6 && h[3] == ' ' && h[6] == ' '
+	case c >= 'a' && c <= 'z':
+		return false
+	}
+	return true
 }
 
 // groupIn finds the wrapper that names a container or a unit at the beginning
@@ -203,11 +236,11 @@ func groupIn(h string) []int {
 			return m
 		}
 		return nil
-	case c >= '0' && c <= '9', c >= 'A' && c <= 'Z':
+	case c >= '0' && c <= '9', c >= 'A' && c <= 'Z' && mayWrap(h):
 		if m := journalRE.FindStringSubmatchIndex(h); m != nil {
 			return m
 		}
-	case c < 'a' || c > 'z':
+	case (c < 'a' || c > 'z') && (c < 'A' || c > 'Z'):
 		return nil
 	}
 	if strings.IndexByte(head(h, 100), '|') >= 0 {
@@ -215,7 +248,7 @@ func groupIn(h string) []int {
 			return m
 		}
 	}
-	if strings.IndexByte(head(h, 100), '-') >= 0 {
+	if first, _, _ := strings.Cut(head(h, 100), " "); strings.IndexByte(first, '-') >= 0 {
 		return sternRE.FindStringSubmatchIndex(h)
 	}
 	return nil
@@ -226,7 +259,7 @@ func groupIn(h string) []int {
 // regular expression.
 func findHeaders(s string) [][]int {
 	var at []int
-	for _, level := range []string{"INFO", "DEBUG", "WARNING", "ERROR", "CRITICAL"} {
+	for _, level := range levels {
 		for from := 0; len(at) < 64; {
 			i := strings.Index(s[from:], level)
 			if i < 0 {
@@ -402,7 +435,7 @@ func (j *jsonLine) group() string {
 
 // splitJSON unwraps a line that is a JSON object, behind whatever prefix, and
 // reports whether it was one.
-func splitJSON(s string, base piece, yield func(*piece), depth int) bool {
+func splitJSON(s string, base piece, out *piece, yield func(*piece), depth int) bool {
 	i := strings.IndexByte(head(s, 400), '{')
 	if i < 0 || i+1 >= len(s) || (s[i+1] != '"' && s[i+1] != ' ') {
 		return false
@@ -433,7 +466,7 @@ func splitJSON(s string, base piece, yield func(*piece), depth int) bool {
 	for sub := range strings.SplitSeq(text, "\n") {
 		for part := range strings.SplitSeq(sub, "\r") { // bars, and the CR before each line of vLLM's own
 			if strings.TrimSpace(part) != "" {
-				splitPart(part, base, yield, depth+1)
+				splitPart(part, &base, out, yield, depth+1)
 			}
 		}
 	}

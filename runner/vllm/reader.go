@@ -17,6 +17,8 @@ type ReaderOptions struct {
 	// Mask takes secrets out of the texts that are kept. nil: they are kept as
 	// they stand.
 	Mask func(string) string
+	// NoEvents keeps no moments.
+	NoEvents bool
 }
 
 // A Reader reads vLLM's log line by line and keeps the facts, not the lines:
@@ -425,7 +427,10 @@ func (r *run) ranksHave(p *piece, f rankFact) bool {
 
 // at is where a piece stands.
 func (p *piece) at() runner.AccountSource {
-	return runner.AccountSource{File: p.file, Line: p.line, Text: cut(strings.TrimSpace(p.raw), maxText)}
+	if p.kept == "" { // one copy for all the figures of a line
+		p.kept = cut(strings.TrimSpace(p.raw), maxText)
+	}
+	return runner.AccountSource{File: p.file, Line: p.line, Text: p.kept}
 }
 
 // cut shortens s to at most n bytes without breaking a character.
@@ -514,7 +519,7 @@ func (r *run) event(p *piece, kind runner.EventKind, took string) {
 	if v, _, ok := number(took); ok && took != "" {
 		e.Took = time.Duration(v * float64(time.Second))
 	}
-	if len(r.reader.events) < maxEvents {
+	if len(r.reader.events) < maxEvents && !r.reader.opts.NoEvents {
 		r.reader.events = append(r.reader.events, e)
 	}
 	if r.reader.opts.Event != nil {
@@ -569,6 +574,7 @@ var (
 )
 
 func looksLikeMemory(s string) bool {
+	s = head(s, maxFigure)
 	return memoryRE.MatchString(s) && memoryWordRE.MatchString(s) && !knownMemory.MatchString(s)
 }
 
