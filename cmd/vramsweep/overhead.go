@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -174,7 +175,7 @@ func (w *world) putOverheads(db *analyze.Overheads, o *overheadOutput) error {
 			return err
 		}
 	}
-	if err := v.Text(out); err != nil {
+	if err := errors.Join(v.Text(out), v.ByModel(out)); err != nil {
 		return err
 	}
 	return v.Outliers(out, 3, 0.05)

@@ -53,6 +53,10 @@ type driver struct {
 	machine bool
 	// own: follows from architecture; only a model's own runs say more.
 	own bool
+	// structure: what an unseen model is made of may matter more than how far
+	// the seen ones differ (four norms a layer, an MLP that is not fused): the
+	// interval is never narrower than the arithmetic's, which knows of it.
+	structure bool
 }
 
 // drivers are the components. Weights and KV cache follow from architecture;
@@ -60,7 +64,7 @@ type driver struct {
 func drivers() []driver {
 	return []driver{
 		{component: "weights", laws: []string{lawFactor}, own: true},
-		{component: "activations_reserved", laws: []string{lawFactor, lawWidth}},
+		{component: "activations_reserved", laws: []string{lawFactor, lawWidth}, structure: true},
 		{component: "cuda_graphs", laws: []string{lawFactor, lawLayer}},
 		{component: "graph_estimate", laws: []string{lawFactor}},
 		{component: "non_torch", laws: []string{lawRank}, machine: true},

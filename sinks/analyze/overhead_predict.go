@@ -155,7 +155,7 @@ func (db *Overheads) part(d driver, q *OverheadQuery, u *units) PredictedPart {
 				continue
 			}
 			if db.climb(&part, d, lawNamed(says), r, q, n, u.at(d)) {
-				db.widen(&part, r, own)
+				part.widen(d, r, own)
 				return part
 			}
 		}
@@ -396,10 +396,12 @@ func (db *Overheads) spread(k spreadKey) spreadOf {
 	return pooled(all)
 }
 
-// widen spans a figure from afar, and one without an interval of its own, to
-// the arithmetic's interval: it is never surer than that.
-func (db *Overheads) widen(part *PredictedPart, r rung, own models.Figure) {
-	if !r.far && part.Low != nil {
+// widen spans a figure from afar, one without an interval of its own, and one
+// that an unseen model's structure may move, to the arithmetic's interval: it is
+// never surer than that.
+func (part *PredictedPart) widen(d driver, r rung, own models.Figure) {
+	structure := d.structure && !r.own
+	if !r.far && !structure && part.Low != nil {
 		return
 	}
 	if own.Low == nil || own.High == nil {
@@ -413,14 +415,15 @@ func (db *Overheads) widen(part *PredictedPart, r rung, own models.Figure) {
 		return
 	}
 	low, high := min(float64(*own.Low), *part.Bytes), max(float64(*own.High), *part.Bytes)
-	if part.Low != nil {
+	switch {
+	case part.Low != nil:
 		low, high = min(low, *part.Low), max(high, *part.High)
+	case !r.far:
+		part.Reason += "; the interval is the arithmetic's"
 	}
 	part.Low, part.High = &low, &high
 	if r.far {
 		part.Reason = "not measured under these conditions: the interval spans what was seen and the arithmetic's own"
-	} else {
-		part.Reason += "; the interval is the arithmetic's"
 	}
 }
 

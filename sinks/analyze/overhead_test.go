@@ -456,3 +456,45 @@ func FuzzReadOverheads(f *testing.F) {
 		}
 	})
 }
+
+// TestOverheadMeasured: the database in docs/measured is what its runs give, and
+// its page shows what it is worth.
+func TestOverheadMeasured(t *testing.T) {
+	const file, page = "../../docs/measured/overheads/overheads.json", "../../docs/measured/overheads/README.md"
+	have, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := ReadOverheads(bytes.NewReader(have))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := written(t, db)
+	var worth strings.Builder
+	v := db.Validate()
+	if err := errors.Join(v.Text(&worth), v.ByModel(&worth)); err != nil {
+		t.Fatal(err)
+	}
+	says, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, rest, ok := strings.Cut(string(says), "-update -->\n```text\n")
+	_, tail, closed := strings.Cut(rest, "```\n")
+	if !ok || !closed {
+		t.Fatalf("%s has no place for the validation", page)
+	}
+	fresh := head + "-update -->\n```text\n" + worth.String() + "```\n" + tail
+	if *update {
+		if err := errors.Join(os.WriteFile(file, []byte(text), 0o644), os.WriteFile(page, []byte(fresh), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if string(have) != text {
+		t.Errorf("%s is not what its runs give today; -update writes it", file)
+	}
+	if string(says) != fresh {
+		t.Errorf("%s shows another validation than its database has; -update writes it", page)
+	}
+}

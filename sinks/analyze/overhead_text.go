@@ -5,6 +5,7 @@ import (
 	"io"
 	"math"
 	"sort"
+	"strings"
 	"text/tabwriter"
 )
 
@@ -88,6 +89,53 @@ func (v Validation) Text(out io.Writer) error {
 		return fmt.Errorf("printing the validation: %w", err)
 	}
 	return w.err
+}
+
+// ByModel prints the mean and the worst error of each model left out.
+func (v Validation) ByModel(out io.Writer) error {
+	if v.Reason != "" {
+		return nil
+	}
+	columns := []string{"weights", "activations_reserved", refitted, "cuda_graphs", "kv_cache", "highest"}
+	cells := map[string]map[string][]float64{}
+	for i := range v.Runs {
+		r := &v.Runs[i]
+		if off, ok := r.Off(); ok {
+			if cells[r.Model] == nil {
+				cells[r.Model] = map[string][]float64{}
+			}
+			cells[r.Model][r.Component] = append(cells[r.Model][r.Component], 100*off)
+		}
+	}
+	table := tabwriter.NewWriter(out, 2, 4, 2, ' ', 0)
+	fmt.Fprintf(table, "  model left out: mean and worst, %%\truns\t%s\n", strings.Join(columns, "\t"))
+	for _, model := range sortedKeys(cells) {
+		runs := 0
+		for _, errs := range cells[model] {
+			runs = max(runs, len(errs))
+		}
+		fmt.Fprintf(table, "  %s\t%d", model, runs)
+		for _, c := range columns {
+			errs := cells[model][c]
+			if len(errs) == 0 {
+				fmt.Fprint(table, "\t-")
+				continue
+			}
+			sum, worst := 0.0, 0.0
+			for _, e := range errs {
+				sum += math.Abs(e)
+				if math.Abs(e) > math.Abs(worst) {
+					worst = e
+				}
+			}
+			fmt.Fprintf(table, "\t%.2f %+.2f", sum/float64(len(errs)), worst)
+		}
+		fmt.Fprintln(table)
+	}
+	if err := table.Flush(); err != nil {
+		return fmt.Errorf("printing the models: %w", err)
+	}
+	return nil
 }
 
 // Outliers prints the n worst predictions of each component that are off by
