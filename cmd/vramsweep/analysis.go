@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 // reportVerb writes one HTML file about folders.
 func (w *world) reportVerb() *cobra.Command {
 	var output, title, baseline string
+	var across []string
 	var where sinks.Predicate
 	var points int
 	cmd := &cobra.Command{
@@ -31,15 +33,16 @@ func (w *world) reportVerb() *cobra.Command {
 		RunE: func(_ *cobra.Command, args []string) error {
 			options := analyze.ReportOptions{Title: title, Version: version, Now: time.Now(), Points: points, Where: where}
 			if options.Title == "" {
-				options.Title = "vramsweep: " + strings.Join(args, ", ")
+				options.Title = "vramsweep: " + titleOf(args)
 			}
-			return w.report(args, output, baseline, options)
+			return w.report(args, output, baseline, across, options)
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringVarP(&output, "output", "o", "report.html", "FILE, - for standard output")
 	flags.StringVar(&title, "title", "", "heading; default: the folders")
 	flags.StringVar(&baseline, "baseline", "", "compare with FOLDER, FOLDER@EXECUTION or a baseline file")
+	flags.StringSliceVar(&across, "across", nil, "settings in which --baseline is meant to differ, as in compare")
 	flags.StringVar(&where.Execution, "execution", "", "this execution alone; last, previous: of a single DIR")
 	flags.StringVar(&where.Sweep, "sweep", "", "this sweep alone")
 	flags.StringVar(&where.Model, "model", "", "this model alone")
@@ -47,7 +50,19 @@ func (w *world) reportVerb() *cobra.Command {
 	return cmd
 }
 
-func (w *world) report(dirs []string, output, baseline string, o analyze.ReportOptions) error {
+// titleOf names folders shortly.
+func titleOf(names []string) string {
+	if len(names) > 3 {
+		return fmt.Sprintf("%s and %d more folders", filepath.Base(names[0]), len(names)-1)
+	}
+	short := make([]string, len(names))
+	for i, name := range names {
+		short[i] = filepath.Base(name)
+	}
+	return strings.Join(short, ", ")
+}
+
+func (w *world) report(dirs []string, output, baseline string, across []string, o analyze.ReportOptions) error {
 	if o.Where.Execution == "last" || o.Where.Execution == "previous" {
 		if len(dirs) != 1 {
 			return usageError("Name the execution by its id.", "--execution %s needs a single DIR, there are %d", o.Where.Execution, len(dirs))
@@ -67,7 +82,7 @@ func (w *world) report(dirs []string, output, baseline string, o analyze.ReportO
 		if err != nil {
 			return err
 		}
-		if o.Baseline, err = analyze.Compare(baseline, base, strings.Join(dirs, ", "), fresh, analyze.CompareOptions{}); err != nil {
+		if o.Baseline, err = analyze.Compare(baseline, base, strings.Join(dirs, ", "), fresh, analyze.CompareOptions{Across: across}); err != nil {
 			return usageError("", "report --baseline: %w", err)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"strings"
 	"time"
 
 	"github.com/vramsweep/vramsweep/sinks"
@@ -34,6 +35,7 @@ type Report struct {
 	Executions []string              `json:"executions"`
 	Points     int                   `json:"points"`
 	Settings   []string              `json:"settings"` // that vary, the model included
+	Asked      []string              `json:"asked"`    // those of them that were asked for: they tell profiles apart
 	Figures    []ReportFigure        `json:"figures"`
 	Parts      []string              `json:"parts"` // components in the order they are stacked
 	Steps      []string              `json:"steps"`
@@ -66,6 +68,7 @@ type ReportRun struct {
 	ErrorLine string             `json:"error_line,omitempty"`
 	GPU       string             `json:"gpu,omitempty"`
 	GPUs      int32              `json:"gpus"`
+	VLLM      string             `json:"vllm,omitempty"`
 	Settings  map[string]any     `json:"settings"` // numbers where they are numbers
 	Figures   map[string]float64 `json:"figures"`  // bytes as MiB; what is missing is not there
 	Baseline  *float64           `json:"baseline"`
@@ -174,6 +177,9 @@ func (r *Report) addRuns(rows []sinks.RunRow) map[string]*ReportRun {
 	for _, s := range settings {
 		if len(varied[s.Name]) > 1 || s.Name == "model" {
 			r.Settings = append(r.Settings, s.Name)
+			if slices.Contains(settingNames(), s.Name) || strings.HasPrefix(s.Name, "axis_") {
+				r.Asked = append(r.Asked, s.Name)
+			}
 		}
 	}
 	for _, f := range Figures() {
@@ -196,7 +202,7 @@ func (r *Report) addRuns(rows []sinks.RunRow) map[string]*ReportRun {
 func reportRun(row *sinks.RunRow, settings []Setting, known map[string]bool) ReportRun {
 	run := ReportRun{ID: row.RunID, Profile: row.ProfileID, Execution: row.Execution, Sweep: row.Sweep, Label: labelOf(row),
 		Repeat: row.Repeat, Outcome: row.Outcome, Failed: failed(row), Detail: deref(row.OutcomeDetail), ErrorLine: deref(row.ErrorLine),
-		GPU: deref(row.GPUName), Baseline: inMiB(row.BaselineMemoryBytes), Reserve: inMiB(row.HeadroomUnusedBytes),
+		GPU: deref(row.GPUName), VLLM: deref(row.VLLMVersion), Baseline: inMiB(row.BaselineMemoryBytes), Reserve: inMiB(row.HeadroomUnusedBytes),
 		Settings: map[string]any{}, Figures: map[string]float64{}, Parts: map[string]float64{}, Steps: map[string]float64{}}
 	if row.GPUCount != nil {
 		run.GPUs = *row.GPUCount
@@ -204,7 +210,7 @@ func reportRun(row *sinks.RunRow, settings []Setting, known map[string]bool) Rep
 	for _, s := range settings {
 		if v := s.Number(row); v != nil && s.Name != "enforce_eager" {
 			run.Settings[s.Name] = *v
-		} else if text := s.Text(row); text != "" {
+		} else if text := s.Text(row); text != "" && !strings.HasPrefix(text, "{") { // an object: its members are settings themselves
 			run.Settings[s.Name] = text
 		}
 	}

@@ -9,6 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -99,14 +102,14 @@ func TestReportHTML(t *testing.T) {
 	}
 }
 
-// The script runs without an error, draws all sections, and a filter in the
-// address works: in a real browser, where there is one.
-func TestReportInBrowser(t *testing.T) {
+// inBrowser gives the page as a browser has built it, and fails on anything that
+// its console says.
+func inBrowser(t *testing.T, r *Report) func(hash string) string {
+	t.Helper()
 	browser, err := exec.LookPath("chromium")
 	if err != nil || testing.Short() {
 		t.Skip("needs chromium, and not -short")
 	}
-	r := sampleReport()
 	page := filepath.Join(t.TempDir(), "report.html")
 	file, err := os.Create(page)
 	if err != nil {
@@ -115,26 +118,116 @@ func TestReportInBrowser(t *testing.T) {
 	if err := errors.Join(r.HTML(file), file.Close()); err != nil {
 		t.Fatal(err)
 	}
-	dom := func(hash string) string {
+	return func(hash string) string {
 		ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 		defer cancel()
-		out, err := exec.CommandContext(ctx, browser, "--headless", "--no-sandbox", "--disable-gpu", "--user-data-dir="+t.TempDir(), "--dump-dom", "file://"+page+hash).Output()
+		var console bytes.Buffer
+		cmd := exec.CommandContext(ctx, browser, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--user-data-dir="+t.TempDir(), "--dump-dom", "file://"+page+hash)
+		cmd.Stderr = &console
+		out, err := cmd.Output()
 		if err != nil {
 			t.Skipf("chromium does not run here: %v", err)
 		}
+		for _, line := range strings.Split(console.String(), "\n") {
+			if strings.Contains(line, "CONSOLE") {
+				t.Errorf("the console says: %s", line)
+			}
+		}
 		return string(out)
 	}
+}
+
+// The script runs without an error, draws all sections, and a filter in the
+// address works: in a real browser, where there is one.
+func TestReportInBrowser(t *testing.T) {
+	r := sampleReport()
+	r.Comparison = &Comparison{Base: Side{Name: "before"}, New: Side{Name: "after"}, Regressions: []Change{{Figure: "peak_memory_bytes", Unit: UnitBytes, Base: 10 * gib, New: 12 * gib, Difference: 2 * gib, Label: "m bs=1", BaseRuns: []string{"x1"}, NewRuns: []string{"y1"}}}}
+	dom := inBrowser(t, r)
 	all := dom("")
 	if !strings.Contains(all, `data-ready="1"`) || !strings.Contains(all, `<p id="errors" class="banner" hidden="">`) {
 		t.Error("the script did not come to its end, or reported an error")
 	}
-	for _, want := range []string{`data-part="weights" data-mib="15360"`, `data-part="kv_alloc" data-mib="50050"`, "6 of 6 runs", "CUDA out of memory", "<canvas"} {
+	for _, want := range []string{`data-part="weights" data-gib="15"`, `data-part="kv_alloc" data-gib="48.876953125"`, "6 of 6 runs", "CUDA out of memory", "<canvas", "12.00 GiB", "x1"} {
 		if !strings.Contains(all, want) {
 			t.Errorf("the page does not show %q", want)
 		}
 	}
-	if one := dom("#filter=outcome%3Doom"); !strings.Contains(one, "1 of 6 runs") {
+	if one := dom("#filter=outcome%3Doom"); !strings.Contains(one, "1 of 6 runs") || strings.Count(one, "<tr data-run=") != 1 {
 		t.Error("the filter outcome=oom does not leave one run")
+	}
+}
+
+// What a browser draws of measured tables are their numbers: each cell of the
+// table of runs, each part and each step of the bars.
+func TestReportDrawsTheTables(t *testing.T) {
+	folder := "../../docs/measured/h100x2-vllm-0.26/tp2"
+	r, err := LoadReport([]string{folder}, ReportOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := inBrowser(t, r)("")
+	const rounding = 0.006 * 2 / 1024 // 0.01 MiB of each rank
+	drawn := map[string]float64{}
+	var run string
+	for _, m := range regexp.MustCompile(`<tr data-run="([^"]*)"|data-figure="([^"]*)" data-v="([^"]*)"|aria-label="memory of ([^"]*)"|fill="url\(#p-([a-z_]+)\)" data-part="[a-z_]+" data-gib="([^"]*)"`).FindAllStringSubmatch(page, -1) {
+		name, value := m[2], m[3]
+		switch {
+		case m[1]+m[4] != "":
+			run = m[1] + m[4]
+			continue
+		case m[5] != "":
+			name, value = "bar "+m[5], m[6]
+		}
+		v, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			t.Fatalf("%s of %s: %v", name, run, err)
+		}
+		drawn[run+" "+name] += v
+	}
+	checked := 0
+	same := func(key string, want float64) {
+		t.Helper()
+		checked++
+		if got, ok := drawn[key]; !ok || math.Abs(got-want) > rounding*math.Max(1, math.Abs(want)*1e-6) {
+			t.Errorf("%s: drawn %v, the table says %v", key, got, want)
+		}
+	}
+	for row, err := range sinks.Read[sinks.RunRow](sinks.Predicate{}, folder) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range Figures() {
+			if v := f.Value(&row); v != nil && f.Unit == UnitBytes {
+				same(row.RunID+" "+f.Name, *v/gib)
+			} else if v != nil {
+				same(row.RunID+" "+f.Name, *v)
+			}
+		}
+	}
+	// A part and a step of one name share the hatching, and are drawn in two bars.
+	bars := map[string]float64{}
+	for row, err := range sinks.Read[sinks.BreakdownRow](sinks.Predicate{}, folder) {
+		if err == nil {
+			bars[row.RunID+" part "+row.Component] += float64(row.Bytes) / gib
+		}
+	}
+	for row, err := range sinks.Read[sinks.StepRow](sinks.Predicate{}, folder) {
+		if err == nil && row.Bytes != nil && slices.Contains(driverSteps(), row.Step) {
+			bars[row.RunID+" step "+row.Step] += float64(*row.Bytes) / gib
+		}
+	}
+	want := map[string]float64{}
+	for key, v := range bars {
+		if v > 0 { // others are in the table behind the bars
+			parts := strings.SplitN(key, " ", 3)
+			want[parts[0]+" bar "+parts[2]] += v
+		}
+	}
+	for key, v := range want {
+		same(key, v)
+	}
+	if checked < 100 {
+		t.Errorf("only %d numbers were compared", checked)
 	}
 }
 
@@ -158,7 +251,11 @@ func TestReportSize(t *testing.T) {
 		used, power := int64(70_000_000_000+i*7_654_321), 300+float64(i%97)*1.7
 		samples[i] = sinks.TimelineRow{TOffsetUS: int64(i)*100_000 + int64(i%13)*777, MemoryUsedBytes: &used, PowerW: &power}
 	}
-	for _, run := range r.Runs {
+	for i := range r.Runs {
+		run := &r.Runs[i]
+		for k, name := range append(Components(), driverSteps()...) {
+			run.Parts[name], run.Steps[name] = float64(1000*k)+0.25, float64(1000*k)+0.75
+		}
 		for range gpus {
 			r.Timelines[run.ID] = append(r.Timelines[run.ID], seriesOf(samples, pointsFor(rows)))
 		}

@@ -4,6 +4,16 @@
   function failed(message) { $("errors").hidden = false; $("errors").textContent += message + " "; }
   window.addEventListener("error", function (e) { failed("The report's script failed: " + e.message + " (line " + e.lineno + ")"); });
   var D = JSON.parse($("data").textContent);
+  // The block holds memory in MiB; people read GiB.
+  function toGiB(v) { return v === null || v === undefined ? v : v / 1024; }
+  function mapToGiB(o) { for (var k in o) o[k] = toGiB(o[k]); }
+  var inMiB = new Set((D.figures || []).filter(function (f) { return f.unit === "MiB"; }).map(function (f) { f.unit = "GiB"; return f.name; }));
+  (D.runs || []).forEach(function (r) {
+    for (var k in r.figures) if (inMiB.has(k)) r.figures[k] = toGiB(r.figures[k]);
+    mapToGiB(r.parts); mapToGiB(r.steps);
+    r.baseline = toGiB(r.baseline); r.budget = toGiB(r.budget); r.reserve = toGiB(r.reserve);
+  });
+  for (var t in D.timelines || {}) D.timelines[t].forEach(function (x) { x.mem = x.mem.map(toGiB); });
   D.settings = D.settings || []; D.figures = D.figures || []; D.problems = D.problems || []; D.folders = D.folders || []; D.executions = D.executions || [];
 
   // --- small helpers
@@ -20,12 +30,30 @@
   function number(v, unit) {
     if (v === undefined || v === null) return "–";
     var a = Math.abs(v);
-    if (unit === "MiB") return v.toLocaleString("en-US", { maximumFractionDigits: 0 });
+    if (unit === "GiB") return v.toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
     if (unit === "tokens") return v.toLocaleString("en-US", { maximumFractionDigits: 0 });
     return v.toLocaleString("en-US", a && a < 0.01 ? { maximumSignificantDigits: 3 } : { maximumFractionDigits: a >= 100 ? 0 : a >= 1 ? 2 : 4 });
   }
   function figure(name) { return D.figures.find(function (f) { return f.name === name; }); }
   function title(f) { return f.label + " (" + f.unit + ")"; }
+  // What was asked of a run and varies here tells it from the others.
+  var asked = D.settings.filter(function (s) { return D.asked.indexOf(s) >= 0; });
+  var brief = { tensor_parallel_size: "tp", pipeline_parallel_size: "pp", input_len: "in", output_len: "out", batch_size: "bs", kv_cache_dtype: "kv", max_model_len: "len", gpu_memory_utilization: "util", enforce_eager: "eager" };
+  function shortName(s) { return brief[s] || s.replace(/^axis_/, ""); }
+  function leaf(v) { return String(v).replace(/^.*\//, ""); }
+  function shortLabel(r, without) {
+    var words = [];
+    asked.forEach(function (s) {
+      var v = r.settings[s];
+      if (v === undefined || s === without) return;
+      words.push(s === "model" ? leaf(v) : s === "sweep" ? v : shortName(s) + " " + v);
+    });
+    return words.join(" · ") || leaf(r.settings.model || r.profile);
+  }
+  D.runs.forEach(function (r) { r.short = shortLabel(r); });
+  var shorts = {};
+  D.runs.forEach(function (r) { shorts[r.short] = (shorts[r.short] || 0) + 1; });
+  D.runs.forEach(function (r) { if (shorts[r.short] > 1) r.short += " · r" + r.repeat + (D.executions.length > 1 ? " of " + r.execution.slice(0, 13) : ""); });
   function text(v) { return v === undefined || v === null ? "left to vLLM" : String(v); }
   function compare(a, b) {
     var m = a === undefined || a === null, n = b === undefined || b === null;
@@ -56,12 +84,20 @@
     return function (r) { return tests.every(function (t) { return t(r); }); };
   }
   D.runs.forEach(function (r) { r.haystack = (r.id + " " + r.label + " " + r.outcome + " " + Object.values(r.settings).join(" ")).toLowerCase(); });
-  var shown = D.runs.slice(), sortBy = null, down = false, all = false, allBars = false;
+  var shown = D.runs.slice(), sortBy = null, down = false, all = false, allBars = false, printing = false;
+
+  // A name breaks at its underscores.
+  function breakable(name) { var out = []; name.split("_").forEach(function (w, i) { if (i) out.push("_", el("wbr")); out.push(w); }); return out; }
 
   // --- head
   document.title = D.title;
   $("title").textContent = D.title;
-  $("subtitle").textContent = D.runs.length + " runs of " + D.executions.length + " execution(s): " + D.executions.join(", ") + "; folders: " + D.folders.join(", ") + "; written " + D.written + " by vramsweep " + D.version;
+  function plural(n, what) { return n + " " + what + (n === 1 ? "" : "s"); }
+  function distinct(get) { return Array.from(new Set(D.runs.map(get).filter(Boolean))).sort(); }
+  var facts = [[plural(D.runs.length, "run"), "of " + plural(D.executions.length, "execution") + (D.executions.length > 3 ? ", " + D.executions[0] + " to " + D.executions[D.executions.length - 1] : ": " + D.executions.join(", "))],
+    ["GPU", distinct(function (r) { return r.gpu; }).join(", ") || "none"], ["vLLM", distinct(function (r) { return r.vllm; }).join(", ") || "not told"],
+    ["From", D.folders.join(", ")], ["Written", D.written.replace("T", " ").replace("Z", " UTC") + " by vramsweep " + D.version]];
+  facts.forEach(function (f) { $("facts").append(el("div", {}, [el("dt", {}, f[0]), el("dd", {}, f[1])])); });
   $("synthetic").hidden = !D.synthetic;
   if (D.problems.length) failed("Not read: " + D.problems.join("; "));
   $("theme").onclick = function () {
@@ -72,50 +108,66 @@
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", function () { drawAll(); });
 
   // --- runs
+  var rest = D.settings.filter(function (s) { return asked.indexOf(s) < 0; });
   function columns() {
-    return [{ name: "outcome", head: "outcome", get: function (r) { return r.outcome; } }]
-      .concat(D.settings.map(function (s) { return { name: s, head: s, get: function (r) { return r.settings[s]; } }; }))
-      .concat(D.figures.map(function (f) { return { name: f.name, head: title(f), unit: f.unit, get: function (r) { return r.figures[f.name]; } }; }))
+    var onPaper = ["peak_memory_bytes", "model_weights_bytes", "kv_cache_bytes", "activations_reserved_bytes", "cuda_graphs_bytes", "growth_excess_bytes", "kv_cache_tokens", "avg_latency_s", "mean_power_w"];
+    function setting(s) { return { name: s, get: function (r) { return r.settings[s]; } }; }
+    return [{ name: "outcome", get: function (r) { return r.outcome; } }]
+      .concat(asked.map(setting))
+      .concat(D.figures.map(function (f) { return { name: f.name, unit: f.unit, screen: onPaper.indexOf(f.name) < 0, get: function (r) { return r.figures[f.name]; } }; }))
+      .concat(rest.map(setting).map(function (c) { c.screen = true; return c; }))
       .concat([{ name: "id", head: "run", get: function (r) { return r.id; } }]);
   }
   function drawCounts() {
     var box = clear($("counts")), by = {};
     shown.forEach(function (r) { by[r.outcome] = (by[r.outcome] || 0) + 1; });
     function put(n, what) { box.append(el("div", {}, [el("b", {}, String(n)), what])); }
-    put(shown.length, "runs");
+    put(shown.length, shown.length === 1 ? "run" : "runs");
     put(new Set(shown.map(function (r) { return r.profile; })).size, "profiles");
     put(new Set(shown.map(function (r) { return r.settings.model; })).size, "models");
-    Object.keys(by).sort().forEach(function (k) { put(by[k], k); });
-    var peaks = shown.filter(function (r) { return r.figures.peak_memory_bytes !== undefined; });
+    Object.keys(by).sort(function (a, b) { return (b === "ok") - (a === "ok") || a.localeCompare(b); }).forEach(function (k) {
+      put(by[k], (k === "ok" ? "✓ " : k === "skipped" ? "○ " : "✕ ") + k);
+      if (k !== "ok" && k !== "skipped") box.lastChild.className = "bad";
+    });
+    var peaks = shown.filter(function (r) { return r.figures.peak_memory_bytes !== undefined && r.gpus > 0; });
     if (peaks.length) {
-      var top = peaks.reduce(function (a, b) { return a.figures.peak_memory_bytes >= b.figures.peak_memory_bytes ? a : b; });
-      var d = el("div", { title: top.id }, [el("b", {}, number(top.figures.peak_memory_bytes, "MiB") + " MiB"), "highest use: " + top.label]);
-      box.append(d);
+      var top = peaks.reduce(function (a, b) { return a.figures.peak_memory_bytes / a.gpus >= b.figures.peak_memory_bytes / b.gpus ? a : b; });
+      box.append(el("div", { title: top.id }, [el("b", {}, number(top.figures.peak_memory_bytes / top.gpus, "GiB") + " GiB"), "highest use of a GPU" + (top.gpus > 1 ? " (mean of " + top.gpus + ")" : "") + ": " + top.short]));
     }
   }
   function drawTable() {
     var cols = columns(), head = clear($("table").tHead), body = clear($("table").tBodies[0]);
     head.append(el("tr", {}, cols.map(function (c) {
       var mark = sortBy === c.name ? (down ? " ▼" : " ▲") : "";
-      var th = el("th", { scope: "col", class: c.unit ? "" : "t", "aria-sort": sortBy === c.name ? (down ? "descending" : "ascending") : "none", tabindex: "0" }, c.head + mark);
+      var th = el("th", { scope: "col", class: (c.unit ? "" : "t") + (c.screen ? " screen" : ""), "aria-sort": sortBy === c.name ? (down ? "descending" : "ascending") : "none", tabindex: "0", title: "sort by " + c.name }, breakable(c.head || c.name).concat(c.unit ? [el("small", {}, c.unit)] : []).concat(mark));
       th.onclick = function () { down = sortBy === c.name ? !down : false; sortBy = c.name; refresh(); };
       th.onkeydown = function (e) { if (e.key === "Enter") th.onclick(); };
       return th;
     })));
     shown.slice(0, all ? shown.length : 100).forEach(function (r) {
-      body.append(el("tr", {}, cols.map(function (c) {
-        var v = c.get(r);
-        if (c.name === "id") {
-          var b = el("button", { type: "button" }, r.id);
-          b.onclick = function () { $("run").value = r.id; drawLine(); $("timeline").scrollIntoView(); };
-          return el("td", { class: "t" }, D.timelines[r.id] ? b : r.id);
-        }
-        if (c.unit) return el("td", {}, number(v, c.unit));
-        return el("td", { class: "t" + (c.name === "outcome" && r.failed ? " bad" : "") }, text(v));
+      body.append(el("tr", { "data-run": r.id }, cols.map(function (c) {
+        var td = cellOf(c, r);
+        if (c.screen) td.classList.add("screen");
+        return td;
       })));
     });
     $("shown").textContent = shown.length + " of " + D.runs.length + " runs";
     $("more").hidden = all || shown.length <= 100;
+    $("more").textContent = "Show all " + shown.length + " rows";
+  }
+  function cellOf(c, r) {
+    var v = c.get(r);
+    if (c.name === "id") {
+      var b = el("button", { type: "button" }, r.id);
+      b.onclick = function () { $("run").value = r.id; drawLine(); $("timeline").scrollIntoView(); };
+      return el("td", { class: "t" }, D.timelines[r.id] ? b : r.id);
+    }
+    if (c.unit) return el("td", { "data-figure": v === undefined ? null : c.name, "data-v": v }, number(v, c.unit));
+    if (c.name === "outcome") return el("td", { class: "t" + (r.failed ? " bad" : "") }, (r.failed ? "✕ " : v === "ok" ? "✓ " : "○ ") + v);
+    if (v === undefined) return el("td", { class: "t none" }, "–");
+    if (c.name === "params" && typeof v === "number") return el("td", {}, number(v / 1e9, "") + " B");
+    if (typeof v === "number") return el("td", {}, String(v));
+    return el("td", { class: "t" }, c.name === "model" ? leaf(v) : text(v));
   }
   $("more").onclick = function () { all = true; drawTable(); };
 
@@ -135,66 +187,100 @@
     names.concat(steps).forEach(function (name) {
       defs.append(el("pattern", { id: "p-" + name, width: 8, height: 8, patternUnits: "userSpaceOnUse" }, [
         el("rect", { width: 8, height: 8, fill: colours[name] || "#888" }),
-        el("path", { d: hatch[hatchOf(name)], stroke: "rgba(255,255,255,.55)", "stroke-width": 1, fill: "none" })]));
+        el("path", { d: hatch[hatchOf(name)], stroke: "rgba(255,255,255,.32)", "stroke-width": 1, fill: "none" })]));
     });
     return el("svg", { width: 0, height: 0, style: "position:absolute" }, defs);
   }
+  var spoken = { kv_cache: "KV cache", cuda_graphs: "CUDA graphs", non_torch: "non-torch", growth_excess: "growth beyond all", framework_overhead: "framework overhead", nccl: "NCCL", load: "load weights", kv_alloc: "allocate KV cache", capture: "capture graphs", engine_warmup: "engine warm-up", bench_warmup: "benchmark warm-up", measure: "measuring" };
+  function say(name) { return spoken[name] || name.replace(/_/g, " "); }
   function swatch(name) {
-    return el("span", {}, [el("svg", { width: 18, height: 14 }, el("rect", { width: 18, height: 14, fill: "url(#p-" + name + ")" })), name]);
+    return el("span", {}, [el("svg", { width: 18, height: 14 }, el("rect", { width: 18, height: 14, fill: "url(#p-" + name + ")" })), say(name)]);
   }
-  function total(run) { return Math.max(run.figures.peak_memory_bytes || 0, run.budget || 0); }
+  // Amber and grey carry dark letters, all others white ones.
+  var light = { kv_cache: 1, kv_alloc: 1, baseline: 1 };
+  function share(run) { return $("pergpu").checked ? Math.max(run.gpus, 1) : 1; }
+  function total(run) { return Math.max(run.figures.peak_memory_bytes || 0, run.budget || 0, sum(run.parts) + (run.baseline || 0)) / share(run); }
+  function sum(parts) { return Object.keys(parts).reduce(function (n, k) { return n + Math.max(parts[k], 0); }, 0); }
   function stack(svg, run, list, values, y, scale) {
-    var x = 0;
+    var x = leftOf;
     list.forEach(function (name) {
       var v = name === "baseline" ? run.baseline : values[name];
       if (!v || v <= 0) return;
       var w = v * scale;
-      var rect = el("rect", { x: x, y: y, width: Math.max(w, 0.3), height: 20, fill: "url(#p-" + name + ")", "data-part": name, "data-mib": v });
-      rect.append(el("svgtitle", {}, name + ": " + number(v, "MiB") + " MiB (" + run.id + ")"));
+      var rect = el("rect", { x: x, y: y, width: Math.max(w, 0.3), height: 20, fill: "url(#p-" + name + ")", "data-part": name, "data-gib": v });
+      rect.append(el("svgtitle", {}, say(name) + ": " + number(v, "GiB") + " GiB (" + run.id + ")"));
       svg.append(rect);
-      if (w > 84) {
-        var label = el("text", { x: x + 4, y: y + 14, style: "fill:#fff;paint-order:stroke;stroke:rgba(0,0,0,.55);stroke-width:2px;font-weight:600" }, name + " " + number(v, "MiB"));
-        svg.append(label);
-      }
+      var words = say(name) + " " + number(v, "GiB");
+      if (w <= words.length * 6.6 + 8) words = number(v, "GiB");
+      if (w > words.length * 6.6 + 8) svg.append(el("text", { x: x + 5, y: y + 14, style: "font-weight:600;fill:" + (light[name] ? "#1b1f24" : "#fff") }, words));
       x += w;
     });
     return x;
   }
-  function bar(run, scale) {
-    var width = 1200, svg = el("svg", { viewBox: "0 0 " + width + " 62", role: "img", "aria-label": "memory of " + run.id });
+  var barWidth = 1200, leftOf = 52;
+  // ticks are round numbers of GiB.
+  function ticks(most) {
+    var step = Math.pow(10, Math.floor(Math.log10(most / 4))), m = most / 4 / step;
+    step *= m >= 5 ? 5 : m >= 2 ? 2 : 1;
+    var out = [];
+    for (var v = 0; v <= most * 1.0001; v += step) out.push(v);
+    return out;
+  }
+  function ruler(most, scale) {
+    var svg = el("svg", { viewBox: "0 0 " + barWidth + " 30", class: "ruler", role: "img", "aria-label": "scale of the bars in GiB" });
+    ticks(most).forEach(function (v) {
+      var x = leftOf + v * scale;
+      svg.append(el("line", { x1: x, x2: x, y1: 20, y2: 30, stroke: css("--dim") }), el("text", { x: Math.min(x, barWidth - 40), y: 16, "text-anchor": v ? "middle" : "start" }, number(v, "") + (v ? "" : " GiB")));
+    });
+    return svg;
+  }
+  function bar(run, scale, most) {
+    var svg = el("svg", { viewBox: "0 0 " + barWidth + " 62", role: "img", "aria-label": "memory of " + run.id });
+    ticks(most).forEach(function (v) { svg.append(el("line", { x1: leftOf + v * scale, x2: leftOf + v * scale, y1: 0, y2: 48, stroke: css("--line") })); });
+    scale /= share(run);
+    svg.append(el("text", { x: leftOf - 6, y: 16, "text-anchor": "end", class: "dim" }, "vLLM"), el("text", { x: leftOf - 6, y: 40, "text-anchor": "end", class: "dim" }, "driver"));
     if (Object.keys(run.parts).length) stack(svg, run, names, run.parts, 2, scale);
-    else svg.append(el("text", { x: 2, y: 16 }, "vLLM's account: none"));
+    else svg.append(el("text", { x: leftOf + 4, y: 16, class: "dim" }, "no account in the log"));
     if (Object.keys(run.steps).length) stack(svg, run, steps, run.steps, 26, scale);
-    else svg.append(el("text", { x: 2, y: 40 }, "the driver's account: none"));
+    else svg.append(el("text", { x: leftOf + 4, y: 40, class: "dim" }, "no steps in the samples"));
     if (run.budget !== null) {
-      var b = run.budget * scale;
-      svg.append(el("line", { x1: b, x2: b, y1: 0, y2: 48, stroke: css("--fg"), "stroke-width": 2 }));
-      svg.append(el("path", { d: "M" + (b - 5) + " 54L" + (b + 5) + " 54L" + b + " 47Z", fill: css("--fg") }));
-      svg.append(el("text", { x: b - 8, y: 60, "text-anchor": "end" }, "budget " + number(run.budget, "MiB") + " MiB"));
+      var b = leftOf + run.budget * scale;
+      svg.append(el("line", { x1: b, x2: b, y1: 0, y2: 48, stroke: css("--bg"), "stroke-width": 5 }), el("line", { x1: b, x2: b, y1: 0, y2: 48, stroke: css("--fg"), "stroke-width": 2 }));
+      svg.append(el("path", { d: "M" + (b - 5) + " 55L" + (b + 5) + " 55L" + b + " 48Z", fill: css("--fg") }));
+      svg.append(el("text", { x: b - 9, y: 60, "text-anchor": "end" }, "budget " + number(run.budget / share(run), "GiB") + " GiB"));
     }
-    if (run.figures.peak_memory_bytes !== undefined) svg.append(el("text", { x: 2, y: 60 }, "peak " + number(run.figures.peak_memory_bytes, "MiB") + " MiB on " + run.gpus + " GPU(s)"));
+    if (run.figures.peak_memory_bytes !== undefined) svg.append(el("text", { x: leftOf, y: 60 }, "peak " + number(run.figures.peak_memory_bytes / share(run), "GiB") + " GiB" + (run.gpus > 1 ? ($("pergpu").checked ? ", mean of " : ", sum of ") + run.gpus + " GPUs" : "")));
     var rows = names.map(function (n) { return [n, n === "baseline" ? run.baseline : run.parts[n], D.steps.indexOf(n) >= 0 ? run.steps[n] : undefined]; });
     D.steps.forEach(function (s) { if (names.indexOf(s) < 0) rows.push([s, undefined, run.steps[s]]); });
-    var table = el("table", {}, [el("tr", {}, ["part or step", "vLLM's account (MiB)", "driver's account (MiB)"].map(function (h) { return el("th", {}, h); }))].concat(rows.map(function (r) {
-      return el("tr", {}, [el("td", { class: "t" }, r[0]), el("td", {}, number(r[1], "MiB")), el("td", {}, number(r[2], "MiB"))]);
+    var table = el("table", {}, [el("tr", {}, ["part or step", "vLLM's account (GiB)", "driver's account (GiB)"].map(function (h) { return el("th", {}, h); }))].concat(rows.map(function (r) {
+      return el("tr", {}, [el("td", { class: "t" }, say(r[0])), el("td", {}, number(r[1], "GiB")), el("td", {}, number(r[2], "GiB"))]);
     })));
-    return el("div", { class: "bar" }, [el("div", { class: "name" }, run.label), el("div", { class: "id" }, run.id), svg, el("details", {}, [el("summary", {}, "numbers"), table])]);
+    return el("div", { class: "bar" }, [el("div", { class: "name", title: run.label }, [el("b", {}, run.short), run.failed ? el("span", { class: "flag" }, "✕ " + run.outcome) : "", el("span", { class: "id" }, run.id)]), svg, el("details", {}, [el("summary", {}, "numbers"), el("div", { class: "scroll" }, table)])]);
   }
   function drawBars() {
     var box = clear($("bars")), legend = clear($("legend"));
     legend.append(patterns());
-    names.concat(D.steps.filter(function (s) { return names.indexOf(s) < 0; })).forEach(function (n) { legend.append(swatch(n)); });
+    [["vLLM's account", names], ["The driver's account", ["baseline"].concat(D.steps)]].forEach(function (l) {
+      legend.append(el("div", { class: "row" }, [el("b", {}, l[0])].concat(l[1].map(swatch))));
+    });
     var list = shown.filter(function (r) { return Object.keys(r.parts).length || Object.keys(r.steps).length; });
-    var most = Math.max.apply(null, list.map(total).concat([1]));
-    list.slice(0, allBars ? list.length : 40).forEach(function (r) { box.append(bar(r, 1190 / most)); });
+    barWidth = Math.max(300, printing ? 1000 : box.clientWidth || 1200); // letters keep their size
+    var most = Math.max.apply(null, list.map(total).concat([1])), scale = (barWidth - leftOf - 10) / most;
+    if (list.length) box.append(ruler(most, scale));
+    list.slice(0, allBars ? list.length : 40).forEach(function (r) { box.append(bar(r, scale, most)); });
     if (!list.length) box.append(el("p", {}, "No run here has an account of its memory."));
     $("morebars").hidden = allBars || list.length <= 40;
     $("morebars").textContent = "Draw all " + list.length + " runs";
   }
+  $("pergpu").onchange = drawBars;
   $("morebars").onclick = function () { allBars = true; drawBars(); };
 
   // --- curves
+  function dark() { var t = document.documentElement.dataset.theme; return t ? t === "dark" : matchMedia("(prefers-color-scheme: dark)").matches; }
+  function colour(i) { var list = dark() ? bright : palette; return list[i % list.length]; }
+  var bright = ["#7ab8ff", "#f0a860", "#6fd19c", "#f08aa0", "#bda0f5", "#a9b7c6", "#77d3df", "#d8c65a", "#e99ad2", "#a3a3ff"];
   var palette = ["#2f6db5", "#d9822b", "#3f9b6c", "#b5556a", "#8a63c2", "#6b7a8a", "#42a5b3", "#a08a2c", "#c05fa8", "#5b5bd6"];
+  var lines = [[], [18, 3], [12, 3, 3, 3], [18, 3, 3, 3, 3, 3], [9, 3], [24, 6], [6, 3, 6, 3, 2, 3], [14, 6, 2, 6]]; // of GPUs
   var dashes = [[], [8, 4], [2, 3], [10, 3, 2, 3], [5, 5], [1, 4], [12, 6], [4, 2, 1, 2]];
   var plots = { line: null, curve: null };
   function axis(label, extra) {
@@ -202,6 +288,8 @@
     for (var k in extra || {}) a[k] = extra[k];
     return a;
   }
+  // The legend's marks are dashed as the lines are.
+  var marked = { markers: { width: 2, dash: function (u, i) { return u.series[i].dash && u.series[i].dash.length ? (u.series[i].dash[0] < 4 ? "dotted" : "dashed") : "solid"; } } };
   function show(slot, box, options, data) {
     if (plots[slot]) plots[slot].destroy();
     plots[slot] = new uPlot(options, data, clear(box));
@@ -210,38 +298,52 @@
     var id = $("run").value, series = D.timelines[id], box = $("line");
     if (!series) { if (plots.line) { plots.line.destroy(); plots.line = null; } clear(box).append(el("p", {}, "No run here has a timeline.")); $("samples").textContent = ""; return; }
     $("samples").textContent = series.reduce(function (n, s) { return n + s.samples; }, 0) + " samples, " + series.reduce(function (n, s) { return n + s.t.length; }, 0) + " drawn";
-    var tables = [], defs = [{ label: "s" }];
+    var tables = [], defs = [{ label: "time (s)", value: function (u, v) { return v === null ? "–" : v.toFixed(2); } }];
     series.forEach(function (s, i) {
       tables.push([s.t, s.mem, s.power]);
-      defs.push({ label: "GPU " + s.gpu + " memory", scale: "MiB", stroke: palette[i % palette.length], width: 2, spanGaps: true, value: function (u, v) { return number(v, "MiB") + " MiB"; } });
-      defs.push({ label: "GPU " + s.gpu + " power", scale: "W", stroke: palette[i % palette.length], width: 1, dash: [4, 4], spanGaps: true, value: function (u, v) { return number(v, "W") + " W"; } });
+      defs.push({ label: "GPU " + s.gpu + " memory", scale: "GiB", stroke: colour(i), width: 2, dash: lines[i % lines.length], spanGaps: true, value: function (u, v) { return number(v, "GiB") + " GiB"; } });
+      defs.push({ label: "GPU " + s.gpu + " power", scale: "W", stroke: colour(i), width: 1, dash: [2, 3 + i], spanGaps: true, value: function (u, v) { return number(v, "W") + " W"; } });
     });
     var run = D.runs.find(function (r) { return r.id === id; });
     var bands = D.phases[id] || [];
+    $("runname").textContent = run ? run.label : id;
     show("line", box, {
-      width: box.clientWidth || 1180, height: 380, title: run ? run.label : id, series: defs,
-      scales: { x: { time: false }, MiB: { range: function (u, lo, hi) { return [0, Math.max(hi || 1, run && run.gpus === 1 && run.budget ? run.budget : 0) * 1.05]; } }, W: { range: function (u, lo, hi) { return [0, (hi || 1) * 1.05]; } } },
-      axes: [axis("time since the start of the attempt (s)", { size: 50 }), axis("memory (MiB)", { scale: "MiB" }), axis("power (W)", { scale: "W", side: 1, grid: { show: false } })],
+      width: printing ? 1000 : box.clientWidth || 1180, height: 400, padding: [58, null, null, null], series: defs, legend: marked,
+      scales: { x: { time: false }, GiB: { range: function (u, lo, hi) { return [0, Math.max(hi || 1, run && run.gpus === 1 && run.budget ? run.budget : 0) * 1.05]; } }, W: { range: function (u, lo, hi) { return [0, (hi || 1) * 1.05]; } } },
+      axes: [axis("time since the start of the attempt (s)", { size: 50 }), axis("memory (GiB)", { scale: "GiB" }), axis("power (W)", { scale: "W", side: 1, grid: { show: false } })],
       hooks: {
         drawClear: [function (u) {
-          var c = u.ctx, r = devicePixelRatio || 1;
-          c.save(); c.font = 11 * r + "px system-ui"; c.textBaseline = "top";
+          var c = u.ctx;
           bands.forEach(function (b, i) {
             var x = Math.max(u.valToPos(b.from, "x", true), u.bbox.left), to = Math.min(u.valToPos(b.to, "x", true), u.bbox.left + u.bbox.width);
             if (to <= x) return;
-            c.fillStyle = i % 2 ? css("--soft") : css("--bg");
-            c.fillRect(x, u.bbox.top, to - x, u.bbox.height);
-            c.fillStyle = css("--dim");
-            if (c.measureText(b.phase).width + 4 < to - x) c.fillText(b.phase, x + 3, u.bbox.top + 3);
-            else { c.save(); c.translate(x + 2, u.bbox.top + u.bbox.height - 4); c.rotate(-Math.PI / 2); if (to - x > 12 * r) c.fillText(b.phase, 0, 0); c.restore(); }
+            c.save(); c.fillStyle = css(i % 2 ? "--band" : "--bg"); c.fillRect(x, u.bbox.top, to - x, u.bbox.height); c.restore();
           });
-          c.restore();
         }],
         draw: [function (u) {
+          // Names of phases stand above the plot, in as many rows as keep them apart.
+          var c = u.ctx, r = devicePixelRatio || 1, ends = [];
+          c.save(); c.setLineDash([]); c.font = 11 * r + "px system-ui"; c.textBaseline = "top";
+          bands.forEach(function (b) {
+            var x = Math.max(u.valToPos(b.from, "x", true), u.bbox.left), to = Math.min(u.valToPos(b.to, "x", true), u.bbox.left + u.bbox.width), name = b.phase.replace(/_/g, " ");
+            if (to <= x) return;
+            var row = 0;
+            while (row < 4 && ends[row] > x) row++;
+            if (row === 4) return; // its band is there, and its name when one zooms in
+            ends[row] = x + c.measureText(name).width + 10 * r;
+            var y = u.bbox.top - (row + 1) * 13 * r - 2 * r;
+            c.strokeStyle = css("--dim"); c.beginPath(); c.moveTo(x + 0.5, y + 2 * r); c.lineTo(x + 0.5, u.bbox.top); c.stroke();
+            c.fillStyle = css("--fg"); c.fillText(name, x + 4 * r, y);
+          });
+          c.restore();
+        }, function (u) {
           if (!run || run.gpus !== 1 || !run.budget) return;
-          var y = u.valToPos(run.budget, "MiB", true), c = u.ctx;
+          var y = u.valToPos(run.budget, "GiB", true), c = u.ctx;
           c.save(); c.strokeStyle = c.fillStyle = css("--fg"); c.setLineDash([12, 4]); c.beginPath(); c.moveTo(u.bbox.left, y); c.lineTo(u.bbox.left + u.bbox.width, y); c.stroke();
-          c.font = 11 * (devicePixelRatio || 1) + "px system-ui"; c.textAlign = "right"; c.fillText("budget", u.bbox.left + u.bbox.width - 4, y + 14); c.restore();
+          c.font = 11 * (devicePixelRatio || 1) + "px system-ui"; c.textAlign = "right"; c.setLineDash([]); c.textBaseline = "top";
+          var words = "budget " + number(run.budget, "GiB") + " GiB", room = c.measureText(words).width + 8;
+          c.globalAlpha = 0.8; c.fillStyle = css("--bg"); c.fillRect(u.bbox.left + u.bbox.width - room - 2, y + 2, room, 15 * (devicePixelRatio || 1)); c.globalAlpha = 1; c.fillStyle = css("--fg");
+          c.fillText(words, u.bbox.left + u.bbox.width - 6, y + 4); c.restore();
         }]
       }
     }, uPlot.join(tables));
@@ -261,7 +363,7 @@
     var runs = shown.filter(function (r) { return f && !r.failed && r.figures[f.name] !== undefined && typeof r.settings[sx] === "number"; });
     if (!runs.length) { box.append(el("p", {}, "No run here has both: choose another figure or axis.")); return; }
     var groups = {};
-    runs.forEach(function (r) { var g = sg ? text(r.settings[sg]) : "all"; (groups[g] = groups[g] || []).push(r); });
+    runs.forEach(function (r) { var g = sg === "*" ? shortLabel(r, sx) : sg ? text(r.settings[sg]) : "all"; (groups[g] = groups[g] || []).push(r); });
     var order = Object.keys(groups).sort(compare), residue = {}, rows = [];
     var tables = order.map(function (g) {
       var at = {};
@@ -270,7 +372,7 @@
       return [xs, xs.map(function (x) {
         var list = at[x], values = list.map(function (r) { return r.figures[f.name]; });
         D.settings.forEach(function (s) {
-          if (s !== sx && s !== sg && s !== "execution" && new Set(list.map(function (r) { return text(r.settings[s]); })).size > 1) residue[s] = true;
+          if (s !== sx && s !== sg && s !== "execution" && asked.indexOf(s) >= 0 && new Set(list.map(function (r) { return text(r.settings[s]); })).size > 1) residue[s] = true;
         });
         rows.push([g, x, mean(values), Math.min.apply(null, values), Math.max.apply(null, values), list]);
         return mean(values);
@@ -281,14 +383,18 @@
     var range = lo === hi ? [lo - 1, hi + 1] : log ? [lo / 1.1, hi * 1.1] : [lo - (hi - lo) * 0.03, hi + (hi - lo) * 0.03];
     if (log && lo === hi) range = [lo / 2, hi * 2];
     show("curve", box, {
-      width: box.clientWidth || 1180, height: 360,
-      scales: { x: { time: false, distr: log ? 3 : 1, range: range } },
-      series: [{ label: sx }].concat(order.map(function (g, i) { return { label: (sg ? sg + " " : "") + g, stroke: palette[i % palette.length], width: 2, dash: dashes[i % dashes.length], spanGaps: true, points: { show: true, size: 8 }, value: function (u, v) { return number(v, f.unit); } }; })),
+      width: printing ? 1000 : box.clientWidth || 1180, height: 360,
+      scales: { x: { time: false, distr: log ? 3 : 1, range: range }, y: { range: function (u, least, most) { // 2 % of the size at least: noise shall not look like a slope
+        var pad = Math.max((most - least) * 0.08, Math.abs(most) * 0.01, 1e-9);
+        return [least - pad < 0 && least >= 0 ? 0 : least - pad, most + pad];
+      } } },
+      series: [{ label: sx }].concat(order.map(function (g, i) { return { label: (sg && sg !== "*" && sg !== "model" ? shortName(sg) + " " : "") + (sg === "model" ? leaf(g) : g), stroke: colour(i), width: 2, dash: dashes[i % dashes.length], spanGaps: true, points: { show: true, size: 8, fill: css("--bg") }, value: function (u, v) { return number(v, f.unit); } }; })),
+      legend: marked,
       axes: [axis(sx, { size: 50 }), axis(title(f), { size: 84 })]
     }, uPlot.join(tables));
     var more = Object.keys(residue);
     $("curvenote").textContent = "A point is the mean of its runs." + (more.length ? " Points mix runs that differ in " + more.join(", ") + ": filter, or choose it as the curve." : "");
-    $("curvetable").append(el("tr", {}, [sg || "curve", sx, title(f), "least", "most", "runs", "run ids"].map(function (h) { return el("th", {}, h); })));
+    $("curvetable").append(el("tr", {}, [sg && sg !== "*" ? sg : "curve", sx, title(f), "least", "most", "runs", "run ids"].map(function (h) { return el("th", {}, h); })));
     rows.forEach(function (r) {
       $("curvetable").append(el("tr", {}, [el("td", { class: "t" }, r[0]), el("td", {}, String(r[1])), el("td", { "data-v": r[2] }, number(r[2], f.unit)), el("td", {}, number(r[3], f.unit)), el("td", {}, number(r[4], f.unit)), el("td", {}, String(r[5].length)),
         el("td", { class: "t" }, r[5].map(function (x) { return x.id; }).join(" "))]));
@@ -306,9 +412,9 @@
     Object.keys(cells).forEach(function (k) { means.push(mean(cells[k].map(function (r) { return r.figures[f.name]; }))); });
     var lo = Math.min.apply(null, means), hi = Math.max.apply(null, means);
     table.append(el("caption", {}, title(f)));
-    table.append(el("tr", {}, [el("th", { class: "t" }, hy + " \\ " + hx)].concat(xs.map(function (x) { return el("th", {}, x); }))));
+    table.append(el("tr", {}, [el("th", { class: "t" }, hy + " ↓   " + hx + " →")].concat(xs.map(function (x) { return el("th", {}, x); }))));
     ys.forEach(function (y) {
-      table.append(el("tr", {}, [el("th", { class: "t" }, y)].concat(xs.map(function (x) {
+      table.append(el("tr", {}, [el("th", { class: "t" }, hy === "model" ? leaf(y) : y)].concat(xs.map(function (x) {
         var list = cells[y + "\u0000" + x];
         if (!list) return el("td", {}, "–");
         var v = list.map(function (r) { return r.figures[f.name]; }), m = mean(v), spread = (Math.max.apply(null, v) - Math.min.apply(null, v)) / 2;
@@ -323,13 +429,13 @@
     var box = clear($("fails")), list = shown.filter(function (r) { return r.failed; });
     if (!list.length) box.append(el("p", {}, "No failed run here."));
     list.forEach(function (r) {
-      var e = el("div", { class: "fail" }, [el("b", {}, r.outcome), " " + r.label, el("div", {}, el("code", {}, r.id))]);
+      var e = el("div", { class: "fail" }, [el("b", {}, "✕ " + r.outcome), " " + r.label + " ", el("code", {}, r.id)]);
       if (r.detail) e.append(el("p", {}, r.detail));
       if (r.error_line) e.append(el("pre", {}, r.error_line));
       box.append(e);
     });
   }
-  function amount(v, unit) { return unit === "bytes" ? number(v / 1048576, "MiB") + " MiB" : number(v, unit) + " " + unit; }
+  function amount(v, unit) { return unit === "bytes" ? number(v / 1073741824, "GiB") + " GiB" : number(v, unit) + " " + unit; }
   function drawComparison() {
     var c = D.comparison;
     if (!c) return;
@@ -339,9 +445,15 @@
     [["Worse", c.regressions], ["Better", c.improvements]].forEach(function (part) {
       if (!part[1] || !part[1].length) { box.append(el("p", {}, part[0] + ": none.")); return; }
       box.append(el("h3", {}, part[0]));
-      var t = el("table", {}, el("tr", {}, ["figure", "base", "new", "change", "95 % interval", "runs", "profile"].map(function (h) { return el("th", {}, h); })));
+      function signed(v, unit) { return (v > 0 ? "+" : "") + amount(v, unit).replace("-", "−"); }
+      var t = el("table", {}, el("tr", {}, ["figure", "base", "new", "change", "", "95 % interval", "runs", "profile"].map(function (h, i) { return el("th", { class: i === 0 || i > 5 ? "t" : "" }, h); })));
       part[1].forEach(function (x) {
-        t.append(el("tr", { title: (x.base_runs || []).concat(x.new_runs || []).join("\n") }, [x.figure, amount(x.base, x.unit), amount(x.new, x.unit), amount(x.difference, x.unit), x.difference_low === null ? "–" : amount(x.difference_low, x.unit) + " … " + amount(x.difference_high, x.unit), (x.base_runs || []).length + " + " + (x.new_runs || []).length, x.label].map(function (v) { return el("td", {}, v); })));
+        var ids = (x.base_runs || []).concat(x.new_runs || []);
+        t.append(el("tr", {}, [el("td", { class: "t" }, x.figure), el("td", {}, amount(x.base, x.unit)), el("td", {}, amount(x.new, x.unit)),
+          el("td", {}, (part[0] === "Worse" ? "✕ " : "") + signed(x.difference, x.unit)), el("td", {}, x.relative === null ? "" : (x.relative > 0 ? "+" : "−") + Math.abs(100 * x.relative).toFixed(1) + " %"),
+          el("td", {}, x.difference_low === null || x.difference_low === undefined ? "–" : signed(x.difference_low, x.unit) + " … " + signed(x.difference_high, x.unit)),
+          el("td", { class: "t" }, el("details", {}, [el("summary", {}, (x.base_runs || []).length + " + " + (x.new_runs || []).length)].concat(ids.map(function (id) { return el("div", {}, el("code", {}, id)); })))),
+          el("td", { class: "t wrap" }, x.label)]));
       });
       box.append(el("div", { class: "scroll" }, t));
     });
@@ -366,7 +478,7 @@
   function drawAll() {
     drawCounts(); drawTable(); drawBars();
     var keep = $("run").value;
-    options("run", shown.filter(function (r) { return D.timelines[r.id]; }).map(function (r) { return [r.id, r.label + " · " + r.id]; }), keep);
+    options("run", shown.filter(function (r) { return D.timelines[r.id]; }).map(function (r) { return [r.id, r.short]; }), keep);
     drawLine(); drawCurve(); drawMap(); drawFailures(); drawComparison();
   }
   var timer;
@@ -375,20 +487,34 @@
   function busiest(list) { return list.slice().sort(function (a, b) { return count(b) - count(a); })[0]; }
   function count(s) { return new Set(D.runs.map(function (r) { return text(r.settings[s]); })).size; }
   var figures = D.figures.map(function (f) { return [f.name, title(f)]; });
-  var plain = D.settings.filter(function (s) { return s !== "execution" && s !== "host"; });
+  var plain = asked.concat(rest.filter(function (s) { return s !== "execution" && s !== "host" && s !== "params"; }));
   var first = ["batch_size", "input_len", "max_model_len"].find(function (s) { return numeric.indexOf(s) >= 0; }) || busiest(numeric);
   options("sy", figures, "peak_memory_bytes").onchange = drawCurve;
   options("sx", numeric.map(function (s) { return [s, s]; }), first).onchange = drawCurve;
-  options("sg", [["", "nothing"]].concat(plain.map(function (s) { return [s, s]; })), "model").onchange = drawCurve;
+  // A curve for all that else was asked, where that is no tangle.
+  var curves = new Set(D.runs.filter(function (r) { return !r.failed; }).map(function (r) { return shortLabel(r, first); })).size;
+  options("sg", [["*", "everything else asked"], ["", "nothing"]].concat(plain.map(function (s) { return [s, s]; })), curves <= 12 ? "*" : "model").onchange = drawCurve;
   $("slog").onchange = drawCurve;
   options("hv", figures, "peak_memory_bytes").onchange = drawMap;
   options("hy", plain.map(function (s) { return [s, s]; }), "model").onchange = drawMap;
   options("hx", plain.map(function (s) { return [s, s]; }), first || plain[1] || "model").onchange = drawMap;
-  $("footer").textContent = "Memory in MiB (2^20 bytes), sums over the GPUs of a run. Charts: uPlot 1.6.32, MIT licence, embedded with its text.";
+  $("footer").textContent = "Memory in GiB (2^30 bytes), sums over the GPUs of a run unless it says mean. Charts: uPlot 1.6.32, MIT licence, embedded with its text.";
   var query = new URLSearchParams(location.hash.slice(1)).get("filter");
   if (query) $("filter").value = query;
   refresh();
   var resized;
-  window.addEventListener("resize", function () { clearTimeout(resized); resized = setTimeout(function () { drawLine(); drawCurve(); }, 200); });
+  window.addEventListener("resize", function () { clearTimeout(resized); resized = setTimeout(function () { if (!printing) { drawBars(); drawLine(); drawCurve(); } }, 200); });
+  // Paper is white and has its own width.
+  var before;
+  function redraw(on) {
+    if (on === printing) return;
+    printing = on;
+    if (on) { before = document.documentElement.dataset.theme; document.documentElement.dataset.theme = "light"; }
+    else if (before) document.documentElement.dataset.theme = before;
+    else delete document.documentElement.dataset.theme;
+    drawBars(); drawLine(); drawCurve(); drawMap();
+  }
+  window.addEventListener("beforeprint", function () { redraw(true); });
+  window.addEventListener("afterprint", function () { redraw(false); });
   document.documentElement.dataset.ready = "1";
 })();
