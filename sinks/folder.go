@@ -142,7 +142,7 @@ func (f *folder) removeAll(name string) error {
 }
 
 func (f *folder) syncDir(name string) error {
-	dir, err := f.root.Open(name)
+	dir, err := f.openAny(name)
 	if err != nil {
 		return err
 	}
@@ -155,7 +155,7 @@ func (f *folder) syncDir(name string) error {
 
 // list gives the entries of a folder, sorted; none where it does not exist.
 func (f *folder) list(name string) ([]fs.DirEntry, error) {
-	dir, err := f.root.Open(name)
+	dir, err := f.openAny(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -185,9 +185,36 @@ func (f *folder) exists(name string) bool {
 	return err == nil
 }
 
-func (f *folder) open(name string) (*os.File, error) { return f.root.Open(name) }
+// openAny opens whatever has this name, to read; a FIFO is not waited for.
+func (f *folder) openAny(name string) (*os.File, error) {
+	return f.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+}
 
-func (f *folder) readFile(name string) ([]byte, error) { return f.root.ReadFile(name) }
+// open opens a regular file to read: whatever else stands in its place (a FIFO,
+// a device, a folder) is refused, or its reader might wait for ever.
+func (f *folder) open(name string) (*os.File, error) {
+	file, err := f.openAny(name)
+	if err != nil {
+		return nil, err
+	}
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is no regular file (%v)", f.path(name), info.Mode().Type())
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
+}
+
+func (f *folder) readFile(name string) ([]byte, error) {
+	file, err := f.open(name)
+	if err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(file)
+	return data, errors.Join(err, file.Close())
+}
 
 // A folderError is an error of the file system with its folder and the next step.
 type folderError struct {

@@ -2,9 +2,11 @@ package sinks
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -105,6 +107,10 @@ func TestVerifyNamesDamage(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, []string{"executions/.tmp-x.json: a temporary file that was left"}},
+		{"FIFO as run.json", func(t *testing.T, dir string) { fifo(t, one(t, dir, "runs/*/*/run.json")) }, []string{"run.json", "is no regular file"}},
+		{"FIFO as a timeline", func(t *testing.T, dir string) { fifo(t, one(t, dir, "runs/*/*/timeline.parquet")) }, []string{"timeline.parquet", "is no regular file"}},
+		{"FIFO as an execution", func(t *testing.T, dir string) { fifo(t, one(t, dir, "executions/*.json")) }, []string{"executions/", "is no regular file"}},
+		{"FIFO as the manifest", func(t *testing.T, dir string) { fifo(t, filepath.Join(dir, "manifest.json")) }, []string{"manifest.json", "is no regular file"}},
 		{"link", func(t *testing.T, dir string) {
 			if err := os.Symlink("/etc", filepath.Join(dir, "tables", "etc")); err != nil {
 				t.Fatal(err)
@@ -131,6 +137,14 @@ func TestVerifyNamesDamage(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// fifo puts a FIFO in the place of a file: nobody may wait for it.
+func fifo(t *testing.T, name string) {
+	t.Helper()
+	if err := errors.Join(os.Remove(name), syscall.Mkfifo(name, 0o644)); err != nil {
+		t.Fatal(err)
 	}
 }
 

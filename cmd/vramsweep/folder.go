@@ -246,8 +246,8 @@ func (w *world) importOne(store *sinks.Store, s source, gpuName string) (*runner
 		if err != nil {
 			continue // a recording may have one log alone
 		}
-		if err := os.WriteFile(filepath.Join(recording.Job.Dir, name), data, 0o644); err != nil {
-			return nil, err
+		if err := copyLog(filepath.Join(recording.Job.Dir, name), data); err != nil {
+			return nil, fmt.Errorf("copy the raw log: %w", err)
 		}
 	}
 	return result, sink.Finish(result)
@@ -269,6 +269,16 @@ func (w *world) openSource(s source) (*replay.Recording, map[string]string, erro
 		logs["stderr.log"] = s.logs[1]
 	}
 	return recording, logs, err
+}
+
+// copyLog writes a raw log into a run's folder.
+func copyLog(path string, data []byte) error {
+	file, err := runner.CreateFile(path)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(data)
+	return errors.Join(err, file.Close())
 }
 
 // plotVerb draws one run.

@@ -86,14 +86,25 @@ func quiet(code int) error {
 
 // run is the whole program; it returns the exit code.
 func run(w *world) int {
-	ctx, stop := withSignals(context.Background(), w.stderr)
-	defer stop()
 	root := newRoot(w)
+	verb, _, err := root.Find(w.args)
+	ctx, stop := withSignals(context.Background(), w.stderr, err == nil && supervises(verb.Name()))
+	defer stop()
 	root.SetArgs(w.args)
 	root.SetIn(w.stdin)
 	root.SetOut(w.stdout)
 	root.SetErr(w.stderr)
 	return report(w.stderr, root.ExecuteContext(ctx))
+}
+
+// supervises reports whether a verb has programs to end and results to write
+// when a signal comes.
+func supervises(verb string) bool {
+	switch verb {
+	case "run", "profile", "monitor", simulatedVLLM, nvmlHelper:
+		return true
+	}
+	return false
 }
 
 // report prints what went wrong and maps it to an exit code.

@@ -20,11 +20,18 @@ var errInterrupted = errors.New("interrupted")
 // second signal.
 const killPatience = 5 * time.Second
 
+// plainPatience is how long a verb that supervises nothing may go on after the
+// first signal.
+const plainPatience = time.Second
+
 // withSignals returns a context that the first SIGINT, SIGTERM or SIGHUP ends:
 // the run stops cleanly and all that was measured is written. A second signal
 // kills the engine and ends the program at once; the folder stays recoverable,
 // because samples are journalled and every file appears by rename.
-func withSignals(parent context.Context, stderr io.Writer) (context.Context, func()) {
+//
+// A verb that only reads and computes has nothing to end: it gets a moment to take
+// away its temporary files.
+func withSignals(parent context.Context, stderr io.Writer, supervises bool) (context.Context, func()) {
 	kill, killNow := context.WithCancelCause(context.WithoutCancel(parent))
 	ctx, cancel := context.WithCancelCause(proc.WithKill(parent, kill))
 	signals := make(chan os.Signal, 4)
@@ -47,6 +54,11 @@ func withSignals(parent context.Context, stderr io.Writer) (context.Context, fun
 					continue
 				}
 				first = false
+				if !supervises {
+					cancel(fmt.Errorf("%w by %v", errInterrupted, got))
+					time.AfterFunc(plainPatience, func() { os.Exit(exitInterrupted) })
+					continue
+				}
 				fmt.Fprintf(stderr, "\nvramsweep: %v: ending the run and writing what was measured (once more ends at once)\n", got)
 				cancel(fmt.Errorf("%w by %v", errInterrupted, got))
 			}

@@ -75,7 +75,7 @@ func runWild(t *testing.T, c *Config, stop func(w *wild) bool) *wild {
 	p, err := proc.Start(context.Background(), proc.Spec{
 		Argv: []string{self, "simulate-vllm", "--", "bench", "latency", "--model", "meta-llama/Llama-3.1-8B-Instruct", "--load-format", "dummy",
 			"--num-iters", "5", "--num-iters-warmup", "2", "--max-model-len", "8192", "--output-json", w.result},
-		Env: append(os.Environ(), entry), Dir: dir, Grace: 300 * time.Millisecond, Stdout: out, Stderr: &w.stderr,
+		Env: append(os.Environ(), entry), Dir: dir, Grace: 300 * time.Millisecond, Settle: 300 * time.Millisecond, Stdout: out, Stderr: &w.stderr,
 	})
 	if err != nil {
 		t.Fatal(err)
