@@ -74,7 +74,7 @@ func (x *executor) attempt(ctx context.Context, d due, next *due, number int) (r
 // newJob makes the job of an attempt.
 func (x *executor) newJob(d due, devices []Device, number int) *Job {
 	return &Job{
-		RunID: d.id, Execution: x.id, Profile: d.profile, Sweep: d.sweep, Repeat: d.repeat, Attempt: number,
+		RunID: d.id, Execution: x.id, Profile: d.profile, Written: x.written(d.profile), Sweep: d.sweep, Repeat: d.repeat, Attempt: number,
 		Devices: devices, Synthetic: synthetic(d.profile), Mark: x.runMark(), StartedAt: x.now(),
 		Progress: func(Progress) {}, Pulse: &Pulse{},
 	}

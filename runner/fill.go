@@ -13,7 +13,7 @@ import (
 // NewResult is the record of a job before anything is known but what was
 // planned.
 func NewResult(job *Job) *Result {
-	p, s := job.Profile, &job.Profile.Settings
+	p, s := job.Record(), &job.Profile.Settings
 	r := &Result{
 		SchemaVersion: SchemaVersion, Timestamp: job.StartedAt.UTC(), GPUInfo: job.Devices,
 		Missing: map[string]string{},

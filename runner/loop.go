@@ -55,12 +55,36 @@ type Runner struct {
 	Host    string   // name of this machine
 	OS      string   // "linux/amd64, kernel 6.8"
 	Command []string // of this process, secrets masked
+	// Masker takes the secrets out of a profile's flags where they are kept;
+	// nil: nothing is taken out.
+	Masker Masker
 	// settle is how long memory may take to come back; 0: settleLimit.
 	settle time.Duration
 
 	// Mark is proc.FolderMark of the output folder. Engines run under Mark.run;
 	// tools that live longer than a run may carry any other Mark.SOMETHING.
 	Mark string
+}
+
+// A Masker takes secrets out of what is written down.
+type Masker interface {
+	Value(name string, v any) any
+	Argv(argv []string) []string
+}
+
+// written is a profile without the secrets in its flags and commands.
+func (r *Runner) written(p *sweep.Profile) *sweep.Profile {
+	if r.Masker == nil {
+		return nil
+	}
+	out := *p
+	e := &out.Engine
+	e.Command, e.Benchmark, e.Python = r.Masker.Argv(e.Command), r.Masker.Argv(e.Benchmark), r.Masker.Argv(e.Python)
+	e.Flags = slices.Clone(e.Flags)
+	for i := range e.Flags {
+		e.Flags[i].Value = r.Masker.Value(e.Flags[i].Name, e.Flags[i].Value)
+	}
+	return &out
 }
 
 // Options of one Run.

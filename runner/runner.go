@@ -88,10 +88,11 @@ type Job struct {
 	Execution string
 	Profile   *sweep.Profile
 	Sweep     *sweep.Sweep
-	Repeat    int      // from 1
-	Attempt   int      // from 1
-	Dir       string   // the run's folder; raw logs and the engine's files go there
-	Devices   []Device // the GPUs of the run, in rank order; empty on a machine without one
+	Written   *sweep.Profile // Profile as it may be written down: without secrets; nil: as it is
+	Repeat    int            // from 1
+	Attempt   int            // from 1
+	Dir       string         // the run's folder; raw logs and the engine's files go there
+	Devices   []Device       // the GPUs of the run, in rank order; empty on a machine without one
 	Synthetic bool
 	// KeepEngine: the next run shares this one's engine process.
 	KeepEngine bool
@@ -99,6 +100,14 @@ type Job struct {
 	StartedAt  time.Time      // with its monotonic reading: offsets count from here
 	Progress   func(Progress) // never nil
 	Pulse      *Pulse         // the engine tells here that it speaks, is ready, and its process tree
+}
+
+// Record is the profile as results may hold it.
+func (j *Job) Record() *sweep.Profile {
+	if j.Written != nil {
+		return j.Written
+	}
+	return j.Profile
 }
 
 // Progress is what a display wants to know while a run goes on.

@@ -33,7 +33,7 @@ type attempt struct {
 }
 
 func (s *Store) writeJob(rel string, job *runner.Job) error {
-	b, err := json.MarshalIndent(attempt{RunID: job.RunID, Execution: job.Execution, Profile: job.Profile, Model: job.Profile.Model,
+	b, err := json.MarshalIndent(attempt{RunID: job.RunID, Execution: job.Execution, Profile: job.Record(), Model: job.Profile.Model,
 		Repeat: job.Repeat, Attempt: job.Attempt, Devices: job.Devices, Synthetic: job.Synthetic,
 		StartedAt: job.StartedAt, Version: s.opts.Version}, "", "  ")
 	if err != nil {

@@ -130,6 +130,9 @@ func (w *world) execute(ctx context.Context, plan *sweep.Plan, f *runFlags, each
 	if !filepath.IsAbs(dir) {
 		dir = filepath.Join(w.dir, dir)
 	}
+	if err := w.checkSummary(f.summary); err != nil {
+		return nil, err
+	}
 	host, _ := os.Hostname() // only words
 	w.staySmall()
 	store, err := sinks.Open(dir, sinks.Options{Version: version, Host: host, What: "run", BatchEvery: journalEvery})
@@ -157,6 +160,28 @@ func (w *world) execute(ctx context.Context, plan *sweep.Plan, f *runFlags, each
 		return summary, err
 	}
 	return summary, quiet(summary.ExitCode())
+}
+
+// checkSummary refuses a place for --summary-json before the night, not after.
+func (w *world) checkSummary(file string) error {
+	if file == "" || file == "-" {
+		return nil
+	}
+	if !filepath.IsAbs(file) {
+		file = filepath.Join(w.dir, file)
+	}
+	dir := filepath.Dir(file)
+	info, err := os.Stat(dir)
+	switch {
+	case err != nil:
+		return usageError("Make that folder, or name another.", "--summary-json %s: %w", file, err)
+	case !info.IsDir():
+		return usageError("", "--summary-json %s: %s is no folder", file, dir)
+	}
+	if info, err := os.Stat(file); err == nil && info.IsDir() {
+		return usageError("", "--summary-json %s: it is a folder", file)
+	}
+	return nil
 }
 
 // journalEvery is how often samples go to the journal: at most a second of them

@@ -128,8 +128,18 @@ func (r *rig) runner(display runner.Display) *runner.Runner {
 		Host:       host,
 		OS:         runtime.GOOS + "/" + runtime.GOARCH,
 		Command:    proc.NewMasker(r.w.env).Argv(append([]string{"vramsweep"}, r.w.args...)),
+		Masker:     proc.NewMasker(r.w.env, r.sensitive()...),
 		Mark:       r.mark,
 	}
+}
+
+// sensitive are the secrets that the plan names.
+func (r *rig) sensitive() []string {
+	var all []string
+	for _, s := range r.plan.Sweeps {
+		all = append(all, sensitiveOf(s)...)
+	}
+	return all
 }
 
 // engine picks what executes a profile.

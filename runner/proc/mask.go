@@ -53,11 +53,12 @@ var secretName = regexp.MustCompile(`(?i)(?:^|[_.-])(?:token|key|apikey|pat|cred
 
 // What secrets look like: tokens of Hugging Face, GitHub, GitLab, Slack, AWS,
 // OpenAI and the like, JSON web tokens; authorization headers; credentials in a
-// URL; assignments.
+// URL; fields of objects as JSON and Python write them; assignments.
 var (
 	tokenForm  = regexp.MustCompile(`\b(?:hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}|glpat-[A-Za-z0-9_-]{16,}|xox[abposr]-[A-Za-z0-9-]{10,}|A(?:KIA|SIA)[A-Z0-9]{16}|sk-[A-Za-z0-9_-]{20,}|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,})`)
 	headerForm = regexp.MustCompile(`(?i)\b(bearer|authorization: ?basic)(\s+)[A-Za-z0-9+/._~=-]{8,}`)
 	urlForm    = regexp.MustCompile(`(://[^/\s:@]*:)[^/\s@]+@`)
+	fieldForm  = regexp.MustCompile(`(?i)(["'](?:[a-z0-9_.-]*[_.-])?(?:hf_?token|auth_?token|access_?token|bearer_?token|api_?key|access_?key|secret_?key|private_?key|secret|password|passwd)\\?["']\s*:\s*\\?["'])[^"'\\]{6,}`)
 	assignForm = regexp.MustCompile(`(?i)\b((?:[A-Z0-9_]*_)?(?:TOKEN|SECRET|PASSWORD|API_?KEY|ACCESS_KEY)=)[^\s"',;&)]{6,}`)
 )
 
@@ -96,6 +97,7 @@ func (m *Masker) Text(s string) string {
 	s = maskForm(s, tokenForm, Masked, "hf_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox", "AKIA", "ASIA", "sk-", "eyJ")
 	s = maskForm(s, headerForm, "${1}${2}"+Masked, "earer", "EARER", "asic ", "ASIC ")
 	s = maskForm(s, urlForm, "${1}"+Masked+"@", "@")
+	s = maskForm(s, fieldForm, "${1}"+Masked, `":`, `':`, `" :`, `' :`)
 	return maskForm(s, assignForm, "${1}"+Masked, "oken=", "OKEN=", "ecret=", "ECRET=", "assword=", "ASSWORD=", "key=", "Key=", "KEY=")
 }
 
@@ -167,6 +169,28 @@ func (m *Masker) value(name, value string) string {
 		return Masked
 	}
 	return m.Text(value)
+}
+
+// Value gives a value without secrets: a text, a list or an object of them, under
+// the name that it has. Other values are returned as they are.
+func (m *Masker) Value(name string, v any) any {
+	switch v := v.(type) {
+	case string:
+		return m.value(name, v)
+	case []any:
+		out := make([]any, len(v))
+		for i := range v {
+			out[i] = m.Value(name, v[i])
+		}
+		return out
+	case map[string]any:
+		out := make(map[string]any, len(v))
+		for key, value := range v {
+			out[key] = m.Value(key, value)
+		}
+		return out
+	}
+	return v
 }
 
 // Argv gives a command line without secrets: the values of flags whose names

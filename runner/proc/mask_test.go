@@ -3,11 +3,43 @@ package proc
 import (
 	"bytes"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 )
+
+// TestMaskValue: flags as results hold them.
+func TestMaskValue(t *testing.T) {
+	m := NewMasker([]string{"HF_TOKEN=from-the-environment"})
+	for _, c := range []struct {
+		name string
+		give any
+		want any
+	}{
+		{"hf_token", "plain", Masked},
+		{"seed", int64(7), int64(7)},
+		{"served_model_name", []any{"m", "hf_abcdefghijklmnopqrstuv"}, []any{"m", Masked}},
+		{"additional_config", map[string]any{"api_key": "topsecret", "x": true, "max_tokens": "8", "inner": map[string]any{"password": "1"}},
+			map[string]any{"api_key": Masked, "x": true, "max_tokens": "8", "inner": map[string]any{"password": Masked}}},
+		{"note", "from-the-environment stands here", Masked + " stands here"},
+	} {
+		if got := m.Value(c.name, c.give); !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+	for give, want := range map[string]string{
+		`--additional-config {"api_key":"topsecret99","x":1}`:                      `--additional-config {"api_key":"[masked]","x":1}`,
+		`non-default args: {'hf_token': 'plainword', 'tokenizer': 'Qwen/Qwen3'}`:   `non-default args: {'hf_token': '[masked]', 'tokenizer': 'Qwen/Qwen3'}`,
+		`{"eos_token": "<|endoftext|>", "pad_token_id": 151643, "key": "thing99"}`: `{"eos_token": "<|endoftext|>", "pad_token_id": 151643, "key": "thing99"}`,
+		`"{\"secret_key\": \"abcdefgh\"}"`:                                         `"{\"secret_key\": \"[masked]\"}"`,
+	} {
+		if got := m.Text(give); got != want {
+			t.Errorf("%s\n%s, want\n%s", give, got, want)
+		}
+	}
+}
 
 func TestSecretName(t *testing.T) {
 	for name, want := range map[string]bool{

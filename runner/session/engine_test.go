@@ -39,11 +39,18 @@ func fakeDriver(mode string) {
 	fmt.Println("INFO init engine took 1 s")
 	say(`{"event":"ready","t":%f,"vllm_version":"0.29.0","torch":{"ranks":[{"rank":0,"t":%f,"allocated_bytes":100,"free_bytes":5}]}}`, now(), now())
 	lines := bufio.NewScanner(in)
+	served := 0
 	for lines.Scan() {
 		var r request
 		if json.Unmarshal(lines.Bytes(), &r) != nil || r.Op == "quit" {
 			say(`{"event":"bye"}`)
 			return
+		}
+		if served++; served == 2 && mode == "dead between" {
+			os.Exit(9)
+		}
+		if served == 2 && mode == "deaf between" {
+			time.Sleep(time.Hour)
 		}
 		fmt.Fprintf(os.Stderr, "profile %d of batch %d\n", r.ID, r.BatchSize)
 		say(`{"event":"profile_start","t":%f,"id":%d}`, now(), r.ID)
@@ -72,6 +79,11 @@ func misbehave(mode string, r request, out *os.File, say func(string, ...any)) {
 		os.Exit(1)
 	case mode == "too long" && r.BatchSize == 2:
 		say(`{"event":"error","id":%d,"kind":"bad_argument","message":"ValueError: too long"}`, r.ID)
+	case mode == "secret" && r.BatchSize == 2:
+		fmt.Fprintf(out, "Bearer and %s\n", os.Getenv("HF_TOKEN"))
+		fmt.Fprintln(os.Stderr, "the token is", os.Getenv("HF_TOKEN"))
+		say(`{"event":"error","id":%d,"kind":"engine_error","message":"OSError: 401 for %s"}`, r.ID, os.Getenv("HF_TOKEN"))
+		os.Exit(1)
 	case mode == "hangs" && r.BatchSize == 2:
 		time.Sleep(time.Hour)
 	}
@@ -105,7 +117,8 @@ func newEngine(t *testing.T, mode string) *Engine {
 		KnownEnv:  func(env []string, m *proc.Masker) map[string]string { return m.Env(env) },
 		NewReader: func(func(string) string) LogReader { return &lineReader{} },
 		Outcome:   func(*runner.AccountError) (runner.Outcome, bool) { return runner.OutcomeEngineError, false },
-		Grace:     2 * time.Second,
+		Grace:     300 * time.Millisecond,
+		Patience:  300 * time.Millisecond,
 	}
 	t.Cleanup(func() {
 		if _, err := e.Close(context.Background()); err != nil {
@@ -194,6 +207,9 @@ func TestFaults(t *testing.T) {
 		"out of memory": "ok@0 oom@1 ok@0",
 		"dies at start": "engine_error@0 engine_error@0 engine_error@0",
 		"too long":      "ok@0 bad_argument@1 ok@2",
+		"dead between":  "ok@0 ok@0 ok@0", // neither profile's fault
+		"deaf between":  "ok@0 ok@0 ok@0",
+		"secret":        "ok@0 engine_error@1 ok@0",
 	}
 	for mode, want := range cases {
 		t.Run(mode, func(t *testing.T) {
@@ -205,12 +221,17 @@ func TestFaults(t *testing.T) {
 			if mode == "garbage" && len(all[0].Notes) == 0 {
 				t.Error("garbage on the pipe was not noted")
 			}
+			if strings.HasSuffix(mode, "between") && !strings.Contains(strings.Join(all[1].Notes, "\n"), "a fresh one was started") {
+				t.Errorf("the fresh engine is not noted: %q", all[1].Notes)
+			}
 			for _, m := range all {
-				for _, value := range m.Env {
-					if strings.Contains(value, "hf_secret") {
-						t.Error("a secret stands in the measurement's environment")
-					}
+				text, err := json.Marshal(m)
+				if err != nil || strings.Contains(string(text), "hf_secret") {
+					t.Errorf("a secret stands in the measurement: %s, %v", text, err)
 				}
+			}
+			if m := all[1]; mode == "secret" && (m.Detail != "OSError: 401 for [masked]" || m.ErrorLine != "the token is [masked]") {
+				t.Errorf("detail %q, line %q", m.Detail, m.ErrorLine)
 			}
 		})
 	}
