@@ -151,7 +151,7 @@ func mergeInto(db *analyze.Overheads, names []string) error {
 
 // putOverheads writes a database and prints it.
 func (w *world) putOverheads(db *analyze.Overheads, o *overheadOutput) error {
-	out := io.Writer(w.stdout)
+	out := w.stdout
 	if o.file == "-" {
 		out = w.stderr // standard output is the database
 	}

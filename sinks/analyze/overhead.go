@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"sync"
 
 	"github.com/vramsweep/vramsweep/sinks"
 	"github.com/vramsweep/vramsweep/sweep/models"
@@ -30,6 +31,9 @@ type Overheads struct {
 	arcs    map[string]*models.Architecture
 	of      map[string][]*Overhead // entries by component
 	spreads map[spreadKey]spreadOf
+
+	mu    sync.Mutex // of bases
+	bases map[basisKey]*basis
 }
 
 // An OverheadArc is an architecture of the database, as models.json holds it.
@@ -405,7 +409,7 @@ func (db *Overheads) settle() {
 // index is what predictions look up: entries by component, and how far they
 // spread.
 func (db *Overheads) index() {
-	db.of, db.spreads = map[string][]*Overhead{}, map[spreadKey]spreadOf{}
+	db.of, db.spreads, db.bases = map[string][]*Overhead{}, map[spreadKey]spreadOf{}, map[basisKey]*basis{}
 	for i := range db.Entries {
 		e := &db.Entries[i]
 		db.of[e.Component] = append(db.of[e.Component], e)

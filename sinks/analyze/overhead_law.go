@@ -165,7 +165,7 @@ func (u *units) estimated(component string) *int64 {
 // figure is the arithmetic's own figure with its interval, where a component
 // has one.
 func (u *units) figure(component string) models.Figure {
-	switch component {
+	switch component { // in_use has none: the law is a scale for it, not an estimate of it
 	case "weights":
 		return u.shape.Weights
 	case "activations_reserved":
@@ -186,11 +186,8 @@ func (u *units) figure(component string) models.Figure {
 
 // at is the moment of the peak that a component is of.
 func (u *units) at(d driver) string {
-	switch d.component {
-	case "activations_reserved":
+	if d.component == "activations_reserved" {
 		return u.shape.ActivationsAt
-	case "in_use":
-		return ""
 	}
 	return ""
 }

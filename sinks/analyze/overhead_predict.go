@@ -126,16 +126,31 @@ func (db *Overheads) Predict(q OverheadQuery) Prediction {
 	q.Request.Given = p.given()
 	p.Estimate = models.NewEstimate(q.Architecture, q.Request, q.Device)
 	p.Highest = p.highest(&q)
+	if warning := p.overrun(q.Device); warning != "" {
+		p.Estimate.Warnings = append(p.Estimate.Warnings, warning)
+	}
 	return p
+}
+
+// overrun warns of a highest use that the GPU has not got: vLLM's budget fits,
+// and the run ends out of memory all the same.
+func (p *Prediction) overrun(g models.GPU) string {
+	h := p.Highest
+	switch {
+	case h.Value == nil || g.TotalBytes == 0:
+		return ""
+	case *h.Value > g.TotalBytes:
+		return "the highest use will be more than the GPU has: expect out of memory while it runs; lower gpu_memory_utilization or max_num_batched_tokens"
+	case h.High != nil && *h.High > g.TotalBytes:
+		return "the highest use may be more than the GPU has: it may run out of memory while it runs; gpu_memory_utilization leaves too little for what comes on top"
+	}
+	return ""
 }
 
 // part is one component.
 func (db *Overheads) part(d driver, q *OverheadQuery, u *units) PredictedPart {
 	own := u.figure(d.component)
 	part := PredictedPart{Component: d.component, Arithmetic: own.Value}
-	if d.component == "in_use" {
-		part.Arithmetic = nil // the law is a scale for it, not an estimate of it
-	}
 	if own.Value != nil && *own.Value == 0 { // graphs of an engine that captures none
 		zero := 0.0
 		part.Bytes, part.Low, part.High, part.Basis = &zero, &zero, &zero, own.Source
@@ -150,14 +165,10 @@ func (db *Overheads) part(d driver, q *OverheadQuery, u *units) PredictedPart {
 		if !ok {
 			continue
 		}
-		for _, r := range rungs() {
-			if (r.tp && d.machine) || (r.any && !d.machine) || (d.own && (r.mix || !r.own)) {
-				continue
-			}
-			if db.climb(&part, d, lawNamed(says), r, q, n, u.at(d)) {
-				part.widen(d, r, own)
-				return part
-			}
+		if b := db.nearest(d, lawNamed(says), q, u.at(d)); b != nil {
+			part.take(b, n)
+			part.widen(d, b.rung, own)
+			return part
 		}
 	}
 	part.Reason = db.absent(d, q)
@@ -165,6 +176,58 @@ func (db *Overheads) part(d driver, q *OverheadQuery, u *units) PredictedPart {
 		part.Reason = "it follows from the architecture; the database has no run of this model to correct it"
 	}
 	return part
+}
+
+// A basis is what the nearest observations say of a component: a coefficient
+// and its interval.
+type basis struct {
+	rung          rung
+	law           law
+	mean          float64
+	low, high     float64 // of the coefficient
+	sure          bool    // there is an interval
+	runs, models  int
+	says, because string
+}
+
+// A basisKey is all that a basis depends on.
+type basisKey struct {
+	OverheadKey
+	shape              Shape
+	component, law, at string
+}
+
+// nearest is the basis on the first rung that has observations; nil: none has.
+// Profiles of a plan that differ in batch and lengths alone share one.
+func (db *Overheads) nearest(d driver, l law, q *OverheadQuery, at string) *basis {
+	key := basisKey{q.OverheadKey, q.Shape, d.component, l.says, at}
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if b, ok := db.bases[key]; ok {
+		return b
+	}
+	var b *basis
+	for _, r := range rungs() {
+		if (r.tp && d.machine) || (r.any && !d.machine) || (d.own && (r.mix || !r.own)) {
+			continue
+		}
+		if b = db.climb(d, l, r, q, at); b != nil {
+			break
+		}
+	}
+	db.bases[key] = b
+	return b
+}
+
+// take sets the part to what its basis gives for n units.
+func (part *PredictedPart) take(b *basis, n float64) {
+	bytes := b.law.bytes(b.mean, n)
+	part.Bytes, part.Law, part.Factor, part.Runs, part.Models = &bytes, b.law.says, &b.mean, b.runs, b.models
+	part.Basis, part.Reason = b.says, b.because
+	if b.sure {
+		low, high := max(b.law.bytes(b.low, n)-rounding, 0), b.law.bytes(b.high, n)+rounding // no component is less than nothing
+		part.Low, part.High = &low, &high
+	}
 }
 
 // unitless says why a component has no law for a profile.
@@ -216,16 +279,39 @@ func orAny(s string) string {
 	return s
 }
 
-// A vote is what one model (or, of the model itself, one run) says.
-type vote struct {
-	version string
-	value   float64
+// climb is the basis on one rung; nil: there is nothing on it.
+func (db *Overheads) climb(d driver, l law, r rung, q *OverheadQuery, at string) *basis {
+	found, nearest := db.onRung(d, l, r, q, at)
+	if len(found) == 0 {
+		return nil
+	}
+	values, runs, names := votesOf(found, r.own, func(e *Overhead) bool { return versionsApart(q.VLLM, e.VLLM) == nearest })
+	if r.kin && len(names) < 2 && !d.machine {
+		return nil
+	}
+	b := &basis{rung: r, law: l, mean: meanOf(values), runs: runs, models: len(names), says: r.says}
+	if r.far {
+		b.says += " (" + strings.Join(whereSeen(found, nearest, q), "; ") + ")"
+	}
+	half, ok := db.half(d, l, r, values)
+	if !ok {
+		b.because = "one model alone: how far models differ is not known"
+		if r.own {
+			b.because = "one run of a kind: how far runs differ is not known"
+		}
+		return b
+	}
+	b.low, b.high, b.sure = b.mean, b.mean, true
+	if r.far { // what other versions or ranks did, each as a model apart
+		b.low, b.high = extremes(found, b.low, b.high)
+	}
+	b.low, b.high = b.low-half, b.high+half
+	return b
 }
 
-// climb predicts from one rung, and tells whether there was anything on it.
-func (db *Overheads) climb(part *PredictedPart, d driver, l law, r rung, q *OverheadQuery, n float64, at string) bool {
-	var found []*Overhead
-	nearest := math.Inf(1)
+// onRung are the entries on a rung, and how far the nearest version among them is.
+func (db *Overheads) onRung(d driver, l law, r rung, q *OverheadQuery, at string) (found []*Overhead, nearest float64) {
+	nearest = math.Inf(1)
 	for _, e := range db.of[d.component] {
 		if e.Law != l.says || (r.at && e.At != at) || db.isOwn(q, e) != r.own || !r.same(q.OverheadKey, e.OverheadKey) {
 			continue
@@ -233,42 +319,21 @@ func (db *Overheads) climb(part *PredictedPart, d driver, l law, r rung, q *Over
 		found = append(found, e)
 		nearest = min(nearest, versionsApart(q.VLLM, e.VLLM))
 	}
-	if len(found) == 0 {
-		return false
-	}
-	values, runs, names := votesOf(found, r.own, func(e *Overhead) bool { return versionsApart(q.VLLM, e.VLLM) == nearest })
-	if r.kin && len(names) < 2 && !d.machine {
-		return false
-	}
-	mean := meanOf(values)
-	bytes := l.bytes(mean, n)
-	part.Bytes, part.Law, part.Factor, part.Runs, part.Models = &bytes, l.says, &mean, runs, len(names)
-	part.Basis = r.says
-	if r.far {
-		part.Basis += " (" + strings.Join(whereSeen(found, nearest, q), "; ") + ")"
-	}
+	return found, nearest
+}
+
+// half is half of the interval of a further run beside values: of one model, or
+// of a further model and one run of it.
+func (db *Overheads) half(d driver, l law, r rung, values []float64) (float64, bool) {
 	spread := db.spreads[spreadKey{d.component, l.says, r.own}]
 	if !r.own && len(values) >= enough {
 		spread = sampleSpread(values)
 	}
 	half, ok := halfWidth(spread, len(values))
 	if within, known := halfWidth(db.spreads[spreadKey{d.component, l.says, true}], 1); ok && known && !r.own {
-		half = math.Hypot(half, within/math.Sqrt2) // a further model, and one run of it
+		half = math.Hypot(half, within/math.Sqrt2)
 	}
-	if !ok {
-		part.Reason = "one model alone: how far models differ is not known"
-		if r.own {
-			part.Reason = "one run of a kind: how far runs differ is not known"
-		}
-		return true
-	}
-	low, high := mean, mean
-	if r.far { // what other versions or ranks did, each as a model apart
-		low, high = extremes(found, low, high)
-	}
-	a, b := max(l.bytes(low-half, n)-rounding, 0), l.bytes(high+half, n)+rounding // no component is less than nothing
-	part.Low, part.High = &a, &b
-	return true
+	return half, ok
 }
 
 // enough models tell how far they spread without what other groups say of it.

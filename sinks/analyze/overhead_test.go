@@ -259,6 +259,20 @@ func TestOverheadOwn(t *testing.T) {
 	}
 }
 
+// TestOverheadOverrun: a budget that fits and a highest use that does not.
+func TestOverheadOverrun(t *testing.T) {
+	db := built(t, fromFolders(t, "tp1-llama-3.1-8b", "tp1-qwen3-4b"))
+	for utilization, want := range map[float64]string{0.5: "", 0.92: "may be more", 0.96: "will be more"} {
+		q := asked(t, "Qwen/Qwen3-14B", "h100-80gb", "0.26.0")
+		q.Request.GPUMemoryUtilization, q.Request.BatchSize = &utilization, 64
+		p := db.Predict(q)
+		got := strings.Join(p.Estimate.Warnings, "; ")
+		if p.Highest.Value == nil || (want == "") != (got == "") || !strings.Contains(got, want) {
+			t.Errorf("utilization %g: highest %v..%v, %q, want %q", utilization, *p.Highest.Low, *p.Highest.High, got, want)
+		}
+	}
+}
+
 // stateful are runs of a model whose layers the arithmetic cannot tell.
 func stateful(n int) OverheadInput {
 	var in OverheadInput
