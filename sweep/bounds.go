@@ -18,7 +18,7 @@ const (
 	maxExprTokens = 2000      // tokens of one expression between two commas, literals not counted
 	maxNumberLen  = 48        // characters of a number literal
 	maxWeight     = 1 << 18   // bytes and elements of one value
-	maxWork       = 1 << 18   // elements that the loops of one expression may go through
+	maxWork       = 1 << 19   // steps that the loops of one expression may take
 	maxTotalWork  = 1 << 23   // the same of all evaluations together; seconds, not minutes
 	maxCells      = 4_000_000 // points of a sweep times what each of them decides
 	maxProfiles   = 400_000   // of a configuration
@@ -217,21 +217,25 @@ type call struct {
 func (b *budget) protect(e hclsyntax.Expression) *expression {
 	x := &expression{Expression: e, vars: e.Variables()}
 	_ = hclsyntax.VisitAll(e, func(n hclsyntax.Node) hcl.Diagnostics {
-		x.nodes++
 		if g, ok := n.(*guardedExpr); ok {
 			n = g.Expression
 		}
+		x.nodes += costOf(n)
 		switch n := n.(type) {
 		case *hclsyntax.FunctionCallExpr:
 			x.calls = append(x.calls, call{n.Name, n.NameRange})
 		case *hclsyntax.ForExpr:
-			n.CollExpr = &guardedExpr{Expression: n.CollExpr, budget: b}
-			n.ValExpr = &guardedExpr{Expression: n.ValExpr, budget: b, value: true}
+			cond := 0
+			if n.CondExpr != nil {
+				cond = sizeOf(n.CondExpr)
+			}
+			n.CollExpr = &guardedExpr{Expression: n.CollExpr, budget: b, each: 1 + cond}
+			n.ValExpr = &guardedExpr{Expression: n.ValExpr, budget: b, value: true, once: sizeOf(n.ValExpr)}
 			if n.KeyExpr != nil {
-				n.KeyExpr = &guardedExpr{Expression: n.KeyExpr, budget: b, value: true}
+				n.KeyExpr = &guardedExpr{Expression: n.KeyExpr, budget: b, value: true, once: sizeOf(n.KeyExpr)}
 			}
 		case *hclsyntax.SplatExpr:
-			n.Source = &guardedExpr{Expression: n.Source, budget: b}
+			n.Source = &guardedExpr{Expression: n.Source, budget: b, each: sizeOf(n.Each)}
 		}
 		return nil
 	})
@@ -244,6 +248,26 @@ type guardedExpr struct {
 	hclsyntax.Expression
 	budget *budget
 	value  bool // an element that is produced, not the collection gone through
+	each   int  // what each element of the collection costs beside its value
+	once   int  // what evaluating the expression costs
+}
+
+// sizeOf counts the nodes of an expression: what evaluating it once costs.
+func sizeOf(e hclsyntax.Expression) int {
+	n := 0
+	_ = hclsyntax.VisitAll(e, func(node hclsyntax.Node) hcl.Diagnostics {
+		n += costOf(node)
+		return nil
+	})
+	return n
+}
+
+// costOf is what one node costs, without those below it.
+func costOf(node hclsyntax.Node) int {
+	if t, ok := node.(*hclsyntax.TemplateExpr); ok && !t.IsStringLiteral() {
+		return 1 + writeCost*len(t.Parts)/2
+	}
+	return 1
 }
 
 // Value evaluates the expression, if the budget allows.
@@ -256,9 +280,9 @@ func (g *guardedExpr) Value(ctx *hcl.EvalContext) (cty.Value, hcl.Diagnostics) {
 	if g.value {
 		n = weight(v, maxWeight)
 	} else if known := v.IsKnown() && !v.IsNull() && v.CanIterateElements(); known {
-		n = v.LengthInt()
+		n = v.LengthInt() * max(g.each, 1)
 	}
-	if !g.budget.spend(n) {
+	if !g.budget.spend(n + g.once) {
 		return cty.DynamicVal, nil
 	}
 	return v, hd

@@ -685,22 +685,30 @@ func (s *sweepBuild) warnOddValues() {
 		if f.expr == nil || f.setting == nil {
 			continue
 		}
-		for _, key := range sortedMemo(f.expr.memo) {
-			if odd := f.setting.oddValue(f.expr.memo[key]); odd != "" {
-				s.l.diags.warnAt(codeOddValue, f.expr.attr.expr.Range(), "%s", odd)
-				break
-			}
+		if odd := f.oddValues(); len(odd) > 0 {
+			s.l.diags.warnAt(codeOddValue, f.expr.attr.expr.Range(), "%s", slices.Min(odd))
 		}
 	}
 }
 
-func sortedMemo(m map[uint64]*cell) []uint64 {
-	keys := make([]uint64, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
+// oddValues lists what is unusual about the values that an expression came to.
+func (f *field) oddValues() []string {
+	var out []string
+	add := func(c *cell) {
+		if c == nil {
+			return
+		}
+		if odd := f.setting.oddValue(c); odd != "" {
+			out = append(out, odd)
+		}
 	}
-	slices.Sort(keys)
-	return keys
+	for _, c := range f.expr.memo {
+		add(c)
+	}
+	for _, c := range f.expr.byValue {
+		add(c)
+	}
+	return out
 }
 
 // warnLoads compares how often a session engine is loaded with how often it

@@ -62,6 +62,11 @@ func toFast(v cty.Value) fastVal {
 		return fastVal{}
 	}
 	g, _ := toGo(v)
+	return fastOf(g)
+}
+
+// fastOf is a value in its compiled form; kind 0 where it has none.
+func fastOf(g any) fastVal {
 	switch x := g.(type) {
 	case int64:
 		return fastVal{kind: 'i', i: x}

@@ -72,13 +72,35 @@ func bounded(name string, f function.Function, guard *budget) function.Function 
 			if err != nil {
 				return cty.DynamicPseudoType, err
 			}
-			if !guard.spend(1 + n/16) {
+			if !guard.spend(1 + n/16 + writing(name, args)) {
 				return cty.DynamicPseudoType, errTooLarge
 			}
 			return f.ReturnTypeForValues(args)
 		},
 		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) { return f.Call(args) },
 	})
+}
+
+// writeCost is what it costs to write a number in digits: HCL's have 512 bits.
+const writeCost = 40
+
+// writing is what a function spends on writing numbers.
+func writing(name string, args []cty.Value) int {
+	switch name {
+	case "jsonencode", "tostring", "format", "formatlist":
+	default:
+		return 0
+	}
+	n := 0
+	for _, a := range args {
+		_ = cty.Walk(a, func(_ cty.Path, v cty.Value) (bool, error) {
+			if v.Type() == cty.Number {
+				n += writeCost
+			}
+			return true, nil
+		})
+	}
+	return n
 }
 
 var errTooLarge = errors.New("the result would be too large")

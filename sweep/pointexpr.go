@@ -18,15 +18,18 @@ type pointExpr struct {
 	attr    *attr
 	convert func(any) (*cell, *misfit)
 
-	deps    []int    // axes, sorted
-	strides []uint64 // of deps in the key of memo; nil: too many combinations to remember
-	memo    map[uint64]*cell
+	deps    []int            // axes, sorted
+	strides []uint64         // of deps in the key of memo; nil: too many combinations to number
+	memo    map[uint64]*cell // nil: hardly two points share a value
+	last    *cell            // of lastKey: settings that rest on one another ask again for the same
+	lastKey uint64
 	ctx     *hcl.EvalContext
 	matrix  []int    // axes that the matrix object needs
 	profile []string // settings that the profile object needs
 	model   bool
 	state   visitState
-	fast    fastFunc // nil: only HCL can evaluate it
+	fast    fastFunc          // nil: only HCL can evaluate it
+	byValue map[fastVal]*cell // shared by all points that come to the same
 }
 
 // pointExpr makes one, or reports what is wrong with its names and returns nil.
@@ -113,26 +116,36 @@ func (p *pointExpr) stride() {
 		n *= size
 	}
 	p.strides = strides
+	if points := p.s.matrixSize() + p.s.included(); n > 1000 && 2*n > uint64(points) { //nolint:gosec // a count
+		p.memo = nil
+	}
 }
 
 // value is the value at a point. Who uses it counts its faults.
 func (p *pointExpr) value(pt []int32) *cell {
-	var c *cell
-	key := uint64(0)
-	for i, d := range p.deps {
-		if p.strides != nil {
-			key += p.strides[i] * uint64(pt[d]) //nolint:gosec // an index
+	if p.fast != nil {
+		if c := p.quickly(pt); c != nil {
+			return c
 		}
 	}
-	if p.strides != nil {
-		c = p.memo[key]
+	if p.strides == nil {
+		return p.eval(pt)
 	}
+	key := uint64(0)
+	for i, d := range p.deps {
+		key += p.strides[i] * uint64(pt[d]) //nolint:gosec // an index
+	}
+	if p.last != nil && p.lastKey == key {
+		return p.last
+	}
+	c := p.memo[key]
 	if c == nil {
 		c = p.eval(pt)
-		if p.strides != nil {
+		if p.memo != nil {
 			p.memo[key] = c
 		}
 	}
+	p.last, p.lastKey = c, key
 	return c
 }
 
@@ -143,14 +156,38 @@ func (c *cell) count() {
 	}
 }
 
-func (p *pointExpr) eval(pt []int32) *cell {
-	if p.fast != nil {
-		if g, ok := p.fast(pt).toAny(); ok {
-			if c, f := p.convert(g); f == nil {
-				return c
-			}
-		}
+// quickly evaluates the compiled form; nil where HCL has to.
+func (p *pointExpr) quickly(pt []int32) *cell {
+	v := p.fast(pt)
+	g, ok := v.toAny()
+	if !ok {
+		return nil
 	}
+	c, f := p.shared(v, g)
+	if f != nil {
+		return nil // HCL's way reports it
+	}
+	return c
+}
+
+// shared converts a value, once for all points that come to it: a condition
+// over 100,000 points has two.
+func (p *pointExpr) shared(v fastVal, g any) (*cell, *misfit) {
+	if c, ok := p.byValue[v]; ok {
+		return c, nil
+	}
+	c, f := p.convert(g)
+	if f != nil {
+		return nil, f
+	}
+	if p.byValue == nil {
+		p.byValue = map[fastVal]*cell{}
+	}
+	p.byValue[v] = c
+	return c, nil
+}
+
+func (p *pointExpr) eval(pt []int32) *cell {
 	ok := p.setContext(pt)
 	if !ok { // rests on something that failed and was reported
 		return &cell{bad: true}
@@ -167,7 +204,13 @@ func (p *pointExpr) eval(pt []int32) *cell {
 	if !ok {
 		return bad
 	}
-	c, f := p.convert(g)
+	var c *cell
+	var f *misfit
+	if key := fastOf(g); key.kind != 0 {
+		c, f = p.shared(key, g)
+	} else {
+		c, f = p.convert(g)
+	}
 	if f == nil {
 		return c
 	}

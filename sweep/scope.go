@@ -220,7 +220,7 @@ func (l *loader) evaluate(e *expression, ctx *hcl.EvalContext) (cty.Value, []fin
 		return cty.DynamicVal, nil
 	}
 	if l.guard.exhausted {
-		return cty.DynamicVal, []finding{{fault{code: codeTooMuch, rng: e.Range()}, "The loops of this expression go through more than " + fmt.Sprint(maxWork) + " elements."}}
+		return cty.DynamicVal, []finding{{fault{code: codeTooMuch, rng: e.Range()}, "The loops of this expression take more than " + fmt.Sprint(maxWork) + " steps."}}
 	}
 	secret := l.tainted(e) != ""
 	var out []finding
@@ -237,7 +237,10 @@ func (l *loader) evaluate(e *expression, ctx *hcl.EvalContext) (cty.Value, []fin
 			f.fault.rng = *h.Subject
 		}
 		f.detail = sentence(h.Detail)
-		if f.fault.code == codeExprFailed {
+		switch {
+		case f.fault.code == codeExprFailed && strings.Contains(h.Detail, "argument must not be null"):
+			f.detail = "Null is no operand: what is left to vLLM has no value here. Give one for that case, as in coalesce(profile.max_model_len, 0)."
+		case f.fault.code == codeExprFailed:
 			f.detail = h.Summary + ": " + f.detail
 		}
 		if secret {

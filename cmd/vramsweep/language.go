@@ -184,8 +184,10 @@ func (f *formatter) arg(path string, recursive bool) error {
 		switch {
 		case err != nil:
 			return err
-		case entry.IsDir() && name != path && !recursive:
+		case name == path:
+		case entry.IsDir() && (!recursive || strings.HasPrefix(entry.Name(), ".")):
 			return filepath.SkipDir
+		case strings.HasPrefix(entry.Name(), "."): // a configuration does not read it either
 		case entry.Type().IsRegular() && strings.HasSuffix(name, ".hcl"):
 			return f.file(name)
 		}
@@ -242,8 +244,11 @@ type newFile struct {
 }
 
 // createFile begins a file beside the one that it will replace; commit puts it
-// in place, with the old one's mode.
+// in place, with the old one's mode. A link stays: what it leads to is replaced.
 func createFile(path string) (*newFile, error) {
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target
+	}
 	mode := fs.FileMode(0o644)
 	if info, err := os.Stat(path); err == nil {
 		mode = info.Mode().Perm()
