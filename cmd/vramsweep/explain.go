@@ -69,6 +69,9 @@ func (w *world) explain(args []string, f *explainFlags) error {
 		if len(log.Accounts) == 0 {
 			fmt.Fprintf(w.stderr, "vramsweep: %s: nothing of vLLM's is in it (%d lines)\n", strings.Join(run, " and "), log.Lines)
 		}
+		if log.More > 0 {
+			fmt.Fprintf(w.stderr, "vramsweep: %s holds %d engines more; the first %d are told\n", strings.Join(run, " and "), log.More, len(log.Accounts))
+		}
 		for _, account := range log.Accounts {
 			named = append(named, vllm.NamedAccount{Log: strings.Join(run, "+"), Account: account})
 		}

@@ -38,7 +38,7 @@ func readPaths(t *testing.T, paths ...string) (*runner.Account, *Log) {
 		defer f.Close()
 		files = append(files, NamedReader{Name: filepath.Base(p), R: f})
 	}
-	log, err := ReadLogs(files...)
+	log, err := readAll(files...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,6 +28,7 @@ type Log struct {
 	Events   []runner.LogEvent
 	Bytes    int64 // read, after decompression
 	Lines    int64
+	More     int64 // engines that are in it and not among Accounts: 256 are told
 }
 
 // Unread is the number of lines that look like memory figures of vLLM and were
@@ -61,7 +62,7 @@ func readLogs(rd *Reader, files ...NamedReader) (*Log, error) {
 			err = errors.Join(err, e)
 		}
 	}
-	log.Accounts, log.Events = rd.Accounts(), rd.Events()
+	log.Accounts, log.Events, log.More = rd.Accounts(), rd.Events(), rd.more
 	return log, err
 }
 

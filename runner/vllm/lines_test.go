@@ -9,7 +9,7 @@ import (
 
 func readText(t *testing.T, text string) []*runner.Account {
 	t.Helper()
-	log, err := ReadLogs(NamedReader{Name: "log", R: strings.NewReader(text)})
+	log, err := readAll(NamedReader{Name: "log", R: strings.NewReader(text)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -225,6 +225,9 @@ func TestHostileInput(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if c.name == "many engines" && (len(log.Accounts) != maxRuns || log.More != 600-maxRuns) {
+				t.Errorf("%d engines are told, %d not", len(log.Accounts), log.More)
+			}
 			if len(log.Accounts) == 0 || log.Accounts[len(log.Accounts)-1].TotalGPUKVCacheTokens == nil || *log.Accounts[len(log.Accounts)-1].TotalGPUKVCacheTokens > 7 {
 				t.Errorf("the line after it was not read")
 			}

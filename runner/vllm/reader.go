@@ -45,6 +45,7 @@ type Reader struct {
 	traces map[string]*trace // by sender, while its traceback is being printed
 	chains map[string]bool   // the senders that said "During handling of the above exception"
 	wrap   wrapped
+	more   int64 // engines beyond maxRuns, which are not told
 }
 
 // A groupState is what lines of one container (or of a log without such
@@ -120,12 +121,16 @@ func (r *Reader) fresh(opts ReaderOptions) *Reader {
 func (r *Reader) group(name string) *groupState {
 	g := r.groups[name]
 	if g == nil {
-		if len(r.groups) >= maxRuns {
-			return r.groups[""]
-		}
 		g = &groupState{pids: make(map[string]*run)}
+		if len(r.order) >= maxRuns {
+			g.drop(r.beyond())
+			if len(r.groups) >= 2*maxRuns {
+				return g
+			}
+		} else {
+			g.runs = []*run{r.newRun()}
+		}
 		r.groups[name] = g
-		g.runs = []*run{r.newRun()}
 	}
 	return g
 }
@@ -315,6 +320,9 @@ func (r *Reader) openEngine(cur *run, p *piece) *run {
 // before says nothing any more.
 func (r *Reader) nextRun(p *piece) *run {
 	if len(r.order) >= maxRuns {
+		r.more++
+		r.state.drop(r.beyond())
+		r.current = r.state.runs[len(r.state.runs)-1]
 		return r.current
 	}
 	if p.proc.pid == 0 || r.state.pids[senderKey(p)] != nil {
@@ -326,9 +334,23 @@ func (r *Reader) nextRun(p *piece) *run {
 	return n
 }
 
+// beyond is a run that is read and not told: there are too many in the log.
+func (r *Reader) beyond() *run {
+	return &run{reader: r, senders: make(map[string]*sender), dropped: true}
+}
+
+// drop puts a run in place of the last one that is not told either.
+func (g *groupState) drop(n *run) {
+	if last := len(g.runs) - 1; last >= 0 && g.runs[last].dropped {
+		g.runs[last] = n
+		return
+	}
+	g.runs = append(g.runs, n)
+}
+
 // own notes whom a process works for.
 func (g *groupState) own(r *run, p *piece) {
-	if p.proc.pid != 0 && len(g.pids) < maxSenders {
+	if p.proc.pid != 0 && !r.dropped && len(g.pids) < maxSenders {
 		g.pids[senderKey(p)] = r
 	}
 }
@@ -356,6 +378,7 @@ type run struct {
 	// that it starts; those of LLM() hold once the engine agrees.
 	argsServer bool
 
+	dropped       bool   // one too many
 	ready, done   bool   // takes requests; the benchmark printed its result
 	server, fatal bool   // serves others; the engine said that it is dead
 	readyIn       string // the stream that told it
