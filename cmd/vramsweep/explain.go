@@ -1,12 +1,16 @@
 package main
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -60,14 +64,16 @@ func (w *world) explain(args []string, f *explainFlags) error {
 		return err
 	}
 	var named []vllm.NamedAccount
-	unread := int64(0)
+	unread, broken := int64(0), error(nil)
 	for _, run := range vllm.PairLogs(files) {
 		log, err := w.readLogs(run)
-		if err != nil {
+		switch {
+		case log == nil:
 			return err
-		}
-		if len(log.Accounts) == 0 {
-			fmt.Fprintf(w.stderr, "vramsweep: %s: nothing of vLLM's is in it (%d lines)\n", strings.Join(run, " and "), log.Lines)
+		case err != nil: // what was read before it counts
+			broken = errors.Join(broken, err)
+		case len(log.Accounts) == 0:
+			fmt.Fprintf(w.stderr, "vramsweep: %s: nothing of vLLM's is in it: %s\n", strings.Join(run, " and "), notALog(run, log))
 		}
 		if log.More > 0 {
 			fmt.Fprintf(w.stderr, "vramsweep: %s holds %d engines more; the first %d are told\n", strings.Join(run, " and "), log.More, len(log.Accounts))
@@ -81,6 +87,8 @@ func (w *world) explain(args []string, f *explainFlags) error {
 		return err
 	}
 	switch {
+	case broken != nil:
+		return broken
 	case len(named) == 0:
 		return quiet(exitUsage)
 	case unread > 0:
@@ -165,11 +173,42 @@ func (w *world) readLogs(names []string) (*vllm.Log, error) {
 		defer file.Close() //nolint:errcheck // only read from
 		readers = append(readers, vllm.NamedReader{Name: filepath.Base(name), R: file})
 	}
-	log, err := vllm.ReadAccounts(readers...)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", strings.Join(names, " and "), err)
+	return vllm.ReadAccounts(readers...)
+}
+
+// notALog says what a file without a line of vLLM's is.
+func notALog(names []string, log *vllm.Log) string {
+	if log.Bytes == 0 {
+		return "the file is empty; vLLM logs to stdout, its bars and tracebacks to stderr (VLLM_LOGGING_STREAM)"
 	}
-	return log, nil
+	head := make([]byte, 4096)
+	if len(names) == 1 && names[0] != "-" {
+		file, err := os.Open(names[0])
+		if err == nil {
+			n, _ := io.ReadFull(file, head) // a short file is short
+			head = head[:n]
+			_ = file.Close() // only read from
+		}
+		switch {
+		case bytes.HasPrefix(head, []byte{0x1f, 0x8b}), bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+		case bytes.IndexByte(head, 0) >= 0 || !isText(head):
+			return "this is no text: a log of vLLM is text, plain or in gzip or zstd"
+		case bytes.Contains(head, []byte(`"schema_version"`)) || bytes.Contains(head, []byte(`"run_id"`)) || filepath.Base(names[0]) == "run.json":
+			return "this is a result and no log: give its folder, where stdout.log and stderr.log lie; run.json has their account as vllm_internal_metrics"
+		}
+	}
+	return fmt.Sprintf("none of its %d lines tells vLLM's version, memory or failure; docs/logs.md lists them (was it VLLM_LOGGING_LEVEL=WARNING, or VLLM_CONFIGURE_LOGGING=0?)", log.Lines)
+}
+
+// isText reports whether b is UTF-8 but for a last character that was cut.
+func isText(b []byte) bool {
+	for range 3 {
+		if utf8.Valid(b) || len(b) == 0 {
+			return true
+		}
+		b = b[:len(b)-1]
+	}
+	return utf8.Valid(b)
 }
 
 // logFiles lists the files of the arguments; of a folder, what looks like a log.

@@ -60,6 +60,8 @@ func (r *run) estimateUnused() string {
 	return ""
 }
 
+const noBudget = "no term of the budget is in the log"
+
 // closeBudget does the sum.
 func closeBudget(b runner.RankBudget, terms []cell, est cell, none, joined bool) runner.RankBudget {
 	names := []string{"requested", "consumed", "headroom", "available_kv"}
@@ -75,7 +77,7 @@ func closeBudget(b runner.RankBudget, terms []cell, est cell, none, joined bool)
 		if len(missing) < len(names) {
 			b.Note = "not in the log: " + strings.Join(missing, ", ")
 		} else {
-			b.Note = "no term of the budget is in the log"
+			b.Note = noBudget
 		}
 		return b
 	}

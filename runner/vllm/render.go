@@ -5,6 +5,7 @@ import (
 	"encoding/csv"
 	"fmt"
 	"io"
+	"math"
 	"reflect"
 	"slices"
 	"strconv"
@@ -139,36 +140,81 @@ func renderRanks(b *bytes.Buffer, a *runner.Account) {
 		fmt.Fprintln(b, "\nNo rank printed a memory figure.")
 		return
 	}
-	fmt.Fprintln(b)
-	for from := 0; from < len(a.Ranks); from += maxColumns {
-		ranks := a.Ranks[from:min(from+maxColumns, len(a.Ranks))]
-		tw := tabwriter.NewWriter(b, 0, 0, 2, ' ', tabwriter.AlignRight)
-		fmt.Fprint(tw, "GiB\t")
-		for _, r := range ranks {
-			fmt.Fprintf(tw, "rank %d\tshare\t", r.Rank)
+	var speaking []runner.AccountRank
+	var silent []int
+	for _, r := range a.Ranks {
+		if slices.ContainsFunc(parts(), func(p part) bool { return p.of(r) != nil }) {
+			speaking = append(speaking, r)
+		} else {
+			silent = append(silent, r.Rank)
 		}
-		fmt.Fprintln(tw)
-		for _, p := range parts() {
-			if !anyHas(a.Ranks, p) || p.name == "weights + non-torch" && a.NonTorchGB != nil {
-				continue
-			}
-			fmt.Fprintf(tw, "%s\t", p.name)
-			for _, r := range ranks {
-				of := r.RequestedMemoryGB
-				if p.noShare {
-					of = nil
-				}
-				fmt.Fprintf(tw, "%s\t%s\t", gib(p.of(r)), share(p.of(r), of))
-			}
-			fmt.Fprintln(tw)
-		}
-		_ = tw.Flush() // into a buffer
+	}
+	for from := 0; from < len(speaking); from += maxColumns {
+		fmt.Fprintln(b)
+		renderColumns(b, a, speaking[from:min(from+maxColumns, len(speaking))])
+	}
+	switch {
+	case len(speaking) == 0:
+		fmt.Fprintln(b, "\nNo rank printed a memory figure.")
+	case len(silent) > 0:
+		fmt.Fprintf(b, "rank %s printed none of it: vLLM prints most of these lines once per node\n", numbers(silent))
 	}
 	for _, field := range []string{"model_weights_gb", "activations_gb", "non_torch_gb", "available_kv_cache_gb", "requested_memory_gb"} {
 		if why := a.Missing[field]; why != "" {
 			fmt.Fprintf(b, "not in the log: %s: %s\n", field, why)
 		}
 	}
+}
+
+// renderColumns prints a few ranks beside each other.
+func renderColumns(b *bytes.Buffer, a *runner.Account, ranks []runner.AccountRank) {
+	shares := slices.ContainsFunc(a.Ranks, func(r runner.AccountRank) bool { return r.RequestedMemoryGB != nil })
+	tw := tabwriter.NewWriter(b, 0, 0, 2, ' ', tabwriter.AlignRight)
+	row := func(name string, cells func(r runner.AccountRank) (gib, share string)) {
+		fmt.Fprintf(tw, "%s\t", name)
+		for _, r := range ranks {
+			g, s := cells(r)
+			fmt.Fprintf(tw, "%s\t", g)
+			if shares {
+				fmt.Fprintf(tw, "%s\t", s)
+			}
+		}
+		fmt.Fprintln(tw)
+	}
+	row("GiB", func(r runner.AccountRank) (string, string) { return fmt.Sprintf("rank %d", r.Rank), "share" })
+	for _, p := range parts() {
+		if !anyHas(a.Ranks, p) || p.name == "weights + non-torch" && a.NonTorchGB != nil {
+			continue
+		}
+		row(p.name, func(r runner.AccountRank) (string, string) {
+			if p.noShare {
+				return gib(p.of(r)), ""
+			}
+			return gib(p.of(r)), share(p.of(r), r.RequestedMemoryGB)
+		})
+	}
+	_ = tw.Flush() // into a buffer
+}
+
+// numbers prints ascending numbers as people write them: 0, 2-7.
+func numbers(ns []int) string {
+	var out []string
+	for i := 0; i < len(ns); {
+		j := i
+		for j+1 < len(ns) && ns[j+1] == ns[j]+1 {
+			j++
+		}
+		switch {
+		case j > i+1:
+			out = append(out, fmt.Sprintf("%d-%d", ns[i], ns[j]))
+		case j > i:
+			out = append(out, strconv.Itoa(ns[i]), strconv.Itoa(ns[j]))
+		default:
+			out = append(out, strconv.Itoa(ns[i]))
+		}
+		i = j + 1
+	}
+	return strings.Join(out, ", ")
 }
 
 func anyHas(ranks []runner.AccountRank, p part) bool {
@@ -190,17 +236,26 @@ func share(v, of *float64) string {
 }
 
 func renderBudget(b *bytes.Buffer, a *runner.Account) {
-	var closed []string
+	var notes []string
+	ranks := make(map[string][]int)
 	for _, x := range a.Budget {
-		switch {
-		case x.Closes != nil && *x.Closes:
-			closed = append(closed, strconv.Itoa(x.Rank))
-		case x.Note != "":
-			fmt.Fprintf(b, "budget of rank %d: %s\n", x.Rank, x.Note)
+		note := x.Note
+		if x.Closes != nil && *x.Closes {
+			note = "requested = weights + non-torch + activations + KV closes"
+			if e := x.GraphEstimate; e != nil && *e != 0 {
+				note = "requested = weights + non-torch + activations + graph estimate + KV closes"
+			}
 		}
+		if note == "" || note == noBudget {
+			continue
+		}
+		if ranks[note] == nil {
+			notes = append(notes, note)
+		}
+		ranks[note] = append(ranks[note], x.Rank)
 	}
-	if len(closed) > 0 {
-		fmt.Fprintf(b, "budget of rank %s: requested = weights + non-torch + activations + graph estimate + KV closes\n", strings.Join(closed, ", "))
+	for _, note := range notes {
+		fmt.Fprintf(b, "budget of rank %s: %s\n", numbers(ranks[note]), note)
 	}
 }
 
@@ -224,7 +279,7 @@ func beyond(a *runner.Account, i int) (context, graphs float64, ok bool) {
 
 func renderBeyond(b *bytes.Buffer, a *runner.Account) {
 	var order []string
-	ranks := make(map[string][]string)
+	ranks := make(map[string][]int)
 	for i, r := range a.Ranks {
 		context, graphs, ok := beyond(a, i)
 		if !ok || a.Error != nil && a.GraphCaptureGB == nil {
@@ -239,10 +294,10 @@ func renderBeyond(b *bytes.Buffer, a *runner.Account) {
 		if ranks[text] == nil {
 			order = append(order, text)
 		}
-		ranks[text] = append(ranks[text], strconv.Itoa(r.Rank))
+		ranks[text] = append(ranks[text], r.Rank)
 	}
 	for _, text := range order {
-		fmt.Fprintln(b, strings.Replace(text, "%s", strings.Join(ranks[text], ", "), 1))
+		fmt.Fprintln(b, strings.Replace(text, "%s", numbers(ranks[text]), 1))
 	}
 }
 
@@ -307,7 +362,7 @@ func dtypeGain(a *runner.Account) []string {
 	if a.KVCacheDtype == nil || *a.KVCacheDtype != "auto" || a.Dtype == nil || a.TotalGPUKVCacheTokens == nil || *a.Dtype != "bfloat16" && *a.Dtype != "float16" {
 		return nil
 	}
-	return []string{fmt.Sprintf("kv_cache_dtype = \"fp8\" holds about twice the tokens in the same memory, %s", thousands(2**a.TotalGPUKVCacheTokens))}
+	return []string{fmt.Sprintf("kv_cache_dtype = \"fp8\" holds up to twice the tokens in the same memory, %s, where the attention backend has it; layers that keep a state and no KV gain nothing", thousands(2**a.TotalGPUKVCacheTokens))}
 }
 
 // utilizationGain is what a higher gpu_memory_utilization gives, and how high
@@ -317,14 +372,17 @@ func utilizationGain(a *runner.Account, tokens func(float64) string) []string {
 		return nil
 	}
 	step := 0.01 * *a.TotalGPUMemoryGB
-	highest := 1.0
+	highest, known := 1.0, false
 	for i, r := range a.Ranks {
 		if context, graphs, ok := beyond(a, i); ok {
-			highest = min(highest, (*r.TotalGPUMemoryGB-context-graphs) / *r.TotalGPUMemoryGB)
+			highest, known = min(highest, (*r.TotalGPUMemoryGB-context-graphs) / *r.TotalGPUMemoryGB), true
 		}
 	}
-	highest = float64(int(highest*100)) / 100
-	if highest <= *a.GPUMemoryUtilization || highest == 1 {
+	highest = math.Floor(highest*100+1e-9) / 100
+	switch {
+	case !known:
+		return []string{fmt.Sprintf("gpu_memory_utilization: each 0.01 above %v is %.2f GiB%s; how high it may go this log does not tell: it lacks what was in use before vLLM looked", *a.GPUMemoryUtilization, step, tokens(step))}
+	case highest <= *a.GPUMemoryUtilization:
 		return []string{fmt.Sprintf("gpu_memory_utilization: each 0.01 is %.2f GiB%s; this log leaves no room above %v", step, tokens(step), *a.GPUMemoryUtilization)}
 	}
 	gain := (highest - *a.GPUMemoryUtilization) * *a.TotalGPUMemoryGB
@@ -357,7 +415,11 @@ func renderUnread(b *bytes.Buffer, a *runner.Account) {
 	if a.UnreadCount == 0 {
 		return
 	}
-	fmt.Fprintf(b, "\n%d lines look like memory figures and were not understood:\n", a.UnreadCount)
+	if a.UnreadCount == 1 {
+		fmt.Fprintln(b, "\n1 line looks like a memory figure and was not understood:")
+	} else {
+		fmt.Fprintf(b, "\n%d lines look like memory figures and were not understood:\n", a.UnreadCount)
+	}
 	for _, l := range a.UnreadLines {
 		fmt.Fprintf(b, "  %s:%d: %s\n", l.File, l.Line, l.Text)
 	}
