@@ -156,12 +156,12 @@ func (b *builder) platform() {
 		b.derivedText("platform", &a.Platform, "rocm", r.rocm.src, "from the module that speaks")
 	case r.backend != nil && strings.Contains(strings.ToUpper(r.backend.val), "ROCM"):
 		b.derivedText("platform", &a.Platform, "rocm", r.backend.src, "from the attention backend")
-	case device == "cuda" || device == "cpu" || device == "tpu" || device == "xpu" || device == "hpu" || device == "neuron":
-		how := "device_config of the banner"
-		if device == "cuda" {
-			how += ", which says cuda on ROCm too; no line of ROCm's is in the log"
-		}
-		b.derivedText("platform", &a.Platform, device, r.bannerAt, how)
+	case r.cuda != nil && (device == "" || device == "cuda"):
+		b.derivedText("platform", &a.Platform, "cuda", r.cuda.src, "from the module that speaks")
+	case device == "cuda":
+		a.Missing["platform"] = "the banner says cuda, which it says on ROCm too, and no line tells them apart"
+	case device == "cpu" || device == "tpu" || device == "xpu" || device == "hpu" || device == "neuron":
+		b.derivedText("platform", &a.Platform, device, r.bannerAt, "device_config of the banner")
 	}
 }
 

@@ -21,6 +21,9 @@ func FuzzLine(f *testing.F) {
 	} {
 		f.Add([]byte(s))
 	}
+	for _, d := range disguises {
+		f.Add([]byte(d.to("(Worker_TP1 pid=5) INFO 11-23 19:00:19 [a.py:1] one\nValueError: x\n")))
+	}
 	f.Fuzz(func(t *testing.T, line []byte) {
 		n := 0
 		splitLine(line, piece{proc: noProcess(), line: 1}, func([]byte) bool { return true }, func(p *piece) {
@@ -55,6 +58,9 @@ func FuzzLogs(f *testing.F) {
 	f.Add([]byte(v1Banner("0.28.0", 2) + kvLine + newUsage))
 	f.Add([]byte(engineTrace("torch.OutOfMemoryError: " + torchOOM)))
 	f.Add([]byte("args: Namespace(a='b', c=[1,2], d={'x': 'y'}, block_size=16)\n# GPU blocks: 9, # CPU blocks: 3\n"))
+	for _, w := range wordings() {
+		f.Add([]byte(engineOf(w.versions[0], w.kind, "seed=0") + rec(w.versions[0], "", w.file, w.msg)))
+	}
 	base := NewReader(ReaderOptions{})
 	f.Fuzz(func(t *testing.T, text []byte) {
 		if len(text) > 1<<16 || bytes.HasPrefix(text, []byte{0x1f, 0x8b}) || bytes.HasPrefix(text, []byte{0x28, 0xb5, 0x2f, 0xfd}) {

@@ -42,7 +42,7 @@ func TestLines(t *testing.T) {
 		// Section 2: versions and configuration.
 		{"banner 0.4.0, unquoted", v0 + "Initializing an LLM engine (v0.4.0.post1) with config: model=facebook/opt-125m, tokenizer=facebook/opt-125m, tokenizer_mode=auto, dtype=torch.float16, max_seq_len=2048, download_dir=None, load_format=auto, tensor_parallel_size=2, quantization=None, enforce_eager=True, kv_cache_dtype=fp8_e5m2, device_config=cuda, seed=0)", map[string]any{
 			"vllm_version": "0.4.0.post1", "engine": "V0", "model": "facebook/opt-125m", "dtype": "float16", "max_model_len": 2048.0, "load_format": "auto",
-			"tensor_parallel_size": 2.0, "quantization": nil, "kv_cache_dtype": "fp8_e5m2", "cuda_graphs_enabled": false, "platform": "cuda",
+			"tensor_parallel_size": 2.0, "quantization": nil, "kv_cache_dtype": "fp8_e5m2", "cuda_graphs_enabled": false, "platform": nil,
 		}},
 		{"banner 0.6.3 without a comma", v0 + "Initializing an LLM engine (v0.6.3) with config: model='m', max_seq_len=16, chunked_prefill_enabled=False multi_step_stream_outputs=True, enable_prefix_caching=False, kv_cache_dtype=auto)", map[string]any{
 			"max_model_len": 16.0, "kv_cache_dtype": "auto", "model_runner": nil,
@@ -97,6 +97,15 @@ func TestLines(t *testing.T) {
 		}},
 		{"0.30, V2 runner captures twice", v1Banner("0.30.0", 1) + "(EngineCore pid=9) INFO 01-01 00:00:01 [gpu_worker.py:1] Using V2 Model Runner\n" + loadV2 + strings.Replace(captureOne, "%s", "0.64", 1) + kvLine + strings.Replace(captureOne, "%s", "0.80", 1) + newUsage, map[string]any{
 			"graph_estimate_gb": 0.64, "graph_capture_gb": 0.8, "activations_gb": 3.21, "model_runner": "v2",
+		}},
+		{"0.30, V2 runner, the log ends before the capture", v1Banner("0.30.0", 1) + "(EngineCore pid=9) INFO 01-01 00:00:01 [gpu_worker.py:1] Using V2 Model Runner\n" + loadV2 + strings.Replace(captureOne, "%s", "0.64", 1) + kvLine, map[string]any{
+			"graph_estimate_gb": 0.64, "graph_capture_gb": nil, "available_kv_cache_gb": 11.87,
+		}},
+		{"0.30, V2 runner, one capture behind the KV line", v1Banner("0.30.0", 1) + "(EngineCore pid=9) INFO 01-01 00:00:01 [gpu_worker.py:1] Using V2 Model Runner\n" + loadV2 + kvLine + strings.Replace(captureOne, "%s", "0.80", 1), map[string]any{
+			"graph_estimate_gb": nil, "graph_capture_gb": 0.8,
+		}},
+		{"0.29, V2 runner, eager by the banner alone", strings.Replace(v1Banner("0.29.0", 1), "enforce_eager=False", "enforce_eager=True", 1) + "(EngineCore pid=9) INFO 01-01 00:00:01 [gpu_worker.py:1] Using V2 Model Runner\n" + loadV2 + kvLine + strings.Replace(newUsage, "0.8 GiB for CUDAGraph", "0.0 GiB for CUDAGraph", 1), map[string]any{
+			"graph_estimate_gb": nil, "activations_gb": 3.85, "graph_capture_gb": 0.0, "cuda_graphs_enabled": false,
 		}},
 		{"0.27, V2 runner takes no estimate off", v1Banner("0.27.1", 1) + "(EngineCore pid=9) INFO 01-01 00:00:01 [gpu_worker.py:1] Using V2 Model Runner\n" + loadV2 + kvLine + strings.Replace(captureOne, "%s", "0.80", 1) + newUsage, map[string]any{
 			"graph_estimate_gb": nil, "activations_gb": 3.85,

@@ -37,6 +37,7 @@ type rankView struct {
 	facts [numRankFacts][]figure
 	printed,
 	worker bool
+	trial  bool // its only capture was the V2 runner's estimate
 	models bool // V0 prints the weights of the target and of the draft model
 }
 
@@ -147,7 +148,34 @@ func (r *run) rankViews() []*rankView {
 			v.models = len(v.facts[fWeights]) == 2
 		}
 	}
+	r.findTrialCaptures(out)
 	return out
+}
+
+// findTrialCaptures tells the capture that the V2 model runner makes for its
+// estimate (0.29 on) from the real one where the log ends between the two: it
+// stands before the KV line.
+func (r *run) findTrialCaptures(views []*rankView) {
+	if !r.runnerIs("v2") || r.version == nil || before(r.version.val, 0, 29) {
+		return
+	}
+	kvAt, told := runner.AccountSource{}, false
+	for _, s := range r.senders {
+		if l := s.facts[fAvailableKV]; len(l) > 0 && (!told || l[0].src.Line < kvAt.Line) {
+			kvAt, told = l[0].src, true
+		}
+	}
+	for _, v := range views {
+		l := v.facts[fGraphs]
+		if len(l) != 1 {
+			continue
+		}
+		at := l[0].src
+		v.trial = told && at.File == kvAt.File && at.Line < kvAt.Line || !told && r.cause() != nil && len(v.facts[fGivenKV]) == 0
+		if v.trial {
+			v.facts[fGraphs] = nil
+		}
+	}
 }
 
 // driverIsRank0 reports whether the engine itself is rank 0, as in V0.
@@ -299,7 +327,7 @@ func (v *rankView) estimate(r *run) (c cell, none bool) {
 	if why := r.noEstimate(v); why != "" {
 		return unknown(why), true
 	}
-	if l := v.facts[fGraphs]; len(l) == 2 && r.runnerIs("v2") {
+	if (v.trial || len(v.facts[fGraphs]) == 2) && r.runnerIs("v2") && len(v.facts[fGraphsFirst]) > 0 {
 		f := v.facts[fGraphsFirst][0]
 		return derive(f.val, f.half, f.src, "the first of two captures, which is the V2 model runner's estimate"), false
 	}

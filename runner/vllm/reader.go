@@ -196,8 +196,11 @@ func (r *Reader) piece(p *piece) {
 	if !hits.any() {
 		return
 	}
-	if strings.Contains(p.source, "rocm") {
+	switch {
+	case strings.Contains(p.source, "rocm"):
 		r.current.setFirst(&r.current.rocm, p, "rocm")
+	case p.source == "cuda.py", strings.HasSuffix(p.source, "/cuda.py"): // the platform's; other modules of that name serve ROCm too
+		r.current.setFirst(&r.current.cuda, p, "cuda")
 	}
 	read, missed := r.applyRules(p, &hits)
 	if hits.between(r.errors, r.figures) {
@@ -363,12 +366,12 @@ type run struct {
 	banners map[string]bool // the engines of this run, by their process's name
 	fronts  map[string]bool // the first lines of its front end, by kind
 
-	version, engine, modelRunner, runnerFile, platform, architecture *word
-	usingLen, fitLen, kvLen, chunked, backend                        *word
-	rocm, captured, graphsOff, estimateOff, estimateOn, compileOff   *word
-	compileWarm, compileCold, initSeconds, initCompile               *word
-	blockSize, kvDtype, overrideBlocks, v0Blocks, hybrid             *word
-	tokens, concurrency, blocks, cpuBlocks                           *figure
+	version, engine, modelRunner, runnerFile, platform, architecture     *word
+	usingLen, fitLen, kvLen, chunked, backend                            *word
+	rocm, cuda, captured, graphsOff, estimateOff, estimateOn, compileOff *word
+	compileWarm, compileCold, initSeconds, initCompile                   *word
+	blockSize, kvDtype, overrideBlocks, v0Blocks, hybrid                 *word
+	tokens, concurrency, blocks, cpuBlocks                               *figure
 
 	banner   map[string]string
 	bannerAt runner.AccountSource

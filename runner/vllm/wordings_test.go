@@ -30,20 +30,22 @@ func engineOf(version, kind string, pairs string) string {
 	return rec(version, proc, file, fmt.Sprintf("Initializing%s engine (v%s) with config: model='m', speculative_config=None, tokenizer='m', dtype=torch.bfloat16, max_seq_len=4096, tensor_parallel_size=1, quantization=None, enforce_eager=False, kv_cache_dtype=auto, device_config=cuda, %s", word, version, pairs))
 }
 
-// TestWordings holds each wording that a version gives a fact, as
-// TestLines does those of one line, over the whole range of versions.
-func TestWordings(t *testing.T) {
+// A wording is a text that vLLM prints, the versions that print it so, and what
+// must be read from it.
+type wording struct {
+	name     string
+	kind     string
+	versions []string
+	file     string
+	msg      string
+	want     map[string]any
+}
+
+func wordings() []wording {
 	type fields = map[string]any
 	v0s := []string{"0.4.0", "0.4.3", "0.5.5", "0.6.0", "0.6.4", "0.6.6.post1", "0.7.0", "0.7.3", "0.8.5", "0.9.2", "0.10.2"}
 	v1s := []string{"0.6.5", "0.7.2", "0.8.0", "0.8.5.post1", "0.9.0.1", "0.10.1.1", "0.10.2", "0.11.0", "0.11.1", "0.12.0", "0.13.0", "0.14.1", "0.15.0rc2.dev46+gc4e744dbd", "0.16.0", "0.17.1", "0.18.0", "0.19.1", "0.20.2", "0.22.1rc1.dev368+g0afcebd46", "0.24.0", "0.26.1rc0+glm53", "0.28.1.dev202608260651", "0.29.0", "0.31.0"}
-	for _, c := range []struct {
-		name     string
-		kind     string
-		versions []string
-		file     string
-		msg      string
-		want     fields
-	}{
+	return []wording{
 		{"weights GB", "V0", v0s, "model_runner.py", "Loading model weights took 14.9595 GB", fields{"model_weights_gb": 14.9595, "load_seconds": nil}},
 		{"weights GB, seconds", "V1", []string{"0.8.0", "0.8.2"}, "gpu_model_runner.py", "Model loading took 14.9596 GB and 3.211000 seconds", fields{"model_weights_gb": 14.9596, "load_seconds": 3.211, "model_runner": "v1"}},
 		{"weights GiB", "V1", v1s, "gpu_model_runner.py", "Model loading took 14.9596 GiB and 3.211000 seconds", fields{"model_weights_gb": 14.9596, "load_seconds": 3.211, "model_runner": "v1"}},
@@ -116,7 +118,13 @@ func TestWordings(t *testing.T) {
 		{"using max len", "V1", []string{"0.9.2", "0.31.0"}, "model.py", "Using max model len 8192", fields{"max_model_len": 8192.0}},
 		{"chunked prefill", "V1", []string{"0.8.0", "0.31.0"}, "scheduler.py", "Chunked prefill is enabled with max_num_batched_tokens=16384.", fields{"max_num_batched_tokens": 16384.0}},
 		{"fp8 KV", "V0", []string{"0.4.1", "0.7.3"}, "config.py", "Using fp8 data type to store kv cache. It reduces the GPU memory footprint and boosts the performance. Meanwhile, it may cause accuracy drop without a proper scaling factor", fields{"kv_cache_dtype": "auto"}},
-	} {
+	}
+}
+
+// TestWordings holds each wording that a version gives a fact, as TestLines
+// does those of one line, over the whole range of versions.
+func TestWordings(t *testing.T) {
+	for _, c := range wordings() {
 		for _, version := range c.versions {
 			t.Run(c.name+" "+version, func(t *testing.T) {
 				proc := ""

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -228,6 +229,56 @@ func TestCorpusInTwoStreams(t *testing.T) {
 				t.Errorf("stderr first: %s", diff)
 			}
 		})
+	}
+}
+
+// TestCorpusCut: of a log that begins late or ends early nothing is told that
+// the whole log tells otherwise; what is cut off is null.
+func TestCorpusCut(t *testing.T) {
+	for _, pattern := range []string{"vllm-logs/*.log", "h100-v0.19/*8192.log", "h100-v0.26/*/stdout.log"} {
+		for n, path := range corpus(t, pattern) {
+			b, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			whole := essences(t, true, NamedReader{Name: "x", R: bytes.NewReader(b)})
+			lines := strings.SplitAfter(string(b), "\n")
+			for _, part := range []int{1 + n%3, 4 + n%4} { // of eight
+				at := len(lines) * part / 8
+				if len(whole) == 0 {
+					continue
+				}
+				checkCut(t, path+" from "+fmt.Sprint(at), strings.Join(lines[at:], ""), whole[0])
+				checkCut(t, path+" to "+fmt.Sprint(at), strings.Join(lines[:at], ""), whole[0])
+			}
+		}
+	}
+}
+
+func checkCut(t *testing.T, name, text string, whole map[string]any) {
+	t.Helper()
+	log, err := readAll(NamedReader{Name: "x", R: strings.NewReader(text)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range log.Accounts {
+		for field, v := range essence(t, a, true) {
+			switch field {
+			case "missing", "derived", "ranks", "budget", "unread_count", "error":
+				continue
+			case "free_memory_gb", "available_kv_cache_gb", "total_gpu_kv_cache_gb", "compile_seconds":
+				if len(a.Ranks) > 1 {
+					continue // the smallest of the ranks that are left, or a sum of several models
+				}
+			case "gpu_memory_utilization":
+				if w, ok := whole[field].(float64); ok && v != nil && math.Abs(v.(float64)-w) <= 0.005 {
+					continue // the rounded figure of another line
+				}
+			}
+			if v != nil && !same(v, whole[field]) {
+				t.Errorf("%s: %s = %v, the whole log says %v (%s; %s)", name, field, v, whole[field], a.Sources[field].Text, a.Derived[field])
+			}
+		}
 	}
 }
 
