@@ -180,7 +180,7 @@ func number(v float64) string {
 func (s *scene) strip(p *panel, phases []span, high vg.Length) {
 	st := s.style(small, text.XCenter, text.YBottom)
 	const rowHeight = vg.Length(11)
-	ends := make([]vg.Length, 4)
+	ends := make([]vg.Length, 5) // stripPx has room for them
 	for i := range ends {
 		ends[i] = p.left - 8
 	}

@@ -153,7 +153,7 @@ func (s *scene) closeUp() {
 
 const (
 	titlePx   = 62
-	stripPx   = 66
+	stripPx   = 80
 	memoryPx  = 330
 	powerPx   = 120
 	axisPx    = 44

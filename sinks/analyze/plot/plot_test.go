@@ -85,8 +85,12 @@ func TestDrawRecording(t *testing.T) {
 	if !bytes.Contains(p.SVG, []byte("@font-face")) {
 		t.Error("the SVG needs fonts of the system")
 	}
-	again, err := plot.Draw(r, samples, plot.Options{})
-	if err != nil || !bytes.Equal(p.PNG, again.PNG) || !bytes.Equal(p.SVG, again.SVG) {
+	small, err := plot.Draw(r, samples, plot.Options{WidthPx: 300})
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := plot.Draw(r, samples, plot.Options{WidthPx: 300})
+	if err != nil || !bytes.Equal(small.PNG, again.PNG) || !bytes.Equal(small.SVG, again.SVG) {
 		t.Errorf("the same run drawn twice differs (%v)", err)
 	}
 }
