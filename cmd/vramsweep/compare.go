@@ -189,6 +189,9 @@ func (w *world) eachRun(name string, add func(*sinks.RunRow)) error {
 	if err != nil {
 		return err
 	}
+	if _, err := os.Stat(dir); err != nil {
+		return usageError("Name an output folder, or FOLDER@EXECUTION.", "%w", err)
+	}
 	n := 0
 	for row, err := range sinks.Read[sinks.RunRow](where, dir) {
 		if err != nil {

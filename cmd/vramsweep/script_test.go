@@ -24,6 +24,7 @@ func TestMain(m *testing.M) {
 		"vllm":       fakeVLLM,
 		"nvidia-smi": fakeNvidiaSMI,
 		"allocate":   allocate,
+		"calculator": fakeCalculator,
 	})
 }
 
@@ -202,4 +203,32 @@ func fakeNvidiaSMI() {
 func allocate() {
 	fmt.Println("allocated")
 	time.Sleep(300 * time.Millisecond)
+}
+
+// fakeCalculator is somebody's memory calculator: 2 bytes a parameter. Its
+// argument is a batch size that it does not know, or a fault.
+func fakeCalculator() {
+	var q struct {
+		Architecture struct {
+			Params float64 `json:"params"`
+		} `json:"architecture"`
+		Settings struct {
+			BatchSize int `json:"batch_size"`
+		} `json:"settings"`
+	}
+	if err := json.NewDecoder(os.Stdin).Decode(&q); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	switch strings.Join(os.Args[1:], " ") {
+	case "nonsense":
+		fmt.Println("about 3 GB")
+		return
+	case "hang":
+		time.Sleep(time.Minute)
+	case strconv.Itoa(q.Settings.BatchSize):
+		fmt.Fprintf(os.Stderr, "I do not know batch %d\n", q.Settings.BatchSize)
+		os.Exit(3)
+	}
+	fmt.Printf("{\"weights_bytes\": %.0f}\n", 2*q.Architecture.Params)
 }

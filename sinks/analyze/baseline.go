@@ -296,7 +296,7 @@ func (b *baselineFile) fill(row *sinks.RunRow, p *baselineProfile, run *baseline
 	if err != nil {
 		return err
 	}
-	for name, v := range map[string]string{"run_id": row.RunID, "profile_id": row.ProfileID, "outcome": row.Outcome, "execution": row.Execution} {
+	for name, v := range map[string]string{"run_id": row.RunID, "profile_id": row.ProfileID, "outcome": row.Outcome} {
 		if v == "" {
 			return fmt.Errorf("%s is missing", name)
 		}

@@ -90,7 +90,7 @@ type Change struct {
 var ErrNothingToCompare = errors.New("no profile stands on both sides")
 
 // ErrMixed says that synthetic and measured rows would be mixed.
-var ErrMixed = errors.New("synthetic and measured runs are never compared")
+var ErrMixed = errors.New("synthetic and measured runs are never mixed")
 
 // Regressed tells whether anything got worse: a figure, a new failure or a
 // profile that vanished.
@@ -310,6 +310,9 @@ func (c *Comparison) outcomes(p *pair) {
 
 // shareOK is the share of runs that ended well.
 func shareOK(rows []*sinks.RunRow) float64 {
+	if len(rows) == 0 {
+		return 0
+	}
 	ok := 0
 	for _, r := range rows {
 		if r.Outcome == "ok" {
@@ -372,9 +375,15 @@ func wordsOf(values []string) string {
 func (c *Comparison) figures(pairs []*pair, o CompareOptions) {
 	var tests []*test
 	dummies := 0
+	var gone []string // what one side alone lacks
 	for _, figure := range Figures() {
-		of, skipped := testsOf(&figure, pairs)
-		dummies += skipped
+		of, without := testsOf(&figure, pairs)
+		dummies += without.weights
+		for side, n := range map[string]int{c.Base.Name: without.base, c.New.Name: without.new} {
+			if n > 0 {
+				gone = append(gone, fmt.Sprintf("%s: %d profiles in %s", figure.Name, n, side))
+			}
+		}
 		sets := make([]sampleSet, len(of))
 		for i, t := range of {
 			sets[i] = t.set
@@ -407,6 +416,10 @@ func (c *Comparison) figures(pairs []*pair, o CompareOptions) {
 	if unassessed > 0 {
 		c.Notes = append(c.Notes, fmt.Sprintf("%d of %d figures have one run a side and no repeats to learn noise from: judged by the threshold alone", unassessed, len(tests)))
 	}
+	if len(gone) > 0 {
+		slices.Sort(gone)
+		c.Notes = append(c.Notes, "not compared, because one side alone lacks it: "+strings.Join(gone, "; "))
+	}
 	if dummies > 0 {
 		c.Notes = append(c.Notes, fmt.Sprintf("%d figures of latency, power or energy left out: some runs had random weights (load_format dummy), others real ones", dummies))
 	}
@@ -420,20 +433,27 @@ type test struct {
 	d      difference
 }
 
+// lost counts the profiles that a figure cannot be compared of.
+type lost struct{ weights, base, new int }
+
 // testsOf collects the values of one figure. Runs that failed have none.
-func testsOf(figure *Figure, pairs []*pair) (tests []*test, dummies int) {
+func testsOf(figure *Figure, pairs []*pair) (tests []*test, without lost) {
 	for _, p := range pairs {
 		set := sampleSet{base: valuesOf(figure, p.base), new: valuesOf(figure, p.new)}
-		if len(set.base) == 0 || len(set.new) == 0 {
-			continue
+		switch {
+		case len(set.base) == 0 && len(set.new) == 0:
+		case len(set.base) == 0 && shareOK(p.base) > 0:
+			without.base++
+		case len(set.new) == 0 && shareOK(p.new) > 0:
+			without.new++
+		case len(set.base) == 0, len(set.new) == 0: // no run ended well: that is an outcome
+		case figure.RealWeights && mixedWeights(p):
+			without.weights++
+		default:
+			tests = append(tests, &test{figure: figure, pair: p, set: set})
 		}
-		if figure.RealWeights && mixedWeights(p) {
-			dummies++
-			continue
-		}
-		tests = append(tests, &test{figure: figure, pair: p, set: set})
 	}
-	return tests, dummies
+	return tests, without
 }
 
 // mixedWeights tells whether some runs of a profile had random weights and
