@@ -32,6 +32,10 @@ var updateScripts = flag.Bool("update", false, "rewrite what the scripts compare
 
 // TestScripts runs every verb as a user does.
 func TestScripts(t *testing.T) {
+	measured, err := filepath.Abs("../../docs/measured")
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		UpdateScripts:       *updateScripts,
@@ -44,6 +48,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			// The tree of a run is found by /proc, which the scripts share.
 			env.Setenv("NO_COLOR", "1")
+			env.Setenv("MEASURED", measured)
 			env.Setenv("GORACE", "atexit_sleep_ms=0") // else every program waits a second before it exits, under the race detector
 			env.Setenv("HF_TOKEN", "hf_0123456789abcdefghijklmnop")
 			return nil

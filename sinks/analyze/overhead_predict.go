@@ -69,13 +69,13 @@ func sameWeights(q, e OverheadKey) bool {
 }
 func sameGPU(q, e OverheadKey) bool { return isWord(q.GPU, e.GPU) }
 
-// sameEager tells compiled from eager, whatever the compile cache held.
+// sameEager tells compiled from eager. What a warm compile cache saves, the law
+// knows.
 func sameEager(q, e OverheadKey) bool {
 	return q.Compile == "" || (q.Compile == "eager") == (e.Compile == "eager")
 }
 
-func sameFamily(q, e OverheadKey) bool  { return q.Family != "" && q.Family == e.Family }
-func sameCompile(q, e OverheadKey) bool { return isWord(q.Compile, e.Compile) }
+func sameFamily(q, e OverheadKey) bool { return q.Family != "" && q.Family == e.Family }
 
 // allOf asks for several at once.
 func allOf(asks ...func(q, e OverheadKey) bool) func(q, e OverheadKey) bool {
@@ -94,8 +94,7 @@ func allOf(asks ...func(q, e OverheadKey) bool) func(q, e OverheadKey) bool {
 // measured, and the arithmetic knows of it what there is to know.
 func rungs() []rung {
 	return []rung{
-		{says: "this model, version and compile state", same: allOf(sameMachine, sameEngine, sameCompile, sameWeights), own: true, at: true},
-		{says: "this model and version, another compile cache", same: allOf(sameMachine, sameEngine, sameEager, sameWeights), own: true, at: true},
+		{says: "this model and version", same: allOf(sameMachine, sameEngine, sameEager, sameWeights), own: true, at: true},
 		{says: "this model and version in another dtype", same: allOf(sameMachine, sameEngine, sameEager), own: true, at: true, mix: true},
 		{says: "other models of this family", same: allOf(sameFamily, sameMachine, sameEngine, sameEager), at: true, kin: true},
 		{says: "other models", same: allOf(sameMachine, sameEngine, sameEager), at: true},
