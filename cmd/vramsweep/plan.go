@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -188,21 +189,27 @@ func (p *planner) profileOf(s *sweep.Sweep, profile *sweep.Profile) (*plannedPro
 	}
 	estimate, overheads := p.estimate(profile)
 	out.Estimate, out.Overheads = &estimate, overheads
-	if p.known {
-		out.GPU = &p.gpu.Name
+	if g, known := p.gpuOf(profile); known {
+		out.GPU = &g.Name
 	}
-	if seconds, ok := p.pace.expect(profile, &estimate); ok {
+	if d, ok := p.pace.expect(profile, &estimate); ok {
+		seconds := d.total()
 		out.ExpectedSeconds = &seconds
 	}
 	return out, nil
 }
 
 func (p *planner) estimate(profile *sweep.Profile) (models.Estimate, *overheadsOf) {
-	g := p.gpu
-	if own, ok := gpuFor(nil, p.plan.GPUs, profile); ok {
-		g = own
-	}
+	g, _ := p.gpuOf(profile)
 	return p.flags.overheads.estimate(profile.Model, profile.Request(), g)
+}
+
+// gpuOf is the GPU that a profile is estimated for: the simulator has its own.
+func (p *planner) gpuOf(profile *sweep.Profile) (g models.GPU, known bool) {
+	if own, ok := gpuFor(nil, p.plan.GPUs, profile); ok {
+		return own, true
+	}
+	return p.gpu, p.known
 }
 
 // totals are of the whole plan, whatever --limit shows.
@@ -247,16 +254,16 @@ func (p *planner) count() ([]*plannedProfile, totals, error) {
 // time adds what a profile will take: in session mode the engine's start
 // counts once a group.
 func (p *planner) time(t *totals, profile *sweep.Profile, estimate *models.Estimate, runs int, first bool) {
-	seconds, ok := p.pace.expect(profile, estimate)
+	d, ok := p.pace.expect(profile, estimate)
 	if !ok {
 		t.untimed++
 		return
 	}
-	total := seconds * float64(runs)
+	total := d.total() * float64(runs)
 	if profile.Engine.Mode == "session" {
-		total = (seconds - p.pace.startup) * float64(runs)
+		total = d.work * float64(runs)
 		if first {
-			total += p.pace.startup
+			total += d.startup
 		}
 	}
 	t.seconds += total
@@ -292,7 +299,7 @@ func (p *planner) printJSON() error {
 		Profiles     []*plannedProfile     `json:"profiles"`
 		Warnings     []sweep.Diagnostic    `json:"warnings,omitempty"`
 	}{Files: p.plan.Files, Variables: orEmpty(p.plan.Variables), OutputDir: p.plan.OutputDir, ProfileCount: t.profiles, RunCount: t.runs,
-		NeverFits: t.never, TimeFrom: p.pace.from, Profiles: orEmpty(shown), Warnings: p.plan.Warnings}
+		NeverFits: t.never, TimeFrom: p.pace.from(), Profiles: orEmpty(shown), Warnings: p.plan.Warnings}
 	if p.known {
 		out.GPU = &p.gpu
 	}
@@ -371,9 +378,18 @@ func freeAxes(axes []sweep.AxisValue) string {
 		case "model", "tensor_parallel_size", "input_len", "output_len", "batch_size":
 			continue
 		}
-		parts = append(parts, fmt.Sprintf("%s=%v", a.Axis, a.Value))
+		parts = append(parts, a.Axis+"="+inLine(a.Value))
 	}
 	return strings.Join(parts, " ")
+}
+
+// inLine writes a value so that it stays on its line of a table.
+func inLine(v any) string {
+	text := fmt.Sprint(v)
+	if quoted := strconv.Quote(text); quoted != `"`+text+`"` || text == "" {
+		return quoted
+	}
+	return text
 }
 
 func figureGiB(f models.Figure) string {
@@ -407,12 +423,16 @@ func (p *planner) closing(out io.Writer, t totals, shown []*plannedProfile) {
 	}
 	fmt.Fprintln(out)
 	if t.untimed == 0 && t.profiles > 0 {
-		fmt.Fprintf(out, "expected: %s, %.1f GPU-hours (%s)\n", roundTime(t.seconds), t.gpuSeconds/3600, p.pace.from)
+		fmt.Fprintf(out, "expected: %s, %.1f GPU-hours (%s)\n", roundTime(t.seconds), t.gpuSeconds/3600, p.pace.from())
 	}
 	said := map[string]int{}
 	var order []string
 	for _, one := range shown {
-		for _, text := range append(slices.Clone(one.Estimate.Warnings), one.Estimate.Reason) {
+		notes := append(slices.Clone(one.Estimate.Warnings), one.Estimate.Reason)
+		if p.known && one.GPU != nil && *one.GPU != p.gpu.Name {
+			notes = append(notes, "estimated for the simulator's own GPU, "+*one.GPU)
+		}
+		for _, text := range notes {
 			if text == "" {
 				continue
 			}
@@ -490,7 +510,7 @@ func (p *planner) printOne(one *plannedProfile) error {
 	}
 	sort.Strings(names)
 	for _, name := range names {
-		fmt.Fprintf(table, "%s\t%v\t%s\n", name, values[name], orDash(one.Origins[name]))
+		fmt.Fprintf(table, "%s\t%s\t%s\n", name, inLine(values[name]), orDash(one.Origins[name]))
 	}
 	fmt.Fprintln(table, "\nESTIMATE (per rank)\tGiB\tBETWEEN\tBY")
 	e := one.Estimate
