@@ -3,11 +3,13 @@ package sinks
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -198,8 +200,9 @@ func BenchmarkPublish(b *testing.B) {
 
 // BenchmarkYear grows a folder night by night, as a year of nightly sweeps
 // does, and says at each quarter what it has: files, bytes, and how long the usual questions
-// take before and after compact. VRAMSWEEP_BENCH_NIGHTS, _RUNS and _SECONDS change the
-// size; the default is 1 % of 365 nights x 400 runs x 3,000 samples x 8 GPUs.
+// take, here and in DuckDB, before and after compact. VRAMSWEEP_BENCH_NIGHTS, _RUNS and
+// _SECONDS change the size; the default is 1 % of 365 nights x 400 runs x 3,000 samples x
+// 8 GPUs: 35 M rows of timelines, 1.5 GB on the disk.
 func BenchmarkYear(b *testing.B) {
 	env := func(name string, otherwise int) int {
 		if n, err := strconv.Atoi(os.Getenv("VRAMSWEEP_BENCH_" + name)); err == nil {
@@ -216,31 +219,61 @@ func BenchmarkYear(b *testing.B) {
 			var runs []*testRun
 			for i := range perNight {
 				runs = append(runs, &testRun{execution: start.Format("20060102T150405Z") + "-aaaaaa", started: start, sweep: "nightly",
-					model: []string{"meta-llama/Llama-3.1-8B", "Qwen/Qwen3-8B"}[i%2], inputLen: int64(512 << (i / 2)), batch: 8, repeat: 1, gpus: 8, seconds: seconds})
+					model: []string{"meta-llama/Llama-3.1-8B", "Qwen/Qwen3-8B"}[i%2], inputLen: int64(512 + n%7*perNight + i), batch: 8, repeat: 1, gpus: 8, seconds: seconds})
 			}
 			write(b, s, runs)
 			finish(b, s, runs[0].execution)
-			if (n+1)%max(1, nights/4) != 0 {
-				continue
+			if (n+1)%max(1, nights/4) == 0 {
+				quarter(b, s, n+1, runs[perNight/2].job(1).RunID)
 			}
-			before := usualQuestion(b, dir)
-			report, err := s.Compact()
-			if err != nil {
-				b.Fatal(err)
-			}
-			files, bytes := 0, int64(0)
-			if err := filepath.Walk(filepath.Join(dir, tablesDir), func(_ string, info os.FileInfo, err error) error {
-				if err == nil && info.Mode().IsRegular() {
-					files, bytes = files+1, bytes+info.Size()
-				}
-				return err
-			}); err != nil {
-				b.Fatal(err)
-			}
-			b.Logf("%4d nights: %3d files, %6.1f MiB, %9d rows, %4.1f B/row; usual questions %6.1f ms, after compact %6.1f ms",
-				n+1, files, float64(bytes)/(1<<20), report.Rows, float64(bytes)/float64(report.Rows), before, usualQuestion(b, dir))
+		}
+		if faults, err := s.Verify(); err != nil || len(faults) > 0 {
+			b.Fatal(err, faults)
 		}
 	}
+}
+
+// quarter reports what the folder has after some nights.
+func quarter(b *testing.B, s *Store, nights int, run string) {
+	dir := s.Dir()
+	before, duckBefore := usualQuestion(b, dir), usualInDuckDB(b, dir, run)
+	start := time.Now()
+	report, err := s.Compact()
+	if err != nil {
+		b.Fatal(err)
+	}
+	took := time.Since(start)
+	files, bytes := 0, int64(0)
+	if err := filepath.Walk(filepath.Join(dir, tablesDir), func(_ string, info os.FileInfo, err error) error {
+		if err == nil && info.Mode().IsRegular() {
+			files, bytes = files+1, bytes+info.Size()
+		}
+		return err
+	}); err != nil {
+		b.Fatal(err)
+	}
+	b.Logf("%4d nights: %3d files, %6.1f MiB, %9d rows, %4.1f B/row; compact %.1f s; run and its peaks %5.1f ms, before compact %5.1f; DuckDB %s, before compact %s",
+		nights, files, float64(bytes)/(1<<20), report.Rows, float64(bytes)/float64(report.Rows), took.Seconds(), usualQuestion(b, dir), before, usualInDuckDB(b, dir, run), duckBefore)
+}
+
+// usualInDuckDB are its times in milliseconds, or why there are none.
+func usualInDuckDB(b *testing.B, dir, run string) string {
+	interpreter := os.Getenv("VRAMSWEEP_TEST_PYTHON")
+	if interpreter == "" {
+		interpreter = "python3"
+	}
+	cmd := exec.Command(interpreter, "testdata/usual_questions.py", dir, run)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	var ms map[string]float64
+	if err == nil {
+		err = json.Unmarshal(out, &ms)
+	}
+	if err != nil {
+		return err.Error() + lastLine([]byte(stderr.String()))
+	}
+	return fmt.Sprintf("peaks by model %.1f ms, one run %.1f, power by night %.1f", ms["peaks_by_model"], ms["one_run"], ms["power_by_night"])
 }
 
 // usualQuestion is: the peaks of a model over all nights, and one run's memory

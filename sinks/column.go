@@ -22,6 +22,7 @@ type columnSpec struct {
 	name   string
 	node   parquet.Node
 	zip    *compressors
+	limits *columnLimits
 	kind   reflect.Type // of the field: a pointer where the column is nullable
 	offset uintptr
 	axes   []axisColumn // nil: in a field
@@ -215,7 +216,7 @@ func (c *rowColumn[V]) endPage() error {
 	}
 	c.rows += int64(total)
 	c.levels, c.values, c.places, c.nulls = c.levels[:0], c.values[:0], c.places[:0], 0
-	if c.dict != nil && c.dict.bytes > dictLimit { // it pays no more: what comes now is plain
+	if c.dict != nil && c.dict.bytes > c.limits.dictionary { // it pays no more: what comes now is plain
 		return c.endDictionary()
 	}
 	return nil

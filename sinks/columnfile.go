@@ -17,9 +17,16 @@ import (
 	"github.com/parquet-go/parquet-go/format"
 )
 
-// pageRows is the number of rows of a page: what is gathered before it is
-// encoded stays in the processor's cache, and a look-up reads little beside its run.
-const pageRows = 16 << 10
+// fileLimits are those of every file: what is gathered of a page before it is
+// encoded stays in the processor's cache, and a look-up reads little beside its
+// run; a dictionary that pays no more ends: a gauge whose every reading differs is
+// written plain.
+func fileLimits() *columnLimits { return &columnLimits{pageRows: 16 << 10, dictionary: 1 << 20} }
+
+type columnLimits struct {
+	pageRows   int
+	dictionary int // bytes
+}
 
 // A columnFile writes rows as a Parquet file, one column of a page after
 // another. parquet-go's own writers take nullable values one at a time, which is
@@ -29,6 +36,7 @@ const pageRows = 16 << 10
 // readers that pass over the first notice by the second that a page is damaged.
 type columnFile struct {
 	out     io.Writer
+	limits  *columnLimits
 	offset  int64
 	started bool
 	rowSize uintptr
@@ -58,7 +66,7 @@ type columnData interface {
 }
 
 func newColumnFile(out io.Writer, row reflect.Type, schema *parquet.Schema, axes []axisColumn, sorting []string, options []parquet.WriterOption) (*columnFile, error) {
-	f := &columnFile{out: out, rowSize: row.Size()}
+	f := &columnFile{out: out, rowSize: row.Size(), limits: fileLimits()}
 	// A file without rows, written by parquet-go, gives schema and metadata.
 	empty := parquet.NewGenericWriter[any](io.Discard, options...)
 	if err := empty.Close(); err != nil {
@@ -72,7 +80,7 @@ func newColumnFile(out io.Writer, row reflect.Type, schema *parquet.Schema, axes
 		if !ok || leaf.ColumnIndex != i {
 			return nil, fmt.Errorf("the schema has no flat column %v", path)
 		}
-		spec := columnSpec{name: path[0], node: leaf.Node, zip: z}
+		spec := columnSpec{name: path[0], node: leaf.Node, zip: z, limits: f.limits}
 		if i < len(fields) {
 			spec.offset, spec.kind = fieldOffset(row, fields[i]), fields[i].Type
 		} else {
@@ -108,7 +116,7 @@ func fieldOffset(row reflect.Type, field reflect.StructField) uintptr {
 // file was made for.
 func (f *columnFile) write(rows unsafe.Pointer, n int) error {
 	for n > 0 {
-		take := min(n, pageRows-f.inPage)
+		take := min(n, f.limits.pageRows-f.inPage)
 		for _, c := range f.columns {
 			c.gather(rows, take, f.rowSize)
 		}
@@ -116,7 +124,7 @@ func (f *columnFile) write(rows unsafe.Pointer, n int) error {
 		if n -= take; n > 0 {
 			rows = unsafe.Add(rows, uintptr(take)*f.rowSize)
 		}
-		if f.inPage == pageRows {
+		if f.inPage == f.limits.pageRows {
 			f.inPage = 0
 			for _, c := range f.columns {
 				if err := c.endPage(); err != nil {

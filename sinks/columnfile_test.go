@@ -73,14 +73,18 @@ func randomValue(v reflect.Value, rng *rand.Rand, few bool) {
 	}
 }
 
+// testPage are the rows of a page in most of these tests.
+const testPage = 64
+
 func columnBytes[T Row](t testing.TB, rows []T) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := newRowWriter[T](&b, "test", nil, []Mark{{Execution: "e", Final: true}})
-	for len(rows) > 0 { // in uneven parts, and row groups
+	*w.file.limits = columnLimits{pageRows: testPage, dictionary: 3000} // many pages, and dictionaries that end
+	for len(rows) > 0 {                                                 // in uneven parts, and row groups
 		n := min(len(rows), 1+len(rows)*3/7)
 		err := w.write(rows[:n])
-		if n > 9000 {
+		if n > 90 {
 			err = errors.Join(err, w.flush())
 		}
 		if err != nil {
@@ -104,10 +108,7 @@ func TestColumnFileSaysWhatRowsSay(t *testing.T) {
 
 func testColumnFile[T Row](t *testing.T) {
 	t.Parallel()
-	for _, n := range []int{0, 1, 7, 8, 9, 1000, pageRows, pageRows + 1, 3*pageRows + 5} {
-		if n > pageRows && len(flatFields(reflect.TypeFor[T]())) > 40 {
-			continue // the wide one: its pages are as those of the others
-		}
+	for _, n := range []int{0, 1, 7, 8, 9, testPage, testPage + 1, 5*testPage + 5} {
 		rows := randomRows[T](n, uint64(n))
 		b := columnBytes(t, rows)
 		pf, err := openParquet(bytes.NewReader(b), int64(len(b)))
@@ -248,9 +249,9 @@ func TestNotANumberIsNoBound(t *testing.T) {
 func TestColumnFileInOtherReaders(t *testing.T) {
 	interpreter := python(t, "duckdb", "polars", "pyarrow")
 	dir := t.TempDir()
-	writeBoth[TimelineRow](t, dir, 2*pageRows+77)
+	writeBoth[TimelineRow](t, dir, 20*testPage+17)
 	writeBoth[RunRow](t, dir, 500)
-	writeBoth[StepRow](t, dir, pageRows+1)
+	writeBoth[StepRow](t, dir, testPage+1)
 	script, err := filepath.Abs("testdata/same_cells.py")
 	if err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"hash/crc32"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -77,11 +78,18 @@ func TestJournalKeepsSamplesExactly(t *testing.T) {
 	}
 }
 
+// sameSample is cmp.Equal, and fast.
+func sameSample(a, b runner.Sample) bool {
+	same := a.TS.Equal(b.TS)
+	a.TS = b.TS
+	return same && a == b
+}
+
 // TestJournalCutAnywhere cuts at every byte: what is whole comes back, in order,
 // unchanged.
 func TestJournalCutAnywhere(t *testing.T) {
-	samples := (&testRun{started: testStart, inputLen: 7, batch: 3, gpus: 1, seconds: 2}).samples()
-	const batch = 9
+	samples := (&testRun{started: testStart, inputLen: 7, batch: 3, gpus: 1, seconds: 1}).samples()
+	const batch = 4 // three batches, the last one shorter
 	data, index := journalBytes(t, samples, batch)
 	for cut := range data {
 		got, report := readAll(t, data[:cut], index)
@@ -92,7 +100,7 @@ func TestJournalCutAnywhere(t *testing.T) {
 			}
 		}
 		want := min(len(samples), max(0, whole-1)*batch) // the first chunk is the schema
-		if len(got) != want || !cmp.Equal(got, samples[:want:want]) && want > 0 {
+		if len(got) != want || !slices.EqualFunc(got, samples[:want], sameSample) {
 			t.Fatalf("cut at %d: %d samples, expected %d", cut, len(got), want)
 		}
 		if report.Reason == "" {
@@ -100,7 +108,7 @@ func TestJournalCutAnywhere(t *testing.T) {
 		}
 	}
 	for cut := range index {
-		if got, _ := readAll(t, data, index[:cut]); len(got) > 0 && !cmp.Equal(got, samples[:len(got)]) {
+		if got, _ := readAll(t, data, index[:cut]); !slices.EqualFunc(got, samples[:min(len(got), len(samples))], sameSample) {
 			t.Fatalf("index cut at %d: other samples", cut)
 		}
 	}
@@ -124,7 +132,7 @@ func FuzzJournal(f *testing.F) {
 		}
 		d = d[:len(d)-int(cut%uint32(len(d)))]
 		got, _ := readAll(t, d, i)
-		if len(got) > len(samples) || !cmp.Equal(got, samples[:len(got):len(got)]) && len(got) > 0 {
+		if !slices.EqualFunc(got, samples[:min(len(got), len(samples))], sameSample) {
 			t.Fatalf("%d samples came back that are not those that were written", len(got))
 		}
 	})

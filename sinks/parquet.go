@@ -23,9 +23,6 @@ import (
 const (
 	groupRows  = 512 << 10
 	groupLimit = 2 << 20
-	// dictLimit ends a dictionary that pays no more: a gauge whose every
-	// reading differs is written plain.
-	dictLimit = 1 << 20
 )
 
 // The keys of a file's metadata.

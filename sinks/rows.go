@@ -42,8 +42,8 @@ type RunRow struct {
 	WallS         *float64 `parquet:"wall_s,optional" unit:"s" doc:"Duration of the final attempt."`
 	OverheadS     *float64 `parquet:"overhead_s,optional" unit:"s" doc:"vramsweep's own share of wall_s."`
 	Outcome       string   `parquet:"outcome,dict" doc:"How the run ended: ok, oom, no_kv_memory, kv_too_small, engine_error, bad_argument, no_result, timeout, startup_timeout, silence_timeout, interrupted, skipped, dirty_gpu."`
-	OutcomeDetail *string  `parquet:"outcome_detail,optional" doc:"One sentence on the outcome."`
-	ErrorLine     *string  `parquet:"error_line,optional" doc:"The log line that explains a failure."`
+	OutcomeDetail *string  `parquet:"outcome_detail,optional,dict" doc:"One sentence on the outcome."`
+	ErrorLine     *string  `parquet:"error_line,optional,dict" doc:"The log line that explains a failure."`
 	SkippedFor    *string  `parquet:"skipped_because,optional,dict" doc:"run_id of the run that made this one pointless."`
 
 	HFModelID    string   `parquet:"hf_model_id,dict" doc:"What vLLM was given: a Hugging Face id or a folder."`
