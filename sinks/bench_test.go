@@ -34,10 +34,14 @@ func BenchmarkSample(b *testing.B) {
 	}
 }
 
-// BenchmarkRun is all that a Store adds to a run of 30 s with one GPU.
+// BenchmarkRun is all that a Store adds to a run of 30 s with one GPU, its place
+// in tables/ included.
 func BenchmarkRun(b *testing.B) {
 	s := openStore(b, b.TempDir())
 	run := &testRun{execution: "20261120T020000Z-000000", started: testStart, sweep: "s", model: "m", inputLen: 1, batch: 1, gpus: 1, seconds: 30}
+	if err := s.BeginExecution(&Execution{ID: run.execution, StartedAt: run.started}); err != nil {
+		b.Fatal(err)
+	}
 	samples := run.samples()
 	for b.Loop() {
 		run.repeat++
