@@ -66,7 +66,7 @@ func (w *world) explain(args []string, f *explainFlags) error {
 	var named []vllm.NamedAccount
 	unread, broken := int64(0), error(nil)
 	for _, run := range vllm.PairLogs(files) {
-		log, err := w.readLogs(run)
+		log, err := w.readLogs(run, vllm.ReadAccounts)
 		switch {
 		case log == nil:
 			return err
@@ -158,8 +158,9 @@ func writeAccounts(path string, named []vllm.NamedAccount) error {
 	return sinks.WriteRows(path, append([]string{"log"}, columns...), rows)
 }
 
-// readLogs reads the files of one run.
-func (w *world) readLogs(names []string) (*vllm.Log, error) {
+// readLogs reads the files of one run with read: vllm.ReadLogs, or
+// vllm.ReadAccounts where the moments of the run are not wanted.
+func (w *world) readLogs(names []string, read func(...vllm.NamedReader) (*vllm.Log, error)) (*vllm.Log, error) {
 	var readers []vllm.NamedReader
 	for _, name := range names {
 		if name == "-" {
@@ -173,7 +174,7 @@ func (w *world) readLogs(names []string) (*vllm.Log, error) {
 		defer file.Close() //nolint:errcheck // only read from
 		readers = append(readers, vllm.NamedReader{Name: filepath.Base(name), R: file})
 	}
-	return vllm.ReadAccounts(readers...)
+	return read(readers...)
 }
 
 // notALog says what a file without a line of vLLM's is.

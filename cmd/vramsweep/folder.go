@@ -259,7 +259,7 @@ func (w *world) openSource(s source) (*replay.Recording, map[string]string, erro
 		recording, err := replay.Load(s.dir, replay.Options{})
 		return recording, map[string]string{"stdout.log": filepath.Join(s.dir, "stdout.log"), "stderr.log": filepath.Join(s.dir, "stderr.log")}, err
 	}
-	log, err := w.readLogs(s.logs)
+	log, err := w.readLogs(s.logs, vllm.ReadLogs)
 	if err != nil {
 		return nil, nil, err
 	}
