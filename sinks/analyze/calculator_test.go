@@ -2,7 +2,9 @@ package analyze
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -79,6 +81,105 @@ func FuzzReadPredictions(f *testing.F) {
 		c, err := ReadPredictions("x", strings.NewReader(text))
 		if err == nil {
 			c.Predict(&sinks.RunRow{})
+		}
+	})
+}
+
+// A program is asked once a profile, and its faults name the profile.
+func TestAskProgram(t *testing.T) {
+	rows := append(night("a", 4, 3, 1), night("b", 4, 1, 2)...)
+	for i := range rows {
+		params := int64(8e9)
+		rows[i].Params = &params
+	}
+	rows[0].Outcome = "oom"
+	asked := map[string]int{}
+	c, faults, err := AskProgram("mine", rows, func(question []byte) ([]byte, error) {
+		var q Question
+		if err := json.Unmarshal(question, &q); err != nil {
+			t.Fatal(err)
+		}
+		asked[q.ProfileID]++
+		switch q.ProfileID {
+		case "p001":
+			return nil, errors.New("it ended with exit code 1")
+		case "p002":
+			return []byte(`{"reason": "no idea"}`), nil
+		}
+		return []byte(fmt.Sprintf(`{"weights_bytes": %v, "kv_cache_gib": 56, "total_gib": null}`, 2*q.Architecture["params"].(float64))), nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for profile, n := range asked {
+		if n != 1 {
+			t.Errorf("%s was asked %d times", profile, n)
+		}
+	}
+	if len(asked) != 4 || len(faults) != 1 || faults[0].Profile != "p001" || !strings.Contains(faults[0].Error(), "bs=2") || !strings.Contains(faults[0].Error(), "exit code 1") {
+		t.Errorf("asked %v, faults %v", asked, faults)
+	}
+	v, err := CheckCalculators(rows, []Calculator{c})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := v.Calculators[0]
+	if len(got.Components) != 2 || got.Components[0].N != 7 || len(got.Unclaimed) != 2 {
+		t.Errorf("two components of 7 runs, two reasons: %+v", got)
+	}
+	if _, _, err := AskProgram("mine", rows, func([]byte) ([]byte, error) { return nil, fmt.Errorf("%w: no such program", ErrStopAsking) }); !errors.Is(err, ErrStopAsking) {
+		t.Errorf("a program that cannot be started: %v", err)
+	}
+}
+
+func TestReadAnswerRefusals(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                                    "printed nothing",
+		"about 15 GB":                         "no JSON object",
+		"[]":                                  "no JSON object",
+		`{"weights_bytes": 5} {}`:             "behind the JSON object",
+		`{"wieghts_bytes": 5}`:                "wieghts_bytes",
+		`{"weights_bytes": "5"}`:              "no number",
+		`{"weights_bytes": -5}`:               "no amount",
+		`{"weights_bytes": 5, "reason": "x"}`: "stands alone",
+		`{"reason": ""}`:                      "is a text",
+		`{}`:                                  "predicts nothing",
+		`{"weights_bytes": null}`:             "predicts nothing",
+		`{"weights_bytes":5,"weights_gib":1}`: "in bytes and in GiB",
+	} {
+		if _, _, err := readAnswer([]byte(text)); !errors.Is(err, ErrAnswer) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want ErrAnswer with %q", text, err, want)
+		}
+	}
+}
+
+// What pandas and spreadsheets make of settings finds its runs.
+func TestPredictionsAsPandasWritesThem(t *testing.T) {
+	c, err := ReadPredictions("x", strings.NewReader("\ufeffmodel,batch_size,enforce_eager,weights_gib\nm,8.0,True,2\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	eight, eager := int64(8), true
+	if parts, reason := c.Predict(&sinks.RunRow{Key: sinks.Key{Model: "m"}, BatchSize: &eight, EnforceEager: &eager}); parts["weights"] != 2*gib {
+		t.Errorf("parts %v (%s)", parts, reason)
+	}
+}
+
+func FuzzReadAnswer(f *testing.F) {
+	f.Add(`{"weights_bytes": 5, "kv_cache_gib": 1.5}`)
+	f.Add(`{"reason": "x"}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		parts, reason, err := readAnswer([]byte(text))
+		switch {
+		case err != nil && !errors.Is(err, ErrAnswer):
+			t.Errorf("%v is no ErrAnswer", err)
+		case err == nil && (len(parts) == 0) == (reason == ""):
+			t.Errorf("%q: parts %v, reason %q: one of them, and one alone", text, parts, reason)
+		}
+		for name, v := range parts {
+			if !(v >= 0 && v < 1e18) {
+				t.Errorf("%s = %v", name, v)
+			}
 		}
 	})
 }
