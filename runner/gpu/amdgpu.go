@@ -425,8 +425,9 @@ type amdSource struct {
 	cards []*amdCard
 	tree  *tree
 
-	mu   sync.Mutex
-	kind string
+	mu      sync.Mutex
+	kind    string
+	toolCPU time.Duration // of the helper
 }
 
 func newAMDSource(o Options, r Run, cards []*amdCard, t *tree) *amdSource {
@@ -445,6 +446,13 @@ func (s *amdSource) finish(r *runner.SamplerReport) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r.PowerKind = worstKind(r.PowerKind, s.kind)
+	if s.toolCPU > 0 {
+		v := s.toolCPU.Seconds()
+		if r.ToolCPU != nil {
+			v += *r.ToolCPU
+		}
+		r.ToolCPU = &v
+	}
 	for f, why := range map[runner.Fields]string{
 		runner.HasThrottleReasons: "amdgpu has no mask of active throttle reasons",
 		runner.HasMemoryReserved:  "amdgpu does not tell a reserve apart",
@@ -461,8 +469,16 @@ const (
 	amdStateEvery  = time.Second
 )
 
-// run samples all cards until ctx ends.
+// run samples all cards until ctx ends: in the helper child where there is one.
 func (s *amdSource) run(ctx context.Context, m *meter) error {
+	if len(s.cards) > 0 && len(s.o.Helper) > 0 {
+		return s.remote(ctx, m)
+	}
+	return s.sample(ctx, m)
+}
+
+// sample reads all cards in this process until ctx ends.
+func (s *amdSource) sample(ctx context.Context, m *meter) error {
 	if len(s.cards) == 0 {
 		return fmt.Errorf("%w: no card", errUnusable)
 	}
@@ -816,17 +832,24 @@ func (l *amdLoop) reopen(err error) {
 	}
 }
 
-// processes sums the memory of the run's own processes from KFD's accounts.
+// processes gives the sample the memory of the run's own processes.
 func (l *amdLoop) processes() {
-	pids, _ := l.s.tree.pids()
-	if len(pids) == 0 || l.c.kfdID == 0 {
-		return
+	if sum, ok := l.s.kfdOwn(l.c, l.m); ok {
+		l.smp.ProcessMemory = sum
+		l.smp.Has |= runner.HasProcessMemory
 	}
-	var sum int64
-	found := false
+}
+
+// kfdOwn sums the memory of the run's own processes on a card from KFD's
+// accounts; false where it lists none.
+func (s *amdSource) kfdOwn(c *amdCard, m *meter) (sum int64, found bool) {
+	pids, _ := s.tree.pids()
+	if len(pids) == 0 || c.kfdID == 0 {
+		return 0, false
+	}
 	for _, pid := range pids {
-		for _, part := range l.c.parts {
-			b, err := os.ReadFile(filepath.Join(l.s.o.Sys, "class", "kfd", "kfd", "proc", strconv.Itoa(pid), "vram_"+strconv.FormatInt(part.gpuID, 10)))
+		for _, part := range c.parts {
+			b, err := os.ReadFile(filepath.Join(s.o.Sys, "class", "kfd", "kfd", "proc", strconv.Itoa(pid), "vram_"+strconv.FormatInt(part.gpuID, 10)))
 			if err != nil {
 				continue
 			}
@@ -836,10 +859,8 @@ func (l *amdLoop) processes() {
 			}
 		}
 	}
-	if found {
-		l.smp.ProcessMemory = sum
-		l.smp.Has |= runner.HasProcessMemory
-	} else {
-		l.m.never(runner.HasProcessMemory, "KFD lists none of the run's processes: they use no GPU, or a PID namespace (container) hides them")
+	if !found {
+		m.never(runner.HasProcessMemory, "KFD lists none of the run's processes: they use no GPU, or a PID namespace (container) hides them")
 	}
+	return sum, found
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/runner/proc"
 )
 
 // put writes a file of a fake /sys, /proc or /dev.
@@ -66,6 +67,14 @@ func fakeSys(t testing.TB, n int) Options {
 	put(t, "connector", sys, "class", "drm", "card20-DP-1", "status")
 	put(t, "0\n", sys, "class", "kfd", "kfd", "topology", "nodes", "0", "gpu_id")
 	return Options{Sys: sys, Dev: dev, Proc: proc, Env: []string{"PATH=" + t.TempDir()}, Sources: []string{SourceAMDGPU, SourceAMDSMI, SourceROCmSMI}}
+}
+
+// withHelper lets AMD GPUs be sampled in the helper child.
+func withHelper(t testing.TB, o Options) Options {
+	t.Helper()
+	tools := fakeTools(t, []string{"nvml-helper"})
+	o.Env, o.Helper = tools.Env, []string{"nvml-helper"}
+	return o
 }
 
 func fakeMetrics(format, content byte, size int, energy uint64) []byte {
@@ -134,6 +143,61 @@ func TestAMDSampler(t *testing.T) {
 		t.Errorf("figures %v, want %v", FieldNames(all), FieldNames(want))
 	}
 	if rep.PowerKind != PowerInstant || rep.Missing["throttle_reasons"] == "" || rep.Missing["memory_reserved_bytes"] == "" {
+		t.Errorf("report %+v", rep)
+	}
+}
+
+// TestAMDThroughHelper samples in the helper child: figures, notes and reasons
+// come through, a suspended card is left alone, and a helper that dies comes back.
+func TestAMDThroughHelper(t *testing.T) {
+	t.Parallel()
+	o := withHelper(t, fakeSys(t, 3))
+	put(t, "suspended\n", amdDir(o, 2, "power", "runtime_status"))
+	put(t, "nonsense\n", amdDir(o, 0, "hwmon", "hwmon7", "freq2_input"))
+	if err := os.Remove(amdDir(o, 1, "mem_busy_percent")); err != nil {
+		t.Fatal(err)
+	}
+	put(t, "5368709120\n", o.Sys, "class", "kfd", "kfd", "proc", "4242", "vram_1001")
+	var helpers []proc.Process
+	o.Start = func(ctx context.Context, spec proc.Spec) (proc.Process, error) {
+		p, err := proc.Start(ctx, spec)
+		helpers = append(helpers, p)
+		return p, err
+	}
+	killed := 0
+	var all runner.Fields
+	_, c, rep := sampleAMD(t, o, Run{Interval: 10 * time.Millisecond, GPUs: []int{1, 2, 0}, PIDs: func() []int { return []int{4242} }}, func(c *collector) bool {
+		for _, s := range c.samples[max(0, len(c.samples)-2):] {
+			all |= s.Has
+		}
+		if killed == 0 && c.ticks > 60 {
+			helpers[0].Kill("test")
+			killed = c.ticks
+		}
+		return killed > 0 && c.ticks > killed+60
+	})
+	last := map[int32]time.Duration{}
+	for _, s := range c.samples {
+		if s.GPU == 2 {
+			t.Fatal("a suspended card was read: that wakes it")
+		}
+		if s.Source != SourceAMDGPU || s.MemoryUsed != int64(s.GPU+1)<<30 || s.Offset <= last[s.GPU] || s.Read <= 0 {
+			t.Fatalf("sample %+v after %v", s, last[s.GPU])
+		}
+		if s.Has&runner.HasProcessMemory != 0 && (s.GPU != 1 || s.ProcessMemory != 5368709120) {
+			t.Fatalf("process memory of %+v", s)
+		}
+		last[s.GPU] = s.Offset
+	}
+	if want := runner.HasMemoryUsed | runner.HasPower | runner.HasEnergy | runner.HasProcessMemory | runner.HasClockMem; all&want != want {
+		t.Errorf("figures %v, want %v among them", FieldNames(all), FieldNames(want))
+	}
+	for _, want := range []string{"GPU 2 (0000:12:00.0) is suspended", "clock_mem_mhz is missing in", "holds no number", "killed", "started again"} {
+		if !strings.Contains(notes(rep), want) {
+			t.Errorf("notes lack %q:\n%s", want, notes(rep))
+		}
+	}
+	if rep.PowerKind != PowerInstant || rep.ToolCPU == nil || *rep.ToolCPU <= 0 || rep.Missing["throttle_reasons"] == "" {
 		t.Errorf("report %+v", rep)
 	}
 }

@@ -79,6 +79,12 @@ func BenchmarkNVML100Hz8GPUs(b *testing.B) {
 }
 
 func BenchmarkAMDSysfs100Hz8GPUs(b *testing.B) {
+	benchSampler(b, benchMachine(b, withHelper(b, fakeSys(b, 8)), Run{Interval: 10 * time.Millisecond}))
+}
+
+// BenchmarkAMDSysfsInProcess100Hz8GPUs is the same without the helper: what it
+// costs where this process itself wakes up at each tick.
+func BenchmarkAMDSysfsInProcess100Hz8GPUs(b *testing.B) {
 	benchSampler(b, benchMachine(b, fakeSys(b, 8), Run{Interval: 10 * time.Millisecond}))
 }
 

@@ -128,10 +128,17 @@ func (m *Machine) Samplers(r Run) ([]runner.Sampler, error) {
 		}
 	}
 	if r.PIDs != nil {
+		if len(out) > 0 { // the host's side is of less interest than the GPUs
+			r.Interval = max(r.Interval, hostEvery)
+		}
 		out = append(out, newSampler(r, []source{newProcSource(r, t)}))
 	}
 	return out, nil
 }
+
+// hostEvery is how often the run's processes are read beside GPUs; on a machine
+// without one they are what is sampled, at the interval asked.
+const hostEvery = 100 * time.Millisecond
 
 // sourcesOf lists the sources of a vendor whose GPUs the run uses, the first
 // choice first.

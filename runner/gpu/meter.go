@@ -177,6 +177,45 @@ func (m *meter) never(f runner.Fields, reason string) {
 	m.mu.Unlock()
 }
 
+// state is what has come about since the last call, for a meter in another
+// process. The caller remembers told, the number of notes of the last state.
+func (m *meter) state(told *int) helperState {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := helperState{Reason: m.reason, Missing: map[string]string{}, Misses: map[string]int64{}}
+	s.Notes = append(s.Notes, m.notes[*told:]...)
+	*told = len(m.notes)
+	for i := range m.fields {
+		if st := &m.fields[i]; st.reason != "" {
+			name := FieldName(runner.Fields(1) << i)
+			s.Missing[name] = st.reason
+			if st.miss > 0 {
+				s.Misses[name] = st.miss
+				st.miss = 0
+			}
+		}
+	}
+	return s
+}
+
+// adopt takes the state of a meter in another process over.
+func (m *meter) adopt(s *helperState) {
+	for _, n := range s.Notes {
+		m.note("%s", n)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.reason = s.Reason
+	for i := range m.fields {
+		name := FieldName(runner.Fields(1) << i)
+		st := &m.fields[i]
+		if st.reason == "" {
+			st.reason = s.Missing[name]
+		}
+		st.miss += s.Misses[name]
+	}
+}
+
 // note keeps a sentence for the report.
 func (m *meter) note(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"runtime"
@@ -51,7 +52,7 @@ func (s *nvmlSource) name() string { return SourceNVML }
 // run starts the helper and watches it until ctx ends or it fails.
 func (s *nvmlSource) run(ctx context.Context, m *meter) error {
 	st := newNVMLStream(s, m)
-	cfg := nvmlConfig{Library: s.o.NVMLLibrary, Interval: int64(s.r.Interval), Energy: int64(nvmlEnergyEvery), BusIDs: s.busIDs(), Parts: s.r.Parts}
+	cfg := nvmlConfig{Source: SourceNVML, Library: s.o.NVMLLibrary, Interval: int64(s.r.Interval), Energy: int64(nvmlEnergyEvery), BusIDs: s.busIDs(), Parts: s.r.Parts}
 	if s.r.PIDs != nil {
 		cfg.Processes = int64(processInterval)
 	}
@@ -152,7 +153,7 @@ type helper struct {
 
 // startHelper starts the helper and gives it its orders. The caller closes ended
 // when the process has been waited for.
-func startHelper(ctx context.Context, o Options, cfg nvmlConfig, out *nvmlStream, interval time.Duration, ended <-chan struct{}) (*helper, error) {
+func startHelper(ctx context.Context, o Options, cfg nvmlConfig, out helperSink, interval time.Duration, ended <-chan struct{}) (*helper, error) {
 	if len(o.Helper) == 0 {
 		return nil, errNoHelper
 	}
@@ -161,8 +162,7 @@ func startHelper(ctx context.Context, o Options, cfg nvmlConfig, out *nvmlStream
 		return nil, fmt.Errorf("pipe to the NVML helper: %w", err)
 	}
 	defer r.Close() //nolint:errcheck // nothing was written to it, or the child is told by the close alone
-	// Two threads of Go code are all that the helper has use for.
-	spec := proc.Spec{Argv: o.Helper, Env: append(toolEnv(o.Env), "GOMAXPROCS=2"), Grace: toolGrace, Stdin: r, Stderr: &out.errs}
+	spec := proc.Spec{Argv: o.Helper, Env: append(toolEnv(o.Env), helperThreads(cfg.Source)), Grace: toolGrace, Stdin: r, Stderr: out.complaints()}
 	begin, err := connect(&spec, out, interval)
 	if err != nil {
 		w.Close() //nolint:errcheck // nothing was written to it, or the child is told by the close alone
@@ -187,6 +187,24 @@ func startHelper(ctx context.Context, o Options, cfg nvmlConfig, out *nvmlStream
 	return &helper{p: p, stdin: w, rest: rest}, nil
 }
 
+// A helperSink takes what a helper writes.
+type helperSink interface {
+	batched
+	complaints() io.Writer // stderr
+}
+
+// helperThreads bounds the threads of Go code: NVML's energy counter and process
+// lists are read beside the loop; sysfs is read by one goroutine, and a second
+// thread would be woken at each tick to find that out.
+func helperThreads(source string) string {
+	if source == SourceAMDGPU {
+		return "GOMAXPROCS=1"
+	}
+	return "GOMAXPROCS=2"
+}
+
+func (st *nvmlStream) complaints() io.Writer { return &st.errs }
+
 var errNoHelper = errors.New("the NVML helper is not configured (Options.Helper)")
 
 // An nvmlStream turns the helper's frames into ticks.
@@ -197,7 +215,8 @@ type nvmlStream struct {
 	last atomic.Int64
 
 	mu      sync.Mutex
-	buf     []byte
+	frames  frames
+	onFrame func(kind byte, body []byte) // st.frame; kept, since making it allocates
 	samples []runner.Sample
 	shift   time.Duration // from the monotonic clock to the meter's offsets
 	index   map[int32]int32
@@ -207,11 +226,9 @@ type nvmlStream struct {
 	closed  bool
 }
 
-// maxFrame bounds a frame; hello of 16 GPUs with 512 processes is 400 KiB.
-const maxFrame = 4 << 20
-
 func newNVMLStream(s *nvmlSource, m *meter) *nvmlStream {
-	st := &nvmlStream{s: s, m: m, samples: make([]runner.Sample, 0, 16), buf: make([]byte, 0, 64<<10), index: map[int32]int32{}, fresh: map[int32]int64{}}
+	st := &nvmlStream{s: s, m: m, samples: make([]runner.Sample, 0, 16), frames: frames{make([]byte, 0, 64<<10)}, index: map[int32]int32{}, fresh: map[int32]int64{}}
+	st.onFrame = st.frame
 	if m != nil {
 		st.shift = m.offset(time.Now()) - monotonic()
 	}
@@ -222,28 +239,10 @@ func newNVMLStream(s *nvmlSource, m *meter) *nvmlStream {
 func (st *nvmlStream) Write(p []byte) (int, error) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	n := len(p)
-	if st.closed {
-		return n, nil
+	if !st.closed && !st.frames.take(p, st.onFrame) {
+		st.failure, st.closed = "the helper's output is garbled", true
 	}
-	if len(st.buf) > 0 {
-		st.buf = append(st.buf, p...)
-		p = st.buf
-	}
-	for len(p) >= 5 {
-		size := int(binary.LittleEndian.Uint32(p))
-		if size < 1 || size > maxFrame {
-			st.failure, st.closed = "the helper's output is garbled", true
-			return n, nil
-		}
-		if len(p) < 4+size {
-			break
-		}
-		st.frame(p[4], p[5:4+size])
-		p = p[4+size:]
-	}
-	st.buf = append(st.buf[:0], p...)
-	return n, nil
+	return len(p), nil
 }
 
 func (st *nvmlStream) frame(kind byte, body []byte) {

@@ -37,6 +37,9 @@ func NVMLHelperMain(stdin io.Reader, stdout io.Writer) int {
 			cancel()
 		}()
 	}
+	if h.cfg.Source == SourceAMDGPU {
+		return h.sampleAMD(ctx)
+	}
 	lib, err := openNVML(h.cfg.Library)
 	if err != nil {
 		return h.fail(err)
@@ -72,8 +75,7 @@ func (h *nvmlHelper) fail(err error) int {
 func (h *nvmlHelper) frame(kind byte, body []byte) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.buf = binary.LittleEndian.AppendUint32(h.buf[:0], uint32(len(body)+1))
-	h.buf = append(append(h.buf, kind), body...)
+	h.buf = appendFrame(h.buf[:0], kind, body)
 	_, err := h.out.Write(h.buf)
 	return err == nil
 }

@@ -18,9 +18,44 @@ const (
 	frameProcesses = 'P' // GPU (uint32), then pid (uint32) and bytes (uint64) of each process
 	frameTrouble   = 'W' // nvmlTrouble as JSON: a GPU is lost, the others go on
 	frameError     = 'E' // text; the helper ends
+	frameState     = 'S' // helperState as JSON: what a sampler in the helper says of itself
 )
 
+// maxFrame bounds a frame; hello of 16 GPUs with 512 processes is 400 KiB.
+const maxFrame = 4 << 20
+
+// frames cuts a stream of bytes into frames.
+type frames struct{ buf []byte }
+
+// take gives each complete frame to yield; false where the bytes are none.
+func (f *frames) take(p []byte, yield func(kind byte, body []byte)) bool {
+	if len(f.buf) > 0 {
+		f.buf = append(f.buf, p...)
+		p = f.buf
+	}
+	for len(p) >= 5 {
+		size := int(binary.LittleEndian.Uint32(p))
+		if size < 1 || size > maxFrame {
+			return false
+		}
+		if len(p) < 4+size {
+			break
+		}
+		yield(p[4], p[5:4+size])
+		p = p[4+size:]
+	}
+	f.buf = append(f.buf[:0], p...)
+	return true
+}
+
+// appendFrame appends one frame.
+func appendFrame(b []byte, kind byte, body []byte) []byte {
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(body)+1))
+	return append(append(b, kind), body...)
+}
+
 type nvmlConfig struct {
+	Source    string   `json:"source"` // SourceNVML or SourceAMDGPU
 	Library   string   `json:"library"`
 	Interval  int64    `json:"interval_ns"`
 	Energy    int64    `json:"energy_ns"`    // 0: not read
@@ -28,6 +63,26 @@ type nvmlConfig struct {
 	BusIDs    []string `json:"bus_ids"`      // nil: all
 	Parts     []string `json:"parts"`        // UUIDs of the MIG instances whose memory counts instead of their GPU's
 	Serve     bool     `json:"serve"`        // no samples: a full reading for each further line on stdin
+
+	Sys   string          `json:"sys"`   // of AMD GPUs
+	Dev   string          `json:"dev"`   // likewise
+	Cards []nvmlConfigAMD `json:"cards"` // likewise: those that are sampled
+}
+
+// An nvmlConfigAMD is a card and the index that its samples carry.
+type nvmlConfigAMD struct {
+	BDF   string `json:"bdf"`
+	Index int    `json:"index"`
+}
+
+// A helperState is what a sampler in the helper says of itself, several times a
+// second: that it lives, too.
+type helperState struct {
+	Notes     []string          `json:"notes,omitempty"`
+	Missing   map[string]string `json:"missing,omitempty"` // of figures that were never read
+	Misses    map[string]int64  `json:"misses,omitempty"`  // readings that failed since the last state
+	Reason    string            `json:"reason,omitempty"`  // of a stretch without samples
+	PowerKind string            `json:"power_kind,omitempty"`
 }
 
 type nvmlHello struct {

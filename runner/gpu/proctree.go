@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"os"
 	"path/filepath"
@@ -13,6 +12,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/vramsweep/vramsweep/runner"
 )
@@ -134,20 +135,22 @@ type procSource struct {
 	cpuAt   time.Duration
 	cpuHas  bool
 	empty   bool // no member had been found yet
+	hidden  bool // a member does not let its smaps_rollup be read
 }
 
 // procFiles keeps the files of one process open: a read at offset 0 makes the
 // kernel write them anew.
 type procFiles struct {
-	statm, stat *os.File
-	cpu         uint64
-	hasCPU      bool
+	statm, stat, rollup int // descriptors; -1: could not be opened
+	cpu                 uint64
+	hasCPU              bool
 }
 
 func (p *procFiles) close() {
-	p.statm.Close() //nolint:errcheck // nothing was written to it, or the child is told by the close alone
-	if p.stat != nil {
-		p.stat.Close() //nolint:errcheck // nothing was written to it, or the child is told by the close alone
+	for _, fd := range []int{p.statm, p.stat, p.rollup} {
+		if fd >= 0 {
+			unix.Close(fd) //nolint:errcheck // only read from
+		}
 	}
 }
 
@@ -226,15 +229,20 @@ func (s *procSource) refresh(m *meter) {
 			continue
 		}
 		dir := filepath.Join(s.tree.proc, strconv.Itoa(pid))
-		statm, err := os.Open(filepath.Join(dir, "statm"))
+		statm, err := openFile(filepath.Join(dir, "statm"))
 		if err != nil {
 			if !errors.Is(err, os.ErrNotExist) {
 				m.note("memory of process %d cannot be read: %v", pid, err)
 			}
 			continue
 		}
-		stat, _ := os.Open(filepath.Join(dir, "stat"))
-		s.procs[pid] = &procFiles{statm: statm, stat: stat}
+		files := &procFiles{statm: statm}
+		files.stat, _ = openFile(filepath.Join(dir, "stat"))
+		files.rollup, err = openFile(filepath.Join(dir, "smaps_rollup"))
+		if errors.Is(err, os.ErrPermission) {
+			s.hidden = true
+		}
+		s.procs[pid] = files
 		s.empty = false
 	}
 	for pid, p := range s.procs {
@@ -248,8 +256,8 @@ func (s *procSource) refresh(m *meter) {
 // rss is the second figure of statm, in pages. On kernels from 6.2 on it may
 // lag by some pages a core and thread group.
 func (s *procSource) rss(p *procFiles) (int64, bool) {
-	n, err := p.statm.ReadAt(s.buf, 0)
-	if err != nil && !errors.Is(err, io.EOF) || n == 0 {
+	n, err := unix.Pread(p.statm, s.buf, 0)
+	if err != nil || n == 0 {
 		return 0, false
 	}
 	_, rest, ok := parseDecimal(s.buf[:n])
@@ -265,11 +273,8 @@ func (s *procSource) rss(p *procFiles) (int64, bool) {
 func (s *procSource) cpu(smp *runner.Sample) {
 	var used uint64
 	for _, p := range s.procs {
-		if p.stat == nil {
-			continue
-		}
-		n, err := p.stat.ReadAt(s.buf, 0)
-		if err != nil && !errors.Is(err, io.EOF) {
+		n, err := unix.Pread(p.stat, s.buf, 0)
+		if err != nil {
 			continue
 		}
 		st, ok := parseStat(s.buf[:n])
@@ -291,21 +296,45 @@ func (s *procSource) cpu(smp *runner.Sample) {
 // pss sums the proportional sets; it is absent if any process hides its own.
 func (s *procSource) pss(smp *runner.Sample, m *meter) {
 	var sum int64
-	for pid := range s.procs {
-		b, err := os.ReadFile(filepath.Join(s.tree.proc, strconv.Itoa(pid), "smaps_rollup"))
+	for pid, p := range s.procs {
+		n, err := unix.Pread(p.rollup, s.buf, 0)
+		if errors.Is(err, unix.ESRCH) { // the file is of the memory before an exec
+			n, err = s.reopen(pid, p)
+		}
+		if s.hidden || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
+			m.miss(runner.HasHostPSS, noRollup)
+			return
+		}
 		if err != nil {
-			if errors.Is(err, os.ErrPermission) {
-				m.miss(runner.HasHostPSS, []byte("no permission to read smaps_rollup"))
-				return
-			}
 			continue // ended meanwhile
 		}
-		if kib, ok := pssKiB(b); ok {
+		if kib, ok := pssKiB(s.buf[:n]); ok {
 			sum += kib << 10
 		}
 	}
 	smp.HostPSS = sum
 	smp.Has |= runner.HasHostPSS
+}
+
+func (s *procSource) reopen(pid int, p *procFiles) (int, error) {
+	fd, err := openFile(filepath.Join(s.tree.proc, strconv.Itoa(pid), "smaps_rollup"))
+	if err != nil {
+		return 0, err
+	}
+	unix.Close(p.rollup) //nolint:errcheck // only read from
+	p.rollup = fd
+	return unix.Pread(fd, s.buf, 0)
+}
+
+var noRollup = []byte("no permission to read smaps_rollup") //nolint:gochecknoglobals // never written to; a tick must not allocate
+
+// openFile opens a file of /proc to be read again and again.
+func openFile(path string) (int, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return fd, nil
 }
 
 func pssKiB(b []byte) (int64, bool) {

@@ -3,6 +3,8 @@ package gpu
 import (
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -90,6 +92,46 @@ func TestProcSamplerOfItself(t *testing.T) {
 		t.Errorf("this process of over 64 MiB has %d bytes", s.HostRSS)
 	}
 	_ = ballast[len(ballast)-1]
+}
+
+// TestProcSamplerFollowsExec reads a process before and after its exec: the file
+// that was opened before is dead then.
+func TestProcSamplerFollowsExec(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command("/bin/sh", "-c", "read x; exec sleep 60")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Skip(err)
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	pid := cmd.Process.Pid
+	s := newProcSource(Run{Interval: MinInterval}, newTree("/proc", func() []int { return []int{pid} }))
+	m := newMeter(MinInterval, time.Now(), func([]runner.Sample) {})
+	read := func() runner.Sample {
+		s.pssDue = time.Time{}
+		var smp runner.Sample
+		s.read(&smp, time.Now(), m)
+		return smp
+	}
+	defer s.closeAll()
+	if before := read(); before.Has&runner.HasHostPSS == 0 || before.HostPSS == 0 {
+		t.Skipf("this kernel tells no PSS: %+v", before)
+	}
+	if _, err := in.Write([]byte("go\n")); err != nil {
+		t.Fatal(err)
+	}
+	for range 500 {
+		if b, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "comm")); string(b) == "sleep\n" {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if after := read(); after.HostPSS == 0 || after.HostRSS == 0 {
+		t.Errorf("after the exec: %+v", after)
+	}
 }
 
 func TestProcSamplerEnds(t *testing.T) {
