@@ -227,3 +227,61 @@ func TestFallback(t *testing.T) {
 		t.Error("no gap is marked where NVML took over")
 	}
 }
+
+// TestFallbackToSMI has the library crash its process each time: nvidia-smi, which
+// was not even tried at the start, takes over.
+func TestFallbackToSMI(t *testing.T) {
+	t.Parallel()
+	o := fakeTools(t, []string{"nvidia-smi", "nvml-helper"}, "STUB_CRASH=6", "STUB_GPUS=2", "FAKE_GPUS=2")
+	o.NVMLLibrary, o.Helper, o.Sources = stubNVML(t), []string{"nvml-helper"}, DefaultSources()
+	m := nvmlMachine(t, o)
+	samplers, err := m.Samplers(Run{Interval: 10 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	samplers[0].(*sampler).pauses = []time.Duration{time.Millisecond}
+	c, rep, err := sampleUntil(t, samplers[0], func(c *collector) bool {
+		return c.samples[len(c.samples)-1].Source == SourceNvidiaSMI && c.ticks > 10
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.samples[0].Source != SourceNVML || rep.Name != "nvml, then nvidia-smi" || !strings.Contains(notes(rep), "SIGABRT") || !strings.Contains(notes(rep), "nvidia-smi replaces it") {
+		t.Errorf("first %s, name %q, notes: %s", c.samples[0].Source, rep.Name, notes(rep))
+	}
+	last := map[int32]time.Duration{}
+	for _, s := range c.samples {
+		if s.Offset <= last[s.GPU] {
+			t.Fatalf("GPU %d: %v after %v", s.GPU, s.Offset, last[s.GPU])
+		}
+		last[s.GPU] = s.Offset
+	}
+}
+
+// TestNVMLSlowerThanItsInterval reads GPUs that take longer than the interval:
+// ticks are missed and counted, and none is made up for.
+func TestNVMLSlowerThanItsInterval(t *testing.T) {
+	t.Parallel()
+	o := nvmlOptions(t, stubNVML(t), "STUB_GPUS=2", "STUB_SLOW=9000")
+	samplers, err := nvmlMachine(t, o).Samplers(Run{Interval: 10 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, rep, err := sampleUntil(t, samplers[0], ticks(20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rep.Missed < 15 || *rep.IntervalMS.P50 < 17 {
+		t.Errorf("%d of %d ticks missed, p50 %v ms: 2 x 9 ms do not fit into 10", rep.Missed, rep.Ticks, *rep.IntervalMS.P50)
+	}
+	last := time.Duration(0)
+	for _, s := range c.samples {
+		if s.GPU != 0 {
+			continue
+		}
+		if last > 0 && s.Offset-last < 15*time.Millisecond {
+			t.Errorf("ticks are bunched: %v apart", s.Offset-last)
+		}
+		last = s.Offset
+	}
+}

@@ -287,16 +287,71 @@ func TestSMISlowerThanItsInterval(t *testing.T) {
 func TestSMIClockJumps(t *testing.T) {
 	t.Parallel()
 	o := fakeTools(t, []string{"nvidia-smi"}, "FAKE_MODE=clock-jumps", "FAKE_TICKS=3")
-	c, _, err := sampleSMI(t, o, Run{}, ticks(8))
+	c, rep, err := sampleSMI(t, o, Run{}, ticks(20))
 	if err != nil {
 		t.Fatal(err)
 	}
 	last := map[int32]time.Duration{}
+	together := 0
 	for _, s := range c.samples {
 		if s.Offset <= last[s.GPU] || s.Offset-last[s.GPU] > time.Minute {
 			t.Fatalf("offset %v after %v: the jump shows", s.Offset, last[s.GPU])
 		}
+		if s.GPU == 0 && s.Offset-last[0] < time.Millisecond {
+			together++
+		}
 		last[s.GPU] = s.Offset
+	}
+	if together > len(c.samples)/8 { // this process may be late now and then
+		t.Errorf("%d of %d ticks are bunched", together, len(c.samples)/2)
+	}
+	if !strings.Contains(notes(rep), "rows are dated by their arrival") {
+		t.Errorf("notes: %s", notes(rep))
+	}
+}
+
+// TestSMIDatesBatches feeds rows that waited in the pipe: they are dated by the
+// tool's stamps; rows with no stamp to believe are spread over the wait.
+func TestSMIDatesBatches(t *testing.T) {
+	r, err := Run{Interval: 10 * time.Millisecond}.check()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []time.Duration
+	src := newSMISource(Options{}, r, []smiDevice{{index: 0}})
+	src.cols = pick("timestamp", "index", "memory.used")
+	st := newSMIStream(src, newMeter(r.Interval, r.Epoch, func(s []runner.Sample) { got = append(got, s[0].Offset) }))
+	batch := func(now time.Time, shift time.Duration, ages ...time.Duration) {
+		got = nil
+		for _, age := range ages {
+			st.line([]byte(now.Add(-age-shift).UTC().Format("2006/01/02 15:04:05.000")+", 0, 100"), now)
+		}
+		st.drained(now)
+	}
+	now := r.Epoch.Add(time.Second)
+	batch(now, 0, 45*time.Millisecond, 35*time.Millisecond, 25*time.Millisecond, 15*time.Millisecond, 5*time.Millisecond)
+	for i, off := range got {
+		if want := time.Second - time.Duration(45-10*i)*time.Millisecond; off < want-2*time.Millisecond || off > want+2*time.Millisecond {
+			t.Errorf("row %d is dated %v, want %v", i, off, want)
+		}
+	}
+	if !st.patient() {
+		t.Fatal("stamps that agree are not believed")
+	}
+	now = now.Add(50 * time.Millisecond)
+	batch(now, time.Hour, 45*time.Millisecond, 35*time.Millisecond, 25*time.Millisecond) // the clock was set an hour back
+	if st.patient() {
+		t.Error("a clock that was set is believed")
+	}
+	for i := 1; i < len(got); i++ {
+		if d := got[i] - got[i-1]; d < 9*time.Millisecond || d > 11*time.Millisecond {
+			t.Errorf("rows that waited together are %v apart", d)
+		}
+	}
+	now = now.Add(10 * time.Millisecond)
+	batch(now, time.Hour, 0)
+	if got[0] != now.Sub(r.Epoch) {
+		t.Errorf("dated %v, want its arrival %v", got[0], now.Sub(r.Epoch))
 	}
 }
 
