@@ -73,6 +73,7 @@ func ShapeOf(a *models.Architecture) Shape {
 // what was measured of one rank (the first that said it), in bytes.
 type OverheadRun struct {
 	RunID string `json:"run_id"`
+	Named string `json:"named,omitempty"` // the model as the sweep file or the log names it
 	OverheadKey
 	Shape Shape `json:"shape"`
 
@@ -164,17 +165,17 @@ func BuildOverheads(in OverheadInput) (*Overheads, error) {
 	if len(db.Runs) == 0 {
 		return nil, fmt.Errorf("overhead build: %w to build on: %s", ErrNoRuns, strings.Join(db.Skipped, "; "))
 	}
-	db.canonical(in.Runs)
+	db.canonical()
 	db.settle()
 	return db, nil
 }
 
 // canonical gives architectures of one shape and quantization one name: that by
 // which a run called it, else the first.
-func (db *Overheads) canonical(rows []sinks.RunRow) {
+func (db *Overheads) canonical() {
 	asked := map[string]bool{}
-	for i := range rows {
-		asked[strings.ToLower(rows[i].Model)], asked[strings.ToLower(rows[i].HFModelID)] = true, true
+	for i := range db.Runs {
+		asked[strings.ToLower(db.Runs[i].Named)] = true
 	}
 	names := map[string]string{}
 	same := func(a *models.Architecture) string { return fmt.Sprintf("%+v %+v", ShapeOf(a), a.Quantization) }
@@ -252,7 +253,7 @@ func overheadRun(r *sinks.RunRow, rank *sinks.RankRow, load *int64, in *Overhead
 	if in.Find != nil {
 		a = in.Find(r)
 	}
-	run = OverheadRun{RunID: r.RunID, OverheadKey: keyOfRun(r, gpu), Tokens: r.EffectiveMaxNumBatchedTokens, Seqs: orElseInt(r.EffectiveMaxNumSeqs, r.MaxNumSeqs),
+	run = OverheadRun{RunID: r.RunID, Named: r.Model, OverheadKey: keyOfRun(r, gpu), Tokens: r.EffectiveMaxNumBatchedTokens, Seqs: orElseInt(r.EffectiveMaxNumSeqs, r.MaxNumSeqs),
 		MaxModelLen: orElseInt(r.EffectiveMaxModelLen, r.MaxModelLen), BlockSize: orElseInt(r.EffectiveBlockSize, r.BlockSize),
 		Utilization: r.EffectiveGPUMemoryUtilization, KVBytes: r.KVCacheMemoryBytes, KVDtype: deref(r.KVCacheDtype),
 		InputLen: derefInt(r.InputLen), BatchSize: derefInt(r.BatchSize)}
@@ -476,6 +477,7 @@ func (db *Overheads) Merge(other *Overheads) error {
 		}
 	}
 	sort.Strings(db.Skipped)
+	db.canonical()
 	db.settle()
 	return nil
 }

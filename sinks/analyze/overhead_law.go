@@ -57,6 +57,8 @@ type driver struct {
 	// the seen ones differ (four norms a layer, an MLP that is not fused): the
 	// interval is never narrower than the arithmetic's, which knows of it.
 	structure bool
+	// near: another version or runner works it out in another way.
+	near bool
 }
 
 // drivers are the components. Weights and KV cache follow from architecture;
@@ -66,7 +68,7 @@ func drivers() []driver {
 		{component: "weights", laws: []string{lawFactor}, own: true},
 		{component: "activations_reserved", laws: []string{lawFactor, lawWidth}, structure: true},
 		{component: "cuda_graphs", laws: []string{lawFactor, lawLayer}},
-		{component: "graph_estimate", laws: []string{lawFactor}},
+		{component: "graph_estimate", laws: []string{lawFactor}, near: true},
 		{component: "non_torch", laws: []string{lawRank}, machine: true},
 		{component: "context", laws: []string{lawRank}, machine: true},
 		{component: "buffers", laws: []string{lawBeyond, lawVocab}},

@@ -171,7 +171,10 @@ func (db *Overheads) part(d driver, q *OverheadQuery, u *units) PredictedPart {
 		}
 	}
 	part.Reason = db.absent(d, q)
-	if d.own {
+	switch {
+	case d.near && part.Arithmetic != nil:
+		part.Reason = "no run of this version and model runner"
+	case d.own:
 		part.Reason = "it follows from the architecture; the database has no run of this model to correct it"
 	}
 	return part
@@ -207,7 +210,7 @@ func (db *Overheads) nearest(d driver, l law, q *OverheadQuery, at string) *basi
 	}
 	var b *basis
 	for _, r := range rungs() {
-		if (r.tp && d.machine) || (r.any && !d.machine) || (d.own && (r.mix || !r.own)) {
+		if !d.climbs(r) {
 			continue
 		}
 		if b = db.climb(d, l, r, q, at); b != nil {
@@ -216,6 +219,15 @@ func (db *Overheads) nearest(d driver, l law, q *OverheadQuery, at string) *basi
 	}
 	db.bases[key] = b
 	return b
+}
+
+// climbs says that a component may be told from a rung.
+func (d driver) climbs(r rung) bool {
+	switch {
+	case d.machine && r.tp, !d.machine && r.any, d.near && r.far, d.own && (r.mix || !r.own):
+		return false
+	}
+	return true
 }
 
 // take sets the part to what its basis gives for n units.

@@ -152,6 +152,13 @@ func TestOverheadMergeDiff(t *testing.T) {
 	if written(t, back) != written(t, whole) {
 		t.Error("merged, it is another database than built of all")
 	}
+	for i := range b.Runs { // the same model by another name, which is merged into one
+		b.Runs[i].RunID += "-again"
+	}
+	renamed, _ := ReadOverheads(strings.NewReader(strings.ReplaceAll(written(t, b), `"Qwen/Qwen3-4B"`, `"mine/Qwen3-4B"`)))
+	if err := renamed.Merge(a); err != nil || renamed.Merge(b) != nil || len(renamed.Models) != 2 {
+		t.Errorf("one architecture by two names: %d models (%v)", len(renamed.Models), err)
+	}
 	d, err := whole.Diff(back)
 	if err != nil || len(d.Entries) != 0 || d.Same != len(whole.Entries) || d.Moved() {
 		t.Errorf("equal databases differ: %+v (%v)", d, err)
@@ -348,6 +355,7 @@ func TestOverheadRefusals(t *testing.T) {
 // the errors that docs/measured/overheads states for models that it has not
 // seen. The fourth bar keeps none of the arithmetic's constants.
 func TestOverheadBars(t *testing.T) {
+	t.Parallel()
 	in := fromFolders(t, "tp1-llama-3.1-8b", "tp1-qwen3-4b", "tp2", "session-as-latency")
 	in.GPU = "h100-80gb"
 	corpus := "../../../shared/corpus/"
