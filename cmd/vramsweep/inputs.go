@@ -56,7 +56,10 @@ func (w *world) load(path string, f *inputFlags, asJSON bool) (*sweep.Plan, erro
 		_ = sweep.RenderDiagnostics(w.stderr, plan.Warnings, w.renderOptions(w.stderr))
 	}
 	if f.strict && len(plan.Warnings) > 0 {
-		return nil, usageError("Leave --strict out to go on in spite of them.", "%s: %d warnings", path, len(plan.Warnings))
+		if asJSON {
+			return nil, errors.Join(quiet(exitUsage), printJSON(w.stdout, diagnosticsJSON(false, plan.Warnings)))
+		}
+		return nil, usageError("Leave --strict out to go on in spite of them.", "%s: %s", path, plural(len(plan.Warnings), "warning"))
 	}
 	return plan, nil
 }
