@@ -1,7 +1,10 @@
 package proc
 
 import (
+	"bytes"
 	"cmp"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
@@ -268,18 +271,36 @@ func (t *tree) pids() []int {
 	return pids
 }
 
-// gone looks, twice, whether nothing of the tree lives: one pass over /proc can
-// miss a process that is started meanwhile.
+// emptyScans is how often a table that never stands still must be found empty.
+const emptyScans = 6
+
+// gone looks whether nothing of the tree lives. One pass over /proc can miss a
+// process that is started meanwhile, and a chain of processes that each start the
+// next and end can slip through several: a pass counts in which the kernel gave
+// no PID away, after at least one other; else many in a row.
 func (t *tree) gone() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for range 2 {
+	for n := range emptyScans {
+		before := t.lastPID()
 		t.scanLocked(true)
 		if len(t.live) > 0 {
 			return false
 		}
+		if n > 0 && before != "" && t.lastPID() == before {
+			return true
+		}
 	}
 	return true
+}
+
+// lastPID is the PID that the kernel gave away last; "" where it does not tell.
+func (t *tree) lastPID() string {
+	data, err := os.ReadFile(filepath.Join(t.root, "loadavg"))
+	if err != nil {
+		return ""
+	}
+	return string(data[bytes.LastIndexByte(bytes.TrimSpace(data), ' ')+1:])
 }
 
 // leftovers names the members that lived at the last scan.
