@@ -216,6 +216,7 @@ func (p *planner) gpuOf(profile *sweep.Profile) (g models.GPU, known bool) {
 type totals struct {
 	profiles, runs, never, unknown int
 	seconds, gpuSeconds            float64
+	latency, session               float64 // seconds, if all ran in that mode
 	untimed                        int
 }
 
@@ -259,12 +260,15 @@ func (p *planner) time(t *totals, profile *sweep.Profile, estimate *models.Estim
 		t.untimed++
 		return
 	}
-	total := d.total() * float64(runs)
+	latency, session := d.total()*float64(runs), d.work*float64(runs)
+	if first {
+		session += d.startup
+	}
+	t.latency += latency
+	t.session += session
+	total := latency
 	if profile.Engine.Mode == "session" {
-		total = d.work * float64(runs)
-		if first {
-			total += d.startup
-		}
+		total = session
 	}
 	t.seconds += total
 	t.gpuSeconds += total * float64(profile.Settings.TensorParallelSize*max(profile.Settings.PipelineParallelSize, 1))
@@ -424,6 +428,9 @@ func (p *planner) closing(out io.Writer, t totals, shown []*plannedProfile) {
 	fmt.Fprintln(out)
 	if t.untimed == 0 && t.profiles > 0 {
 		fmt.Fprintf(out, "expected: %s, %.1f GPU-hours (%s)\n", roundTime(t.seconds), t.gpuSeconds/3600, p.pace.from())
+		if t.session < 0.99*t.latency {
+			fmt.Fprintf(out, "expected in latency mode %s, in session mode %s\n", roundTime(t.latency), roundTime(t.session))
+		}
 	}
 	said := map[string]int{}
 	var order []string
