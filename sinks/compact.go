@@ -50,12 +50,17 @@ func (s *Store) compact(rebuild bool) (*Compaction, error) {
 			}
 		}
 		live := s.lock == nil && s.lockedByOther()
+		settled, err := s.settledExecutions()
+		if err != nil {
+			return err
+		}
 		for i, e := range executions {
 			final, err := s.settleExecution(e, i == len(executions)-1, live)
 			if err != nil {
 				return err
 			}
-			published, err := s.publishIfStale(e, final, rebuild)
+			stale := rebuild || !final || !settled[e.ID] || s.running(e.ID)
+			published, err := s.publishIfStale(e, final, stale)
 			if err != nil {
 				return fmt.Errorf("execution %s: %w", e.ID, err)
 			}
@@ -154,27 +159,25 @@ func (s *Store) count(report *Compaction) error {
 	return nil
 }
 
-// publishIfStale publishes an execution unless the table of runs already has it
-// for good, or nothing is left to publish it from.
-func (s *Store) publishIfStale(e *Execution, final, always bool) (bool, error) {
-	if runs, err := s.runs(e.ID); err != nil || len(runs) == 0 {
-		return false, err
-	}
-	if always {
-		return true, s.publish(e, final)
-	}
+// settledExecutions are those of which the table of runs has all for good.
+func (s *Store) settledExecutions() (map[string]bool, error) {
 	files, err := s.tableFiles(TableRuns)
-	if err != nil {
-		return false, err
-	}
+	settled := map[string]bool{}
 	for _, name := range files {
-		marks, err := s.fileMarks(name)
-		if err != nil {
-			return false, err
+		marks, merr := s.fileMarks(name)
+		err = errors.Join(err, merr)
+		for _, m := range marks {
+			settled[m.Execution] = settled[m.Execution] || m.Final
 		}
-		if final && slices.Contains(marks, Mark{Execution: e.ID, Final: true}) && !s.running(e.ID) {
-			return false, nil
-		}
+	}
+	return settled, err
+}
+
+// publishIfStale publishes an execution unless it is settled, or nothing is left
+// to publish it from.
+func (s *Store) publishIfStale(e *Execution, final, stale bool) (bool, error) {
+	if runs, err := s.runs(e.ID); err != nil || len(runs) == 0 || !stale {
+		return false, err
 	}
 	return true, s.publish(e, final)
 }

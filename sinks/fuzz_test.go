@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/parquet-go/parquet-go/encoding/thrift"
+	"github.com/parquet-go/parquet-go/format"
 
 	"github.com/vramsweep/vramsweep/runner"
 )
@@ -169,6 +171,58 @@ func FuzzParquet(f *testing.F) {
 		b = b[:len(b)-int(cut%uint32(len(b)))]
 		scan[RunRow](b)
 		scan[TimelineRow](b)
+	})
+}
+
+// A damagedColumn writes a page whose checksums are right and whose content is
+// anything.
+type damagedColumn struct {
+	columnData
+	spec             columnSpec
+	levels, data     []byte
+	dictionary       []byte
+	encoding         uint8
+	values, nulls, n int32
+}
+
+func (d *damagedColumn) endChunk() (*columnChunk, error) {
+	sound, err := d.columnData.endChunk()
+	if err != nil {
+		return nil, err
+	}
+	chunk := &columnChunk{meta: sound.meta, index: sound.index}
+	chunk.meta.TotalCompressedSize, chunk.meta.TotalUncompressedSize = 0, 0
+	if len(d.dictionary) > 0 {
+		header := &format.PageHeader{Type: format.DictionaryPage, DictionaryPageHeader: thrift.New(format.DictionaryPageHeader{NumValues: d.n, Encoding: format.Plain})}
+		if chunk.dictionary, err = chunk.addPage(nil, header, nil, d.dictionary, d.spec.zip, false); err != nil {
+			return nil, err
+		}
+	}
+	header := &format.PageHeader{Type: format.DataPageV2, DataPageHeaderV2: thrift.New(format.DataPageHeaderV2{NumValues: d.values, NumNulls: d.nulls, NumRows: d.values,
+		Encoding: format.Encoding(d.encoding % 10), DefinitionLevelsByteLength: int32(len(d.levels)), IsCompressed: thrift.New(true)})}
+	chunk.pages, err = chunk.addPage(nil, header, d.levels, d.data, d.spec.zip, false)
+	return chunk, err
+}
+
+// FuzzParquetPage puts any bytes where a page has its levels, its values and its
+// dictionary, with checksums that are right: the decoders must stand it.
+func FuzzParquetPage(f *testing.F) {
+	f.Add(uint8(6), []byte{16, 1}, []byte{1, 2, 3}, []byte{}, uint8(5), int32(8), int32(0), int32(0))
+	f.Add(uint8(5), []byte{2, 0}, []byte{2, 0xff, 0xff}, []byte{1, 0, 0, 0}, uint8(8), int32(8), int32(9), int32(1))
+	f.Add(uint8(0), []byte{}, []byte{32, 1}, []byte{1, 0, 0, 0, 'x'}, uint8(8), int32(8), int32(0), int32(1))
+	f.Fuzz(func(t *testing.T, column uint8, levels, data, dictionary []byte, encoding uint8, values, nulls, n int32) {
+		var b bytes.Buffer
+		w := newRowWriter[TimelineRow](&b, "test", nil, nil)
+		if err := w.write(make([]TimelineRow, 8)); err != nil {
+			t.Fatal(err)
+		}
+		at := int(column) % len(w.file.columns)
+		w.file.columns[at] = &damagedColumn{columnData: w.file.columns[at], spec: columnSpec{zip: &compressors{}}, levels: levels, data: data,
+			dictionary: dictionary, encoding: encoding, values: values, nulls: nulls, n: n}
+		if err := w.close(); err != nil {
+			return // what cannot be written cannot be read
+		}
+		scan[TimelineRow](b.Bytes())
 	})
 }
 
