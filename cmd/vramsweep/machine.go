@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -72,7 +71,7 @@ func printGPUs(out io.Writer, devices []runner.Device, sources []gpu.SourceStatu
 		fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Index, d.Name, gibOf(d.UsedBytes), gibOf(d.ReservedBytes), gibOf(d.TotalBytes),
 			orDash(d.DriverVersion), orDash(d.PCIBusID), orDash(d.UUID), d.Source)
 	}
-	fmt.Fprintln(table, "\nSOURCE\tSERVES\tREADS\tWHY NOT")
+	fmt.Fprintln(table, "\nSOURCE\tSERVES\tPOWER\tWHY NOT")
 	for _, s := range sources {
 		serves := "no"
 		switch {
@@ -81,13 +80,37 @@ func printGPUs(out io.Writer, devices []runner.Device, sources []gpu.SourceStatu
 		case s.Works:
 			serves = "yes"
 		}
-		reads := strings.Join(s.Reads, " ")
-		if s.Power != "" {
-			reads += " (power: " + s.Power + ")"
-		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", s.Name, serves, orDash(reads), orDash(s.Reason))
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", s.Name, serves, orDash(s.Power), orDash(s.Reason))
 	}
-	return table.Flush()
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	for _, s := range sources {
+		if len(s.Reads) > 0 {
+			fmt.Fprintf(out, "\n%s reads\n%s\n", s.Name, wrapped(s.Reads, 96))
+		}
+	}
+	return nil
+}
+
+// wrapped prints words in lines of at most width, indented.
+func wrapped(words []string, width int) string {
+	const indent = "  "
+	line, text := indent, ""
+	for i, word := range words {
+		if i < len(words)-1 {
+			word += ","
+		}
+		if len(line)+1+len(word) > width && line != indent {
+			text += line + "\n"
+			line = indent
+		}
+		if line != indent {
+			line += " "
+		}
+		line += word
+	}
+	return text + line
 }
 
 // gibOf prints bytes as GiB, "-" where they are missing.

@@ -55,6 +55,9 @@ func (w *world) monitor(ctx context.Context, argv []string, f *monitorFlags) err
 	if f.interval < gpu.MinInterval || f.interval > gpu.MaxInterval {
 		return usageError("", "--interval %s: between %s and %s", f.interval, gpu.MinInterval, gpu.MaxInterval)
 	}
+	if err := gpu.CheckSources(f.sources); err != nil {
+		return usageError("vramsweep gpus says which of them work here.", "--sampler: %w", err)
+	}
 	if _, err := proc.LookPath(argv[0], w.env, w.dir); err != nil { // before anything is made
 		return usageError("", "%w", err)
 	}

@@ -69,6 +69,9 @@ func (m *Machine) checkSources() []Finding {
 			}
 		} else if m.driverIsThere(st.Name) && !st.standby {
 			f.Status, f.Mend = StatusFail, mendSource(st.Reason)
+			if slices.ContainsFunc(m.sources, func(o SourceStatus) bool { return o.Works && vendorOf(o.Name) == vendorOf(st.Name) }) {
+				f.Status = StatusWarn // another one serves, but nothing stands in where that fails
+			}
 		}
 		out = append(out, f)
 	}
@@ -81,16 +84,16 @@ func (m *Machine) checkSources() []Finding {
 
 // driverIsThere reports that the kernel has a driver whose tool should work.
 func (m *Machine) driverIsThere(source string) bool {
-	return source == SourceNvidiaSMI && exists(filepath.Join(m.o.Proc, "driver", "nvidia", "version"))
+	return vendorOf(source) == "nvidia" && exists(filepath.Join(m.o.Proc, "driver", "nvidia", "version"))
 }
 
 func mendSource(reason string) string {
 	switch {
-	case strings.Contains(reason, "version mismatch"):
+	case strings.Contains(reason, "version mismatch") || strings.Contains(reason, "versions differ"):
 		return "driver and library differ since an update: reboot, or reload the nvidia modules"
 	case strings.Contains(reason, "Failed to initialize NVML"):
 		return "a container that has lost its GPUs: start it again (nvidia-container-toolkit issue 48)"
-	case strings.Contains(reason, "not on the PATH"):
+	case strings.Contains(reason, "not on the PATH") || strings.Contains(reason, "cannot open shared object file"):
 		return "install nvidia-utils of the driver's version, or start the container with NVIDIA_DRIVER_CAPABILITIES=compute,utility"
 	case strings.Contains(reason, "Unable to determine the device handle"):
 		return "a GPU has fallen off the bus: reboot; look for Xid lines in dmesg"

@@ -353,7 +353,11 @@ func detailOf(g *DeviceReading, missing map[string]string) runner.GPUDetail {
 }
 
 func processOf(p ProcessReading) runner.GPUProcess {
-	out := runner.GPUProcess{ProcessInfo: fmt.Sprintf("%s (PID: %d)", p.Name, p.PID), PID: p.PID, Name: p.Name}
+	name := p.Name
+	if name == "" {
+		name = "unnamed"
+	}
+	out := runner.GPUProcess{ProcessInfo: fmt.Sprintf("%s (PID: %d)", name, p.PID), PID: p.PID, Name: p.Name}
 	if p.Bytes != nil {
 		out.MemoryUsage = &runner.ValueUnit{Value: float64(*p.Bytes) / (1 << 20), Unit: "MB"}
 	}

@@ -377,6 +377,13 @@ func (st *nvmlStream) close() {
 	st.mu.Unlock()
 }
 
+// refusal is what the helper gave as the reason for ending by itself.
+func (st *nvmlStream) refusal() string {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.failure
+}
+
 // said is why the helper ended, in its own words.
 func (st *nvmlStream) said() string {
 	st.mu.Lock()

@@ -126,5 +126,8 @@ func (c *readerChild) answer(ctx context.Context, o Options) (*Reading, error) {
 		return hello.reading(), nil
 	default:
 	}
+	if why := c.st.refusal(); why != "" {
+		return nil, errors.New(why)
+	}
 	return nil, fmt.Errorf("NVML helper %w", exitCause(c.exit, c.err, c.st.said()))
 }
