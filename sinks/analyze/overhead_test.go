@@ -520,3 +520,22 @@ func TestOverheadMeasured(t *testing.T) {
 		t.Errorf("%s shows another validation than its database has; -update writes it", page)
 	}
 }
+
+// BenchmarkOverheadPredict asks for profiles that differ in batch alone, as a
+// plan does, from the database in docs/measured.
+func BenchmarkOverheadPredict(b *testing.B) {
+	text, err := os.ReadFile("../../docs/measured/overheads/overheads.json")
+	if err != nil {
+		b.Fatal(err)
+	}
+	db, err := ReadOverheads(bytes.NewReader(text))
+	if err != nil {
+		b.Fatal(err)
+	}
+	q := asked(b, "Qwen/Qwen3-14B", "h100-80gb", "0.26.0")
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		q.Request.BatchSize = int64(i%512 + 1)
+		db.Predict(q)
+	}
+}
