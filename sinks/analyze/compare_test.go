@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime/debug"
 	"testing"
 
 	"github.com/vramsweep/vramsweep/sinks"
@@ -68,6 +69,7 @@ func TestCompareFalseAlarms(t *testing.T) {
 	if testing.Short() {
 		seeds = 10
 	}
+	defer debug.SetGCPercent(debug.SetGCPercent(1000)) // the rows of a night are soon gone
 	alarms := 0
 	for seed := range seeds {
 		c, err := Compare("a", night("a", 400, 3, 1000+seed), "b", night("b", 400, 3, 5000+seed), CompareOptions{})

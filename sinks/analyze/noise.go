@@ -43,15 +43,20 @@ type prior struct {
 // empirical Bayes methods", equations for s0 and d0. A few repeats say little
 // of a profile's own noise; hundreds of profiles say much of noise in general.
 func priorOf(sets []sampleSet) prior {
+	type constants struct{ bias, spread float64 }
+	of := map[float64]constants{}
 	var logs, trigammas []float64
 	for _, set := range sets {
 		variance, dof := set.spread()
 		if dof == 0 || variance <= 0 {
 			continue
 		}
-		half := dof / 2
-		logs = append(logs, math.Log(variance)-mathext.Digamma(half)+math.Log(half))
-		trigammas = append(trigammas, trigamma(half))
+		c, known := of[dof] // most profiles have the same number of repeats
+		if !known {
+			c = constants{bias: math.Log(dof/2) - mathext.Digamma(dof/2), spread: trigamma(dof / 2)}
+			of[dof] = c
+		}
+		logs, trigammas = append(logs, math.Log(variance)+c.bias), append(trigammas, c.spread)
 	}
 	if len(logs) < 3 {
 		return prior{}
