@@ -176,7 +176,7 @@ type plannedProfile struct {
 }
 
 func (p *planner) profileOf(s *sweep.Sweep, profile *sweep.Profile) (*plannedProfile, error) {
-	argv, err := vllm.Args(profile, vllm.Paths{OutputJSON: "latency.json"})
+	argv, err := argvOf(profile)
 	if err != nil {
 		return nil, usageError("", "profile %s of sweep %q: %w", profile.ID, s.Name, err)
 	}

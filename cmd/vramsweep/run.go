@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -109,7 +110,7 @@ func grouped(profiles []*sweep.Profile) []*sweep.Profile {
 func (w *world) printCommands(plan *sweep.Plan) error {
 	for _, s := range plan.Sweeps {
 		for _, p := range s.Profiles {
-			argv, err := vllm.Args(p, vllm.Paths{OutputJSON: "latency.json"})
+			argv, err := argvOf(p)
 			if err != nil {
 				return err
 			}
@@ -118,6 +119,23 @@ func (w *world) printCommands(plan *sweep.Plan) error {
 		}
 	}
 	return nil
+}
+
+// argvOf is what runs a profile, for people: in session mode the driver, which
+// serves the other profiles of its group as well.
+func argvOf(p *sweep.Profile) ([]string, error) {
+	if p.Engine.Mode != "session" {
+		return vllm.Args(p, vllm.Paths{OutputJSON: "latency.json"})
+	}
+	flags, err := vllm.EngineFlags(p, nil)
+	if err != nil {
+		return nil, err
+	}
+	python := p.Engine.Python
+	if len(python) == 0 {
+		python = []string{"python"}
+	}
+	return append(append(slices.Clone(python), session.DriverName, "3", "4", "--"), flags...), nil
 }
 
 // execute runs a plan in its output folder; each is called with every result,

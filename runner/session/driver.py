@@ -7,8 +7,10 @@ and standard error stay vLLM's own. Each profile is what `vllm bench latency`
 does: random token ids below 10,000, end of sequence ignored, warm-up
 iterations, timed iterations, numpy's percentiles.
 
-Needs vLLM 0.6.4 or newer (EngineArgs.add_cli_args of the `vllm bench` verbs and
-LLM.generate with token prompts). What a version lacks is null with a reason.
+Needs vLLM 0.6.0 or newer (the keyword arguments of LLM are those of EngineArgs,
+LLM.generate takes token prompts). What a version lacks is null with a reason:
+torch's figures need LLM.collective_rpc (0.7 and later) or an engine in this
+process on one GPU, the scheduler's need the V1 engine.
 """
 
 import json
@@ -118,7 +120,8 @@ class Usage:
         return None
 
     def report(self):
-        cache = self.llm.llm_engine.vllm_config.cache_config
+        engine = self.llm.llm_engine
+        cache = getattr(engine, "vllm_config", engine).cache_config  # before 0.6.4 the engine's own
         blocks, size = cache.num_gpu_blocks, cache.block_size
         used = None
         if self.kv_share is not None and blocks:
@@ -145,9 +148,19 @@ def larger(a, b):
 def torch_readings(llm, reset_peak=False):
     """One reading a rank, or the reason why there is none."""
     try:
+        if not hasattr(llm, "collective_rpc"):
+            return torch_here(llm, reset_peak)
         return {"ranks": llm.collective_rpc("vramsweep_memory", kwargs={"reset_peak": reset_peak})}
     except Exception as error:
         return {"ranks": [], "reason": f"{type(error).__name__}: {error}"[:300]}
+
+
+def torch_here(llm, reset_peak):
+    """Before collective_rpc the engine runs in this process, which is its only rank if there is one GPU."""
+    parallel = llm.llm_engine.parallel_config
+    if parallel.tensor_parallel_size * parallel.pipeline_parallel_size > 1:
+        return {"ranks": [], "reason": "this vLLM cannot be asked about its other ranks (no LLM.collective_rpc)"}
+    return {"ranks": [MemoryExtension().vramsweep_memory(reset_peak)]}
 
 
 def kind_of(error):
@@ -230,8 +243,8 @@ def check_version(vllm_version):
     for part in vllm_version.split(".")[:3]:
         digits = "".join(c for c in part if c.isdigit())
         parts.append(int(digits or 0))
-    if parts[0] == 0 and tuple(parts) < (0, 6, 4) and "dev" not in vllm_version:
-        raise RuntimeError(f"session mode needs vLLM 0.6.4 or newer; this is {vllm_version}: use mode = \"latency\"")
+    if parts[0] == 0 and tuple(parts) < (0, 6, 0) and "dev" not in vllm_version:
+        raise RuntimeError(f"session mode needs vLLM 0.6.0 or newer; this is {vllm_version}: use mode = \"latency\"")
 
 
 def serve(pipe, llm, args):

@@ -27,9 +27,9 @@ import (
 //go:embed driver.py
 var driver []byte
 
-// driverModule is the driver's name in the run folder; vLLM's workers import
+// DriverName is the driver's name in the run folder; vLLM's workers import
 // MemoryExtension from it.
-const driverModule = "vramsweep_driver.py"
+const DriverName = "vramsweep_driver.py"
 
 // Defaults of `vllm bench latency`.
 const (
@@ -186,7 +186,7 @@ func (e *Engine) open(job *runner.Job) error {
 		return err
 	}
 	env, masker := e.Env(job)
-	path := filepath.Join(job.Dir, driverModule)
+	path := filepath.Join(job.Dir, DriverName)
 	if err := writeDriver(path); err != nil {
 		return fmt.Errorf("write the session driver: %w", err)
 	}

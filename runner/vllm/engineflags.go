@@ -16,7 +16,12 @@ func benchmarkFlags() map[string]bool {
 // benchmark: what session mode starts its engine with.
 func EngineFlags(p *sweep.Profile, devices []runner.Device) ([]string, error) {
 	bare := *p
-	bare.Engine.Command, bare.Engine.Benchmark = []string{"vllm"}, nil
+	// Versions before 0.8.5 have no such verb, and before 0.6.4 their script takes
+	// few flags: neither holds for the engine itself.
+	bare.Engine.Command, bare.Engine.Benchmark = nil, []string{"vllm", "bench", "latency"}
+	if olderThan(bare.Engine.VLLMVersion, 0, 6, 4) {
+		bare.Engine.VLLMVersion = "0.6.4"
+	}
 	argv, err := Args(&bare, Paths{Devices: devices})
 	if err != nil {
 		return nil, err

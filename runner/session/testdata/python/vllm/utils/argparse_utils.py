@@ -1,0 +1,5 @@
+from vllm import OLD
+
+if OLD:
+    raise ImportError("this version has no such module")
+from argparse import ArgumentParser as FlexibleArgumentParser
