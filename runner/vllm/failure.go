@@ -156,8 +156,13 @@ func (r *Reader) trace(p *piece) bool {
 	if t.fail == nil {
 		return r.traceFrame(t, p)
 	}
+	return r.traceMessage(t, p)
+}
+
+// traceMessage adds a line to the message of a traceback's exception.
+func (r *Reader) traceMessage(t *trace, p *piece) bool {
 	if t.extra++; t.extra > maxExtraLinesOfMessage || accessRE.MatchString(p.msg) {
-		delete(r.traces, key)
+		delete(r.traces, t.key)
 		return false
 	}
 	if f := &t.owner.failures[*t.fail]; len(f.text) < maxFailureText && p.level == t.level && (p.level != "" || !errorLineRE.MatchString(p.msg)) {

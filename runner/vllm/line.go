@@ -75,7 +75,16 @@ var (
 )
 
 // levels are the words that a record begins with.
-var levels = [...]string{"INFO", "DEBUG", "WARNING", "ERROR", "CRITICAL"}
+func levels() [5]string { return [...]string{"INFO", "DEBUG", "WARNING", "ERROR", "CRITICAL"} }
+
+func holdsLevel(s string) bool {
+	for _, l := range levels() {
+		if strings.Contains(s, l) {
+			return true
+		}
+	}
+	return false
+}
 
 const (
 	maxPiece  = 1 << 20   // what of one line is looked at: bars may fill it
@@ -175,7 +184,7 @@ func (p *piece) plain(s string) {
 		s = strings.TrimPrefix(s[i[1]:], " ")
 	}
 	p.msg = s
-	if p.level != "" || !slices.ContainsFunc(levels[:], func(l string) bool { return strings.Contains(head(s, 120), l) }) {
+	if p.level != "" || !holdsLevel(head(s, 120)) {
 		return
 	}
 	if m := otherHeaderRE.FindStringSubmatchIndex(head(s, 120)); m != nil {
@@ -230,18 +239,14 @@ func groupIn(h string) []int {
 	if h == "" {
 		return nil
 	}
-	switch c := h[0]; {
-	case c == '[':
+	if h[0] == '[' {
 		if m := podRE.FindStringSubmatchIndex(h); m != nil && strings.Contains(h[m[2]:m[3]], "/") {
 			return m
 		}
 		return nil
-	case c >= '0' && c <= '9', c >= 'A' && c <= 'Z' && mayWrap(h):
-		if m := journalRE.FindStringSubmatchIndex(h); m != nil {
-			return m
-		}
-	case (c < 'a' || c > 'z') && (c < 'A' || c > 'Z'):
-		return nil
+	}
+	if mayWrap(h) {
+		return journalRE.FindStringSubmatchIndex(h)
 	}
 	if strings.IndexByte(head(h, 100), '|') >= 0 {
 		if m := composeRE.FindStringSubmatchIndex(h); m != nil {
@@ -259,7 +264,7 @@ func groupIn(h string) []int {
 // regular expression.
 func findHeaders(s string) [][]int {
 	var at []int
-	for _, level := range levels {
+	for _, level := range levels() {
 		for from := 0; len(at) < 64; {
 			i := strings.Index(s[from:], level)
 			if i < 0 {

@@ -184,11 +184,7 @@ func (r *Reader) piece(p *piece) {
 	if r.wrap.left > 0 {
 		r.rejoin(p)
 	}
-	r.state = r.group(p.group)
-	r.current = r.state.runs[len(r.state.runs)-1]
-	if owner := r.state.pids[senderKey(p)]; owner != nil && p.proc.pid != 0 {
-		r.current = owner // of engines that run side by side
-	}
+	r.enter(p)
 	if r.trace(p) || noise(p) {
 		return
 	}
@@ -196,12 +192,7 @@ func (r *Reader) piece(p *piece) {
 	if !hits.any() {
 		return
 	}
-	switch {
-	case strings.Contains(p.source, "rocm"):
-		r.current.setFirst(&r.current.rocm, p, "rocm")
-	case p.source == "cuda.py", strings.HasSuffix(p.source, "/cuda.py"): // the platform's; other modules of that name serve ROCm too
-		r.current.setFirst(&r.current.cuda, p, "cuda")
-	}
+	r.current.notePlatform(p)
 	read, missed := r.applyRules(p, &hits)
 	if hits.between(r.errors, r.figures) {
 		read = r.failureLine(p) || read
@@ -214,6 +205,18 @@ func (r *Reader) piece(p *piece) {
 	}
 	if hits.between(r.figures, r.figures+8) && (!r.countsUnread(p) || !r.hold(p)) {
 		r.unread(p)
+	}
+}
+
+// enter finds the run that a piece belongs to.
+func (r *Reader) enter(p *piece) {
+	r.state = r.group(p.group)
+	r.current = r.state.runs[len(r.state.runs)-1]
+	if p.proc.pid == 0 {
+		return
+	}
+	if owner := r.state.pids[senderKey(p)]; owner != nil {
+		r.current = owner // of engines that run side by side
 	}
 }
 
@@ -517,6 +520,17 @@ func (r *run) noteRunnerOf(p *piece) {
 	base := p.source[strings.LastIndexByte(p.source, '/')+1:]
 	if strings.HasSuffix(base, "_model_runner.py") {
 		r.setFirst(&r.runnerFile, p, base)
+	}
+}
+
+// notePlatform tells the platform from the module that speaks: cuda.py is the
+// platform's own, other modules with that word in their names serve ROCm too.
+func (r *run) notePlatform(p *piece) {
+	switch {
+	case strings.Contains(p.source, "rocm"):
+		r.setFirst(&r.rocm, p, "rocm")
+	case p.source == "cuda.py", strings.HasSuffix(p.source, "/cuda.py"):
+		r.setFirst(&r.cuda, p, "cuda")
 	}
 }
 
