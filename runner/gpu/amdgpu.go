@@ -424,6 +424,7 @@ type amdSource struct {
 	r     Run
 	cards []*amdCard
 	tree  *tree
+	alone bool // this process is the helper: it does nothing else
 
 	mu      sync.Mutex
 	kind    string
@@ -482,7 +483,7 @@ func (s *amdSource) sample(ctx context.Context, m *meter) error {
 	if len(s.cards) == 0 {
 		return fmt.Errorf("%w: no card", errUnusable)
 	}
-	lane := &amdLane{m: m, interval: s.r.Interval, began: time.Now()}
+	lane := &amdLane{m: m, interval: s.r.Interval, alone: s.alone}
 	for _, c := range s.cards {
 		l := &amdLoop{s: s, c: c, m: m, files: openAMD(c)}
 		l.told()
@@ -499,7 +500,7 @@ func (s *amdSource) sample(ctx context.Context, m *meter) error {
 type amdLane struct {
 	m        *meter
 	interval time.Duration
-	began    time.Time
+	alone    bool // this process is the helper
 	wg       sync.WaitGroup
 
 	mu      sync.Mutex
@@ -555,7 +556,10 @@ func (a *amdLane) remove(c *amdLoop) {
 
 // work samples until ctx ends or another goroutine has taken over.
 func (a *amdLane) work(ctx context.Context, gen int) {
-	sched := newScheduleAt(time.Now(), a.interval)
+	sched := newSchedule(a.interval)
+	if a.alone {
+		sched = newPreciseSchedule(a.interval)
+	}
 	defer sched.stop()
 	tick := make([]runner.Sample, 0, 16)
 	defer a.closeFiles(gen)

@@ -40,6 +40,7 @@ func (h *nvmlHelper) sampleAMD(ctx context.Context) int {
 		}
 	}
 	src := newAMDSource(Options{Sys: h.cfg.Sys, Dev: h.cfg.Dev}, run, cards, nil)
+	src.alone = true
 	told := 0
 	var was []byte
 	tell := func() {

@@ -154,7 +154,7 @@ func (g *nvmlGPU) readFirst() {
 
 // loop is the sampling loop: one frame, written at once, a tick.
 func (h *nvmlHelper) loop(ctx context.Context) int {
-	sched := newSchedule(time.Duration(h.cfg.Interval))
+	sched := newPreciseSchedule(time.Duration(h.cfg.Interval))
 	defer sched.stop()
 	body := make([]byte, 0, len(h.gpus)*sampleSize)
 	bad := 0

@@ -131,32 +131,46 @@ type schedule struct {
 	next     time.Time
 	interval time.Duration
 	timer    *time.Timer
+	precise  bool // see newPreciseSchedule
 }
 
 // newSchedule begins at once, aligned to nothing: the first tick is due now.
 func newSchedule(interval time.Duration) *schedule {
-	return newScheduleAt(time.Now(), interval)
+	now := time.Now()
+	return &schedule{next: now, interval: interval, timer: time.NewTimer(0)}
 }
 
-// newScheduleAt has its first tick at a given time, so that several schedules
-// keep step.
-func newScheduleAt(first time.Time, interval time.Duration) *schedule {
-	return &schedule{next: first, interval: interval, timer: time.NewTimer(time.Until(first))}
+// newPreciseSchedule sleeps in the kernel until each deadline: Go's timers are
+// late by anything up to a millisecond, in a sawtooth. The thread is blocked
+// meanwhile, so only a helper has it, and only for short intervals.
+func newPreciseSchedule(interval time.Duration) *schedule {
+	s := newSchedule(interval)
+	s.precise = interval <= batchEvery
+	return s
 }
 
 // wait returns at the next deadline, or false when ctx ends.
 func (s *schedule) wait(ctx context.Context) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-s.timer.C:
+	if s.precise {
+		sleepUntil(s.next)
+		if ctx.Err() != nil {
+			return false
+		}
+	} else {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-s.timer.C:
+		}
 	}
 	now := time.Now()
 	s.next = s.next.Add(s.interval)
 	if late := now.Sub(s.next); late >= 0 {
 		s.next = s.next.Add((late/s.interval + 1) * s.interval)
 	}
-	s.timer.Reset(s.next.Sub(now))
+	if !s.precise {
+		s.timer.Reset(s.next.Sub(now))
+	}
 	return true
 }
 
