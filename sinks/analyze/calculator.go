@@ -307,10 +307,10 @@ func (v *ComponentVerdict) finish(rows []int, off *series, f *frame) {
 	v.N, v.Bias, v.MeanAbs, v.MeanBytes = len(errors), stat.Mean(errors, nil), v.MeanAbs/n, v.MeanBytes/n
 	bends := len(errors) >= 4 && stat.StdDev(errors, nil) >= leastBend // else it is the same everywhere
 	for _, s := range f.settings {
-		switch {
-		case s.Name == "model":
+		switch s.Name {
+		case "model":
 			v.By = groupBy(rows, s, nil, off).Groups
-		case s.Name == "execution", s.Name == "host", s.Name == "sweep", s.Name == "params":
+		case "execution", "host", "sweep", "params":
 			continue
 		}
 		if !bends {
