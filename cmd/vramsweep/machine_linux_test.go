@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -145,4 +146,72 @@ func readOnly(t *testing.T, dir string) {
 	if err != nil {
 		t.Skipf("cannot make a folder read-only for root: %v", err)
 	}
+}
+
+const residentSweep = `
+sweep "resident" {
+  matrix {
+    model                = ["meta-llama/Llama-3.1-8B-Instruct"]
+    tensor_parallel_size = [8]
+    input_len            = [128]
+    output_len           = [128]
+    batch_size           = [1]
+  }
+  engine "simulator" {
+    time_scale = 4
+    num_iters  = 100
+  }
+  sample { interval = "10ms" }
+}
+`
+
+// BenchmarkResident is the most memory that the program has while it samples 8
+// GPUs at 10 ms for 40 s and writes the run: 64 MiB is its limit.
+func BenchmarkResident(b *testing.B) {
+	bin, err := buildOnce()
+	if err != nil {
+		b.Fatal(err)
+	}
+	for range b.N {
+		dir := b.TempDir()
+		file := filepath.Join(dir, "resident.hcl")
+		if err := os.WriteFile(file, []byte(residentSweep), 0o644); err != nil {
+			b.Fatal(err)
+		}
+		cmd := exec.Command(bin, "run", "--brief", "--output-dir", "out", file)
+		cmd.Dir, cmd.Env = dir, withoutFakes()
+		if err := cmd.Start(); err != nil {
+			b.Fatal(err)
+		}
+		highest := 0
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		for running := true; running; {
+			select {
+			case err := <-ended:
+				if err != nil {
+					b.Fatal(err)
+				}
+				running = false
+			case <-time.After(50 * time.Millisecond):
+				highest = max(highest, highWater(cmd.Process.Pid))
+			}
+		}
+		b.ReportMetric(float64(highest)/1024, "peak-MiB")
+	}
+}
+
+// highWater is VmHWM of a process in KiB; 0 where it has gone. What it starts is
+// not in it.
+func highWater(pid int) int {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(data), "VmHWM:")
+	kib := 0
+	if _, err := fmt.Sscan(rest, &kib); err != nil {
+		return 0
+	}
+	return kib
 }
