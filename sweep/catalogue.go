@@ -245,6 +245,10 @@ func (l *loader) readModel(b *block) (*modelRef, error) {
 		return nil, err
 	}
 	arch.ID, arch.HFModelID, arch.Source = b.label, ref.hfID, "model block"
+	if err := arch.Check(); err != nil {
+		l.diags.errorAt(codeValue, b.labelRng, "The model %q cannot be: %s", b.label, sentence(err.Error()))
+		return nil, errBadModel
+	}
 	ref.arch = l.addModel(arch)
 	if ref.id == "" {
 		ref.id = b.label + "=" + ref.hfID

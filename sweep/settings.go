@@ -90,6 +90,16 @@ func SettingNames() []string {
 	return names
 }
 
+// most is far above what any engine takes and far below what overflows the
+// arithmetic.
+func (s *setting) most() int64 {
+	switch s.name {
+	case "batch_size", "max_num_seqs", "tensor_parallel_size", "pipeline_parallel_size", "block_size":
+		return 1 << 20
+	}
+	return 1 << 31
+}
+
 // misfit says why a value does not suit.
 type misfit struct {
 	code   code
@@ -111,7 +121,7 @@ func (s *setting) convert(l *loader, v any) (*cell, *misfit) {
 	case kindText:
 		return s.convertText(v)
 	case kindWhole:
-		n, f := asWhole(s.name, v, s.low, 1<<40)
+		n, f := asWhole(s.name, v, s.low, s.most())
 		if f != nil {
 			return nil, f
 		}

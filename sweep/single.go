@@ -237,6 +237,10 @@ func (l *loader) singleModel(o *SingleOptions, p *Profile, fields []given) {
 			l.diags.errorAt(codeModelFolder, hcl.Range{}, "%s: %s.", ref.name, err)
 			return
 		}
+		if err := arch.Check(); err != nil {
+			l.diags.errorAt(codeValue, hcl.Range{}, "%s: %s.", ref.name, err)
+			return
+		}
 		arch.Source = "flags"
 		if arch.ID == "" {
 			arch.ID, arch.HFModelID = ref.name, ref.hfID

@@ -64,7 +64,7 @@ func (a *Architecture) complete() error {
 	if a.HFModelID == "" {
 		a.HFModelID = a.ID
 	}
-	if err := a.check(); err != nil {
+	if err := a.Check(); err != nil {
 		return err
 	}
 	a.finish()

@@ -92,7 +92,7 @@ func FromConfig(r io.Reader, id string) (*Architecture, error) {
 	if err := c.err(); err != nil {
 		return nil, fmt.Errorf("config.json of %s: %w", id, err)
 	}
-	if err := a.check(); err != nil {
+	if err := a.Check(); err != nil {
 		return nil, fmt.Errorf("config.json of %s: %w", id, err)
 	}
 	a.finish()

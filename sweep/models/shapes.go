@@ -2,6 +2,8 @@ package models
 
 import (
 	"fmt"
+	"math"
+	"reflect"
 	"strings"
 )
 
@@ -99,26 +101,30 @@ func (a *Architecture) isMoE(i int64, kind byte) bool {
 	return a.MoE.Every <= 1 || (i+1)%a.MoE.Every == 0
 }
 
-// check says what of an architecture cannot be.
-func (a *Architecture) check() error {
+// Check says what of an architecture cannot be, above all what would make the
+// arithmetic on it take all memory or overflow. With and Lookup rest on it.
+func (a *Architecture) Check() error {
 	const (
 		mostLayers = 4096
 		mostWidth  = 1 << 24
 		mostRows   = 1 << 32
 	)
-	for _, c := range []struct {
+	for _, c := range []struct { // as config.json calls them as well
 		name string
 		n    int64
 		most int64
 	}{
-		{"num_hidden_layers", a.NumLayers, mostLayers},
+		{"num_layers (num_hidden_layers)", a.NumLayers, mostLayers},
 		{"hidden_size", a.HiddenSize, mostWidth},
 		{"intermediate_size", a.IntermediateSize, 4 * mostWidth},
 		{"vocab_size", a.VocabSize, mostRows},
-		{"num_attention_heads", a.NumHeads, 1 << 20},
-		{"num_key_value_heads", a.NumKVHeads, 1 << 20},
+		{"num_heads (num_attention_heads)", a.NumHeads, 1 << 20},
+		{"num_kv_heads (num_key_value_heads)", a.NumKVHeads, 1 << 20},
 		{"head_dim", a.HeadDim, 1 << 20},
 	} {
+		if c.n < 0 {
+			return fmt.Errorf("%s is %d, expected 0 or more", c.name, c.n)
+		}
 		if c.n > c.most {
 			return fmt.Errorf("%s is %d, expected at most %d", c.name, c.n, c.most)
 		}
@@ -126,13 +132,80 @@ func (a *Architecture) check() error {
 	if strings.Trim(a.LayerPattern, "fsclmM*E-") != "" {
 		return fmt.Errorf("layer pattern %q has letters other than f s c l m M * E -", a.LayerPattern)
 	}
-	if a.MoE != nil && (a.MoE.Experts > 1<<20 || a.MoE.IntermediateSize > mostWidth) {
-		return fmt.Errorf("experts: %d of %d: larger than any model's", a.MoE.Experts, a.MoE.IntermediateSize)
+	if err := checkFields(reflect.ValueOf(*a), ""); err != nil {
+		return err
+	}
+	if most := math.Exp2(50); a.volume() > most {
+		return fmt.Errorf("its layers would have more than %.0f parameters, larger than any model's", most)
 	}
 	if a.Layout == "" {
 		return nil
 	}
 	return a.checkParts()
+}
+
+// checkFields bounds every whole number of an architecture and of its parts.
+func checkFields(v reflect.Value, path string) error {
+	for i := range v.NumField() {
+		field, name := v.Field(i), path+strings.Split(v.Type().Field(i).Tag.Get("json"), ",")[0]
+		if field.Kind() == reflect.Pointer && !field.IsNil() {
+			field = field.Elem()
+		}
+		switch {
+		case !v.Type().Field(i).IsExported():
+		case field.Kind() == reflect.Struct:
+			if err := checkFields(field, name+"."); err != nil {
+				return err
+			}
+		case field.Kind() == reflect.Int64:
+			if n, most := field.Int(), mostOf(name); n < 0 || n > most {
+				return fmt.Errorf("%s is %d, expected 0 to %d", name, n, most)
+			}
+		}
+	}
+	return nil
+}
+
+// mostOf is the largest value of a field that any model could have.
+func mostOf(name string) int64 {
+	switch name {
+	case "moe.experts":
+		return 1 << 14
+	case "vocab_size", "max_position_embeddings", "sliding_window", "chunk_size", "learned_positions", "rope.length":
+		return 1 << 32
+	case "intermediate_size":
+		return 1 << 26
+	}
+	if strings.HasSuffix(name, "params") {
+		return 1 << 50
+	}
+	return 1 << 24
+}
+
+// volume is about how many parameters the layers and embeddings have, from
+// above and without overflow.
+func (a *Architecture) volume() float64 {
+	f := func(n int64) float64 { return float64(n) }
+	wide := f(a.IntermediateSize) + 4*f(max(a.NumHeads, a.NumKVHeads, a.GlobalKVHeads))*f(max(a.HeadDim, a.GlobalHeadDim))
+	square := 0.0
+	if m := a.MoE; m != nil {
+		wide += f(m.Experts)*f(m.IntermediateSize) + f(m.SharedIntermediate) + f(m.Experts)
+	}
+	if m := a.MLA; m != nil {
+		wide += f(m.QLoraRank) + f(m.KVLoraRank) + f(m.RopeDim)
+		square += (f(m.QLoraRank) + f(m.KVLoraRank)) * f(max(a.NumHeads, m.IndexHeads)) * (f(m.NopeDim) + f(m.RopeDim) + f(m.VHeadDim) + f(m.IndexDim))
+	}
+	if m := a.DeltaNet; m != nil {
+		wide += 2*f(m.KeyHeads)*f(m.KeyDim) + 3*f(m.ValueHeads)*f(m.ValueDim)
+		square += f(m.ConvKernel)*(2*f(m.KeyHeads)*f(m.KeyDim)+f(m.ValueHeads)*f(m.ValueDim)) + f(m.ValueHeads)*f(m.ValueDim)*f(m.KeyDim)
+	}
+	if m := a.Mamba; m != nil {
+		wide += 3*f(m.Heads)*f(m.HeadDim) + 2*f(m.Groups)*f(m.StateSize)
+		square += f(m.ConvKernel)*(f(m.Heads)*f(m.HeadDim)+2*f(m.Groups)*f(m.StateSize)) + f(m.Heads)*f(m.HeadDim)*f(m.StateSize)
+	}
+	rows := (f(a.VocabSize) + f(a.LearnedPositions)) * f(max(a.HiddenSize, a.EmbeddingSize))
+	layers := f(max(a.NumLayers, 1)) + f(a.MTPLayers)
+	return rows + layers*(3*wide*f(a.HiddenSize)+square)
 }
 
 // checkParts says which part a known architecture lacks.
