@@ -413,6 +413,9 @@ func TestChaosWild(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes some seconds")
 	}
+	if !*fullChaos {
+		t.Parallel()
+	}
 	runs := 4
 	if *fullChaos {
 		runs = *chaosRuns
@@ -511,6 +514,9 @@ func TestFaults(t *testing.T) {
 func TestDiskFull(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes some seconds")
+	}
+	if !*fullChaos {
+		t.Parallel()
 	}
 	dir := t.TempDir()
 	small := filepath.Join(dir, "out")

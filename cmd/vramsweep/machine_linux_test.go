@@ -105,6 +105,9 @@ func TestReadOnlyFolder(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes some seconds")
 	}
+	if !*fullChaos {
+		t.Parallel()
+	}
 	dir := t.TempDir()
 	out := filepath.Join(dir, "out")
 	bin, file := buildProgram(t), writeSweep(t, dir, fmt.Sprintf(killSweep, 2, "session"))
