@@ -85,12 +85,13 @@ const (
 
 	codeUnknownFlag code = "S901"
 	codeUnusedAxis  code = "S902"
-	codeLoads       code = "S903"
-	codeHeads       code = "S904"
-	codeContext     code = "S905"
-	codePickLarge   code = "S906"
-	codeOddValue    code = "S907"
-	codeNearModel   code = "S908"
+	// S903 warned of an order that loads engines too often; session mode groups by
+	// engine whatever the order is. The code is not given to anything else.
+	codeHeads     code = "S904"
+	codeContext   code = "S905"
+	codePickLarge code = "S906"
+	codeOddValue  code = "S907"
+	codeNearModel code = "S908"
 )
 
 // summaries gives each code its heading: two to five words that name the
@@ -201,7 +202,6 @@ func warningSummaries() map[code]string {
 	return map[code]string{
 		codeUnknownFlag: "Unknown engine flag",
 		codeUnusedAxis:  "Axis without use",
-		codeLoads:       "More engine loads than needed",
 		codeHeads:       "Heads do not divide",
 		codeContext:     "Longer than the model's context",
 		codePickLarge:   "Pick of everything",

@@ -646,7 +646,6 @@ func (s *sweepBuild) warnings() {
 		}
 	}
 	s.warnOddValues()
-	s.warnLoads()
 }
 
 // warnNearModel says that an id which nothing is known of differs by a letter or
@@ -709,24 +708,4 @@ func (f *field) oddValues() []string {
 		add(c)
 	}
 	return out
-}
-
-// warnLoads compares how often a session engine is loaded with how often it
-// would have to be.
-func (s *sweepBuild) warnLoads() {
-	if len(s.out.Profiles) == 0 || s.out.Profiles[0].Engine.Mode != "session" {
-		return
-	}
-	loads, last := 0, -1
-	var engines EngineCounter
-	for _, p := range s.out.Profiles {
-		n, _ := engines.Add(p)
-		if n != last {
-			loads++
-		}
-		last = n
-	}
-	if distinct := engines.Engines(); loads > distinct {
-		s.l.diags.warnAt(codeLoads, s.block.rng, "The engine is loaded %d times; %d would do, if the axes that need another engine stood before those that do not (input_len, output_len, batch_size).", loads, distinct)
-	}
 }
