@@ -232,17 +232,7 @@ func (l *loader) evaluate(e *expression, ctx *hcl.EvalContext) (cty.Value, []fin
 			v = cty.DynamicVal // the model block says what is wrong
 			continue
 		}
-		f := finding{fault: fault{code: evalCode(h.Summary), rng: e.Range()}}
-		if h.Subject != nil {
-			f.fault.rng = *h.Subject
-		}
-		f.detail = sentence(h.Detail)
-		switch {
-		case f.fault.code == codeExprFailed && strings.Contains(h.Detail, "argument must not be null"):
-			f.detail = "Null is no operand: what is left to vLLM has no value here. Give one for that case, as in coalesce(profile.max_model_len, 0)."
-		case f.fault.code == codeExprFailed:
-			f.detail = h.Summary + ": " + f.detail
-		}
+		f := findingOf(h, e)
 		if secret {
 			f.detail = "The expression uses a sensitive variable, so what it met is not shown."
 		} else {
@@ -257,6 +247,22 @@ func (l *loader) evaluate(e *expression, ctx *hcl.EvalContext) (cty.Value, []fin
 		return cty.DynamicVal, out
 	}
 	return v, nil
+}
+
+// findingOf puts what the evaluation of e met into our words.
+func findingOf(h *hcl.Diagnostic, e *expression) finding {
+	f := finding{fault: fault{code: evalCode(h.Summary), rng: e.Range()}}
+	if h.Subject != nil {
+		f.fault.rng = *h.Subject
+	}
+	f.detail = sentence(h.Detail)
+	switch {
+	case f.fault.code == codeExprFailed && strings.Contains(h.Detail, "argument must not be null"):
+		f.detail = "Null is no operand: what is left to vLLM has no value here. Give one for that case, as in coalesce(profile.max_model_len, 0)."
+	case f.fault.code == codeExprFailed:
+		f.detail = h.Summary + ": " + f.detail
+	}
+	return f
 }
 
 func evalCode(summary string) code {

@@ -159,19 +159,7 @@ type formatter struct {
 
 func (f *formatter) arg(path string, recursive bool) error {
 	if path == "-" {
-		src, err := io.ReadAll(f.w.stdin)
-		if err != nil {
-			return fmt.Errorf("read standard input: %w", err)
-		}
-		out, ok, err := f.format("<stdin>", src)
-		if err != nil || !ok {
-			return err
-		}
-		if f.check || f.diff {
-			return nil
-		}
-		_, err = f.w.stdout.Write(out)
-		return err
+		return f.standardInput()
 	}
 	info, err := os.Stat(path)
 	if err != nil {
@@ -193,6 +181,23 @@ func (f *formatter) arg(path string, recursive bool) error {
 		}
 		return nil
 	})
+}
+
+// standardInput formats standard input to standard output.
+func (f *formatter) standardInput() error {
+	src, err := io.ReadAll(f.w.stdin)
+	if err != nil {
+		return fmt.Errorf("read standard input: %w", err)
+	}
+	out, ok, err := f.format("<stdin>", src)
+	if err != nil || !ok {
+		return err
+	}
+	if f.check || f.diff {
+		return nil
+	}
+	_, err = f.w.stdout.Write(out)
+	return err
 }
 
 // format returns the formatted source; ok is false where it does not parse,

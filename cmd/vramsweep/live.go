@@ -59,7 +59,6 @@ func (l *live) take(batch []runner.Sample) {
 func (l *live) note(s *runner.Sample) {
 	at := slices.IndexFunc(l.gpus, func(g runner.Sample) bool { return g.GPU == s.GPU })
 	if at < 0 {
-		at = len(l.gpus)
 		l.gpus = append(l.gpus, runner.Sample{GPU: s.GPU})
 		slices.SortFunc(l.gpus, func(a, b runner.Sample) int { return int(a.GPU - b.GPU) })
 		at = slices.IndexFunc(l.gpus, func(g runner.Sample) bool { return g.GPU == s.GPU })

@@ -118,9 +118,34 @@ func (g *DeviceReading) countParts(parts []string, devices []runner.Device) {
 	}) {
 		return
 	}
-	sum := map[Quantity]float64{}
-	told := false
-	processes := []ProcessReading{}
+	sum, processes, told := g.sumParts(parts)
+	for _, q := range []Quantity{QMemoryUsed, QMemoryTotal, QMemoryReserved, QMemoryFree, QMemoryPercent} {
+		delete(g.Values, q)
+		if !told {
+			g.Missing[q] = migMemory
+		}
+	}
+	for q, v := range sum {
+		g.Values[q] = v
+	}
+	if told {
+		g.Values[QMemoryFree] = sum[QMemoryTotal] - sum[QMemoryUsed] - sum[QMemoryReserved]
+	}
+	g.Processes = processes
+	if len(g.MIG) == 1 {
+		return // all of the GPU is its
+	}
+	for _, q := range []Quantity{QPower, QPowerInstant, QPowerAverage, QEnergy} {
+		delete(g.Values, q)
+		g.Missing[q] = migPower
+	}
+}
+
+// sumParts adds up the memory and the processes of the MIG instances in use.
+// told is false where none told its memory; processes is nil then, and where
+// one does not tell its own.
+func (g *DeviceReading) sumParts(parts []string) (sum map[Quantity]float64, processes []ProcessReading, told bool) {
+	sum, processes = map[Quantity]float64{}, []ProcessReading{}
 	for _, p := range g.MIG {
 		if !slices.Contains(parts, p.UUID) || p.Used == nil || p.Total == nil {
 			continue
@@ -137,28 +162,10 @@ func (g *DeviceReading) countParts(parts []string, devices []runner.Device) {
 			processes = append(processes, p.Processes...)
 		}
 	}
-	for _, q := range []Quantity{QMemoryUsed, QMemoryTotal, QMemoryReserved, QMemoryFree, QMemoryPercent} {
-		delete(g.Values, q)
-		if !told {
-			g.Missing[q] = migMemory
-		}
+	if !told {
+		return sum, nil, false
 	}
-	for q, v := range sum {
-		g.Values[q] = v
-	}
-	if told {
-		g.Values[QMemoryFree] = sum[QMemoryTotal] - sum[QMemoryUsed] - sum[QMemoryReserved]
-	} else {
-		processes = nil
-	}
-	g.Processes = processes
-	if len(g.MIG) == 1 {
-		return // all of the GPU is its
-	}
-	for _, q := range []Quantity{QPower, QPowerInstant, QPowerAverage, QEnergy} {
-		delete(g.Values, q)
-		g.Missing[q] = migPower
-	}
+	return sum, processes, true
 }
 
 // Why figures of a MIG instance are missing.

@@ -98,23 +98,40 @@ func scanCatalogue(data []byte) ([]*entry, error) {
 				key = text
 			case depth == 1 && key == "schema":
 				schema = text
-			case depth == 3 && key == "id":
-				e.id = text
-			case depth == 3 && key == "hf_model_id":
-				e.hfID = text
+			case depth == 3:
+				e.name(key, text)
 			}
 		}
 	}
 	if schema != CatalogueSchema || depth != 0 {
 		return nil, fmt.Errorf("the catalogue of models has schema %q, expected %q", schema, CatalogueSchema)
 	}
+	if err := nameEntries(list); err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+// name notes a string of the entry if it is one of its names.
+func (e *entry) name(key, text string) {
+	switch key {
+	case "id":
+		e.id = text
+	case "hf_model_id":
+		e.hfID = text
+	}
+}
+
+// nameEntries gives entries without a Hugging Face id their id for one. An
+// entry without an id is an error.
+func nameEntries(list []*entry) error {
 	for i, e := range list {
 		if e.id == "" {
-			return nil, fmt.Errorf("the catalogue of models: entry %d has no id", i)
+			return fmt.Errorf("the catalogue of models: entry %d has no id", i)
 		}
 		e.hfID = cmp.Or(e.hfID, e.id)
 	}
-	return list, nil
+	return nil
 }
 
 // scanString reads the string that begins at i: its text as it is written,
