@@ -6,8 +6,10 @@ VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unk
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 TOOLS    := $(GO) tool -modfile=.ci/tools/go.mod
 FUZZTIME ?= 10m
+CORPUS   ?= ../shared/corpus
+H100     := NVIDIA H100 80GB HBM3
 
-.PHONY: demo test test-short test-vllm lint fmt vulncheck build release bench chaos accuracy fuzz golden clean
+.PHONY: demo test test-short test-vllm lint fmt vulncheck build release bench chaos accuracy overheads fuzz golden clean
 
 build: ## the binary, bin/vramsweep
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/vramsweep
@@ -17,9 +19,10 @@ demo: build ## examples/demo.hcl on the simulator; leaves demo-results/
 	$(BIN) run examples/demo.hcl --output-dir demo-results || [ $$? -eq 3 ]
 	$(BIN) verify demo-results
 
+# A program with the race detector waits a second at its exit, and many tests start their own.
 test: ## all tests, with the race detector
 	$(GO) vet ./...
-	$(GO) test -race -timeout 20m ./...
+	GORACE=atexit_sleep_ms=0 $(GO) test -race -timeout 20m ./...
 
 test-vllm: build ## a sweep with real vLLM on this machine: make test-vllm VLLM=DIR/bin/vllm
 	@test -n "$(VLLM)" || { echo "which vLLM? make test-vllm VLLM=DIR/bin/vllm"; exit 2; }
@@ -46,6 +49,16 @@ chaos: build ## kill -9 at random moments, hundreds of times
 
 accuracy: ## predicted against measured, on the recordings beside the checkout
 	$(GO) test ./sweep/models -run TestAccuracy -count=1 -v
+
+overheads: build ## docs/measured/overheads/overheads.json anew, from the recordings beside the checkout
+	@for d in h100-v0.19 h100-v0.26; do test -d $(CORPUS)/$$d || \
+	  { echo "make overheads needs the recordings in $(CORPUS)/$$d, which is not there; CORPUS=DIR names another place"; exit 2; }; done
+	rm -rf bin/overheads
+	$(BIN) import --gpu "$(H100)" --output-dir bin/overheads/0.19 $(CORPUS)/h100-v0.19 || [ $$? -eq 3 ]
+	$(BIN) import --gpu "$(H100)" --output-dir bin/overheads/0.26 $(CORPUS)/h100-v0.26
+	$(BIN) overhead build bin/overheads/0.19 bin/overheads/0.26 \
+	  $(addprefix docs/measured/h100x2-vllm-0.26/,tp1-llama-3.1-8b tp1-qwen3-4b tp2 session-as-latency) -o bin/overheads/overheads.json
+	cmp bin/overheads/overheads.json docs/measured/overheads/overheads.json || cp bin/overheads/overheads.json docs/measured/overheads/
 
 fuzz: ## every fuzz test for FUZZTIME
 	@for pkg in $$($(GO) list ./...); do \
