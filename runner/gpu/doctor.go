@@ -335,7 +335,7 @@ func checkDisk(dir string) []Finding {
 	if unix.Access(at, unix.W_OK) != nil {
 		return []Finding{{Name: "disk", Status: StatusFail, Found: at + " cannot be written to", Mend: "choose another output { dir = ... }"}}
 	}
-	free := int64(st.Bavail) * st.Bsize
+	free := int64(st.Bavail) * blockSize(&st)
 	f := Finding{Name: "disk", Status: StatusOK, Found: fmt.Sprintf("%.1f GiB free for %s", float64(free)/(1<<30), dir)}
 	switch {
 	case free < diskFail:
@@ -353,7 +353,7 @@ func checkShm(dev string) Finding {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return Finding{Name: "shared memory", Status: StatusInfo, Found: fmt.Sprintf("%s: %v", dir, err)}
 	}
-	size := int64(st.Blocks) * st.Bsize
+	size := int64(st.Blocks) * blockSize(&st)
 	if size < 1<<30 {
 		return Finding{Name: "shared memory", Status: StatusWarn, Found: fmt.Sprintf("%s has %d MiB", dir, size>>20),
 			Mend: "with tensor_parallel_size over 1 vLLM and NCCL may fail: docker run --ipc=host or --shm-size=8g"}

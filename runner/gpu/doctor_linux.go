@@ -15,3 +15,6 @@ func clockSynchronised() (bool, error) {
 	}
 	return state != unix.TIME_ERROR && tx.Status&unix.STA_UNSYNC == 0, nil
 }
+
+// blockSize is the unit of a file system's block counts, in bytes.
+func blockSize(st *unix.Statfs_t) int64 { return st.Bsize }
