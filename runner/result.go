@@ -94,10 +94,14 @@ type ModelInfo struct {
 	Source       string  `json:"source"` // "catalogue", "config.json", "flags", "model block", "unknown"
 }
 
+// EngineCommand is BenchmarkParameters.Engine of a run of any command, where no
+// engine was meant to run (`vramsweep monitor`): there is no account of vLLM's.
+const EngineCommand = "command"
+
 // BenchmarkParameters are what was asked (null: left to vLLM) and what vLLM
 // said it used.
 type BenchmarkParameters struct {
-	Engine               string         `json:"engine"` // "vllm", "simulator", "import"
+	Engine               string         `json:"engine"` // "vllm", "simulator", "import", "command"
 	EngineMode           string         `json:"engine_mode"`
 	Dtype                *string        `json:"dtype"`
 	KVCacheDtype         *string        `json:"kv_cache_dtype"`
@@ -369,7 +373,7 @@ type BeyondBudget struct {
 
 // EngineMetadata is what ran.
 type EngineMetadata struct {
-	Engine           string  `json:"engine"` // "vllm", "simulator"
+	Engine           string  `json:"engine"` // "vllm", "simulator", "command"
 	VLLMVersion      *string `json:"vllm_version"`
 	TorchVersion     *string `json:"torch_version"`
 	EngineVersion    *string `json:"engine_version"` // "V0", "V1"

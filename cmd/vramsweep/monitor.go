@@ -128,7 +128,7 @@ type watch struct {
 func (m *watch) job(argv []string, devices []runner.Device) *runner.Job {
 	started := time.Now()
 	name := filepath.Base(argv[0])
-	profile := &sweep.Profile{ID: "monitor", Sweep: "monitor", Settings: sweep.Settings{Model: name, HFModelID: name}, Engine: sweep.Engine{Kind: "command", Mode: "monitor"}}
+	profile := &sweep.Profile{ID: "monitor", Sweep: "monitor", Settings: sweep.Settings{Model: name, HFModelID: name}, Engine: sweep.Engine{Kind: runner.EngineCommand, Mode: "monitor"}}
 	execution := started.UTC().Format("20060102T150405Z") + "-monitor"
 	job := &runner.Job{
 		RunID: execution + "-" + name, Execution: execution, Profile: profile,

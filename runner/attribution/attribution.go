@@ -183,6 +183,8 @@ func (w *work) window() (from, to time.Duration, what string) {
 		return begin.at, end.at, "engine ready to end of measuring"
 	case begin.ok:
 		return begin.at, w.c.last, "engine ready to the last sample: measuring did not end"
+	case w.r.BenchmarkParameters.Engine == runner.EngineCommand:
+		return w.c.first, w.c.last, "whole run"
 	}
 	return w.c.first, w.c.last, "whole run: the engine was never ready for a benchmark"
 }

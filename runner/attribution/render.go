@@ -13,28 +13,71 @@ import (
 // RenderSummary prints what a reader of the console wants to know of one run:
 // vLLM's own metrics, both accounts side by side, where the memory went, the
 // timeline, and the sentence on use beyond the budget. Sizes are GiB with two
-// decimals; "-" is a figure that is missing (run.json says why). The error is
-// that of w.
+// decimals; "-" is a figure that is missing (run.json says why). Of a command that
+// is no engine (runner.EngineCommand) it prints what the samplers saw alone:
+// there is no account of vLLM's to hold against it. The error is that of w.
 func RenderSummary(w io.Writer, r *runner.Result) error {
 	if r == nil {
 		return nil
 	}
 	var b bytes.Buffer
-	renderMetrics(&b, r)
-	renderAccounts(&b, r)
-	renderTree(&b, r)
-	renderTimeline(&b, r)
-	renderPhases(&b, r)
-	for i := range r.BeyondBudget {
-		if i == 0 {
-			fmt.Fprintln(&b, "Against the budget")
-		}
-		fmt.Fprintf(&b, "  GPU %d: %s\n", r.BeyondBudget[i].GPUIndex, r.BeyondBudget[i].Sentence)
+	if r.BenchmarkParameters.Engine == runner.EngineCommand {
+		renderLevels(&b, r)
+		renderTimeline(&b, r)
+	} else {
+		renderMetrics(&b, r)
+		renderAccounts(&b, r)
+		renderTree(&b, r)
+		renderTimeline(&b, r)
+		renderPhases(&b, r)
+		renderBudget(&b, r)
 	}
 	if _, err := w.Write(b.Bytes()); err != nil {
 		return fmt.Errorf("summary of run %s could not be written: %w", r.Run.RunID, err)
 	}
 	return nil
+}
+
+// renderLevels is the memory of each GPU in steps: before the command, at most,
+// and after it.
+func renderLevels(b *bytes.Buffer, r *runner.Result) {
+	if len(r.BeyondBudget) == 0 {
+		return
+	}
+	fmt.Fprintln(b, "Memory of each GPU (GiB)")
+	t := tabwriter.NewWriter(b, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "  GPU\tbefore\thighest\tafter\tleft\t")
+	for i := range r.BeyondBudget {
+		gpu := r.BeyondBudget[i].GPUIndex
+		var before, after *int64
+		for k := range r.Phases {
+			p := &r.Phases[k]
+			switch {
+			case p.GPUIndex == nil || int(*p.GPUIndex) != gpu:
+			case p.Phase == runner.PhaseBaseline:
+				before = p.StartBytes
+			case p.Phase == runner.PhaseFinal:
+				after = p.EndBytes
+			}
+		}
+		var left *int64
+		if before != nil && after != nil {
+			d := *after - *before
+			left = &d
+		}
+		fmt.Fprintf(t, "  %d\t%s\t%s\t%s\t%s\t\n", gpu, size(before), size(r.BeyondBudget[i].HighestBytes), size(after), signed(left))
+	}
+	flush(t)
+}
+
+// renderBudget is the sentence on use beyond the budget, for each GPU.
+func renderBudget(b *bytes.Buffer, r *runner.Result) {
+	for i := range r.BeyondBudget {
+		if i == 0 {
+			fmt.Fprintln(b, "Against the budget")
+		}
+		fmt.Fprintf(b, "  GPU %d: %s\n", r.BeyondBudget[i].GPUIndex, r.BeyondBudget[i].Sentence)
+	}
 }
 
 func renderMetrics(b *bytes.Buffer, r *runner.Result) {
