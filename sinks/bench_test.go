@@ -1,6 +1,7 @@
 package sinks
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -138,6 +139,62 @@ func BenchmarkTimelineWrite(b *testing.B) {
 	b.ReportMetric(float64(bytes)/float64(rows), "B/row")
 	b.ReportMetric(float64(peakRSS(b))/(1<<20), "peak-MiB")
 	againstDuckDB(b, name, rows, bytes)
+}
+
+// BenchmarkTimelineRead opens a file of 1 M rows and reads it, all of it and one
+// run of it. VRAMSWEEP_BENCH_ROWS changes the number.
+func BenchmarkTimelineRead(b *testing.B) {
+	rows := 1_000_000
+	if n, err := strconv.Atoi(os.Getenv("VRAMSWEEP_BENCH_ROWS")); err == nil {
+		rows = n
+	}
+	var file bytes.Buffer
+	w := newRowWriter[TimelineRow](&file, "bench", nil, nil)
+	run := ""
+	err := benchSource(rows, func(r []TimelineRow) error {
+		run = r[0].RunID
+		return errors.Join(w.write(r), w.endRun())
+	})
+	if err := errors.Join(err, w.close()); err != nil {
+		b.Fatal(err)
+	}
+	name := filepath.Join(b.TempDir(), "timeline.parquet")
+	if err := os.WriteFile(name, file.Bytes(), 0o644); err != nil {
+		b.Fatal(err)
+	}
+	for _, c := range []struct {
+		name  string
+		where Predicate
+	}{{"all", Predicate{}}, {"run", Predicate{RunID: run}}} {
+		b.Run(c.name, func(b *testing.B) {
+			start, read := cpuTime(b), 0
+			for b.Loop() {
+				read += readBench(b, name, c.where)
+			}
+			b.ReportMetric(float64((cpuTime(b)-start).Microseconds())/1000/float64(b.N), "cpu-ms/op")
+			b.ReportMetric(float64(read)/float64(b.N), "rows/op")
+		})
+	}
+}
+
+func readBench(b *testing.B, name string, where Predicate) (rows int) {
+	in, err := os.Open(name)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer in.Close()
+	info, err := in.Stat()
+	if err != nil {
+		b.Fatal(err)
+	}
+	pf, err := openParquet(in, info.Size())
+	if err == nil {
+		err = readFile(pf, where, func(part []TimelineRow) error { rows += len(part); return nil })
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	return rows
 }
 
 func againstDuckDB(b *testing.B, name string, rows int, bytes int64) {

@@ -234,9 +234,9 @@ func scan[T Row](b []byte) {
 	}
 	marksOf(pf)
 	_ = readFile(pf, Predicate{Execution: "20261120T020000Z-000000"}, func([]T) error { return nil })
-	for _, g := range pf.RowGroups() {
-		for _, c := range g.ColumnChunks() {
-			_ = readPages(c, g.NumRows())
+	for g, group := range pf.RowGroups() {
+		for c := range group.ColumnChunks() {
+			_ = readPages(pf, g, c)
 		}
 	}
 }

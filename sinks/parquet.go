@@ -318,8 +318,9 @@ func (s *sumWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// openParquet opens a file that may be damaged.
-func openParquet(r io.ReaderAt, size int64, options ...parquet.FileOption) (file *parquet.File, err error) {
+// openParquet opens a file that may be damaged. It reads the footer alone: what
+// else is Thrift is looked at by soundChunk before parquet-go decodes it.
+func openParquet(r io.ReaderAt, size int64) (file *parquet.File, err error) {
 	defer rescue(&err)
 	const least = 12 // two magics and the length of the footer
 	if size < least {
@@ -332,10 +333,14 @@ func openParquet(r io.ReaderAt, size int64, options ...parquet.FileOption) (file
 	if string(tail[4:]) != "PAR1" {
 		return nil, errors.New("its end is cut off: the closing PAR1 is missing")
 	}
-	if n := int64(binary.LittleEndian.Uint32(tail[:4])); n > size-least {
+	n := int64(binary.LittleEndian.Uint32(tail[:4]))
+	if n > size-least {
 		return nil, fmt.Errorf("its footer is damaged: it claims %d bytes of %d", n, size)
 	}
-	return parquet.OpenFile(r, size, options...)
+	if err := checkFooter(r, size, n); err != nil {
+		return nil, err
+	}
+	return parquet.OpenFile(r, size, parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true))
 }
 
 // rescue turns a panic into an error: parquet-go panics on some damaged files.

@@ -36,24 +36,28 @@ func readFile[T Row](file *parquet.File, where Predicate, yield func([]T) error)
 	defer rescue(&err)
 	axes := axesOf(file)
 	meta := file.Metadata()
-	for i, group := range file.RowGroups() {
+	for i := range file.RowGroups() {
 		if i < len(meta.RowGroups) && !mayMatch(file, i, &where) {
 			continue
 		}
-		if err := readGroup(group, axes, where, yield); err != nil {
+		if err := readGroup(file, i, axes, where, yield); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func readGroup[T Row](group parquet.RowGroup, axes []axisColumn, where Predicate, yield func([]T) error) error {
-	first, end, err := rowRange(group, &where)
+func readGroup[T Row](file *parquet.File, at int, axes []axisColumn, where Predicate, yield func([]T) error) error {
+	first, end, err := rowRange(file, at, &where)
 	if err != nil || first == end {
 		return err
 	}
+	if err := soundRows(file, at, first, end); err != nil {
+		return err
+	}
+	group := file.RowGroups()[at]
 	reader := parquet.NewGenericRowGroupReader[T](group)
-	values, err := readAxes[T](group, axes)
+	values, err := readAxes[T](file, at, axes)
 	if err == nil && first > 0 {
 		err = reader.SeekToRow(int64(first))
 	}
@@ -108,7 +112,8 @@ func readRows[T Row](reader *parquet.GenericReader[T], first, end int, yield fun
 // rowRange narrows a row group to the rows between the first and the last that
 // the predicate's most selective column matches: a run's rows stand together,
 // and one column is read a good deal faster than thirty.
-func rowRange(group parquet.RowGroup, where *Predicate) (first, end int, err error) {
+func rowRange(file *parquet.File, at int, where *Predicate) (first, end int, err error) {
+	group := file.RowGroups()[at]
 	end = int(group.NumRows())
 	name, want := "", ""
 	for _, c := range []struct{ name, want string }{{"model", where.Model}, {"sweep", where.Sweep}, {"execution", where.Execution}, {"run_id", where.RunID}} {
@@ -119,6 +124,9 @@ func rowRange(group parquet.RowGroup, where *Predicate) (first, end int, err err
 	leaf, ok := group.Schema().Lookup(name)
 	if want == "" || !ok || !leaf.Node.Required() {
 		return 0, end, nil
+	}
+	if err := soundColumn(file, at, leaf.ColumnIndex, 0, end); err != nil {
+		return 0, 0, err
 	}
 	pages := group.ColumnChunks()[leaf.ColumnIndex].Pages()
 	defer func() { err = errors.Join(err, pages.Close()) }()
@@ -203,16 +211,20 @@ func mayMatch(file *parquet.File, group int, where *Predicate) bool {
 }
 
 // readAxes reads the axis columns of a row group whole; there is one row a run.
-func readAxes[T Row](group parquet.RowGroup, axes []axisColumn) ([][]parquet.Value, error) {
+func readAxes[T Row](file *parquet.File, at int, axes []axisColumn) ([][]parquet.Value, error) {
 	if tableOf[T]() != TableRuns || len(axes) == 0 {
 		return nil, nil
 	}
+	group := file.RowGroups()[at]
 	schema := group.Schema()
 	values := make([][]parquet.Value, len(axes))
 	for i, a := range axes {
 		leaf, ok := schema.Lookup(a.Column)
 		if !ok {
 			continue
+		}
+		if err := soundColumn(file, at, leaf.ColumnIndex, 0, int(group.NumRows())); err != nil {
+			return nil, err
 		}
 		pages := group.ColumnChunks()[leaf.ColumnIndex].Pages()
 		column, err := readValues(pages, nil)
@@ -270,7 +282,7 @@ func setAxis[T Row](row *T, axis string, column []parquet.Value, i int) {
 }
 
 // openTable opens a Parquet file of the folder; the caller closes the second result.
-func (f *folder) openTable(name string, options ...parquet.FileOption) (*parquet.File, *os.File, error) {
+func (f *folder) openTable(name string) (*parquet.File, *os.File, error) {
 	file, err := f.open(name)
 	if err != nil {
 		return nil, nil, err
@@ -279,7 +291,7 @@ func (f *folder) openTable(name string, options ...parquet.FileOption) (*parquet
 	if err != nil {
 		return nil, nil, errors.Join(err, file.Close())
 	}
-	pf, err := openParquet(file, info.Size(), options...)
+	pf, err := openParquet(file, info.Size())
 	if err != nil {
 		return nil, nil, errors.Join(err, file.Close())
 	}

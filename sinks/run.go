@@ -309,6 +309,11 @@ func (f folderSamples) ReadSamples(yield func([]runner.Sample) error) (err error
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
 	defer rescue(&err)
+	for i, group := range pf.RowGroups() {
+		if err := soundRows(pf, i, 0, int(group.NumRows())); err != nil {
+			return fmt.Errorf("reading %s: %w", f.store.f.path(name), err)
+		}
+	}
 	cursors := make([]*cursor, len(starts))
 	for i, start := range starts {
 		end := total

@@ -555,7 +555,7 @@ func (p *publication) displace(c *change) error {
 }
 
 func (s *Store) fileMarks(name string) ([]Mark, error) {
-	pf, file, err := s.f.openTable(tablesDir+"/"+name, parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true)) // the footer is enough
+	pf, file, err := s.f.openTable(tablesDir + "/" + name)
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w; `vramsweep verify` says more", s.f.path(tablesDir+"/"+name), err)
 	}

@@ -299,12 +299,12 @@ func (s *Store) checkPages(name string) []Fault {
 	rows := int64(0)
 	for g, group := range pf.RowGroups() {
 		rows += group.NumRows()
-		for c, chunk := range group.ColumnChunks() {
+		for c := range group.ColumnChunks() {
 			column := ""
 			if paths := pf.Schema().Columns(); c < len(paths) {
 				column = strings.Join(paths[c], ".")
 			}
-			if err := readPages(chunk, group.NumRows()); err != nil {
+			if err := readPages(pf, g, c); err != nil {
 				faults = append(faults, Fault{File: name, Place: fmt.Sprintf("row group %d, column %s", g, column), What: err.Error()})
 			}
 		}
@@ -315,9 +315,14 @@ func (s *Store) checkPages(name string) []Fault {
 	return faults
 }
 
-func readPages(chunk parquet.ColumnChunk, rows int64) (err error) {
+// readPages reads all that there is of a column chunk.
+func readPages(file *parquet.File, at, column int) (err error) {
 	defer rescue(&err)
-	pages := chunk.Pages()
+	group := file.RowGroups()[at]
+	if err := errors.Join(soundChunk(file, at, column, 0, int(group.NumRows())), soundColumnIndex(file, at, column)); err != nil {
+		return err
+	}
+	rows, pages := group.NumRows(), group.ColumnChunks()[column].Pages()
 	defer func() { err = errors.Join(err, pages.Close()) }()
 	read := int64(0)
 	values := make([]parquet.Value, readChunk)
