@@ -1,25 +1,18 @@
 package gpu
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
 	"maps"
-	"os"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/vramsweep/vramsweep/runner"
-	"github.com/vramsweep/vramsweep/runner/proc"
 )
 
 // nvmlEnergyEvery is how often the energy counters are read: a call takes 3 ms
@@ -56,38 +49,11 @@ func (s *nvmlSource) run(ctx context.Context, m *meter) error {
 	if s.r.PIDs != nil {
 		cfg.Processes = int64(processInterval)
 	}
-	child, cancel := context.WithCancel(ctx)
-	defer cancel()
-	ended := make(chan struct{})
-	h, err := startHelper(child, s.o, cfg, st, s.r.Interval, ended)
-	if err != nil {
-		return fmt.Errorf("%w: %w", errUnusable, err)
-	}
-	var exit *proc.Exit
-	var waitErr error
-	go func() {
-		exit, waitErr = waitBounded(child, h.p)
-		close(ended)
-	}()
-	cause := watchRows(ctx, m, &st.last, s.firstRow+s.r.Interval, max(s.stale, 5*s.r.Interval), ended)
-	h.stdin.Close() //nolint:errcheck // nothing was written to it, or the child is told by the close alone
-	if cause != nil || ctx.Err() != nil {
-		cancel()
-	}
-	<-ended
-	h.rest()
-	st.close()
-	if waitErr != nil {
-		m.note("%s: %v", SourceNVML, waitErr)
-	} else if exit != nil {
-		s.mu.Lock()
-		s.toolCPU += exit.CPU
-		s.mu.Unlock()
-	}
-	if cause == nil && ctx.Err() == nil {
-		cause = exitCause(exit, waitErr, st.said())
-	}
-	return cause
+	cpu, err := watchHelper(ctx, m, s.o, helperRun{cfg: cfg, out: st, sink: &st.frameSink, first: s.firstRow + s.r.Interval, stale: max(s.stale, 5*s.r.Interval)})
+	s.mu.Lock()
+	s.toolCPU += cpu
+	s.mu.Unlock()
+	return err
 }
 
 // busIDs are the GPUs of the run; nil: all.
@@ -121,128 +87,26 @@ func (s *nvmlSource) finish(r *runner.SamplerReport) {
 	}
 }
 
-// watchRows waits for the end of a child (nil), the end of ctx (nil) or the
-// reason for which the child is to be given up: rows that do not come.
-func watchRows(ctx context.Context, m *meter, last *atomic.Int64, first, stale time.Duration, ended <-chan struct{}) error {
-	began := time.Now()
-	tick := time.NewTicker(min(stale/8, 250*time.Millisecond))
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ended:
-			return nil
-		case <-tick.C:
-		}
-		switch at := last.Load(); {
-		case at == 0 && time.Since(began) > first:
-			return fmt.Errorf("no row within %v", first.Round(time.Millisecond))
-		case at != 0 && m.offset(time.Now())-time.Duration(at) > stale:
-			return fmt.Errorf("hangs: no row for %v", stale)
-		}
-	}
-}
-
-// A helper is a running helper child. It ends when stdin is closed.
-type helper struct {
-	p     proc.Process
-	stdin *os.File
-	rest  func() // waits for the rest of its output
-}
-
-// startHelper starts the helper and gives it its orders. The caller closes ended
-// when the process has been waited for.
-func startHelper(ctx context.Context, o Options, cfg nvmlConfig, out helperSink, interval time.Duration, ended <-chan struct{}) (*helper, error) {
-	if len(o.Helper) == 0 {
-		return nil, errNoHelper
-	}
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, fmt.Errorf("pipe to the NVML helper: %w", err)
-	}
-	defer r.Close() //nolint:errcheck // nothing was written to it, or the child is told by the close alone
-	spec := proc.Spec{Argv: o.Helper, Env: append(toolEnv(o.Env), helperThreads(cfg.Source)), Grace: toolGrace, Stdin: r, Stderr: out.complaints()}
-	begin, err := connect(&spec, out, interval)
-	if err != nil {
-		w.Close() //nolint:errcheck // nothing was written to it, or the child is told by the close alone
-		return nil, err
-	}
-	p, err := o.start(ctx, spec)
-	if err != nil {
-		begin(nil)
-		w.Close() //nolint:errcheck // nothing was written to it, or the child is told by the close alone
-		return nil, err
-	}
-	rest := begin(ended)
-	line, err := json.Marshal(cfg)
-	if err == nil {
-		_, err = w.Write(append(line, '\n'))
-	}
-	if err != nil {
-		w.Close() //nolint:errcheck // nothing was written to it, or the child is told by the close alone
-		p.Stop("its orders could not be written")
-		return nil, fmt.Errorf("orders to the NVML helper: %w", err)
-	}
-	return &helper{p: p, stdin: w, rest: rest}, nil
-}
-
-// A helperSink takes what a helper writes.
-type helperSink interface {
-	batched
-	complaints() io.Writer // stderr
-}
-
-// helperThreads bounds the threads of Go code: NVML's energy counter and process
-// lists are read beside the loop; sysfs is read by one goroutine, and a second
-// thread would be woken at each tick to find that out.
-func helperThreads(source string) string {
-	if source == SourceAMDGPU {
-		return "GOMAXPROCS=1"
-	}
-	return "GOMAXPROCS=2"
-}
-
-func (st *nvmlStream) complaints() io.Writer { return &st.errs }
-
-var errNoHelper = errors.New("the NVML helper is not configured (Options.Helper)")
-
 // An nvmlStream turns the helper's frames into ticks.
 type nvmlStream struct {
-	s    *nvmlSource // nil: a single reading
-	m    *meter
-	errs limited
-	last atomic.Int64
+	frameSink
+	s *nvmlSource // nil: a single reading
+	m *meter
 
-	mu      sync.Mutex
-	frames  frames
-	onFrame func(kind byte, body []byte) // st.frame; kept, since making it allocates
 	samples []runner.Sample
 	shift   time.Duration // from the monotonic clock to the meter's offsets
 	index   map[int32]int32
 	fresh   map[int32]int64 // process memory that no sample has carried yet
 	answers chan *nvmlHello // of a reader; nil: samples are wanted
-	failure string
-	closed  bool
 }
 
 func newNVMLStream(s *nvmlSource, m *meter) *nvmlStream {
-	st := &nvmlStream{s: s, m: m, samples: make([]runner.Sample, 0, 16), frames: frames{make([]byte, 0, 64<<10)}, index: map[int32]int32{}, fresh: map[int32]int64{}}
-	st.onFrame = st.frame
+	st := &nvmlStream{s: s, m: m, samples: make([]runner.Sample, 0, 16), index: map[int32]int32{}, fresh: map[int32]int64{}}
+	st.takes(st.frame)
 	if m != nil {
 		st.shift = m.offset(time.Now()) - monotonic()
 	}
 	return st
-}
-
-// Write takes what the helper wrote.
-func (st *nvmlStream) Write(p []byte) (int, error) {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	if !st.closed && !st.frames.take(p, st.onFrame) {
-		st.failure, st.closed = "the helper's output is garbled", true
-	}
-	return len(p), nil
 }
 
 func (st *nvmlStream) frame(kind byte, body []byte) {
@@ -365,34 +229,6 @@ func (st *nvmlStream) processes(body []byte) {
 	if found {
 		st.fresh[gpu] = sum
 	}
-}
-
-// drained and patient implement batched: frames carry their own times.
-func (st *nvmlStream) drained(time.Time) {}
-func (st *nvmlStream) patient() bool     { return true }
-
-func (st *nvmlStream) close() {
-	st.mu.Lock()
-	st.closed = true
-	st.mu.Unlock()
-}
-
-// refusal is what the helper gave as the reason for ending by itself.
-func (st *nvmlStream) refusal() string {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	return st.failure
-}
-
-// said is why the helper ended, in its own words.
-func (st *nvmlStream) said() string {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	text := strings.TrimSpace(st.failure + " " + string(bytes.TrimSpace(st.errs.bytes())))
-	if text == "" {
-		return ""
-	}
-	return ": " + clip(strings.Join(strings.Fields(text), " "), 300)
 }
 
 // reading is a hello as a Reading.
