@@ -211,18 +211,21 @@ func (m *watch) sampled(ctx context.Context, job *runner.Job, indices []int, sin
 	var mu sync.Mutex
 	reports := make([]*runner.SamplerReport, len(samplers)) // GPUs first, the host last
 	var failed error
+	seen := newSeen(job.Devices)
 	m.live = newLive(m.w.stderr)
 	defer m.live.end()
 	for i, sampler := range samplers {
 		group.Go(func() {
 			report, err := sampler.Sample(sampling, func(batch []runner.Sample) {
 				m.live.take(batch)
+				seen.take(batch)
 				if err := sink.Samples(batch); err != nil {
 					mu.Lock()
 					failed = err
 					mu.Unlock()
 				}
 			})
+			seen.give() // nothing more comes from this one
 			mu.Lock()
 			defer mu.Unlock()
 			reports[i] = report
@@ -232,6 +235,7 @@ func (m *watch) sampled(ctx context.Context, job *runner.Job, indices []int, sin
 		})
 	}
 	// A few samples before and after: what was there, and what is left.
+	seen.wait(ctx, firstSample)
 	time.Sleep(max(5*m.f.interval, 200*time.Millisecond))
 	err = do()
 	time.Sleep(max(5*m.f.interval, 500*time.Millisecond))
@@ -239,6 +243,61 @@ func (m *watch) sampled(ctx context.Context, job *runner.Job, indices []int, sin
 	group.Wait()
 	reports = slices.DeleteFunc(reports, func(r *runner.SamplerReport) bool { return r == nil })
 	return reports, errors.Join(err, failed)
+}
+
+// firstSample is how long the command waits for the first sample of each GPU:
+// on a busy machine a sampler's start can take seconds.
+const firstSample = 5 * time.Second
+
+// seen waits for the first sample of each GPU.
+type seen struct {
+	mu   sync.Mutex
+	left map[int32]bool
+	all  chan struct{}
+}
+
+func newSeen(devices []runner.Device) *seen {
+	s := &seen{left: map[int32]bool{}, all: make(chan struct{})}
+	for _, d := range devices {
+		s.left[int32(d.Index)] = true
+	}
+	if len(s.left) == 0 {
+		close(s.all)
+	}
+	return s
+}
+
+func (s *seen) take(batch []runner.Sample) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range batch {
+		if !s.left[batch[i].GPU] {
+			continue
+		}
+		if delete(s.left, batch[i].GPU); len(s.left) == 0 {
+			close(s.all)
+		}
+	}
+}
+
+// give ends the waiting: a sampler has ended.
+func (s *seen) give() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.left) > 0 {
+		clear(s.left)
+		close(s.all)
+	}
+}
+
+func (s *seen) wait(ctx context.Context, limit time.Duration) {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-s.all:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 // command runs CMD with its output passed through.
