@@ -92,7 +92,7 @@ func (p peak) l2() int64 {
 func (p peak) forward() (value, slack int64) {
 	a := p.a
 	inter := ceilDiv(a.IntermediateSize, p.tp)
-	per := 2*a.HiddenSize + ceilDiv(p.attentionOut(), p.tp) + 3*inter
+	per := 2*a.HiddenSize + ceilDiv(p.a.attentionOut(), p.tp) + 3*inter
 	switch {
 	case p.eager:
 		per = p.eagerLayer(inter)
@@ -130,11 +130,11 @@ func (p peak) eagerLayer(inter int64) int64 {
 }
 
 // attentionOut is the width of the attention's output.
-func (p peak) attentionOut() int64 {
-	if m := p.a.MLA; m != nil {
-		return p.a.NumHeads * m.VHeadDim
+func (a *Architecture) attentionOut() int64 {
+	if a.MLA != nil {
+		return a.NumHeads * a.MLA.VHeadDim
 	}
-	return p.a.NumHeads * p.a.HeadDim
+	return a.NumHeads * a.HeadDim
 }
 
 // expertWorkspace is what the experts' kernel keeps from the first layer on:

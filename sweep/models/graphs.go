@@ -4,6 +4,7 @@ package models
 type graphs struct {
 	a      *Architecture
 	g      GPU
+	v      release
 	tokens int64
 	seqs   int64
 	width  int64
@@ -12,17 +13,23 @@ type graphs struct {
 	runner string
 }
 
+// captured says how many graphs vLLM captures in each mode, and the largest of each.
+type captured struct {
+	piecewise, full int64
+	tokens, seqs    int64
+}
+
 // captures counts the graphs of vLLM's two modes: piecewise for sizes up to
 // min(2·S, 512) (1,024 for gpt-oss), full for those of at most S sequences: 1, 2, 4, multiples
 // of 8 to 256, multiples of 16 beyond. Source: vllm/config/vllm.py, _set_cudagraph_sizes.
-func (x graphs) captures() (n, largest int64) {
+func (x graphs) captures() captured {
 	limit := int64(512)
 	if x.a.ModelType == "gpt_oss" {
 		limit = 1024
 	}
 	most := min(2*x.seqs, limit, x.tokens)
 	full := min(most, x.seqs)
-	return sizesTo(most) + sizesTo(full), full
+	return captured{piecewise: sizesTo(most), full: sizesTo(full), tokens: most, seqs: full}
 }
 
 func sizesTo(most int64) int64 {
@@ -41,6 +48,44 @@ func sizesTo(most int64) int64 {
 	return n
 }
 
+// What graphs take is the sum of what the first one of a mode takes and of what
+// each further one adds, for each layer. Seen step by step in the driver's
+// memory (each graph is a step of 2 to 8 MiB in samples of 10 and 20 ms): vLLM
+// 0.26 on H100, 16 models and settings of 16 to 36 layers, tensor parallel size 1 and
+// 2; and, for 0.19, in the lines "Estimated PIECEWISE CUDA graph memory" of other people's logs.
+const (
+	graphBase   = 48 * mib  // first piecewise capture, beside cuBLAS's workspace and activations
+	fullBaseV1  = 4 * mib   // first full capture, beside FlashAttention's buffer
+	fullBaseV2  = 28 * mib  // the V2 runner, beside that and a workspace of its own
+	layerGraph  = 171 << 10 // one layer in one graph, before 0.26
+	layerPieces = 140 << 10 // since 0.26, piecewise: 138 to 150 seen
+	layerFull   = 48 << 10  // since 0.26, full: 43 to 54 seen
+)
+
+// perLayer is what one layer of one more graph takes. Between 0.19 and 0.26 nobody measured.
+func (x graphs) perLayer() (piecewise, full int64) {
+	if x.v < rel26 {
+		return layerGraph, layerGraph
+	}
+	return layerPieces, layerFull
+}
+
+// piece is what is alive in a layer at the largest piecewise size: gate, up and
+// their product, queries, keys and values, and two hidden states.
+func (x graphs) piece(tokens int64) int64 {
+	a := x.a
+	inter := a.IntermediateSize
+	if m := a.MoE; m != nil {
+		inter = m.TopK*m.IntermediateSize + m.SharedIntermediate
+	}
+	widths := int64(3)
+	if a.MLP == "plain" {
+		widths = 2
+	}
+	qkv := ceilDiv(a.attentionOut(), x.tp) + 2*max(ceilDiv(a.NumKVHeads, x.tp), 1)*a.HeadDim
+	return tokens * x.width * (widths*ceilDiv(inter, x.tp) + qkv + 2*a.HiddenSize)
+}
+
 // splitBuffer is what FlashAttention 3 takes for the partial sums of up to 32
 // splits in full graphs: 32 · S' · H·d/tp · 4 bytes. Only on Hopper, only in 16-bit, not with MLA.
 // Source: vllm/v1/attention/backends/flash_attn.py (max_num_splits).
@@ -51,32 +96,55 @@ func (x graphs) splitBuffer(largest int64) int64 {
 	return 32 * largest * ceilDiv(x.a.NumHeads*x.a.HeadDim, x.tp) * 4
 }
 
-const (
-	graphBase     = 50 * mib  // of the first captures
-	graphPerLayer = 200 << 10 // of one layer in one graph: the driver's nodes
-)
+// splitBuffers is how often that buffer stands in the pool: once with the V1 runner.
+// With the V2 runner twice where something that lives across a layer was cut
+// out of the first one, so that it does not fit the next layer. That is torch's
+// allocator at work, whose large blocks begin at 10 MiB and come from segments of 20: seen
+// where gate and up of the largest graph take 10 MiB or more and its hidden state more
+// than 2, in 8 of 9 models and settings (not in phi-4), and once in all six others.
+func (x graphs) splitBuffers(largest int64) int64 {
+	row := largest * x.width
+	up := 2 * ceilDiv(x.a.IntermediateSize, x.tp)
+	if x.runner == runnerV2 && row*up >= 10*mib && row*x.a.HiddenSize > 2*mib {
+		return 2
+	}
+	return 1
+}
 
-// bytes is the pool after capture: a base, 200 KiB for each layer of each graph
-// (seen: 130 to 260 on H100 in 0.19 and 0.26, 8 to 80 layers), and
-// FlashAttention's buffer.
+// parts of the pool after capture.
+func (x graphs) parts() (first, more, split, largest int64) {
+	c := x.captures()
+	pieces, full := x.perLayer()
+	first = graphBase + cublasWorkspace(x.g) + x.piece(c.tokens) + fullBaseV1
+	if x.runner == runnerV2 {
+		first += fullBaseV2 - fullBaseV1 + cublasWorkspace(x.g)
+	}
+	more = x.layers * (max(c.piecewise-1, 0)*pieces + max(c.full-1, 0)*full)
+	return first, more, x.splitBuffer(c.seqs), c.seqs
+}
+
+// bytes is the pool after capture. The interval has one and, with the V2
+// runner, two of FlashAttention's buffers.
 func (x graphs) bytes() (value, low, high int64) {
-	n, largest := x.captures()
-	nodes := n * x.layers * graphPerLayer
-	split := x.splitBuffer(largest)
-	return graphBase + nodes + split, graphBase/2 + nodes/2 + split, graphBase*2 + nodes*13/10 + split*11/10
+	first, more, split, largest := x.parts()
+	most := int64(1)
+	if x.runner == runnerV2 {
+		most = 2
+	}
+	value = first + more + x.splitBuffers(largest)*split
+	return value, first*6/10 + more*85/100 + split, first*12/10 + more*115/100 + most*split
 }
 
 // estimate is what vLLM itself takes off the budget: on the V1 runner the
-// larger first capture of the two modes and, for each further graph, the cost of the second,
-// which the driver hands out in steps of 2 MiB: about 2.2 MiB and 60 KiB for
-// each layer. The V2 runner of 0.29 captures for real.
+// larger first capture of the two modes and, for each further graph, what the second one
+// of its mode took. The V2 runner of 0.29 captures for real.
 // Source: vllm/v1/worker/gpu_model_runner.py, profile_cudagraph_memory.
 func (x graphs) estimate() int64 {
 	if x.runner == runnerV2 {
 		value, _, _ := x.bytes()
 		return value
 	}
-	n, largest := x.captures()
-	first := max(x.splitBuffer(largest)+6*mib, 130*mib)
-	return first + max(n-2, 0)*(2200<<10+x.layers*60<<10)
+	c := x.captures()
+	_, more, split, _ := x.parts()
+	return max(split+fullBaseV1, graphBase+cublasWorkspace(x.g)+x.piece(c.tokens)) + more
 }

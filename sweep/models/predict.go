@@ -249,7 +249,7 @@ func (s *setup) shapes(f *figures, e *Estimate) {
 	}
 	x := s.graphsOf()
 	v, low, high = x.bytes()
-	e.CUDAGraphs = f.figure(v, low, high, "graphs x layers x 200 KiB + FlashAttention's splits; seen within -50 and +30 %")
+	e.CUDAGraphs = f.figure(v, low, high, "first captures + graphs x layers + FlashAttention's partial sums")
 	if s.v.graphsInBudget(s.runner) {
 		e.GraphEstimate = f.ptr(x.estimate())
 	}
@@ -268,7 +268,7 @@ func (s *setup) graphsOf() graphs {
 	st := stageOf(s.a.NumLayers, s.pp, 0)
 	return graphs{
 		a: s.a, g: s.g, tokens: s.tokens, seqs: s.seqs, width: s.width, tp: s.tp,
-		layers: st.last - st.first, runner: s.runner,
+		layers: st.last - st.first, runner: s.runner, v: s.v,
 	}
 }
 
