@@ -123,6 +123,7 @@ func (a *attempt) measure(ctx context.Context) (*Result, bool, error) {
 	a.job.Progress = a.tap.progress
 	a.display.RunBegins(a.n, a.job)
 	a.startSamplers(ctx, end)
+	a.head(ctx)
 	at = a.stage(1, "monitor", at)
 
 	var watch sync.WaitGroup
@@ -249,6 +250,25 @@ func (a *attempt) refused(err error, end context.CancelCauseFunc) {
 	a.mu.Unlock()
 	if first {
 		end(fmt.Errorf("samples cannot be kept: %w", err))
+	}
+}
+
+// headPatience is how long a run on a warm engine waits for its first samples.
+const headPatience = 2 * time.Second
+
+// head waits until each GPU was sampled once, where the engine is up and begins at
+// once: what its first request takes would else lie before the first sample,
+// and growth would be missed.
+func (a *attempt) head(ctx context.Context) {
+	if !a.warm(a.profile) || len(a.job.Devices) == 0 {
+		return
+	}
+	for begun := time.Now(); time.Since(begun) < headPatience && !a.tap.sampledSince(a.job.StartedAt) && ctx.Err() == nil; {
+		select {
+		case <-a.samplersDone:
+			return
+		case <-time.After(time.Millisecond):
+		}
 	}
 }
 

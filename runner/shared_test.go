@@ -3,7 +3,9 @@ package runner
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/vramsweep/vramsweep/sweep"
 )
@@ -69,6 +71,61 @@ func TestSharedEngine(t *testing.T) {
 		}
 	}
 }
+
+// late is a sampler whose first sample takes its time.
+type late struct {
+	ticker
+	after time.Duration
+	first atomic.Int64 // when it came, in Unix nanoseconds
+}
+
+func (l *late) Sample(ctx context.Context, emit func([]Sample)) (*SamplerReport, error) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(l.after):
+	}
+	return l.ticker.Sample(ctx, func(s []Sample) {
+		l.first.CompareAndSwap(0, time.Now().UnixNano())
+		emit(s)
+	})
+}
+
+// TestWarmEngineWaitsForItsSamplers: an engine that is up begins at once, so that
+// the first sample must have come before it is asked.
+func TestWarmEngineWaitsForItsSamplers(t *testing.T) {
+	m := &machine{gpus: 1}
+	e := &shared{m: m}
+	k := newKeeper()
+	var at *late
+	asked := 0
+	r := newRunner(k, &engineOver{e, func(ctx context.Context, job *Job) (*Measurement, error) {
+		warm := e.Alive(job.Profile)
+		if came := at.first.Load(); warm && came == 0 {
+			t.Error("a warm engine was asked before the first sample")
+		}
+		if warm {
+			asked++
+		}
+		return e.Run(ctx, job)
+	}})
+	r.Inspector = func(*sweep.Profile) Inspector { return m }
+	r.Samplers = func(job *Job) []Sampler {
+		at = &late{ticker: ticker{job: job, every: 2 * time.Millisecond, used: func() int64 { return 1 << 30 }}, after: 60 * time.Millisecond}
+		return []Sampler{at}
+	}
+	sum := runImpatient(t, r, plan(sweep.Limits{}, 1, 2, 3))
+	if sum.OK != 3 || asked != 2 {
+		t.Errorf("%d went well, a warm engine was asked %d times; want 3 and 2", sum.OK, asked)
+	}
+}
+
+// engineOver is a SharedEngine with another Run.
+type engineOver struct {
+	*shared
+	run func(ctx context.Context, job *Job) (*Measurement, error)
+}
+
+func (e *engineOver) Run(ctx context.Context, job *Job) (*Measurement, error) { return e.run(ctx, job) }
 
 // TestSharedEngineIsClosedAtTheEnd: an engine that was kept for a run that does
 // not come is ended.

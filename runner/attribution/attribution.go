@@ -213,16 +213,48 @@ func (w *work) sessionGrowth() {
 		return
 	}
 	s.MemoryAtStart, s.Growth = map[int]int64{}, map[int]int64{}
-	for _, p := range w.r.Phases {
-		if p.GPUIndex == nil || p.Phase != runner.PhaseBenchWarmup && p.Phase != runner.PhaseMeasure || p.StartBytes == nil || p.MaxBytes == nil {
+	if w.c.host {
+		return
+	}
+	for rank, p := range w.courses {
+		begin := p.bounds[runner.PhaseBenchWarmup]
+		if !begin.ok {
+			begin = p.bounds[runner.PhaseMeasure]
+		}
+		if !begin.ok {
 			continue
 		}
-		gpu := int(*p.GPUIndex)
-		if _, begun := s.MemoryAtStart[gpu]; !begun {
-			s.MemoryAtStart[gpu] = *p.StartBytes
+		gpu := int(p.track.gpu)
+		found, ok := atStart(p, begin.at, s.Torch, rank)
+		if !ok {
+			w.miss(fmt.Sprintf("session.growth_bytes[gpu %d]", gpu), "no sample was taken just before the profile began, and the rank did not tell its GPU's free memory then")
+			continue
 		}
-		s.Growth[gpu] = max(s.Growth[gpu], *p.MaxBytes-s.MemoryAtStart[gpu])
+		s.MemoryAtStart[gpu] = found
+		to := w.c.last
+		if end := p.bounds[runner.PhaseTeardown]; end.ok {
+			to = end.at
+		}
+		if most, ok := p.track.mem.highest(begin.at, to); ok {
+			s.Growth[gpu] = max(most.level-found, 0)
+		}
 	}
+}
+
+// atStart is the memory in use when a profile began: of the last sample before,
+// never of the first one after, which can hold what the first request took. Where none
+// lies within stale, it is what the rank itself saw of its GPU at that moment.
+func atStart(p *course, begin time.Duration, readings []runner.TorchReading, rank int) (int64, bool) {
+	if last, ok := p.track.mem.at(begin); ok && begin-last.at <= stale {
+		return last.level, true
+	}
+	for i := range readings {
+		t := &readings[i]
+		if t.Rank == rank && t.Moment == "profile_start" && t.FreeBytes != nil && t.TotalBytes != nil {
+			return *t.TotalBytes - *t.FreeBytes, true
+		}
+	}
+	return 0, false
 }
 
 func (w *work) fillRanks() {

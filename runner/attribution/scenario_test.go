@@ -422,6 +422,47 @@ func TestSharedEngine(t *testing.T) {
 	}
 }
 
+// TestSessionGrowth: what a profile took on a shared engine counts from the last
+// sample before it, else from what the rank saw itself; the first sample after its
+// beginning can hold its first request already, and is no beginning.
+func TestSessionGrowth(t *testing.T) {
+	level := func(v float64) *int64 { n := int64(v * gib); return &n }
+	told := runner.TorchReading{Rank: 0, Moment: "profile_start", TotalBytes: level(79.18), FreeBytes: level(79.18 - 74.03)}
+	for _, x := range []struct {
+		name          string
+		begins        float64 // of the warm-up; the memory rises 10 ms after it, between two samples
+		torch         []runner.TorchReading
+		start, growth float64
+		missing       bool
+	}{
+		{"a sample before", 1.02, nil, 74.03, 0.25, false},
+		{"a sample before and the rank's word", 1.02, []runner.TorchReading{told}, 74.03, 0.25, false},
+		{"the rank's word alone", 0.02, []runner.TorchReading{{Rank: 1, Moment: "profile_start"}, told}, 74.03, 0.25, false},
+		{"neither", 0.02, nil, 0, 0, true},
+	} {
+		s := run()
+		s.memory = []mark{{0, 74.03}, {x.begins + 0.01, 74.28}}
+		s.events = map[runner.EventKind]float64{runner.EventRequestStart: x.begins, runner.EventWarmupStart: x.begins, runner.EventMeasureStart: 10, runner.EventMeasureEnd: 20}
+		r, m := s.measured()
+		m.Measurement.Session = &runner.Session{EngineShared: true, Position: 1, GroupSize: 2, Torch: x.torch}
+		if x.begins < 1 { // the sampler took a while to start
+			m.Samples, m.Measurement.StartedAt = m.Samples.(held)[1:], m.Job.StartedAt
+		}
+		(&attribution.Attributor{}).Attribute(r, m)
+		start, known := m.Measurement.Session.MemoryAtStart[0]
+		growth := m.Measurement.Session.Growth[0]
+		if x.missing {
+			if known || r.Missing["session.growth_bytes[gpu 0]"] == "" {
+				t.Errorf("%s: start %d, growth %d, reason %q; expected a reason alone", x.name, start, growth, r.Missing["session.growth_bytes[gpu 0]"])
+			}
+			continue
+		}
+		if math.Abs(float64(start)/gib-x.start) > 0.001 || math.Abs(float64(growth)/gib-x.growth) > 0.001 {
+			t.Errorf("%s: start %.3f GiB, growth %.3f GiB; expected %.3f and %.3f", x.name, float64(start)/gib, float64(growth)/gib, x.start, x.growth)
+		}
+	}
+}
+
 // TestGivenBackWithinATick: a rise that falls short of the KV cache by just one
 // logits buffer, to the page, is the KV cache; one that falls short by
 // something else is left as it was sampled.
