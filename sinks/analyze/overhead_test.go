@@ -31,7 +31,8 @@ func catalogueFind(t testing.TB) func(*sinks.RunRow) *models.Architecture {
 	}
 	named := map[string]string{"llama-3.1-8b": "meta-llama/Llama-3.1-8B-Instruct", "llama-3.2-1b": "meta-llama/Llama-3.2-1B", "gemma-3-1b": "google/gemma-3-1b-it",
 		"mistral-7b-v0.3": "mistralai/Mistral-7B-v0.3", "qwen3-0.6b": "Qwen/Qwen3-0.6B", "qwen3-4b": "Qwen/Qwen3-4B", "qwen3-8b": "Qwen/Qwen3-8B",
-		"qwen3-32b": "Qwen/Qwen3-32B", "qwen3-30b-a3b": "Qwen/Qwen3-30B-A3B"}
+		"qwen3-32b": "Qwen/Qwen3-32B", "qwen3-30b-a3b": "Qwen/Qwen3-30B-A3B", "opt-1.3b": "facebook/opt-1.3b", "qwen2.5-7b": "Qwen/Qwen2.5-7B-Instruct",
+		"phi-4": "microsoft/phi-4"}
 	return func(r *sinks.RunRow) *models.Architecture {
 		if a, ok := c.Lookup(r.Model); ok {
 			return a
@@ -122,7 +123,7 @@ func asked(t testing.TB, model, gpu, version string) OverheadQuery {
 // TestOverheadGolden: what is built of two of our own campaigns, what it is
 // worth, and what it says of a model that it lacks.
 func TestOverheadGolden(t *testing.T) {
-	db := built(t, fromFolders(t, "tp1-llama-3.1-8b", "tp1-qwen3-4b", "tp2"))
+	db := built(t, fromFolders(t, "tp1-llama-3.1-8b", "tp1-qwen3-4b", "tensor-parallel"))
 	var out strings.Builder
 	p := db.Predict(asked(t, "Qwen/Qwen3-14B", "h100-80gb", "0.26.0"))
 	q := asked(t, "Qwen/Qwen3-14B", "h100-80gb", "0.26.0")
@@ -356,7 +357,7 @@ func TestOverheadRefusals(t *testing.T) {
 // seen. The fourth bar keeps none of the arithmetic's constants.
 func TestOverheadBars(t *testing.T) {
 	t.Parallel()
-	in := fromFolders(t, "tp1-llama-3.1-8b", "tp1-qwen3-4b", "tp2", "session-as-latency")
+	in := fromFolders(t, "tp1-llama-3.1-8b", "tp1-qwen3-4b", "tensor-parallel", "graphs", "session-as-latency")
 	in.GPU = "h100-80gb"
 	corpus := "../../../shared/corpus/"
 	dirs, _ := filepath.Glob(corpus + "h100-v0.26/*/run.json")
@@ -387,8 +388,8 @@ func TestOverheadBars(t *testing.T) {
 		add(replay.LoadLog([]string{name}, log, replay.Options{}))
 	}
 	v := built(t, in).Validate()
-	if v.Models < 18 {
-		t.Errorf("%d models, want 18", v.Models)
+	if v.Models < 19 {
+		t.Errorf("%d models, want 19", v.Models)
 	}
 	for _, bar := range []struct {
 		component string

@@ -160,7 +160,7 @@ func TestReportInBrowser(t *testing.T) {
 // What a browser draws of measured tables are their numbers: each cell of the
 // table of runs, each part and each step of the bars.
 func TestReportDrawsTheTables(t *testing.T) {
-	folder := "../../docs/measured/h100x2-vllm-0.26/tp2"
+	folder := "../../docs/measured/h100x2-vllm-0.26/tensor-parallel"
 	r, err := LoadReport([]string{folder}, ReportOptions{})
 	if err != nil {
 		t.Fatal(err)
