@@ -51,15 +51,15 @@ func sizesTo(most int64) int64 {
 // What graphs take is the sum of what the first one of a mode takes and of what
 // each further one adds, for each layer. Seen step by step in the driver's
 // memory (each graph is a step of 2 to 8 MiB in samples of 10 and 20 ms): vLLM
-// 0.26 on H100, 16 models and settings of 16 to 36 layers, tensor parallel size 1 and
+// 0.26 on H100, 12 models and settings of 16 to 48 layers, tensor parallel size 1 and
 // 2; and, for 0.19, in the lines "Estimated PIECEWISE CUDA graph memory" of other people's logs.
 const (
 	graphBase   = 48 * mib  // first piecewise capture, beside cuBLAS's workspace and activations
 	fullBaseV1  = 4 * mib   // first full capture, beside FlashAttention's buffer
 	fullBaseV2  = 28 * mib  // the V2 runner, beside that and a workspace of its own
 	layerGraph  = 171 << 10 // one layer in one graph, before 0.26
-	layerPieces = 140 << 10 // since 0.26, piecewise: 138 to 150 seen
-	layerFull   = 48 << 10  // since 0.26, full: 43 to 54 seen
+	layerPieces = 140 << 10 // since 0.26, piecewise: 135 to 148 seen
+	layerFull   = 48 << 10  // since 0.26, full: 43 to 57 seen
 )
 
 // perLayer is what one layer of one more graph takes. Between 0.19 and 0.26 nobody measured.
