@@ -263,11 +263,16 @@ func (a *attempt) head(ctx context.Context) {
 	if !a.warm(a.profile) || len(a.job.Devices) == 0 {
 		return
 	}
-	for begun := time.Now(); time.Since(begun) < headPatience && !a.tap.sampledSince(a.job.StartedAt) && ctx.Err() == nil; {
+	a.sampled(ctx, a.job.StartedAt, headPatience)
+}
+
+// sampled waits until each GPU was sampled after since, at most for limit.
+func (a *attempt) sampled(ctx context.Context, since time.Time, limit time.Duration) {
+	for begun := time.Now(); time.Since(begun) < limit && !a.tap.sampledSince(since) && ctx.Err() == nil; {
 		select {
 		case <-a.samplersDone:
 			return
-		case <-time.After(time.Millisecond):
+		case <-time.After(2 * time.Millisecond):
 		}
 	}
 }
@@ -280,13 +285,7 @@ func (a *attempt) tail(ctx context.Context) {
 	}
 	begun := time.Now()
 	limit := min(2*max(a.job.Sweep.Sample.Interval, 10*time.Millisecond), time.Second)
-	for time.Since(begun) < limit && !a.tap.sampledSince(begun) && ctx.Err() == nil {
-		select {
-		case <-a.samplersDone:
-			return
-		case <-time.After(2 * time.Millisecond):
-		}
-	}
+	a.sampled(ctx, begun, limit)
 	a.waited += time.Since(begun)
 }
 

@@ -78,7 +78,7 @@ func runRowOf(r *runner.Result) RunRow {
 	row.setEngine(r)
 	row.setLatency(r.LatencyStats)
 	row.setKV(r)
-	row.setSession(r.Session)
+	row.setSession(r.Session, len(r.GPUInfo))
 	row.setMemory(r)
 	return row
 }
@@ -343,7 +343,7 @@ func microsPtr(t *time.Time) *Micros {
 }
 
 // setSession is what the engine itself told, and the profile's place on it.
-func (row *RunRow) setSession(s *runner.Session) {
+func (row *RunRow) setSession(s *runner.Session, gpus int) {
 	if s == nil {
 		return
 	}
@@ -353,13 +353,13 @@ func (row *RunRow) setSession(s *runner.Session) {
 		size := int32(s.GroupSize)
 		row.GroupSize = &size
 	}
-	row.SessionStartBytes, row.SessionGrowthBytes = sumOf(s.MemoryAtStart), sumOf(s.Growth)
+	row.SessionStartBytes, row.SessionGrowthBytes = sumOf(s.MemoryAtStart, gpus), sumOf(s.Growth, gpus)
 	row.Preemptions, row.WaitingPeak = s.Preemptions, s.WaitingPeak
 }
 
-// sumOf adds up the GPUs; nil if there is none.
-func sumOf(perGPU map[int]int64) *int64 {
-	if len(perGPU) == 0 {
+// sumOf adds up the GPUs; nil if one of them is missing.
+func sumOf(perGPU map[int]int64, gpus int) *int64 {
+	if len(perGPU) == 0 || len(perGPU) < gpus {
 		return nil
 	}
 	var sum int64

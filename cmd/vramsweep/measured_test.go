@@ -3,7 +3,6 @@ package main
 import (
 	"math"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/vramsweep/vramsweep/runner"
@@ -17,7 +16,9 @@ func TestMeasured(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no run.json in docs/measured: %v", err)
 	}
-	const limit, withLeftover = runner.GiB / 5, 2 * runner.GiB / 5 // the latter: what profiling left behind cannot be told from the KV cache
+	const limit = runner.GiB / 5
+	// What the page tells of: OPT 1.3B's profiling left 0.34 GiB behind for good, which samples do not tell from its KV cache.
+	named := map[string]float64{"20261124T032402Z-b84481-graphs-967798eea062d70b-r1 kv_alloc": 359284081}
 	var sum, worst float64
 	n := 0
 	for _, file := range files {
@@ -32,11 +33,14 @@ func TestMeasured(t *testing.T) {
 			continue
 		}
 		for _, s := range r.Steps {
-			bar := float64(limit)
-			if strings.Contains(s.Reason, "left behind for good") {
-				bar = withLeftover
+			if (s.Step != "kv_alloc" && s.Step != "capture") || s.DifferenceBytes == nil {
+				continue
 			}
-			if (s.Step == "kv_alloc" || s.Step == "capture") && s.DifferenceBytes != nil && math.Abs(float64(*s.DifferenceBytes)) > bar {
+			off := float64(*s.DifferenceBytes)
+			if known, ok := named[r.Run.RunID+" "+s.Step]; ok && off == known {
+				continue
+			}
+			if math.Abs(off) > limit {
 				t.Errorf("%s: %s on GPU %d is %d bytes off", r.Run.RunID, s.Step, s.GPUIndex, *s.DifferenceBytes)
 			}
 		}
@@ -53,7 +57,7 @@ func TestMeasured(t *testing.T) {
 		share := math.Abs(*m.ResidualAfterCaptureGB / *m.NetIncreaseGB)
 		sum, worst, n = sum+share, max(worst, share), n+1
 	}
-	if n < 13 || sum/float64(n) > 0.005 || worst > 0.02 {
+	if n < 26 || sum/float64(n) > 0.005 || worst > 0.02 {
 		t.Errorf("residual after capture over %d runs: mean %.2f %%, worst %.2f %%; at most 0.5 and 2 %%", n, 100*sum/float64(n), 100*worst)
 	}
 }

@@ -165,6 +165,8 @@ func fakeNvidiaSMI() {
 		if arg == "-lms" && i+1 < len(os.Args) {
 			n, _ := strconv.Atoi(os.Args[i+1])
 			loop = time.Duration(n) * time.Millisecond
+			late, _ := time.ParseDuration(os.Getenv("FAKE_SMI_LATE")) // as on a busy machine
+			time.Sleep(late)
 		}
 		if strings.HasPrefix(arg, "--query-compute-apps") {
 			if !strings.Contains(strings.Join(os.Args, " "), "noheader") {

@@ -16,7 +16,7 @@ func (s *amdSource) remote(ctx context.Context, m *meter) error {
 	for _, c := range s.cards {
 		cfg.Cards = append(cfg.Cards, nvmlConfigAMD{c.bdf, c.index})
 	}
-	cpu, err := watchHelper(ctx, m, s.o, helperRun{cfg: cfg, out: st, sink: &st.frameSink, first: 5 * time.Second, stale: 5 * time.Second, lastWord: true, beside: st.readProcesses})
+	cpu, err := watchHelper(ctx, m, s.o, helperRun{cfg: cfg, out: &st.frameSink, first: 5 * time.Second, stale: 5 * time.Second, lastWord: true, beside: st.readProcesses})
 	s.mu.Lock()
 	s.toolCPU += cpu
 	s.mu.Unlock()

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"sync"
@@ -18,8 +17,7 @@ import (
 // A helperRun says how a helper child is to be watched.
 type helperRun struct {
 	cfg          nvmlConfig
-	out          helperSink
-	sink         *frameSink
+	out          *frameSink
 	first, stale time.Duration             // how long rows may keep one waiting
 	lastWord     bool                      // at the end of ctx it may say what it has left
 	beside       func(ctx context.Context) // what runs as long as the child; nil: nothing
@@ -44,7 +42,7 @@ func watchHelper(ctx context.Context, m *meter, o Options, r helperRun) (cpu tim
 	if r.beside != nil {
 		go r.beside(child)
 	}
-	cause = watchRows(ctx, m, &r.sink.last, r.first, r.stale, ended)
+	cause = watchRows(ctx, m, &r.out.last, r.first, r.stale, ended)
 	h.stdin.Close() //nolint:errcheck // the child is told by the close alone
 	if r.lastWord && cause == nil && ctx.Err() != nil {
 		await(ended, toolGrace)
@@ -54,14 +52,14 @@ func watchHelper(ctx context.Context, m *meter, o Options, r helperRun) (cpu tim
 	}
 	<-ended
 	h.rest()
-	r.sink.close()
+	r.out.close()
 	if waitErr != nil {
 		m.note("%s: %v", r.cfg.Source, waitErr)
 	} else if exit != nil {
 		cpu = exit.CPU
 	}
 	if cause == nil && ctx.Err() == nil {
-		cause = exitCause(exit, waitErr, r.sink.said())
+		cause = exitCause(exit, waitErr, r.out.said())
 	}
 	return cpu, cause
 }
@@ -107,7 +105,7 @@ type helper struct {
 
 // startHelper starts the helper and gives it its orders. The caller closes ended
 // when the process has been waited for.
-func startHelper(ctx context.Context, o Options, cfg nvmlConfig, out helperSink, interval time.Duration, ended <-chan struct{}) (*helper, error) {
+func startHelper(ctx context.Context, o Options, cfg nvmlConfig, out *frameSink, interval time.Duration, ended <-chan struct{}) (*helper, error) {
 	if len(o.Helper) == 0 {
 		return nil, errNoHelper
 	}
@@ -116,7 +114,7 @@ func startHelper(ctx context.Context, o Options, cfg nvmlConfig, out helperSink,
 		return nil, fmt.Errorf("pipe to the NVML helper: %w", err)
 	}
 	defer r.Close() //nolint:errcheck // nothing was written to it, or the child is told by the close alone
-	spec := proc.Spec{Argv: o.Helper, Env: append(toolEnv(o.Env), helperThreads(cfg.Source)), Grace: toolGrace, Stdin: r, Stderr: out.complaints()}
+	spec := proc.Spec{Argv: o.Helper, Env: append(toolEnv(o.Env), helperThreads(cfg.Source)), Grace: toolGrace, Stdin: r, Stderr: &out.errs}
 	begin, err := connect(&spec, out, interval)
 	if err != nil {
 		w.Close() //nolint:errcheck // nothing was written to it, or the child is told by the close alone
@@ -139,12 +137,6 @@ func startHelper(ctx context.Context, o Options, cfg nvmlConfig, out helperSink,
 		return nil, fmt.Errorf("orders to the NVML helper: %w", err)
 	}
 	return &helper{p: p, stdin: w, rest: rest}, nil
-}
-
-// A helperSink takes what a helper writes.
-type helperSink interface {
-	batched
-	complaints() io.Writer // stderr
 }
 
 // helperThreads bounds the threads of Go code: NVML's energy counter and process
@@ -187,9 +179,8 @@ func (st *frameSink) Write(p []byte) (int, error) {
 }
 
 // drained and patient implement batched: frames carry their own times.
-func (st *frameSink) drained(time.Time)     {}
-func (st *frameSink) patient() bool         { return true }
-func (st *frameSink) complaints() io.Writer { return &st.errs }
+func (st *frameSink) drained(time.Time) {}
+func (st *frameSink) patient() bool     { return true }
 
 func (st *frameSink) close() {
 	st.mu.Lock()

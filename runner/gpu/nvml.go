@@ -49,7 +49,7 @@ func (s *nvmlSource) run(ctx context.Context, m *meter) error {
 	if s.r.PIDs != nil {
 		cfg.Processes = int64(processInterval)
 	}
-	cpu, err := watchHelper(ctx, m, s.o, helperRun{cfg: cfg, out: st, sink: &st.frameSink, first: s.firstRow + s.r.Interval, stale: max(s.stale, 5*s.r.Interval)})
+	cpu, err := watchHelper(ctx, m, s.o, helperRun{cfg: cfg, out: &st.frameSink, first: s.firstRow + s.r.Interval, stale: max(s.stale, 5*s.r.Interval)})
 	s.mu.Lock()
 	s.toolCPU += cpu
 	s.mu.Unlock()

@@ -97,7 +97,7 @@ func startReader(o Options) (*readerChild, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &readerChild{st: newNVMLStream(nil, nil), cancel: cancel, ended: make(chan struct{})}
 	c.st.answers = make(chan *nvmlHello, 1)
-	h, err := startHelper(ctx, o, nvmlConfig{Source: SourceNVML, Library: o.NVMLLibrary, Serve: true}, c.st, MaxInterval, c.ended)
+	h, err := startHelper(ctx, o, nvmlConfig{Source: SourceNVML, Library: o.NVMLLibrary, Serve: true}, &c.st.frameSink, MaxInterval, c.ended)
 	if err != nil {
 		cancel()
 		return nil, err

@@ -129,14 +129,6 @@ func (p peak) eagerLayer(inter int64) int64 {
 	return hidden*p.a.HiddenSize + widths*inter
 }
 
-// attentionOut is the width of the attention's output.
-func (a *Architecture) attentionOut() int64 {
-	if a.MLA != nil {
-		return a.NumHeads * a.MLA.VHeadDim
-	}
-	return a.NumHeads * a.HeadDim
-}
-
 // expertWorkspace is what the experts' kernel keeps from the first layer on:
 // T · top_k · (max(I, h) + max(2I, h)) elements. The mxfp4 kernels keep none.
 // Source: vllm/model_executor/layers/fused_moe/experts/triton_moe.py,

@@ -70,20 +70,24 @@ func (x graphs) perLayer() (piecewise, full int64) {
 	return layerPieces, layerFull
 }
 
+// inter is the width of one rank's MLP, of the experts that a token goes to.
+func (x graphs) inter() int64 {
+	if m := x.a.MoE; m != nil {
+		return ceilDiv(m.TopK*m.IntermediateSize+m.SharedIntermediate, x.tp)
+	}
+	return ceilDiv(x.a.IntermediateSize, x.tp)
+}
+
 // piece is what is alive in a layer at the largest piecewise size: gate, up and
 // their product, queries, keys and values, and two hidden states.
 func (x graphs) piece(tokens int64) int64 {
 	a := x.a
-	inter := a.IntermediateSize
-	if m := a.MoE; m != nil {
-		inter = m.TopK*m.IntermediateSize + m.SharedIntermediate
-	}
 	widths := int64(3)
 	if a.MLP == "plain" {
 		widths = 2
 	}
 	qkv := ceilDiv(a.attentionOut(), x.tp) + 2*max(ceilDiv(a.NumKVHeads, x.tp), 1)*a.HeadDim
-	return tokens * x.width * (widths*ceilDiv(inter, x.tp) + qkv + 2*a.HiddenSize)
+	return tokens * x.width * (widths*x.inter() + qkv + 2*a.HiddenSize)
 }
 
 // splitBuffer is what FlashAttention 3 takes for the partial sums of up to 32
@@ -104,35 +108,39 @@ func (x graphs) splitBuffer(largest int64) int64 {
 // than 2, in 8 of 9 models and settings (not in phi-4), and once in all six others.
 func (x graphs) splitBuffers(largest int64) int64 {
 	row := largest * x.width
-	up := 2 * ceilDiv(x.a.IntermediateSize, x.tp)
-	if x.runner == runnerV2 && row*up >= 10*mib && row*x.a.HiddenSize > 2*mib {
+	if x.runner == runnerV2 && row*2*x.inter() >= 10*mib && row*x.a.HiddenSize > 2*mib {
 		return 2
 	}
 	return 1
 }
 
-// parts of the pool after capture.
-func (x graphs) parts() (first, more, split, largest int64) {
-	c := x.captures()
-	pieces, full := x.perLayer()
-	first = graphBase + cublasWorkspace(x.g) + x.piece(c.tokens) + fullBaseV1
+// first is what the first graph takes in each mode, without FlashAttention's buffer.
+func (x graphs) first(tokens int64) (piecewise, full int64) {
+	piecewise = graphBase + cublasWorkspace(x.g) + x.piece(tokens)
 	if x.runner == runnerV2 {
-		first += fullBaseV2 - fullBaseV1 + cublasWorkspace(x.g)
+		return piecewise, fullBaseV2 + cublasWorkspace(x.g)
 	}
-	more = x.layers * (max(c.piecewise-1, 0)*pieces + max(c.full-1, 0)*full)
-	return first, more, x.splitBuffer(c.seqs), c.seqs
+	return piecewise, fullBaseV1
+}
+
+// further is what all graphs but the first of each mode take.
+func (x graphs) further(c captured) int64 {
+	pieces, full := x.perLayer()
+	return x.layers * (max(c.piecewise-1, 0)*pieces + max(c.full-1, 0)*full)
 }
 
 // bytes is the pool after capture. The interval has one and, with the V2
 // runner, two of FlashAttention's buffers.
 func (x graphs) bytes() (value, low, high int64) {
-	first, more, split, largest := x.parts()
-	most := int64(1)
+	c := x.captures()
+	pieces, full := x.first(c.tokens)
+	first, further, split := pieces+full, x.further(c), x.splitBuffer(c.seqs)
+	most := split
 	if x.runner == runnerV2 {
-		most = 2
+		most = 2 * split
 	}
-	value = first + more + x.splitBuffers(largest)*split
-	return value, first*6/10 + more*85/100 + split, first*12/10 + more*115/100 + most*split
+	value = first + further + x.splitBuffers(c.seqs)*split
+	return value, first*6/10 + further*85/100 + split, first*12/10 + further*115/100 + most
 }
 
 // estimate is what vLLM itself takes off the budget: on the V1 runner the
@@ -145,6 +153,6 @@ func (x graphs) estimate() int64 {
 		return value
 	}
 	c := x.captures()
-	_, more, split, _ := x.parts()
-	return max(split+fullBaseV1, graphBase+cublasWorkspace(x.g)+x.piece(c.tokens)) + more
+	pieces, full := x.first(c.tokens)
+	return max(pieces, full+x.splitBuffer(c.seqs)) + x.further(c)
 }

@@ -71,6 +71,14 @@ func hasAttention(kind byte) bool { return kind == 'f' || kind == 's' || kind ==
 // hasState says that a layer of this kind keeps one state a sequence.
 func hasState(kind byte) bool { return kind == 'l' || kind == 'm' || kind == 'M' }
 
+// attentionOut is the width of the attention's output.
+func (a *Architecture) attentionOut() int64 {
+	if a.MLA != nil {
+		return a.NumHeads * a.MLA.VHeadDim
+	}
+	return a.NumHeads * a.HeadDim
+}
+
 // stateLayers says that the model has layers with a state in place of a cache.
 func (a *Architecture) stateLayers() bool { return strings.ContainsAny(a.LayerPattern, "lmM") }
 
