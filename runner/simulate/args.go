@@ -9,7 +9,6 @@ import (
 
 // A request is what one start of the simulated vllm was asked for.
 type request struct {
-	script       bool // benchmark_latency.py instead of `vllm bench latency`
 	model        string
 	inputLen     int64
 	outputLen    int64
@@ -246,4 +245,39 @@ func pyString(s string) string {
 		return `"` + s + `"`
 	}
 	return "'" + strings.ReplaceAll(s, "'", `\'`) + "'"
+}
+
+// A flagKind says how argparse takes a flag's value.
+type flagKind byte
+
+const (
+	flagText  flagKind = 's'
+	flagInt   flagKind = 'i'
+	flagFloat flagKind = 'f'
+	flagBool  flagKind = 'b' // --x and --no-x, no value
+	flagMany  flagKind = 'm' // one or more values
+)
+
+// flagTable are the flags of words/flags.txt, by kind.
+func flagTable() map[string]flagKind {
+	table := map[string]flagKind{}
+	for _, line := range wordsFile("flags") {
+		kind, names, _ := strings.Cut(line, " ")
+		for _, name := range strings.Fields(names) {
+			if len(kind) == 1 && kind != "#" {
+				table[name] = flagKind(kind[0])
+			}
+		}
+	}
+	return table
+}
+
+// shortFlags are the short and the changed spellings.
+func shortFlags() map[string]string {
+	return map[string]string{
+		"-tp": "tensor-parallel-size", "-pp": "pipeline-parallel-size", "-dp": "data-parallel-size",
+		"-dcp": "decode-context-parallel-size", "-pcp": "prefill-context-parallel-size", "-q": "quantization",
+		"-ep": "enable-expert-parallel", "-cc": "compilation-config", "-ac": "attention-config",
+		"-O": "optimization-level", "-n": "nnodes", "-r": "node-rank",
+	}
 }

@@ -3,6 +3,8 @@ package simulate
 import (
 	"bytes"
 	"context"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -48,15 +50,15 @@ func TestVerbs(t *testing.T) {
 		code                      int
 	}{
 		{"--version", "", "0.26.0\n", "", 0},
-		{"--version", `{"version":"0.9.2"}`, "0.9.2\n", "", 0},
+		{"--version", `{"version":"0.33.0"}`, "0.33.0\n", "", 0},
 		{"--help", "", "usage: vllm", "", 0},
 		{"bench latency --help", "", "usage: vllm bench latency", "", 0},
 		{"serve m", "", "", "vllm: error: argument subparser: invalid choice: 'serve'", 2},
 		{"bench serve", "", "", "vllm bench: error: argument bench_type: invalid choice: 'serve'", 2},
 		{"bench latency --foo", "", "", "vllm: error: unrecognized arguments: --foo", 2},
 		{"bench latency --model x/y", `{"time_scale":1000}`, "", "OSError: x/y is not a local folder and is not a valid model identifier", 1},
-		{"--version", `{"versoin":"0.9.2"}`, "", `unknown field "versoin"`, 2},
-		{"--version", `{"version":"0.4.0"}`, "", "the simulator imitates 0.6.0 and later", 2},
+		{"--version", `{"versoin":"0.33.0"}`, "", `unknown field "versoin"`, 2},
+		{"--version", `{"version":"0.4.0"}`, "", "the simulator speaks as vLLM 0.26 or 0.33", 2},
 		{"--version", `{"noise":7}`, "", "noise = 7 lies outside 0 to 1", 2},
 		{"--version", `{"plant":{"changes":[{"component":"weight","bytes":1}]}}`, "", `component "weight" is unknown; expected one of weights, `, 2},
 	} {
@@ -68,25 +70,45 @@ func TestVerbs(t *testing.T) {
 	}
 }
 
-func TestVersion(t *testing.T) {
-	for text, want := range map[string]version{
-		"":                           {"0.26.0", 0, 26, 0},
-		"v0.8.5.post1":               {"0.8.5.post1", 0, 8, 5},
-		"0.15.0rc2.dev46+gc4e744dbd": {"0.15.0rc2.dev46+gc4e744dbd", 0, 15, 0},
-		"0.26.1rc0":                  {"0.26.1rc0", 0, 26, 1},
-		"1.0":                        {"1.0", 1, 0, 0},
+func TestWordsOf(t *testing.T) {
+	for text, want := range map[string]string{
+		"": DefaultVersion, "v0.26.1rc0": "0.26.1rc0", "0.33.0": "0.33.0", "0.33.1.dev46+gc4e744dbd": "0.33.1.dev46+gc4e744dbd",
 	} {
-		if got, err := parseVersion(text); err != nil || got != want {
-			t.Errorf("%q is %+v (%v), want %+v", text, got, err, want)
+		w, err := wordsOf(text)
+		if err != nil || w.version != want || w.v33 != strings.HasPrefix(want, "0.33") || len(w.of("banner", "v2")) != 1 {
+			t.Errorf("%q is %+v (%v), want %s", text, w, err, want)
 		}
 	}
-	for _, text := range []string{"x", "0", "0.x.1", "0.5.9", "-1.2.3"} {
-		if v, err := parseVersion(text); err == nil {
-			t.Errorf("%q was read as %+v", text, v)
+	for _, text := range []string{"x", "0", "0.26", "0.260.0", "0.29.0", "0.6.6", "1.33.0"} {
+		if w, err := wordsOf(text); err == nil || !strings.Contains(err.Error(), "speaks as vLLM 0.26 or 0.33; name") {
+			t.Errorf("%q was read as %+v (%v)", text, w, err)
 		}
 	}
-	if v, _ := parseVersion("0.10.2"); v.atLeast(0, 11, 0) || !v.atLeast(0, 9, 9) || !v.atLeast(0, 10, 2) || v.atLeast(1, 0, 0) {
-		t.Error("0.10.2 is compared wrongly")
+}
+
+// TestWords: every moment of 0.26 is one of 0.33, and no placeholder is left
+// in what is printed.
+func TestWords(t *testing.T) {
+	known := map[string]bool{}
+	for _, w := range wordingsIn("0.33") {
+		known[w.moment], known[strings.TrimSuffix(strings.TrimSuffix(w.moment, ".v1"), ".v2")] = true, true
+	}
+	for _, w := range wordingsIn("0.26") {
+		if !known[w.moment] && !known[strings.TrimSuffix(w.moment, ".v1")] {
+			t.Errorf("0.33 has nothing to say at %s", w.moment)
+		}
+	}
+	for _, version := range knownVersions() {
+		for _, runnerName := range []string{"v1", "v2"} {
+			c := testConfig(t, version+".0", runnerName)
+			for _, more := range [][]string{nil, {"--kv-cache-memory-bytes", "10737418240"}, {"-tp", "2", "--load-format", "auto"}} {
+				s := scriptOf(c, testRequest(t, c, more...), map[string]string{"VLLM_LOGGING_LEVEL": "DEBUG"}, nil)
+				stdout, stderr := rendered(s)
+				if left := regexp.MustCompile(`\{[a-z_]+\}`).FindAll(slices.Concat(stdout, stderr), -1); left != nil {
+					t.Errorf("%s %s %v: left are %s", version, runnerName, more, left)
+				}
+			}
+		}
 	}
 }
 

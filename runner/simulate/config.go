@@ -126,38 +126,12 @@ type Chaos struct {
 	When map[string]any `json:"when,omitempty"`
 }
 
-// Misbehaviours maps what a Chaos can do to what then happens.
-func Misbehaviours() map[string]string {
-	return map[string]string{
-		"ignore_sigterm":  "the process and its children ignore SIGTERM and SIGINT",
-		"hang":            "it stops at a phase, holding its memory, and says nothing more",
-		"hang_busy":       "as hang, but the GPU stays busy",
-		"silent":          "it prints nothing, and works",
-		"setsid":          "a child in a session of its own outlives it and holds memory",
-		"double_fork":     "a grandchild whose parent has ended outlives it and holds memory",
-		"orphans":         "its own workers outlive it and keep their memory",
-		"flood":           "it prints bytes (100 MB) of long lines to stdout",
-		"long_line":       "it prints one line of bytes (8 MiB)",
-		"garbage":         "it prints bytes that are not text",
-		"die":             "a signal ends it",
-		"kill_worker":     "a signal ends one of its workers",
-		"exit":            "it exits with code, saying nothing",
-		"no_result":       "it ends well, but writes no result file; in session mode the answer holds no latencies",
-		"empty_result":    "it ends well, and the result file is empty; in session mode the driver ends without an answer",
-		"broken_result":   "it ends well, and the result file is cut in the middle; in session mode the driver ends within its answer",
-		"fifo_result":     "the result file is already there, as a FIFO",
-		"linger":          "the driver gives its memory back late (2 s after it ended)",
-		"slow":            "the phase takes longer (5 s)",
-		"pipe_print":      "session mode: vLLM prints on the pipe between driver and runner",
-		"pipe_garbage":    "session mode: bytes on that pipe that are no answer",
-		"fail_hub":        "the hub cannot be reached",
-		"fail_port":       "a port is in use",
-		"fail_nccl":       "NCCL fails",
-		"fail_device":     "the device is busy or unavailable",
-		"fail_oom":        "out of memory in the phase (load, profile, capture, bench_warmup, measure)",
-		"fail_assertion":  "the engine fails with an AssertionError while it starts",
-		"foreign_process": "the driver lists somebody else's process that holds bytes (10 GiB)",
-	}
+// Misbehaviours are what a Chaos can do; docs/simulator.md says what then
+// happens.
+func Misbehaviours() []string {
+	return strings.Fields(`broken_result die double_fork empty_result exit fail_assertion fail_device fail_hub fail_nccl
+		fail_oom fail_port fifo_result flood foreign_process garbage hang hang_busy ignore_sigterm kill_worker linger
+		long_line no_result orphans pipe_garbage pipe_print setsid silent slow`)
 }
 
 // Bytes is a size that may be written as a number or with a unit ("200MiB").
@@ -282,9 +256,8 @@ func (c *Change) check() error {
 
 // check says what of a misbehaviour cannot be done.
 func (c *Chaos) check() error {
-	does := Misbehaviours()
-	if _, ok := does[c.Do]; !ok {
-		return fmt.Errorf("%q is unknown; expected one of %s", c.Do, strings.Join(sortedKeys(does), ", "))
+	if does := Misbehaviours(); !slices.Contains(does, c.Do) {
+		return fmt.Errorf("%q is unknown; expected one of %s", c.Do, strings.Join(does, ", "))
 	}
 	if c.At != "" && !isPhase(c.At) {
 		return fmt.Errorf("at = %q is no phase of a run", c.At)
@@ -325,7 +298,7 @@ func configFrom(env []string) (Config, error) {
 // check says what of the settings cannot be simulated.
 func (c *Config) check() error {
 	var errs []error
-	if _, err := parseVersion(c.Version); err != nil {
+	if _, err := wordsOf(c.Version); err != nil {
 		errs = append(errs, err)
 	}
 	switch c.ModelRunner {

@@ -214,7 +214,7 @@ func (p *player) failed(s *script, event string) int {
 	kind, text := "engine_error", s.fail.line()
 	inFront := s.figures == nil || s.figures.inProcess && s.figures.ranks == 1
 	switch {
-	case inFront && s.fail.outcome == runner.OutcomeOOM:
+	case inFront && s.fail.oom():
 		kind = "oom"
 	case inFront && (s.fail.class == "ValueError" || s.fail.class == "AssertionError" || strings.HasSuffix(s.fail.class, "ValidationError")):
 		kind = "bad_argument"
@@ -242,7 +242,7 @@ func (p *player) quit(ctx context.Context, up *script) int {
 
 // builderOn writes a further script for an engine that is up.
 func (p *player) builderOn(f *figures, r *request) *builder {
-	return &builder{script: script{phases: map[runner.Phase]span{}, paces: map[runner.Phase][]pace{}, request: r, figures: f}, config: p.config, debug: p.env["VLLM_LOGGING_LEVEL"] == "DEBUG"}
+	return newBuilder(p.config, r, p.env, f)
 }
 
 // playOn follows a further script from now on.
@@ -305,7 +305,8 @@ func (f *figures) grown(own *figures) *figures {
 
 // sessionScriptOf writes the start of an engine that then stands by.
 func sessionScriptOf(c *Config, r *request, env map[string]string, others []int64) *script {
-	b := &builder{script: script{phases: map[runner.Phase]span{}, paces: map[runner.Phase][]pace{}, request: r}, config: c, debug: env["VLLM_LOGGING_LEVEL"] == "DEBUG", standBy: true}
+	b := newBuilder(c, r, env, nil)
+	b.standBy = true
 	return b.write(env, others)
 }
 
@@ -313,18 +314,17 @@ func sessionScriptOf(c *Config, r *request, env map[string]string, others []int6
 // profile.
 func (b *builder) sessionProfile() *script {
 	f := b.figures
-	before := func(m *rankMemory) int64 { return m.captured() + m.retaken }
 	b.enter(runner.PhaseBenchWarmup)
-	b.tell("profile_start", map[string]any{"torch": f.torch(before)})
-	if fail := b.oomWhile(runner.PhaseBenchWarmup, 0, (*rankMemory).highest); fail != nil {
+	b.tell("profile_start", map[string]any{"torch": f.torch((*rankMemory).ready)})
+	if fail := b.oomWhile(runner.PhaseBenchWarmup, 0, (*rankMemory).serving); fail != nil {
 		return b.failEngine(fail)
 	}
 	b.do(100, int32(30+50*f.times.busy), 0.35+0.55*f.times.busy)
-	b.hold((*rankMemory).highest)
+	b.hold((*rankMemory).serving)
 	b.iterations("warmup_iter", f.warmups)
-	b.tell("warmed_up", map[string]any{"torch": f.torch((*rankMemory).highest)})
+	b.tell("warmed_up", map[string]any{"torch": f.torch((*rankMemory).serving)})
 	b.enter(runner.PhaseMeasure)
-	if fail := b.oomWhile(runner.PhaseMeasure, 0, (*rankMemory).highest); fail != nil {
+	if fail := b.oomWhile(runner.PhaseMeasure, 0, (*rankMemory).serving); fail != nil {
 		return b.failEngine(fail)
 	}
 	b.iterations("iter", f.latencies)
@@ -351,7 +351,7 @@ func (b *builder) tell(event string, fields map[string]any) {
 // sessionResult is the answer to a profile.
 func (b *builder) sessionResult() map[string]any {
 	f, r := b.figures, b.request
-	fields := map[string]any{"latencies": f.latencies, "torch": f.torch((*rankMemory).highest)}
+	fields := map[string]any{"latencies": f.latencies, "torch": f.torch((*rankMemory).serving)}
 	if sorted := slices.Sorted(slices.Values(f.latencies)); len(sorted) > 0 {
 		sum := 0.0
 		for _, l := range sorted {

@@ -76,7 +76,7 @@ func timesOf(r *request, f *figures, weights int64) times {
 	t := times{
 		imports: 25, front: 0.3, spawn: 24, init: 2, profile: 3, kv: 0.6, exit: 3,
 		load: 0.4 + 0.13*gib, compile: 4 + 0.7*layers, warmup: 6 + 0.35*layers,
-		capture: float64(len(f.captureSizes)*f.captureModes) * 0.0025 * layers,
+		capture: float64(2*len(f.captureSizes)) * 0.0025 * layers,
 	}
 	if r.loadFormat != "dummy" {
 		t.load = 1 + gib/2.2
@@ -135,6 +135,7 @@ func (f *figures) activeParams() float64 {
 		return all
 	}
 	every := max(moe.Every, 1)
-	idle := float64(f.arch.NumLayers-moe.FirstDense) / float64(every) * float64(moe.Experts-min(moe.TopK, moe.Experts)) * 3 * float64(f.arch.HiddenSize) * float64(moe.IntermediateSize)
+	layers, experts := float64(f.arch.NumLayers-moe.FirstDense)/float64(every), float64(moe.Experts-min(moe.TopK, moe.Experts))
+	idle := layers * experts * 3 * float64(f.arch.HiddenSize) * float64(moe.IntermediateSize)
 	return max(all-idle, all/50)
 }
