@@ -76,7 +76,8 @@ func parseArgs(prog string, args []string) (*request, error) {
 		case !hasValue:
 			values := valuesAfter(args[i+1:], kind)
 			if len(values) == 0 {
-				return nil, &argError{prog, fmt.Sprintf("argument --%s: expected %s argument", flag, map[bool]string{true: "at least one", false: "one"}[kind == flagMany])}
+				least := map[bool]string{true: "at least one", false: "one"}[kind == flagMany]
+				return nil, &argError{prog, fmt.Sprintf("argument --%s: expected %s argument", flag, least)}
 			}
 			i += len(values)
 			value = strings.Join(values, " ")
@@ -200,8 +201,8 @@ func (r *request) checkChoices(prog string) error {
 		flag, value string
 		allowed     []string
 	}{
-		{"dtype", r.dtype, []string{"auto", "half", "float16", "bfloat16", "float", "float32"}},
-		{"kv-cache-dtype", r.kvDtype, []string{"auto", "bfloat16", "float16", "fp8", "fp8_ds_mla", "fp8_e4m3", "fp8_e5m2", "fp8_inc", "nvfp4"}},
+		{"dtype", r.dtype, strings.Fields("auto half float16 bfloat16 float float32")},
+		{"kv-cache-dtype", r.kvDtype, strings.Fields("auto bfloat16 float16 fp8 fp8_ds_mla fp8_e4m3 fp8_e5m2 fp8_inc nvfp4")},
 	}
 	for _, c := range choices {
 		if !slices.Contains(c.allowed, c.value) {
@@ -209,7 +210,8 @@ func (r *request) checkChoices(prog string) error {
 			for i, a := range c.allowed {
 				quoted[i] = pyString(a)
 			}
-			return &argError{prog, fmt.Sprintf("argument --%s: invalid choice: %s (choose from %s)", c.flag, pyString(c.value), strings.Join(quoted, ", "))}
+			return &argError{prog, fmt.Sprintf("argument --%s: invalid choice: %s (choose from %s)",
+				c.flag, pyString(c.value), strings.Join(quoted, ", "))}
 		}
 	}
 	return nil

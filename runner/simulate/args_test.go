@@ -49,8 +49,8 @@ func TestVerbs(t *testing.T) {
 		args, env, stdout, stderr string
 		code                      int
 	}{
-		{"--version", "", "0.26.0\n", "", 0},
-		{"--version", `{"version":"0.33.0"}`, "0.33.0\n", "", 0},
+		{"--version", "", DefaultVersion + "\n", "", 0},
+		{"--version", `{"version":"0.26.0"}`, "0.26.0\n", "", 0},
 		{"--help", "", "usage: vllm", "", 0},
 		{"bench latency --help", "", "usage: vllm bench latency", "", 0},
 		{"serve m", "", "", "vllm: error: argument subparser: invalid choice: 'serve'", 2},

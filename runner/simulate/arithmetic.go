@@ -54,7 +54,8 @@ func modelOf(entry json.RawMessage) (*models.Architecture, error) {
 // estimateFor asks the arithmetic what a request will need.
 func estimateFor(c *Config, r *request, version string) models.Estimate {
 	return models.NewEstimate(c.Model, models.Request{
-		Dtype: r.dtype, KVCacheDtype: r.kvDtype, Quantization: r.quantization, TensorParallelSize: r.tp, PipelineParallelSize: r.pp,
+		Dtype: r.dtype, KVCacheDtype: r.kvDtype, Quantization: r.quantization,
+		TensorParallelSize: r.tp, PipelineParallelSize: r.pp,
 		InputLen: r.inputLen, OutputLen: r.outputLen, BatchSize: r.batchSize, MaxModelLen: r.maxLen, MaxNumSeqs: r.maxSeqs,
 		MaxNumBatchedTokens: r.maxTokens, GPUMemoryUtilization: r.util, KVCacheMemoryBytes: r.kvBytes, BlockSize: r.blockSize,
 		EnforceEager: r.eager, Version: version, ModelRunner: c.ModelRunner, Defaults: c.Defaults,

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/vramsweep/vramsweep/sweep"
 	"github.com/vramsweep/vramsweep/sweep/models"
 )
 
@@ -81,12 +83,9 @@ type Plant struct {
 
 // A Change moves one figure of the runs that it applies to.
 type Change struct {
-	// Component is one of Components.
-	Component string `json:"component"`
-	// Bytes is added to a memory component of every rank.
-	Bytes Bytes `json:"bytes,omitempty"`
-	// Factor multiplies a component; 0 is 1.
-	Factor float64 `json:"factor,omitempty"`
+	Component string  `json:"component"`        // one of Components
+	Bytes     Bytes   `json:"bytes,omitempty"`  // added to a memory component of every rank
+	Factor    float64 `json:"factor,omitempty"` // multiplies a component; 0 is 1
 	// When must match the run's settings: name to a value, or to a list of
 	// which any may match. nil: every run.
 	When map[string]any `json:"when,omitempty"`
@@ -104,19 +103,14 @@ func Components() []string {
 
 // Chaos is one way to misbehave.
 type Chaos struct {
-	// Do is one of Misbehaviours.
-	Do string `json:"do"`
+	Do string `json:"do"` // one of Misbehaviours
 	// At is the phase in which it happens; "": at a moment drawn from the seed,
 	// or the only moment that makes sense.
-	At string `json:"at,omitempty"`
-	// Bytes is the amount of "flood", or what "hold" keeps.
-	Bytes Bytes `json:"bytes,omitempty"`
-	// For is how long "linger" and "slow" take; 0: their default.
-	For Duration `json:"for,omitempty"`
-	// Code is the exit code of "exit"; 0 means 1.
-	Code int `json:"code,omitempty"`
-	// Signal is what "die" dies of; "" is SIGKILL.
-	Signal string `json:"signal,omitempty"`
+	At     string   `json:"at,omitempty"`
+	Bytes  Bytes    `json:"bytes,omitempty"`  // of "flood", or what a stray process holds
+	For    Duration `json:"for,omitempty"`    // how long "linger" and "slow" take; 0: their default
+	Code   int      `json:"code,omitempty"`   // of "exit"; 0 means 1
+	Signal string   `json:"signal,omitempty"` // what "die" dies of; "" is SIGKILL
 	// Share of the runs that misbehave, drawn from the seed; 0: all.
 	Share float64 `json:"share,omitempty"`
 	// Attempts: only the first so many starts of the same run misbehave, which
@@ -172,24 +166,18 @@ func (d Duration) MarshalJSON() ([]byte, error) {
 
 // parseBytes reads a number of bytes with an optional unit.
 func parseBytes(s string) (int64, error) {
-	units := []struct {
-		suffix string
-		factor float64
-	}{
-		{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1 << 40},
-		{"kB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"B", 1}, {"", 1},
+	if v, err := strconv.ParseFloat(s, 64); err == nil && math.Abs(v) < 1<<62 {
+		return int64(v), nil
 	}
-	for _, u := range units {
-		digits, ok := strings.CutSuffix(s, u.suffix)
-		if !ok {
-			continue
-		}
-		var v float64
-		if err := json.Unmarshal([]byte(strings.TrimSpace(digits)), &v); err == nil && math.Abs(v*u.factor) < 1<<62 {
-			return int64(v * u.factor), nil
-		}
+	text, negative := strings.CutPrefix(strings.Replace(s, "kB", "KB", 1), "-")
+	n, err := sweep.ParseSize(text)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a size such as 209715200 or \"200MiB\"", s)
 	}
-	return 0, fmt.Errorf("%q is not a size such as 209715200 or \"200MiB\"", s)
+	if negative {
+		return -n, nil
+	}
+	return n, nil
 }
 
 // ParsePlant reads the plant of an `engine "simulator"` block. It takes the
@@ -218,7 +206,8 @@ func ParsePlant(plant map[string]any) (Plant, error) {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&p); err != nil {
-		return Plant{}, fmt.Errorf("plant: %w; expected changes, chaos, memory_noise, latency_noise, or one change with component", err)
+		return Plant{}, fmt.Errorf("plant: %w; expected changes, chaos, memory_noise, latency_noise, "+
+			"or one change with component", err)
 	}
 	return p, p.check()
 }
@@ -271,11 +260,7 @@ func (c *Chaos) check() error {
 
 // isMemory reports whether a component is counted in bytes.
 func isMemory(component string) bool {
-	switch component {
-	case "latency", "power", "load_time", "compile_time":
-		return false
-	}
-	return true
+	return !slices.Contains([]string{"latency", "power", "load_time", "compile_time"}, component)
 }
 
 // configFrom reads the Config from an environment; none there is the default.

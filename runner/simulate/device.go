@@ -134,7 +134,8 @@ func (d *Device) read() ([]use, error) {
 // start makes the memory of the device at its first reading.
 func (d *Device) start(now time.Time) {
 	if d.spent == nil {
-		d.spent, d.gone, d.seen, d.heat, d.boot = map[int]float64{}, map[string]time.Time{}, map[string]time.Time{}, map[int]heat{}, now
+		d.spent, d.heat, d.boot = map[int]float64{}, map[int]heat{}, now
+		d.gone, d.seen = map[string]time.Time{}, map[string]time.Time{}
 	}
 }
 

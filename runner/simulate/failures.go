@@ -33,7 +33,8 @@ func (c *Config) frontFailure(r *request) *failure {
 	case c.does("fail_hub", "") != nil:
 		return w.failure("fail_hub")
 	case r.util != nil && *r.util > 1:
-		return w.failure("util", "{util}", pyFloat(*r.util), "{wanted}", "less than or equal to 1", "{kind}", "less_than_equal")
+		return w.failure("util", "{util}", pyFloat(*r.util),
+			"{wanted}", "less than or equal to 1", "{kind}", "less_than_equal")
 	case r.util != nil && *r.util <= 0:
 		return w.failure("util", "{util}", pyFloat(*r.util), "{wanted}", "greater than 0", "{kind}", "greater_than")
 	case r.maxLen != nil && a.MaxPosition > 0 && *r.maxLen > a.MaxPosition:
@@ -91,7 +92,8 @@ func (b *builder) oomWhile(phase runner.Phase, try int, want func(*rankMemory) i
 // outOfMemory is torch's text.
 func (f *figures) outOfMemory(m *rankMemory, rank int, held, tried int64) *failure {
 	const left = 16973824 // a little is always left
-	api, others, including := "CUDA", "", fmt.Sprintf("Including non-PyTorch memory, this process has %s memory in use. ", torchSize(held-left))
+	api, others := "CUDA", ""
+	including := fmt.Sprintf("Including non-PyTorch memory, this process has %s memory in use. ", torchSize(held-left))
 	if f.gpu.Vendor == "amd" {
 		api, including = "HIP", ""
 	}
@@ -178,7 +180,8 @@ func (b *builder) failEngine(fail *failure) *script {
 			"See stack trace for root cause."
 		if b.phase != runner.PhaseEngineInit && b.phase != runner.PhaseLoad {
 			head = "WorkerProc hit an exception."
-			engineLine = "RuntimeError: Worker failed with error '" + fail.text + "', please check the stack trace above for the root cause"
+			engineLine = "RuntimeError: Worker failed with error '" + fail.text +
+				"', please check the stack trace above for the root cause"
 		}
 		b.say("worker_failed", "{head}", head, "{traceback}", traceback(engineFrames, fail.line()))
 	}

@@ -1,6 +1,7 @@
 package simulate
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -246,7 +247,11 @@ func (f *figures) perturb(c *Config, r *request) {
 			m.graphs = max(m.graphs+graphs, 1<<20)
 		}
 		m.context = max(m.context+draw(0.1), 0)
-		m.requests += draw(0.735)
+		growth := rng.NormFloat64() * s
+		m.requests += int64(0.735 * growth)
+		if f.words.v33 {
+			m.retaken = max(m.retaken+int64(0.52*growth), 0)
+		}
 		for _, change := range c.Plant.Changes {
 			if matches(change.When, settings) {
 				m.change(change)
@@ -272,12 +277,7 @@ func (m *rankMemory) change(c Change) {
 }
 
 // factorOf is the factor of a change; 0 means that none was given.
-func factorOf(c Change) float64 {
-	if c.Factor == 0 {
-		return 1
-	}
-	return c.Factor
-}
+func factorOf(c Change) float64 { return cmp.Or(c.Factor, 1) }
 
 // settle works out the KV cache: what is left of the budget, the same number
 // of blocks on every rank.
@@ -381,13 +381,10 @@ func jitterOf(rng *rand.Rand, s float64) float64 { return max(1+s*rng.NormFloat6
 
 // firstOf is the first that is there: a, b, then c if it is not 0, then d.
 func firstOf(a, b *int64, c, d int64) int64 {
-	switch {
-	case a != nil && *a > 0:
-		return *a
-	case b != nil && *b > 0:
-		return *b
-	case c > 0:
-		return c
+	for _, p := range []*int64{a, b, &c} {
+		if p != nil && *p > 0 {
+			return *p
+		}
 	}
 	return d
 }

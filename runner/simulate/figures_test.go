@@ -200,7 +200,7 @@ func TestPlant(t *testing.T) {
 		"cuda_graphs":  func(f *figures) float64 { return float64(f.memory[0].graphs) },
 		"context":      func(f *figures) float64 { return float64(f.memory[0].context) },
 		"buffers":      func(f *figures) float64 { return float64(f.memory[0].buffers) },
-		"growth":       func(f *figures) float64 { return float64(f.memory[0].highest()) },
+		"growth":       func(f *figures) float64 { return float64(f.memory[0].serving()) },
 		"latency":      func(f *figures) float64 { return f.times.latency },
 		"power":        func(f *figures) float64 { return f.power },
 		"load_time":    func(f *figures) float64 { return f.times.load },

@@ -25,7 +25,10 @@ func (d *Device) Inspect(_ context.Context, gpus []int) (*runner.DetailedGPUMetr
 	}
 	metrics := &runner.DetailedGPUMetrics{
 		Tool: "vramsweep simulator (synthetic)", Timestamp: d.now().UTC(),
-		Missing: map[string]string{"gpus[].memory_temp_c": "the simulator has no memory temperature", "gpus[].ecc_uncorrected": "the simulator has no ECC"},
+		Missing: map[string]string{
+			"gpus[].memory_temp_c":   "the simulator has no memory temperature",
+			"gpus[].ecc_uncorrected": "the simulator has no ECC",
+		},
 	}
 	const mib = 1 << 20
 	for _, i := range d.all(gpus) {
@@ -34,7 +37,8 @@ func (d *Device) Inspect(_ context.Context, gpus []int) (*runner.DetailedGPUMetr
 		free, percent := total-reserved-used, 100*used/total
 		util, memUtil, clock, memClock := float64(u.util), float64(u.memUtil), float64(u.clock), float64(u.memClock)
 		detail := runner.GPUDetail{
-			GPUID: i, VRAMUsedMB: &used, VRAMFreeMB: &free, VRAMTotalMB: &total, VRAMReservedMB: &reserved, VRAMPercent: &percent,
+			GPUID: i, VRAMUsedMB: &used, VRAMFreeMB: &free, VRAMTotalMB: &total,
+			VRAMReservedMB: &reserved, VRAMPercent: &percent,
 			PowerWatts: &u.power, HotspotTempC: &u.celsius, GfxUtilizationPct: &util, MemUtilizationPct: &memUtil,
 			ClockGfxMHz: &clock, ClockMemMHz: &memClock, ThrottleReasons: u.reasons(), Processes: []runner.GPUProcess{},
 		}

@@ -46,7 +46,8 @@ func VLLM(ctx context.Context, args []string, env []string, stdout, stderr io.Wr
 		return code
 	}
 	if slices.Contains(rest, "--help") || slices.Contains(rest, "-h") {
-		fmt.Fprintf(stdout, "usage: %s [options]\n\nvramsweep simulator, behaving as vLLM %s: synthetic, no GPU is used.\n", prog, c.Version)
+		fmt.Fprintf(stdout, "usage: %s [options]\n\n"+
+			"vramsweep simulator, behaving as vLLM %s: synthetic, no GPU is used.\n", prog, c.Version)
 		return 0
 	}
 	r, err := parseArgs(prog, rest)
@@ -81,12 +82,15 @@ func findVerb(args []string, version string, stdout, stderr io.Writer) (prog str
 	case len(args) >= 2 && args[0] == "bench" && args[1] == "latency":
 		return "vllm bench latency", args[2:], 0
 	case len(args) == 0 || args[0] == "--help" || args[0] == "-h":
-		fmt.Fprintf(stdout, "usage: vllm [-h] [-v] {bench} ...\n\nvramsweep simulator, behaving as vLLM %s: it knows `bench latency` alone.\n", version)
+		fmt.Fprintf(stdout, "usage: vllm [-h] [-v] {bench} ...\n\n"+
+			"vramsweep simulator, behaving as vLLM %s: it knows `bench latency` alone.\n", version)
 		return "", nil, 0
 	case args[0] == "bench" && len(args) >= 2:
-		fmt.Fprintf(stderr, "usage: vllm bench <bench_type> [options]\nvllm bench: error: argument bench_type: invalid choice: %s (choose from 'latency'; the simulator knows no other)\n", pyString(args[1]))
+		fmt.Fprintf(stderr, "usage: vllm bench <bench_type> [options]\nvllm bench: error: argument bench_type: "+
+			"invalid choice: %s (choose from 'latency'; the simulator knows no other)\n", pyString(args[1]))
 	default:
-		fmt.Fprintf(stderr, "usage: vllm [-h] [-v] {bench} ...\nvllm: error: argument subparser: invalid choice: %s (choose from 'bench'; the simulator knows no other)\n", pyString(args[0]))
+		fmt.Fprintf(stderr, "usage: vllm [-h] [-v] {bench} ...\nvllm: error: argument subparser: "+
+			"invalid choice: %s (choose from 'bench'; the simulator knows no other)\n", pyString(args[0]))
 	}
 	return "", nil, 2
 }
@@ -226,7 +230,8 @@ func (p *player) prepare(ctx context.Context, r *request) (context.Context, []in
 		device.guest = true
 		others = device.heldByOthers(p.gpus)
 	}
-	fmt.Fprintf(p.stderr, "vramsweep simulator: synthetic run, behaving as vLLM %s on %s; no GPU is used\n", c.Version, c.GPU.Name)
+	fmt.Fprintf(p.stderr, "vramsweep simulator: synthetic run, behaving as vLLM %s on %s; no GPU is used\n",
+		c.Version, c.GPU.Name)
 	p.finished = make(chan struct{})
 	p.started = time.Now()
 	return ctx, others, nil
@@ -515,7 +520,8 @@ func (p *player) misbehave(ctx context.Context, c *Chaos) (end bool, code int) {
 	switch c.Do {
 	case "hang", "hang_busy":
 		if c.Do == "hang" {
-			_ = p.step(&step{doing: &activity{power: speedOf(*p.config.GPU).idle}}, len(p.script.steps)) // best effort: it hangs anyway
+			idle := &activity{power: speedOf(*p.config.GPU).idle}
+			_ = p.step(&step{doing: idle}, len(p.script.steps)) // best effort: it hangs anyway
 		}
 		<-ctx.Done()
 		return true, 143

@@ -3,7 +3,6 @@ package simulate
 import (
 	"encoding/json"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 
@@ -158,7 +157,7 @@ func (b *builder) profile() *failure {
 	}
 	low, high := 0.68, 0.84
 	if f.capturesTwice() {
-		low, high = 0.35, 0.45
+		low, high = 0.38, 0.5
 	}
 	b.pace(low)
 	b.do(92, 40, 0.45)
@@ -202,7 +201,7 @@ func (b *builder) estimateGraphs() {
 	switch {
 	case f.capturesTwice():
 		b.wait(f.times.profile * 0.2)
-		b.pace(0.55)
+		b.pace(0.58)
 		b.do(14, 6, 0.18)
 		b.hold(func(m *rankMemory) int64 { return m.loaded() + m.graphEst })
 		for i, name := range f.captureBars() {
@@ -214,7 +213,7 @@ func (b *builder) estimateGraphs() {
 		}
 		b.hold((*rankMemory).loaded)
 		b.do(0, 0, 0.08)
-		b.pace(0.75)
+		b.pace(0.78)
 	case f.estimate:
 		b.say("estimating")
 		b.wait(f.times.profile * 0.2)
@@ -305,6 +304,9 @@ func (b *builder) kernels() *failure {
 		return fail
 	}
 	b.hold(warm)
+	if f.words.v33 {
+		b.pace(0.5)
+	}
 	b.wait(f.times.warmup * 0.3)
 	if f.words.v33 {
 		b.say("warmed")
@@ -346,21 +348,13 @@ func (b *builder) benchmark() *script {
 
 // results prints the latencies and returns the result file.
 func (b *builder) results() []byte {
-	all := slices.Sorted(slices.Values(b.figures.latencies))
-	if len(all) == 0 {
+	avg, percentiles, ok := summary(b.figures.latencies)
+	if !ok {
 		return nil
 	}
-	sum := 0.0
-	for _, l := range all {
-		sum += l
-	}
-	avg := sum / float64(len(all))
 	b.print(fmt.Sprintf("Avg latency: %s seconds\n", pyFloat(avg)))
-	percentiles := map[string]float64{}
-	for _, p := range []int{10, 25, 50, 75, 90, 99} {
-		v := percentile(all, float64(p)/100)
-		percentiles[itoa(p)] = v
-		b.print(fmt.Sprintf("%d%% percentile latency: %s seconds\n", p, pyFloat(v)))
+	for _, p := range sortedKeys(percentiles) {
+		b.print(fmt.Sprintf("%s%% percentile latency: %s seconds\n", p, pyFloat(percentiles[p])))
 	}
 	file := map[string]any{"avg_latency": avg, "latencies": b.figures.latencies, "percentiles": percentiles}
 	data, err := json.MarshalIndent(file, "", "    ")
@@ -370,10 +364,26 @@ func (b *builder) results() []byte {
 	return data
 }
 
+// summary is what the benchmark says of its iterations, if there are any.
+func summary(latencies []float64) (avg float64, percentiles map[string]float64, ok bool) {
+	percentiles = map[string]float64{}
+	if len(latencies) == 0 {
+		return 0, nil, false
+	}
+	sorted := slices.Sorted(slices.Values(latencies))
+	for _, l := range sorted {
+		avg += l
+	}
+	for _, p := range []int{10, 25, 50, 75, 90, 99} {
+		percentiles[itoa(p)] = percentile(sorted, float64(p)/100)
+	}
+	return avg / float64(len(sorted)), percentiles, true
+}
+
 // percentile is numpy's, linear between the two nearest. sorted is not empty.
 func percentile(sorted []float64, p float64) float64 {
 	at := p * float64(len(sorted)-1)
-	low := int(math.Floor(at))
+	low := int(at)
 	if low+1 >= len(sorted) {
 		return sorted[len(sorted)-1]
 	}

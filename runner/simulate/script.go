@@ -187,8 +187,10 @@ func (s *script) budget(p runner.Phase) float64 {
 	case p == runner.PhaseEngineInit && f.ranks > 1:
 		wall = 0.18 // the contexts, and NCCL as a step of its own
 	case p == runner.PhaseProfile && f.capturesTwice():
-		wall = 0.50
-	case p == runner.PhaseEngineWarmup && (f.words.v33 || capture.to <= capture.from):
+		wall = 0.42
+	case p == runner.PhaseEngineWarmup && f.words.v33:
+		wall = 0.36
+	case p == runner.PhaseEngineWarmup && capture.to <= capture.from:
 		wall = 0.30
 	}
 	if s.fail != nil && len(s.steps) > 0 && s.steps[len(s.steps)-1].phase == p {

@@ -10,14 +10,7 @@ import (
 
 // pyRound2 is str(round(x, 2)) of Python.
 func pyRound2(x float64) string {
-	s := strconv.FormatFloat(math.Round(x*100)/100, 'f', -1, 64)
-	if s == "-0" {
-		s = "0"
-	}
-	if !strings.Contains(s, ".") {
-		s += ".0"
-	}
-	return s
+	return pyFloat(math.Round(x*100)/100 + 0) // + 0: no "-0.0"
 }
 
 // pyFloat is str(x) of Python for the numbers that occur here.
@@ -40,10 +33,7 @@ func thousands(n int64) string {
 
 // pyBool is True or False.
 func pyBool(b bool) string {
-	if b {
-		return "True"
-	}
-	return "False"
+	return map[bool]string{true: "True", false: "False"}[b]
 }
 
 // gibText writes bytes as vLLM writes GiB: round(x, 2), whose trailing zeros
@@ -105,8 +95,8 @@ func (f *figures) timeValues() []string {
 		compilation = fmt.Sprintf(" (compilation: %.2f s)", t.compile)
 	}
 	return []string{
-		"{load_s}", fmt.Sprintf("%.6f", t.load), "{read_s}", twoDigits(t.load * 0.97), "{profile_s}", twoDigits(t.profile),
-		"{dynamo_s}", twoDigits(t.compile * 0.29), "{range_s}", twoDigits(t.compile * 0.42), "{compile_s}", twoDigits(t.compile),
+		"{load_s}", fmt.Sprintf("%.6f", t.load), "{read_s}", twoDigits(t.load * 0.97), "{compile_s}", twoDigits(t.compile),
+		"{dynamo_s}", twoDigits(t.compile * 0.29), "{range_s}", twoDigits(t.compile * 0.42), "{profile_s}", twoDigits(t.profile),
 		"{first_run_s}", twoDigits(t.profile * 0.3), "{estimate_s}", fmt.Sprintf("%.0f", t.capture*estimateTime),
 		"{capture_s}", fmt.Sprintf("%.0f", t.capture), "{warm_up_s}", twoDigits(t.warmup), "{compilation}", compilation,
 	}
@@ -128,7 +118,8 @@ func (f *figures) rankValues(rank int) []string {
 		"{non_torch}", gibText(m.nonTorch), "{consumed}", gibText(m.weights + m.nonTorch),
 		"{peak}", gibText(m.activation + m.graphEst), "{non_kv}", gibText(m.weights + m.activation + m.nonTorch),
 		"{available}", gibText(m.available), "{kv}", gibText(m.kv),
-		"{graphs}", gibText(m.graphs), "{graphs_2f}", twoDigits(gib(m.graphs)), "{first_graphs}", twoDigits(gib(m.graphs) * firstCapture),
+		"{graphs}", gibText(m.graphs), "{graphs_2f}", twoDigits(gib(m.graphs)),
+		"{first_graphs}", twoDigits(gib(m.graphs) * firstCapture),
 		"{estimate}", gibText(m.graphEst), "{estimate_2f}", twoDigits(gib(m.graphEst)), "{difference}", gibText(difference),
 		"{difference_percent}", fmt.Sprintf("%.1f", 100*float64(difference)/float64(max(m.graphs, 1))),
 		"{util_without}", fmt.Sprintf("%.4f", f.util-off), "{util_with}", fmt.Sprintf("%.4f", f.util+off),

@@ -63,8 +63,9 @@ const (
 // times are the simulated seconds of one start.
 type times struct {
 	imports, front, spawn, init, load, compile, profile, kv, capture, warmup, exit float64
-	latency                                                                        float64 // one iteration
-	busy                                                                           float64 // share of a measured iteration that computes
+
+	latency float64 // one iteration
+	busy    float64 // share of a measured iteration that computes
 }
 
 // timesOf works out how long the parts of a run take. weights are those of one
@@ -135,7 +136,8 @@ func (f *figures) activeParams() float64 {
 		return all
 	}
 	every := max(moe.Every, 1)
-	layers, experts := float64(f.arch.NumLayers-moe.FirstDense)/float64(every), float64(moe.Experts-min(moe.TopK, moe.Experts))
+	layers := float64(f.arch.NumLayers-moe.FirstDense) / float64(every)
+	experts := float64(moe.Experts - min(moe.TopK, moe.Experts))
 	idle := layers * experts * 3 * float64(f.arch.HiddenSize) * float64(moe.IntermediateSize)
 	return max(all-idle, all/50)
 }

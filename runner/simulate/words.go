@@ -8,7 +8,7 @@ import (
 )
 
 // DefaultVersion is the vLLM that is imitated where nothing else is asked.
-const DefaultVersion = "0.26.0"
+const DefaultVersion = "0.33.0"
 
 // wordFiles hold what each version prints, a file a version; the exceptions,
 // which are the same in all; and the flags of `vllm bench latency`.
