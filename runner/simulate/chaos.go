@@ -6,6 +6,7 @@ import (
 	"hash/fnv"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -111,10 +112,8 @@ func (c *Config) moments(s *script) []moment {
 // firstStep is the index of the first step of a phase; the last step of all
 // where the script has no such phase.
 func firstStep(s *script, p runner.Phase) int {
-	for i := range s.steps {
-		if s.steps[i].phase == p {
-			return i
-		}
+	if i := slices.IndexFunc(s.steps, func(st step) bool { return st.phase == p }); i >= 0 {
+		return i
 	}
 	return max(len(s.steps)-1, 0)
 }

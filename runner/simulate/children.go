@@ -2,7 +2,6 @@ package simulate
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -165,18 +164,4 @@ func holdFork(args []string, env []string) int {
 		return 1
 	}
 	return 0
-}
-
-// Hold makes this process hold memory of a simulated GPU, as another program
-// would: for tests of GPUs that are not idle. The memory is given back by
-// release, or when the process ends.
-func (d *Device) Hold(gpu int, bytes int64, name string) (release func() error, err error) {
-	h, err := newHolder(d.Dir, d.procRoot(), os.Getpid(), gpu, name)
-	if err != nil {
-		return nil, err
-	}
-	err = h.set(d.now(), func(s *holding) { s.Bytes, s.Foreign = bytes, 1 })
-	return func() error {
-		return errors.Join(h.file.Close(), os.Remove(h.file.Name()))
-	}, err
 }

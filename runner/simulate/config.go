@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/sweep"
 	"github.com/vramsweep/vramsweep/sweep/models"
 )
@@ -248,7 +249,7 @@ func (c *Chaos) check() error {
 	if does := Misbehaviours(); !slices.Contains(does, c.Do) {
 		return fmt.Errorf("%q is unknown; expected one of %s", c.Do, strings.Join(does, ", "))
 	}
-	if c.At != "" && !isPhase(c.At) {
+	if c.At != "" && !slices.Contains(phases(), runner.Phase(c.At)) {
 		return fmt.Errorf("at = %q is no phase of a run", c.At)
 	}
 	if c.Share < 0 || c.Share > 1 {

@@ -30,17 +30,16 @@ func VLLM(ctx context.Context, args []string, env []string, stdout, stderr io.Wr
 	if len(args) > 0 && args[0] == HoldVerb {
 		return hold(ctx, args[1:], env, os.Stdin)
 	}
+	p := &player{env: envMap(env), environ: env, stdout: stdout, stderr: stderr}
 	c, err := configFrom(env)
 	if err != nil {
-		fmt.Fprintf(stderr, "vramsweep simulator: %v\n", err)
-		return 2
+		return p.fault(err, 2)
 	}
 	w, err := wordsOf(c.Version)
 	if err != nil {
-		fmt.Fprintf(stderr, "vramsweep simulator: %v\n", err)
-		return 2
+		return p.fault(err, 2)
 	}
-	c.Version = w.version
+	c.Version, p.config = w.version, &c
 	prog, rest, code := findVerb(args, c.Version, stdout, stderr)
 	if prog == "" {
 		return code
@@ -56,18 +55,20 @@ func VLLM(ctx context.Context, args []string, env []string, stdout, stderr io.Wr
 		return 2
 	}
 	if err := c.resolve(r); err != nil {
-		fmt.Fprintf(stderr, "vramsweep simulator: %v\n", err)
-		return 2
+		return p.fault(err, 2)
 	}
-	p := &player{config: &c, env: envMap(env), environ: env, stdout: stdout, stderr: stderr}
-	if prog != sessionProg {
-		return p.play(ctx, r)
+	if prog == sessionProg {
+		if p.pipe, err = openPipe(args[1], args[2]); err != nil {
+			return p.fault(err, 2)
+		}
 	}
-	if p.pipe, err = openPipe(args[1], args[2]); err != nil {
-		fmt.Fprintf(stderr, "vramsweep simulator: %v\n", err)
-		return 2
-	}
-	return p.session(ctx, r)
+	return p.play(ctx, r)
+}
+
+// fault says what is wrong with the simulator itself.
+func (p *player) fault(err error, code int) int {
+	fmt.Fprintf(p.stderr, "vramsweep simulator: %v\n", err)
+	return code
 }
 
 // findVerb finds what is asked for. An empty prog means that all is done, with
@@ -192,21 +193,25 @@ type player struct {
 	code     int
 }
 
-// play runs one start from the first line to the exit.
+// play runs one start from the first line to the exit; in session mode it goes
+// on when the engine is up.
 func (p *player) play(ctx context.Context, r *request) int {
 	ctx, others, err := p.prepare(ctx, r)
 	if err != nil {
-		fmt.Fprintf(p.stderr, "vramsweep simulator: %v\n", err)
-		return 1
+		return p.fault(err, 1)
 	}
-	p.script = scriptOf(p.config, r, p.env, others)
+	b := newBuilder(p.config, r, p.env, nil)
+	b.standBy = p.pipe != nil
+	p.script = b.write(p.env, others)
 	defer p.release()
 	if err := p.spawn(); err != nil {
-		fmt.Fprintf(p.stderr, "vramsweep simulator: %v\n", err)
-		return 1
+		return p.fault(err, 1)
 	}
-	_, code := p.through(ctx)
-	return code
+	end, code := p.through(ctx)
+	if end || !b.standBy {
+		return code
+	}
+	return p.session(ctx, others)
 }
 
 // prepare does what comes before the script, and says what others hold of the
@@ -400,8 +405,7 @@ func (p *player) through(ctx context.Context) (end bool, code int) {
 			return true, p.mourn(who)
 		}
 		if err := p.step(st, i); err != nil {
-			fmt.Fprintf(p.stderr, "vramsweep simulator: %v\n", err)
-			return true, 1
+			return true, p.fault(err, 1)
 		}
 		if st.event != nil {
 			if end, code := p.say(st.event, time.Now()); end {
@@ -602,6 +606,6 @@ func (p *player) stray(c *Chaos) {
 	}
 	args = append(args, p.config.StateDir, itoa(p.gpus[0]), strconv.FormatInt(size, 10), "stray-"+c.Do)
 	if _, err := p.startChild(true, env, args...); err != nil {
-		fmt.Fprintf(p.stderr, "vramsweep simulator: %v\n", err)
+		p.fault(err, 1)
 	}
 }

@@ -265,7 +265,7 @@ func TestForeignMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	release, err := device.Hold(0, 30<<30, "somebody")
+	release, err := holdAs(device, 0, 30<<30, "somebody")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -116,13 +116,14 @@ func (s *Sampler) tick(
 	for _, gpu := range s.Device.all(s.GPUs) {
 		u := &uses[gpu]
 		offset := began.Sub(start)
+		_, reasons := u.reasons()
 		batch = append(batch, runner.Sample{
 			TS: start.Round(0).UTC().Add(offset), Offset: offset, Read: read, GPU: int32(gpu), Gap: gap, Source: "simulated",
 			Has:        sampleFields,
 			MemoryUsed: u.bytes, MemoryReserved: s.Device.GPU.Reserve, MemoryTotal: s.Device.driverTotal(),
 			ProcessMemory: s.ours(u),
 			Power:         u.power, Temperature: u.celsius, Energy: u.energy, Utilization: u.util, MemoryUtil: u.memUtil,
-			ClockSM: u.clock, ClockMem: u.memClock, ThrottleReasons: u.reasonBits(),
+			ClockSM: u.clock, ClockMem: u.memClock, ThrottleReasons: reasons,
 		})
 	}
 	return batch, nil

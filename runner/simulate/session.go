@@ -171,23 +171,9 @@ func (d *driverPipe) line(at time.Time, e *driverEvent) []byte {
 	return append(data, '\n')
 }
 
-// session is the program of the driver: the engine's start, then one profile
-// after another until the runner says quit or is gone.
-func (p *player) session(ctx context.Context, r *request) int {
-	ctx, others, err := p.prepare(ctx, r)
-	if err != nil {
-		fmt.Fprintf(p.stderr, "vramsweep simulator: %v\n", err)
-		return 1
-	}
-	p.script = sessionScriptOf(p.config, r, p.env, others)
-	defer p.release()
-	if err := p.spawn(); err != nil {
-		fmt.Fprintf(p.stderr, "vramsweep simulator: %v\n", err)
-		return 1
-	}
-	if end, code := p.through(ctx); end {
-		return code
-	}
+// session serves one profile after another on the engine that is up, until the
+// runner says quit or is gone.
+func (p *player) session(ctx context.Context, others []int64) int {
 	up := p.script
 	if up.fail != nil {
 		return p.failed(up, "failed")
@@ -311,13 +297,6 @@ func (f *figures) grown(own *figures) *figures {
 	out.times.latency, out.times.busy = own.times.latency, own.times.busy
 	out.warmups, out.latencies = own.warmups, own.latencies
 	return &out
-}
-
-// sessionScriptOf writes the start of an engine that then stands by.
-func sessionScriptOf(c *Config, r *request, env map[string]string, others []int64) *script {
-	b := newBuilder(c, r, env, nil)
-	b.standBy = true
-	return b.write(env, others)
 }
 
 // sessionProfile is what the driver does of `vllm bench latency` for one
