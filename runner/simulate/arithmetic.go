@@ -1,6 +1,7 @@
 package simulate
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,10 +12,7 @@ import (
 
 // FindGPU finds a GPU of the catalogue by its name.
 func FindGPU(name string) (models.GPU, error) {
-	if name == "" {
-		name = DefaultGPU
-	}
-	if gpu, ok := models.LookupGPU(name); ok {
+	if gpu, ok := models.LookupGPU(cmp.Or(name, DefaultGPU)); ok {
 		return gpu, nil
 	}
 	var names []string
@@ -52,12 +50,12 @@ func modelOf(entry json.RawMessage) (*models.Architecture, error) {
 }
 
 // estimateFor asks the arithmetic what a request will need.
-func estimateFor(c *Config, r *request, version string) models.Estimate {
+func estimateFor(c *Config, r *request) models.Estimate {
 	return models.NewEstimate(c.Model, models.Request{
 		Dtype: r.dtype, KVCacheDtype: r.kvDtype, Quantization: r.quantization,
 		TensorParallelSize: r.tp, PipelineParallelSize: r.pp,
 		InputLen: r.inputLen, OutputLen: r.outputLen, BatchSize: r.batchSize, MaxModelLen: r.maxLen, MaxNumSeqs: r.maxSeqs,
 		MaxNumBatchedTokens: r.maxTokens, GPUMemoryUtilization: r.util, KVCacheMemoryBytes: r.kvBytes, BlockSize: r.blockSize,
-		EnforceEager: r.eager, Version: version, ModelRunner: c.ModelRunner, Defaults: c.Defaults,
+		EnforceEager: r.eager, Version: c.words.version, ModelRunner: c.ModelRunner, Defaults: c.Defaults,
 	}, *c.GPU)
 }

@@ -81,8 +81,7 @@ func hold(ctx context.Context, args []string, env []string, stdin io.Reader) int
 		rest = args[i:]
 		break
 	}
-	_, ignore := words["ignore"]
-	if ignore {
+	if _, ignore := words["ignore"]; ignore {
 		signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 		ctx = context.WithoutCancel(ctx)
 	}

@@ -2,6 +2,7 @@ package simulate
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -69,6 +70,7 @@ type Config struct {
 	Start *sessionRequest `json:"start,omitempty"`
 
 	active []Chaos // of this start
+	words  *words  // of Version
 }
 
 // A Plant is what is put into a simulated run on purpose: changes that an
@@ -267,17 +269,14 @@ func isMemory(component string) bool {
 // configFrom reads the Config from an environment; none there is the default.
 func configFrom(env []string) (Config, error) {
 	var c Config
-	for _, entry := range env {
-		value, ok := strings.CutPrefix(entry, EnvConfig+"=")
-		if !ok || value == "" {
-			continue
-		}
+	if value := envMap(env)[EnvConfig]; value != "" {
 		dec := json.NewDecoder(strings.NewReader(value))
 		dec.DisallowUnknownFields()
 		if err := dec.Decode(&c); err != nil {
 			return Config{}, fmt.Errorf("%s does not hold a simulator's settings: %w", EnvConfig, err)
 		}
 	}
+	c.Version = strings.TrimPrefix(cmp.Or(c.Version, DefaultVersion), "v")
 	return c, c.check()
 }
 

@@ -72,7 +72,9 @@ func TestDeviceCountsTheLiving(t *testing.T) {
 	stat := func(state, start string) string {
 		return "1 (a) b) " + state + strings.Repeat(" 0", 18) + " " + start + " 0 0"
 	}
-	d.ProcRoot = procDir(t, map[string]string{"self": "", "1": stat("S", "100"), "2": stat("Z", "100"), "3": stat("R", "555"), "5": "garbage"})
+	d.ProcRoot = procDir(t, map[string]string{
+		"self": "", "1": stat("S", "100"), "2": stat("Z", "100"), "3": stat("R", "555"), "5": "garbage",
+	})
 	for pid, h := range map[string]holding{
 		"1": {PID: 1, Started: 100, GPU: 0, Bytes: 1 << 30}, "2": {PID: 2, Started: 100, GPU: 0, Bytes: 2 << 30},
 		"3": {PID: 3, Started: 100, GPU: 0, Bytes: 4 << 30}, "4": {PID: 4, Started: 100, GPU: 0, Bytes: 8 << 30},
@@ -91,7 +93,7 @@ func TestDeviceCountsTheLiving(t *testing.T) {
 	if *devices[0].UsedBytes != 1<<30 || *devices[1].UsedBytes != 5<<20 {
 		t.Errorf("used %d and %d, want %d and %d", *devices[0].UsedBytes, *devices[1].UsedBytes, 1<<30, 5<<20)
 	}
-	if devices[0].Vendor != "simulated" || devices[0].Source != "simulated" || !strings.Contains(devices[0].Name, "simulated") {
+	if d := devices[0]; d.Vendor != "simulated" || d.Source != "simulated" || !strings.Contains(d.Name, "simulated") {
 		t.Errorf("a device does not say that it is simulated: %+v", devices[0])
 	}
 	if devices[0].UUID == devices[1].UUID || devices[0].PCIBusID == devices[1].PCIBusID {
@@ -114,7 +116,10 @@ func TestEnergyAndTemperature(t *testing.T) {
 		t.Fatal(err)
 	}
 	idle := speedOf(d.GPU).idle
-	writeHolding(t, d, "1", holding{PID: 1, Started: 100, Power: 500, Drain: 1000 - idle, Since: now.UnixNano(), Until: now.Add(10 * time.Second).UnixNano()})
+	writeHolding(t, d, "1", holding{
+		PID: 1, Started: 100, Power: 500, Drain: 1000 - idle,
+		Since: now.UnixNano(), Until: now.Add(10 * time.Second).UnixNano(),
+	})
 	now = now.Add(10 * time.Second)
 	second, err := d.read()
 	if err != nil {
@@ -149,7 +154,8 @@ func TestSampler(t *testing.T) {
 	start := time.Unix(1_700_000_000, 0)
 	clock := start.Add(3 * time.Millisecond)
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &Sampler{Device: d, Interval: 10 * time.Millisecond, GPUs: []int{1}, StartedAt: start, now: func() time.Time { return clock }}
+	s := &Sampler{Device: d, Interval: 10 * time.Millisecond, GPUs: []int{1}, StartedAt: start}
+	s.now = func() time.Time { return clock }
 	s.wait = func(ctx context.Context, until time.Time) bool {
 		clock = until.Add(time.Millisecond) // it wakes a little late each time
 		return ctx.Err() != nil
@@ -182,7 +188,8 @@ func TestSampler(t *testing.T) {
 			t.Errorf("tick %d: %+v", i, x)
 		}
 	}
-	if report.IntervalMS.Asked != 10 || report.IntervalMS.P50 == nil || *report.IntervalMS.P50 != 10 || report.Missing["host_rss"] == "" {
+	ms := report.IntervalMS
+	if ms.Asked != 10 || ms.P50 == nil || *ms.P50 != 10 || report.Missing["host_rss"] == "" {
 		t.Errorf("report %+v", report)
 	}
 }

@@ -82,7 +82,9 @@ func TestEndToEnd(t *testing.T) {
 		}),
 	}
 	dir := t.TempDir()
-	plan := &sweep.Plan{Sweeps: []*sweep.Sweep{{Name: "e2e", Repeats: 1, Profiles: profiles, Sample: sweep.Sample{Interval: 10 * time.Millisecond}}}}
+	plan := &sweep.Plan{Sweeps: []*sweep.Sweep{{
+		Name: "e2e", Repeats: 1, Profiles: profiles, Sample: sweep.Sample{Interval: 10 * time.Millisecond},
+	}}}
 	machines, err := NewMachines(filepath.Join(dir, "state"), plan)
 	if err != nil {
 		t.Fatal(err)
@@ -91,7 +93,9 @@ func TestEndToEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	engine := &Engine{VLLM: &vllm.Latency{BaseEnv: os.Environ()}, Self: []string{self, "simulate-vllm", "--"}, Machines: machines}
+	engine := &Engine{
+		VLLM: &vllm.Latency{BaseEnv: os.Environ()}, Self: []string{self, "simulate-vllm", "--"}, Machines: machines,
+	}
 	sink := &memory{dir: dir, results: map[string]*runner.Result{}}
 	r := &runner.Runner{
 		Engines: func(*sweep.Profile) (runner.Engine, error) { return engine, nil },
@@ -128,7 +132,8 @@ func TestEndToEnd(t *testing.T) {
 // outcomes are what the runs of TestEndToEnd that end badly come to.
 func outcomes() map[string]runner.Outcome {
 	return map[string]runner.Outcome{
-		"no-kv": runner.OutcomeNoKVMemory, "oom": runner.OutcomeOOM, "unknown": runner.OutcomeEngineError, "no-result": runner.OutcomeNoResult,
+		"no-kv": runner.OutcomeNoKVMemory, "oom": runner.OutcomeOOM, "unknown": runner.OutcomeEngineError,
+		"no-result": runner.OutcomeNoResult,
 	}
 }
 
@@ -155,7 +160,8 @@ func compare(t *testing.T, got *runner.Result, truth *script) {
 		t.Errorf("KV tokens %v, want %d", deref(kv), f.kvTokens)
 	}
 	for _, p := range truth.order[:len(truth.order)-1] {
-		if !slices.ContainsFunc(got.Phases, func(row runner.PhaseRow) bool { return row.Phase == p && row.StartedAt != nil }) {
+		found := func(row runner.PhaseRow) bool { return row.Phase == p && row.StartedAt != nil }
+		if !slices.ContainsFunc(got.Phases, found) {
 			t.Errorf("phase %s was not found", p)
 		}
 	}
@@ -216,8 +222,9 @@ func describe(b *runner.Breakdown) string {
 		name string
 		v    *float64
 	}{
-		{"highest", b.TotalMeasuredGB}, {"weights", b.ModelWeightsGB}, {"kv", b.KVCacheGB}, {"graphs", b.GraphCaptureGB}, {"non-torch", b.NonTorchGB},
-		{"context", b.ContextGB}, {"buffers", b.BuffersGB}, {"activations", b.ActivationsGB}, {"growth", b.GrowthExcessGB}, {"rest", b.FrameworkOverheadGB},
+		{"highest", b.TotalMeasuredGB}, {"weights", b.ModelWeightsGB}, {"kv", b.KVCacheGB}, {"graphs", b.GraphCaptureGB},
+		{"non-torch", b.NonTorchGB}, {"context", b.ContextGB}, {"buffers", b.BuffersGB}, {"activations", b.ActivationsGB},
+		{"growth", b.GrowthExcessGB}, {"rest", b.FrameworkOverheadGB},
 	} {
 		value := "null"
 		if part.v != nil {

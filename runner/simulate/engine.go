@@ -1,6 +1,7 @@
 package simulate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -101,11 +102,8 @@ func configFor(p *sweep.Profile, repeat int, gpu models.GPU) (*Config, error) {
 	}
 	c := &Config{
 		Key: p.ID, Repeat: repeat, Seed: s.Seed, Noise: s.Noise, TimeScale: s.TimeScale,
-		Version: p.Engine.VLLMVersion, ModelRunner: p.Engine.ModelRunner, Defaults: p.Engine.Defaults,
+		Version: cmp.Or(p.Engine.VLLMVersion, DefaultVersion), ModelRunner: p.Engine.ModelRunner, Defaults: p.Engine.Defaults,
 		Model: p.Model, HubModel: p.Settings.HFModelID, GPU: &gpu, Plant: plant,
-	}
-	if c.Version == "" {
-		c.Version = DefaultVersion
 	}
 	if c.Entry, err = entryOf(p.Model); err != nil {
 		return nil, err
@@ -121,14 +119,9 @@ type Machines struct {
 
 // Wanted reports whether a plan has profiles for the simulator.
 func Wanted(plan *sweep.Plan) bool {
-	for _, s := range plan.Sweeps {
-		for _, p := range s.Profiles {
-			if p.Engine.Kind == "simulator" {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(plan.Sweeps, func(s *sweep.Sweep) bool {
+		return slices.ContainsFunc(s.Profiles, func(p *sweep.Profile) bool { return p.Engine.Kind == "simulator" })
+	})
 }
 
 // NewMachines makes them, each with enough GPUs for the largest profile and

@@ -1,6 +1,7 @@
 package simulate
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -17,16 +18,9 @@ type failure struct {
 // line is the last line of the traceback.
 func (f *failure) line() string { return f.class + ": " + f.text }
 
-// oom reports whether it is torch's.
-func (f *failure) oom() bool { return f.class == "torch.OutOfMemoryError" }
-
 // frontFailure is what the front end refuses before an engine starts.
 func (c *Config) frontFailure(r *request) *failure {
-	w, err := wordsOf(c.Version)
-	if err != nil {
-		return &failure{class: "ValueError", text: err.Error()}
-	}
-	a, world := c.Model, r.tp*r.pp
+	w, a, world := c.words, c.Model, r.tp*r.pp
 	switch {
 	case a == nil:
 		return w.failure("hub", "{model}", r.model)
@@ -122,10 +116,8 @@ func torchSize(n int64) string {
 // request of the longest length.
 func (b *builder) kvFailure() *failure {
 	f := b.figures
-	least := f.memory[0].available
-	for i := range f.memory {
-		least = min(least, f.memory[i].available)
-	}
+	byRoom := func(a, b rankMemory) int { return cmp.Compare(a.available, b.available) }
+	least := slices.MinFunc(f.memory, byRoom).available
 	if least <= 0 || f.blocks == 0 {
 		return f.words.failure("no_kv")
 	}

@@ -20,7 +20,7 @@ type figures struct {
 	runner    string // "v1", "v2"
 	inProcess bool   // the engine runs in the process of the front end
 	ranks     int
-	tpSize    int
+	tp        int
 
 	util      float64
 	requested int64
@@ -75,11 +75,6 @@ func (m *rankMemory) ready() int64 { return m.captured() + m.kept }
 // warmed is what a rank holds while kernels are warmed up before the capture.
 func (m *rankMemory) warmed() int64 { return m.loaded() + m.kv + m.retaken }
 
-// highest is the most that a rank comes to hold.
-func (m *rankMemory) highest() int64 {
-	return max(m.ready()+m.requests, m.warmed(), m.loaded()+max(m.activation, m.graphEst))
-}
-
 // serving is what a rank holds while requests run.
 func (m *rankMemory) serving() int64 { return m.ready() + m.requests }
 
@@ -116,26 +111,24 @@ func (f *figures) capturesTwice() bool { return f.estimate && f.words.v33 && f.r
 // figuresOf works out the truth of a start. others are the bytes that other
 // processes hold on each rank's GPU.
 func figuresOf(c *Config, r *request, others []int64) (*figures, error) {
-	w, err := wordsOf(c.Version)
-	if err != nil {
-		return nil, err
-	}
-	f := &figures{arch: c.Model, gpu: *c.GPU, words: w, ranks: int(r.tp * r.pp), tpSize: int(r.tp), power: 1}
-	est := estimateFor(c, r, w.version)
-	f.limits(c, r, est)
+	f := &figures{arch: c.Model, gpu: *c.GPU, words: c.words, ranks: int(r.tp * r.pp), tp: int(r.tp)}
+	est := estimateFor(c, r)
+	f.limits(r, est)
 	if err := f.account(r, est, others); err != nil {
 		return nil, err
 	}
-	f.perturb(c, r)
+	settings := r.settings(c)
+	settings["model_runner"], settings["max_num_seqs"] = f.runner, fmt.Sprint(f.maxSeqs)
+	f.perturb(c, r, settings)
 	f.settle(r, est)
 	f.times = timesOf(r, f, f.memory[0].weights)
-	f.draw(c, r)
+	f.draw(c, r, settings)
 	return f, nil
 }
 
 // limits takes the engine's limits from the request, the arithmetic, or vLLM's
 // defaults.
-func (f *figures) limits(c *Config, r *request, est models.Estimate) {
+func (f *figures) limits(r *request, est models.Estimate) {
 	f.util = 0.92
 	if r.util != nil {
 		f.util = *r.util
@@ -146,13 +139,7 @@ func (f *figures) limits(c *Config, r *request, est models.Estimate) {
 	f.maxSeqs = firstOf(r.maxSeqs, est.MaxNumSeqs, 0, 256)
 	f.blockSize = firstOf(r.blockSize, nil, 0, 16)
 	f.kvPerToken = firstOf(est.KVBytesPerToken, nil, 0, 1)
-	f.runner = est.ModelRunner
-	if c.ModelRunner == "v1" || c.ModelRunner == "v2" {
-		f.runner = c.ModelRunner
-	}
-	if f.runner != "v2" {
-		f.runner = "v1"
-	}
+	f.runner = cmp.Or(est.ModelRunner, "v1")
 	f.estimate = !r.eager && (f.runner == "v1" || f.words.v33)
 	if !r.eager {
 		f.captureSizes = captureSizes(f.maxSeqs)
@@ -223,13 +210,12 @@ func (f *figures) plainGraphs() int64 {
 // the activation has 0.6, non-torch and graphs 0.3, the context 0.1, and what
 // requests take 0.735; so no figure has more than s and the highest use has s.
 // Weights do not vary in real runs and do not here.
-func (f *figures) perturb(c *Config, r *request) {
+func (f *figures) perturb(c *Config, r *request, settings map[string]string) {
 	s := c.Noise * 3000 * (1 << 20)
 	if c.Plant.MemoryNoise != nil {
 		s = float64(*c.Plant.MemoryNoise)
 	}
-	taken, settings := sharesOf(f.words), r.settings(c)
-	settings["model_runner"], settings["max_num_seqs"] = f.runner, fmt.Sprint(f.maxSeqs)
+	taken := sharesOf(f.words)
 	for i := range f.memory {
 		m := &f.memory[i]
 		rng := randomFor(c.Seed, c.Key, c.Repeat, fmt.Sprintf("memory %d", i))
@@ -258,11 +244,6 @@ func (f *figures) perturb(c *Config, r *request) {
 			}
 		}
 	}
-	for _, change := range c.Plant.Changes {
-		if change.Component == "power" && matches(change.When, settings) {
-			f.power *= factorOf(change)
-		}
-	}
 }
 
 // change moves one component of a rank.
@@ -272,12 +253,20 @@ func (m *rankMemory) change(c Change) {
 		"context": &m.context, "buffers": &m.buffers, "growth": &m.requests,
 	}[c.Component]
 	if part != nil {
-		*part = int64(float64(*part)*factorOf(c)) + int64(c.Bytes)
+		*part = int64(float64(*part)*cmp.Or(c.Factor, 1)) + int64(c.Bytes)
 	}
 }
 
-// factorOf is the factor of a change; 0 means that none was given.
-func factorOf(c Change) float64 { return cmp.Or(c.Factor, 1) }
+// factor is what the planted changes multiply a figure with that is no memory.
+func (c *Config) factor(component string, settings map[string]string) float64 {
+	factor := 1.0
+	for _, change := range c.Plant.Changes {
+		if change.Component == component && matches(change.When, settings) {
+			factor *= cmp.Or(change.Factor, 1)
+		}
+	}
+	return factor
+}
 
 // settle works out the KV cache: what is left of the budget, the same number
 // of blocks on every rank.
@@ -327,25 +316,15 @@ func (f *figures) bytesOfTokens(tokens int64) int64 {
 
 // draw makes the iterations: a slow first warm-up, then the latency with its
 // noise.
-func (f *figures) draw(c *Config, r *request) {
+func (f *figures) draw(c *Config, r *request, settings map[string]string) {
 	s := c.Noise
 	if c.Plant.LatencyNoise != nil {
 		s = *c.Plant.LatencyNoise
 	}
-	settings := r.settings(c)
-	for _, change := range c.Plant.Changes {
-		if !matches(change.When, settings) {
-			continue
-		}
-		switch change.Component {
-		case "latency":
-			f.times.latency *= factorOf(change)
-		case "load_time":
-			f.times.load *= factorOf(change)
-		case "compile_time":
-			f.times.compile *= factorOf(change)
-		}
-	}
+	f.power = c.factor("power", settings)
+	f.times.latency *= c.factor("latency", settings)
+	f.times.load *= c.factor("load_time", settings)
+	f.times.compile *= c.factor("compile_time", settings)
 	rng := randomFor(c.Seed, c.Key, c.Repeat, "latency")
 	// Iterations of one run share most of their noise: a run is fast or slow as
 	// a whole (0.7 of the variance), and each iteration adds its own.

@@ -90,7 +90,8 @@ func TestArguments(t *testing.T) {
 		want   func(f *figures, r *request) bool
 	}{
 		"plain": {nil, func(f *figures, r *request) bool {
-			return f.ranks == 1 && f.maxLen == 8192 && r.batchSize == 8 && r.inputLen == 512 && r.outputLen == 32 && r.numIters == 5
+			return f.ranks == 1 && f.maxLen == 8192 && r.batchSize == 8 && r.inputLen == 512 && r.outputLen == 32 &&
+				r.numIters == 5
 		}},
 		"all": {func(p *sweep.Profile) {
 			s := &p.Settings
@@ -295,20 +296,21 @@ func TestMachines(t *testing.T) {
 }
 
 func TestParsePlantErrors(t *testing.T) {
+	type object = map[string]any
 	for name, test := range map[string]struct {
-		plant map[string]any
+		plant object
 		want  string
 	}{
-		"unknown name":      {map[string]any{"componnt": "weights"}, "expected changes, chaos"},
-		"unknown component": {map[string]any{"component": "weight", "bytes": 1}, `"weight" is unknown; expected one of weights`},
-		"no change":         {map[string]any{"component": "weights"}, "neither bytes nor factor"},
-		"bytes of latency":  {map[string]any{"component": "latency", "bytes": 1}, "latency is no memory"},
-		"unknown chaos":     {map[string]any{"chaos": map[string]any{"do": "sing"}}, `"sing" is unknown; expected one of `},
-		"unknown phase":     {map[string]any{"chaos": map[string]any{"do": "hang", "at": "lunch"}}, `at = "lunch" is no phase`},
-		"bad size":          {map[string]any{"component": "weights", "bytes": "much"}, "is not a size such as"},
-		"bad duration":      {map[string]any{"chaos": map[string]any{"do": "slow", "for": "long"}}, "is not a duration"},
-		"bad share":         {map[string]any{"chaos": map[string]any{"do": "hang", "share": 2}}, "share = 2 lies outside"},
-		"bad signal":        {map[string]any{"chaos": map[string]any{"do": "die", "signal": "SIGFOO"}}, `signal "SIGFOO" is unknown`},
+		"unknown name":      {object{"componnt": "weights"}, "expected changes, chaos"},
+		"unknown component": {object{"component": "weight", "bytes": 1}, `"weight" is unknown; expected one of weights`},
+		"no change":         {object{"component": "weights"}, "neither bytes nor factor"},
+		"bytes of latency":  {object{"component": "latency", "bytes": 1}, "latency is no memory"},
+		"unknown chaos":     {object{"chaos": object{"do": "sing"}}, `"sing" is unknown; expected one of `},
+		"unknown phase":     {object{"chaos": object{"do": "hang", "at": "lunch"}}, `at = "lunch" is no phase`},
+		"bad size":          {object{"component": "weights", "bytes": "much"}, "is not a size such as"},
+		"bad duration":      {object{"chaos": object{"do": "slow", "for": "long"}}, "is not a duration"},
+		"bad share":         {object{"chaos": object{"do": "hang", "share": 2}}, "share = 2 lies outside"},
+		"bad signal":        {object{"chaos": object{"do": "die", "signal": "SIGFOO"}}, `signal "SIGFOO" is unknown`},
 	} {
 		if _, err := ParsePlant(test.plant); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v, want %s", name, err, test.want)

@@ -46,7 +46,8 @@ func TestGolden(t *testing.T) {
 				t.Fatal(err)
 			}
 			if !bytes.Equal([]byte(got), want) {
-				t.Errorf("the log of %s has changed (go test -run TestGolden -update writes it anew):\n%s", test.name, firstDifference(got, string(want)))
+				t.Errorf("the log of %s has changed (go test -run TestGolden -update writes it anew):\n%s",
+					test.name, firstDifference(got, string(want)))
 			}
 		})
 	}

@@ -35,11 +35,7 @@ func VLLM(ctx context.Context, args []string, env []string, stdout, stderr io.Wr
 	if err != nil {
 		return p.fault(err, 2)
 	}
-	w, err := wordsOf(c.Version)
-	if err != nil {
-		return p.fault(err, 2)
-	}
-	c.Version, p.config = w.version, &c
+	p.config = &c
 	prog, rest, code := findVerb(args, c.Version, stdout, stderr)
 	if prog == "" {
 		return code
@@ -97,7 +93,10 @@ func findVerb(args []string, version string, stdout, stderr io.Writer) (prog str
 }
 
 // resolve finds the GPU and the model of a start.
-func (c *Config) resolve(r *request) error {
+func (c *Config) resolve(r *request) (err error) {
+	if c.words, err = wordsOf(c.Version); err != nil {
+		return err
+	}
 	if c.GPU == nil {
 		gpu, err := FindGPU(DefaultGPU)
 		if err != nil {

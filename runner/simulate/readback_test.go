@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -24,7 +25,8 @@ func testConfig(t testing.TB, version, runnerName string) *Config {
 func testRequest(t testing.TB, c *Config, args ...string) *request {
 	t.Helper()
 	r, err := parseArgs("vllm bench latency", append([]string{
-		"--model", "meta-llama/Llama-3.1-8B-Instruct", "--load-format", "dummy", "--input-len", "512", "--output-len", "32", "--batch-size", "8",
+		"--model", "meta-llama/Llama-3.1-8B-Instruct", "--load-format", "dummy",
+		"--input-len", "512", "--output-len", "32", "--batch-size", "8",
 		"--num-iters", "5", "--num-iters-warmup", "2", "--max-model-len", "8192", "--output-json", "latency.json"}, args...))
 	if err != nil {
 		t.Fatal(err)
@@ -40,6 +42,11 @@ func testRequest(t testing.TB, c *Config, args ...string) *request {
 
 // llama is the model of most tests; the catalogue is read once.
 var llama = sync.OnceValue(func() *models.Architecture { return lookUp("meta-llama/Llama-3.1-8B-Instruct") })
+
+// highest is the most that a rank comes to hold.
+func (m *rankMemory) highest() int64 {
+	return max(m.serving(), m.warmed(), m.loaded()+max(m.activation, m.graphEst))
+}
 
 // rendered is a script as its two streams, with made-up process ids and a
 // clock that runs with the script.
@@ -67,7 +74,9 @@ func rendered(s *script) (stdout, stderr []byte) {
 func readBack(t testing.TB, s *script) (*runner.Account, *vllm.Log) {
 	t.Helper()
 	stdout, stderr := rendered(s)
-	log, err := vllm.ReadLogs(vllm.NamedReader{Name: "stdout", R: bytes.NewReader(stdout)}, vllm.NamedReader{Name: "stderr", R: bytes.NewReader(stderr)})
+	log, err := vllm.ReadLogs(
+		vllm.NamedReader{Name: "stdout", R: bytes.NewReader(stdout)},
+		vllm.NamedReader{Name: "stderr", R: bytes.NewReader(stderr)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +107,8 @@ func TestReadBack(t *testing.T) {
 			name, runner string
 			args         []string
 		}{
-			{"plain", "", nil}, {"v1 runner", "v1", nil}, {"eager", "", []string{"--enforce-eager"}}, {"tp2", "", []string{"-tp", "2"}},
+			{"plain", "", nil}, {"v1 runner", "v1", nil}, {"eager", "", []string{"--enforce-eager"}},
+			{"tp2", "", []string{"-tp", "2"}},
 			{"kv given", "", []string{"--kv-cache-memory-bytes", "10737418240"}},
 		} {
 			t.Run(v+" "+kind.name, func(t *testing.T) {
@@ -107,6 +117,9 @@ func TestReadBack(t *testing.T) {
 				s := scriptOf(c, testRequest(t, c, kind.args...), nil, nil)
 				if s.fail != nil {
 					t.Fatalf("it failed: %s", s.fail.line())
+				}
+				if kind.runner != "" && s.figures.runner != kind.runner {
+					t.Errorf("the runner is %s", s.figures.runner)
 				}
 				checkAccount(t, s)
 			})
@@ -173,29 +186,31 @@ func TestFailuresReadBack(t *testing.T) {
 		name, kind string
 		plant      Plant
 		others     int64
-		args       []string
+		args       string
 	}{
-		{"bad utilization", "bad_argument", Plant{}, 0, []string{"--gpu-memory-utilization", "1.5"}},
-		{"too long for the model", "max_model_len_too_large", Plant{}, 0, []string{"--max-model-len", "1000000"}},
-		{"heads", "tp_divisibility", Plant{}, 0, []string{"-tp", "3"}},
-		{"no KV", "no_kv_memory", Plant{}, 0, []string{"--gpu-memory-utilization", "0.15"}},
-		{"KV too small", "kv_too_small", Plant{}, 0, []string{"--gpu-memory-utilization", "0.3", "--max-model-len", "131072", "--max-num-batched-tokens", "8192"}},
-		{"KV too small on two", "kv_too_small", Plant{}, 0, []string{"--gpu-memory-utilization", "0.2", "--max-model-len", "131072", "-tp", "2", "--max-num-batched-tokens", "8192"}},
-		{"free memory", "free_memory_check", Plant{}, 20 << 30, nil},
-		{"free memory on two", "free_memory_check", Plant{}, 20 << 30, []string{"-tp", "2"}},
-		{"load", "oom", Plant{}, 70 << 30, []string{"--gpu-memory-utilization", "0.05"}},
-		{"input too long", "bad_argument", Plant{}, 0, []string{"--input-len", "9000"}},
-		{"hub", "hf_hub", Plant{Chaos: []Chaos{{Do: "fail_hub"}}}, 0, nil},
-		{"nccl", "nccl", Plant{Chaos: []Chaos{{Do: "fail_nccl"}}}, 0, []string{"-tp", "2"}},
-		{"oom while measuring", "oom", Plant{Chaos: []Chaos{{Do: "fail_oom"}}}, 0, nil},
-		{"oom while profiling on two", "oom", Plant{Chaos: []Chaos{{Do: "fail_oom", At: "profile"}}}, 0, []string{"-tp", "2"}},
-		{"oom while capturing", "oom", Plant{Chaos: []Chaos{{Do: "fail_oom", At: "capture"}}}, 0, nil},
+		{"bad utilization", "bad_argument", Plant{}, 0, "--gpu-memory-utilization 1.5"},
+		{"too long for the model", "max_model_len_too_large", Plant{}, 0, "--max-model-len 1000000"},
+		{"heads", "tp_divisibility", Plant{}, 0, "-tp 3"},
+		{"no KV", "no_kv_memory", Plant{}, 0, "--gpu-memory-utilization 0.15"},
+		{"KV too small", "kv_too_small", Plant{}, 0,
+			"--gpu-memory-utilization 0.3 --max-model-len 131072 --max-num-batched-tokens 8192"},
+		{"KV too small on two", "kv_too_small", Plant{}, 0,
+			"--gpu-memory-utilization 0.2 --max-model-len 131072 -tp 2 --max-num-batched-tokens 8192"},
+		{"free memory", "free_memory_check", Plant{}, 20 << 30, ""},
+		{"free memory on two", "free_memory_check", Plant{}, 20 << 30, "-tp 2"},
+		{"load", "oom", Plant{}, 70 << 30, "--gpu-memory-utilization 0.05"},
+		{"input too long", "bad_argument", Plant{}, 0, "--input-len 9000"},
+		{"hub", "hf_hub", Plant{Chaos: []Chaos{{Do: "fail_hub"}}}, 0, ""},
+		{"nccl", "nccl", Plant{Chaos: []Chaos{{Do: "fail_nccl"}}}, 0, "-tp 2"},
+		{"oom while measuring", "oom", Plant{Chaos: []Chaos{{Do: "fail_oom"}}}, 0, ""},
+		{"oom while profiling on two", "oom", Plant{Chaos: []Chaos{{Do: "fail_oom", At: "profile"}}}, 0, "-tp 2"},
+		{"oom while capturing", "oom", Plant{Chaos: []Chaos{{Do: "fail_oom", At: "capture"}}}, 0, ""},
 	} {
 		for _, v := range []string{"0.26.0", "0.33.0"} {
 			t.Run(fmt.Sprintf("%s %s", v, test.name), func(t *testing.T) {
 				c := testConfig(t, v, "")
 				c.Plant = test.plant
-				r := testRequest(t, c, test.args...)
+				r := testRequest(t, c, strings.Fields(test.args)...)
 				s := scriptOf(c, r, nil, []int64{test.others, test.others})
 				if s.fail == nil {
 					t.Fatal("it went well")

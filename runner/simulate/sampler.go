@@ -1,6 +1,7 @@
 package simulate
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -34,10 +35,7 @@ const intervalsKept = 4096
 
 // Sample samples until ctx ends.
 func (s *Sampler) Sample(ctx context.Context, emit func([]runner.Sample)) (*runner.SamplerReport, error) {
-	interval := s.Interval
-	if interval <= 0 {
-		interval = 100 * time.Millisecond
-	}
+	interval := cmp.Or(max(s.Interval, 0), 100*time.Millisecond)
 	now, wait := s.now, s.wait
 	if now == nil {
 		now, wait = time.Now, waitUntil

@@ -9,9 +9,6 @@ import (
 	"github.com/vramsweep/vramsweep/runner"
 )
 
-// tp is the tensor-parallel size.
-func (f *figures) tp() int { return max(f.tpSize, 1) }
-
 // scriptOf writes the whole script of one start.
 func scriptOf(c *Config, r *request, env map[string]string, others []int64) *script {
 	return newBuilder(c, r, env, nil).write(env, others)
@@ -42,8 +39,7 @@ func (b *builder) write(env map[string]string, others []int64) *script {
 	f.inProcess = env["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
 	b.figures = f
 	b.say("front")
-	b.wait(f.times.front)
-	b.wait(f.times.spawn)
+	b.wait(f.times.front + f.times.spawn)
 	b.say("banner")
 	b.pace(0.3)
 	b.contexts()

@@ -269,7 +269,7 @@ func (f *figures) processName(who int, early bool) string {
 
 // rankName names a rank by its place in the groups that are larger than one.
 func (f *figures) rankName(rank int) string {
-	tp := f.tp()
+	tp := f.tp
 	var parts []string
 	if f.ranks/tp > 1 {
 		parts = append(parts, "PP"+itoa(rank/tp))

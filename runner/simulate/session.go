@@ -2,6 +2,7 @@ package simulate
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -66,11 +67,7 @@ func (e *SessionEngine) Job(job *runner.Job) (*runner.Job, error) {
 
 // Wrap is a profile as the engine of session mode sees it.
 func (e *SessionEngine) Wrap(p *sweep.Profile) *sweep.Profile {
-	c := &Config{Version: p.Engine.VLLMVersion}
-	if c.Version == "" {
-		c.Version = DefaultVersion
-	}
-	out := wrap(p, e.Self, c)
+	out := wrap(p, e.Self, &Config{Version: cmp.Or(p.Engine.VLLMVersion, DefaultVersion)})
 	out.Engine.Python = slices.Clone(e.Self)
 	return out
 }
@@ -204,7 +201,7 @@ func (p *player) failed(s *script, event string) int {
 	kind, text := "engine_error", s.fail.line()
 	inFront := s.figures == nil || s.figures.inProcess && s.figures.ranks == 1
 	switch {
-	case inFront && s.fail.oom():
+	case inFront && s.fail.class == "torch.OutOfMemoryError":
 		kind = "oom"
 	case inFront && (slices.Contains([]string{"ValueError", "AssertionError"}, s.fail.class) ||
 		strings.HasSuffix(s.fail.class, "ValidationError")):
@@ -254,8 +251,9 @@ func (p *player) serve(ctx context.Context, up *script, q *sessionRequest, other
 		c.Key, c.Repeat = q.Profile, q.Repeat
 	}
 	if limit := up.figures.maxLen; limit < q.InputLen+q.OutputLen {
-		return p.refuse("bad_argument", fmt.Sprintf("ValueError: input_len %d + output_len %d exceed max_model_len %d of this engine",
-			q.InputLen, q.OutputLen, limit)), 1
+		text := fmt.Sprintf("ValueError: input_len %d + output_len %d exceed max_model_len %d of this engine",
+			q.InputLen, q.OutputLen, limit)
+		return p.refuse("bad_argument", text), 1
 	}
 	c.active = nil
 	c.chooseAmong(&r, duringProfile)
@@ -397,7 +395,8 @@ func (p *player) say(e *driverEvent, now time.Time) (end bool, code int) {
 // duringProfile reports whether a misbehaviour belongs to a profile of session
 // mode and not to the engine's start.
 func duringProfile(c *Chaos) bool {
-	engines := strings.Fields("ignore_sigterm silent orphans linger fail_hub fail_port fail_nccl fail_device fail_assertion")
+	engines := strings.Fields(`ignore_sigterm silent orphans linger
+		fail_hub fail_port fail_nccl fail_device fail_assertion`)
 	phases := []runner.Phase{"", runner.PhaseBenchWarmup, runner.PhaseMeasure, runner.PhaseTeardown}
 	return !slices.Contains(engines, c.Do) && slices.Contains(phases, runner.Phase(c.At))
 }

@@ -96,15 +96,15 @@ func (f *figures) timeValues() []string {
 	}
 	return []string{
 		"{load_s}", fmt.Sprintf("%.6f", t.load), "{read_s}", twoDigits(t.load * 0.97), "{compile_s}", twoDigits(t.compile),
-		"{dynamo_s}", twoDigits(t.compile * 0.29), "{range_s}", twoDigits(t.compile * 0.42), "{profile_s}", twoDigits(t.profile),
-		"{first_run_s}", twoDigits(t.profile * 0.3), "{estimate_s}", fmt.Sprintf("%.0f", t.capture*estimateTime),
+		"{dynamo_s}", twoDigits(t.compile * 0.29), "{range_s}", twoDigits(t.compile * 0.42),
+		"{profile_s}", twoDigits(t.profile), "{first_run_s}", twoDigits(t.profile * 0.3), "{estimate_s}", fmt.Sprintf("%.0f", t.capture*estimateTime),
 		"{capture_s}", fmt.Sprintf("%.0f", t.capture), "{warm_up_s}", twoDigits(t.warmup), "{compilation}", compilation,
 	}
 }
 
 // rankValues are the memory of a rank as vLLM accounts for it.
 func (f *figures) rankValues(rank int) []string {
-	m, tp := &f.memory[rank], f.tp()
+	m, tp := &f.memory[rank], f.tp
 	free, off := f.free(m), float64(m.graphEst)/float64(f.gpu.TotalBytes)
 	fit := m.available + m.graphEst - m.graphs - 150<<20
 	full := free - m.weights - m.activation - m.nonTorch - m.graphs - 150<<20

@@ -1,6 +1,7 @@
 package simulate
 
 import (
+	"cmp"
 	"embed"
 	"fmt"
 	"slices"
@@ -34,10 +35,7 @@ type wording struct {
 // wordsOf finds the words of a version: "0.26.0", "v0.33.1rc0"; "" is the
 // default.
 func wordsOf(version string) (*words, error) {
-	if version == "" {
-		version = DefaultVersion
-	}
-	w := &words{version: strings.TrimPrefix(version, "v")}
+	w := &words{version: strings.TrimPrefix(cmp.Or(version, DefaultVersion), "v")}
 	for _, known := range knownVersions() {
 		if rest, ok := strings.CutPrefix(w.version, known); ok && strings.HasPrefix(rest, ".") {
 			w.v33 = known == "0.33"
