@@ -139,8 +139,7 @@ type Duration time.Duration
 
 // UnmarshalJSON reads 209715200, "209715200" and "200MiB".
 func (b *Bytes) UnmarshalJSON(data []byte) error {
-	text := strings.Trim(strings.TrimSpace(string(data)), `"`)
-	n, err := parseBytes(text)
+	n, err := parseBytes(strings.Trim(strings.TrimSpace(string(data)), `"`))
 	if err != nil {
 		return err
 	}

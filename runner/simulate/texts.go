@@ -97,8 +97,9 @@ func (f *figures) timeValues() []string {
 	return []string{
 		"{load_s}", fmt.Sprintf("%.6f", t.load), "{read_s}", twoDigits(t.load * 0.97), "{compile_s}", twoDigits(t.compile),
 		"{dynamo_s}", twoDigits(t.compile * 0.29), "{range_s}", twoDigits(t.compile * 0.42),
-		"{profile_s}", twoDigits(t.profile), "{first_run_s}", twoDigits(t.profile * 0.3), "{estimate_s}", fmt.Sprintf("%.0f", t.capture*estimateTime),
-		"{capture_s}", fmt.Sprintf("%.0f", t.capture), "{warm_up_s}", twoDigits(t.warmup), "{compilation}", compilation,
+		"{profile_s}", twoDigits(t.profile), "{first_run_s}", twoDigits(t.profile * 0.3),
+		"{estimate_s}", fmt.Sprintf("%.0f", t.capture*estimateTime), "{capture_s}", fmt.Sprintf("%.0f", t.capture),
+		"{warm_up_s}", twoDigits(t.warmup), "{compilation}", compilation,
 	}
 }
 
