@@ -1,6 +1,7 @@
 package simulate
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -236,13 +237,7 @@ func (d *Device) heldByOthers(gpus []int) []int64 {
 }
 
 // product is the name that the driver gives: it says that it is simulated.
-func (d *Device) product() string {
-	name := d.GPU.Product
-	if name == "" {
-		name = d.GPU.Name
-	}
-	return name + " (simulated)"
-}
+func (d *Device) product() string { return cmp.Or(d.GPU.Product, d.GPU.Name) + " (simulated)" }
 
 // list describes the GPUs.
 func (d *Device) list(uses []use) []runner.Device {
@@ -260,10 +255,7 @@ func (d *Device) list(uses []use) []runner.Device {
 
 // driverTotal is the memory with the driver's own share.
 func (d *Device) driverTotal() int64 {
-	if d.GPU.DriverTotal > 0 {
-		return d.GPU.DriverTotal
-	}
-	return d.GPU.TotalBytes + d.GPU.Reserve
+	return cmp.Or(max(d.GPU.DriverTotal, 0), d.GPU.TotalBytes+d.GPU.Reserve)
 }
 
 // all are the indexes of the GPUs, or the given ones.

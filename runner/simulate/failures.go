@@ -20,9 +20,9 @@ func (f *failure) line() string { return f.class + ": " + f.text }
 
 // frontFailure is what the front end refuses before an engine starts.
 func (c *Config) frontFailure(r *request) *failure {
-	w, a, world := c.words, c.Model, r.tp*r.pp
+	w := c.words
 	switch {
-	case a == nil:
+	case c.Model == nil:
 		return w.failure("hub", "{model}", r.model)
 	case c.does("fail_hub", "") != nil:
 		return w.failure("fail_hub")
@@ -31,6 +31,14 @@ func (c *Config) frontFailure(r *request) *failure {
 			"{wanted}", "less than or equal to 1", "{kind}", "less_than_equal")
 	case r.util != nil && *r.util <= 0:
 		return w.failure("util", "{util}", pyFloat(*r.util), "{wanted}", "greater than 0", "{kind}", "greater_than")
+	}
+	return c.configFailure(r)
+}
+
+// configFailure is what vLLM's configuration refuses of a known model.
+func (c *Config) configFailure(r *request) *failure {
+	w, a, world := c.words, c.Model, r.tp*r.pp
+	switch {
 	case r.maxLen != nil && a.MaxPosition > 0 && *r.maxLen > a.MaxPosition:
 		return w.failure("too_long", "{asked}", fmt.Sprint(*r.maxLen), "{most}", fmt.Sprint(a.MaxPosition))
 	case a.NumHeads > 0 && r.tp > 0 && a.NumHeads%r.tp != 0:
