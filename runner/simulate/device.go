@@ -1,6 +1,7 @@
 package simulate
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -24,8 +25,8 @@ type Device struct {
 	Dir      string
 	GPU      models.GPU
 	Count    int
-	ProcRoot string           // "" is /proc
-	Now      func() time.Time // nil is time.Now
+	ProcRoot string           // "/proc"
+	Now      func() time.Time // time.Now
 
 	// guest: this is not the driver but a program that looks; it forgets nothing.
 	guest bool
@@ -76,36 +77,25 @@ func NewDevice(dir string, gpu models.GPU, count int) (*Device, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("state directory of the simulated GPUs: %w", err)
 	}
-	return &Device{Dir: dir, GPU: gpu, Count: count}, nil
-}
-
-// now is the clock.
-func (d *Device) now() time.Time {
-	if d.Now != nil {
-		return d.Now()
-	}
-	return time.Now()
-}
-
-// procRoot is where processes are looked up.
-func (d *Device) procRoot() string {
-	if d.ProcRoot != "" {
-		return d.ProcRoot
-	}
-	return "/proc"
+	return &Device{
+		Dir: dir, GPU: gpu, Count: count, ProcRoot: "/proc", Now: time.Now,
+		spent: map[int]float64{}, heat: map[int]heat{}, gone: map[string]time.Time{}, seen: map[string]time.Time{},
+	}, nil
 }
 
 // read is the state of all GPUs now. State files of processes that are gone
 // are removed and their energy is kept in the counter.
 func (d *Device) read() ([]use, error) {
-	now := d.now()
+	now := d.Now()
 	held, err := d.holdings()
 	if err != nil {
 		return nil, err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.start(now)
+	if d.boot.IsZero() {
+		d.boot = now
+	}
 	uses := make([]use, d.Count)
 	for _, path := range sortedKeys(held) {
 		h := held[path]
@@ -129,13 +119,6 @@ func (d *Device) read() ([]use, error) {
 		d.settle(&uses[i], i, now, s)
 	}
 	return uses, nil
-}
-
-// start makes the memory of the device at its first reading.
-func (d *Device) start(now time.Time) {
-	if d.spent == nil {
-		d.spent, d.gone, d.seen, d.heat, d.boot = map[int]float64{}, map[string]time.Time{}, map[string]time.Time{}, map[int]heat{}, now
-	}
 }
 
 // add counts a living process.
@@ -174,7 +157,7 @@ func (d *Device) settle(u *use, gpu int, now time.Time, s speed) {
 
 // living reports whether the process of a holding lives.
 func (d *Device) living(h *holding) bool {
-	started, alive := startOf(d.procRoot(), int(h.PID))
+	started, alive := startOf(d.ProcRoot, int(h.PID))
 	return alive && (h.Started == 0 || started == h.Started)
 }
 
@@ -254,13 +237,7 @@ func (d *Device) heldByOthers(gpus []int) []int64 {
 }
 
 // product is the name that the driver gives: it says that it is simulated.
-func (d *Device) product() string {
-	name := d.GPU.Product
-	if name == "" {
-		name = d.GPU.Name
-	}
-	return name + " (simulated)"
-}
+func (d *Device) product() string { return cmp.Or(d.GPU.Product, d.GPU.Name) + " (simulated)" }
 
 // list describes the GPUs.
 func (d *Device) list(uses []use) []runner.Device {
@@ -278,10 +255,7 @@ func (d *Device) list(uses []use) []runner.Device {
 
 // driverTotal is the memory with the driver's own share.
 func (d *Device) driverTotal() int64 {
-	if d.GPU.DriverTotal > 0 {
-		return d.GPU.DriverTotal
-	}
-	return d.GPU.TotalBytes + d.GPU.Reserve
+	return cmp.Or(max(d.GPU.DriverTotal, 0), d.GPU.TotalBytes+d.GPU.Reserve)
 }
 
 // all are the indexes of the GPUs, or the given ones.
