@@ -26,8 +26,6 @@ func h100(t testing.TB) GPU {
 	return g
 }
 
-func ptr[T any](v T) *T { return &v }
-
 // TestReferenceKV compares KV bytes per token with the reference's own.
 func TestReferenceKV(t *testing.T) {
 	r := readReference(t)
@@ -374,8 +372,13 @@ func TestGPUs(t *testing.T) {
 	}
 }
 
-func TestManual(t *testing.T) {
-	a := Manual("mine", 7_000_000_000, 32, 32, 4096)
+// TestCountAlone estimates a model of which only what a user typed is known:
+// weights follow from the count; the KV cache does not, for the number of KV
+// heads may be any part of the heads.
+func TestCountAlone(t *testing.T) {
+	a := &Architecture{
+		ID: "mine", NativeDtype: "bfloat16", Params: 7_000_000_000, NumLayers: 32, NumHeads: 32, HiddenSize: 4096, HeadDim: 128,
+	}
 	e := NewEstimate(a, Request{}, h100(t))
 	if e.Weights.Value == nil || *e.Weights.Value != 14_000_000_000 || *e.Weights.High <= *e.Weights.Value {
 		t.Errorf("weights %+v", e.Weights)

@@ -10,9 +10,8 @@ const layoutDecoder = "decoder"
 // silent. Only those are here that published files really leave out.
 // Source: transformers, models/*/configuration_*.py.
 type defaults struct {
-	hidden, layers, heads, kvHeads, headDim int64
-	intermediate, vocab, positions          int64
-	tied                                    bool
+	heads, kvHeads, headDim, vocab, positions int64
+	tied                                      bool
 }
 
 func defaultsOf(modelType string) defaults {
@@ -27,8 +26,6 @@ func defaultsOf(modelType string) defaults {
 		return defaults{tied: true}
 	case "mistral", "mistral3_text":
 		return defaults{vocab: 32000}
-	case "llama", "phi3", "qwen2", "qwen3":
-		return defaults{}
 	case "nemotron_h":
 		return defaults{headDim: 128}
 	}
@@ -39,7 +36,8 @@ func defaultsOf(modelType string) defaults {
 func familyName(modelType string) string {
 	for _, name := range []string{
 		"llama4", "llama", "mixtral", "mistral", "qwen", "gemma", "phi", "deepseek", "glm", "gpt_oss", "granite",
-		"falcon", "opt", "gpt2", "minimax", "nemotron", "kimi", "olmo", "cohere", "starcoder", "stablelm", "exaone", "gpt_neox", "bloom",
+		"falcon", "opt", "gpt2", "minimax", "nemotron", "kimi", "olmo", "cohere", "starcoder", "stablelm",
+		"exaone", "gpt_neox", "bloom",
 	} {
 		if strings.HasPrefix(modelType, name) {
 			return name
@@ -54,9 +52,11 @@ func familyName(modelType string) string {
 func (c *config) known(a *Architecture) bool {
 	a.MLP, a.Norm, a.NormsPerLayer = "gated", "rms", 2
 	switch a.ModelType {
-	case "llama", "mistral", "yi", "granite", "smollm3", "seed_oss", "internlm3", "ministral", "ministral3", "mistral3_text", "arcee", "exaone4", "olmo2":
+	case "llama", "mistral", "yi", "granite", "smollm3", "seed_oss", "internlm3", "ministral", "ministral3",
+		"mistral3_text", "arcee", "exaone4", "olmo2":
 		c.llamaLike(a)
-	case "qwen2", "qwen2_moe", "qwen2_vl_text", "qwen2_5_vl_text", "qwen2_vl", "qwen2_5_vl", "qwen3", "qwen3_moe", "qwen3_vl_text", "qwen3_vl_moe_text", "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text":
+	case "qwen2", "qwen2_moe", "qwen2_vl_text", "qwen2_5_vl_text", "qwen2_vl", "qwen2_5_vl", "qwen3", "qwen3_moe",
+		"qwen3_vl_text", "qwen3_vl_moe_text", "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text":
 		c.qwen(a)
 	case "gemma", "gemma2", "gemma3", "gemma3_text":
 		c.gemma(a)
@@ -155,7 +155,10 @@ func (c *config) gemma4(a *Architecture) bool {
 	a.GlobalHeadDim = c.int(0, "global_head_dim")
 	a.GlobalKVHeads = c.int(0, "num_global_key_value_heads")
 	if e := c.int(0, "num_experts"); e > 0 {
-		a.MoE = &MoE{Experts: e, TopK: c.int(0, "num_experts_per_tok", "top_k_experts"), IntermediateSize: c.int(0, "moe_intermediate_size"), DenseToo: true}
+		a.MoE = &MoE{
+			Experts: e, TopK: c.int(0, "num_experts_per_tok", "top_k_experts"),
+			IntermediateSize: c.int(0, "moe_intermediate_size"), DenseToo: true,
+		}
 	}
 	a.QKNorm = "head"
 	return false
@@ -301,9 +304,6 @@ func (c *config) glm(a *Architecture) {
 	a.QKVBias = c.bool(false, "attention_bias")
 	if c.bool(false, "use_qk_norm") {
 		a.QKNorm = "head"
-	}
-	if a.MTPLayers == 0 {
-		a.MTPLayers = c.int(0, "num_nextn_predict_layers")
 	}
 }
 

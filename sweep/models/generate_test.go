@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"maps"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -287,11 +289,7 @@ func TestCatalogueIsGenerated(t *testing.T) {
 	r := readReference(t)
 	models := fromReference(t, r)
 	addExtras(t, r, models)
-	var list []*entry
-	for _, a := range models {
-		list = append(list, entryOf(a))
-	}
-	data, err := newCatalogue(list).Marshal()
+	data, err := newCatalogue(slices.Collect(maps.Values(models))).Marshal()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -172,7 +172,7 @@ type Quantization struct {
 // A Catalogue is a set of architectures by name. It is never changed after it
 // was made; With returns another.
 type Catalogue struct {
-	models map[string]*entry // by lower-case id
-	byHF   map[string]*entry // by lower-case hf_model_id; the first id in order wins
-	names  []string          // sorted ids
+	models map[string]*Architecture // by lower-case id
+	byHF   map[string]*Architecture // by lower-case hf_model_id; the first id in order wins
+	names  []string                 // sorted ids
 }

@@ -1,9 +1,6 @@
 package models
 
-import (
-	"strings"
-	"sync"
-)
+import "strings"
 
 func ceilDiv(a, b int64) int64 {
 	if b <= 0 {
@@ -57,6 +54,7 @@ func schemeOf(a *Architecture, requested string) (s scheme, reason string) {
 	if q == nil {
 		return onlineScheme(requested)
 	}
+	bits, group := orElse(q.Bits, 4), orElse(q.GroupSize, 128)
 	switch q.Method {
 	case "fp8", "fbgemm_fp8":
 		if len(q.Block) == 2 {
@@ -64,9 +62,9 @@ func schemeOf(a *Architecture, requested string) (s scheme, reason string) {
 		}
 		return scheme{method: "fp8", bits: 8, perRow: true, scale: 4}, ""
 	case "awq", "awq_marlin":
-		return scheme{method: "awq", bits: orElse(q.Bits, 4), group: orElse(q.GroupSize, 128), scale: 2, zero: q.ZeroPoint}, ""
+		return scheme{method: "awq", bits: bits, group: group, scale: 2, zero: q.ZeroPoint}, ""
 	case "gptq", "gptq_marlin":
-		return scheme{method: "gptq", bits: orElse(q.Bits, 4), group: orElse(q.GroupSize, 128), scale: 2, zero: true, index: true}, ""
+		return scheme{method: "gptq", bits: bits, group: group, scale: 2, zero: true, index: true}, ""
 	case "compressed-tensors":
 		return compressedScheme(q)
 	case "mxfp4":
@@ -228,35 +226,12 @@ func stageOf(layers, pp, rank int64) stage {
 	return stage{first: first, last: first + size(rank), isFirst: rank == 0, isLast: rank == pp-1}
 }
 
-// weightKey names one result of the cache.
+// weightKey names one result of load.
 type weightKey struct {
 	tp, pp, rank int64
 	dtype        int64 // bytes
 	split        int64
 	quant        string
-}
-
-// weightCache keeps what was computed of one architecture. It may be used by
-// several goroutines.
-type weightCache struct {
-	mu sync.RWMutex
-	m  map[weightKey]int64
-}
-
-func (c *weightCache) get(k weightKey) (int64, bool) {
-	c.mu.RLock()
-	n, ok := c.m[k]
-	c.mu.RUnlock()
-	return n, ok
-}
-
-func (c *weightCache) put(k weightKey, n int64) {
-	c.mu.Lock()
-	if c.m == nil {
-		c.m = map[weightKey]int64{}
-	}
-	c.m[k] = n
-	c.mu.Unlock()
 }
 
 // WeightBytes is what the weights of a take on each rank of tensor-parallel
@@ -290,12 +265,12 @@ func weightBytes(a *Architecture, dtype, quantization string, tp, pp, rank int64
 		return 0, false, reason
 	}
 	k := weightKey{tp: tp, pp: pp, rank: rank, dtype: dtypeSize(name), split: v.loadSplit(), quant: quantization}
-	if n, ok := a.derived.cache.get(k); ok {
-		return n, true, ""
+	n, ok := a.derived.weights.Load(k)
+	if !ok {
+		n = a.load(s, k)
+		a.derived.weights.Store(k, n)
 	}
-	n := a.load(s, k)
-	a.derived.cache.put(k, n)
-	return n, true, ""
+	return n.(int64), true, ""
 }
 
 // weightsFromCount is params·bytes/(tp·pp), for a model whose modules are not
@@ -356,13 +331,14 @@ func (a *Architecture) ropeTables(kind byte, have int) int {
 	return 1
 }
 
+// class finds the layers of a kind; nil if there are none yet.
 func (d *derived) class(kind byte, moe bool) *layerClass {
 	for i := range d.classes {
 		if d.classes[i].kind == kind && d.classes[i].moe == moe {
 			return &d.classes[i]
 		}
 	}
-	return &layerClass{}
+	return nil
 }
 
 // layer places the modules of one layer: attention, the rotary table where it
@@ -397,7 +373,9 @@ func (a *Architecture) layer(p *allocator, s scheme, k weightKey, c *layerClass,
 				flush()
 			}
 			fused = append(fused, m)
-			if !strings.HasSuffix(m.name, "q_proj") && !strings.HasSuffix(m.name, "k_proj") && !strings.HasSuffix(m.name, "gate_proj") {
+			switch m.name[strings.LastIndexByte(m.name, '.')+1:] {
+			case "q_proj", "k_proj", "gate_proj":
+			default:
 				flush()
 			}
 		}
