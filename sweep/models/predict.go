@@ -6,7 +6,8 @@ import (
 )
 
 const (
-	reasonNoModel = "the catalogue does not know the model's architecture: add it with `models add`, a model block, or a folder with its config.json"
+	reasonNoModel = "the catalogue does not know the model's architecture: " +
+		"add it with `models add`, a model block, or a folder with its config.json"
 	reasonVersion = "the version of vLLM could not be read; expected one like \"0.26.0\""
 	reasonV0      = "the arithmetic knows the V1 engine, which vLLM uses from 0.8 on"
 	reasonNoGPU   = "no device was given"
@@ -46,8 +47,8 @@ type setup struct {
 // NewEstimate computes what a profile will need on GPUs of kind g. Every
 // figure that the arithmetic cannot tell is nil and says why; nothing is
 // guessed. a may be nil: then what depends on the device and the version alone is given.
-// It takes about two microseconds once an architecture was seen, and may be
-// called by several goroutines.
+// It takes microseconds once an architecture was seen, and may be called by
+// several goroutines.
 func NewEstimate(a *Architecture, r Request, g GPU) Estimate {
 	e := Estimate{Version: r.Version}
 	if e.Version == "" {
@@ -74,10 +75,22 @@ func nothing(e Estimate, v release, read bool) Estimate {
 	if !read {
 		e.Reason = reasonVersion
 	}
-	for _, p := range []*Figure{&e.Weights, &e.Activations, &e.NonTorch, &e.CUDAGraphs, &e.Context, &e.Buffers, &e.Requested, &e.KVCache, &e.KVCacheTokens} {
+	e.lack(e.Reason)
+	for _, p := range []*Figure{&e.NonTorch, &e.Context, &e.Requested} {
 		*p = unknown(e.Reason)
 	}
 	return e
+}
+
+// lack leaves out what follows from the model.
+func (e *Estimate) lack(reason string) {
+	for _, p := range []*Figure{&e.Weights, &e.Activations, &e.CUDAGraphs, &e.Buffers, &e.KVCache, &e.KVCacheTokens} {
+		*p = unknown(reason)
+	}
+}
+
+func (e *Estimate) warn(format string, args ...any) {
+	e.Warnings = append(e.Warnings, fmt.Sprintf(format, args...))
 }
 
 func newSetup(a *Architecture, r Request, g GPU, v release, e *Estimate) setup {
@@ -95,7 +108,8 @@ func newSetup(a *Architecture, r Request, g GPU, v release, e *Estimate) setup {
 		s.runner, sure = v.runner(s.a)
 	}
 	if !sure {
-		e.Warnings = append(e.Warnings, "which models get the V2 model runner in this version of vLLM was not read; "+s.runner+" is assumed (set model_runner)")
+		e.warn("which models get the V2 model runner in this version of vLLM was not read; %s is assumed (set model_runner)",
+			s.runner)
 	}
 	e.ModelRunner = s.runner
 	s.utilization = v.utilization()
@@ -170,9 +184,7 @@ func (s *setup) parts(e *Estimate) {
 	}
 	if s.a == nil {
 		e.Reason = reasonNoModel
-		for _, p := range []*Figure{&e.Weights, &e.Activations, &e.CUDAGraphs, &e.Buffers, &e.KVCache, &e.KVCacheTokens} {
-			*p = unknown(reasonNoModel)
-		}
+		e.lack(reasonNoModel)
 		return
 	}
 	e.Weights = s.weights(0)
@@ -210,45 +222,27 @@ func (s *setup) weights(rank int64) Figure {
 
 // shapes fills what follows from the shape of the layers: activations and graphs.
 func (s *setup) shapes(e *Estimate) {
-	const reason = "the model type is not one whose layers are known"
 	if s.a.Layout == "" || s.width == 0 || s.a.stateLayers() {
-		why := reason
+		why := "the model type is not one whose layers are known"
 		if s.a.stateLayers() {
 			why = "activations of layers with a state (Mamba, delta net) were not measured"
 		}
 		e.Activations, e.CUDAGraphs = unknown(why), unknown(why)
 		return
 	}
-	first := s.peakOf(0)
-	v, low, high := first.bytes()
-	e.ActivationsAt = first.moment()
+	v, low, high, moment := peak{s, s.pp == 1}.bytes()
+	e.ActivationsAt = moment
 	e.Activations = figure(v, low, high, "larger of one layer's forward pass at T tokens and the sampler at S sequences")
 	if s.r.EnforceEager {
 		e.CUDAGraphs = figure(0, 0, 0, "enforce_eager captures none")
 		return
 	}
-	x := s.graphsOf()
+	first := stageOf(s.a.NumLayers, s.pp, 0)
+	x := graphs{s, first.last - first.first}
 	v, low, high = x.bytes()
 	e.CUDAGraphs = figure(v, low, high, "first captures + graphs x layers + FlashAttention's partial sums")
 	if s.v.graphsInBudget(s.runner) {
 		e.GraphEstimate = ptr(x.estimate())
-	}
-}
-
-func (s *setup) peakOf(rank int64) peak {
-	return peak{
-		a: s.a, g: s.g, v: s.v, runner: s.runner, tokens: s.tokens, seqs: s.seqs, maxLen: s.maxLen, width: s.width,
-		tp: s.tp, pp: s.pp, block: s.block, eager: s.r.EnforceEager, warm: s.r.CompileCache == "warm",
-		mxfp4:     s.a.Quantization != nil && s.a.Quantization.Method == "mxfp4",
-		stageLast: rank == s.pp-1,
-	}
-}
-
-func (s *setup) graphsOf() graphs {
-	st := stageOf(s.a.NumLayers, s.pp, 0)
-	return graphs{
-		a: s.a, g: s.g, tokens: s.tokens, seqs: s.seqs, width: s.width, tp: s.tp,
-		layers: st.last - st.first, runner: s.runner, v: s.v,
 	}
 }
 
@@ -379,10 +373,10 @@ func rss(parts ...int64) int64 {
 // stageRoom is the room of another pipeline stage; it also notes the stage.
 func (s *setup) stageRoom(e *Estimate, rank int64, first room) room {
 	w, _, _ := weightBytes(s.a, s.r.Dtype, s.r.Quantization, s.tp, s.pp, rank, s.v)
-	act, _, _ := s.peakOf(rank).bytes()
+	act, _, _, _ := peak{s, rank == s.pp-1}.bytes()
 	// Against the arithmetic's own first stage: what is given replaces both alike.
 	w0, _, _ := weightBytes(s.a, s.r.Dtype, s.r.Quantization, s.tp, s.pp, 0, s.v)
-	act0, _, _ := s.peakOf(0).bytes()
+	act0, _, _, _ := peak{s, false}.bytes()
 	d := w - w0 + act - act0
 	w, act = w-w0+*e.Weights.Value, act-act0+*e.Activations.Value
 	st := stageOf(s.a.NumLayers, s.pp, rank)
@@ -402,7 +396,8 @@ func (s *setup) tokensOf(e *Estimate, l cacheLayout, blocks int64, r room) {
 		return blocks / max(l.total, 1) * l.block
 	}
 	low, high := max(r.low/l.blockBytes(), 0), max(r.high/l.blockBytes(), 0)
-	e.KVCacheTokens = room{tokens(blocks), tokens(low), tokens(high), r.unsure}.figure("blocks of the pool that all groups of layers share")
+	e.KVCacheTokens = room{tokens(blocks), tokens(low), tokens(high), r.unsure}.
+		figure("blocks of the pool that all groups of layers share")
 	longest := s.longest(&l, blocks, inFlight)
 	e.MaxContext = ptr(longest)
 	if s.maxLen > 0 {
@@ -427,10 +422,11 @@ func (s *setup) tokensOf(e *Estimate, l cacheLayout, blocks int64, r room) {
 // Source: vllm/config/model.py, verify_with_parallel_config and _get_and_verify_max_len.
 func (s *setup) refused(e *Estimate) {
 	if s.a.NumHeads > 0 && s.a.NumHeads%s.tp != 0 {
-		e.Warnings = append(e.Warnings, fmt.Sprintf("%d attention heads are not divisible by tensor_parallel_size %d: vLLM refuses it", s.a.NumHeads, s.tp))
+		e.warn("%d attention heads are not divisible by tensor_parallel_size %d: vLLM refuses it", s.a.NumHeads, s.tp)
 	}
 	if s.a.MaxPosition > 0 && s.maxLen > s.a.MaxPosition {
-		e.Warnings = append(e.Warnings, fmt.Sprintf("max_model_len %d is more than the model's %d positions: vLLM refuses it unless VLLM_ALLOW_LONG_MAX_MODEL_LEN is set or the positions are scaled", s.maxLen, s.a.MaxPosition))
+		e.warn("max_model_len %d is more than the model's %d positions: vLLM refuses it "+
+			"unless VLLM_ALLOW_LONG_MAX_MODEL_LEN is set or the positions are scaled", s.maxLen, s.a.MaxPosition)
 	}
 }
 
@@ -479,12 +475,14 @@ func (s *setup) queueing(e *Estimate, l *cacheLayout, blocks int64) {
 	used := s.r.BatchSize * l.blocks(s.a, length, 0)
 	e.KVUsed = ptr(used * l.blockBytes())
 	if s.r.BatchSize > s.seqs {
-		e.Warnings = append(e.Warnings, fmt.Sprintf("batch_size %d exceeds max_num_seqs %d: sequences queue, and the latency measures the queue", s.r.BatchSize, s.seqs))
+		e.warn("batch_size %d exceeds max_num_seqs %d: sequences queue, and the latency measures the queue",
+			s.r.BatchSize, s.seqs)
 	}
 	if used > blocks {
-		e.Warnings = append(e.Warnings, fmt.Sprintf("%d sequences of %d tokens need %d blocks of the KV cache, which has %d: sequences queue or are preempted, and the latency measures that", s.r.BatchSize, length, used, blocks))
+		e.warn("%d sequences of %d tokens need %d blocks of the KV cache, which has %d: "+
+			"sequences queue or are preempted, and the latency measures that", s.r.BatchSize, length, used, blocks)
 	}
 	if s.maxLen > 0 && length > s.maxLen {
-		e.Warnings = append(e.Warnings, fmt.Sprintf("input_len + output_len is %d, more than max_model_len %d: vLLM refuses it", length, s.maxLen))
+		e.warn("input_len + output_len is %d, more than max_model_len %d: vLLM refuses it", length, s.maxLen)
 	}
 }

@@ -305,12 +305,11 @@ func (a *Architecture) load(s scheme, k weightKey) int64 {
 	tables := 0
 	for i := st.first; i < st.last; i++ {
 		c := a.derived.class(a.derived.kinds[i], a.derived.moe[i])
-		if a.Rope != nil && hasAttention(c.kind) && tables < a.ropeTables(c.kind, tables) {
-			a.layer(p, s, k, c, true)
+		rope := a.Rope != nil && hasAttention(c.kind) && tables < a.ropeTables(c.kind, tables)
+		if rope {
 			tables++
-			continue
 		}
-		a.layer(p, s, k, c, false)
+		a.layer(p, s, k, c, rope)
 	}
 	if st.isLast {
 		for _, m := range a.derived.model {
@@ -348,7 +347,7 @@ func (a *Architecture) layer(p *allocator, s scheme, k weightKey, c *layerClass,
 	var fused []module
 	flush := func() {
 		if len(fused) > 0 {
-			a.placeAll(p, s, k, fused)
+			a.place(p, s, k, fused...)
 			fused = fused[:0]
 		}
 	}
@@ -389,12 +388,8 @@ func fuses(a, b module) bool {
 	return strings.Contains(a.name, ".") && strings.Contains(b.name, ".") && base(a.name) == base(b.name)
 }
 
-func (a *Architecture) place(p *allocator, s scheme, k weightKey, m module) {
-	a.placeAll(p, s, k, []module{m})
-}
-
-// placeAll allocates modules that are one tensor.
-func (a *Architecture) placeAll(p *allocator, s scheme, k weightKey, ms []module) {
+// place allocates modules that are one tensor.
+func (a *Architecture) place(p *allocator, s scheme, k weightKey, ms ...module) {
 	var weight, scales, bias int64
 	for _, m := range ms {
 		out, in, b := m.shard(k.tp)
