@@ -3,7 +3,6 @@ package sweep
 import (
 	"bytes"
 	"cmp"
-	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -32,7 +31,6 @@ const maxDiagnostics = 200
 type diags struct {
 	list       []Diagnostic
 	sources    sources
-	summary    map[code]string
 	blocks     []enclosing // the blocks at the top of the files
 	redactions []hcl.Range // hold values of sensitive variables: never quoted
 	dropped    int
@@ -40,7 +38,7 @@ type diags struct {
 }
 
 func newDiags(src sources) *diags {
-	return &diags{sources: src, summary: summaries()}
+	return &diags{sources: src}
 }
 
 // enclosing is a block that messages name as the context of their place.
@@ -80,7 +78,7 @@ func (d *diags) add(f fault, format string, args ...any) {
 		return
 	}
 	dg := Diagnostic{
-		Severity: sev, Code: string(f.code), Summary: d.summary[f.code],
+		Severity: sev, Code: f.code.id(), Summary: f.code.summary(),
 		Detail: strings.TrimSpace(fmt.Sprintf(format, args...)),
 	}
 	if f.rng.Filename != "" {
@@ -348,11 +346,4 @@ func (e *Error) Error() string {
 		fmt.Fprintf(&b, "\nand %d more", e.dropped)
 	}
 	return b.String()
-}
-
-// AsError returns the *Error in err's chain, if there is one.
-func AsError(err error) (*Error, bool) {
-	var e *Error
-	ok := errors.As(err, &e)
-	return e, ok
 }

@@ -26,21 +26,18 @@ func TestMessagesPage(t *testing.T) {
 	found := map[code]bool{}
 	heads := messageHeading.FindAllStringSubmatchIndex(string(page), -1)
 	for i, h := range heads {
-		c, title := code(page[h[2]:h[3]]), string(page[h[4]:h[5]])
+		c := code(page[h[2]:h[3]]) + " " + code(page[h[4]:h[5]])
 		end := len(page)
 		if i+1 < len(heads) {
 			end = heads[i+1][0]
 		}
 		found[c] = true
-		t.Run(string(c), func(t *testing.T) {
-			if want := summaries()[c]; title != want {
-				t.Errorf("title %q, the summary is %q", title, want)
-			}
+		t.Run(c.id(), func(t *testing.T) {
 			kinds := map[string]bool{}
 			for _, ex := range messageExample.FindAllStringSubmatch(string(page[h[1]:end]), -1) {
 				kinds[ex[1]] = true
 				codes := loadExample(t, ex[2], ex[3])
-				if got := slices.Contains(codes, string(c)); got != (ex[1] == "wrong") {
+				if got := slices.Contains(codes, c.id()); got != (ex[1] == "wrong") {
 					t.Errorf("the %s file gives %v:\n%s", ex[1], codes, ex[3])
 				}
 				if ex[1] == "right" && len(codes) > 0 {
@@ -52,10 +49,14 @@ func TestMessagesPage(t *testing.T) {
 			}
 		})
 	}
-	for c := range summaries() {
+	for _, c := range allCodes(t) {
 		if !found[c] {
 			t.Errorf("docs/messages.md does not explain %s", c)
 		}
+		delete(found, c)
+	}
+	for c := range found {
+		t.Errorf("docs/messages.md explains %s, which is none", c)
 	}
 }
 
@@ -76,7 +77,7 @@ func loadExample(t *testing.T, args, text string) []string {
 	}
 	plan, err := Load(c.load, c.in)
 	var list []Diagnostic
-	if e, ok := AsError(err); ok {
+	if e, ok := asError(err); ok {
 		list = e.Diagnostics()
 	} else if err != nil {
 		t.Fatal(err)

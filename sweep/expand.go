@@ -693,19 +693,10 @@ func (s *sweepBuild) warnOddValues() {
 // oddValues lists what is unusual about the values that an expression came to.
 func (f *field) oddValues() []string {
 	var out []string
-	add := func(c *cell) {
-		if c == nil {
-			return
-		}
+	for _, c := range f.expr.memo {
 		if odd := f.setting.oddValue(c); odd != "" {
 			out = append(out, odd)
 		}
-	}
-	for _, c := range f.expr.memo {
-		add(c)
-	}
-	for _, c := range f.expr.byValue {
-		add(c)
 	}
 	return out
 }

@@ -65,7 +65,7 @@ func fuzzLoad(t *testing.T, c *models.Catalogue, path string, in Inputs, sizes m
 		checkPlan(t, plan)
 		return
 	}
-	e, ok := AsError(err)
+	e, ok := asError(err)
 	if !ok {
 		t.Fatalf("not an *Error: %v", err)
 	}
@@ -143,7 +143,7 @@ func FuzzFormat(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		once, err := Format("sweep.hcl", data)
 		if err != nil {
-			if _, ok := AsError(err); !ok {
+			if _, ok := asError(err); !ok {
 				t.Fatalf("not an *Error: %v", err)
 			}
 			return

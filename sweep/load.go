@@ -172,8 +172,8 @@ func (l *loader) parse(path string) bool {
 // on names can be said, for they may be declared there.
 func (l *loader) syntaxFailed() bool {
 	for _, d := range l.diags.list {
-		switch code(d.Code) {
-		case codeSyntax, codeUnreadable, codeTooLarge:
+		switch d.Code {
+		case codeSyntax.id(), codeUnreadable.id(), codeTooLarge.id():
 			return true
 		}
 	}

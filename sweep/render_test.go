@@ -12,7 +12,7 @@ func loadError(t *testing.T, text string, in Inputs) *Error {
 	in.WorkDir = t.TempDir()
 	writeFile(t, in.WorkDir, "sweep.hcl", text)
 	_, err := Load("sweep.hcl", in)
-	e, ok := AsError(err)
+	e, ok := asError(err)
 	if !ok {
 		t.Fatalf("got %v, want an *Error", err)
 	}
@@ -151,7 +151,7 @@ func TestFormat(t *testing.T) {
 	for name, text := range map[string]string{"x.hcl": "sweep {", "x.hcl.json": "{}"} {
 		if _, err := Format(name, []byte(text)); err == nil {
 			t.Errorf("%s was formatted", name)
-		} else if _, ok := AsError(err); !ok {
+		} else if _, ok := asError(err); !ok {
 			t.Errorf("%v is no *Error", err)
 		}
 	}

@@ -222,7 +222,6 @@ func (l *loader) evaluate(e *expression, ctx *hcl.EvalContext) (cty.Value, []fin
 	if l.guard.exhausted {
 		return cty.DynamicVal, []finding{{fault{code: codeTooMuch, rng: e.Range()}, "The loops of this expression take more than " + fmt.Sprint(maxWork) + " steps."}}
 	}
-	secret := l.tainted(e) != ""
 	var out []finding
 	for i, h := range hd {
 		if h.Severity != hcl.DiagError || i >= 5 {
@@ -233,7 +232,7 @@ func (l *loader) evaluate(e *expression, ctx *hcl.EvalContext) (cty.Value, []fin
 			continue
 		}
 		f := findingOf(h, e)
-		if secret {
+		if l.tainted(e) != "" {
 			f.detail = "The expression uses a sensitive variable, so what it met is not shown."
 		} else {
 			f.fault.values = l.valuesOf(e, ctx)
