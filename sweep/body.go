@@ -240,7 +240,7 @@ func (r *reader) knownAttr(name string, rng hcl.Range, spec *blockSpec) bool {
 	if spec.attr(name) != nil {
 		return true
 	}
-	if spec.free != "" {
+	if spec.free {
 		if !isIdentifier(name) {
 			hint := ""
 			if plain := strings.ReplaceAll(name, "-", "_"); isIdentifier(plain) {
@@ -300,8 +300,8 @@ func (r *reader) unknownBlock(name string, rng hcl.Range, spec *blockSpec) {
 // checkBody reports what is missing and what stands too often.
 func (r *reader) checkBody(b *body) {
 	for _, as := range b.spec.attrs {
-		if as.required && b.attr(as.name) == nil {
-			r.diags.errorAt(codeMissingArg, b.rng, "%s block needs the argument %q: %s.", capital(article(b.spec.name)), as.name, as.doc)
+		if as.need != "" && b.attr(as.name) == nil {
+			r.diags.errorAt(codeMissingArg, b.rng, "%s block needs the argument %q: %s.", capital(article(b.spec.name)), as.name, as.need)
 		}
 	}
 	for _, bs := range b.spec.blocks {

@@ -91,8 +91,8 @@ func loadExample(t *testing.T, args, text string) []string {
 	return codes
 }
 
-// TestLanguagePage checks that docs/language.md has the tables that follow from
-// the schema, the settings and the functions; -update writes them.
+// TestLanguagePage checks that docs/language.md has the rows of the schema and
+// the tables that follow from the settings and the functions; -update writes these.
 func TestLanguagePage(t *testing.T) {
 	const path = "../docs/language.md"
 	page, err := os.ReadFile(path)
@@ -100,7 +100,8 @@ func TestLanguagePage(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := string(page)
-	for name, want := range map[string]string{"blocks": blockTables(), "settings": settingsTable(), "functions": functionsTable()} {
+	checkBlocks(t, text)
+	for name, want := range map[string]string{"settings": settingsTable(), "functions": functionsTable()} {
 		begin, end := "<!-- "+name+" -->\n", "<!-- end of "+name+" -->"
 		i, j := strings.Index(text, begin), strings.Index(text, end)
 		if i < 0 || j < i {
@@ -125,41 +126,58 @@ func TestLanguagePage(t *testing.T) {
 	}
 }
 
-func blockTables() string {
-	var b strings.Builder
+// blockRow is a row of a block's table: attribute, kind, default.
+var blockRow = regexp.MustCompile("(?m)^\\| (?:`(\\w+)`|(any other name)) \\|[^|]*\\| ?([^|]*?) ?\\|")
+
+// checkBlocks holds the tables of the blocks against the schema.
+func checkBlocks(t *testing.T, page string) {
+	begin := strings.Index(page, "<!-- blocks -->")
+	page = page[begin:strings.Index(page, "<!-- end of blocks -->")]
+	parts := map[string]string{}
+	for _, part := range strings.Split(page, "\n### ")[1:] {
+		head, text, _ := strings.Cut(part, "\n")
+		parts[head] = text
+	}
 	var walk func(s *blockSpec, path string)
 	walk = func(s *blockSpec, path string) {
-		if s.name != "" {
-			path = strings.TrimSpace(path + " " + s.name)
-			head := path
-			if s.label != "" {
-				head += ` "` + s.label + `"`
-			}
-			fmt.Fprintf(&b, "\n### %s\n\n%s", head, s.doc)
-			if s.single {
-				b.WriteString(" At most one.")
-			}
-			b.WriteString("\n")
-			if len(s.attrs) > 0 || s.free != "" {
-				b.WriteString("\n| attribute | takes | default | meaning |\n|---|---|---|---|\n")
-			}
-			for _, a := range s.attrs {
-				fallback := a.fallback
-				if a.required {
-					fallback = "required"
-				}
-				fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", a.name, a.kind, fallback, a.doc)
-			}
-			if s.free != "" {
-				fmt.Fprintf(&b, "| any other name | | | %s |\n", s.free)
-			}
-		}
+		path = strings.TrimSpace(path + " " + s.name)
 		for _, sub := range s.blocks {
 			walk(sub, path)
 		}
+		if s.name == "" {
+			return
+		}
+		head := path
+		if s.label != "" {
+			head += ` "` + s.label + `"`
+		}
+		text, ok := parts[head]
+		if !ok {
+			t.Errorf("docs/language.md has no part %q", head)
+			return
+		}
+		delete(parts, head)
+		var got, want []string
+		for _, row := range blockRow.FindAllStringSubmatch(text, -1) {
+			got = append(got, row[1]+row[2]+map[bool]string{true: " required"}[row[3] == "required"])
+		}
+		for _, a := range s.attrs {
+			want = append(want, a.name+map[bool]string{true: " required"}[a.need != ""])
+		}
+		if s.free {
+			want = append(want, "any other name")
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("docs/language.md: %s has the rows %q, want %q", head, got, want)
+		}
+		if strings.Contains(text, "At most one.") != s.single {
+			t.Errorf("docs/language.md: %s: whether there is one at most", head)
+		}
 	}
 	walk(schema(), "")
-	return b.String() + "\n"
+	for head := range parts {
+		t.Errorf("docs/language.md has the part %q, which is no block", head)
+	}
 }
 
 func settingsTable() string {

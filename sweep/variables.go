@@ -254,8 +254,8 @@ func wholeFile(name string, src []byte) hcl.Range {
 // varFileSpec accepts variable blocks only to say that they do not belong.
 func varFileSpec() *blockSpec {
 	return &blockSpec{
-		free:   "a variable",
-		blocks: []*blockSpec{{name: "variable", label: "name", free: "anything"}},
+		free:   true,
+		blocks: []*blockSpec{{name: "variable", label: "name", free: true}},
 	}
 }
 
