@@ -3,7 +3,6 @@ package sweep
 import (
 	"cmp"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"slices"
@@ -340,25 +339,15 @@ func (s *sweepBuild) matrixSize() int {
 	return n
 }
 
-// matrixPoints lists the points of the matrix in run order: the last axis
-// varies fastest.
+// matrixPoints lists the points of the matrix in run order.
 func (s *sweepBuild) matrixPoints() [][]int32 {
-	n, k := s.matrixSize(), len(s.axes)
-	flat := make([]int32, n*k)
-	pts := make([][]int32, n)
-	cur := make([]int32, k)
-	for i := range n {
-		pt := flat[i*k : (i+1)*k : (i+1)*k]
-		copy(pt, cur)
-		pts[i] = pt
-		for j := k - 1; j >= 0; j-- {
-			if cur[j]++; int(cur[j]) < s.axes[j].n {
-				break
-			}
-			cur[j] = 0
+	choices := make([][]int32, len(s.axes))
+	for j, a := range s.axes {
+		for i := range a.n {
+			choices[j] = append(choices[j], int32(i)) //nolint:gosec // at most maxPoints values
 		}
 	}
-	return pts
+	return product(choices)
 }
 
 // choose keeps p.n points: those whose hashes with the seed are smallest, in
@@ -374,12 +363,12 @@ func (s *sweepBuild) choose(pts [][]int32, p *pick) [][]int32 {
 		i    int
 	}
 	order := make([]ranked, len(pts))
-	order0 := s.axesByName()
+	axes := s.axesByName()
 	var buf []byte
 	for i, pt := range pts {
 		buf = append(buf[:0], "vramsweep-pick/1\n"...)
 		buf = strconv.AppendInt(buf, p.seed, 10)
-		for _, j := range order0 {
+		for _, j := range axes {
 			a := s.axes[j]
 			buf = append(append(append(buf, '\n'), a.name...), '=')
 			buf = encode(buf, a.vals[pt[j]].v)
@@ -412,19 +401,12 @@ func (s *sweepBuild) axesByName() []int {
 // profiles resolves every point. What profiles share (values, origins, models)
 // is shared in memory as well; a plan is never written to.
 func (s *sweepBuild) profiles(pts [][]int32, fromMatrix int) {
-	list := make([]Profile, len(pts))
-	width := len(s.axes)
-	for _, a := range s.axes {
-		width += len(a.freeKeys())
-	}
-	axes := make([]AxisValue, 0, len(pts)*width)
-	ids := make(map[uint64]int, len(pts))
+	ids := make(map[string]int, len(pts))
 	origins := s.origins("")
 	inc, incLeft := -1, 0
 	s.out.Profiles = make([]*Profile, len(pts))
 	hash := newIdentity(s.out.Name)
 	for i, pt := range pts {
-		p := &list[i]
 		if i >= fromMatrix {
 			for incLeft == 0 {
 				inc++
@@ -433,28 +415,27 @@ func (s *sweepBuild) profiles(pts [][]int32, fromMatrix int) {
 			}
 			incLeft--
 		}
-		p.Sweep, p.Index, p.Origins = s.out.Name, i, origins
-		axes = s.axisValues(axes, pt)
-		p.Axes = axes[len(axes)-width : len(axes) : len(axes)]
-		p.Engine = newEngine(s.engineKind)
+		p := &Profile{
+			Sweep: s.out.Name, Index: i, Origins: origins, Axes: s.axisValues(pt), Engine: newEngine(s.engineKind),
+		}
 		sum, whole := s.resolve(p, pt, hash)
 		s.out.Profiles[i] = p
 		if !whole { // what is at fault was reported; nothing follows from the rest
 			continue
 		}
 		p.ID = hex.EncodeToString(sum[:8])
-		key := binary.BigEndian.Uint64(sum[:8])
-		if first, dup := ids[key]; dup {
+		if first, dup := ids[p.ID]; dup {
 			s.twins(pts, first, i, fromMatrix, inc)
 		} else {
-			ids[key] = i
+			ids[p.ID] = i
 		}
 		s.checkProfile(p, pt)
 	}
 }
 
-// axisValues appends the values of the axes at a point.
-func (s *sweepBuild) axisValues(list []AxisValue, pt []int32) []AxisValue {
+// axisValues are the values of the axes at a point.
+func (s *sweepBuild) axisValues(pt []int32) []AxisValue {
+	list := make([]AxisValue, 0, len(s.axes))
 	for j, a := range s.axes {
 		v := &a.vals[pt[j]]
 		list = append(list, AxisValue{Axis: a.name, Value: v.v, Free: a.free() && !a.isObject()})
