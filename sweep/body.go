@@ -305,18 +305,21 @@ func (r *reader) checkBody(b *body) {
 		}
 	}
 	for _, bs := range b.spec.blocks {
-		var first *block
-		for _, bl := range b.blocks {
-			switch {
-			case bl.name != bs.name:
-			case first == nil:
-				first = bl
-			case bs.single:
-				r.diags.errorAt(codeRepeatedBlk, bl.rng, "There is one %s block at most; the first is at %s.", bs.name, at(first.rng))
-			}
-		}
-		if first == nil && bs.needed && !b.bent {
+		if bs.needed && b.block(bs.name) == nil && !b.bent {
 			r.diags.errorAt(codeMissingBlock, b.rng, "%s block needs %s block.", capital(article(b.spec.name)), article(bs.name))
+		}
+	}
+	if b.spec.name != "" { // that of all files together is checked once they are read
+		r.checkRepeated(b)
+	}
+}
+
+// checkRepeated reports blocks that stand once at most and do not.
+func (r *reader) checkRepeated(b *body) {
+	for i, bl := range b.blocks {
+		first := b.block(bl.name)
+		if i > 0 && bl != first && b.spec.block(bl.name).single {
+			r.diags.errorAt(codeRepeatedBlk, bl.rng, "There is one %s block at most; the first is at %s.", bl.name, at(first.rng))
 		}
 	}
 }

@@ -269,19 +269,18 @@ func (l *loader) addModel(a *models.Architecture) *models.Architecture {
 // follows from a field that changed is computed again: the parameter count, and
 // the head dimension from the hidden size and the heads.
 func overlay(base *models.Architecture, fields map[string]any) (*models.Architecture, error) {
-	arch, err := copyOf(base)
-	if err != nil {
-		return nil, err
+	arch, mha := &models.Architecture{}, false
+	for _, part := range []any{base, fields} {
+		mha = arch.NumKVHeads == arch.NumHeads // of base, before fields
+		b, err := json.Marshal(part)
+		if err == nil {
+			err = json.Unmarshal(b, arch)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("lay fields over the architecture: %w", err)
+		}
 	}
 	has := func(name string) bool { return fields[name] != nil }
-	mha := arch.NumKVHeads == arch.NumHeads
-	patch, err := json.Marshal(fields)
-	if err == nil {
-		err = json.Unmarshal(patch, arch)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("lay fields over the architecture: %w", err)
-	}
 	if len(fields) > 0 {
 		arch.Published = nil
 		if !has("params") {
@@ -293,22 +292,6 @@ func overlay(base *models.Architecture, fields map[string]any) (*models.Architec
 	}
 	if mha && has("num_heads") && !has("num_kv_heads") {
 		arch.NumKVHeads = arch.NumHeads
-	}
-	return arch, nil
-}
-
-// copyOf is a deep copy; of nil, an empty architecture.
-func copyOf(base *models.Architecture) (*models.Architecture, error) {
-	arch := &models.Architecture{}
-	if base == nil {
-		return arch, nil
-	}
-	b, err := json.Marshal(base)
-	if err == nil {
-		err = json.Unmarshal(b, arch)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("copy the architecture of %s: %w", base.ID, err)
 	}
 	return arch, nil
 }

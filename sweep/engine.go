@@ -2,7 +2,6 @@ package sweep
 
 import (
 	"regexp"
-	"slices"
 	"strings"
 )
 
@@ -65,14 +64,8 @@ func argv(name string) func(any) (*cell, *misfit) {
 
 func choice(name string, choices ...string) func(any) (*cell, *misfit) {
 	return func(v any) (*cell, *misfit) {
-		s, ok := v.(string)
-		if !ok {
-			return nil, misfitf(codeValue, name, " is a string; this is ", describe(v), ".")
-		}
-		if !slices.Contains(choices, s) {
-			return nil, misfitf(codeChoice, choiceDetail(name, s, choices))
-		}
-		return &cell{v: s, text: &s}, nil
+		s, f := oneOf(choices...)(name, v)
+		return &cell{v: s, text: &s}, f
 	}
 }
 

@@ -162,9 +162,7 @@ func (l *loader) parse(path string) bool {
 			l.root.blocks = append(l.root.blocks, b.blocks...)
 		}
 	}
-	if len(files) > 1 {
-		r.checkSingle(l.root)
-	}
+	r.checkRepeated(l.root)
 	return !l.syntaxFailed()
 }
 
@@ -178,22 +176,4 @@ func (l *loader) syntaxFailed() bool {
 		}
 	}
 	return false
-}
-
-// checkSingle reports blocks that stand once in each of several files.
-func (r *reader) checkSingle(b *body) {
-	for _, bs := range b.spec.blocks {
-		var first *block
-		for _, bl := range b.blocks {
-			if !bs.single || bl.name != bs.name {
-				continue
-			}
-			if first != nil && first.rng.Filename != bl.rng.Filename {
-				r.diags.errorAt(codeRepeatedBlk, bl.rng, "There is one %s block at most; the first is at %s.", bs.name, at(first.rng))
-			}
-			if first == nil {
-				first = bl
-			}
-		}
-	}
 }
