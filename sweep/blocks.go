@@ -136,17 +136,8 @@ func (l *loader) output() string {
 // gpus reads the gpu blocks.
 func (l *loader) gpus() []GPU {
 	out := []GPU{}
-	seen := map[string]*block{}
 	sc := plainScope("a gpu block")
-	for _, b := range l.root.blocks {
-		if b.name != "gpu" {
-			continue
-		}
-		if first, ok := seen[b.label]; ok {
-			l.duplicate(b, first)
-			continue
-		}
-		seen[b.label] = b
+	for _, b := range l.blocksOf("gpu") {
 		if !isName(b.label) {
 			l.diags.errorAt(codeName, b.labelRng, "%s", nameRule("GPU", b.label))
 		}

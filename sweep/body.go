@@ -71,7 +71,8 @@ func (r *reader) parse(name string, src []byte, spec *blockSpec) *body {
 		f, hd := hcljson.Parse(src, name)
 		if hd.HasErrors() {
 			if first := bytes.TrimSpace(src); len(first) > 0 && first[0] != '{' && first[0] != '[' {
-				hd[0].Detail = sentence(hd[0].Detail) + " A file whose name ends in .json is read as JSON; HCL syntax needs a name that ends in .hcl."
+				hd[0].Detail = sentence(hd[0].Detail) + " A file whose name ends in .json is read as JSON; HCL syntax needs a " +
+					"name that ends in .hcl."
 			}
 			r.diags.syntax(hd)
 			return nil
@@ -178,13 +179,16 @@ func headerText(nb *hclsyntax.Block) string {
 func (r *reader) nativeLabel(bl *block, nb *hclsyntax.Block, bs *blockSpec) bool {
 	switch {
 	case bs.label == "" && len(nb.Labels) > 0:
-		r.diags.errorAt(codeLabels, nb.LabelRanges[0], "%s block has no label. Write: %s {", capital(article(bs.name)), bs.name)
+		r.diags.errorAt(codeLabels, nb.LabelRanges[0],
+			"%s block has no label. Write: %s {", capital(article(bs.name)), bs.name)
 		return false
 	case bs.label != "" && len(nb.Labels) == 0:
-		r.diags.errorAt(codeLabels, nb.TypeRange, "%s block has one label, its %s. Write: %s %q {", capital(article(bs.name)), bs.label, bs.name, "...")
+		r.diags.errorAt(codeLabels, nb.TypeRange,
+			"%s block has one label, its %s. Write: %s %q {", capital(article(bs.name)), bs.label, bs.name, "...")
 		return false
 	case len(nb.Labels) > 1:
-		r.diags.errorAt(codeLabels, nb.LabelRanges[1], "%s block has one label, its %s; this is a second.", capital(article(bs.name)), bs.label)
+		r.diags.errorAt(codeLabels, nb.LabelRanges[1],
+			"%s block has one label, its %s; this is a second.", capital(article(bs.name)), bs.label)
 		return false
 	case bs.label != "":
 		bl.label, bl.labelRng = nb.Labels[0], nb.LabelRanges[0]
@@ -246,7 +250,8 @@ func (r *reader) knownAttr(name string, rng hcl.Range, spec *blockSpec) bool {
 			if plain := strings.ReplaceAll(name, "-", "_"); isIdentifier(plain) {
 				hint = " Write " + plain + "."
 			}
-			r.diags.errorAt(codeName, rng, "%q is no name: a name has letters, digits and underscores and does not start with a digit.%s", name, hint)
+			r.diags.errorAt(codeName, rng,
+				"%q is no name: a name has letters, digits and underscores and does not start with a digit.%s", name, hint)
 			return false
 		}
 		return true
@@ -260,9 +265,11 @@ func (r *reader) knownAttr(name string, rng hcl.Range, spec *blockSpec) bool {
 	case spec.block(name) != nil:
 		r.diags.errorAt(codeUnknownArg, rng, "%q is a block: write it without the equals sign.", name)
 	case spec.name == "":
-		r.diags.errorAt(codeUnknownArg, rng, "Outside of blocks a sweep file has no arguments.%s A file that gives values to variables is named with --var-file.", didYouMean(name, blocks))
+		r.diags.errorAt(codeUnknownArg, rng, "Outside of blocks a sweep file has no arguments.%s A file that gives values "+
+			"to variables is named with --var-file.", didYouMean(name, blocks))
 	case len(attrs) == 0:
-		r.diags.errorAt(codeUnknownArg, rng, "In %s there are no arguments, only the blocks %s.%s", where, listOf(blocks), didYouMean(name, blocks))
+		r.diags.errorAt(codeUnknownArg, rng,
+			"In %s there are no arguments, only the blocks %s.%s", where, listOf(blocks), didYouMean(name, blocks))
 	default:
 		hint := didYouMean(name, append(attrs, blocks...))
 		if hint == "" {
@@ -301,7 +308,8 @@ func (r *reader) unknownBlock(name string, rng hcl.Range, spec *blockSpec) {
 func (r *reader) checkBody(b *body) {
 	for _, as := range b.spec.attrs {
 		if as.need != "" && b.attr(as.name) == nil {
-			r.diags.errorAt(codeMissingArg, b.rng, "%s block needs the argument %q: %s.", capital(article(b.spec.name)), as.name, as.need)
+			r.diags.errorAt(codeMissingArg, b.rng,
+				"%s block needs the argument %q: %s.", capital(article(b.spec.name)), as.name, as.need)
 		}
 	}
 	for _, bs := range b.spec.blocks {
@@ -319,7 +327,8 @@ func (r *reader) checkRepeated(b *body) {
 	for i, bl := range b.blocks {
 		first := b.block(bl.name)
 		if i > 0 && bl != first && b.spec.block(bl.name).single {
-			r.diags.errorAt(codeRepeatedBlk, bl.rng, "There is one %s block at most; the first is at %s.", bl.name, at(first.rng))
+			r.diags.errorAt(codeRepeatedBlk, bl.rng,
+				"There is one %s block at most; the first is at %s.", bl.name, at(first.rng))
 		}
 	}
 }

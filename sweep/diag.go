@@ -267,7 +267,8 @@ func nearest(name string, candidates []string) string {
 	for _, c := range sorted { // the start of a longer name, or a name without its owner
 		l := strings.ToLower(c)
 		_, tail, _ := strings.Cut(l, "/")
-		if rest, ok := strings.CutPrefix(l, lower); len(name) > 2 && (tail == lower || ok && rest != "" && strings.ContainsRune("-_./", rune(rest[0]))) {
+		if rest, ok := strings.CutPrefix(l,
+			lower); len(name) > 2 && (tail == lower || ok && rest != "" && strings.ContainsRune("-_./", rune(rest[0]))) {
 			return c
 		}
 	}

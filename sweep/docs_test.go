@@ -198,5 +198,8 @@ func settingsTable() string {
 }
 
 func functionsTable() string {
-	return "\n`" + strings.Join(FunctionNames(), "` `") + "`\n\n"
+	return "\n`" + strings.Join(functionNames(), "` `") + "`\n\n"
 }
+
+// functionNames are the functions that expressions may call, sorted.
+func functionNames() []string { return sortedKeys((&loader{guard: &budget{}}).functions()) }

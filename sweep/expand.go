@@ -87,7 +87,7 @@ func (s *sweepBuild) fieldOf(name string) *field { return s.byName[name] }
 func (s *sweepBuild) scope(where string) *scope {
 	return &scope{
 		where: where, names: map[string][]string{"sweep": {"name"}},
-		values: func() map[string]value { return map[string]value{"sweep": s.object()} },
+		values: func() map[string]cty.Value { return map[string]cty.Value{"sweep": s.object()} },
 	}
 }
 
@@ -212,7 +212,8 @@ func (s *sweepBuild) gatherFields() {
 	})
 	s.checkCells()
 	if s.byName["model"] == nil {
-		s.l.diags.errorAt(codeNoModel, s.block.rng, "The sweep names no model. Give it an axis, as in: model = [\"Qwen/Qwen3-0.6B\"], or set model in the engine block.")
+		s.l.diags.errorAt(codeNoModel, s.block.rng,
+			"The sweep names no model. Give it an axis, as in: model = [\"Qwen/Qwen3-0.6B\"], or set model in the engine block.")
 		s.broken = true
 	}
 }
@@ -227,7 +228,8 @@ func (s *sweepBuild) checkKeys() {
 	for _, a := range s.axes {
 		for _, k := range a.freeKeys() {
 			if other := names[a.keys[k]]; other != nil {
-				s.l.diags.errorAt(codeSetTwice, a.attr.nameRng, "The key %q of the objects is the name of another axis as well, at %s.", a.keys[k], at2(other))
+				s.l.diags.errorAt(codeSetTwice, a.attr.nameRng,
+					"The key %q of the objects is the name of another axis as well, at %s.", a.keys[k], at2(other))
 				s.broken = true
 			}
 			names[a.keys[k]] = a
@@ -239,7 +241,8 @@ func (s *sweepBuild) checkKeys() {
 func (s *sweepBuild) checkCells() {
 	n := s.included() + s.matrixSize()
 	if s.l.profiles += n; n*len(s.fields) > maxCells || s.l.profiles > maxProfiles {
-		s.l.diags.errorAt(codeTooMany, s.block.rng, "The sweep has %d points with %d settings, flags and free axes each. That is more than a plan can hold: %d points and %d values at most.", n, len(s.fields), maxProfiles, maxCells)
+		s.l.diags.errorAt(codeTooMany, s.block.rng, "The sweep has %d points with %d settings, flags and free axes each. "+
+			"That is more than a plan can hold: %d points and %d values at most.", n, len(s.fields), maxProfiles, maxCells)
 		s.broken = true
 	}
 }
@@ -355,7 +358,8 @@ func (s *sweepBuild) matrixPoints() [][]int32 {
 // so it is the same on every machine and mostly stays when an axis grows.
 func (s *sweepBuild) choose(pts [][]int32, p *pick) [][]int32 {
 	if p.n >= len(pts) {
-		s.l.diags.warnAt(codePickLarge, p.block.rng, "pick asks for %d points and the matrix has %d, so all are run.", p.n, len(pts))
+		s.l.diags.warnAt(codePickLarge, p.block.rng,
+			"pick asks for %d points and the matrix has %d, so all are run.", p.n, len(pts))
 		return pts
 	}
 	type ranked struct {
@@ -375,7 +379,9 @@ func (s *sweepBuild) choose(pts [][]int32, p *pick) [][]int32 {
 		}
 		order[i] = ranked{sha256.Sum256(buf), i}
 	}
-	slices.SortFunc(order, func(a, b ranked) int { return cmp.Or(slices.Compare(a.hash[:], b.hash[:]), cmp.Compare(a.i, b.i)) })
+	slices.SortFunc(order, func(a, b ranked) int {
+		return cmp.Or(slices.Compare(a.hash[:], b.hash[:]), cmp.Compare(a.i, b.i))
+	})
 	keep := make([]bool, len(pts))
 	for _, r := range order[:p.n] {
 		keep[r.i] = true
@@ -535,7 +541,8 @@ func (s *sweepBuild) twins(pts [][]int32, first, second, fromMatrix, inc int) {
 		s.foldOnce(codeRepeatedPt, rng, "This include adds a point that is there already: %s.", s.describePoint(pts[second]))
 		return
 	}
-	s.foldOnce(codeTwins, s.block.rng, "Two points ask for the same: %s, and %s.", s.describePoint(pts[first]), s.describePoint(pts[second]))
+	s.foldOnce(codeTwins, s.block.rng,
+		"Two points ask for the same: %s, and %s.", s.describePoint(pts[first]), s.describePoint(pts[second]))
 }
 
 func (s *sweepBuild) foldOnce(c code, rng hcl.Range, format string, args ...any) {
@@ -558,21 +565,27 @@ func (s *sweepBuild) describePoint(pt []int32) string {
 func (s *sweepBuild) checkProfile(p *Profile, pt []int32) {
 	st := &p.Settings
 	if n := st.TensorParallelSize * st.PipelineParallelSize; s.out.GPUs != nil && n > int64(len(s.out.GPUs)) {
-		s.foldOnce(codeFewGPUs, s.gpusRange(), "A profile needs %d GPUs (tensor_parallel_size times pipeline_parallel_size); gpus lists %d.", n, len(s.out.GPUs))
+		s.foldOnce(codeFewGPUs, s.gpusRange(),
+			"A profile needs %d GPUs (tensor_parallel_size times pipeline_parallel_size); gpus lists %d.", n, len(s.out.GPUs))
 	}
 	length := st.InputLen + st.OutputLen
 	if st.MaxModelLen != nil {
 		if length > *st.MaxModelLen {
-			s.pointFault(codeTooLong, "max_model_len", pt, false, "input_len + output_len is %d and max_model_len is %d; vLLM would refuse the run.", length, *st.MaxModelLen)
+			s.pointFault(codeTooLong, "max_model_len", pt, false,
+				"input_len + output_len is %d and max_model_len is %d; vLLM would refuse the run.", length, *st.MaxModelLen)
 		}
 	} else if p.Model != nil && p.Model.MaxPosition > 0 && length > p.Model.MaxPosition {
-		s.pointFault(codeContext, "input_len", pt, true, "input_len + output_len is %d and the model's context %d; vLLM may refuse the run.", length, p.Model.MaxPosition)
+		s.pointFault(codeContext, "input_len", pt, true,
+			"input_len + output_len is %d and the model's context %d; vLLM may refuse the run.", length, p.Model.MaxPosition)
 	}
 	if p.Model != nil && p.Model.MaxPosition > 0 && st.MaxModelLen != nil && *st.MaxModelLen > p.Model.MaxPosition {
-		s.pointFault(codeContext, "max_model_len", pt, true, "max_model_len is %d and the model's context %d; vLLM will refuse the run, unless the model's configuration or the environment allows more.", *st.MaxModelLen, p.Model.MaxPosition)
+		s.pointFault(codeContext, "max_model_len", pt, true, "max_model_len is %d and the model's context %d; vLLM will "+
+			"refuse the run, unless the model's configuration or the environment allows more.", *st.MaxModelLen,
+			p.Model.MaxPosition)
 	}
 	if p.Model != nil && p.Model.NumHeads%st.TensorParallelSize != 0 {
-		s.pointFault(codeHeads, "tensor_parallel_size", pt, true, "%q has %d attention heads, which %d GPUs cannot share evenly; vLLM will refuse the run.", st.Model, p.Model.NumHeads, st.TensorParallelSize)
+		s.pointFault(codeHeads, "tensor_parallel_size", pt, true, "%q has %d attention heads, which %d GPUs cannot share "+
+			"evenly; vLLM will refuse the run.", st.Model, p.Model.NumHeads, st.TensorParallelSize)
 	}
 }
 
@@ -642,42 +655,34 @@ func (s *sweepBuild) warnNearModel(ref *modelRef, rng hcl.Range) {
 		}
 	}
 	if near != "" {
-		s.l.diags.warnAt(codeNearModel, rng, "The catalogue lacks %q, so its estimates are null. Did you mean %q?", ref.name, near)
+		s.l.diags.warnAt(codeNearModel, rng,
+			"The catalogue lacks %q, so its estimates are null. Did you mean %q?", ref.name, near)
 	}
 }
 
 // warnOddValues says which values vLLM is not known to take.
 func (s *sweepBuild) warnOddValues() {
-	for _, a := range s.axes {
-		for k, st := range a.set {
-			for _, v := range a.vals {
-				if st == nil {
-					continue
-				}
-				s.warnNearModel(v.cells[k].model, v.rng)
-				if odd := st.oddValue(v.cells[k]); odd != "" {
+	for _, f := range s.fields {
+		switch {
+		case f.setting == nil:
+		case f.axis >= 0:
+			for _, v := range s.axes[f.axis].vals {
+				c := v.cells[f.key]
+				s.warnNearModel(c.model, v.rng)
+				if odd := f.setting.oddValue(c); odd != "" {
 					s.l.diags.warnAt(codeOddValue, v.rng, "%s", odd)
 				}
 			}
+		case f.expr != nil:
+			var odd []string
+			for _, c := range f.expr.memo {
+				odd = append(odd, f.setting.oddValue(c))
+			}
+			slices.Sort(odd)
+			odd = slices.DeleteFunc(odd, func(s string) bool { return s == "" })
+			if len(odd) > 0 {
+				s.l.diags.warnAt(codeOddValue, f.expr.attr.expr.Range(), "%s", odd[0])
+			}
 		}
 	}
-	for _, f := range s.fields {
-		if f.expr == nil || f.setting == nil {
-			continue
-		}
-		if odd := f.oddValues(); len(odd) > 0 {
-			s.l.diags.warnAt(codeOddValue, f.expr.attr.expr.Range(), "%s", slices.Min(odd))
-		}
-	}
-}
-
-// oddValues lists what is unusual about the values that an expression came to.
-func (f *field) oddValues() []string {
-	var out []string
-	for _, c := range f.expr.memo {
-		if odd := f.setting.oddValue(c); odd != "" {
-			out = append(out, odd)
-		}
-	}
-	return out
 }

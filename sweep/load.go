@@ -111,15 +111,7 @@ func (l *loader) load(path string) *Plan {
 		}
 	}
 	plan := &Plan{Files: l.files, OutputDir: l.output(), GPUs: l.gpus(), Sweeps: []*Sweep{}}
-	seen := map[string]*block{}
-	for _, b := range l.root.blocks {
-		if b.name != "sweep" {
-			continue
-		}
-		if first, dup := seen[b.label]; dup {
-			l.duplicate(b, first)
-		}
-		seen[b.label] = b
+	for _, b := range l.blocksOf("sweep") {
 		plan.Sweeps = append(plan.Sweeps, l.sweep(b))
 	}
 	if len(plan.Sweeps) == 0 && !l.diags.failed() {
@@ -130,6 +122,24 @@ func (l *loader) load(path string) *Plan {
 		l.choose(plan)
 	}
 	return plan
+}
+
+// blocksOf lists the blocks of one type and reports those whose label another has.
+func (l *loader) blocksOf(name string) []*block {
+	var list []*block
+	seen := map[string]*block{}
+	for _, b := range l.root.blocks {
+		first := seen[b.label]
+		switch {
+		case b.name != name:
+		case first != nil:
+			l.diags.errorAt(codeDuplicate, b.rng, "A %s called %q is already declared at %s.", name, b.label, at(first.rng))
+		default:
+			seen[b.label] = b
+			list = append(list, b)
+		}
+	}
+	return list
 }
 
 // parse reads all files of the configuration into one body.

@@ -103,7 +103,8 @@ func (s *sweepBuild) readAxes(b *body) {
 			continue
 		}
 		if points *= len(a.vals); points > maxPoints {
-			s.l.diags.errorAt(codeTooMany, at.nameRng, "With the axis %q the matrix has %d points or more; a sweep has at most %d. Split it into several sweeps.", a.name, points, maxPoints)
+			s.l.diags.errorAt(codeTooMany, at.nameRng, "With the axis %q the matrix has %d points or more; a sweep has at "+
+				"most %d. Split it into several sweeps.", a.name, points, maxPoints)
 			s.broken = true
 		}
 	}
@@ -139,7 +140,8 @@ func (s *sweepBuild) readAxis(at *attr) *axis {
 	before := d.errors
 	for i := range vals {
 		if i >= maxPoints {
-			d.errorAt(codeTooMany, at.nameRng, "The axis %q has %d values; a sweep has at most %d points.", a.name, len(vals), maxPoints)
+			d.errorAt(codeTooMany, at.nameRng,
+				"The axis %q has %d values; a sweep has at most %d points.", a.name, len(vals), maxPoints)
 			return nil
 		}
 		s.addValue(a, vals[i], rngs[i])
@@ -350,7 +352,8 @@ func (s *sweepBuild) readExclude(b *block) {
 	x := &exclude{block: b}
 	ok := true
 	if len(b.body.attrs) == 0 {
-		s.l.diags.errorAt(codeEmptyExclude, b.rng, "An exclude without attributes would take every point away. Name axes and their values, or give a condition: when = ...")
+		s.l.diags.errorAt(codeEmptyExclude, b.rng, "An exclude without attributes would take every point away. Name axes "+
+			"and their values, or give a condition: when = ...")
 		ok = false
 	}
 	for _, at := range b.body.attrs {
@@ -398,7 +401,8 @@ func (s *sweepBuild) findAxis(name string) (i, key int) {
 // fault.
 func (s *sweepBuild) unknownAxis(at *attr) {
 	if !slices.Contains(s.declared, at.name) {
-		s.l.diags.errorAt(codeUnknownAxis, at.nameRng, "The matrix has no axis %q.%s", at.name, suggestOrList(at.name, s.declared))
+		s.l.diags.errorAt(codeUnknownAxis, at.nameRng,
+			"The matrix has no axis %q.%s", at.name, suggestOrList(at.name, s.declared))
 	}
 }
 
@@ -539,10 +543,10 @@ func (s *sweepBuild) addPoints(b *block, choices [][]int32) {
 }
 
 // product lists all combinations of the choices; the last varies fastest.
-func product(choices [][]int32) [][]int32 {
-	pts := [][]int32{nil}
+func product[T any](choices [][]T) [][]T {
+	pts := [][]T{nil}
 	for _, c := range choices {
-		next := make([][]int32, 0, len(pts)*len(c))
+		next := make([][]T, 0, len(pts)*len(c))
 		for _, pt := range pts {
 			for _, i := range c {
 				next = append(next, append(pt[:len(pt):len(pt)], i))

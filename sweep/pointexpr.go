@@ -64,39 +64,28 @@ func (s *sweepBuild) pointExpr(at *attr, name string, sc *scope, convert func(an
 // bind finds the axes that the expression depends on, through profile and
 // model as well; false if settings refer to one another in a circle.
 func (p *pointExpr) bind() bool {
-	switch p.state {
-	case visited:
-		return true
-	case visiting:
-		p.s.l.circle("profile."+p.name, p.attr.nameRng)
-		return false
-	}
-	p.state = visiting
-	p.s.l.path = append(p.s.l.path, "profile."+p.name)
-	deps := slices.Clone(p.matrix)
-	names := slices.Clone(p.profile)
-	if p.model {
-		names = append(names, "model")
-	}
 	ok := true
-	for _, n := range names {
-		f := p.s.fieldOf(n)
-		switch {
-		case f == nil:
-		case f.axis >= 0:
-			deps = append(deps, f.axis)
-		case f.expr != nil:
-			if !f.expr.bind() {
-				ok = false
-			}
-			deps = append(deps, f.expr.deps...)
+	visited := p.s.l.visit(&p.state, "profile."+p.name, p.attr.nameRng, func() {
+		p.deps = slices.Clone(p.matrix)
+		names := p.profile
+		if p.model {
+			names = append(slices.Clone(names), "model")
 		}
-	}
-	p.s.l.path = p.s.l.path[:len(p.s.l.path)-1]
-	p.state = visited
-	slices.Sort(deps)
-	p.deps = slices.Compact(deps)
-	return ok
+		for _, n := range names {
+			f := p.s.fieldOf(n)
+			switch {
+			case f == nil:
+			case f.axis >= 0:
+				p.deps = append(p.deps, f.axis)
+			case f.expr != nil:
+				ok = f.expr.bind() && ok
+				p.deps = append(p.deps, f.expr.deps...)
+			}
+		}
+		slices.Sort(p.deps)
+		p.deps = slices.Compact(p.deps)
+	})
+	return visited && ok
 }
 
 // value is the value at a point. Who uses it counts its faults.
@@ -146,7 +135,8 @@ func (p *pointExpr) eval(pt []int32) *cell {
 		return bad
 	}
 	rng := p.attr.expr.rangeOf(f.words)
-	bad.folds = append(bad.folds, p.fold(fault{code: f.code, rng: rng, values: p.s.l.valuesOf(p.attr.expr, p.ctx)}, f.detail))
+	bad.folds = append(bad.folds,
+		p.fold(fault{code: f.code, rng: rng, values: p.s.l.valuesOf(p.attr.expr, p.ctx)}, f.detail))
 	return bad
 }
 
