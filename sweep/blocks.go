@@ -6,7 +6,6 @@ import (
 	"math"
 	"regexp"
 	"slices"
-	"sort"
 	"strings"
 	"time"
 
@@ -275,6 +274,6 @@ func (l *loader) env(b *body, sweepScope *scope) []EnvVar {
 		secret := l.tainted(a.expr) != "" || secretName.MatchString(a.name)
 		out = append(out, EnvVar{Name: a.name, Value: text, Sensitive: secret})
 	}
-	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
+	slices.SortFunc(out, func(a, b EnvVar) int { return strings.Compare(a.Name, b.Name) })
 	return out
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
-	"sort"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -83,8 +82,7 @@ func (d *diags) add(f fault, format string, args ...any) {
 	}
 	if f.rng.Filename != "" {
 		f.rng = d.clamp(f.rng)
-		r := toRange(f.rng)
-		dg.Range = &r
+		dg.Range = &Range{f.rng.Filename, Pos(f.rng.Start), Pos(f.rng.End)}
 		dg.Snippet = d.snippet(f.rng, d.contextOf(f.rng), f.values)
 	} else if len(f.values) > 0 {
 		dg.Snippet = &Snippet{Values: f.values}
@@ -122,17 +120,10 @@ func sameDiagnostic(a, b Diagnostic) bool {
 }
 
 func sortDiagnostics(list []Diagnostic) {
-	key := func(dg Diagnostic) (string, int) {
-		if dg.Range == nil {
-			return "", 0
-		}
-		return dg.Range.Filename, dg.Range.Start.Byte
-	}
-	sort.SliceStable(list, func(i, j int) bool {
-		fi, bi := key(list[i])
-		fj, bj := key(list[j])
-		return cmp.Or(cmp.Compare(fi, fj), cmp.Compare(bi, bj),
-			cmp.Compare(list[i].Code, list[j].Code), cmp.Compare(list[i].Detail, list[j].Detail)) < 0
+	slices.SortStableFunc(list, func(a, b Diagnostic) int {
+		ra, rb := orZero(a.Range), orZero(b.Range)
+		return cmp.Or(cmp.Compare(ra.Filename, rb.Filename), cmp.Compare(ra.Start.Byte, rb.Start.Byte),
+			cmp.Compare(a.Code, b.Code), cmp.Compare(a.Detail, b.Detail))
 	})
 }
 
@@ -149,14 +140,6 @@ func (d *diags) clamp(r hcl.Range) hcl.Range {
 		r.End = r.Start
 	}
 	return r
-}
-
-func toRange(r hcl.Range) Range {
-	return Range{
-		Filename: r.Filename,
-		Start:    Pos{Line: r.Start.Line, Column: r.Start.Column, Byte: r.Start.Byte},
-		End:      Pos{Line: r.End.Line, Column: r.End.Column, Byte: r.End.Byte},
-	}
 }
 
 // snippet cuts the first line of rng out of its source. A very long line is

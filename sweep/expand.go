@@ -321,15 +321,15 @@ func (s *sweepBuild) build(p *pick) {
 	if p != nil {
 		kept = s.choose(kept, p)
 	}
-	fromMatrix := len(kept)
-	for _, inc := range s.includes {
-		kept = append(kept, inc.points...)
-	}
-	if s.points = len(kept); s.points == 0 {
+	if s.points = len(kept) + s.included(); s.points == 0 {
 		s.l.diags.errorAt(codeNoPoints, s.block.rng, "The excludes take all %d points of the matrix away.", s.out.Excluded)
 		return
 	}
-	s.profiles(kept, fromMatrix)
+	hash, ids := newIdentity(s.out.Name), map[string][]int32{}
+	s.profiles(kept, nil, hash, ids)
+	for _, inc := range s.includes {
+		s.profiles(inc.points, inc.block, hash, ids)
+	}
 	s.warnings()
 }
 
@@ -404,36 +404,31 @@ func (s *sweepBuild) axesByName() []int {
 	return idx
 }
 
-// profiles resolves every point. What profiles share (values, origins, models)
-// is shared in memory as well; a plan is never written to.
-func (s *sweepBuild) profiles(pts [][]int32, fromMatrix int) {
-	ids := make(map[string]int, len(pts))
-	origins := s.origins("")
-	inc, incLeft := -1, 0
-	s.out.Profiles = make([]*Profile, len(pts))
-	hash := newIdentity(s.out.Name)
-	for i, pt := range pts {
-		if i >= fromMatrix {
-			for incLeft == 0 {
-				inc++
-				incLeft = len(s.includes[inc].points)
-				origins = s.origins("include at " + at(s.includes[inc].block.rng))
-			}
-			incLeft--
-		}
+// profiles resolves points, those of an include or, where it is nil, of the
+// matrix. What profiles share (values, origins, models) is shared in memory as well;
+// a plan is never written to.
+func (s *sweepBuild) profiles(pts [][]int32, include *block, hash *identity, ids map[string][]int32) {
+	origins := s.origins(include)
+	for _, pt := range pts {
 		p := &Profile{
-			Sweep: s.out.Name, Index: i, Origins: origins, Axes: s.axisValues(pt), Engine: newEngine(s.engineKind),
+			Sweep: s.out.Name, Index: len(s.out.Profiles), Origins: origins,
+			Axes: s.axisValues(pt), Engine: newEngine(s.engineKind),
 		}
+		s.out.Profiles = append(s.out.Profiles, p)
 		sum, whole := s.resolve(p, pt, hash)
-		s.out.Profiles[i] = p
 		if !whole { // what is at fault was reported; nothing follows from the rest
 			continue
 		}
 		p.ID = hex.EncodeToString(sum[:8])
-		if first, dup := ids[p.ID]; dup {
-			s.twins(pts, first, i, fromMatrix, inc)
-		} else {
-			ids[p.ID] = i
+		switch first, dup := ids[p.ID]; {
+		case !dup:
+			ids[p.ID] = pt
+		case include != nil:
+			s.foldOnce(codeRepeatedPt, include.rng,
+				"This include adds a point that is there already: %s.", s.describePoint(pt))
+		default:
+			s.foldOnce(codeTwins, s.block.rng,
+				"Two points ask for the same: %s, and %s.", s.describePoint(first), s.describePoint(pt))
 		}
 		s.checkProfile(p, pt)
 	}
@@ -499,14 +494,13 @@ func (s *sweepBuild) resolve(p *Profile, pt []int32, hash *identity) (sum [sha25
 }
 
 // origins says where each setting came from.
-func (s *sweepBuild) origins(include string) map[string]string {
+func (s *sweepBuild) origins(include *block) map[string]string {
 	m := make(map[string]string, len(s.fields))
 	for _, f := range s.fields {
-		origin := f.origin
-		if include != "" && f.axis >= 0 {
-			origin = include
+		m[f.name] = f.origin
+		if include != nil && f.axis >= 0 {
+			m[f.name] = "include at " + at(include.rng)
 		}
-		m[f.name] = origin
 	}
 	return m
 }
@@ -533,17 +527,6 @@ func (h *identity) add(f *field, v any) {
 }
 
 func (h *identity) sum() [sha256.Size]byte { return sha256.Sum256(h.buf) }
-
-// twins reports two points that ask for the same.
-func (s *sweepBuild) twins(pts [][]int32, first, second, fromMatrix, inc int) {
-	if second >= fromMatrix {
-		rng := s.includes[inc].block.rng
-		s.foldOnce(codeRepeatedPt, rng, "This include adds a point that is there already: %s.", s.describePoint(pts[second]))
-		return
-	}
-	s.foldOnce(codeTwins, s.block.rng,
-		"Two points ask for the same: %s, and %s.", s.describePoint(pts[first]), s.describePoint(pts[second]))
-}
 
 func (s *sweepBuild) foldOnce(c code, rng hcl.Range, format string, args ...any) {
 	s.fold(fault{code: c, rng: rng}, fmt.Sprintf(format, args...)).whole = true
