@@ -2,9 +2,9 @@ package sweep
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
-	"sort"
 	"strconv"
 	"strings"
 
@@ -100,7 +100,7 @@ func (r *reader) nativeBody(n *hclsyntax.Body, spec *blockSpec, header hcl.Range
 	for _, a := range n.Attributes {
 		b.attrs = append(b.attrs, &attr{name: a.Name, nameRng: a.NameRange, rng: a.SrcRange, expr: r.expression(a.Expr)})
 	}
-	sort.Slice(b.attrs, func(i, j int) bool { return b.attrs[i].nameRng.Start.Byte < b.attrs[j].nameRng.Start.Byte })
+	slices.SortFunc(b.attrs, func(a, b *attr) int { return a.nameRng.Start.Byte - b.nameRng.Start.Byte })
 	b.attrs = slices.DeleteFunc(b.attrs, func(a *attr) bool { return !r.knownAttr(a.name, a.nameRng, spec) })
 	for _, nb := range n.Blocks {
 		if spec.name == "" {
@@ -217,7 +217,7 @@ func (r *reader) jsonBody(hb hcl.Body, spec *blockSpec, header hcl.Range) *body 
 			b.attrs = append(b.attrs, &attr{name: a.Name, nameRng: a.NameRange, rng: a.Range})
 		}
 	}
-	sort.Slice(b.attrs, func(i, j int) bool { return b.attrs[i].nameRng.Start.Byte < b.attrs[j].nameRng.Start.Byte })
+	slices.SortFunc(b.attrs, func(a, b *attr) int { return a.nameRng.Start.Byte - b.nameRng.Start.Byte })
 	given := len(b.attrs)
 	b.attrs = slices.DeleteFunc(b.attrs, func(a *attr) bool { return !r.knownAttr(a.name, a.nameRng, spec) })
 	b.bent = len(b.attrs) < given
@@ -234,7 +234,7 @@ func (r *reader) jsonBody(hb hcl.Body, spec *blockSpec, header hcl.Range) *body 
 		bl.body = r.jsonBody(hbl.Body, bs, bl.rng)
 		b.blocks = append(b.blocks, bl)
 	}
-	sort.SliceStable(b.blocks, func(i, j int) bool { return b.blocks[i].rng.Start.Byte < b.blocks[j].rng.Start.Byte })
+	slices.SortStableFunc(b.blocks, func(a, b *block) int { return a.rng.Start.Byte - b.rng.Start.Byte })
 	r.checkBody(b)
 	return b
 }
@@ -257,10 +257,7 @@ func (r *reader) knownAttr(name string, rng hcl.Range, spec *blockSpec) bool {
 		return true
 	}
 	attrs, blocks := spec.names()
-	where := article(spec.name) + " block"
-	if spec.name == "" {
-		where = "a sweep file"
-	}
+	where := spec.where()
 	switch {
 	case spec.block(name) != nil:
 		r.diags.errorAt(codeUnknownArg, rng, "%q is a block: write it without the equals sign.", name)
@@ -271,10 +268,7 @@ func (r *reader) knownAttr(name string, rng hcl.Range, spec *blockSpec) bool {
 		r.diags.errorAt(codeUnknownArg, rng,
 			"In %s there are no arguments, only the blocks %s.%s", where, listOf(blocks), didYouMean(name, blocks))
 	default:
-		hint := didYouMean(name, append(attrs, blocks...))
-		if hint == "" {
-			hint = " It may hold " + listOf(attrs) + "."
-		}
+		hint := cmp.Or(didYouMean(name, append(attrs, blocks...)), " It may hold "+listOf(attrs)+".")
 		r.diags.errorAt(codeUnknownArg, rng, "In %s there is no argument %q.%s", where, name, hint)
 	}
 	return false
@@ -282,10 +276,7 @@ func (r *reader) knownAttr(name string, rng hcl.Range, spec *blockSpec) bool {
 
 func (r *reader) unknownBlock(name string, rng hcl.Range, spec *blockSpec) {
 	attrs, blocks := spec.names()
-	where := article(spec.name) + " block"
-	if spec.name == "" {
-		where = "a sweep file"
-	}
+	where := spec.where()
 	switch {
 	case spec.attr(name) != nil:
 		r.diags.errorAt(codeUnknownBlock, rng, "%q is an argument: write it with an equals sign.", name)
@@ -296,10 +287,7 @@ func (r *reader) unknownBlock(name string, rng hcl.Range, spec *blockSpec) {
 		}
 		r.diags.errorAt(codeNoBlocksHere, rng, "In %s there are attributes only, no blocks.%s", where, hint)
 	default:
-		hint := didYouMean(name, append(blocks, attrs...))
-		if hint == "" {
-			hint = " It may hold " + listOf(blocks) + "."
-		}
+		hint := cmp.Or(didYouMean(name, append(blocks, attrs...)), " It may hold "+listOf(blocks)+".")
 		r.diags.errorAt(codeUnknownBlock, rng, "In %s there is no block %q.%s", where, name, hint)
 	}
 }
@@ -324,11 +312,13 @@ func (r *reader) checkBody(b *body) {
 
 // checkRepeated reports blocks that stand once at most and do not.
 func (r *reader) checkRepeated(b *body) {
-	for i, bl := range b.blocks {
-		first := b.block(bl.name)
-		if i > 0 && bl != first && b.spec.block(bl.name).single {
+	first := map[string]*block{}
+	for _, bl := range b.blocks {
+		if first[bl.name] == nil {
+			first[bl.name] = bl
+		} else if b.spec.block(bl.name).single {
 			r.diags.errorAt(codeRepeatedBlk, bl.rng,
-				"There is one %s block at most; the first is at %s.", bl.name, at(first.rng))
+				"There is one %s block at most; the first is at %s.", bl.name, at(first[bl.name].rng))
 		}
 	}
 }
@@ -354,23 +344,20 @@ func (r *reader) jsonExpr(e hcl.Expression) hclsyntax.Expression {
 	v, _ := e.Value(nil) // without a context the parser returns the literal as it is
 	lit := &hclsyntax.LiteralValueExpr{Val: v, SrcRange: e.Range()}
 	s, ok := asString(v)
-	if !ok || !hasTemplate(s) {
-		if ok {
-			lit.Val = stringVal(s)
-		}
+	if !ok || !strings.Contains(s, "${") && !strings.Contains(s, "%{") { // no more than its text
 		return lit
 	}
-	rng := e.Range()
-	start := rng.Start
+	start := e.Range().Start
 	start.Column++
 	start.Byte++
-	if !r.checkTemplate(rng, []byte(s), start) {
-		return &hclsyntax.LiteralValueExpr{Val: unknown(), SrcRange: rng}
+	lit.Val = unknown()
+	if !r.checkTemplate(e.Range(), []byte(s), start) {
+		return lit
 	}
-	t, hd := hclsyntax.ParseTemplate([]byte(s), rng.Filename, start)
+	t, hd := hclsyntax.ParseTemplate([]byte(s), e.Range().Filename, start)
 	if hd.HasErrors() {
 		r.diags.syntax(hd)
-		return &hclsyntax.LiteralValueExpr{Val: unknown(), SrcRange: rng}
+		return lit
 	}
 	return t
 }

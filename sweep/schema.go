@@ -38,6 +38,14 @@ func (s *blockSpec) block(name string) *blockSpec {
 	return nil
 }
 
+// where names the block for a sentence.
+func (s *blockSpec) where() string {
+	if s.name == "" {
+		return "a sweep file"
+	}
+	return article(s.name) + " block"
+}
+
 // names lists what may stand in the block, sorted.
 func (s *blockSpec) names() (attrs, blocks []string) {
 	for _, a := range s.attrs {

@@ -15,8 +15,6 @@ import (
 // This file is where values of cty become values of Go: string, int64,
 // float64, bool, []any and map[string]any. No cty type gets further.
 
-func stringVal(s string) cty.Value { return cty.StringVal(s) }
-
 func unknown() cty.Value { return cty.DynamicVal }
 
 // asString returns the text of a known string.
@@ -26,9 +24,6 @@ func asString(v cty.Value) (string, bool) {
 	}
 	return v.AsString(), true
 }
-
-// hasTemplate says whether a string of JSON syntax is more than its text.
-func hasTemplate(s string) bool { return strings.Contains(s, "${") || strings.Contains(s, "%{") }
 
 // toGo converts a wholly known value. Whole numbers that fit become int64, all
 // others float64; null becomes nil. ok is false for what has no such form.

@@ -92,21 +92,13 @@ func (l *loader) variable(b *block) *variable {
 	}
 	v.sensitive = l.boolAttr(b.body, "sensitive", false, noScope("a variable block"))
 	_ = l.stringAttr(b.body, "description", "", noScope("a variable block"))
-	if v.sensitive {
-		if a := b.body.attr("default"); a != nil {
+	if a := b.body.attr("default"); a != nil {
+		if v.sensitive {
 			l.diags.redactions = append(l.diags.redactions, a.expr.Range())
 		}
-	}
-	if a := b.body.attr("default"); a != nil {
-		val, ok := l.value(a.expr, noScope("a default"))
-		if ok {
-			val, ok = l.convertVar(v, val, a.expr.Range(), "default")
-		}
-		v.hasDef = true
-		if ok {
-			v.def = val
-		} else {
-			v.def = cty.DynamicVal
+		v.hasDef, v.def = true, cty.DynamicVal
+		if val, ok := l.value(a.expr, noScope("a default")); ok {
+			v.def, _ = l.convertVar(v, val, a.expr.Range(), "default")
 		}
 	}
 	return v
