@@ -47,9 +47,11 @@ func (p peak) bytes() (value, low, high int64, moment string) {
 		moment = "latent"
 	}
 	if p.last {
-		if n := p.sampler(); n >= max(tuned, other) {
-			other, moment = n, "sampler"
+		n := p.sampler()
+		if n >= max(tuned, other) {
+			moment = "sampler"
 		}
+		other = max(other, n)
 	}
 	value = persistent + max(tuned, other)
 	low = persistent + max(forward, other)

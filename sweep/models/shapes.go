@@ -1,6 +1,7 @@
 package models
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"reflect"
@@ -82,19 +83,6 @@ func (a *Architecture) attentionOut() int64 {
 
 // stateLayers says that the model has layers with a state in place of a cache.
 func (a *Architecture) stateLayers() bool { return strings.ContainsAny(a.LayerPattern, "lmM") }
-
-// Layers expands LayerPattern: one letter a layer.
-func (a *Architecture) Layers() []byte {
-	p := a.LayerPattern
-	if p == "" {
-		p = "f"
-	}
-	kinds := make([]byte, a.NumLayers)
-	for i := range kinds {
-		kinds[i] = p[i%len(p)]
-	}
-	return kinds
-}
 
 // isMoE says whether layer i has experts.
 func (a *Architecture) isMoE(i int64, kind byte) bool {
@@ -223,9 +211,11 @@ func (a *Architecture) checkParts() error {
 
 // finish derives modules and, where none is given, the parameter count.
 func (a *Architecture) finish() {
-	d := &derived{kinds: a.Layers()}
-	d.moe = make([]bool, len(d.kinds))
-	for i, kind := range d.kinds {
+	d := &derived{kinds: make([]byte, a.NumLayers), moe: make([]bool, a.NumLayers)}
+	pattern := cmp.Or(a.LayerPattern, "f")
+	for i := range d.kinds {
+		kind := pattern[i%len(pattern)]
+		d.kinds[i] = kind
 		d.moe[i] = a.isMoE(int64(i), kind)
 		c := d.class(kind, d.moe[i])
 		if c == nil {
@@ -344,12 +334,9 @@ func (a *Architecture) modelModules() []module {
 	return ms
 }
 
-// layerModules are those of one layer.
+// layerModules are those of one layer, in the order in which vLLM loads them.
 func (a *Architecture) layerModules(kind byte, moe bool) []module {
 	var ms []module
-	for i := range a.NormsPerLayer {
-		ms = append(ms, a.norm(fmt.Sprintf("norm%d", i), a.HiddenSize))
-	}
 	switch {
 	case hasAttention(kind) && a.MLA != nil:
 		ms = append(ms, a.mlaModules()...)
@@ -366,6 +353,9 @@ func (a *Architecture) layerModules(kind byte, moe bool) []module {
 		ms = append(ms, a.expertModules()...)
 	default:
 		ms = append(ms, a.mlpModules("mlp", a.IntermediateSize, a.MLPBias)...)
+	}
+	for i := range a.NormsPerLayer {
+		ms = append(ms, a.norm(fmt.Sprintf("norm%d", i), a.HiddenSize))
 	}
 	for i := range ms {
 		ms[i].part = partLayer

@@ -340,52 +340,34 @@ func (d *derived) class(kind byte, moe bool) *layerClass {
 	return nil
 }
 
-// layer places the modules of one layer: attention, the rotary table where it
-// is made here, MLP or experts. What vLLM fuses is one tensor: query, key and
-// value; gate and up.
+// layer places the modules of one layer in their order, the rotary table, where
+// it is made here, behind the attention. What vLLM fuses is one tensor: query, key
+// and value; gate and up.
 func (a *Architecture) layer(p *allocator, s scheme, k weightKey, c *layerClass, rope bool) {
-	var fused []module
-	flush := func() {
-		if len(fused) > 0 {
-			a.place(p, s, k, fused...)
-			fused = fused[:0]
-		}
-	}
-	rank := func(m module) int {
-		switch {
-		case strings.HasPrefix(m.name, "norm"):
-			return 3
-		case strings.HasPrefix(m.name, "mlp"):
-			return 2
-		}
-		return 1
-	}
-	for pass := 1; pass <= 3; pass++ {
-		if pass == 2 && rope {
+	for i, n := 0, 0; i < len(c.modules); i += n {
+		if rope && !strings.HasPrefix(c.modules[i].name, "self_attn.") {
 			a.placeRope(p, k.dtype)
+			rope = false
 		}
-		for _, m := range c.modules {
-			if rank(m) != pass {
-				continue
-			}
-			if len(fused) > 0 && !fuses(fused[0], m) {
-				flush()
-			}
-			fused = append(fused, m)
-			switch m.name[strings.LastIndexByte(m.name, '.')+1:] {
-			case "q_proj", "k_proj", "gate_proj":
-			default:
-				flush()
-			}
+		n = 1
+		for i+n < len(c.modules) && fuses(c.modules[i+n-1], c.modules[i+n]) {
+			n++
 		}
-		flush()
+		a.place(p, s, k, c.modules[i:i+n]...)
+	}
+	if rope {
+		a.placeRope(p, k.dtype)
 	}
 }
 
-// fuses says that b is stored in one tensor with a.
-func fuses(a, b module) bool {
-	base := func(n string) string { return n[:strings.LastIndexByte(n, '.')+1] }
-	return strings.Contains(a.name, ".") && strings.Contains(b.name, ".") && base(a.name) == base(b.name)
+// fuses says that next is stored in one tensor with m.
+func fuses(m, next module) bool {
+	i := strings.LastIndexByte(m.name, '.') + 1
+	switch m.name[i:] {
+	case "q_proj", "k_proj", "gate_proj":
+		return strings.HasPrefix(next.name, m.name[:i])
+	}
+	return false
 }
 
 // place allocates modules that are one tensor.
