@@ -388,6 +388,34 @@ func TestCountAlone(t *testing.T) {
 	}
 }
 
+// TestPeakHoldsTheSampler: whatever the forward pass takes, the last stage samples,
+// so the interval begins no lower than that.
+func TestPeakHoldsTheSampler(t *testing.T) {
+	c, between := builtin(t), 0
+	for _, id := range c.Names() {
+		a, _ := c.Lookup(id)
+		for _, seqs := range []int64{16, 64, 128, 256, 1024} {
+			e := Estimate{}
+			s := newSetup(a, Request{MaxNumSeqs: ptr(seqs)}, h100(t), rel26, &e)
+			if s.limits(&e); a.Layout == "" || s.width == 0 || a.stateLayers() {
+				continue
+			}
+			p := peak{&s, true}
+			_, low, _, moment := p.bytes()
+			least := p.expertWorkspace() + p.stageBuffers() + cublasWorkspace(s.g) + p.sampler()
+			if low < least-least/40 {
+				t.Errorf("%s, %d sequences: low %d is below what sampling takes, %d", id, seqs, low, least)
+			}
+			if forward, _ := p.forward(); moment != "sampler" && p.sampler() > forward {
+				between++
+			}
+		}
+	}
+	if between == 0 {
+		t.Error("no case lies between the forward pass and the tuner's buffer")
+	}
+}
+
 // TestConcurrentUse: one architecture may be estimated by several goroutines.
 func TestConcurrentUse(t *testing.T) {
 	a, g := lookup(t, "Qwen/Qwen3-14B"), h100(t)
