@@ -3,6 +3,7 @@ package sweep
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2/ext/tryfunc"
@@ -127,13 +128,17 @@ func checkArgs(name string, args []cty.Value) (int, error) {
 		s, _ := asString(args[1])
 		size = (strings.Count(s, "\n") + 1) * wholeNumber(args[0])
 	case "format", "formatlist":
-		return total, checkFormat(args)
+		if s, _ := asString(args[0]); wideVerb.MatchString(s) {
+			return 0, errors.New("a width or precision in the format has more than three digits")
+		}
 	case "parseint":
 		if textLen(args[0]) > maxNumberLen {
 			return 0, errTooLarge
 		}
 	case "tonumber", "jsondecode":
-		return total, checkDigits(args)
+		if s, _ := asString(args[0]); longNumber.MatchString(s) {
+			return 0, errors.New("it holds a number that is too long or too large")
+		}
 	}
 	if size > maxWeight {
 		return 0, errTooLarge
@@ -141,55 +146,12 @@ func checkArgs(name string, args []cty.Value) (int, error) {
 	return total + size, nil
 }
 
-// checkDigits refuses texts that hold numbers of absurd length or exponent.
-func checkDigits(args []cty.Value) error {
-	s, ok := asString(args[0])
-	if !ok {
-		return nil
-	}
-	digits, exp := 0, -1
-	for i := range len(s) {
-		switch c := s[i]; {
-		case c >= '0' && c <= '9':
-			digits++
-			if exp >= 0 {
-				exp++
-			}
-		case (c == 'e' || c == 'E') && digits > 0:
-			exp = 0
-		case c == '.' || exp == 0 && (c == '+' || c == '-'):
-		default:
-			digits, exp = 0, -1
-		}
-		if digits > maxNumberLen || exp > 3 {
-			return errors.New("it holds a number that is too long or too large")
-		}
-	}
-	return nil
-}
-
-// checkFormat refuses widths and precisions that are larger than any column.
-func checkFormat(args []cty.Value) error {
-	s, _ := asString(args[0])
-	run := 0
-	for i := range len(s) {
-		if s[i] >= '0' && s[i] <= '9' {
-			if run++; run > 3 && strings.LastIndexByte(s[:i], '%') >= 0 && wideVerb(s[:i+1]) {
-				return errors.New("a width or precision in the format has more than three digits")
-			}
-		} else {
-			run = 0
-		}
-	}
-	return nil
-}
-
-// wideVerb says whether s ends within a verb: % and then only flags, digits
-// and brackets.
-func wideVerb(s string) bool {
-	verb := s[strings.LastIndexByte(s, '%')+1:]
-	return strings.Trim(verb, "0123456789.+-# []*") == ""
-}
+var (
+	// longNumber is a number of absurd length or exponent.
+	longNumber = regexp.MustCompile(`(?:[0-9]\.?){49}|[0-9.][eE][+-]?[0-9]{4}`)
+	// wideVerb is a verb of a format whose width or precision is larger than any column.
+	wideVerb = regexp.MustCompile(`%[-0-9.+# \[\]*]*[0-9]{4}`)
+)
 
 func elementCount(v cty.Value) int {
 	if !v.IsKnown() || v.IsNull() || !v.CanIterateElements() {
