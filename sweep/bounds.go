@@ -133,8 +133,8 @@ func (r *reader) checkJSON(name string, src []byte) bool {
 		if c == '\n' {
 			line, lineStart = line+1, i+1
 		}
-		if number = numberRun(src, i, number,
-			inString); number > maxNumberLen || number > 6 && wideExponent(src[i-number+1:i+1]) {
+		number = numberRun(src, i, number, inString)
+		if number > maxNumberLen || number > 6 && wideExponent(src[i-number+1:i+1]) {
 			r.diags.errorAt(codeTooLarge, placeIn(name, line, i-lineStart, i), "This number is too long or too large.")
 			return false
 		}

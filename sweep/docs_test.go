@@ -183,7 +183,8 @@ func checkBlocks(t *testing.T, page string) {
 func settingsTable() string {
 	var b strings.Builder
 	b.WriteString("\n| setting | takes | default | meaning |\n|---|---|---|---|\n")
-	kinds := map[settingKind]string{kindText: "string", kindWhole: "whole number", kindShare: "number", kindBool: "bool", kindSize: "size", kindModel: "string"}
+	kinds := map[settingKind]string{kindText: "string", kindWhole: "whole number", kindShare: "number", kindBool: "bool",
+		kindSize: "size", kindModel: "string"}
 	for _, s := range settings() {
 		fallback := "left to vLLM"
 		if n, ok := defaultSettings()[s.name]; ok {

@@ -31,23 +31,23 @@ func (p *Profile) engineText(maxModelLen *int64) []byte {
 // An EngineCounter counts the engines that the profiles of one sweep need. Its
 // zero value has counted nothing.
 type EngineCounter struct {
-	kinds   map[string]bool   // engines but for max_model_len
-	engines map[engineOf]bool // and with it
-	longest int64             // the largest max_model_len
-	open    bool              // a profile leaves max_model_len to vLLM
+	kinds   map[[sha256.Size]byte]bool // engines but for max_model_len
+	engines map[engineOf]bool          // and with it
+	longest int64                      // the largest max_model_len
+	open    bool                       // a profile leaves max_model_len to vLLM
 }
 
 type engineOf struct {
-	kind   string
+	kind   [sha256.Size]byte
 	length int64 // 0: left to vLLM
 }
 
 // Add counts a profile; first says that no earlier one needs its engine.
 func (c *EngineCounter) Add(p *Profile) (first bool) {
 	if c.kinds == nil {
-		c.kinds, c.engines = map[string]bool{}, map[engineOf]bool{}
+		c.kinds, c.engines = map[[sha256.Size]byte]bool{}, map[engineOf]bool{}
 	}
-	key := engineOf{kind: string(p.engineText(nil))}
+	key := engineOf{kind: sha256.Sum256(p.engineText(nil))}
 	if length := p.Settings.MaxModelLen; length != nil {
 		key.length = *length
 		c.longest = max(c.longest, *length)

@@ -178,7 +178,8 @@ func checkShape(t *testing.T, d *Diagnostic, e *Error) {
 	if s.HighlightStartOffset > s.HighlightEndOffset || s.HighlightEndOffset > len(s.Code) {
 		t.Errorf("snippet %+v", s)
 	}
-	if place := fmt.Sprintf("%s:%d:%d: ", d.Range.Filename, d.Range.Start.Line, d.Range.Start.Column); d.Severity == SeverityError && !strings.Contains(e.Error(), place) {
+	if place := fmt.Sprintf("%s:%d:%d: ", d.Range.Filename, d.Range.Start.Line,
+		d.Range.Start.Column); d.Severity == SeverityError && !strings.Contains(e.Error(), place) {
 		t.Errorf("Error() lacks %q", place)
 	}
 }

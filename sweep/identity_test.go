@@ -102,7 +102,8 @@ output {
 		{"repeats", `repeats = 1`, "repeats = 5\nenv {\n  A = 1\n}\nlimits {\n  timeout = \"1m\"\n}", true},
 		{"version", `max_lora_rank = 16`, "max_lora_rank = 16\nvllm_version = \"0.26.0\"\nmodel_runner = \"v2\"", true},
 		{"engine", `engine "vllm"`, `engine "simulator"`, true},
-		{"order of axes", "    model      = [\"Qwen/Qwen3-0.6B\"]\n    batch_size = [8]", "    batch_size = [8]\n    model      = [\"Qwen/Qwen3-0.6B\"]", true},
+		{"order of axes", "    model      = [\"Qwen/Qwen3-0.6B\"]\n    batch_size = [8]",
+			"    batch_size = [8]\n    model      = [\"Qwen/Qwen3-0.6B\"]", true},
 		{"setting by the engine", "    batch_size = [8]\n", "", true}, // 8 is the default
 		{"case of the model", "Qwen/Qwen3-0.6B", "qwen/qwen3-0.6b", true},
 	} {
@@ -172,7 +173,8 @@ func TestMatrixCounts(t *testing.T) {
 		plan := loadText(t, b.String(), Inputs{})
 		s := plan.Sweeps[0]
 		if len(s.Profiles) != product-excluded || s.Excluded != excluded {
-			t.Fatalf("%d profiles, %d excluded, want %d and %d:\n%s", len(s.Profiles), s.Excluded, product-excluded, excluded, b.String())
+			t.Fatalf("%d profiles, %d excluded, want %d and %d:\n%s", len(s.Profiles), s.Excluded, product-excluded, excluded,
+				b.String())
 		}
 		all := ids(plan)
 		slices.Sort(all)
@@ -186,7 +188,8 @@ func TestMatrixCounts(t *testing.T) {
 // and that most of it stays when an axis grows.
 func TestPickIsStable(t *testing.T) {
 	text := func(axes ...string) string {
-		return "sweep \"s\" {\n  matrix {\n    model = [\"Qwen/Qwen3-0.6B\"]\n    " + strings.Join(axes, "\n    ") + "\n  }\n  pick {\n    n = 50\n    seed = 3\n  }\n}\n"
+		return "sweep \"s\" {\n  matrix {\n    model = [\"Qwen/Qwen3-0.6B\"]\n    " + strings.Join(axes,
+			"\n    ") + "\n  }\n  pick {\n    n = 50\n    seed = 3\n  }\n}\n"
 	}
 	in, batch := "input_len = range(1, 21)", "batch_size = range(1, 21)"
 	sorted := func(p *Plan) []string {

@@ -375,13 +375,16 @@ func (s *sweepBuild) readExclude(b *block) {
 
 // condition makes an expression that is true or false at a point.
 func (s *sweepBuild) condition(at *attr) *pointExpr {
-	p := s.pointExpr(at, "when", s.pointScope("the condition of an exclude", false), func(v any) (*cell, *misfit) {
-		if _, ok := v.(bool); !ok {
-			return nil, misfitf(codeValue, "A condition is true or false; this is ", describe(v), ".")
+	yes, no := &cell{v: true}, &cell{v: false}
+	return s.pointExpr(at, "when", s.pointScope("the condition of an exclude", false), func(v any) (*cell, *misfit) {
+		switch v {
+		case true:
+			return yes, nil
+		case false:
+			return no, nil
 		}
-		return &cell{v: v}, nil
+		return nil, misfitf(codeValue, "A condition is true or false; this is ", describe(v), ".")
 	})
-	return p
 }
 
 // findAxis finds the axis of a name, or the axis of objects with such a key.

@@ -8,8 +8,9 @@ func TestParseCatalogue(t *testing.T) {
 		text string
 		ok   bool
 	}{
-		"none":         {`{"schema": "vramsweep-models/1", "models": []}`, true},
-		"two":          {`{"schema": "vramsweep-models/1", "models": [{"id": "a", "hf_model_id": "x/A"}, {"id": "b"}]}`, true},
+		"none": {`{"schema": "vramsweep-models/1", "models": []}`, true},
+		"two": {`{"schema": "vramsweep-models/1", "models": [{"id": "a", "hf_model_id": "x/A"}, {"id": "b"}]}`,
+			true},
 		"twice":        {`{"schema": "vramsweep-models/1", "models": [{"id": "a"}, {"id": "A"}]}`, false},
 		"no id":        {`{"schema": "vramsweep-models/1", "models": [{"hf_model_id": "a"}]}`, false},
 		"null":         {`{"schema": "vramsweep-models/1", "models": [null]}`, false},

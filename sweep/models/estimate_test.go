@@ -99,7 +99,8 @@ func TestDefaults(t *testing.T) {
 	} {
 		e := NewEstimate(a, c.r, c.g)
 		if *e.MaxNumBatchedTokens != c.tokens || *e.MaxNumSeqs != c.seqs || e.ModelRunner != c.runner {
-			t.Errorf("%+v on %s: tokens %d, sequences %d, runner %s; want %d, %d, %s", c.r, c.g.Name, *e.MaxNumBatchedTokens, *e.MaxNumSeqs, e.ModelRunner, c.tokens, c.seqs, c.runner)
+			t.Errorf("%+v on %s: tokens %d, sequences %d, runner %s; want %d, %d, %s", c.r, c.g.Name, *e.MaxNumBatchedTokens,
+				*e.MaxNumSeqs, e.ModelRunner, c.tokens, c.seqs, c.runner)
 		}
 		if got := float64(*e.Requested.Value) / float64(c.g.TotalBytes); math.Abs(got-c.util) > 1e-6 {
 			t.Errorf("%+v: utilization %.4f, want %.2f", c.r, got, c.util)
@@ -109,7 +110,8 @@ func TestDefaults(t *testing.T) {
 
 func TestVersions(t *testing.T) {
 	for s, want := range map[string]release{
-		"": newest, "0.26.0": 26_000, "v0.9.0.1": 9_000, "0.15.0rc2.dev46+gc4e744dbd": 15_000, "1.2.3": 1_002_003, "0.31": 31_000,
+		"": newest, "0.26.0": 26_000, "v0.9.0.1": 9_000, "0.15.0rc2.dev46+gc4e744dbd": 15_000, "1.2.3": 1_002_003,
+		"0.31": 31_000,
 	} {
 		if v, ok := parseVersion(s); !ok || v != want {
 			t.Errorf("%q: %d, %v; want %d", s, v, ok, want)
@@ -131,7 +133,8 @@ func TestVersions(t *testing.T) {
 // TestNilModel: what depends on device and version alone is given, the rest is nil.
 func TestNilModel(t *testing.T) {
 	e := NewEstimate(nil, Request{MaxModelLen: ptr(int64(4096))}, h100(t))
-	for name, f := range map[string]Figure{"weights": e.Weights, "activations": e.Activations, "graphs": e.CUDAGraphs, "buffers": e.Buffers, "KV": e.KVCache, "tokens": e.KVCacheTokens} {
+	for name, f := range map[string]Figure{"weights": e.Weights, "activations": e.Activations, "graphs": e.CUDAGraphs,
+		"buffers": e.Buffers, "KV": e.KVCache, "tokens": e.KVCacheTokens} {
 		if f.Value != nil || f.Low != nil || f.High != nil || !strings.Contains(f.Reason, "models add") {
 			t.Errorf("%s: %+v", name, f)
 		}
@@ -147,12 +150,14 @@ func TestNilModel(t *testing.T) {
 
 func TestFits(t *testing.T) {
 	g := h100(t)
-	e := NewEstimate(lookup(t, "meta-llama/Llama-3.1-70B-Instruct"), Request{Version: "0.26.0", MaxModelLen: ptr(int64(4096))}, g)
+	e := NewEstimate(lookup(t, "meta-llama/Llama-3.1-70B-Instruct"),
+		Request{Version: "0.26.0", MaxModelLen: ptr(int64(4096))}, g)
 	if e.Fits == nil || *e.Fits || *e.ShortBy < 60*gib || e.Reason == "" {
 		t.Errorf("70 billion parameters in bfloat16 on 80 GB: fits %v, short by %v", e.Fits, e.ShortBy)
 	}
 	// The run fail-maxlen-131072: 2.80 GiB for a sequence that needs 16.
-	e = NewEstimate(lookup(t, "meta-llama/Llama-3.1-8B-Instruct"), Request{Version: "0.26.0", MaxModelLen: ptr(int64(131072)), GPUMemoryUtilization: ptr(0.25)}, g)
+	e = NewEstimate(lookup(t, "meta-llama/Llama-3.1-8B-Instruct"),
+		Request{Version: "0.26.0", MaxModelLen: ptr(int64(131072)), GPUMemoryUtilization: ptr(0.25)}, g)
 	if *e.Fits || math.Abs(float64(*e.ShortBy)/float64(gib)-13.2) > 0.1 {
 		t.Errorf("131,072 tokens at utilization 0.25: fits %v, short by %d", *e.Fits, *e.ShortBy)
 	}
@@ -163,7 +168,8 @@ func TestFits(t *testing.T) {
 	if *e.Fits || !strings.Contains(e.Reason, "free") {
 		t.Errorf("utilization 0.998 leaves no room for the context: %v %s", *e.Fits, e.Reason)
 	}
-	e = NewEstimate(lookup(t, "Qwen/Qwen3-8B"), Request{Version: "0.26.0", InputLen: 8000, OutputLen: 500, BatchSize: 2000, MaxModelLen: ptr(int64(8192)), KVCacheMemoryBytes: ptr(10 * gib)}, g)
+	e = NewEstimate(lookup(t, "Qwen/Qwen3-8B"), Request{Version: "0.26.0", InputLen: 8000, OutputLen: 500,
+		BatchSize: 2000, MaxModelLen: ptr(int64(8192)), KVCacheMemoryBytes: ptr(10 * gib)}, g)
 	if *e.KVCache.Value != 10*gib || len(e.Warnings) != 3 || e.Requested.Value != nil {
 		t.Errorf("a set KV size, too many sequences, too long ones: KV %v, warnings %q", *e.KVCache.Value, e.Warnings)
 	}
@@ -185,7 +191,8 @@ func TestWeightsAlone(t *testing.T) {
 func TestRefused(t *testing.T) {
 	a := lookup(t, "Qwen/Qwen2.5-7B-Instruct") // 28 heads, 32,768 positions
 	e := NewEstimate(a, Request{TensorParallelSize: 8, MaxModelLen: ptr(int64(65536))}, h100(t))
-	if len(e.Warnings) != 2 || !strings.Contains(e.Warnings[0], "28 attention heads") || !strings.Contains(e.Warnings[1], "32768 positions") {
+	if len(e.Warnings) != 2 || !strings.Contains(e.Warnings[0], "28 attention heads") || !strings.Contains(e.Warnings[1],
+		"32768 positions") {
 		t.Errorf("warnings %q", e.Warnings)
 	}
 	if e := NewEstimate(a, Request{TensorParallelSize: 4}, h100(t)); len(e.Warnings) != 0 {
@@ -197,7 +204,8 @@ func TestRefused(t *testing.T) {
 // the stage with least room decides the tokens.
 func TestStages(t *testing.T) {
 	a := lookup(t, "meta-llama/Llama-3.1-8B-Instruct")
-	r := Request{Version: "0.19.0", PipelineParallelSize: 4, MaxModelLen: ptr(int64(8192)), MaxNumBatchedTokens: ptr(int64(8192)), GPUMemoryUtilization: ptr(0.95)}
+	r := Request{Version: "0.19.0", PipelineParallelSize: 4, MaxModelLen: ptr(int64(8192)),
+		MaxNumBatchedTokens: ptr(int64(8192)), GPUMemoryUtilization: ptr(0.95)}
 	e := NewEstimate(a, r, h100(t))
 	if len(e.Stages) != 4 {
 		t.Fatalf("%d stages", len(e.Stages))
@@ -353,14 +361,17 @@ func TestCatalogueLookups(t *testing.T) {
 
 func TestGPUs(t *testing.T) {
 	for product, want := range map[string]string{
-		"NVIDIA H100 80GB HBM3": "h100-80gb", "NVIDIA H100 PCIe": "h100-80gb", "nvidia a100-sxm4-40gb": "a100-40gb", "NVIDIA A100 80GB PCIe": "a100-80gb",
-		"NVIDIA H200": "h200", "NVIDIA L4": "l4", "NVIDIA L40S": "l40s", "NVIDIA GeForce RTX 4090": "rtx-4090", "AMD Instinct MI300X OAM": "mi300x", "mi355x": "mi355x", "H100-80GB": "h100-80gb",
+		"NVIDIA H100 80GB HBM3": "h100-80gb", "NVIDIA H100 PCIe": "h100-80gb", "nvidia a100-sxm4-40gb": "a100-40gb",
+		"NVIDIA A100 80GB PCIe": "a100-80gb",
+		"NVIDIA H200":           "h200", "NVIDIA L4": "l4", "NVIDIA L40S": "l40s", "NVIDIA GeForce RTX 4090": "rtx-4090",
+		"AMD Instinct MI300X OAM": "mi300x", "mi355x": "mi355x", "H100-80GB": "h100-80gb",
 	} {
 		if g, ok := LookupGPU(product); !ok || g.Name != want {
 			t.Errorf("%q: %q, %v; want %s", product, g.Name, ok, want)
 		}
 	}
-	for _, product := range []string{"NVIDIA H100 NVL", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", "NVIDIA A100", "NVIDIA L40", "", "NVIDIA H200 NVL", "NVIDIA GeForce RTX 4090 Laptop GPU"} {
+	for _, product := range []string{"NVIDIA H100 NVL", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", "NVIDIA A100", "NVIDIA L40",
+		"", "NVIDIA H200 NVL", "NVIDIA GeForce RTX 4090 Laptop GPU"} {
 		if g, ok := LookupGPU(product); ok {
 			t.Errorf("%q is taken for %s, which has another size", product, g.Name)
 		}
@@ -377,7 +388,8 @@ func TestGPUs(t *testing.T) {
 // heads may be any part of the heads.
 func TestCountAlone(t *testing.T) {
 	a := &Architecture{
-		ID: "mine", NativeDtype: "bfloat16", Params: 7_000_000_000, NumLayers: 32, NumHeads: 32, HiddenSize: 4096, HeadDim: 128,
+		ID: "mine", NativeDtype: "bfloat16", Params: 7_000_000_000, NumLayers: 32, NumHeads: 32, HiddenSize: 4096,
+		HeadDim: 128,
 	}
 	e := NewEstimate(a, Request{}, h100(t))
 	if e.Weights.Value == nil || *e.Weights.Value != 14_000_000_000 || *e.Weights.High <= *e.Weights.Value {
@@ -423,7 +435,8 @@ func TestConcurrentUse(t *testing.T) {
 	for i := range 8 {
 		wg.Go(func() {
 			for tp := int64(1); tp <= 8; tp *= 2 {
-				if e := NewEstimate(a, Request{TensorParallelSize: tp, PipelineParallelSize: int64(1 + i%2)}, g); e.Weights.Value == nil {
+				if e := NewEstimate(a, Request{TensorParallelSize: tp, PipelineParallelSize: int64(1 + i%2)},
+					g); e.Weights.Value == nil {
 					t.Error("no weights")
 				}
 			}
