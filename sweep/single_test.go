@@ -30,7 +30,7 @@ func TestSingle(t *testing.T) {
 
 func TestSingleFaults(t *testing.T) {
 	_, err := Single(SingleOptions{Model: "Qwen3-0.6", InputLen: ptr(int64(0)), MaxModelLen: ptr(int64(10)), Flags: map[string]string{"output_json": "x"}})
-	e, ok := AsError(err)
+	e, ok := asError(err)
 	if !ok {
 		t.Fatalf("got %v", err)
 	}
@@ -39,16 +39,16 @@ func TestSingleFaults(t *testing.T) {
 		codes[d.Code] = true
 	}
 	for _, c := range []code{codeUnknownModel, codeValue, codeReserved} {
-		if !codes[string(c)] {
+		if !codes[c.id()] {
 			t.Errorf("no %s in:\n%v", c, err)
 		}
 	}
 	_, err = Single(SingleOptions{Engine: "vlm", Mode: "x", NumHeads: ptr(int64(0)), Flags: map[string]string{"a b": "1", "dtype": "x"}})
-	if e, ok = AsError(err); !ok || len(e.Diagnostics()) < 3 || !strings.Contains(err.Error(), string(codeFlagMissing)) {
+	if e, ok = asError(err); !ok || len(e.Diagnostics()) < 3 || !strings.Contains(err.Error(), codeFlagMissing.id()) {
 		t.Errorf("got %v", err)
 	}
 	_, err = Single(SingleOptions{Model: "Qwen/Qwen3-0.6B", InputLen: ptr(int64(100)), MaxModelLen: ptr(int64(10)), GPUs: []int{0}, TensorParallelSize: ptr(int64(2))})
-	if e, ok := AsError(err); !ok || len(e.Diagnostics()) != 2 {
+	if e, ok := asError(err); !ok || len(e.Diagnostics()) != 2 {
 		t.Errorf("got %v", err)
 	}
 }
