@@ -8,11 +8,13 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/sweep"
+	"github.com/vramsweep/vramsweep/sweep/models"
 )
 
 // Paths is what a command line needs beyond its profile.
@@ -61,27 +63,7 @@ type argBuilder struct {
 
 // older reports whether the version is known and older than major.minor.patch.
 func (b *argBuilder) older(major, minor, patch int) bool {
-	return b.version != "" && olderThan(b.version, major, minor, patch)
-}
-
-func olderThan(version string, major, minor, patch int) bool {
-	a, m, ok := parseVersion(version)
-	if !ok {
-		return false
-	}
-	if a != major || m != minor {
-		return a < major || a == major && m < minor
-	}
-	rest := strings.SplitN(version, ".", 3)
-	if len(rest) < 3 {
-		return patch > 0
-	}
-	end := 0
-	for end < len(rest[2]) && rest[2][end] >= '0' && rest[2][end] <= '9' {
-		end++
-	}
-	n, err := strconv.Atoi(rest[2][:end])
-	return err == nil && n < patch
+	return models.Older(b.version, major, minor, patch)
 }
 
 // program is what stands before the flags.
@@ -277,7 +259,7 @@ func (b *argBuilder) prefixCaching() {
 	if b.version == "" || b.asked("enable_prefix_caching") || b.asked("no_enable_prefix_caching") {
 		return
 	}
-	if _, _, ok := parseVersion(b.version); ok && !b.older(0, 8, 0) && b.older(0, 9, 1) {
+	if !b.older(0, 8, 0) && b.older(0, 9, 1) {
 		b.argv = append(b.argv, "--no-enable-prefix-caching")
 	}
 }
@@ -319,13 +301,10 @@ func (b *argBuilder) serveDefaults(devices []runner.Device) {
 	if b.p.Engine.Defaults != "serve" {
 		return
 	}
-	tokens, seqs := int64(8192), int64(1024)
-	for _, d := range devices {
-		small := d.TotalBytes != nil && *d.TotalBytes < 70*runner.GiB
-		if small || strings.Contains(strings.ToLower(d.Name), "a100") {
-			tokens, seqs = 2048, 256
-		}
-	}
+	small := slices.ContainsFunc(devices, func(d runner.Device) bool {
+		return d.TotalBytes != nil && *d.TotalBytes < 70*runner.GiB || strings.Contains(strings.ToLower(d.Name), "a100")
+	})
+	tokens, seqs := models.BatchDefaults(!small, true)
 	s := &b.p.Settings
 	if s.MaxNumBatchedTokens == nil {
 		b.add("max-num-batched-tokens", strconv.FormatInt(tokens, 10))

@@ -1,0 +1,591 @@
+package log
+
+import (
+	"fmt"
+	"math"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"github.com/vramsweep/vramsweep/runner"
+)
+
+// Accounts is what the log says of each engine in it, in the order of their
+// beginnings; empty where nothing of the log is vLLM's. It may be called at any
+// time; the log may go on.
+func (r *Reader) Accounts() []*runner.Account {
+	r.flush()
+	var out []*runner.Account
+	for _, run := range r.order {
+		if run.empty() {
+			continue
+		}
+		out = append(out, run.account())
+	}
+	return out
+}
+
+// Last is the account of the last engine in the log, nil where there is none.
+func (r *Reader) Last() *runner.Account {
+	if all := r.Accounts(); len(all) > 0 {
+		return all[len(all)-1]
+	}
+	return nil
+}
+
+// flush gives up on a line that was held because its end may have been wrapped.
+func (r *Reader) flush() {
+	if r.wrap.left > 0 {
+		p := r.wrap.p
+		r.wrap = wrapped{}
+		r.unread(&p)
+	}
+}
+
+func (r *run) empty() bool {
+	return r.known == 0 && len(r.failures) == 0 && r.envelopes == 0 && r.unreadCount == 0
+}
+
+// A builder fills an Account and notes for each field where it comes from.
+type builder struct {
+	r *run
+	a *runner.Account
+}
+
+func (r *run) account() *runner.Account {
+	b := &builder{r: r, a: &runner.Account{
+		Ranks: []runner.AccountRank{}, Budget: []runner.RankBudget{},
+		Sources: map[string]runner.AccountSource{}, Derived: map[string]string{}, Missing: map[string]string{},
+		UnreadLines: r.unreadLines, UnreadCount: r.unreadCount,
+	}}
+	b.identity()
+	b.config()
+	views := r.rankViews()
+	b.ranks(views)
+	b.totals(views)
+	b.kv(views)
+	b.lengths()
+	b.utilization(views)
+	b.timing(views)
+	b.graphs()
+	b.a.Error = r.accountError(b.a)
+	b.missing()
+	return b.a
+}
+
+func (b *builder) text(field string, dst **string, w *word) bool {
+	if w == nil || *dst != nil {
+		return false
+	}
+	v := w.val
+	*dst = &v
+	b.a.Sources[field] = w.src
+	return true
+}
+
+func (b *builder) derivedText(field string, dst **string, v string, src runner.AccountSource, how string) {
+	if *dst == nil && v != "" {
+		*dst = &v
+		b.a.Sources[field] = src
+		b.a.Derived[field] = how
+	}
+}
+
+func (b *builder) count(field string, dst **int64, w *word) {
+	if w == nil || *dst != nil {
+		return
+	}
+	if n, err := strconv.ParseInt(w.val, 10, 64); err == nil {
+		*dst = &n
+		b.a.Sources[field] = w.src
+	}
+}
+
+func (b *builder) whole(field string, dst **int64, f *figure) {
+	if f != nil && *dst == nil && f.val < math.MaxInt64/2 {
+		n := int64(f.val)
+		*dst = &n
+		b.a.Sources[field] = f.src
+	}
+}
+
+func (b *builder) seconds(field string, dst **float64, w *word) {
+	if w == nil || *dst != nil {
+		return
+	}
+	if v, _, ok := number(w.val); ok {
+		*dst = &v
+		b.a.Sources[field] = w.src
+	}
+}
+
+// set stores a cell under its field's name.
+func (b *builder) set(field string, dst **float64, c cell) {
+	if !c.known() {
+		if c.why != "" {
+			b.a.Missing[field] = c.why
+		}
+		return
+	}
+	*dst = c.val
+	b.a.Sources[field] = c.src
+	if c.derived != "" {
+		b.a.Derived[field] = c.derived
+	}
+}
+
+// identity is which vLLM this is.
+func (b *builder) identity() {
+	r, a := b.r, b.a
+	b.text("vllm_version", &a.VLLMVersion, r.version)
+	b.text("engine", &a.Engine, r.engine)
+	if kind, src, how := r.inferredEngine(); kind != "" {
+		b.derivedText("engine", &a.Engine, kind, src, how)
+	}
+	b.text("model_runner", &a.ModelRunner, r.modelRunner)
+	if r.runnerFile != nil && r.isV1() {
+		b.derivedText("model_runner", &a.ModelRunner, "v1", r.runnerFile.src, "from the module that speaks: "+r.runnerFile.val)
+	}
+	if r.isV1() && r.version != nil && before(r.version.val, 0, 12) {
+		b.derivedText("model_runner", &a.ModelRunner, "v1", r.version.src, "the only one before vLLM 0.12")
+	}
+	if !b.text("platform", &a.Platform, r.platform) {
+		b.platform()
+	}
+	b.text("architecture", &a.Architecture, r.architecture)
+	b.text("attention_backend", &a.AttentionBackend, r.backend)
+}
+
+func (b *builder) platform() {
+	r, a := b.r, b.a
+	device := r.banner["device_config"]
+	switch {
+	case r.rocm != nil:
+		b.derivedText("platform", &a.Platform, "rocm", r.rocm.src, "from the module that speaks")
+	case r.backend != nil && strings.Contains(strings.ToUpper(r.backend.val), "ROCM"):
+		b.derivedText("platform", &a.Platform, "rocm", r.backend.src, "from the attention backend")
+	case r.cuda != nil && (device == "" || device == "cuda"):
+		b.derivedText("platform", &a.Platform, "cuda", r.cuda.src, "from the module that speaks")
+	case device == "cuda":
+		a.Missing["platform"] = "the banner says cuda, which it says on ROCm too, and no line tells them apart"
+	case device == "cpu" || device == "tpu" || device == "xpu" || device == "hpu" || device == "neuron":
+		b.derivedText("platform", &a.Platform, device, r.bannerAt, "device_config of the banner")
+	}
+}
+
+func (r *run) isV1() bool {
+	kind, _, _ := r.inferredEngine()
+	return r.engine != nil && r.engine.val == "V1" || r.engine == nil && kind == "V1"
+}
+
+// runnerIs reports whether the log tells that the model runner is kind.
+func (r *run) runnerIs(kind string) bool {
+	if r.modelRunner != nil {
+		return r.modelRunner.val == kind
+	}
+	return kind == "v1" && r.isV1() && (r.runnerFile != nil || r.version != nil && before(r.version.val, 0, 12))
+}
+
+// inferredEngine tells V0 from V1 by lines that only one of them prints.
+func (r *run) inferredEngine() (kind string, src runner.AccountSource, how string) {
+	switch {
+	case r.v0Blocks != nil:
+		return "V0", r.v0Blocks.src, "only V0 prints CPU blocks beside the device's"
+	case r.tokens != nil:
+		return "V1", r.tokens.src, "only V1 prints the KV cache in tokens"
+	case r.failKV != nil:
+		return "V1", r.failKV.src, "only V1 words this error so"
+	}
+	for _, key := range r.names {
+		s := r.senders[key]
+		for _, f := range []rankFact{fV0KV, fV064KV} {
+			if l := s.facts[f]; len(l) > 0 {
+				return "V0", l[0].src, "only V0 prints this line"
+			}
+		}
+		if l := s.facts[fAvailableKV]; len(l) > 0 {
+			return "V1", l[0].src, "only V1 prints this line"
+		}
+		if strings.HasPrefix(s.proc.name, "EngineCore") {
+			return "V1", runner.AccountSource{}, "an EngineCore process speaks, which only V1 has"
+		}
+	}
+	return "", src, ""
+}
+
+// config is what the engine's banner says.
+func (b *builder) config() {
+	r, a := b.r, b.a
+	for _, f := range []struct {
+		field, key string
+		dst        **string
+	}{
+		{"model", "model", &a.Model}, {"dtype", "dtype", &a.Dtype}, {"kv_cache_dtype", "kv_cache_dtype", &a.KVCacheDtype},
+		{"quantization", "quantization", &a.Quantization}, {"load_format", "load_format", &a.LoadFormat},
+	} {
+		if v := r.banner[f.key]; v != "" {
+			v = tidy(f.key, v)
+			*f.dst = &v
+			a.Sources[f.field] = r.bannerAt
+		} else if v := r.args[f.key]; v != "" && r.banner == nil {
+			a.Missing[f.field] = "no engine said what it used; asked for: " + cut(v, 120)
+		}
+	}
+	b.text("kv_cache_dtype", &a.KVCacheDtype, r.kvDtype)
+	for key, dst := range map[string]**int64{"tensor_parallel_size": &a.TensorParallelSize, "pipeline_parallel_size": &a.PipelineParallelSize} {
+		if v := r.banner[key]; v != "" {
+			b.count(key, dst, &word{val: v, src: r.bannerAt})
+		}
+	}
+	if r.banner != nil && a.Quantization == nil {
+		a.Missing["quantization"] = "the engine uses none"
+	}
+}
+
+// tidy takes from a banner's value what Python puts around it:
+// torch.bfloat16, <class 'jax.numpy.bfloat16'>, LoadFormat.AUTO.
+func tidy(key, v string) string {
+	if key == "model" {
+		return v
+	}
+	v = strings.TrimSuffix(strings.TrimPrefix(v, "<class '"), "'>")
+	if key == "dtype" || key == "load_format" {
+		v = v[strings.LastIndexByte(v, '.')+1:]
+	}
+	if key == "load_format" {
+		v = strings.ToLower(v)
+	}
+	return v
+}
+
+// ranks fills one object a rank and its budget.
+func (b *builder) ranks(views []*rankView) {
+	for _, v := range views {
+		k := runner.AccountRank{Rank: v.rank}
+		if v.pid != 0 {
+			pid := v.pid
+			k.PID = &pid
+		}
+		est, none := v.estimate(b.r)
+		if none {
+			est.why = "none: " + est.why
+		}
+		name := func(field string) string { return fmt.Sprintf("ranks[%d].%s", len(b.a.Ranks), field) }
+		b.set(name("model_weights_gb"), &k.ModelWeightsGB, v.weights())
+		b.set(name("load_seconds"), &k.LoadSeconds, v.cell("", fLoadSeconds))
+		b.set(name("available_kv_cache_gb"), &k.AvailableKVCacheGB, v.kv())
+		b.set(name("activations_gb"), &k.ActivationsGB, v.activation(b.r))
+		b.set(name("non_torch_gb"), &k.NonTorchGB, v.nonTorch())
+		b.set(name("graph_capture_gb"), &k.GraphCaptureGB, v.graphs())
+		b.set(name("graph_estimate_gb"), &k.GraphEstimateGB, est)
+		b.set(name("requested_memory_gb"), &k.RequestedMemoryGB, v.requested())
+		b.set(name("total_gpu_memory_gb"), &k.TotalGPUMemoryGB, v.total())
+		b.set(name("free_memory_gb"), &k.FreeMemoryGB, v.free())
+		b.set(name("consumed_gb"), &k.ConsumedGB, v.consumed())
+		b.a.Ranks = append(b.a.Ranks, k)
+		b.a.Budget = append(b.a.Budget, b.r.budget(v))
+	}
+}
+
+// pick is the extreme of a figure over the ranks.
+func pick(views []*rankView, of func(*rankView) cell, less func(a, b float64) bool) cell {
+	var best cell
+	for _, v := range views {
+		c := of(v)
+		switch {
+		case c.known() && (!best.known() || less(*c.val, *best.val)):
+			best = c
+		case !c.known() && !best.known() && best.why == "":
+			best.why = c.why
+		}
+	}
+	return best
+}
+
+func smaller(a, b float64) bool { return a < b }
+func larger(a, b float64) bool  { return a > b }
+
+// totals are the account's own figures, per GPU: weights, activations,
+// non-torch and graphs the largest, free memory and the budget the smallest.
+func (b *builder) totals(views []*rankView) {
+	a, r := b.a, b.r
+	b.set("model_weights_gb", &a.ModelWeightsGB, pick(views, (*rankView).weights, larger))
+	b.set("activations_gb", &a.ActivationsGB, pick(views, func(v *rankView) cell { return v.activation(r) }, larger))
+	b.set("non_torch_gb", &a.NonTorchGB, pick(views, (*rankView).nonTorch, larger))
+	b.set("graph_capture_gb", &a.GraphCaptureGB, pick(views, (*rankView).graphs, larger))
+	b.set("graph_estimate_gb", &a.GraphEstimateGB, pick(views, func(v *rankView) cell { c, _ := v.estimate(r); return c }, larger))
+	b.set("requested_memory_gb", &a.RequestedMemoryGB, pick(views, (*rankView).requested, smaller))
+	b.set("total_gpu_memory_gb", &a.TotalGPUMemoryGB, pick(views, (*rankView).total, smaller))
+	b.set("free_memory_gb", &a.FreeMemoryGB, pick(views, (*rankView).free, smaller))
+	b.set("total_allocated_gb", &a.TotalAllocatedGB, pick(views, r.allocated, larger))
+}
+
+// allocated is the sum of what one rank holds by vLLM's own account.
+func (r *run) allocated(v *rankView) cell {
+	cons, act, graphs, kv := v.budgetConsumed(), v.activation(r), v.graphs(), v.kvInUse()
+	if !graphs.known() && r.eager() {
+		zero := 0.0
+		graphs = cell{val: &zero}
+	}
+	sum := 0.0
+	for _, c := range []cell{cons, act, graphs, kv} {
+		if !c.known() {
+			return unknown("a part of the sum is not in the log: weights, non-torch, activations, graphs and KV")
+		}
+		sum += *c.val
+	}
+	return derive(sum, cons.half+act.half+graphs.half+kv.half, kv.src, "weights + non-torch + activations + graphs + KV of the rank where that is most")
+}
+
+// kv is the KV cache: bytes, tokens, blocks.
+func (b *builder) kv(views []*rankView) {
+	a, r := b.a, b.r
+	explicit := pick(views, func(v *rankView) cell { return v.cell("", fAvailableKV, fGivenKV, fV0KV, fV064KV, fCPUKV) }, smaller)
+	if !explicit.known() {
+		explicit = pick(views, (*rankView).kv, smaller)
+	}
+	if !explicit.known() && r.failKV != nil {
+		explicit = read(*r.failKV)
+	}
+	b.set("available_kv_cache_gb", &a.AvailableKVCacheGB, explicit)
+	if r.failKV == nil && (r.tokens != nil || r.blocks != nil || r.cpuBlocks != nil || r.ready) {
+		b.set("total_gpu_kv_cache_gb", &a.TotalGPUKVCacheGB, pick(views, (*rankView).kvInUse, smaller))
+	}
+	b.whole("total_gpu_kv_cache_tokens", &a.TotalGPUKVCacheTokens, r.tokens)
+	b.whole("num_gpu_blocks", &a.NumGPUBlocks, r.blocks)
+	b.count("num_gpu_blocks", &a.NumGPUBlocks, r.overrideBlocks)
+	b.whole("num_cpu_blocks", &a.NumCPUBlocks, r.cpuBlocks)
+	b.count("block_size", &a.BlockSize, r.blockSize)
+	if v := r.args["block_size"]; v != "" {
+		a.Missing["block_size"] = "asked for " + cut(v, 40) + "; no line says what the engine used"
+	}
+	if r.concurrency != nil {
+		b.set("max_concurrency", &a.MaxConcurrency, read(*r.concurrency))
+	}
+	b.deriveTokens()
+}
+
+// deriveTokens works out tokens from blocks, or blocks from tokens, where the
+// log names the block size and all layers have the same.
+func (b *builder) deriveTokens() {
+	a := b.a
+	if a.BlockSize == nil || *a.BlockSize <= 0 || b.r.hybrid != nil {
+		return
+	}
+	switch {
+	case a.TotalGPUKVCacheTokens == nil && a.NumGPUBlocks != nil && *a.NumGPUBlocks < 1<<40:
+		n := *a.NumGPUBlocks * *a.BlockSize
+		a.TotalGPUKVCacheTokens = &n
+		a.Derived["total_gpu_kv_cache_tokens"] = "num_gpu_blocks x block_size"
+		a.Sources["total_gpu_kv_cache_tokens"] = a.Sources["num_gpu_blocks"]
+	case a.NumGPUBlocks == nil && a.TotalGPUKVCacheTokens != nil && *a.TotalGPUKVCacheTokens%*a.BlockSize == 0:
+		n := *a.TotalGPUKVCacheTokens / *a.BlockSize
+		a.NumGPUBlocks = &n
+		a.Derived["num_gpu_blocks"] = "total_gpu_kv_cache_tokens / block_size"
+		a.Sources["num_gpu_blocks"] = a.Sources["total_gpu_kv_cache_tokens"]
+	}
+}
+
+// lengths are the limits in force. The engine's last word on max_model_len is
+// the KV line; before it stand the front end's and the banner's.
+func (b *builder) lengths() {
+	a, r := b.a, b.r
+	for _, w := range []*word{r.fitLen, r.kvLen, r.usingLen, r.failLen} {
+		b.count("max_model_len", &a.MaxModelLen, w)
+	}
+	if v := r.banner["max_seq_len"]; v != "" {
+		b.count("max_model_len", &a.MaxModelLen, &word{val: v, src: r.bannerAt})
+	}
+	b.count("max_num_batched_tokens", &a.MaxNumBatchedTokens, r.chunked)
+	for field, dst := range map[string]**int64{"max_model_len": &a.MaxModelLen, "max_num_batched_tokens": &a.MaxNumBatchedTokens, "max_num_seqs": &a.MaxNumSeqs} {
+		if v := r.args[field]; v != "" && *dst == nil {
+			b.count(field, dst, &word{val: v, src: r.argsAt})
+			if *dst != nil {
+				a.Derived[field] = "as asked; no line says what the engine used"
+			}
+		}
+	}
+}
+
+// utilization is gpu_memory_utilization: as asked, to the last digit, where
+// the engine's own rounded figure agrees; else the engine's.
+func (b *builder) utilization(views []*rankView) {
+	a, r := b.a, b.r
+	const field = "gpu_memory_utilization"
+	said := pick(views, func(v *rankView) cell {
+		return v.cell("", fUseUtil, fRequestedUtil, fNoticeAsked, fV0Util, fV064Util, fFailUtil)
+	}, larger)
+	asked, half, ok := number(r.args[field])
+	if r.args[field] == "" {
+		ok = false
+	}
+	_ = half
+	exact := cell{val: &asked, src: r.argsAt}
+	switch {
+	case said.known() && ok && math.Abs(asked-*said.val) <= said.half+1e-9:
+		b.set(field, &a.GPUMemoryUtilization, exact)
+	case said.known():
+		b.set(field, &a.GPUMemoryUtilization, said)
+	case !ok:
+		a.Missing[field] = "neither asked nor printed; vLLM's default is 0.9 up to 0.19.1 and 0.92 from 0.20"
+	case asked <= 0 || asked > 1:
+		a.Missing[field] = "asked for " + r.args[field] + ", which vLLM refuses"
+	case r.banner == nil || r.ready || r.tokens != nil || r.confirms(views, asked) || r.argsServer:
+		b.set(field, &a.GPUMemoryUtilization, exact)
+	default:
+		a.Missing[field] = "asked for " + r.args[field] + "; the engine failed before it said what it used"
+	}
+}
+
+// confirms reports whether requested and total memory agree with a share.
+func (r *run) confirms(views []*rankView, share float64) bool {
+	for _, v := range views {
+		q, t := v.requested(), v.total()
+		if q.known() && t.known() && *t.val > 0 && math.Abs(*q.val-share**t.val) <= q.half+t.half {
+			return true
+		}
+	}
+	return false
+}
+
+func (b *builder) timing(views []*rankView) {
+	a, r := b.a, b.r
+	b.set("load_seconds", &a.LoadSeconds, pick(views, func(v *rankView) cell { return v.cell("", fLoadSeconds) }, larger))
+	b.seconds("init_engine_seconds", &a.InitEngineSeconds, r.initSeconds)
+	b.seconds("compile_seconds", &a.CompileSeconds, r.initCompile)
+	if a.CompileSeconds == nil {
+		for _, key := range r.names {
+			if s := r.senders[key]; s.compile > 0 && (a.CompileSeconds == nil || s.compile > *a.CompileSeconds) {
+				v := round4(s.compile)
+				a.CompileSeconds = &v
+				a.Sources["compile_seconds"] = s.compileAt
+			}
+		}
+	}
+	switch {
+	case r.compileCold != nil:
+		b.derivedText("compile_cache", &a.CompileCache, "cold", r.compileCold.src, "a graph was compiled")
+	case r.compileWarm != nil:
+		b.derivedText("compile_cache", &a.CompileCache, "warm", r.compileWarm.src, "every graph came from the cache")
+	case r.compileOff != nil:
+		b.derivedText("compile_cache", &a.CompileCache, "off", r.compileOff.src, "nothing is compiled, or nothing kept")
+	}
+}
+
+func (b *builder) graphs() {
+	a, r := b.a, b.r
+	set := func(on bool, src runner.AccountSource, how string) {
+		a.CUDAGraphsEnabled = &on
+		a.Sources["cuda_graphs_enabled"] = src
+		a.Derived["cuda_graphs_enabled"] = how
+	}
+	compilation := r.banner["compilation_config"]
+	switch {
+	case r.graphsOff != nil:
+		set(false, r.graphsOff.src, "the engine says so")
+	case r.captured != nil:
+		set(true, r.captured.src, "graphs were captured")
+	case r.banner["enforce_eager"] == "True":
+		set(false, r.bannerAt, "enforce_eager of the banner")
+	case strings.Contains(compilation, "CUDAGraphMode.NONE") || strings.Contains(compilation, `"cudagraph_mode":0`):
+		set(false, r.bannerAt, "cudagraph_mode of the banner")
+	}
+}
+
+// missing gives every field that is null a reason.
+func (b *builder) missing() {
+	a := b.a
+	v := reflect.ValueOf(a).Elem()
+	for i := range v.NumField() {
+		name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
+		if v.Field(i).Kind() != reflect.Pointer || name == "error" {
+			continue
+		}
+		if !v.Field(i).IsNil() {
+			delete(a.Missing, name)
+		} else if a.Missing[name] == "" {
+			a.Missing[name] = b.r.reason(name)
+		}
+	}
+	for n := range a.Ranks {
+		k := reflect.ValueOf(&a.Ranks[n]).Elem()
+		for i := range k.NumField() {
+			name, _, _ := strings.Cut(k.Type().Field(i).Tag.Get("json"), ",")
+			key := fmt.Sprintf("ranks[%d].%s", n, name)
+			if k.Field(i).Kind() == reflect.Pointer && k.Field(i).IsNil() && a.Missing[key] == "" {
+				a.Missing[key] = "this rank did not print it"
+			}
+		}
+	}
+}
+
+// reason says why the log does not hold a field.
+func (r *run) reason(field string) string {
+	why := ""
+	switch field {
+	case "activations_gb", "non_torch_gb", "requested_memory_gb", "total_gpu_memory_gb", "free_memory_gb":
+		why = r.reasonProfile(field)
+	case "model_weights_gb", "load_seconds":
+		if r.onCPU() {
+			why = "vLLM does not print it on a CPU"
+		}
+	case "num_gpu_blocks", "num_cpu_blocks":
+		if r.isV1() {
+			why = "the V1 engine prints no blocks at this level; the KV cache is told in tokens"
+		}
+	case "total_gpu_kv_cache_tokens":
+		if r.blocks != nil {
+			why = "the log tells blocks and not their size"
+		}
+	case "graph_capture_gb":
+		why = r.reasonGraphs()
+	case "model_runner":
+		if r.saysV0() {
+			why = "the V0 engine has only its own"
+		}
+	case "block_size":
+		why = "the log does not name it"
+	case "vllm_version", "engine", "tensor_parallel_size", "pipeline_parallel_size":
+		why = "no engine printed its banner in this log"
+	case "max_num_seqs":
+		why = "vLLM prints it only where it was asked for"
+	}
+	switch {
+	case why != "":
+		return why
+	case r.cause() != nil:
+		return "the run failed before vLLM printed it, or vLLM does not print it"
+	}
+	return "no line of this log holds it"
+}
+
+func (r *run) onCPU() bool { return r.banner["device_config"] == "cpu" }
+
+func (r *run) saysV0() bool { return r.engine != nil && r.engine.val == "V0" }
+
+// reasonProfile is about the figures of the memory profile.
+func (r *run) reasonProfile(field string) string {
+	switch {
+	case r.cause() != nil:
+		return "the run failed before vLLM printed it"
+	case r.onCPU():
+		return "vLLM does not print it on a CPU"
+	case r.isV1() && r.version != nil && before(r.version.val, 0, 26):
+		return "vLLM " + r.version.val + " prints it only at VLLM_LOGGING_LEVEL=DEBUG"
+	case r.saysV0() && field != "free_memory_gb":
+		return "the V0 engine prints it from 0.6.4 on"
+	case field == "non_torch_gb" && r.version != nil && !before(r.version.val, 0, 27):
+		return "vLLM prints it together with the weights from 0.27 on (consumed_gb)"
+	}
+	return ""
+}
+
+func (r *run) reasonGraphs() string {
+	switch {
+	case r.eager():
+		return "no CUDA graphs were captured"
+	case r.captured != nil && r.saysV0():
+		return "vLLM prints the size of the graphs from 0.6.4 on"
+	}
+	return ""
+}

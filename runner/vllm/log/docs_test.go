@@ -1,0 +1,107 @@
+package log
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/vramsweep/vramsweep/runner"
+)
+
+const docsPage = "../../../docs/logs.md"
+
+// ruleTable is the part of docs/logs.md that the rules write themselves.
+func ruleTable() string {
+	var b strings.Builder
+	for _, group := range ruleGroups() {
+		fmt.Fprintf(&b, "### %s\n\n| text (X a figure, N a count, S seconds) | vLLM | read into |\n|---|---|---|\n", group.title)
+		for _, r := range group.rules {
+			fields := "moments of the run only"
+			if len(r.Fields) > 0 {
+				fields = "`" + strings.Join(r.Fields, "`, `") + "`"
+			}
+			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", strings.ReplaceAll(r.Line, "|", "\\|"), r.Versions, fields)
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}
+
+const (
+	tableBegin = "<!-- begin: written by the rules of runner/vllm/log, go test ./runner/vllm/log -run Docs -update -->\n"
+	tableEnd   = "<!-- end -->\n"
+)
+
+func TestDocsHoldTheRules(t *testing.T) {
+	page, err := os.ReadFile(filepath.FromSlash(docsPage))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, ok1 := bytes.Cut(page, []byte(tableBegin))
+	table, after, ok2 := bytes.Cut(rest, []byte(tableEnd))
+	if !ok1 || !ok2 {
+		t.Fatalf("%s lacks the marks of the written table", docsPage)
+	}
+	if want := ruleTable(); string(table) != want {
+		if !*update {
+			t.Fatalf("%s and the rules differ; go test ./runner/vllm/log -run Docs -update writes the table anew", docsPage)
+		}
+		page = bytes.Join([][]byte{before, []byte(tableBegin), []byte(want), []byte(tableEnd), after}, nil)
+		if err := os.WriteFile(docsPage, page, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestDocsNameEveryField: each field of the account and each kind of failure
+// stands on the page.
+func TestDocsNameEveryField(t *testing.T) {
+	page, err := os.ReadFile(filepath.FromSlash(docsPage))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, typ := range []reflect.Type{reflect.TypeFor[runner.Account](), reflect.TypeFor[runner.AccountRank](), reflect.TypeFor[runner.AccountError]()} {
+		for i := range typ.NumField() {
+			name, _, _ := strings.Cut(typ.Field(i).Tag.Get("json"), ",")
+			if !bytes.Contains(page, []byte("`"+name+"`")) {
+				t.Errorf("%s does not name the field %s", docsPage, name)
+			}
+		}
+	}
+	names := []string{KindUnknown}
+	for _, k := range kindRules() {
+		names = append(names, k.kind)
+	}
+	for _, k := range names {
+		if !bytes.Contains(page, []byte("| `"+k+"` |")) {
+			t.Errorf("%s does not explain the failure %s", docsPage, k)
+		}
+	}
+}
+
+// TestRulesNameFieldsOfTheAccount: what a rule says it fills exists.
+func TestRulesNameFieldsOfTheAccount(t *testing.T) {
+	known := map[string]bool{"ranks": true}
+	for _, typ := range []reflect.Type{reflect.TypeFor[runner.Account](), reflect.TypeFor[runner.AccountRank]()} {
+		for i := range typ.NumField() {
+			name, _, _ := strings.Cut(typ.Field(i).Tag.Get("json"), ",")
+			known[name] = true
+		}
+	}
+	for _, r := range allRules() {
+		for _, f := range r.Fields {
+			if !known[f] {
+				t.Errorf("rule %q fills %s, which the account lacks", r.Line, f)
+			}
+		}
+		for _, a := range r.anchors {
+			if len(a) < 3 {
+				t.Errorf("rule %q: the anchor %q is too short for the matcher", r.Line, a)
+			}
+		}
+	}
+}

@@ -1,0 +1,45 @@
+package log
+
+import (
+	"strings"
+
+	"github.com/vramsweep/vramsweep/runner"
+)
+
+// OutcomeOf is the outcome of a run that failed, by the failure that its log
+// tells (nil: none). retriable says that the same run may well succeed a minute later: the hub, NCCL, a port in
+// use, memory that others held.
+func OutcomeOf(e *runner.AccountError) (outcome runner.Outcome, retriable bool) {
+	if e == nil {
+		return runner.OutcomeEngineError, false
+	}
+	switch e.Kind {
+	case KindOOM:
+		return runner.OutcomeOOM, false
+	case KindNoKVMemory:
+		return runner.OutcomeNoKVMemory, false
+	case KindKVTooSmall:
+		return runner.OutcomeKVTooSmall, false
+	case KindMaxModelLen, KindBadArgument, KindTPDivisibility, KindDtypeUnsupported:
+		return runner.OutcomeBadArgument, false
+	case KindFreeMemoryCheck, KindNCCL, KindWorkerDied:
+		return runner.OutcomeEngineError, true
+	case KindHub:
+		return runner.OutcomeEngineError, hubMayAnswer(e.Message)
+	}
+	busy := portRE.MatchString(e.Message) || strings.Contains(e.Message, "device is busy") || strings.Contains(e.Message, "busy or unavailable")
+	return runner.OutcomeEngineError, busy
+}
+
+// hubMayAnswer tells a hub that does not answer now from one that said no.
+func hubMayAnswer(message string) bool {
+	for _, no := range []string{
+		"gated", "401", "403", "404", "Repository Not Found", "not a valid model identifier", "outgoing traffic has been disabled", "Offline", "offline mode is enabled",
+		"HFValidationError", "Repo id must", "Cannot find any model weights",
+	} {
+		if strings.Contains(message, no) {
+			return false
+		}
+	}
+	return true
+}
