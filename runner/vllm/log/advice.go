@@ -16,8 +16,6 @@ var (
 	dummyRE    = regexp.MustCompile(`with (\d+) dummy requests`)
 	derivedRE  = regexp.MustCompile(`max_model_len \((\d+)\) is greater than the derived max_model_len \(([^)]*)\)`)
 	derivedNRE = regexp.MustCompile(`=(\d+)`)
-	divisorRE  = regexp.MustCompile(`\((\d+)\) must be divisible by tensor parallel size \((\d+)\)|(\d+) is not divisible by (\d+)`)
-	worldNRE   = regexp.MustCompile(`World size \((\d+)\) is larger than the number of available GPUs \((\d+)\)`)
 	refusedRE  = regexp.MustCompile(`\n([\w.]+)\n(?:Value error, )?(\S.*?) \[type=\w+, input_value=(.*?), input_type=`)
 	cudaDevRE  = regexp.MustCompile(`on device cuda:(\d+)`)
 )
@@ -129,93 +127,28 @@ func (r *run) advice(e *runner.AccountError, a *runner.Account) string {
 			return fmt.Sprintf("The model is made for %d tokens at most: set max_model_len to %d or less.", *e.MaxLenFits, *e.MaxLenFits)
 		}
 		return "Set max_model_len to what the model's config.json allows, or less."
-	case KindUnsupportedArch:
-		return "This vLLM or its transformers does not know the model's architecture: use a newer vLLM, or another model."
-	case KindHub:
-		return adviceHub(e.Message)
-	case KindTPDivisibility:
-		if m := divisorRE.FindStringSubmatch(e.Message); m != nil {
-			return fmt.Sprintf("%s is not a multiple of tensor_parallel_size %s: choose one that divides it.", m[1]+m[3], m[2]+m[4])
-		}
-		return "Choose a tensor_parallel_size that divides the model's heads and vocabulary."
-	case KindDeviceRank:
-		if m := worldNRE.FindStringSubmatch(e.Message); m != nil {
-			return fmt.Sprintf("%s GPUs were asked for and %s can be seen: lower the parallel sizes, or give the run more GPUs.", m[1], m[2])
-		}
-		return "More ranks were asked for than there are GPUs to be seen: lower the parallel sizes, or give the run more GPUs."
 	}
-	return r.adviceOther(e)
+	return r.adviceOf(e)
 }
 
-// An adviceRule is what to do about an error of a kind ("" for any) that holds
-// a text. Groups of the text stand for %[1]s, %[2]s ... of the advice.
-type adviceRule struct {
-	kind string
-	re   *regexp.Regexp
-	text string
-}
-
-// adviceRules are tried in order; the last of a kind fits always.
-func adviceRules() []adviceRule {
-	any := regexp.MustCompile("")
-	return []adviceRule{
-		{KindDtypeUnsupported, regexp.MustCompile(`Bfloat16`), `This GPU has no bfloat16: set dtype to "float16".`},
-		{KindDtypeUnsupported, regexp.MustCompile(`Minimum capability: (\d+)\. Current capability: (\d+)`), "This quantization needs a GPU of compute capability %[1]s/10 and this one has %[2]s/10: choose another quantization or GPU."},
-		{KindDtypeUnsupported, any, "This dtype and quantization do not go together on this GPU: choose another dtype or quantization."},
-		{KindNoDevice, regexp.MustCompile(`driver on your system is too old \(found version (\d+)\)`), "The GPU's driver (CUDA %[1]s) is older than this torch needs: update the driver, or use a build of vLLM for an older CUDA."},
-		{KindNoDevice, regexp.MustCompile(`too old|driver version is insufficient|unsupported display driver|unsupported toolchain`), "The GPU's driver is older than this torch needs: update the driver, or use a build of vLLM for an older CUDA."},
-		{KindNoDevice, regexp.MustCompile(`not compiled with CUDA`), "This torch was built without CUDA: install the build of vLLM and torch that fits the GPU."},
-		{KindNoDevice, any, "vLLM sees no GPU: check the driver with nvidia-smi or rocm-smi, CUDA_VISIBLE_DEVICES, and that the container was given GPUs."},
-		{KindNCCL, regexp.MustCompile(`ran for (\d+) milliseconds before timing out`), "A collective waited %[1]s ms for a rank that did not come: look for that rank's own error first, then run again with NCCL_DEBUG=INFO."},
-		{KindNCCL, any, "The GPUs could not talk to each other: run again with NCCL_DEBUG=INFO, and check /dev/shm and the network interface."},
-		{KindWorkerDied, regexp.MustCompile(`(?:exit code: |\(s\): .*: )-9\b|Killed`), "The worker was killed from outside (signal 9), most often by the kernel for want of host memory: see dmesg, and give the run more RAM."},
-		{KindWorkerDied, regexp.MustCompile(`Bus error|exit code: -7\b`), "A bus error is most often a full /dev/shm: start the container with --ipc=host or a larger --shm-size."},
-		{KindWorkerDied, regexp.MustCompile(`exit code: -11\b|Segmentation fault`), "A worker crashed in native code (signal 11): see the trace above it, and try without what is not of vLLM's own release (plugins, other builds of torch or NCCL)."},
-		{KindWorkerDied, any, "A worker ended without saying why: see dmesg for the kernel's out-of-memory killer, and the worker's last lines."},
-		{KindBadArgument, regexp.MustCompile(`prompt \(length (\d+)\) is longer than the maximum model length of (\d+)`), "The prompt has %[1]s tokens and max_model_len is %[2]s: raise max_model_len above the prompt and its output, or make the prompt shorter."},
-		{KindBadArgument, regexp.MustCompile(`trust_remote_code=True`), "The model brings code of its own: set trust_remote_code = true if you trust it."},
-		{KindBadArgument, regexp.MustCompile(`ensure that max_model_len is greater`), "Raise max_model_len to input_len + output_len at least, or make the prompts shorter."},
-		{KindBadArgument, regexp.MustCompile(`max_num_batched_tokens \((\d+)\) is smaller than max_model_len \((\d+)\)`), "Raise max_num_batched_tokens from %[1]s to %[2]s at least, lower max_model_len, or enable chunked prefill."},
-		{KindBadArgument, regexp.MustCompile(`max_num_batched_tokens \((\d+)\) must be greater than or equal to max_num_seqs \((\d+)\)`), "Raise max_num_batched_tokens from %[1]s to %[2]s at least, or lower max_num_seqs."},
-		{KindBadArgument, regexp.MustCompile(`unrecognized arguments: (.+)`), "This version of vLLM has no %[1]s: see its `--help`."},
-		{KindBadArgument, regexp.MustCompile(`[Uu]nknown quantization method: (\S+?)\.?(?:\s|$)`), "This vLLM has no quantization %[1]s: choose one that the message lists."},
-		{KindBadArgument, regexp.MustCompile(`not valid for this configuration|No valid attention backend`), "The attention backend cannot do this combination of head size, dtype, KV dtype and GPU: leave the backend to vLLM, or change what the reasons name."},
-		{KindBadArgument, any, "vLLM refuses an argument: see the message, and `vllm bench latency --help` of this version."},
-		{"", regexp.MustCompile(`port: (\d+).*EADDRINUSE|bind on address \([^)]*, (\d+)\)`), "Port %[1]s%[2]s is in use: end the other server, or choose another port."},
-		{"", portRE, "A port that the engine wants is in use: end the other server, or choose another port (VLLM_PORT, MASTER_PORT, --port)."},
-		{"", regexp.MustCompile(`Insufficient space in`), "/dev/shm is too small: start the container with --ipc=host or a larger --shm-size."},
-		{"", regexp.MustCompile(`No space left on device`), "A disk is full: see df for the model cache, /tmp and /dev/shm."},
-		{"", regexp.MustCompile(`No module named '([\w.]+)'`), "The Python environment lacks the module %[1]s: install it, or switch off what needs it."},
-		{"", regexp.MustCompile(`illegal memory access|device-side assert|misaligned address|unspecified launch failure`), "A kernel failed on the GPU: run again with CUDA_LAUNCH_BLOCKING=1 to see which, and with enforce_eager, another attention backend or another version of vLLM to get round it."},
-		{"", regexp.MustCompile(`no kernel image is available`), "This build has no kernels for this GPU: install vLLM and torch built for its compute capability."},
-		{"", regexp.MustCompile(`ECC error`), "The GPU reports a memory fault: see nvidia-smi -q -d ECC, and reset or replace the GPU."},
-		{"", regexp.MustCompile(`busy or unavailable`), "The GPU is held by another process, or in exclusive mode: see nvidia-smi."},
-		{"", regexp.MustCompile(`re-initialize CUDA in forked`), "CUDA was touched before the workers were forked: set VLLM_WORKER_MULTIPROCESSING_METHOD=spawn."},
-		{"", regexp.MustCompile(`find C compiler|find nvcc|Ninja is required`), "Kernels are compiled at start and the compiler is missing: install gcc and the CUDA toolkit, or use the official image."},
-		{"", regexp.MustCompile(`instantiate the backend tokenizer|SentencePiece|sentencepiece|tiktoken`), "The tokenizer cannot be loaded: install sentencepiece and tiktoken, check the tokenizer's files, or set skip_tokenizer_init."},
-		{"", regexp.MustCompile(`SafetensorError|MetadataIncompleteBuffer|HeaderTooLarge`), "A weight file is cut short or no safetensors file: fetch the model again (git-lfs pointers look like this too)."},
-		{"", regexp.MustCompile(`RPC call to \w+ timed out`), "A worker did not answer in time: look for its own error above, or a kernel that hangs (py-spy dump shows where)."},
-	}
-}
-
-// adviceOther is about errors whose text says it all.
-func (r *run) adviceOther(e *runner.AccountError) string {
+// adviceOf is about errors whose text says it all.
+func (r *run) adviceOf(e *runner.AccountError) string {
 	if m := refusedRE.FindStringSubmatch(e.Message); e.Kind == KindBadArgument && m != nil {
 		return fmt.Sprintf("vLLM refuses %s = %s: %s.", m[1], m[3], strings.ToLower(m[2][:1])+m[2][1:])
 	}
-	for _, rule := range r.reader.advices {
-		if rule.kind != "" && rule.kind != e.Kind || rule.kind == "" && e.Kind != KindUnknown {
+	for _, k := range r.reader.kinds {
+		if k.kind != e.Kind {
 			continue
 		}
-		m := rule.re.FindStringSubmatch(e.Message)
-		if m == nil {
-			continue
+		for _, rule := range k.advices {
+			if m := rule.re.FindStringSubmatch(e.Message); m != nil {
+				text := rule.text
+				for i := 1; i < len(m); i++ {
+					text = strings.ReplaceAll(text, fmt.Sprintf("%%[%d]s", i), cut(m[i], 200))
+				}
+				return text
+			}
 		}
-		text := rule.text
-		for i := 1; i < len(m); i++ {
-			text = strings.ReplaceAll(text, fmt.Sprintf("%%[%d]s", i), cut(m[i], 200))
-		}
-		return text
 	}
 	return ""
 }
@@ -298,20 +231,6 @@ func adviceFree(e *runner.AccountError) string {
 		return fmt.Sprintf("%.2f GiB of %s were in use before vLLM started: end what holds them.", total-*e.AvailableGB, where)
 	}
 	return fmt.Sprintf("%.2f GiB of %s were in use before vLLM started: end what holds them, or lower gpu_memory_utilization to %.2f or less.", total-*e.AvailableGB, where, share)
-}
-
-func adviceHub(message string) string {
-	switch {
-	case strings.Contains(message, "gated") || strings.Contains(message, "401") || strings.Contains(message, "403"):
-		return "The model is gated or private: accept its terms and set HF_TOKEN."
-	case strings.Contains(message, "does not appear to have a file named"):
-		return "The repository or folder lacks a file that vLLM needs (config.json of a Hugging Face model): check the name, the revision, and that it is no GGUF or adapter alone."
-	case strings.Contains(message, "not a local folder") || strings.Contains(message, "Repository Not Found") || strings.Contains(message, "404"):
-		return "No such model: check the name, or give a folder with config.json."
-	case strings.Contains(message, "outgoing traffic has been disabled") || strings.Contains(message, "Offline") || strings.Contains(message, "offline"):
-		return "The model is not in the local cache and the hub was not asked (offline): download it first, give a folder, or unset HF_HUB_OFFLINE."
-	}
-	return "The model could not be fetched: check the network, HF_TOKEN and HF_HUB_OFFLINE, or give a folder."
 }
 
 // ceil2 rounds up to two digits.

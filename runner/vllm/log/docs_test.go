@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,17 +18,22 @@ const docsPage = "../../../docs/logs.md"
 // ruleTable is the part of docs/logs.md that the rules write themselves.
 func ruleTable() string {
 	var b strings.Builder
-	for _, group := range ruleGroups() {
-		fmt.Fprintf(&b, "### %s\n\n| text (X a figure, N a count, S seconds) | vLLM | read into |\n|---|---|---|\n", group.title)
-		for _, r := range group.rules {
-			fields := "moments of the run only"
-			if len(r.Fields) > 0 {
-				fields = "`" + strings.Join(r.Fields, "`, `") + "`"
+	group := ""
+	for _, r := range readRules() {
+		if r.group != group {
+			if group != "" {
+				b.WriteString("\n")
 			}
-			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", strings.ReplaceAll(r.Line, "|", "\\|"), r.Versions, fields)
+			group = r.group
+			fmt.Fprintf(&b, "### %s\n\n| text (X a figure, N a count, S seconds) | vLLM | read into |\n|---|---|---|\n", group)
 		}
-		b.WriteString("\n")
+		fields := "moments of the run only"
+		if len(r.fields) > 0 {
+			fields = "`" + strings.Join(r.fields, "`, `") + "`"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", strings.ReplaceAll(r.line, "|", "\\|"), r.versions, fields)
 	}
+	b.WriteString("\n")
 	return b.String()
 }
 
@@ -92,16 +98,51 @@ func TestRulesNameFieldsOfTheAccount(t *testing.T) {
 			known[name] = true
 		}
 	}
-	for _, r := range allRules() {
-		for _, f := range r.Fields {
+	for _, r := range readRules() {
+		for _, f := range r.fields {
 			if !known[f] {
-				t.Errorf("rule %q fills %s, which the account lacks", r.Line, f)
+				t.Errorf("rule %s fills %s, which the account lacks", r.name, f)
 			}
+		}
+	}
+}
+
+// TestTables: lines.txt and failures.txt hold nothing that the code does not
+// know, and the code nothing that they lack.
+func TestTables(t *testing.T) {
+	keys := "line versions fields anchor text event if do"
+	for _, rec := range append(records(linesTable), records(failuresTable)...) {
+		for _, text := range rec.texts {
+			if !slices.Contains(strings.Fields(keys), text[0]) || text[1] == "" {
+				t.Errorf("%s: %q", rec.name, text)
+			}
+		}
+	}
+	unused := effects()
+	for _, r := range readRules() {
+		delete(unused, r.name)
+		switch {
+		case r.line == "" || r.versions == "" || r.group == "" || r.re == nil || len(r.anchors) == 0:
+			t.Errorf("rule %s is not whole", r.name)
+		case r.apply == nil && r.event == "":
+			t.Errorf("rule %s does nothing", r.name)
+		case r.event != "" && runner.ReachedBy(r.event) == "" && r.event != runner.EventShutdown:
+			t.Errorf("rule %s marks %s, which is no moment of a run", r.name, r.event)
+		case r.took > r.re.NumSubexp():
+			t.Errorf("rule %s has no group %d", r.name, r.took)
 		}
 		for _, a := range r.anchors {
 			if len(a) < 3 {
-				t.Errorf("rule %q: the anchor %q is too short for the matcher", r.Line, a)
+				t.Errorf("rule %s: the anchor %q is too short for the matcher", r.name, a)
 			}
+		}
+	}
+	for name := range unused {
+		t.Errorf("effect %s has no entry in lines.txt", name)
+	}
+	for _, k := range kindRules() {
+		if k.re.MatchString("") {
+			t.Errorf("kind %s has no text", k.kind)
 		}
 	}
 }

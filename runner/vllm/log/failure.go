@@ -56,34 +56,6 @@ type trace struct {
 	owner  *run
 }
 
-// A kindRule is how a kind of failure is worded.
-type kindRule struct {
-	kind string
-	re   *regexp.Regexp
-}
-
-// kindRules tell a failure's kind from its class and message; the first that fits
-// wins, so the narrow ones come first.
-func kindRules() []kindRule {
-	return []kindRule{
-		{KindFreeMemoryCheck, regexp.MustCompile(`Free memory on device.*is less than desired|Available memory on node .* is less than (?:desired|requested)|Error in memory profiling`)},
-		{KindKVTooSmall, regexp.MustCompile(`To serve at least one request with|is larger than the maximum number of tokens that can be stored in KV cache|is larger than the available KV cache memory`)},
-		{KindNoKVMemory, regexp.MustCompile(`No available memory for the cache blocks`)},
-		{KindOOM, regexp.MustCompile(`\b[A-Z]{3,4} out of memory|Ran out of memory in memory space|OUT_OF_DEVICE_MEMORY|UR_RESULT_ERROR_OUT_OF_RESOURCES|DefaultCPUAllocator: .*allocate memory|OutOfMemoryError|CUDA error: out of memory|HIP error: out of memory|Error \[CUDA\]: out of memory|not enough GPU memory|CUDA_ERROR_OUT_OF_MEMORY|hipErrorOutOfMemory|RESOURCE_EXHAUSTED|NVML_SUCCESS == .* INTERNAL ASSERT FAILED`)},
-		{KindMaxModelLen, regexp.MustCompile(`User-specified max_model_len|greater than the derived max_model_len`)},
-		{KindUnsupportedArch, regexp.MustCompile(`Model architectures .* (?:are not supported|failed to be inspected)|does not recognize this architecture|is not supported for now|No model architectures are specified|have no vLLM implementation|Unrecognized model in .*model_type`)},
-		{KindHub, regexp.MustCompile(`(?:HTTPSConnectionPool|MaxRetryError|ConnectTimeout|ReadTimeout|ConnectionError|Client Error|Server Error|Cannot reach|couldn't connect).*(?:huggingface|hf\.co)|We couldn't connect to|LocalEntryNotFoundError|OfflineModeIsEnabled|Repository Not Found|is not a local folder and is not a valid model identifier|gated repo|GatedRepoError|RepositoryNotFoundError|HfHubHTTPError|HFValidationError|Repo id must|cached snapshot folder|Cannot find any model weights|EntryNotFoundError|modelscope\.cn|40[13] Client Error|429 Client Error|Can't load (?:the configuration|tokenizer)|Invalid repository ID or local directory|does not appear to have a file named|CAS service error|Consistency check failed: file`)},
-		{KindTPDivisibility, regexp.MustCompile(`(?:heads?|hidden|vocab|experts?|size|dim)\b.*must be divisible by|is not divisible by|cannot be evenly divided|not divisible by (?:tensor|the tensor)|can be caused by too large tensor parallel size`)},
-		{KindDeviceRank, regexp.MustCompile(`DP adjusted local rank \d+ is out of bounds|local rank \d+ is out of bounds|World size \(\d+\) is larger than the number of available GPUs|invalid device ordinal|Tensor parallel size \(\d+\) cannot be larger than|to less than max local gpu count|number of required \w+ exceeds the total number of available|can't satisfy the placement group|Cannot provide a placement group`)},
-		{KindDtypeUnsupported, regexp.MustCompile(`Bfloat16 is only supported|is not supported for quantization method|dtype .* is not supported|does not support dtype|The quantization method \S+ is not supported for the current GPU|fp8e4nv not supported|Unknown dtype|not supported with FP8|FP8 .* not supported`)},
-		{KindNoDevice, regexp.MustCompile(`driver on your system is too old|unsupported display driver|unsupported toolchain|CUDA unknown error|CUDA driver initialization failed|not compiled with CUDA enabled|Failed to initialize NVML|NVML Shared Library Not Found|NVMLError_|has no GPU available|No CUDA GPUs are available|Failed to infer device type|libcuda\.so\S*: cannot open shared object|Found no NVIDIA driver|no NVIDIA driver|No HIP GPUs are available|CUDA driver version is insufficient|Device string must not be empty`)},
-		{KindUnknown, portRE},
-		{KindNCCL, regexp.MustCompile(`NCCL error|Watchdog caught collective|DistStoreError|Gloo connect|TCPStore|DistBackendError|ncclSystemError|ncclUnhandled|ncclInternalError|Failed to load NCCL|RCCL error|ProcessGroupNCCL|DistNetworkError`)},
-		{KindBadArgument, regexp.MustCompile(`: error: |longer than the maximum model length|does not match the quantization method specified|Cannot find the config file for|not valid for this configuration|No valid attention backend|contains custom code which must be executed|unrecognized arguments|invalid choice|expected one argument|ValidationError|validation errors? for|Unknown quantization method|Please ensure that max_model_len is greater than|unexpected keyword argument|must be (?:greater|less|in|one of|positive|at least)|Invalid (?:value|argument|attention backend)|max_num_batched_tokens \(\d+\) (?:is smaller|must be)|No such file or directory: '\S*config`)},
-		{KindWorkerDied, regexp.MustCompile(`died unexpectedly|died, exit code|Fatal Python error|Segmentation fault|^(?:: )?Killed$|: line \d+: +\d+ Killed|Bus error|Worker exited unexpectedly|ActorDiedError|RayActorError|WorkerCrashedError`)},
-	}
-}
-
 // kindRank orders kinds by how well they explain a failure: a worker that dies
 // of bad memory takes its neighbours' NCCL down with it.
 func kindRank(kind string) int {

@@ -32,7 +32,6 @@ type Reader struct {
 	anchors []anchorRules
 	rules   []rule
 	kinds   []kindRule
-	advices []adviceRule
 	errors  uint // number of the first anchor of failures
 	figures uint // number of the first anchor of lines that look like memory
 	groups  map[string]*groupState
@@ -83,7 +82,7 @@ func figureAnchors() []string { return []string{"GiB", " GB", "MiB", " MB", "Gib
 
 // NewReader returns a Reader for one run's log.
 func NewReader(opts ReaderOptions) *Reader {
-	r := &Reader{rules: allRules(), kinds: kindRules(), advices: adviceRules()}
+	r := &Reader{rules: readRules(), kinds: kindRules()}
 	var texts []string
 	index := make(map[string]int)
 	for i, rl := range r.rules {
@@ -110,7 +109,7 @@ func NewReader(opts ReaderOptions) *Reader {
 // and matcher, which are only read.
 func (r *Reader) fresh(opts ReaderOptions) *Reader {
 	f := &Reader{
-		opts: opts, m: r.m, anchors: r.anchors, rules: r.rules, kinds: r.kinds, advices: r.advices, errors: r.errors, figures: r.figures,
+		opts: opts, m: r.m, anchors: r.anchors, rules: r.rules, kinds: r.kinds, errors: r.errors, figures: r.figures,
 		groups: make(map[string]*groupState), lines: make(map[string]int), traces: make(map[string]*trace), chains: make(map[string]bool),
 	}
 	f.state = f.group("")
@@ -235,12 +234,12 @@ func (r *Reader) applyRules(p *piece, hits *hitSet) (read, missed bool) {
 			rl := &r.rules[n]
 			m := rl.re.FindStringSubmatch(p.msg)
 			if m == nil {
-				missed = missed || len(rl.Fields) > 0
+				missed = missed || len(rl.fields) > 0
 				continue
 			}
 			done = n
-			rl.apply(r.current, p, m)
-			if len(rl.Fields) > 0 {
+			rl.do(r.current, p, m)
+			if len(rl.fields) > 0 {
 				r.current.known++
 			}
 			read = true
@@ -447,11 +446,6 @@ func (r *run) setRank(p *piece, f rankFact, v figure) {
 	} else {
 		l[len(l)-1] = v
 	}
-}
-
-// ranksHave reports whether the sender of p printed f before.
-func (r *run) ranksHave(p *piece, f rankFact) bool {
-	return len(r.sender(p).facts[f]) > 0
 }
 
 // at is where a piece stands.

@@ -1,0 +1,148 @@
+package log
+
+import (
+	_ "embed"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/vramsweep/vramsweep/runner"
+)
+
+// What vLLM prints stands in two tables beside this file, which say themselves
+// what they hold: its lines, and its failures.
+var (
+	//go:embed lines.txt
+	linesTable string
+	//go:embed failures.txt
+	failuresTable string
+)
+
+// A record is an entry of a table: a name at the margin, then indented keys with
+// a text each. A text with blanks at its ends stands in quotes.
+type record struct {
+	group string // the title above it
+	name  string
+	texts [][2]string
+}
+
+func records(table string) []record {
+	var all []record
+	group := ""
+	for line := range strings.Lines(table) {
+		line = strings.TrimRight(line, "\r\n")
+		switch title, isTitle := strings.CutPrefix(line, "== "); {
+		case isTitle:
+			group = title
+		case line == "" || line[0] == '#':
+		case line[0] != '\t':
+			all = append(all, record{group: group, name: line})
+		case len(all) > 0:
+			key, text, _ := strings.Cut(line[1:], " ")
+			text = strings.TrimSpace(text)
+			if quoted, err := strconv.Unquote(text); err == nil {
+				text = quoted
+			}
+			all[len(all)-1].texts = append(all[len(all)-1].texts, [2]string{key, text})
+		}
+	}
+	return all
+}
+
+// A rule reads one kind of line. Its line, versions and fields are what
+// docs/logs.md says; a test compares the two.
+type rule struct {
+	group    string
+	name     string
+	line     string   // the text, as vLLM formats it
+	versions string   // which versions print it
+	fields   []string // what of the account is read from it
+	anchors  []string // a line without any of these is not looked at
+	re       *regexp.Regexp
+	apply    effect // nil: it marks a moment alone
+	event    runner.EventKind
+	took     int // the group of re that says how long it took; 0: none does
+}
+
+// do applies what a line says to the run that it belongs to.
+func (rl *rule) do(r *run, p *piece, m []string) {
+	if rl.apply != nil {
+		rl.apply(r, p, m)
+	}
+	if rl.event != "" {
+		took := ""
+		if rl.took > 0 {
+			took = m[rl.took]
+		}
+		r.event(p, rl.event, took)
+	}
+}
+
+const num = `(-?[\d.]+)`
+
+// readRules are the rules for every line that is read.
+func readRules() []rule {
+	effects := effects()
+	var all []rule
+	for _, rec := range records(linesTable) {
+		r := rule{group: rec.group, name: rec.name, apply: effects[rec.name]}
+		for _, t := range rec.texts {
+			switch text := t[1]; t[0] {
+			case "line":
+				r.line = text
+			case "versions":
+				r.versions = text
+			case "fields":
+				r.fields = strings.Split(text, ", ")
+			case "anchor":
+				r.anchors = append(r.anchors, text)
+			case "text":
+				r.re = regexp.MustCompile(strings.ReplaceAll(text, "<X>", num))
+			case "event":
+				kind, group, _ := strings.Cut(text, " ")
+				r.event, r.took = runner.EventKind(kind), atoi(group)
+			}
+		}
+		all = append(all, r)
+	}
+	return all
+}
+
+// A kindRule is how a kind of failure is worded, and what to do about it.
+type kindRule struct {
+	kind    string
+	re      *regexp.Regexp
+	advices []adviceRule
+}
+
+// An adviceRule is what to do about an error whose message fits re. Groups of re
+// stand for %[1]s, %[2]s ... of the text.
+type adviceRule struct {
+	re   *regexp.Regexp
+	text string
+}
+
+// kindRules tell a failure's kind from its class and message; the first that
+// fits wins.
+func kindRules() []kindRule {
+	var all []kindRule
+	for _, rec := range records(failuresTable) {
+		k := kindRule{kind: rec.name}
+		var wordings []string
+		when := ""
+		for _, t := range rec.texts {
+			switch t[0] {
+			case "text":
+				wordings = append(wordings, t[1])
+			case "if":
+				when = t[1]
+			case "do":
+				k.advices = append(k.advices, adviceRule{regexp.MustCompile(when), t[1]})
+				when = ""
+			}
+		}
+		k.re = regexp.MustCompile(strings.Join(wordings, "|"))
+		all = append(all, k)
+	}
+	return all
+}
