@@ -66,56 +66,51 @@ func (r *run) account() *runner.Account {
 	b.kv(views)
 	b.lengths()
 	b.utilization(views)
-	b.timing(views)
+	b.timing()
 	b.graphs()
 	b.a.Error = r.accountError(b.a)
 	b.missing()
 	return b.a
 }
 
-func (b *builder) text(field string, dst **string, w *word) bool {
-	if w == nil || *dst != nil {
+// put fills a field that nothing has filled yet, and reports whether it did.
+func put[T any](b *builder, field string, dst **T, v T, src runner.AccountSource, how string) bool {
+	if *dst != nil {
 		return false
 	}
-	v := w.val
 	*dst = &v
-	b.a.Sources[field] = w.src
+	b.a.Sources[field] = src
+	if how != "" {
+		b.a.Derived[field] = how
+	}
 	return true
 }
 
-func (b *builder) derivedText(field string, dst **string, v string, src runner.AccountSource, how string) {
-	if *dst == nil && v != "" {
-		*dst = &v
-		b.a.Sources[field] = src
-		b.a.Derived[field] = how
-	}
+func (b *builder) text(field string, dst **string, w *word) bool {
+	return w != nil && put(b, field, dst, w.val, w.src, "")
 }
 
-func (b *builder) count(field string, dst **int64, w *word) {
-	if w == nil || *dst != nil {
+func (b *builder) count(field string, dst **int64, w *word, how string) {
+	if w == nil {
 		return
 	}
 	if n, err := strconv.ParseInt(w.val, 10, 64); err == nil {
-		*dst = &n
-		b.a.Sources[field] = w.src
+		put(b, field, dst, n, w.src, how)
 	}
 }
 
 func (b *builder) whole(field string, dst **int64, f *figure) {
-	if f != nil && *dst == nil && f.val < math.MaxInt64/2 {
-		n := int64(f.val)
-		*dst = &n
-		b.a.Sources[field] = f.src
+	if f != nil && f.val < math.MaxInt64/2 {
+		put(b, field, dst, int64(f.val), f.src, "")
 	}
 }
 
 func (b *builder) seconds(field string, dst **float64, w *word) {
-	if w == nil || *dst != nil {
+	if w == nil {
 		return
 	}
 	if v, _, ok := number(w.val); ok {
-		*dst = &v
-		b.a.Sources[field] = w.src
+		put(b, field, dst, v, w.src, "")
 	}
 }
 
@@ -140,14 +135,15 @@ func (b *builder) identity() {
 	b.text("vllm_version", &a.VLLMVersion, r.version)
 	b.text("engine", &a.Engine, r.engine)
 	if kind, src, how := r.inferredEngine(); kind != "" {
-		b.derivedText("engine", &a.Engine, kind, src, how)
+		put(b, "engine", &a.Engine, kind, src, how)
 	}
 	b.text("model_runner", &a.ModelRunner, r.modelRunner)
 	if r.runnerFile != nil && r.isV1() {
-		b.derivedText("model_runner", &a.ModelRunner, "v1", r.runnerFile.src, "from the module that speaks: "+r.runnerFile.val)
+		how := "from the module that speaks: " + r.runnerFile.val
+		put(b, "model_runner", &a.ModelRunner, "v1", r.runnerFile.src, how)
 	}
 	if r.isV1() && r.version != nil && before(r.version.val, 0, 12) {
-		b.derivedText("model_runner", &a.ModelRunner, "v1", r.version.src, "the only one before vLLM 0.12")
+		put(b, "model_runner", &a.ModelRunner, "v1", r.version.src, "the only one before vLLM 0.12")
 	}
 	if !b.text("platform", &a.Platform, r.platform) {
 		b.platform()
@@ -161,15 +157,15 @@ func (b *builder) platform() {
 	device := r.banner["device_config"]
 	switch {
 	case r.rocm != nil:
-		b.derivedText("platform", &a.Platform, "rocm", r.rocm.src, "from the module that speaks")
+		put(b, "platform", &a.Platform, "rocm", r.rocm.src, "from the module that speaks")
 	case r.backend != nil && strings.Contains(strings.ToUpper(r.backend.val), "ROCM"):
-		b.derivedText("platform", &a.Platform, "rocm", r.backend.src, "from the attention backend")
+		put(b, "platform", &a.Platform, "rocm", r.backend.src, "from the attention backend")
 	case r.cuda != nil && (device == "" || device == "cuda"):
-		b.derivedText("platform", &a.Platform, "cuda", r.cuda.src, "from the module that speaks")
+		put(b, "platform", &a.Platform, "cuda", r.cuda.src, "from the module that speaks")
 	case device == "cuda":
 		a.Missing["platform"] = "the banner says cuda, which it says on ROCm too, and no line tells them apart"
 	case device == "cpu" || device == "tpu" || device == "xpu" || device == "hpu" || device == "neuron":
-		b.derivedText("platform", &a.Platform, device, r.bannerAt, "device_config of the banner")
+		put(b, "platform", &a.Platform, device, r.bannerAt, "device_config of the banner")
 	}
 }
 
@@ -232,11 +228,8 @@ func (b *builder) config() {
 		}
 	}
 	b.text("kv_cache_dtype", &a.KVCacheDtype, r.kvDtype)
-	for key, dst := range map[string]**int64{"tensor_parallel_size": &a.TensorParallelSize, "pipeline_parallel_size": &a.PipelineParallelSize} {
-		if v := r.banner[key]; v != "" {
-			b.count(key, dst, &word{val: v, src: r.bannerAt})
-		}
-	}
+	b.count("tensor_parallel_size", &a.TensorParallelSize, r.said("tensor_parallel_size"), "")
+	b.count("pipeline_parallel_size", &a.PipelineParallelSize, r.said("pipeline_parallel_size"), "")
 	if r.banner != nil && a.Quantization == nil {
 		a.Missing["quantization"] = "the engine uses none"
 	}
@@ -258,30 +251,61 @@ func tidy(key, v string) string {
 	return v
 }
 
+// A rankFigure is a figure that each rank has. best says which of the ranks'
+// stands for all: nil where none does.
+type rankFigure struct {
+	field string
+	of    func(*rankView) cell
+	best  func(a, b float64) bool
+}
+
+// rankFigures are the figures of a rank but for its graph estimate: of weights,
+// activations, non-torch and graphs the largest, of free memory and the budget
+// the smallest is the account's own.
+func rankFigures() []rankFigure {
+	return []rankFigure{
+		{"model_weights_gb", (*rankView).weights, larger}, {"load_seconds", (*rankView).loadSeconds, larger},
+		{"activations_gb", (*rankView).activation, larger}, {"non_torch_gb", (*rankView).nonTorch, larger},
+		{"graph_capture_gb", (*rankView).graphs, larger}, {"requested_memory_gb", (*rankView).requested, smaller},
+		{"total_gpu_memory_gb", (*rankView).total, smaller}, {"free_memory_gb", (*rankView).free, smaller},
+		{"available_kv_cache_gb", (*rankView).kv, nil}, {"consumed_gb", (*rankView).consumed, nil},
+	}
+}
+
+// figureOf is the field of an account or a rank that has a name in JSON.
+func figureOf(of any, name string) **float64 {
+	v := reflect.ValueOf(of).Elem()
+	for i := range v.NumField() {
+		if jsonName(v.Type().Field(i)) == name {
+			dst, _ := v.Field(i).Addr().Interface().(**float64)
+			return dst
+		}
+	}
+	return nil
+}
+
+func jsonName(f reflect.StructField) string {
+	name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+	return name
+}
+
 // ranks fills one object a rank and its budget.
 func (b *builder) ranks(views []*rankView) {
-	for _, v := range views {
+	for n, v := range views {
 		k := runner.AccountRank{Rank: v.rank}
 		if v.pid != 0 {
 			pid := v.pid
 			k.PID = &pid
 		}
-		est, none := v.estimate(b.r)
+		name := fmt.Sprintf("ranks[%d].", n)
+		for _, f := range rankFigures() {
+			b.set(name+f.field, figureOf(&k, f.field), f.of(v))
+		}
+		est, none := v.estimate()
 		if none {
 			est.why = "none: " + est.why
 		}
-		name := func(field string) string { return fmt.Sprintf("ranks[%d].%s", len(b.a.Ranks), field) }
-		b.set(name("model_weights_gb"), &k.ModelWeightsGB, v.weights())
-		b.set(name("load_seconds"), &k.LoadSeconds, v.cell("", fLoadSeconds))
-		b.set(name("available_kv_cache_gb"), &k.AvailableKVCacheGB, v.kv())
-		b.set(name("activations_gb"), &k.ActivationsGB, v.activation(b.r))
-		b.set(name("non_torch_gb"), &k.NonTorchGB, v.nonTorch())
-		b.set(name("graph_capture_gb"), &k.GraphCaptureGB, v.graphs())
-		b.set(name("graph_estimate_gb"), &k.GraphEstimateGB, est)
-		b.set(name("requested_memory_gb"), &k.RequestedMemoryGB, v.requested())
-		b.set(name("total_gpu_memory_gb"), &k.TotalGPUMemoryGB, v.total())
-		b.set(name("free_memory_gb"), &k.FreeMemoryGB, v.free())
-		b.set(name("consumed_gb"), &k.ConsumedGB, v.consumed())
+		b.set(name+"graph_estimate_gb", &k.GraphEstimateGB, est)
 		b.a.Ranks = append(b.a.Ranks, k)
 		b.a.Budget = append(b.a.Budget, b.r.budget(v))
 	}
@@ -305,25 +329,22 @@ func pick(views []*rankView, of func(*rankView) cell, less func(a, b float64) bo
 func smaller(a, b float64) bool { return a < b }
 func larger(a, b float64) bool  { return a > b }
 
-// totals are the account's own figures, per GPU: weights, activations,
-// non-torch and graphs the largest, free memory and the budget the smallest.
+// totals are the account's own figures, per GPU.
 func (b *builder) totals(views []*rankView) {
-	a, r := b.a, b.r
-	b.set("model_weights_gb", &a.ModelWeightsGB, pick(views, (*rankView).weights, larger))
-	b.set("activations_gb", &a.ActivationsGB, pick(views, func(v *rankView) cell { return v.activation(r) }, larger))
-	b.set("non_torch_gb", &a.NonTorchGB, pick(views, (*rankView).nonTorch, larger))
-	b.set("graph_capture_gb", &a.GraphCaptureGB, pick(views, (*rankView).graphs, larger))
-	b.set("graph_estimate_gb", &a.GraphEstimateGB, pick(views, func(v *rankView) cell { c, _ := v.estimate(r); return c }, larger))
-	b.set("requested_memory_gb", &a.RequestedMemoryGB, pick(views, (*rankView).requested, smaller))
-	b.set("total_gpu_memory_gb", &a.TotalGPUMemoryGB, pick(views, (*rankView).total, smaller))
-	b.set("free_memory_gb", &a.FreeMemoryGB, pick(views, (*rankView).free, smaller))
-	b.set("total_allocated_gb", &a.TotalAllocatedGB, pick(views, r.allocated, larger))
+	for _, f := range rankFigures() {
+		if f.best != nil {
+			b.set(f.field, figureOf(b.a, f.field), pick(views, f.of, f.best))
+		}
+	}
+	estimate := func(v *rankView) cell { c, _ := v.estimate(); return c }
+	b.set("graph_estimate_gb", &b.a.GraphEstimateGB, pick(views, estimate, larger))
+	b.set("total_allocated_gb", &b.a.TotalAllocatedGB, pick(views, (*rankView).allocated, larger))
 }
 
 // allocated is the sum of what one rank holds by vLLM's own account.
-func (r *run) allocated(v *rankView) cell {
-	cons, act, graphs, kv := v.budgetConsumed(), v.activation(r), v.graphs(), v.kvInUse()
-	if !graphs.known() && r.eager() {
+func (v *rankView) allocated() cell {
+	cons, act, graphs, kv := v.budgetConsumed(), v.activation(), v.graphs(), v.kvInUse()
+	if !graphs.known() && v.run.eager() {
 		zero := 0.0
 		graphs = cell{val: &zero}
 	}
@@ -334,13 +355,16 @@ func (r *run) allocated(v *rankView) cell {
 		}
 		sum += *c.val
 	}
-	return derive(sum, cons.half+act.half+graphs.half+kv.half, kv.src, "weights + non-torch + activations + graphs + KV of the rank where that is most")
+	return derive(sum, cons.half+act.half+graphs.half+kv.half, kv.src,
+		"weights + non-torch + activations + graphs + KV of the rank where that is most")
 }
 
 // kv is the KV cache: bytes, tokens, blocks.
 func (b *builder) kv(views []*rankView) {
 	a, r := b.a, b.r
-	explicit := pick(views, func(v *rankView) cell { return v.cell("", fAvailableKV, fGivenKV, fV0KV, fV064KV, fCPUKV) }, smaller)
+	explicit := pick(views, func(v *rankView) cell {
+		return v.cell("", fAvailableKV, fGivenKV, fV0KV, fV064KV, fCPUKV)
+	}, smaller)
 	if !explicit.known() {
 		explicit = pick(views, (*rankView).kv, smaller)
 	}
@@ -353,9 +377,9 @@ func (b *builder) kv(views []*rankView) {
 	}
 	b.whole("total_gpu_kv_cache_tokens", &a.TotalGPUKVCacheTokens, r.tokens)
 	b.whole("num_gpu_blocks", &a.NumGPUBlocks, r.blocks)
-	b.count("num_gpu_blocks", &a.NumGPUBlocks, r.overrideBlocks)
+	b.count("num_gpu_blocks", &a.NumGPUBlocks, r.overrideBlocks, "")
 	b.whole("num_cpu_blocks", &a.NumCPUBlocks, r.cpuBlocks)
-	b.count("block_size", &a.BlockSize, r.blockSize)
+	b.count("block_size", &a.BlockSize, r.blockSize, "")
 	if v := r.args["block_size"]; v != "" {
 		a.Missing["block_size"] = "asked for " + cut(v, 40) + "; no line says what the engine used"
 	}
@@ -374,15 +398,11 @@ func (b *builder) deriveTokens() {
 	}
 	switch {
 	case a.TotalGPUKVCacheTokens == nil && a.NumGPUBlocks != nil && *a.NumGPUBlocks < 1<<40:
-		n := *a.NumGPUBlocks * *a.BlockSize
-		a.TotalGPUKVCacheTokens = &n
-		a.Derived["total_gpu_kv_cache_tokens"] = "num_gpu_blocks x block_size"
-		a.Sources["total_gpu_kv_cache_tokens"] = a.Sources["num_gpu_blocks"]
+		put(b, "total_gpu_kv_cache_tokens", &a.TotalGPUKVCacheTokens, *a.NumGPUBlocks**a.BlockSize,
+			a.Sources["num_gpu_blocks"], "num_gpu_blocks x block_size")
 	case a.NumGPUBlocks == nil && a.TotalGPUKVCacheTokens != nil && *a.TotalGPUKVCacheTokens%*a.BlockSize == 0:
-		n := *a.TotalGPUKVCacheTokens / *a.BlockSize
-		a.NumGPUBlocks = &n
-		a.Derived["num_gpu_blocks"] = "total_gpu_kv_cache_tokens / block_size"
-		a.Sources["num_gpu_blocks"] = a.Sources["total_gpu_kv_cache_tokens"]
+		put(b, "num_gpu_blocks", &a.NumGPUBlocks, *a.TotalGPUKVCacheTokens / *a.BlockSize,
+			a.Sources["total_gpu_kv_cache_tokens"], "total_gpu_kv_cache_tokens / block_size")
 	}
 }
 
@@ -390,19 +410,15 @@ func (b *builder) deriveTokens() {
 // the KV line; before it stand the front end's and the banner's.
 func (b *builder) lengths() {
 	a, r := b.a, b.r
-	for _, w := range []*word{r.fitLen, r.kvLen, r.usingLen, r.failLen} {
-		b.count("max_model_len", &a.MaxModelLen, w)
+	for _, w := range []*word{r.fitLen, r.kvLen, r.usingLen, r.failLen, r.said("max_seq_len")} {
+		b.count("max_model_len", &a.MaxModelLen, w, "")
 	}
-	if v := r.banner["max_seq_len"]; v != "" {
-		b.count("max_model_len", &a.MaxModelLen, &word{val: v, src: r.bannerAt})
-	}
-	b.count("max_num_batched_tokens", &a.MaxNumBatchedTokens, r.chunked)
-	for field, dst := range map[string]**int64{"max_model_len": &a.MaxModelLen, "max_num_batched_tokens": &a.MaxNumBatchedTokens, "max_num_seqs": &a.MaxNumSeqs} {
-		if v := r.args[field]; v != "" && *dst == nil {
-			b.count(field, dst, &word{val: v, src: r.argsAt})
-			if *dst != nil {
-				a.Derived[field] = "as asked; no line says what the engine used"
-			}
+	b.count("max_num_batched_tokens", &a.MaxNumBatchedTokens, r.chunked, "")
+	for field, dst := range map[string]**int64{
+		"max_model_len": &a.MaxModelLen, "max_num_batched_tokens": &a.MaxNumBatchedTokens, "max_num_seqs": &a.MaxNumSeqs,
+	} {
+		if v := r.args[field]; v != "" {
+			b.count(field, dst, &word{val: v, src: r.argsAt}, "as asked; no line says what the engine used")
 		}
 	}
 }
@@ -415,11 +431,7 @@ func (b *builder) utilization(views []*rankView) {
 	said := pick(views, func(v *rankView) cell {
 		return v.cell("", fUseUtil, fRequestedUtil, fNoticeAsked, fV0Util, fV064Util, fFailUtil)
 	}, larger)
-	asked, half, ok := number(r.args[field])
-	if r.args[field] == "" {
-		ok = false
-	}
-	_ = half
+	asked, _, ok := number(r.args[field])
 	exact := cell{val: &asked, src: r.argsAt}
 	switch {
 	case said.known() && ok && math.Abs(asked-*said.val) <= said.half+1e-9:
@@ -448,9 +460,8 @@ func (r *run) confirms(views []*rankView, share float64) bool {
 	return false
 }
 
-func (b *builder) timing(views []*rankView) {
+func (b *builder) timing() {
 	a, r := b.a, b.r
-	b.set("load_seconds", &a.LoadSeconds, pick(views, func(v *rankView) cell { return v.cell("", fLoadSeconds) }, larger))
 	b.seconds("init_engine_seconds", &a.InitEngineSeconds, r.initSeconds)
 	b.seconds("compile_seconds", &a.CompileSeconds, r.initCompile)
 	if a.CompileSeconds == nil {
@@ -464,20 +475,18 @@ func (b *builder) timing(views []*rankView) {
 	}
 	switch {
 	case r.compileCold != nil:
-		b.derivedText("compile_cache", &a.CompileCache, "cold", r.compileCold.src, "a graph was compiled")
+		put(b, "compile_cache", &a.CompileCache, "cold", r.compileCold.src, "a graph was compiled")
 	case r.compileWarm != nil:
-		b.derivedText("compile_cache", &a.CompileCache, "warm", r.compileWarm.src, "every graph came from the cache")
+		put(b, "compile_cache", &a.CompileCache, "warm", r.compileWarm.src, "every graph came from the cache")
 	case r.compileOff != nil:
-		b.derivedText("compile_cache", &a.CompileCache, "off", r.compileOff.src, "nothing is compiled, or nothing kept")
+		put(b, "compile_cache", &a.CompileCache, "off", r.compileOff.src, "nothing is compiled, or nothing kept")
 	}
 }
 
 func (b *builder) graphs() {
 	a, r := b.a, b.r
 	set := func(on bool, src runner.AccountSource, how string) {
-		a.CUDAGraphsEnabled = &on
-		a.Sources["cuda_graphs_enabled"] = src
-		a.Derived["cuda_graphs_enabled"] = how
+		put(b, "cuda_graphs_enabled", &a.CUDAGraphsEnabled, on, src, how)
 	}
 	compilation := r.banner["compilation_config"]
 	switch {
@@ -497,7 +506,7 @@ func (b *builder) missing() {
 	a := b.a
 	v := reflect.ValueOf(a).Elem()
 	for i := range v.NumField() {
-		name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
+		name := jsonName(v.Type().Field(i))
 		if v.Field(i).Kind() != reflect.Pointer || name == "error" {
 			continue
 		}
@@ -510,8 +519,7 @@ func (b *builder) missing() {
 	for n := range a.Ranks {
 		k := reflect.ValueOf(&a.Ranks[n]).Elem()
 		for i := range k.NumField() {
-			name, _, _ := strings.Cut(k.Type().Field(i).Tag.Get("json"), ",")
-			key := fmt.Sprintf("ranks[%d].%s", n, name)
+			key := fmt.Sprintf("ranks[%d].%s", n, jsonName(k.Type().Field(i)))
 			if k.Field(i).Kind() == reflect.Pointer && k.Field(i).IsNil() && a.Missing[key] == "" {
 				a.Missing[key] = "this rank did not print it"
 			}

@@ -28,7 +28,7 @@ func (r *run) budget(v *rankView) runner.RankBudget {
 	if inUse := v.cell("", fAvailableKV, fKVInUse, fV0KV, fV064KV, fCPUKV); inUse.known() {
 		kv = inUse
 	}
-	est, none := v.estimate(r)
+	est, none := v.estimate()
 	if why := r.estimateUnused(); why != "" && !none {
 		est, none = unknown(why), true
 		b.Note = why

@@ -19,9 +19,6 @@ func choosesBackend(file string) bool {
 	return false
 }
 
-// backendNames are those that may be believed without a file name beside them.
-var backendNames = regexp.MustCompile(`(?i)^(?:FlashAttention(?:-[23])?|Flash Attention|XFormers|ROCmFlashAttention|Torch SDPA|FlashInfer|Flashinfer|BlocksparseFlashAttention|IPEX attention|OpenVINO Attention|Pallas(?: V1)?|HPUAttention|(?:Triton|Cutlass|FlashInfer|FlashAttention|CPU|AITER|Sparse|AITER TRITON) MLA|FlashMLA|DualChunkFlashAttention|DifferentialFlashAttention|Tree Attention|FlexAttention|(?:ROCm|Rocm|Triton|Aiter|Rocm-Aiter|Aiter Flash|Aiter Unified|TurboQuant) Attention|AttentionBackendEnum\.\w+|[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*_(?:ATTN|MLA|SPARSE|FA)(?:_[A-Z0-9]+)*|FLASHINFER|FLASHMLA|FLASHMLA_SPARSE|CUTLASS_MLA|XFORMERS|PALLAS|TORCH_SDPA)$`)
-
 // notAttention are words that say that a line about a backend is about
 // something else.
 var notAttention = regexp.MustCompile(`KV cache (?:layout|format)|MoE|prefill|['(\[].* backend|for [Vv][Ii][Tt]|for MMEncoder|^Using backend `)
@@ -35,7 +32,7 @@ func applyBackend(r *run, p *piece, m []string) {
 	chosen := m[2] != "" && strings.HasPrefix(tail, " out of")
 	switch {
 	case choosesBackend(base) || chosen:
-	case !backendNames.MatchString(name):
+	case !r.reader.backends.MatchString(name):
 		return
 	case base != "" && m[2] == "" && tail == "":
 		// Outside of the platform modules a plain "Using X backend" is not about

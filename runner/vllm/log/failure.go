@@ -73,10 +73,8 @@ func kindRank(kind string) int {
 }
 
 var (
-	portRE     = regexp.MustCompile(`EADDRINUSE|[Aa]ddress already in use`)
-	envelopeRE = regexp.MustCompile(`EngineCore failed to start|EngineCore encountered a fatal error|[Ee]ngine core initialization failed|WorkerProc failed to start|WorkerProc hit an exception|WorkerProc initialization failed|Engine process failed to start|Engine core proc \S+ died|Worker proc \S+ died unexpectedly|Worker \S+ pid \d+ died|EngineDeadError|EngineCore encountered an issue|Failed core proc|See root cause above|Failed to load model - not enough GPU memory`)
-	fatalRE    = regexp.MustCompile(`EngineCore encountered a fatal error|died unexpectedly|EngineDeadError|Engine core proc \S+ died|Fatal Python error|Segmentation fault`)
-	emptyRE    = regexp.MustCompile(`^(?:RuntimeError|Exception|EngineDeadError|vllm\.\S*EngineDeadError)?:? ?(?:EngineCore failed to start|[Ee]ngine core initialization failed|WorkerProc initialization failed|Engine process failed to start|EngineCore encountered an issue|WorkerProc failed to start|EngineCore encountered a fatal error|WorkerProc hit an exception)`)
+	portRE  = regexp.MustCompile(`EADDRINUSE|[Aa]ddress already in use`)
+	emptyRE = regexp.MustCompile(`^(?:RuntimeError|Exception|EngineDeadError|vllm\.\S*EngineDeadError)?:? ?(?:EngineCore failed to start|[Ee]ngine core initialization failed|WorkerProc initialization failed|Engine process failed to start|EngineCore encountered an issue|WorkerProc failed to start|EngineCore encountered a fatal error|WorkerProc hit an exception)`)
 	// exceptionRE is the line that ends a traceback.
 	exceptionRE  = regexp.MustCompile(`^((?:[A-Za-z_]\w*\.)*[A-Z_a-z]\w*)(?:: (.*))?$`)
 	errorLineRE  = regexp.MustCompile(`^((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|IsEnabled|Timeout)): (.+)$`)
@@ -219,7 +217,7 @@ func (r *Reader) failureLine(p *piece) bool {
 	if strings.HasPrefix(p.msg, "    ") || strings.HasPrefix(strings.TrimSpace(p.msg), "raise ") {
 		return true // source code of a traceback that was cut
 	}
-	if envelopeRE.MatchString(p.msg) && p.level != "" || emptyRE.MatchString(p.msg) {
+	if r.envelopes.MatchString(p.msg) && p.level != "" || emptyRE.MatchString(p.msg) {
 		r.current.envelope(p)
 	}
 	if m := argparseRE.FindStringSubmatch(p.msg); m != nil && p.level == "" {
@@ -262,7 +260,7 @@ func (r *run) envelope(p *piece) {
 			r.shell.kind = KindWorkerDied
 		}
 	}
-	if fatalRE.MatchString(p.msg) && r.ready {
+	if r.reader.fatal.MatchString(p.msg) && r.ready {
 		r.fatal = true
 	}
 }
@@ -291,7 +289,7 @@ func (r *run) addFailure(p *piece, level, class, text string) int {
 		kind: r.reader.classify(class, text), class: class, text: cut(text, maxFailureText), level: level, proc: p.proc, stream: p.stream,
 		src: p.at(), afterReady: r.ready,
 	}
-	if fatalRE.MatchString(full) && r.ready {
+	if r.reader.fatal.MatchString(full) && r.ready {
 		r.fatal = true
 	}
 	r.failures = append(r.failures, f)

@@ -32,10 +32,10 @@ func unknown(why string) cell { return cell{why: why} }
 
 // A rankView is one rank with the facts of every sender that spoke for it.
 type rankView struct {
-	rank  int
-	pid   int
-	facts [numRankFacts][]figure
-	printed,
+	run    *run
+	rank   int
+	pid    int
+	facts  [numRankFacts][]figure
 	worker bool
 	trial  bool // its only capture was the V2 runner's estimate
 	models bool // V0 prints the weights of the target and of the draft model
@@ -57,6 +57,14 @@ func (v *rankView) cell(why string, facts ...rankFact) cell {
 		return read(f)
 	}
 	return unknown(why)
+}
+
+// said is a setting as the engine's banner says it, nil where it does not.
+func (r *run) said(key string) *word {
+	if v := r.banner[key]; v != "" {
+		return &word{val: v, src: r.bannerAt}
+	}
+	return nil
 }
 
 // config is a setting of the engine: its banner's, else what was asked.
@@ -124,7 +132,7 @@ func (r *run) rankViews() []*rankView {
 			late = append(late, s)
 			continue
 		}
-		views[rank] = merge(views[rank], s, rank)
+		views[rank] = r.merge(views[rank], s, rank)
 	}
 	next := 0
 	if r.driverIsRank0() {
@@ -135,7 +143,7 @@ func (r *run) rankViews() []*rankView {
 		for views[next] != nil {
 			next++
 		}
-		views[next] = merge(nil, s, next)
+		views[next] = r.merge(nil, s, next)
 	}
 	out := make([]*rankView, 0, len(views))
 	for _, v := range views {
@@ -197,9 +205,9 @@ func (s *sender) has() bool {
 	return false
 }
 
-func merge(v *rankView, s *sender, rank int) *rankView {
+func (r *run) merge(v *rankView, s *sender, rank int) *rankView {
 	if v == nil {
-		v = &rankView{rank: rank, printed: true}
+		v = &rankView{run: r, rank: rank}
 	}
 	if s.proc.pid != 0 && (v.pid == 0 || isWorker(s.proc.name)) {
 		v.pid = s.proc.pid
@@ -228,7 +236,7 @@ func (r *run) splitAnonymous(views []*rankView) []*rankView {
 	}
 	out := make([]*rankView, n)
 	for i := range out {
-		out[i] = &rankView{rank: i, printed: true}
+		out[i] = &rankView{run: r, rank: i}
 		for f, l := range v.facts {
 			if i < len(l) && len(l) <= n {
 				out[i].facts[f] = l[i : i+1]
@@ -252,7 +260,7 @@ func (r *run) fillRanks(views []*rankView) []*rankView {
 	}
 	for i := range r.world() {
 		if !have[i] {
-			v := &rankView{rank: i}
+			v := &rankView{run: r, rank: i}
 			for _, key := range r.names {
 				if s := r.senders[key]; isWorker(s.proc.name) && r.rankOf(s) == i {
 					v.pid = s.proc.pid
@@ -285,6 +293,8 @@ func (v *rankView) kvInUse() cell {
 	return v.cell("", fKVInUse, fGivenKV, fAvailableKV, fV0KV, fV064KV, fCPUKV)
 }
 
+func (v *rankView) loadSeconds() cell { return v.cell("", fLoadSeconds) }
+
 func (v *rankView) nonTorch() cell {
 	return v.cell("", fUseNonTorch, fProfNonTorch, fV0NonTorch, fV064NonTorch, fXPUNonTorch)
 }
@@ -313,7 +323,8 @@ func (v *rankView) requested() cell {
 
 // estimate is what vLLM took off the budget for CUDA graphs before it captured
 // them. none says that it took nothing off.
-func (v *rankView) estimate(r *run) (c cell, none bool) {
+func (v *rankView) estimate() (c cell, none bool) {
+	r := v.run
 	if c := v.cell("", fGraphEstimate, fPoolEstimate); c.known() {
 		return c, false
 	}
@@ -369,7 +380,7 @@ func (r *run) eager() bool {
 
 // activation is the reserved activation, without the graph estimate that the
 // wording of 0.27 on counts into it.
-func (v *rankView) activation(r *run) cell {
+func (v *rankView) activation() cell {
 	p, printed := v.last(fUseActivation)
 	_, joined := v.last(fUseConsumed)
 	if printed && !joined {
@@ -379,7 +390,7 @@ func (v *rankView) activation(r *run) cell {
 		return c
 	}
 	if printed {
-		est, none := v.estimate(r)
+		est, none := v.estimate()
 		switch {
 		case none:
 			return read(p)

@@ -27,13 +27,8 @@ type ReaderOptions struct {
 // A log may hold several engines, one after another: each has its own Account.
 // The ranks of tensor, pipeline and data parallelism are ranks of one engine.
 type Reader struct {
+	*tables
 	opts    ReaderOptions
-	m       *matcher
-	anchors []anchorRules
-	rules   []rule
-	kinds   []kindRule
-	errors  uint // number of the first anchor of failures
-	figures uint // number of the first anchor of lines that look like memory
 	groups  map[string]*groupState
 	order   []*run
 	current *run // of the group of the line at hand
@@ -54,10 +49,6 @@ type groupState struct {
 	pids map[string]*run // who a process works for; a process that starts anew is forgotten
 }
 
-type anchorRules struct {
-	rules []int
-}
-
 const (
 	maxRuns    = 256
 	maxSenders = 4096
@@ -65,52 +56,14 @@ const (
 	maxText    = 500
 )
 
-// errorAnchors lead to the failure reader.
-func errorAnchors() []string {
-	return []string{
-		"rror: ", "rror", "xception: ", "Traceback (most recent call last)", "Interrupt", "died unexpectedly", "died, exit code",
-		"out of memory", "failed to start", "OfflineModeIsEnabled", "Fatal Python error", "Segmentation fault",
-		"No available memory for the cache blocks", "is larger than the", "is less than desired", "initialization failed",
-		"not enough GPU memory", "Insufficient space in", "No CUDA GPUs are available", "Killed", "INTERNAL ASSERT FAILED",
-		"is less than requested memory for kv", "Failed to load NCCL", "not supported for now", "gated repo",
-		"Watchdog caught collective", "ddress already in use", "EADDRINUSE",
-	}
-}
-
-// figureAnchors lead to lines that look like memory figures.
-func figureAnchors() []string { return []string{"GiB", " GB", "MiB", " MB", "Gib"} }
-
 // NewReader returns a Reader for one run's log.
-func NewReader(opts ReaderOptions) *Reader {
-	r := &Reader{rules: readRules(), kinds: kindRules()}
-	var texts []string
-	index := make(map[string]int)
-	for i, rl := range r.rules {
-		for _, a := range rl.anchors {
-			n, ok := index[a]
-			if !ok {
-				n = len(texts)
-				index[a] = n
-				texts = append(texts, a)
-				r.anchors = append(r.anchors, anchorRules{})
-			}
-			r.anchors[n].rules = append(r.anchors[n].rules, i)
-		}
-	}
-	r.errors = uint(len(texts))
-	texts = append(texts, errorAnchors()...)
-	r.figures = uint(len(texts))
-	texts = append(texts, figureAnchors()...)
-	r.m = newMatcher(texts)
-	return r.fresh(opts)
-}
+func NewReader(opts ReaderOptions) *Reader { return (&Reader{tables: newTables()}).fresh(opts) }
 
-// fresh is a Reader for another log that shares what is costly to make: rules
-// and matcher, which are only read.
+// fresh is a Reader for another log that shares the tables.
 func (r *Reader) fresh(opts ReaderOptions) *Reader {
 	f := &Reader{
-		opts: opts, m: r.m, anchors: r.anchors, rules: r.rules, kinds: r.kinds, errors: r.errors, figures: r.figures,
-		groups: make(map[string]*groupState), lines: make(map[string]int), traces: make(map[string]*trace), chains: make(map[string]bool),
+		tables: r.tables, opts: opts, groups: make(map[string]*groupState), lines: make(map[string]int),
+		traces: make(map[string]*trace), chains: make(map[string]bool),
 	}
 	f.state = f.group("")
 	f.current = f.state.runs[0]
@@ -227,7 +180,7 @@ func (r *Reader) applyRules(p *piece, hits *hitSet) (read, missed bool) {
 		if !hits.has(uint(i)) {
 			continue
 		}
-		for _, n := range r.anchors[i].rules {
+		for _, n := range r.anchors[i] {
 			if n == done {
 				continue
 			}
@@ -251,8 +204,12 @@ func (r *Reader) applyRules(p *piece, hits *hitSet) (read, missed bool) {
 // noise reports whether a line is somebody else's text: a request's prompt, or
 // source code that a traceback or a notebook shows.
 func noise(p *piece) bool {
-	return strings.HasPrefix(p.msg, "Received request") || strings.HasPrefix(p.msg, "Prompt: ") || strings.HasPrefix(p.msg, "Request ") ||
-		strings.HasPrefix(p.msg, "Generated text:")
+	for _, begin := range [...]string{"Received request", "Prompt: ", "Request ", "Generated text:"} {
+		if strings.HasPrefix(p.msg, begin) {
+			return true
+		}
+	}
+	return false
 }
 
 // A wrapped is a record whose text may go on in the next lines, as a terminal
@@ -546,7 +503,9 @@ func (r *run) event(p *piece, kind runner.EventKind, took string) {
 	if kind == runner.EventEngineReady {
 		r.setReady(p)
 	}
-	e := runner.LogEvent{Kind: kind, Arrived: p.arrived, Stamp: p.stamp, Rank: -1, PID: p.proc.pid, File: p.stream, Line: p.line}
+	e := runner.LogEvent{
+		Kind: kind, Arrived: p.arrived, Stamp: p.stamp, Rank: -1, PID: p.proc.pid, File: p.stream, Line: p.line,
+	}
 	if s := r.senders[senderKey(p)]; s != nil && isWorker(s.proc.name) {
 		e.Rank = r.rankOf(s)
 	}
@@ -600,16 +559,13 @@ func applyBar(r *run, p *piece, m []string) {
 // memoryRE is what a memory figure looks like.
 var (
 	memoryRE     = regexp.MustCompile(`(?:^|[^\w.~])-?\d[\d.,]*\s?(?:GiB|GB|MiB|MB|Gib)\b`)
-	memoryWordRE = regexp.MustCompile(`(?i)\bmemory|\bkv[ _]?cache|\bweights?\b|\bactivations?\b|cuda ?graph|\bVRAM\b|\bHBM\b|\bblocks?\b`)
-	knownMemory  = regexp.MustCompile(`can take additional 1~3 GiB|Checkpoint size:|swap space|CPU[ -]?(?:swap|offload)|first-capture|Sleep mode freed|` +
-		`memory is still in use|Peak GPU memory after loading|Free memory after profiling|Available RAM|shm|Downloading|download|hbm|Prefetch|Reserved|` +
-		`Offload|offload|chunk|bucket|Registering|buffer|workspace|Initial used memory|current used memory|total_vram|memory fragmentation|` +
-		`shared memory|block_size|LoRA|LMCache|Mooncake|NIXL|nixl|L2|Padding|of (?:free )?device memory`)
+	memoryWordRE = regexp.MustCompile(`(?i)\bmemory|\bkv[ _]?cache|\bweights?\b|\bactivations?\b|` +
+		`cuda ?graph|\bVRAM\b|\bHBM\b|\bblocks?\b`)
 )
 
-func looksLikeMemory(s string) bool {
+func (r *Reader) looksLikeMemory(s string) bool {
 	s = head(s, maxFigure)
-	return memoryRE.MatchString(s) && memoryWordRE.MatchString(s) && !knownMemory.MatchString(s)
+	return memoryRE.MatchString(s) && memoryWordRE.MatchString(s) && !r.known.MatchString(s)
 }
 
 // countsUnread reports whether a line looks like a memory figure of vLLM. Only
@@ -619,7 +575,7 @@ func (r *Reader) countsUnread(p *piece) bool {
 	if isFront(p.proc.name) || !own && (p.level == "" || !strings.HasSuffix(p.source, ".py")) {
 		return false
 	}
-	return looksLikeMemory(p.msg)
+	return r.looksLikeMemory(p.msg)
 }
 
 // unread keeps a line that looks like a memory figure and was not understood.

@@ -18,6 +18,9 @@ var (
 	failuresTable string
 )
 
+// otherTexts is the group of entries that are no lines and no failures.
+const otherTexts = "Other texts"
+
 // A record is an entry of a table: a name at the margin, then indented keys with
 // a text each. A text with blanks at its ends stands in quotes.
 type record struct {
@@ -85,6 +88,9 @@ func readRules() []rule {
 	effects := effects()
 	var all []rule
 	for _, rec := range records(linesTable) {
+		if rec.group == otherTexts {
+			continue
+		}
 		r := rule{group: rec.group, name: rec.name, apply: effects[rec.name]}
 		for _, t := range rec.texts {
 			switch text := t[1]; t[0] {
@@ -127,6 +133,9 @@ type adviceRule struct {
 func kindRules() []kindRule {
 	var all []kindRule
 	for _, rec := range records(failuresTable) {
+		if rec.group == otherTexts {
+			continue
+		}
 		k := kindRule{kind: rec.name}
 		var wordings []string
 		when := ""
@@ -145,4 +154,54 @@ func kindRules() []kindRule {
 		all = append(all, k)
 	}
 	return all
+}
+
+// tables are what is costly to make and only read afterwards: readers share it.
+type tables struct {
+	rules     []rule
+	kinds     []kindRule
+	m         *matcher
+	anchors   [][]int // the rules of each anchor, by its number
+	errors    uint    // number of the first anchor of failures
+	figures   uint    // number of the first anchor of lines that look like memory
+	envelopes *regexp.Regexp
+	fatal     *regexp.Regexp
+	known     *regexp.Regexp // memory that is no part of the account
+	backends  *regexp.Regexp
+}
+
+func newTables() *tables {
+	others := map[string][]string{}
+	for _, rec := range append(records(linesTable), records(failuresTable)...) {
+		if rec.group == otherTexts {
+			for _, t := range rec.texts {
+				others[rec.name] = append(others[rec.name], t[1])
+			}
+		}
+	}
+	anyOf := func(name string) string { return strings.Join(others[name], "|") }
+	t := &tables{
+		rules: readRules(), kinds: kindRules(), envelopes: regexp.MustCompile(anyOf("envelope")),
+		fatal: regexp.MustCompile(anyOf("fatal")), known: regexp.MustCompile(anyOf("known_memory")),
+		backends: regexp.MustCompile("(?i)^(?:" + anyOf("backends") + ")$"),
+	}
+	var texts []string
+	number := map[string]int{}
+	for i, rl := range t.rules {
+		for _, a := range rl.anchors {
+			n, ok := number[a]
+			if !ok {
+				n = len(texts)
+				number[a] = n
+				texts = append(texts, a)
+				t.anchors = append(t.anchors, nil)
+			}
+			t.anchors[n] = append(t.anchors[n], i)
+		}
+	}
+	t.errors = uint(len(texts))
+	texts = append(texts, others["anchors"]...)
+	t.figures = uint(len(texts))
+	t.m = newMatcher(append(texts, "GiB", " GB", "MiB", " MB", "Gib"))
+	return t
 }
