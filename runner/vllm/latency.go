@@ -121,13 +121,18 @@ func (a *attempt) note(s string) {
 func (a *attempt) line(l proc.Line) {
 	a.lines++
 	a.job.Pulse.Output(l.Arrived)
-	if l.CR || l.More {
-		a.reader.Part(l.Stream, l.Text, l.Arrived)
-	} else {
-		a.reader.Line(l.Stream, l.Text, l.Arrived)
-	}
+	give(a.reader, l)
 	if l.Stream == "stderr" && !l.CR && len(l.Text) > 0 {
 		a.lastErr = shorten(strings.ToValidUTF8(string(l.Text[:min(len(l.Text), 2*maxText)]), "�"))
+	}
+}
+
+// give hands a line of a program to the reader of its log.
+func give(reader *log.Reader, l proc.Line) {
+	if l.CR || l.More {
+		reader.Part(l.Stream, l.Text, l.Arrived)
+	} else {
+		reader.Line(l.Stream, l.Text, l.Arrived)
 	}
 }
 

@@ -33,7 +33,7 @@ type process struct {
 
 	mu      sync.Mutex
 	ready   *reply
-	startup []storedLine
+	startup []proc.Line     // its lines
 	raw     [2]bytes.Buffer // of start-up: stdout, stderr
 	pending [2]bytes.Buffer // came between two runs
 	current *rawLogs
@@ -49,22 +49,6 @@ type process struct {
 type item struct {
 	reply *reply
 	err   error
-}
-
-// A storedLine is a line of the start-up log.
-type storedLine struct {
-	stream  string
-	text    []byte
-	arrived time.Time
-	part    bool // a bar that ends in CR, or a piece of a long line
-}
-
-func (l storedLine) give(reader *log.Reader) {
-	if l.part {
-		reader.Part(l.stream, l.text, l.arrived)
-	} else {
-		reader.Line(l.stream, l.text, l.arrived)
-	}
 }
 
 // launch starts the driver with its two pipes.
@@ -138,13 +122,12 @@ func (p *process) line(l proc.Line) {
 	if text := bytes.TrimSpace(l.Text); l.Stream == "stderr" && len(text) > 0 {
 		p.lastErr = string(text[:min(len(text), maxText)])
 	}
-	line := storedLine{l.Stream, l.Text, l.Arrived, l.CR || l.More}
 	if p.reader != nil {
-		line.give(p.reader)
+		give(p.reader, l)
 	}
 	if p.ready == nil && len(p.startup) < 100_000 {
-		line.text = bytes.Clone(l.Text)
-		p.startup = append(p.startup, line)
+		l.Text = bytes.Clone(l.Text)
+		p.startup = append(p.startup, l)
 	}
 }
 
@@ -159,7 +142,7 @@ func (p *process) begin(job *runner.Job, reader *log.Reader, masker *proc.Masker
 	defer p.mu.Unlock()
 	p.reader, p.current, p.pulse, p.wroteErr = reader, &logs, job.Pulse, nil
 	for _, l := range p.startup {
-		l.give(reader)
+		give(reader, l)
 	}
 	for i := range p.raw {
 		p.write(i, p.raw[i].Bytes())

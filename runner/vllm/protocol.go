@@ -32,11 +32,6 @@ type reply struct {
 	T     float64 `json:"t"`     // seconds since 1970
 	ID    int     `json:"id"`
 
-	VLLMVersion   *string `json:"vllm_version"`
-	TorchVersion  *string `json:"torch_version"`
-	PythonVersion *string `json:"python_version"`
-
-	N        int     `json:"n"`
 	LatencyS float64 `json:"latency_s"`
 
 	latencyFile // of a result
@@ -51,34 +46,25 @@ type reply struct {
 // torchReply is what torch on every rank said.
 type torchReply struct {
 	Ranks []struct {
-		Rank           int     `json:"rank"`
-		GPUUUID        *string `json:"gpu_uuid"`
-		T              float64 `json:"t"`
-		AllocatedBytes *int64  `json:"allocated_bytes"`
-		ReservedBytes  *int64  `json:"reserved_bytes"`
-		PeakBytes      *int64  `json:"peak_bytes"`
-		FreeBytes      *int64  `json:"free_bytes"`
-		TotalBytes     *int64  `json:"total_bytes"`
-		Reason         string  `json:"reason"`
+		runner.TorchReading
+		T      float64 `json:"t"`
+		Reason string  `json:"reason"`
 	} `json:"ranks"`
 	Reason string `json:"reason"`
 }
 
-// engineReply is what the engine's scheduler said while a profile ran.
+// engineReply is what the engine's scheduler said while a profile ran, as far as
+// it is kept.
 type engineReply struct {
-	KVSharePeak      *float64 `json:"kv_share_peak"`
-	KVUsedBlocksPeak *int64   `json:"kv_used_blocks_peak"`
-	NumGPUBlocks     *int64   `json:"num_gpu_blocks"`
-	BlockSize        *int64   `json:"block_size"`
-	WaitingPeak      *int64   `json:"waiting_peak"`
-	RunningPeak      *int64   `json:"running_peak"`
-	Preemptions      *int64   `json:"preemptions"`
-	Reason           string   `json:"reason"`
+	KVUsedBlocksPeak *int64 `json:"kv_used_blocks_peak"`
+	BlockSize        *int64 `json:"block_size"`
+	WaitingPeak      *int64 `json:"waiting_peak"`
+	Preemptions      *int64 `json:"preemptions"`
+	Reason           string `json:"reason"`
 }
 
-func (r *reply) at() time.Time {
-	return time.UnixMicro(int64(r.T * 1e6)).UTC()
-}
+// wallClock is a time of the driver's.
+func wallClock(t float64) time.Time { return time.UnixMicro(int64(t * 1e6)).UTC() }
 
 // readings turns a torch reply into rows; ranks where torch sees no GPU are
 // left out.
@@ -91,11 +77,8 @@ func (t *torchReply) readings(moment string) []runner.TorchReading {
 		if rank.AllocatedBytes == nil && rank.FreeBytes == nil {
 			continue
 		}
-		out = append(out, runner.TorchReading{
-			Rank: rank.Rank, GPUUUID: rank.GPUUUID, Moment: moment, At: time.UnixMicro(int64(rank.T * 1e6)).UTC(),
-			AllocatedBytes: rank.AllocatedBytes, ReservedBytes: rank.ReservedBytes, PeakBytes: rank.PeakBytes,
-			FreeBytes: rank.FreeBytes, TotalBytes: rank.TotalBytes,
-		})
+		rank.Moment, rank.At = moment, wallClock(rank.T)
+		out = append(out, rank.TorchReading)
 	}
 	return out
 }

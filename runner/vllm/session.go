@@ -417,7 +417,7 @@ func (s *serving) mark(r *reply) {
 		"error":         {runner.EventError},
 	}
 	for _, kind := range kinds[r.Event] {
-		s.events = append(s.events, runner.LogEvent{Kind: kind, Arrived: r.at(), Rank: -1, File: "session",
+		s.events = append(s.events, runner.LogEvent{Kind: kind, Arrived: wallClock(r.T), Rank: -1, File: "session",
 			Took: time.Duration(r.LatencyS * float64(time.Second))})
 	}
 	phase := map[string]runner.Phase{"profile_start": runner.PhaseBenchWarmup, "warmed_up": runner.PhaseMeasure, "ready": runner.PhaseEngineWarmup}[r.Event]

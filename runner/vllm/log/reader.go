@@ -74,22 +74,20 @@ func (r *Reader) group(name string) *groupState {
 	g := r.groups[name]
 	if g == nil {
 		g = &groupState{pids: make(map[string]*run)}
-		if len(r.order) >= maxRuns {
-			g.drop(r.beyond())
-			if len(r.groups) >= 2*maxRuns {
-				return g
-			}
-		} else {
-			g.runs = []*run{r.newRun()}
+		if g.add(r.newRun()); len(r.groups) < 2*maxRuns {
+			r.groups[name] = g
 		}
-		r.groups[name] = g
 	}
 	return g
 }
 
+// newRun is a run that is told, or one that is read and not told: there are too
+// many in the log.
 func (r *Reader) newRun() *run {
-	n := &run{reader: r, senders: make(map[string]*sender)}
-	r.order = append(r.order, n)
+	n := &run{reader: r, senders: make(map[string]*sender), dropped: len(r.order) >= maxRuns}
+	if !n.dropped {
+		r.order = append(r.order, n)
+	}
 	return n
 }
 
@@ -281,29 +279,21 @@ func (r *Reader) openEngine(cur *run, p *piece) *run {
 // number, is a program that was started again: what its processes were called
 // before says nothing any more.
 func (r *Reader) nextRun(p *piece) *run {
-	if len(r.order) >= maxRuns {
+	n := r.newRun()
+	if n.dropped {
 		r.more++
-		r.state.drop(r.beyond())
-		r.current = r.state.runs[len(r.state.runs)-1]
-		return r.current
-	}
-	if p.proc.pid == 0 || r.state.pids[senderKey(p)] != nil {
+	} else if p.proc.pid == 0 || r.state.pids[senderKey(p)] != nil {
 		clear(r.state.pids)
 	}
-	n := r.newRun()
-	r.state.runs = append(r.state.runs, n)
+	r.state.add(n)
 	r.current = n
 	return n
 }
 
-// beyond is a run that is read and not told: there are too many in the log.
-func (r *Reader) beyond() *run {
-	return &run{reader: r, senders: make(map[string]*sender), dropped: true}
-}
-
-// drop puts a run in place of the last one that is not told either.
-func (g *groupState) drop(n *run) {
-	if last := len(g.runs) - 1; last >= 0 && g.runs[last].dropped {
+// add puts a run behind the others, one that is not told in place of the last
+// that is not told either.
+func (g *groupState) add(n *run) {
+	if last := len(g.runs) - 1; n.dropped && last >= 0 && g.runs[last].dropped {
 		g.runs[last] = n
 		return
 	}

@@ -2,6 +2,7 @@ package log
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/csv"
 	"fmt"
 	"io"
@@ -58,77 +59,48 @@ func RenderText(w io.Writer, accounts []*runner.Account, opts TextOptions) error
 }
 
 func renderHead(b *bytes.Buffer, a *runner.Account) {
-	var first []string
-	version := "unknown version"
-	if a.VLLMVersion != nil {
-		version = *a.VLLMVersion
+	values := make(map[string]string)
+	for _, c := range Columns(a) {
+		values[c.Name] = c.text()
 	}
-	first = append(first, "vLLM "+version)
-	for _, f := range []struct {
-		text string
-		v    *string
-	}{{"%s engine", a.Engine}, {"model runner %s", a.ModelRunner}, {"%s", a.Platform}, {"attention %s", a.AttentionBackend}, {"compile cache %s", a.CompileCache}} {
-		if f.v != nil {
-			first = append(first, fmt.Sprintf(f.text, *f.v))
+	list := func(texts []string, fields [][2]string) {
+		for _, f := range fields {
+			if v := values[f[0]]; v != "" {
+				texts = append(texts, strings.Replace(f[1], "*", v, 1))
+			}
+		}
+		if len(texts) > 0 {
+			fmt.Fprintln(b, strings.Join(texts, ", "))
 		}
 	}
-	fmt.Fprintln(b, strings.Join(first, ", "))
-	var second []string
-	for _, f := range []struct {
-		text string
-		v    any
-	}{
-		{"model %s", a.Model}, {"dtype %s", a.Dtype}, {"KV %s", a.KVCacheDtype}, {"quantization %s", a.Quantization}, {"max_model_len %s", a.MaxModelLen},
-		{"max_num_batched_tokens %s", a.MaxNumBatchedTokens}, {"max_num_seqs %s", a.MaxNumSeqs}, {"TP %s", a.TensorParallelSize},
-		{"PP %s", a.PipelineParallelSize}, {"utilization %s", a.GPUMemoryUtilization}, {"start %s s", a.InitEngineSeconds},
-	} {
-		if s, ok := scalar(f.v); ok {
-			second = append(second, fmt.Sprintf(f.text, s))
-		}
-	}
-	if len(second) > 0 {
-		fmt.Fprintln(b, strings.Join(second, ", "))
-	}
+	list([]string{"vLLM " + cmp.Or(values["vllm_version"], "unknown version")}, [][2]string{
+		{"engine", "* engine"}, {"model_runner", "model runner *"}, {"platform", "*"},
+		{"attention_backend", "attention *"}, {"compile_cache", "compile cache *"},
+	})
+	list(nil, [][2]string{
+		{"model", "model *"}, {"dtype", "dtype *"}, {"kv_cache_dtype", "KV *"}, {"quantization", "quantization *"},
+		{"max_model_len", "max_model_len *"}, {"max_num_batched_tokens", "max_num_batched_tokens *"},
+		{"max_num_seqs", "max_num_seqs *"}, {"tensor_parallel_size", "TP *"}, {"pipeline_parallel_size", "PP *"},
+		{"gpu_memory_utilization", "utilization *"}, {"init_engine_seconds", "start * s"},
+	})
 }
 
-// scalar prints what a nil-able field points to.
-func scalar(v any) (string, bool) {
-	r := reflect.ValueOf(v)
-	if r.Kind() != reflect.Pointer || r.IsNil() {
-		return "", false
-	}
-	switch x := r.Elem().Interface().(type) {
-	case string:
-		return x, true
-	case int64:
-		return strconv.FormatInt(x, 10), true
-	case float64:
-		return strconv.FormatFloat(x, 'f', -1, 64), true
-	case bool:
-		return strconv.FormatBool(x), true
-	}
-	return "", false
-}
-
-// A part is one row of the table of ranks.
+// A part is one row of the table of ranks: its name and its field.
 type part struct {
-	name    string
-	of      func(runner.AccountRank) *float64
-	noShare bool
+	name, field string
+	noShare     bool
 }
+
+func (p part) of(r runner.AccountRank) *float64 { return *figureOf(&r, p.field) }
 
 func parts() []part {
 	return []part{
-		{name: "weights", of: func(r runner.AccountRank) *float64 { return r.ModelWeightsGB }},
-		{name: "weights + non-torch", of: func(r runner.AccountRank) *float64 { return r.ConsumedGB }},
-		{name: "non-torch", of: func(r runner.AccountRank) *float64 { return r.NonTorchGB }},
-		{name: "activations, reserved", of: func(r runner.AccountRank) *float64 { return r.ActivationsGB }},
-		{name: "CUDA graphs, estimated", of: func(r runner.AccountRank) *float64 { return r.GraphEstimateGB }},
-		{name: "KV cache", of: func(r runner.AccountRank) *float64 { return r.AvailableKVCacheGB }},
-		{name: "requested", of: func(r runner.AccountRank) *float64 { return r.RequestedMemoryGB }},
-		{name: "CUDA graphs, captured", of: func(r runner.AccountRank) *float64 { return r.GraphCaptureGB }},
-		{name: "GPU total", of: func(r runner.AccountRank) *float64 { return r.TotalGPUMemoryGB }, noShare: true},
-		{name: "free at start", of: func(r runner.AccountRank) *float64 { return r.FreeMemoryGB }, noShare: true},
+		{name: "weights", field: "model_weights_gb"}, {name: "weights + non-torch", field: "consumed_gb"},
+		{name: "non-torch", field: "non_torch_gb"}, {name: "activations, reserved", field: "activations_gb"},
+		{name: "CUDA graphs, estimated", field: "graph_estimate_gb"}, {name: "KV cache", field: "available_kv_cache_gb"},
+		{name: "requested", field: "requested_memory_gb"}, {name: "CUDA graphs, captured", field: "graph_capture_gb"},
+		{name: "GPU total", field: "total_gpu_memory_gb", noShare: true},
+		{name: "free at start", field: "free_memory_gb", noShare: true},
 	}
 }
 
@@ -235,9 +207,30 @@ func share(v, of *float64) string {
 	return strconv.FormatFloat(*v / *of * 100, 'f', 1, 64) + " %"
 }
 
+// sayings are sentences about ranks; those of which the same is said share one.
+type sayings struct {
+	texts []string // with %s in the place of the ranks
+	ranks map[string][]int
+}
+
+func (s *sayings) add(text string, rank int) {
+	if s.ranks == nil {
+		s.ranks = make(map[string][]int)
+	}
+	if s.ranks[text] == nil {
+		s.texts = append(s.texts, text)
+	}
+	s.ranks[text] = append(s.ranks[text], rank)
+}
+
+func (s *sayings) render(b *bytes.Buffer) {
+	for _, text := range s.texts {
+		fmt.Fprintln(b, strings.Replace(text, "%s", numbers(s.ranks[text]), 1))
+	}
+}
+
 func renderBudget(b *bytes.Buffer, a *runner.Account) {
-	var notes []string
-	ranks := make(map[string][]int)
+	var all sayings
 	for _, x := range a.Budget {
 		note := x.Note
 		if x.Closes != nil && *x.Closes {
@@ -246,17 +239,11 @@ func renderBudget(b *bytes.Buffer, a *runner.Account) {
 				note = "requested = weights + non-torch + activations + graph estimate + KV closes"
 			}
 		}
-		if note == "" || note == noBudget {
-			continue
+		if note != "" && note != noBudget {
+			all.add("budget of rank %s: "+note, x.Rank)
 		}
-		if ranks[note] == nil {
-			notes = append(notes, note)
-		}
-		ranks[note] = append(ranks[note], x.Rank)
 	}
-	for _, note := range notes {
-		fmt.Fprintf(b, "budget of rank %s: %s\n", numbers(ranks[note]), note)
-	}
+	all.render(b)
 }
 
 // beyond is what of a rank lies outside of the requested memory: the context
@@ -278,8 +265,7 @@ func beyond(a *runner.Account, i int) (context, graphs float64, ok bool) {
 }
 
 func renderBeyond(b *bytes.Buffer, a *runner.Account) {
-	var order []string
-	ranks := make(map[string][]int)
+	var all sayings
 	for i, r := range a.Ranks {
 		context, graphs, ok := beyond(a, i)
 		if !ok || a.Error != nil && a.GraphCaptureGB == nil {
@@ -289,16 +275,10 @@ func renderBeyond(b *bytes.Buffer, a *runner.Account) {
 		if graphs > 0 {
 			text += fmt.Sprintf(" and %.2f of CUDA graphs", graphs)
 		}
-		text = fmt.Sprintf("beyond the %.2f GiB requested on rank %%s: %s: %.2f of %.2f GiB, and what grows while it serves",
-			*r.RequestedMemoryGB, text, *r.RequestedMemoryGB+context+graphs, *r.TotalGPUMemoryGB)
-		if ranks[text] == nil {
-			order = append(order, text)
-		}
-		ranks[text] = append(ranks[text], r.Rank)
+		all.add(fmt.Sprintf("beyond the %.2f GiB requested on rank %%s: %s: %.2f of %.2f GiB, and what grows while it serves",
+			*r.RequestedMemoryGB, text, *r.RequestedMemoryGB+context+graphs, *r.TotalGPUMemoryGB), r.Rank)
 	}
-	for _, text := range order {
-		fmt.Fprintln(b, strings.Replace(text, "%s", numbers(ranks[text]), 1))
-	}
+	all.render(b)
 }
 
 func renderKV(b *bytes.Buffer, a *runner.Account) {
@@ -465,6 +445,18 @@ type Column struct {
 	Value any
 }
 
+// text is the value for people and CSV, "" where it is nil.
+func (c Column) text() string {
+	switch v := c.Value.(type) {
+	case nil:
+		return ""
+	case float64:
+		return strconv.FormatFloat(v, 'f', -1, 64)
+	default:
+		return fmt.Sprint(v)
+	}
+}
+
 // Columns are the scalars of an account in their order, then the number of
 // ranks, the failure and the count of lines that were not understood: one row
 // of a table over many logs.
@@ -472,12 +464,11 @@ func Columns(a *runner.Account) []Column {
 	var out []Column
 	v := reflect.ValueOf(a).Elem()
 	for i := range v.NumField() {
-		name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
 		f := v.Field(i)
 		if f.Kind() != reflect.Pointer || f.Type().Elem().Kind() == reflect.Struct {
 			continue
 		}
-		c := Column{Name: name}
+		c := Column{Name: jsonName(v.Type().Field(i))}
 		if !f.IsNil() {
 			c.Value = f.Elem().Interface()
 		}
@@ -515,15 +506,7 @@ func RenderCSV(w io.Writer, accounts []NamedAccount) error {
 	for _, n := range accounts {
 		row := []string{n.Log}
 		for _, c := range Columns(n.Account) {
-			cell := ""
-			switch v := c.Value.(type) {
-			case nil:
-			case float64:
-				cell = strconv.FormatFloat(v, 'f', -1, 64)
-			default:
-				cell = fmt.Sprint(v)
-			}
-			row = append(row, cell)
+			row = append(row, c.text())
 		}
 		rows = append(rows, row)
 	}
