@@ -33,20 +33,23 @@ func ReadLatency(path string, batch, outputLen int64) (*runner.LatencyStats, err
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("the benchmark left no result file at %s: it ended before its last iteration, or this vLLM (before 0.4.3) has no --output-json", path)
+		return nil, fmt.Errorf("the benchmark left no result file at %s: it ended before its last iteration, "+
+			"or this vLLM (before 0.4.3) has no --output-json", path)
 	case err != nil:
 		return nil, fmt.Errorf("the benchmark's result file: %w", err)
 	case !info.Mode().IsRegular(): // reading a FIFO would wait for ever
 		return nil, fmt.Errorf("the benchmark's result file %s is no regular file (%v)", path, info.Mode().Type())
 	case info.Size() > maxResult:
-		return nil, fmt.Errorf("the benchmark's result file %s has %d bytes, at most %d are read: is it one?", path, info.Size(), int64(maxResult))
+		return nil, fmt.Errorf("the benchmark's result file %s has %d bytes, at most %d are read: is it one?",
+			path, info.Size(), int64(maxResult))
 	}
 	raw, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("the benchmark's result file: %w", err)
 	}
 	if len(bytes.TrimSpace(raw)) == 0 {
-		return nil, fmt.Errorf("the benchmark's result file %s is empty: the disk may be full, or the benchmark was killed while it wrote", path)
+		return nil, fmt.Errorf("the benchmark's result file %s is empty: the disk may be full, "+
+			"or the benchmark was killed while it wrote", path)
 	}
 	var f latencyFile
 	if err := json.Unmarshal(raw, &f); err != nil {

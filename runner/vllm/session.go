@@ -1,6 +1,7 @@
 package vllm
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -24,12 +25,6 @@ var driver []byte
 // driverName is the driver's name in the run folder; vLLM's workers import
 // MemoryExtension from it.
 const driverName = "vramsweep_driver.py"
-
-// Defaults of `vllm bench latency`.
-const (
-	defaultIters  = 30
-	defaultWarmup = 10
-)
 
 // A Session runs profiles in mode "session": many of them on one vLLM engine. A
 // small Python driver, started with vLLM's own interpreter, serves them one after
@@ -87,7 +82,8 @@ func (e *Session) Run(ctx context.Context, job *runner.Job) (*runner.Measurement
 	s, err := e.attempt(ctx, job, m)
 	if err == nil && s.lost(ctx, m) {
 		// The engine ended between two profiles: that is neither's fault.
-		m.Notes = append(m.Notes, "the engine of the profiles before did not begin this one ("+m.Detail+"); a fresh one was started")
+		m.Notes = append(m.Notes,
+			"the engine of the profiles before did not begin this one ("+m.Detail+"); a fresh one was started")
 		m.Outcome, m.Detail = "", ""
 		e.endFor(m, false)
 		if err = s.abandon(); err == nil {
@@ -318,21 +314,15 @@ func (s *serving) ask(m *runner.Measurement) {
 	}
 	s.asked = true
 	settings := s.job.Profile.Settings
+	warmup, iters := int64(10), int64(30) // the defaults of `vllm bench latency`
 	err := s.p.send(request{
-		ID: s.p.served, Op: "profile", InputLen: settings.InputLen, OutputLen: settings.OutputLen, BatchSize: settings.BatchSize,
-		NumItersWarmup: orDefault(settings.NumItersWarmup, defaultWarmup), NumIters: orDefault(settings.NumIters, defaultIters),
-		ProfileID: s.job.Profile.ID, Repeat: s.job.Repeat,
+		ID: s.p.served, Op: "profile", ProfileID: s.job.Profile.ID, Repeat: s.job.Repeat,
+		InputLen: settings.InputLen, OutputLen: settings.OutputLen, BatchSize: settings.BatchSize,
+		NumItersWarmup: *cmp.Or(settings.NumItersWarmup, &warmup), NumIters: *cmp.Or(settings.NumIters, &iters),
 	})
 	if err != nil {
 		m.Outcome, m.Detail = runner.OutcomeEngineError, fmt.Sprintf("the session driver takes no request: %v", err)
 	}
-}
-
-func orDefault(v *int64, otherwise int64) int64 {
-	if v == nil {
-		return otherwise
-	}
-	return *v
 }
 
 // take handles one line of the driver.
@@ -396,7 +386,8 @@ func (s *serving) engineFigures(r *engineReply, m *runner.Measurement) {
 	if r == nil {
 		return
 	}
-	s.session.KVUsedBlocksPeak, s.session.Preemptions, s.session.WaitingPeak = r.KVUsedBlocksPeak, r.Preemptions, r.WaitingPeak
+	s.session.KVUsedBlocksPeak, s.session.WaitingPeak = r.KVUsedBlocksPeak, r.WaitingPeak
+	s.session.Preemptions = r.Preemptions
 	if r.KVUsedBlocksPeak != nil && r.BlockSize != nil {
 		tokens := *r.KVUsedBlocksPeak * *r.BlockSize
 		s.session.KVUsedTokensPeak = &tokens
@@ -420,9 +411,12 @@ func (s *serving) mark(r *reply) {
 		s.events = append(s.events, runner.LogEvent{Kind: kind, Arrived: wallClock(r.T), Rank: -1, File: "session",
 			Took: time.Duration(r.LatencyS * float64(time.Second))})
 	}
-	phase := map[string]runner.Phase{"profile_start": runner.PhaseBenchWarmup, "warmed_up": runner.PhaseMeasure, "ready": runner.PhaseEngineWarmup}[r.Event]
-	if phase != "" {
-		s.job.Progress(runner.Progress{Phase: phase, Note: "profile " + strconv.Itoa(s.session.Position+1) + " of this engine"})
+	phases := map[string]runner.Phase{
+		"ready": runner.PhaseEngineWarmup, "profile_start": runner.PhaseBenchWarmup, "warmed_up": runner.PhaseMeasure,
+	}
+	if phase := phases[r.Event]; phase != "" {
+		note := "profile " + strconv.Itoa(s.session.Position+1) + " of this engine"
+		s.job.Progress(runner.Progress{Phase: phase, Note: note})
 	}
 }
 

@@ -11,7 +11,8 @@ import (
 
 var (
 	triedRE    = regexp.MustCompile(`Tried to allocate ([\d.]+) (GiB|MiB|KiB|bytes)`)
-	capacityRE = regexp.MustCompile(`GPU (\d+)(?: has a total capac\w+ of ([\d.]+) (GiB|MiB|KiB|bytes)| *; ([\d.]+) (GiB|MiB|KiB|bytes) total capacity)`)
+	capacityRE = regexp.MustCompile(`GPU (\d+)(?: has a total capac\w+ of ([\d.]+) (GiB|MiB|KiB|bytes)|` +
+		` *; ([\d.]+) (GiB|MiB|KiB|bytes) total capacity)`)
 	freeRE     = regexp.MustCompile(`([\d.]+) (GiB|MiB|KiB|bytes) (?:is )?free`)
 	dummyRE    = regexp.MustCompile(`with (\d+) dummy requests`)
 	derivedRE  = regexp.MustCompile(`max_model_len \((\d+)\) is greater than the derived max_model_len \(([^)]*)\)`)
@@ -31,7 +32,8 @@ func (r *run) accountError(a *runner.Account) *runner.AccountError {
 	if f.text != "" && message != "" {
 		message += ": "
 	}
-	e := &runner.AccountError{Kind: f.kind, Message: message + strings.TrimSpace(f.text), Line: f.src.Line, File: f.src.File}
+	message += strings.TrimSpace(f.text)
+	e := &runner.AccountError{Kind: f.kind, Message: message, Line: f.src.Line, File: f.src.File}
 	for i := range r.failures {
 		if o := &r.failures[i]; o.kind == f.kind && r.counts(o) {
 			fillFigures(e, o.text)
@@ -124,7 +126,7 @@ func (r *run) advice(e *runner.AccountError, a *runner.Account) string {
 		return adviceFree(e)
 	case KindMaxModelLen:
 		if e.MaxLenFits != nil {
-			return fmt.Sprintf("The model is made for %d tokens at most: set max_model_len to %d or less.", *e.MaxLenFits, *e.MaxLenFits)
+			return fmt.Sprintf("The model is made for %[1]d tokens at most: set max_model_len to %[1]d or less.", *e.MaxLenFits)
 		}
 		return "Set max_model_len to what the model's config.json allows, or less."
 	}
@@ -166,20 +168,21 @@ func (r *run) adviceOOM(e *runner.AccountError, a *runner.Account) string {
 	}
 	for i := range r.failures {
 		if m := dummyRE.FindStringSubmatch(r.failures[i].text); m != nil {
-			return fmt.Sprintf("%s while warming up the sampler: lower max_num_seqs from %s, or gpu_memory_utilization.", what, m[1])
+			return what + " while warming up the sampler: lower max_num_seqs from " + m[1] + ", or gpu_memory_utilization."
 		}
 	}
 	switch {
 	case r.ready:
 		return what + " while serving requests: lower gpu_memory_utilization, so that the KV cache leaves room for it."
 	case a.ModelWeightsGB == nil && a.AvailableKVCacheGB == nil:
-		return what + " while the weights were loaded: use more GPUs (tensor_parallel_size), a quantized model, or a smaller one."
+		return what + " while the weights were loaded: use more GPUs (tensor_parallel_size), a quantized model, " +
+			"or a smaller one."
 	case a.AvailableKVCacheGB == nil:
 		return what + " while the forward pass was profiled: lower max_num_batched_tokens or max_num_seqs."
 	}
 	by := ""
-	if e.TriedBytes != nil && e.FreeBytes != nil && e.TotalBytes != nil && *e.TotalBytes > 0 && *e.TriedBytes > *e.FreeBytes {
-		by = fmt.Sprintf(" by %.2f at least", ceil2(float64(*e.TriedBytes-*e.FreeBytes)/float64(*e.TotalBytes)))
+	if t, f, all := e.TriedBytes, e.FreeBytes, e.TotalBytes; t != nil && f != nil && all != nil && *all > 0 && *t > *f {
+		by = fmt.Sprintf(" by %.2f at least", ceil2(float64(*t-*f)/float64(*all)))
 	}
 	return what + " after the KV cache was taken: lower gpu_memory_utilization" + by + ", or capture fewer CUDA graphs."
 }
@@ -188,31 +191,39 @@ func (r *run) adviceNoKV(a *runner.Account) string {
 	if a.AvailableKVCacheGB == nil {
 		return "Weights and activations fill the requested share: raise gpu_memory_utilization, or use more GPUs."
 	}
-	short := -*a.AvailableKVCacheGB
+	lacks := -*a.AvailableKVCacheGB
+	short := fmt.Sprintf("%.2f GiB are missing before there is any KV cache", lacks)
 	if a.TotalGPUMemoryGB != nil && a.GPUMemoryUtilization != nil && *a.TotalGPUMemoryGB > 0 {
-		need := ceil2(*a.GPUMemoryUtilization + (short+0.01) / *a.TotalGPUMemoryGB)
+		need := ceil2(*a.GPUMemoryUtilization + (lacks+0.01) / *a.TotalGPUMemoryGB)
 		if need > 1 {
-			return fmt.Sprintf("%.2f GiB are missing before there is any KV cache, more than the GPU has: use more GPUs, a smaller or quantized model, or reserve less (max_num_batched_tokens, max_num_seqs).", short)
+			return short + ", more than the GPU has: use more GPUs, a smaller or quantized model, or reserve less " +
+				"(max_num_batched_tokens, max_num_seqs)."
 		}
-		return fmt.Sprintf("%.2f GiB are missing before there is any KV cache: raise gpu_memory_utilization from %v to %.2f or more, or use more GPUs.",
+		return fmt.Sprintf("%s: raise gpu_memory_utilization from %v to %.2f or more, or use more GPUs.",
 			short, *a.GPUMemoryUtilization, need)
 	}
+	above := ""
 	if asked := r.args["gpu_memory_utilization"]; asked != "" {
-		return fmt.Sprintf("%.2f GiB are missing before there is any KV cache: raise gpu_memory_utilization above %s, or use more GPUs.", short, asked)
+		above = " above " + asked
 	}
-	return fmt.Sprintf("%.2f GiB are missing before there is any KV cache: raise gpu_memory_utilization, or use more GPUs.", short)
+	return short + ": raise gpu_memory_utilization" + above + ", or use more GPUs."
 }
 
 func adviceKV(e *runner.AccountError) string {
+	var needs, lacks string
+	if e.NeededGB != nil && e.AvailableGB != nil {
+		needs = fmt.Sprintf("One request of that length needs %.2f GiB of KV cache and %.2f are there: ",
+			*e.NeededGB, *e.AvailableGB)
+		lacks = fmt.Sprintf("or find %.2f GiB more.", *e.NeededGB-*e.AvailableGB)
+	}
 	switch {
-	case e.NeededGB != nil && e.AvailableGB != nil && e.MaxLenFits != nil:
-		return fmt.Sprintf("One request of that length needs %.2f GiB of KV cache and %.2f are there: set max_model_len to %d or less, or find %.2f GiB more.",
-			*e.NeededGB, *e.AvailableGB, *e.MaxLenFits, *e.NeededGB-*e.AvailableGB)
-	case e.NeededGB != nil && e.AvailableGB != nil:
-		return fmt.Sprintf("One request of that length needs %.2f GiB of KV cache and %.2f are there: lower max_model_len, or find %.2f GiB more.",
-			*e.NeededGB, *e.AvailableGB, *e.NeededGB-*e.AvailableGB)
+	case needs != "" && e.MaxLenFits != nil:
+		return fmt.Sprintf("%sset max_model_len to %d or less, %s", needs, *e.MaxLenFits, lacks)
+	case needs != "":
+		return needs + "lower max_model_len, " + lacks
 	case e.MaxLenFits != nil:
-		return fmt.Sprintf("The KV cache holds %d tokens: set max_model_len to %d or less, or raise gpu_memory_utilization.", *e.MaxLenFits, *e.MaxLenFits)
+		return fmt.Sprintf("The KV cache holds %[1]d tokens: set max_model_len to %[1]d or less, "+
+			"or raise gpu_memory_utilization.", *e.MaxLenFits)
 	}
 	return "Lower max_model_len, or raise gpu_memory_utilization."
 }
@@ -226,11 +237,12 @@ func adviceFree(e *runner.AccountError) string {
 		where = fmt.Sprintf("GPU %d", *e.GPUIndex)
 	}
 	total := float64(*e.TotalBytes) / runner.GiB
-	share := math.Floor(*e.AvailableGB/total*100) / 100
-	if share <= 0 {
-		return fmt.Sprintf("%.2f GiB of %s were in use before vLLM started: end what holds them.", total-*e.AvailableGB, where)
+	lower := "."
+	if share := math.Floor(*e.AvailableGB/total*100) / 100; share > 0 {
+		lower = fmt.Sprintf(", or lower gpu_memory_utilization to %.2f or less.", share)
 	}
-	return fmt.Sprintf("%.2f GiB of %s were in use before vLLM started: end what holds them, or lower gpu_memory_utilization to %.2f or less.", total-*e.AvailableGB, where, share)
+	return fmt.Sprintf("%.2f GiB of %s were in use before vLLM started: end what holds them%s",
+		total-*e.AvailableGB, where, lower)
 }
 
 // ceil2 rounds up to two digits.

@@ -55,7 +55,8 @@ func (r *run) budget(v *rankView) runner.RankBudget {
 // is.
 func (r *run) estimateUnused() string {
 	if r.estimateOn == nil && r.version != nil && before(r.version.val, 0, 20) {
-		return "vLLM before 0.20 prints its graph estimate and does not take it off the budget unless VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS=1"
+		return "vLLM before 0.20 prints its graph estimate and does not take it off the budget unless " +
+			"VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS=1"
 	}
 	return ""
 }
@@ -98,7 +99,8 @@ func closeBudget(b runner.RankBudget, terms []cell, est cell, none, joined bool)
 		b.Closes = nil
 		b.Note = fmt.Sprintf("not in the log: graph_estimate; it would be %.2f GiB", d)
 	default:
-		b.Note = fmt.Sprintf("does not close by %+.2f GiB, the log's rounding allows %.2f: requested - consumed - headroom - graph_estimate - available_kv", d, tolerance)
+		b.Note = fmt.Sprintf("does not close by %+.2f GiB, the log's rounding allows %.2f: "+
+			"requested - consumed - headroom - graph_estimate - available_kv", d, tolerance)
 	}
 	return b
 }
@@ -123,7 +125,9 @@ func (v *rankView) budgetConsumed() cell {
 			return c
 		}
 	}
-	for _, pair := range [][2]rankFact{{fUseWeights, fUseNonTorch}, {fProfWeights, fProfNonTorch}, {fV0Weights, fV0NonTorch}, {fWeights, fV064NonTorch}} {
+	for _, pair := range [][2]rankFact{
+		{fUseWeights, fUseNonTorch}, {fProfWeights, fProfNonTorch}, {fV0Weights, fV0NonTorch}, {fWeights, fV064NonTorch},
+	} {
 		w, ok1 := v.last(pair[0])
 		n, ok2 := v.last(pair[1])
 		if ok1 && ok2 {

@@ -138,7 +138,9 @@ type effect func(r *run, p *piece, m []string)
 // effects are those of lines.txt, by the names of its entries.
 func effects() map[string]effect {
 	all := map[string]effect{}
-	for _, part := range []map[string]effect{engineEffects(), memoryEffects(), kvEffects(), graphEffects(), startEffects()} {
+	for _, part := range []map[string]effect{
+		engineEffects(), memoryEffects(), kvEffects(), graphEffects(), startEffects(),
+	} {
 		maps.Copy(all, part)
 	}
 	return all

@@ -2,6 +2,7 @@ package log
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/vramsweep/vramsweep/runner"
@@ -11,25 +12,24 @@ import (
 // choosesBackend reports whether a module chooses the backend of attention; the
 // same words elsewhere are about MoE, quantization or communication.
 func choosesBackend(file string) bool {
-	switch file {
-	case "selector.py", "cuda.py", "rocm.py", "cpu.py", "xpu.py", "tpu.py", "hpu.py", "neuron.py", "openvino.py", "interface.py",
-		"cpu_attn.py", "tpu_platform.py", "tpu_jax.py", "ipex.py":
-		return true
-	}
-	return false
+	return slices.Contains(strings.Fields("selector.py cuda.py rocm.py cpu.py xpu.py tpu.py hpu.py neuron.py openvino.py "+
+		"interface.py cpu_attn.py tpu_platform.py tpu_jax.py ipex.py"), file)
 }
 
 // notAttention are words that say that a line about a backend is about
 // something else.
-var notAttention = regexp.MustCompile(`KV cache (?:layout|format)|MoE|prefill|['(\[].* backend|for [Vv][Ii][Tt]|for MMEncoder|^Using backend `)
+var notAttention = regexp.MustCompile(`KV cache (?:layout|format)|MoE|prefill|['(\[].* backend|` +
+	`for [Vv][Ii][Tt]|for MMEncoder|^Using backend `)
 
 func applyBackend(r *run, p *piece, m []string) {
 	name, tail := strings.TrimSuffix(m[1], " attention"), m[3]
-	if notAttention.MatchString(m[0]) || notAttention.MatchString(p.msg[strings.Index(p.msg, m[0])+len(m[0]):]) && !strings.HasPrefix(tail, " out of") {
+	_, rest, _ := strings.Cut(p.msg, m[0])
+	outOf := strings.HasPrefix(tail, " out of")
+	if notAttention.MatchString(m[0]) || notAttention.MatchString(rest) && !outOf {
 		return
 	}
 	base := p.source[strings.LastIndexByte(p.source, '/')+1:]
-	chosen := m[2] != "" && strings.HasPrefix(tail, " out of")
+	chosen := m[2] != "" && outOf
 	switch {
 	case choosesBackend(base) || chosen:
 	case !r.reader.backends.MatchString(name):

@@ -74,7 +74,9 @@ func kindRank(kind string) int {
 
 var (
 	portRE  = regexp.MustCompile(`EADDRINUSE|[Aa]ddress already in use`)
-	emptyRE = regexp.MustCompile(`^(?:RuntimeError|Exception|EngineDeadError|vllm\.\S*EngineDeadError)?:? ?(?:EngineCore failed to start|[Ee]ngine core initialization failed|WorkerProc initialization failed|Engine process failed to start|EngineCore encountered an issue|WorkerProc failed to start|EngineCore encountered a fatal error|WorkerProc hit an exception)`)
+	emptyRE = regexp.MustCompile(`^(?:RuntimeError|Exception|EngineDeadError|vllm\.\S*EngineDeadError)?:? ?` +
+		`(?:EngineCore failed to start|[Ee]ngine core initialization failed|WorkerProc initialization failed|` +
+		`Engine process failed to start|EngineCore encountered an issue|WorkerProc failed to start|EngineCore encountered a fatal error|WorkerProc hit an exception)`)
 	// exceptionRE is the line that ends a traceback.
 	exceptionRE  = regexp.MustCompile(`^((?:[A-Za-z_]\w*\.)*[A-Z_a-z]\w*)(?:: (.*))?$`)
 	errorLineRE  = regexp.MustCompile(`^((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|IsEnabled|Timeout)): (.+)$`)
@@ -82,7 +84,8 @@ var (
 	argparseRE   = regexp.MustCompile(`^\s*([\w.\- /]*): error: (.+)$`)
 	torchRankRE  = regexp.MustCompile(`^\[rank(\d+)\]: ?`)
 	accessRE     = regexp.MustCompile(`^(?:INFO|WARNING|ERROR|DEBUG|CRITICAL):\s`) // uvicorn's lines
-	notFailureRE = regexp.MustCompile(`^(?:KeyboardInterrupt|SystemExit|asyncio\.\S*CancelledError|CancelledError|GeneratorExit|BrokenPipeError|ConnectionResetError|StopIteration|zmq\.error\.\w+)$`)
+	notFailureRE = regexp.MustCompile(`^(?:KeyboardInterrupt|SystemExit|asyncio\.\S*CancelledError|CancelledError|` +
+		`GeneratorExit|BrokenPipeError|ConnectionResetError|StopIteration|zmq\.error\.\w+)$`)
 )
 
 func (r *Reader) classify(class, text string) string {
@@ -106,14 +109,15 @@ func (r *Reader) trace(p *piece) bool {
 	r.ageTraces()
 	if i := strings.Index(p.msg, "Traceback (most recent call last)"); i >= 0 {
 		if len(r.traces) < maxTraces {
-			r.traces[key] = &trace{key: key, level: p.level, prefix: strings.Clone(cut(p.msg[:i], 200)), left: traceFrameLines, owner: r.current}
+			prefix := strings.Clone(cut(p.msg[:i], 200))
+			r.traces[key] = &trace{key: key, level: p.level, prefix: prefix, left: traceFrameLines, owner: r.current}
 		}
 		return true
 	}
 	if t != nil {
 		p.msg = withoutPrefix(p.msg, t.prefix)
 	}
-	if strings.Contains(p.msg, "direct cause of the following") || strings.Contains(p.msg, "During handling of the above") {
+	if containsAny(p.msg, "direct cause of the following", "During handling of the above") {
 		if len(r.chains) < maxTraces {
 			r.chains[key] = true
 		}
@@ -135,7 +139,8 @@ func (r *Reader) traceMessage(t *trace, p *piece) bool {
 		delete(r.traces, t.key)
 		return false
 	}
-	if f := &t.owner.failures[*t.fail]; len(f.text) < maxFailureText && p.level == t.level && (p.level != "" || !errorLineRE.MatchString(p.msg)) {
+	belongs := p.level == t.level && (p.level != "" || !errorLineRE.MatchString(p.msg))
+	if f := &t.owner.failures[*t.fail]; len(f.text) < maxFailureText && belongs {
 		f.text = cut(f.text+"\n"+strings.TrimSpace(p.msg), maxFailureText)
 		if f.kind == KindUnknown || f.kind == KindBadArgument {
 			f.kind = r.classify(f.class, f.text)
@@ -184,7 +189,7 @@ func (r *Reader) ageTraces() {
 }
 
 func (r *Reader) traceFrame(t *trace, p *piece) bool {
-	if strings.HasPrefix(p.msg, " ") || strings.HasPrefix(p.msg, "\t") || strings.HasPrefix(p.msg, "[Previous line repeated") {
+	if hasAnyPrefix(p.msg, " ", "\t", "[Previous line repeated") {
 		return true
 	}
 	m := exceptionRE.FindStringSubmatch(p.msg)
@@ -255,13 +260,21 @@ func (r *run) envelope(p *piece) {
 	r.envelopes++
 	if r.shell == nil || deadRE.MatchString(p.msg) && !deadRE.MatchString(r.shell.text) {
 		text := strings.TrimSpace(p.msg)
-		r.shell = &failure{kind: KindUnknown, text: cut(text, maxFailureText), level: p.level, proc: p.proc, stream: p.stream, src: p.at(), afterReady: r.ready}
+		shell := r.failure(p, text)
+		r.shell = &shell
 		if deadRE.MatchString(text) {
 			r.shell.kind = KindWorkerDied
 		}
 	}
 	if r.reader.fatal.MatchString(p.msg) && r.ready {
 		r.fatal = true
+	}
+}
+
+func (r *run) failure(p *piece, text string) failure {
+	return failure{
+		kind: KindUnknown, text: cut(text, maxFailureText), level: p.level, proc: p.proc, stream: p.stream, src: p.at(),
+		afterReady: r.ready,
 	}
 }
 
@@ -285,10 +298,8 @@ func (r *run) addFailure(p *piece, level, class, text string) int {
 	if len(r.failures) >= maxFailures {
 		return -1
 	}
-	f := failure{
-		kind: r.reader.classify(class, text), class: class, text: cut(text, maxFailureText), level: level, proc: p.proc, stream: p.stream,
-		src: p.at(), afterReady: r.ready,
-	}
+	f := r.failure(p, text)
+	f.kind, f.class, f.level = r.reader.classify(class, text), class, level
 	if r.reader.fatal.MatchString(full) && r.ready {
 		r.fatal = true
 	}
@@ -298,10 +309,13 @@ func (r *run) addFailure(p *piece, level, class, text string) int {
 }
 
 var (
-	freeCheckRE = regexp.MustCompile(`(?:Free memory on device\s?\S*|Available memory on node \d+) \(` + num + `/` + num + ` GiB\) .*?less than (?:desired|requested) .*?\(` + num + `, ` + num + ` GiB\)`)
-	kvSmallRE   = regexp.MustCompile(`max seq len \((\d+)\), \(` + num + ` (?:GiB|GB) KV cache is needed, which is larger than the available KV cache memory \(` + num + ` (?:GiB|GB)\)`)
+	freeCheckRE = regexp.MustCompile(`(?:Free memory on device\s?\S*|Available memory on node \d+) \(` + num + `/` + num +
+		` GiB\) .*?less than (?:desired|requested) .*?\(` + num + `, ` + num + ` GiB\)`)
+	kvSmallRE = regexp.MustCompile(`max seq len \((\d+)\), \(` + num + ` (?:GiB|GB) KV cache is needed, ` +
+		`which is larger than the available KV cache memory \(` + num + ` (?:GiB|GB)\)`)
 	kvLongestRE = regexp.MustCompile(`estimated maximum model length is (\d+)`)
-	kvTokensRE  = regexp.MustCompile(`max seq len \((\d+)\) is larger than the maximum number of tokens that can be stored in KV cache \((\d+)\)`)
+	kvTokensRE  = regexp.MustCompile(`max seq len \((\d+)\) is larger than the maximum number of tokens ` +
+		`that can be stored in KV cache \((\d+)\)`)
 )
 
 // noteFailureFigures takes from a failure what it says of the rank's memory.

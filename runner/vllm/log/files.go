@@ -167,7 +167,8 @@ func decompress(src *bufio.Reader) (io.Reader, func(), error) {
 		}
 		return z, func() { _ = z.Close() }, nil // nothing is lost: only reading
 	case bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		z, err := zstd.NewReader(src, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(64<<20), zstd.WithDecoderMaxWindow(8<<20))
+		z, err := zstd.NewReader(src,
+			zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(64<<20), zstd.WithDecoderMaxWindow(8<<20))
 		if err != nil {
 			return nil, nil, fmt.Errorf("it begins as zstd and is none: %w", err)
 		}

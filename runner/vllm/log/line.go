@@ -43,16 +43,21 @@ type process struct {
 // noProcess is the sender of a line without a prefix.
 func noProcess() process { return process{rank: -1, dp: -1, pp: -1, tp: -1} }
 
+// fraction ends a time of day: its fraction and its zone.
+const fraction = `(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?`
+
 var (
 	ansiRE = regexp.MustCompile("\x1b(?:\\[[0-9;?]*[ -/]*[@-~]|[\\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\\\)?|[@-OQ-WYZ\\\\-_])")
 
 	// headerRE is the prefix of a record: 0.4.0-0.7.3 without "[", 0.8.0 on with
 	// it; a date format of the user's own may add a year, NVIDIA NIM leaves the
 	// date away and prints fractions.
-	headerRE = regexp.MustCompile(`^(DEBUG|INFO|WARNING|ERROR|CRITICAL)[ \t]+(?:(?:\d{4}-)?(\d{2})-(\d{2})[ T])?(\d{1,2}):(\d{2}):(\d{2})(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?[ \t]+\[?([\w./<>\-]+):(\d+)\](?:[ \t]|$)`)
+	headerRE = regexp.MustCompile(`^(DEBUG|INFO|WARNING|ERROR|CRITICAL)[ \t]+(?:(?:\d{4}-)?(\d{2})-(\d{2})[ T])?` +
+		`(\d{1,2}):(\d{2}):(\d{2})` + fraction + `[ \t]+\[?([\w./<>\-]+):(\d+)\](?:[ \t]|$)`)
 
 	// procRE is a process prefix, of vLLM or of Ray.
-	procRE     = regexp.MustCompile(`\((?:([A-Za-z_](?:[^()=]*?[^()=, ])?) )?(?:rank=(\d+) )?pid=(\d+)(?:, ip=([\w.:\-]+))?\)`)
+	procRE = regexp.MustCompile(`\((?:([A-Za-z_](?:[^()=]*?[^()=, ])?) )?(?:rank=(\d+) )?pid=(\d+)` +
+		`(?:, ip=([\w.:\-]+))?\)`)
 	procTailRE = regexp.MustCompile(procRE.String() + `\s*$`)
 	parallelRE = regexp.MustCompile(`(DP|PP|PCP|DCP|TP|EP)_?(\d+)`)
 
@@ -61,30 +66,29 @@ var (
 	// Kubernetes ends them).
 	composeRE = regexp.MustCompile(`^([A-Za-z][\w.\-@]*)\s*\|(?: |$)`)
 	podRE     = regexp.MustCompile(`^\[(?:pod/)?([\w.\-]+(?:/[\w.\-]+)?)\] `)
-	journalRE = regexp.MustCompile(`^(?:[A-Z][a-z]{2} [ \d]\d|\d{4}-\d\d-\d\d)[ T]\d\d:\d\d:\d\d\S* ([\w.\-]+ [\w.\-@/]+\[\d+\]): ?`)
-	sternRE   = regexp.MustCompile(`^([a-z0-9][a-z0-9.\-]*-(?:[bcdfghjklmnpqrstvwxz2456789]{5}|\d+) [a-z0-9\-]+) (?:› )?`)
+	journalRE = regexp.MustCompile(`^(?:[A-Z][a-z]{2} [ \d]\d|\d{4}-\d\d-\d\d)[ T]\d\d:\d\d:\d\d\S* ` +
+		`([\w.\-]+ [\w.\-@/]+\[\d+\]): ?`)
+	sternRE = regexp.MustCompile(`^([a-z0-9][a-z0-9.\-]*-(?:[bcdfghjklmnpqrstvwxz2456789]{5}|\d+) ` +
+		`[a-z0-9\-]+) (?:› )?`)
 
 	// wrapperRE is what else stands before a line: times of docker, a container
 	// runtime, ts, a CI; labels of srun, mpirun, torchrun; grep -n, cat -n; a mail.
-	wrapperRE = regexp.MustCompile(`^(?:\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?(?: std(?:out|err) [FP])? ?|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d |\d\d:\d\d:\d\d |` +
-		`\d{1,9}: ?|[ \t]*\d{1,9}\t|\[\d+,\d+\]<std(?:out|err)>: ?|\[default\d+\]: ?|[>|] |_bk;t=\d+\x07|\((?:\w+, )+pid=\d+\) |\(\w+, rank=\d+, pid=\d+\) |\x{feff})`)
+	wrapperRE = regexp.MustCompile(`^(?:\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d` + fraction + `(?: std(?:out|err) [FP])? ?|` +
+		`[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d |\d\d:\d\d:\d\d |\d{1,9}: ?|[ \t]*\d{1,9}\t|` +
+		`\[\d+,\d+\]<std(?:out|err)>: ?|\[default\d+\]: ?|[>|] |_bk;t=\d+\x07|` +
+		`\((?:\w+, )+pid=\d+\) |\(\w+, rank=\d+, pid=\d+\) |\x{feff})`)
 
 	// otherHeaderRE is the prefix of a record by somebody else's formatter: a time
 	// before the level, or behind it.
-	otherHeaderRE = regexp.MustCompile(`^[^"']{0,60}?(?:\d{2}:\d{2}:\d{2}(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?[\s\]|\-]*\[?(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b[\]:|\s\-]*|\b(DEBUG|INFO|WARNING|ERROR|CRITICAL)[ \t]+\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}:\d{2}(?:[.,]\d+)?[\s\-]*)`)
+	otherHeaderRE = regexp.MustCompile(`^[^"']{0,60}?(?:\d{2}:\d{2}:\d{2}` + fraction +
+		`[\s\]|\-]*\[?(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b[\]:|\s\-]*|\b(DEBUG|INFO|WARNING|ERROR|CRITICAL)[ \t]+` +
+		`\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}:\d{2}(?:[.,]\d+)?[\s\-]*)`)
 )
 
 // levels are the words that a record begins with.
 func levels() [5]string { return [...]string{"INFO", "DEBUG", "WARNING", "ERROR", "CRITICAL"} }
 
-func holdsLevel(s string) bool {
-	for _, l := range levels() {
-		if strings.Contains(s, l) {
-			return true
-		}
-	}
-	return false
-}
+func holdsLevel(s string) bool { l := levels(); return containsAny(s, l[:]...) }
 
 const (
 	maxPiece  = 1 << 20   // what of one line is looked at: bars may fill it
@@ -369,20 +373,14 @@ func processOf(s string, i []int) process {
 }
 
 // isWorker reports whether a process of that name holds a rank of the model.
-func isWorker(name string) bool {
-	return strings.HasPrefix(name, "Worker") || strings.HasPrefix(name, "VllmWorker") ||
-		strings.HasPrefix(name, "RayWorker") || strings.HasPrefix(name, "WorkerProc")
-}
+func isWorker(name string) bool { return hasAnyPrefix(name, "Worker", "VllmWorker", "RayWorker") }
 
 // isEngine reports whether a process of that name runs the engine loop.
-func isEngine(name string) bool {
-	return strings.HasPrefix(name, "EngineCore") || strings.Contains(name, "Engine")
-}
+func isEngine(name string) bool { return strings.Contains(name, "Engine") }
 
 // isFront reports whether a process of that name only serves requests.
 func isFront(name string) bool {
-	return strings.HasPrefix(name, "APIServer") || strings.HasPrefix(name, "ApiServer") ||
-		strings.HasPrefix(name, "DPSupervisor") || strings.HasPrefix(name, "AsyncTokenizer")
+	return hasAnyPrefix(name, "APIServer", "ApiServer", "DPSupervisor", "AsyncTokenizer")
 }
 
 // jsonLine holds the names that structured loggers and collectors give to the

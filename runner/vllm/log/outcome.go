@@ -1,6 +1,7 @@
 package log
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/vramsweep/vramsweep/runner"
@@ -27,19 +28,22 @@ func OutcomeOf(e *runner.AccountError) (outcome runner.Outcome, retriable bool) 
 	case KindHub:
 		return runner.OutcomeEngineError, hubMayAnswer(e.Message)
 	}
-	busy := portRE.MatchString(e.Message) || strings.Contains(e.Message, "device is busy") || strings.Contains(e.Message, "busy or unavailable")
+	busy := portRE.MatchString(e.Message) || containsAny(e.Message, "device is busy", "busy or unavailable")
 	return runner.OutcomeEngineError, busy
 }
 
 // hubMayAnswer tells a hub that does not answer now from one that said no.
 func hubMayAnswer(message string) bool {
-	for _, no := range []string{
-		"gated", "401", "403", "404", "Repository Not Found", "not a valid model identifier", "outgoing traffic has been disabled", "Offline", "offline mode is enabled",
-		"HFValidationError", "Repo id must", "Cannot find any model weights",
-	} {
-		if strings.Contains(message, no) {
-			return false
-		}
-	}
-	return true
+	return !containsAny(message,
+		"gated", "401", "403", "404", "Repository Not Found", "not a valid model identifier", "Offline",
+		"outgoing traffic has been disabled", "offline mode is enabled", "HFValidationError", "Repo id must",
+		"Cannot find any model weights")
+}
+
+func containsAny(s string, texts ...string) bool {
+	return slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(s, text) })
+}
+
+func hasAnyPrefix(s string, prefixes ...string) bool {
+	return slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(s, prefix) })
 }

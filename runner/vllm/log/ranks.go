@@ -179,7 +179,10 @@ func (r *run) findTrialCaptures(views []*rankView) {
 			continue
 		}
 		at := l[0].src
-		v.trial = told && at.File == kvAt.File && at.Line < kvAt.Line || !told && r.cause() != nil && len(v.facts[fGivenKV]) == 0
+		v.trial = at.File == kvAt.File && at.Line < kvAt.Line
+		if !told {
+			v.trial = r.cause() != nil && len(v.facts[fGivenKV]) == 0
+		}
 		if v.trial {
 			v.facts[fGraphs] = nil
 		}
@@ -277,7 +280,8 @@ func (r *run) fillRanks(views []*rankView) []*rankView {
 func (v *rankView) weights() cell {
 	if v.models {
 		a, b := v.facts[fWeights][0], v.facts[fWeights][1]
-		return derive(a.val+b.val, a.half+b.half, b.src, "the model's weights and those of its draft model, as printed one after the other")
+		return derive(a.val+b.val, a.half+b.half, b.src,
+			"the model's weights and those of its draft model, as printed one after the other")
 	}
 	return v.cell("", fWeights, fUseWeights, fProfWeights, fV0Weights)
 }
@@ -316,7 +320,8 @@ func (v *rankView) requested() cell {
 	t, ok1 := v.last(fV064Total)
 	u, ok2 := v.last(fV064Util)
 	if ok1 && ok2 {
-		return derive(t.val*u.val, t.half*u.val+u.half*t.val, u.src, "total_gpu_memory x gpu_memory_utilization of the same line")
+		return derive(t.val*u.val, t.half*u.val+u.half*t.val, u.src,
+			"total_gpu_memory x gpu_memory_utilization of the same line")
 	}
 	return unknown("")
 }
@@ -333,7 +338,8 @@ func (v *rankView) estimate() (c cell, none bool) {
 	t := v.total()
 	if ok1 && ok2 && t.known() {
 		d := max(a.val-b.val, 0)
-		return derive(d**t.val, (a.half+b.half)**t.val, a.src, "(utilization asked - equivalent without graph profiling) x total memory"), false
+		return derive(d**t.val, (a.half+b.half)**t.val, a.src,
+			"(utilization asked - equivalent without graph profiling) x total memory"), false
 	}
 	if why := r.noEstimate(v); why != "" {
 		return unknown(why), true
@@ -395,7 +401,8 @@ func (v *rankView) activation() cell {
 		case none:
 			return read(p)
 		case est.known():
-			return derive(p.val-*est.val, p.half+est.half, p.src, "peak activation as printed minus the CUDA graph estimate that this wording counts into it")
+			return derive(p.val-*est.val, p.half+est.half, p.src,
+				"peak activation as printed minus the CUDA graph estimate that this wording counts into it")
 		}
 		return unknown("the printed peak activation holds the CUDA graph estimate, and the log does not tell that apart")
 	}

@@ -202,12 +202,7 @@ func (r *Reader) applyRules(p *piece, hits *hitSet) (read, missed bool) {
 // noise reports whether a line is somebody else's text: a request's prompt, or
 // source code that a traceback or a notebook shows.
 func noise(p *piece) bool {
-	for _, begin := range [...]string{"Received request", "Prompt: ", "Request ", "Generated text:"} {
-		if strings.HasPrefix(p.msg, begin) {
-			return true
-		}
-	}
-	return false
+	return hasAnyPrefix(p.msg, "Received request", "Prompt: ", "Request ", "Generated text:")
 }
 
 // A wrapped is a record whose text may go on in the next lines, as a terminal

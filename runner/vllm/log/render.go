@@ -131,7 +131,9 @@ func renderRanks(b *bytes.Buffer, a *runner.Account) {
 	case len(silent) > 0:
 		fmt.Fprintf(b, "rank %s printed none of it: vLLM prints most of these lines once per node\n", numbers(silent))
 	}
-	for _, field := range []string{"model_weights_gb", "activations_gb", "non_torch_gb", "available_kv_cache_gb", "requested_memory_gb"} {
+	for _, field := range []string{
+		"model_weights_gb", "activations_gb", "non_torch_gb", "available_kv_cache_gb", "requested_memory_gb",
+	} {
 		if why := a.Missing[field]; why != "" {
 			fmt.Fprintf(b, "not in the log: %s: %s\n", field, why)
 		}
@@ -322,8 +324,8 @@ func activationGain(a *runner.Account, tokens func(float64) string) []string {
 	if g == nil || a.RequestedMemoryGB == nil || *g <= 0.02**a.RequestedMemoryGB || a.MaxNumBatchedTokens == nil {
 		return nil
 	}
-	return []string{fmt.Sprintf("%.2f GiB are reserved for activations: max_num_batched_tokens below %d reserves less (half of it would give at most %.2f GiB%s)",
-		*g, *a.MaxNumBatchedTokens, *g/2, tokens(*g/2))}
+	return []string{fmt.Sprintf("%.2f GiB are reserved for activations: max_num_batched_tokens below %d reserves less "+
+		"(half of it would give at most %.2f GiB%s)", *g, *a.MaxNumBatchedTokens, *g/2, tokens(*g/2))}
 }
 
 func graphGain(a *runner.Account, tokens func(float64) string) []string {
@@ -339,10 +341,13 @@ func graphGain(a *runner.Account, tokens func(float64) string) []string {
 }
 
 func dtypeGain(a *runner.Account) []string {
-	if a.KVCacheDtype == nil || *a.KVCacheDtype != "auto" || a.Dtype == nil || a.TotalGPUKVCacheTokens == nil || *a.Dtype != "bfloat16" && *a.Dtype != "float16" {
+	if a.KVCacheDtype == nil || a.Dtype == nil || a.TotalGPUKVCacheTokens == nil || *a.KVCacheDtype != "auto" ||
+		*a.Dtype != "bfloat16" && *a.Dtype != "float16" {
 		return nil
 	}
-	return []string{fmt.Sprintf("kv_cache_dtype = \"fp8\" holds up to twice the tokens in the same memory, %s, where the attention backend has it; layers that keep a state and no KV gain nothing", thousands(2**a.TotalGPUKVCacheTokens))}
+	return []string{fmt.Sprintf("kv_cache_dtype = \"fp8\" holds up to twice the tokens in the same memory, %s, "+
+		"where the attention backend has it; layers that keep a state and no KV gain nothing",
+		thousands(2**a.TotalGPUKVCacheTokens))}
 }
 
 // utilizationGain is what a higher gpu_memory_utilization gives, and how high
@@ -361,12 +366,15 @@ func utilizationGain(a *runner.Account, tokens func(float64) string) []string {
 	highest = math.Floor(highest*100+1e-9) / 100
 	switch {
 	case !known:
-		return []string{fmt.Sprintf("gpu_memory_utilization: each 0.01 above %v is %.2f GiB%s; how high it may go this log does not tell: it lacks what was in use before vLLM looked", *a.GPUMemoryUtilization, step, tokens(step))}
+		return []string{fmt.Sprintf("gpu_memory_utilization: each 0.01 above %v is %.2f GiB%s; how high it may go this log "+
+			"does not tell: it lacks what was in use before vLLM looked", *a.GPUMemoryUtilization, step, tokens(step))}
 	case highest <= *a.GPUMemoryUtilization:
-		return []string{fmt.Sprintf("gpu_memory_utilization: each 0.01 is %.2f GiB%s; this log leaves no room above %v", step, tokens(step), *a.GPUMemoryUtilization)}
+		return []string{fmt.Sprintf("gpu_memory_utilization: each 0.01 is %.2f GiB%s; this log leaves no room above %v",
+			step, tokens(step), *a.GPUMemoryUtilization)}
 	}
 	gain := (highest - *a.GPUMemoryUtilization) * *a.TotalGPUMemoryGB
-	return []string{fmt.Sprintf("gpu_memory_utilization: each 0.01 is %.2f GiB%s; up to %.2f fits by this log (%.2f GiB%s), less what grows while it serves, which only a measured run tells",
+	return []string{fmt.Sprintf("gpu_memory_utilization: each 0.01 is %.2f GiB%s; up to %.2f fits by this log (%.2f GiB%s), "+
+		"less what grows while it serves, which only a measured run tells",
 		step, tokens(step), highest, gain, tokens(gain))}
 }
 
