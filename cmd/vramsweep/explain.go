@@ -118,11 +118,10 @@ func (w *world) printAccounts(named []vllmlog.NamedAccount, f *explainFlags) err
 		if i > 0 {
 			fmt.Fprintln(w.stdout)
 		}
-		options := vllmlog.TextOptions{Lines: f.lines}
-		if len(named) > 1 {
-			options.Title = n.Log
+		if len(named) == 1 {
+			n.Log = "" // it needs no title
 		}
-		if err := vllmlog.RenderText(w.stdout, []*runner.Account{n.Account}, options); err != nil {
+		if err := vllmlog.RenderText(w.stdout, n, f.lines); err != nil {
 			return err
 		}
 	}

@@ -23,8 +23,6 @@ import (
 type Latency struct {
 	// BaseEnv is the environment (NAME=value) that the runs inherit.
 	BaseEnv []string
-	// Start starts programs; nil: proc.Start.
-	Start func(context.Context, proc.Spec) (proc.Process, error)
 	// Grace is how long vLLM may take to end after SIGTERM; 0: proc's default.
 	Grace time.Duration
 }
@@ -79,12 +77,8 @@ func (a *attempt) run(ctx context.Context, e *Latency, argv, env []string) (*pro
 	if err != nil {
 		return nil, err
 	}
-	start := e.Start
-	if start == nil {
-		start = proc.Start
-	}
 	a.enter(runner.PhaseEngineInit, "")
-	p, err := start(ctx, proc.Spec{
+	p, err := proc.Start(ctx, proc.Spec{
 		Argv: argv, Env: env, Mark: a.job.Mark, Grace: e.Grace, Line: a.line, Stdout: logs[0], Stderr: logs[1],
 	})
 	if err != nil {

@@ -133,11 +133,12 @@ func (p *process) line(l proc.Line) {
 
 // begin prepares a run: its files start with the engine's start-up log, and so
 // does what its reader reads.
-func (p *process) begin(job *runner.Job, reader *log.Reader, masker *proc.Masker) (*serving, error) {
+func (p *process) begin(job *runner.Job, m *runner.Measurement, masker *proc.Masker) (*serving, error) {
 	logs, err := openRawLogs(job.Dir, masker)
 	if err != nil {
 		return nil, err
 	}
+	reader := log.NewReader(log.ReaderOptions{Mask: masker.Text})
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.reader, p.current, p.pulse, p.wroteErr = reader, &logs, job.Pulse, nil
@@ -154,8 +155,8 @@ func (p *process) begin(job *runner.Job, reader *log.Reader, masker *proc.Masker
 	job.Pulse.SetTree(p.proc.Tree)
 	position := p.served
 	p.served++
-	return &serving{p: p, job: job, reader: reader, logs: logs, masker: masker,
-		session: &runner.Session{EngineShared: position > 0 || job.KeepEngine, Position: position}}, nil
+	m.Session = &runner.Session{EngineShared: position > 0 || job.KeepEngine, Position: position}
+	return &serving{p: p, job: job, m: m, reader: reader, logs: logs, masker: masker}, nil
 }
 
 // end stops giving output to the run, and returns its last line of stderr and

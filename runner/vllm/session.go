@@ -80,7 +80,7 @@ func (e *Session) end(idle bool) ([]runner.Process, error) {
 func (e *Session) Run(ctx context.Context, job *runner.Job) (*runner.Measurement, error) {
 	m := &runner.Measurement{StartedAt: time.Now()}
 	s, err := e.attempt(ctx, job, m)
-	if err == nil && s.lost(ctx, m) {
+	if err == nil && s.lost(ctx) {
 		// The engine ended between two profiles: that is neither's fault.
 		m.Notes = append(m.Notes,
 			"the engine of the profiles before did not begin this one ("+m.Detail+"); a fresh one was started")
@@ -102,10 +102,10 @@ func (e *Session) Run(ctx context.Context, job *runner.Job) (*runner.Measurement
 		}
 	}
 	m.EndedAt = time.Now()
-	if err := s.finish(m); err != nil {
+	if err := s.finish(); err != nil {
 		return m, err
 	}
-	s.explain(m)
+	s.explain()
 	return m, nil
 }
 
@@ -120,13 +120,13 @@ func (e *Session) attempt(ctx context.Context, job *runner.Job, m *runner.Measur
 	}
 	p := e.current
 	_, masker := childEnv(e.BaseEnv, job)
-	s, err := p.begin(job, log.NewReader(log.ReaderOptions{Mask: masker.Text}), masker)
+	s, err := p.begin(job, m, masker)
 	if err != nil {
 		return nil, err
 	}
 	m.Command, m.Env = p.command, p.env
-	s.session.GroupSize = e.Runs[p.key]
-	e.serve(ctx, s, m)
+	m.Session.GroupSize = e.Runs[p.key]
+	s.serve(ctx, e.Patience)
 	return s, nil
 }
 
@@ -209,16 +209,17 @@ func lookup(env []string, name string) string {
 // serve sends the request once the engine is ready and collects the answers
 // until the profile is measured or has failed, or the run's context ends: its
 // cause is the Runner's to read.
-func (e *Session) serve(ctx context.Context, s *serving, m *runner.Measurement) {
+func (s *serving) serve(ctx context.Context, patience time.Duration) {
+	m := s.m
 	if s.p.isReady() {
 		s.job.Pulse.Ready()
-		s.ask(m)
+		s.ask()
 	}
-	patience := s.patience(e.Patience)
+	over := s.patience(patience)
 	for m.Outcome == "" {
 		select {
-		case <-patience:
-			if patience = nil; !s.begun {
+		case <-over:
+			if over = nil; !s.begun {
 				m.Outcome, m.Detail = runner.OutcomeEngineError, "the session driver took the request and did not begin"
 			}
 		case <-ctx.Done():
@@ -231,13 +232,14 @@ func (e *Session) serve(ctx context.Context, s *serving, m *runner.Measurement) 
 				return
 			}
 			s.job.Pulse.Output(time.Now())
-			s.take(item, m)
+			s.take(item)
 		}
 	}
 }
 
 // explain lets the log have the last word on a failure of the engine.
-func (s *serving) explain(m *runner.Measurement) {
+func (s *serving) explain() {
+	m := s.m
 	if m.Account == nil || m.Account.Error == nil {
 		if m.Outcome.Failed() {
 			m.ErrorLine = s.masker.Text(s.lastErr)
@@ -266,6 +268,7 @@ func (s *serving) explain(m *runner.Measurement) {
 type serving struct {
 	p       *process
 	job     *runner.Job
+	m       *runner.Measurement
 	reader  *log.Reader
 	logs    rawLogs
 	masker  *proc.Masker
@@ -273,15 +276,13 @@ type serving struct {
 	begun   bool // the driver has begun the profile
 	lastErr string
 	events  []runner.LogEvent
-	session *runner.Session
-	latency *runner.LatencyStats
 	garbage int
 }
 
 // lost reports whether an engine that had served other profiles failed before
 // it began this one.
-func (s *serving) lost(ctx context.Context, m *runner.Measurement) bool {
-	return s.session.Position > 0 && !s.begun && m.Outcome == runner.OutcomeEngineError && ctx.Err() == nil
+func (s *serving) lost(ctx context.Context) bool {
+	return s.m.Session.Position > 0 && !s.begun && s.m.Outcome == runner.OutcomeEngineError && ctx.Err() == nil
 }
 
 // defaultPatience is that of Engine.Patience: a collective call to idle workers
@@ -291,7 +292,7 @@ const defaultPatience = 30 * time.Second
 // patience ends where an engine that was idle should have begun; an engine that
 // still starts has the sweep's own limit.
 func (s *serving) patience(limit time.Duration) <-chan time.Time {
-	if s.session.Position == 0 {
+	if s.m.Session.Position == 0 {
 		return nil
 	}
 	if limit <= 0 {
@@ -308,7 +309,7 @@ func (s *serving) abandon() error {
 }
 
 // ask sends the profile to the driver.
-func (s *serving) ask(m *runner.Measurement) {
+func (s *serving) ask() {
 	if s.asked {
 		return
 	}
@@ -321,12 +322,13 @@ func (s *serving) ask(m *runner.Measurement) {
 		NumItersWarmup: *cmp.Or(settings.NumItersWarmup, &warmup), NumIters: *cmp.Or(settings.NumIters, &iters),
 	})
 	if err != nil {
-		m.Outcome, m.Detail = runner.OutcomeEngineError, fmt.Sprintf("the session driver takes no request: %v", err)
+		s.m.Outcome, s.m.Detail = runner.OutcomeEngineError, fmt.Sprintf("the session driver takes no request: %v", err)
 	}
 }
 
 // take handles one line of the driver.
-func (s *serving) take(item item, m *runner.Measurement) {
+func (s *serving) take(item item) {
+	m := s.m
 	if item.err != nil {
 		s.garbage++
 		if s.garbage <= 3 {
@@ -343,15 +345,15 @@ func (s *serving) take(item item, m *runner.Measurement) {
 	case "ready":
 		s.p.setReady(r)
 		s.job.Pulse.Ready()
-		s.session.Torch = append(s.session.Torch, r.Torch.readings("engine_ready")...)
-		s.ask(m)
+		s.m.Session.Torch = append(s.m.Session.Torch, r.Torch.readings("engine_ready")...)
+		s.ask()
 	case "profile_start":
 		s.begun = true
-		s.session.Torch = append(s.session.Torch, r.Torch.readings("profile_start")...)
+		s.m.Session.Torch = append(s.m.Session.Torch, r.Torch.readings("profile_start")...)
 	case "warmed_up":
-		s.session.Torch = append(s.session.Torch, r.Torch.readings("warmed_up")...)
+		s.m.Session.Torch = append(s.m.Session.Torch, r.Torch.readings("warmed_up")...)
 	case "result":
-		s.result(r, m)
+		s.result(r)
 	case "error":
 		m.Detail = s.masker.Text(r.Message)
 		m.Outcome = map[string]runner.Outcome{"oom": runner.OutcomeOOM, "bad_argument": runner.OutcomeBadArgument}[r.Kind]
@@ -364,12 +366,13 @@ func (s *serving) take(item item, m *runner.Measurement) {
 }
 
 // result keeps what the profile measured.
-func (s *serving) result(r *reply, m *runner.Measurement) {
-	s.session.Torch = append(s.session.Torch, r.Torch.readings("measured")...)
-	if why := r.Torch.reason(); why != "" && len(s.session.Torch) == 0 {
+func (s *serving) result(r *reply) {
+	m := s.m
+	s.m.Session.Torch = append(s.m.Session.Torch, r.Torch.readings("measured")...)
+	if why := r.Torch.reason(); why != "" && len(s.m.Session.Torch) == 0 {
 		m.Notes = append(m.Notes, "no figures from torch: "+s.masker.Text(why))
 	}
-	s.engineFigures(r.Engine, m)
+	s.engineFigures(r.Engine)
 	stats, err := r.stats(s.job.Profile.Settings.BatchSize, s.job.Profile.Settings.OutputLen)
 	switch {
 	case errors.Is(err, errNoLatency):
@@ -377,23 +380,23 @@ func (s *serving) result(r *reply, m *runner.Measurement) {
 	case err != nil:
 		m.Outcome, m.Detail = runner.OutcomeNoResult, "the session driver's result: "+err.Error()
 	default:
-		s.latency, m.Outcome = stats, runner.OutcomeOK
+		m.Latency, m.Outcome = stats, runner.OutcomeOK
 	}
 }
 
 // engineFigures keeps what the scheduler said.
-func (s *serving) engineFigures(r *engineReply, m *runner.Measurement) {
+func (s *serving) engineFigures(r *engineReply) {
 	if r == nil {
 		return
 	}
-	s.session.KVUsedBlocksPeak, s.session.WaitingPeak = r.KVUsedBlocksPeak, r.WaitingPeak
-	s.session.Preemptions = r.Preemptions
+	s.m.Session.KVUsedBlocksPeak, s.m.Session.WaitingPeak = r.KVUsedBlocksPeak, r.WaitingPeak
+	s.m.Session.Preemptions = r.Preemptions
 	if r.KVUsedBlocksPeak != nil && r.BlockSize != nil {
 		tokens := *r.KVUsedBlocksPeak * *r.BlockSize
-		s.session.KVUsedTokensPeak = &tokens
+		s.m.Session.KVUsedTokensPeak = &tokens
 	}
 	if r.Reason != "" {
-		m.Notes = append(m.Notes, "no figures from the engine: "+s.masker.Text(r.Reason))
+		s.m.Notes = append(s.m.Notes, "no figures from the engine: "+s.masker.Text(r.Reason))
 	}
 }
 
@@ -415,13 +418,14 @@ func (s *serving) mark(r *reply) {
 		"ready": runner.PhaseEngineWarmup, "profile_start": runner.PhaseBenchWarmup, "warmed_up": runner.PhaseMeasure,
 	}
 	if phase := phases[r.Event]; phase != "" {
-		note := "profile " + strconv.Itoa(s.session.Position+1) + " of this engine"
+		note := "profile " + strconv.Itoa(s.m.Session.Position+1) + " of this engine"
 		s.job.Progress(runner.Progress{Phase: phase, Note: note})
 	}
 }
 
 // finish closes the run's files and fills the measurement from its log.
-func (s *serving) finish(m *runner.Measurement) error {
+func (s *serving) finish() error {
+	m := s.m
 	if !s.p.gone() {
 		s.p.settle() // its last words may still be on their way
 	}
@@ -429,11 +433,10 @@ func (s *serving) finish(m *runner.Measurement) error {
 	s.lastErr, wroteErr = s.p.end() // first: from here on nothing writes to the run's files
 	m.Logs, err = s.logs.close()
 	m.Account = s.reader.Last()
-	if s.session.Position == 0 {
+	if s.m.Session.Position == 0 {
 		m.Events = s.reader.Events() // later runs did not see the start of the engine
 	}
 	m.Events = append(m.Events, s.events...)
-	m.Latency, m.Session = s.latency, s.session
 	if m.Outcome == "" {
 		m.Outcome = runner.OutcomeEngineError
 	}

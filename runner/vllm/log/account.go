@@ -212,19 +212,14 @@ func (r *run) inferredEngine() (kind string, src runner.AccountSource, how strin
 // config is what the engine's banner says.
 func (b *builder) config() {
 	r, a := b.r, b.a
-	for _, f := range []struct {
-		field, key string
-		dst        **string
-	}{
-		{"model", "model", &a.Model}, {"dtype", "dtype", &a.Dtype}, {"kv_cache_dtype", "kv_cache_dtype", &a.KVCacheDtype},
-		{"quantization", "quantization", &a.Quantization}, {"load_format", "load_format", &a.LoadFormat},
+	for field, dst := range map[string]**string{
+		"model": &a.Model, "dtype": &a.Dtype, "kv_cache_dtype": &a.KVCacheDtype,
+		"quantization": &a.Quantization, "load_format": &a.LoadFormat,
 	} {
-		if v := r.banner[f.key]; v != "" {
-			v = tidy(f.key, v)
-			*f.dst = &v
-			a.Sources[f.field] = r.bannerAt
-		} else if v := r.args[f.key]; v != "" && r.banner == nil {
-			a.Missing[f.field] = "no engine said what it used; asked for: " + cut(v, 120)
+		if v := r.banner[field]; v != "" {
+			put(b, field, dst, tidy(field, v), r.bannerAt, "")
+		} else if v := r.args[field]; v != "" && r.banner == nil {
+			a.Missing[field] = "no engine said what it used; asked for: " + cut(v, 120)
 		}
 	}
 	b.text("kv_cache_dtype", &a.KVCacheDtype, r.kvDtype)
@@ -345,8 +340,7 @@ func (b *builder) totals(views []*rankView) {
 func (v *rankView) allocated() cell {
 	cons, act, graphs, kv := v.budgetConsumed(), v.activation(), v.graphs(), v.kvInUse()
 	if !graphs.known() && v.run.eager() {
-		zero := 0.0
-		graphs = cell{val: &zero}
+		graphs = none()
 	}
 	sum := 0.0
 	for _, c := range []cell{cons, act, graphs, kv} {

@@ -22,15 +22,14 @@ func (r *run) budget(v *rankView) runner.RankBudget {
 	}
 	req, cons, head, kv := v.requested(), v.budgetConsumed(), v.headroom(), v.kv()
 	if _, cpu := v.last(fCPUConsumed); cpu {
-		zero := 0.0
-		head = cell{val: &zero}
+		head = none()
 	}
 	if inUse := v.cell("", fAvailableKV, fKVInUse, fV0KV, fV064KV, fCPUKV); inUse.known() {
 		kv = inUse
 	}
-	est, none := v.estimate()
-	if why := r.estimateUnused(); why != "" && !none {
-		est, none = unknown(why), true
+	est, off := v.estimate()
+	if why := r.estimateUnused(); why != "" && !off {
+		est, off = unknown(why), true
 		b.Note = why
 	}
 	joined := false
@@ -44,11 +43,10 @@ func (r *run) budget(v *rankView) runner.RankBudget {
 	}
 	b.Requested, b.Consumed, b.Headroom, b.AvailableKV = req.val, cons.val, head.val, kv.val
 	b.GraphEstimate = est.val
-	if none {
-		zero := 0.0
-		b.GraphEstimate = &zero
+	if off {
+		b.GraphEstimate = none().val
 	}
-	return closeBudget(b, []cell{req, cons, head, kv}, est, none, joined)
+	return closeBudget(b, []cell{req, cons, head, kv}, est, off, joined)
 }
 
 // estimateUnused says why a printed estimate is not in the budget, "" where it
@@ -64,7 +62,7 @@ func (r *run) estimateUnused() string {
 const noBudget = "no term of the budget is in the log"
 
 // closeBudget does the sum.
-func closeBudget(b runner.RankBudget, terms []cell, est cell, none, joined bool) runner.RankBudget {
+func closeBudget(b runner.RankBudget, terms []cell, est cell, off, joined bool) runner.RankBudget {
 	names := []string{"requested", "consumed", "headroom", "available_kv"}
 	var missing []string
 	tolerance := 1e-9
@@ -92,10 +90,10 @@ func closeBudget(b runner.RankBudget, terms []cell, est cell, none, joined bool)
 	closes := math.Abs(d) <= tolerance
 	b.Closes = &closes
 	switch {
-	case closes && joined && !est.known() && !none:
+	case closes && joined && !est.known() && !off:
 		b.Note = "headroom holds the CUDA graph estimate, which the log does not tell apart"
 	case closes:
-	case !est.known() && !none && d > 0:
+	case !est.known() && !off && d > 0:
 		b.Closes = nil
 		b.Note = fmt.Sprintf("not in the log: graph_estimate; it would be %.2f GiB", d)
 	default:

@@ -112,10 +112,13 @@ func TestRulesNameFieldsOfTheAccount(t *testing.T) {
 func TestTables(t *testing.T) {
 	keys := "line versions fields anchor text event if do"
 	for _, rec := range append(records(linesTable), records(failuresTable)...) {
-		for _, text := range rec.texts {
-			if !slices.Contains(strings.Fields(keys), text[0]) || text[1] == "" {
-				t.Errorf("%s: %q", rec.name, text)
+		for key, texts := range rec.texts {
+			if !slices.Contains(strings.Fields(keys), key) || slices.Contains(texts, "") {
+				t.Errorf("%s: %s %q", rec.name, key, texts)
 			}
+		}
+		if len(rec.texts["do"]) > len(rec.texts["if"])+1 {
+			t.Errorf("%s: more than one advice without an if", rec.name)
 		}
 	}
 	unused := effects()

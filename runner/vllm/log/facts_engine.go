@@ -49,11 +49,9 @@ func applyVersion(r *run, p *piece, m []string) {
 	r.reader.current.event(p, runner.EventFirstLine, "")
 }
 
-var worldRE = regexp.MustCompile(`^\d+$`)
-
 func applyWorld(r *run, p *piece, m []string) {
 	rank, dp := m[2]+m[3], m[5]
-	if !worldRE.MatchString(rank) || len(rank) > 6 {
+	if len(rank) > 6 {
 		return
 	}
 	s := r.sender(p)

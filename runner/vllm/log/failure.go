@@ -2,6 +2,7 @@ package log
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/vramsweep/vramsweep/runner"
@@ -56,27 +57,12 @@ type trace struct {
 	owner  *run
 }
 
-// kindRank orders kinds by how well they explain a failure: a worker that dies
-// of bad memory takes its neighbours' NCCL down with it.
-func kindRank(kind string) int {
-	switch kind {
-	case KindUnknown:
-		return 0
-	case KindWorkerDied:
-		return 1
-	case KindNCCL:
-		return 2
-	case KindBadArgument:
-		return 3
-	}
-	return 4
-}
-
 var (
 	portRE  = regexp.MustCompile(`EADDRINUSE|[Aa]ddress already in use`)
 	emptyRE = regexp.MustCompile(`^(?:RuntimeError|Exception|EngineDeadError|vllm\.\S*EngineDeadError)?:? ?` +
 		`(?:EngineCore failed to start|[Ee]ngine core initialization failed|WorkerProc initialization failed|` +
-		`Engine process failed to start|EngineCore encountered an issue|WorkerProc failed to start|EngineCore encountered a fatal error|WorkerProc hit an exception)`)
+		`Engine process failed to start|EngineCore encountered an issue|WorkerProc failed to start|` +
+		`EngineCore encountered a fatal error|WorkerProc hit an exception)`)
 	// exceptionRE is the line that ends a traceback.
 	exceptionRE  = regexp.MustCompile(`^((?:[A-Za-z_]\w*\.)*[A-Z_a-z]\w*)(?:: (.*))?$`)
 	errorLineRE  = regexp.MustCompile(`^((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|IsEnabled|Timeout)): (.+)$`)
@@ -376,12 +362,18 @@ func (r *run) counts(f *failure) bool {
 	return r.fatal || !r.server && f.level == "" && !isFront(f.proc.name)
 }
 
-// rank is how well a failure explains others.
+// rank is how well a failure explains others: a worker that dies of bad memory
+// takes its neighbours' NCCL down with it.
 func (f *failure) rank() int {
-	if f.kind == KindUnknown && portRE.MatchString(f.text) {
-		return kindRank(KindBadArgument)
+	kind := f.kind
+	if kind == KindUnknown && portRE.MatchString(f.text) {
+		kind = KindBadArgument
 	}
-	return kindRank(f.kind)
+	weak := []string{KindUnknown, KindWorkerDied, KindNCCL, KindBadArgument}
+	if i := slices.Index(weak, kind); i >= 0 {
+		return i
+	}
+	return len(weak)
 }
 
 func better(f, best *failure) bool {

@@ -66,11 +66,11 @@ func FuzzLogs(f *testing.F) {
 		if len(text) > 1<<16 || bytes.HasPrefix(text, []byte{0x1f, 0x8b}) || bytes.HasPrefix(text, []byte{0x28, 0xb5, 0x2f, 0xfd}) {
 			return
 		}
-		whole, err := readLogs(base.fresh(ReaderOptions{}), NamedReader{Name: "x", R: bytes.NewReader(text)})
+		whole, err := readLogs(base.reader(ReaderOptions{}), NamedReader{Name: "x", R: bytes.NewReader(text)})
 		if err != nil {
 			t.Fatal(err)
 		}
-		again, err := readLogs(base.fresh(ReaderOptions{}), NamedReader{Name: "x", R: halves{bytes.NewReader(text)}})
+		again, err := readLogs(base.reader(ReaderOptions{}), NamedReader{Name: "x", R: halves{bytes.NewReader(text)}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -87,8 +87,10 @@ func FuzzLogs(f *testing.F) {
 			}
 		}
 		var out bytes.Buffer
-		if err := RenderText(&out, whole.Accounts, TextOptions{Lines: true}); err != nil {
-			t.Fatal(err)
+		for _, a := range whole.Accounts {
+			if err := RenderText(&out, NamedAccount{Account: a}, true); err != nil {
+				t.Fatal(err)
+			}
 		}
 		if !utf8.Valid(out.Bytes()) {
 			t.Error("the text is not UTF-8")

@@ -406,17 +406,15 @@ type jsonLine struct {
 	PID         json.RawMessage `json:"process"`
 	ProcessName *string         `json:"processName"`
 
-	Container  *string    `json:"container_name"`
-	Kubernetes jsonPod    `json:"kubernetes"`
-	Labels     jsonPod    `json:"labels"`
-	Fields     jsonPod    `json:"fields"`
-	Resource   jsonLabels `json:"resource"`
-	LogStream  *string    `json:"logStreamName"`
-	Unit       *string    `json:"_SYSTEMD_UNIT"`
-}
-
-type jsonLabels struct {
-	Labels jsonPod `json:"labels"`
+	Container  *string `json:"container_name"`
+	Kubernetes jsonPod `json:"kubernetes"`
+	Labels     jsonPod `json:"labels"`
+	Fields     jsonPod `json:"fields"`
+	Resource   struct {
+		Labels jsonPod `json:"labels"`
+	} `json:"resource"`
+	LogStream *string `json:"logStreamName"`
+	Unit      *string `json:"_SYSTEMD_UNIT"`
 }
 
 type jsonPod struct {

@@ -28,6 +28,9 @@ func derive(v, half float64, src runner.AccountSource, how string) cell {
 	return cell{val: &v, half: half, src: src, derived: how}
 }
 
+// none is a figure that is 0 because there is nothing.
+func none() cell { return cell{val: new(float64)} }
+
 func unknown(why string) cell { return cell{why: why} }
 
 // A rankView is one rank with the facts of every sender that spoke for it.

@@ -57,17 +57,16 @@ const (
 )
 
 // NewReader returns a Reader for one run's log.
-func NewReader(opts ReaderOptions) *Reader { return (&Reader{tables: newTables()}).fresh(opts) }
+func NewReader(opts ReaderOptions) *Reader { return newTables().reader(opts) }
 
-// fresh is a Reader for another log that shares the tables.
-func (r *Reader) fresh(opts ReaderOptions) *Reader {
-	f := &Reader{
-		tables: r.tables, opts: opts, groups: make(map[string]*groupState), lines: make(map[string]int),
+func (t *tables) reader(opts ReaderOptions) *Reader {
+	r := &Reader{
+		tables: t, opts: opts, groups: make(map[string]*groupState), lines: make(map[string]int),
 		traces: make(map[string]*trace), chains: make(map[string]bool),
 	}
-	f.state = f.group("")
-	f.current = f.state.runs[0]
-	return f
+	r.state = r.group("")
+	r.current = r.state.runs[0]
+	return r
 }
 
 func (r *Reader) group(name string) *groupState {
@@ -249,9 +248,6 @@ func (r *Reader) rejoin(p *piece) {
 
 // Events are the moments of the run in the order of their lines.
 func (r *Reader) Events() []runner.LogEvent { return r.events }
-
-// Ready reports whether the engine that the log is now about takes requests.
-func (r *Reader) Ready() bool { return r.current.ready }
 
 // openEngine is the run that a banner belongs to: the current one, unless that
 // had this engine before.

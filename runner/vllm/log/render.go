@@ -16,38 +16,22 @@ import (
 	"github.com/vramsweep/vramsweep/runner"
 )
 
-// TextOptions say what RenderText prints beside the account.
-type TextOptions struct {
-	Title string // what the log is called; "" for none
-	Lines bool   // the lines that each figure was read from
-}
-
-// RenderText prints accounts for people: where the memory of each rank went in
+// RenderText prints an account for people: where the memory of each rank went in
 // GiB and as a share of what was requested, what lies beyond that, what failed,
-// and what would gain KV cache.
-func RenderText(w io.Writer, accounts []*runner.Account, opts TextOptions) error {
+// and what would gain KV cache. The log's name is its title, "" for none; lines
+// adds the lines that each figure was read from.
+func RenderText(w io.Writer, n NamedAccount, lines bool) error {
 	var b bytes.Buffer
-	for i, a := range accounts {
-		if i > 0 {
-			b.WriteString("\n")
-		}
-		if opts.Title != "" || len(accounts) > 1 {
-			title := strings.TrimSpace(opts.Title)
-			if len(accounts) > 1 {
-				title = strings.TrimSpace(fmt.Sprintf("%s engine %d of %d", title, i+1, len(accounts)))
-			}
-			fmt.Fprintf(&b, "== %s\n", title)
-		}
-		renderHead(&b, a)
-		renderRanks(&b, a)
-		renderBudget(&b, a)
-		renderBeyond(&b, a)
-		renderKV(&b, a)
-		renderFailure(&b, a)
-		renderUnread(&b, a)
-		if opts.Lines {
-			renderLines(&b, a)
-		}
+	if n.Log != "" {
+		fmt.Fprintf(&b, "== %s\n", n.Log)
+	}
+	for _, render := range []func(*bytes.Buffer, *runner.Account){
+		renderHead, renderRanks, renderBudget, renderBeyond, renderKV, renderFailure, renderUnread,
+	} {
+		render(&b, n.Account)
+	}
+	if lines {
+		renderLines(&b, n.Account)
 	}
 	var out bytes.Buffer
 	for line := range bytes.Lines(b.Bytes()) {
@@ -373,8 +357,8 @@ func utilizationGain(a *runner.Account, tokens func(float64) string) []string {
 			step, tokens(step), *a.GPUMemoryUtilization)}
 	}
 	gain := (highest - *a.GPUMemoryUtilization) * *a.TotalGPUMemoryGB
-	return []string{fmt.Sprintf("gpu_memory_utilization: each 0.01 is %.2f GiB%s; up to %.2f fits by this log (%.2f GiB%s), "+
-		"less what grows while it serves, which only a measured run tells",
+	return []string{fmt.Sprintf("gpu_memory_utilization: each 0.01 is %.2f GiB%s; up to %.2f fits by this log "+
+		"(%.2f GiB%s), less what grows while it serves, which only a measured run tells",
 		step, tokens(step), highest, gain, tokens(gain))}
 }
 

@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/vramsweep/vramsweep/runner"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -40,9 +38,9 @@ func TestRenderText(t *testing.T) {
 		"h100-v0.26/fail-oom-load-70b", "h100-v0.26/fail-bad-util", "vllm-cpu-0.29/tiny",
 	} {
 		t.Run(run, func(t *testing.T) {
-			_, log := readPaths(t, filepath.Join("testdata", run, "stdout.log"), filepath.Join("testdata", run, "stderr.log"))
+			a, _ := readPaths(t, filepath.Join("testdata", run, "stdout.log"), filepath.Join("testdata", run, "stderr.log"))
 			var b bytes.Buffer
-			if err := RenderText(&b, log.Accounts, TextOptions{Title: run}); err != nil {
+			if err := RenderText(&b, NamedAccount{Log: run, Account: a}, false); err != nil {
 				t.Fatal(err)
 			}
 			golden(t, strings.ReplaceAll(run, "/", "_")+".txt", b.Bytes())
@@ -53,7 +51,7 @@ func TestRenderText(t *testing.T) {
 func TestRenderLines(t *testing.T) {
 	a, _ := readPaths(t, filepath.Join("testdata", "h100-v0.26/llama-3.1-8b", "stdout.log"))
 	var b bytes.Buffer
-	if err := RenderText(&b, []*runner.Account{a}, TextOptions{Lines: true}); err != nil {
+	if err := RenderText(&b, NamedAccount{Account: a}, true); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "lines.txt", b.Bytes())

@@ -26,8 +26,11 @@ const otherTexts = "Other texts"
 type record struct {
 	group string // the title above it
 	name  string
-	texts [][2]string
+	texts map[string][]string // by key
 }
+
+// text is the texts of a key as one expression.
+func (r *record) text(key string) string { return strings.Join(r.texts[key], "|") }
 
 func records(table string) []record {
 	var all []record
@@ -39,14 +42,15 @@ func records(table string) []record {
 			group = title
 		case line == "" || line[0] == '#':
 		case line[0] != '\t':
-			all = append(all, record{group: group, name: line})
+			all = append(all, record{group: group, name: line, texts: map[string][]string{}})
 		case len(all) > 0:
 			key, text, _ := strings.Cut(line[1:], " ")
 			text = strings.TrimSpace(text)
 			if quoted, err := strconv.Unquote(text); err == nil {
 				text = quoted
 			}
-			all[len(all)-1].texts = append(all[len(all)-1].texts, [2]string{key, text})
+			last := all[len(all)-1]
+			last.texts[key] = append(last.texts[key], text)
 		}
 	}
 	return all
@@ -91,24 +95,16 @@ func readRules() []rule {
 		if rec.group == otherTexts {
 			continue
 		}
-		r := rule{group: rec.group, name: rec.name, apply: effects[rec.name]}
-		for _, t := range rec.texts {
-			switch text := t[1]; t[0] {
-			case "line":
-				r.line = text
-			case "versions":
-				r.versions = text
-			case "fields":
-				r.fields = strings.Split(text, ", ")
-			case "anchor":
-				r.anchors = append(r.anchors, text)
-			case "text":
-				r.re = regexp.MustCompile(strings.ReplaceAll(text, "<X>", num))
-			case "event":
-				kind, group, _ := strings.Cut(text, " ")
-				r.event, r.took = runner.EventKind(kind), atoi(group)
-			}
+		r := rule{
+			group: rec.group, name: rec.name, line: rec.text("line"), versions: rec.text("versions"),
+			anchors: rec.texts["anchor"], apply: effects[rec.name],
+			re: regexp.MustCompile(strings.ReplaceAll(rec.text("text"), "<X>", num)),
 		}
+		if fields := rec.text("fields"); fields != "" {
+			r.fields = strings.Split(fields, ", ")
+		}
+		kind, group, _ := strings.Cut(rec.text("event"), " ")
+		r.event, r.took = runner.EventKind(kind), atoi(group)
 		all = append(all, r)
 	}
 	return all
@@ -136,21 +132,11 @@ func kindRules() []kindRule {
 		if rec.group == otherTexts {
 			continue
 		}
-		k := kindRule{kind: rec.name}
-		var wordings []string
-		when := ""
-		for _, t := range rec.texts {
-			switch t[0] {
-			case "text":
-				wordings = append(wordings, t[1])
-			case "if":
-				when = t[1]
-			case "do":
-				k.advices = append(k.advices, adviceRule{regexp.MustCompile(when), t[1]})
-				when = ""
-			}
+		k := kindRule{kind: rec.name, re: regexp.MustCompile(rec.text("text"))}
+		when := append(rec.texts["if"], "") // the last advice may have none
+		for i, advice := range rec.texts["do"] {
+			k.advices = append(k.advices, adviceRule{regexp.MustCompile(when[i]), advice})
 		}
-		k.re = regexp.MustCompile(strings.Join(wordings, "|"))
 		all = append(all, k)
 	}
 	return all
@@ -171,19 +157,17 @@ type tables struct {
 }
 
 func newTables() *tables {
-	others := map[string][]string{}
+	others := map[string]*record{}
 	for _, rec := range append(records(linesTable), records(failuresTable)...) {
 		if rec.group == otherTexts {
-			for _, t := range rec.texts {
-				others[rec.name] = append(others[rec.name], t[1])
-			}
+			others[rec.name] = &rec
 		}
 	}
-	anyOf := func(name string) string { return strings.Join(others[name], "|") }
+	anyOf := func(name string) *regexp.Regexp { return regexp.MustCompile(others[name].text("text")) }
 	t := &tables{
-		rules: readRules(), kinds: kindRules(), envelopes: regexp.MustCompile(anyOf("envelope")),
-		fatal: regexp.MustCompile(anyOf("fatal")), known: regexp.MustCompile(anyOf("known_memory")),
-		backends: regexp.MustCompile("(?i)^(?:" + anyOf("backends") + ")$"),
+		rules: readRules(), kinds: kindRules(), envelopes: anyOf("envelope"), fatal: anyOf("fatal"),
+		known:    anyOf("known_memory"),
+		backends: regexp.MustCompile("(?i)^(?:" + others["backends"].text("text") + ")$"),
 	}
 	var texts []string
 	number := map[string]int{}
@@ -200,7 +184,7 @@ func newTables() *tables {
 		}
 	}
 	t.errors = uint(len(texts))
-	texts = append(texts, others["anchors"]...)
+	texts = append(texts, others["anchors"].texts["text"]...)
 	t.figures = uint(len(texts))
 	t.m = newMatcher(append(texts, "GiB", " GB", "MiB", " MB", "Gib"))
 	return t

@@ -53,7 +53,7 @@ var sharedReader = NewReader(ReaderOptions{})
 
 // readAll is ReadLogs with the rules that the tests share.
 func readAll(files ...NamedReader) (*Log, error) {
-	return readLogs(sharedReader.fresh(ReaderOptions{}), files...)
+	return readLogs(sharedReader.reader(ReaderOptions{}), files...)
 }
 
 // differences names the fields that differ.
