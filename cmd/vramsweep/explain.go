@@ -67,16 +67,18 @@ func (w *world) explain(args []string, f *explainFlags) error {
 	unread, broken := int64(0), error(nil)
 	for _, run := range vllmlog.PairLogs(files) {
 		log, err := w.readLogs(run, vllmlog.ReadAccounts)
+		name := strings.Join(run, " and ")
 		switch {
 		case log == nil:
 			return err
 		case err != nil: // what was read before it counts
 			broken = errors.Join(broken, err)
 		case len(log.Accounts) == 0:
-			fmt.Fprintf(w.stderr, "vramsweep: %s: nothing of vLLM's is in it: %s\n", strings.Join(run, " and "), notALog(run, log))
+			fmt.Fprintf(w.stderr, "vramsweep: %s: nothing of vLLM's is in it: %s\n", name, notALog(run, log))
 		}
 		if log.More > 0 {
-			fmt.Fprintf(w.stderr, "vramsweep: %s holds %d engines more; the first %d are told\n", strings.Join(run, " and "), log.More, len(log.Accounts))
+			fmt.Fprintf(w.stderr, "vramsweep: %s holds %d engines more; the first %d are told\n",
+				name, log.More, len(log.Accounts))
 		}
 		for _, account := range log.Accounts {
 			named = append(named, vllmlog.NamedAccount{Log: strings.Join(run, "+"), Account: account})
@@ -92,7 +94,8 @@ func (w *world) explain(args []string, f *explainFlags) error {
 	case len(named) == 0:
 		return quiet(exitUsage)
 	case unread > 0:
-		fmt.Fprintf(w.stderr, "vramsweep: %s like memory figures and were not understood (they are listed above; --json has them under unread_lines)\n", looks(unread))
+		fmt.Fprintf(w.stderr, "vramsweep: %s like memory figures and were not understood "+
+			"(they are listed above; --json has them under unread_lines)\n", looks(unread))
 		return quiet(exitFindings)
 	}
 	return nil
@@ -159,7 +162,9 @@ func writeAccounts(path string, named []vllmlog.NamedAccount) error {
 
 // readLogs reads the files of one run with read: vllmlog.ReadLogs, or
 // vllmlog.ReadAccounts where the moments of the run are not wanted.
-func (w *world) readLogs(names []string, read func(...vllmlog.NamedReader) (*vllmlog.Log, error)) (*vllmlog.Log, error) {
+func (w *world) readLogs(
+	names []string, read func(...vllmlog.NamedReader) (*vllmlog.Log, error),
+) (*vllmlog.Log, error) {
 	var readers []vllmlog.NamedReader
 	for _, name := range names {
 		if name == "-" {
@@ -193,11 +198,14 @@ func notALog(names []string, log *vllmlog.Log) string {
 		case bytes.HasPrefix(head, []byte{0x1f, 0x8b}), bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
 		case bytes.IndexByte(head, 0) >= 0 || !isText(head):
 			return "this is no text: a log of vLLM is text, plain or in gzip or zstd"
-		case bytes.Contains(head, []byte(`"schema_version"`)) || bytes.Contains(head, []byte(`"run_id"`)) || filepath.Base(names[0]) == "run.json":
-			return "this is a result and no log: give its folder, where stdout.log and stderr.log lie; run.json has their account as vllm_internal_metrics"
+		case bytes.Contains(head, []byte(`"schema_version"`)), bytes.Contains(head, []byte(`"run_id"`)),
+			filepath.Base(names[0]) == "run.json":
+			return "this is a result and no log: give its folder, where stdout.log and stderr.log lie; " +
+				"run.json has their account as vllm_internal_metrics"
 		}
 	}
-	return fmt.Sprintf("none of its %d lines tells vLLM's version, memory or failure; docs/logs.md lists them (was it VLLM_LOGGING_LEVEL=WARNING, or VLLM_CONFIGURE_LOGGING=0?)", log.Lines)
+	return fmt.Sprintf("none of its %d lines tells vLLM's version, memory or failure; docs/logs.md lists them "+
+		"(was it VLLM_LOGGING_LEVEL=WARNING, or VLLM_CONFIGURE_LOGGING=0?)", log.Lines)
 }
 
 // isText reports whether b is UTF-8 but for a last character that was cut.
@@ -238,7 +246,8 @@ func logFiles(args []string) ([]string, error) {
 		}
 	}
 	if len(files) == 0 {
-		return nil, usageError("Logs end in .log, .txt, .out or .err, also with .gz or .zst.", "no log in %s", strings.Join(args, ", "))
+		return nil, usageError("Logs end in .log, .txt, .out or .err, also with .gz or .zst.",
+			"no log in %s", strings.Join(args, ", "))
 	}
 	return files, nil
 }

@@ -233,7 +233,8 @@ func (r *rig) mend() ([]string, error) {
 	}
 	var notes []string
 	for _, a := range mended.Attempts {
-		notes = append(notes, fmt.Sprintf("an attempt that was cut off is kept in %s with %d samples; its run is due again", a.Dir, a.Samples))
+		notes = append(notes, fmt.Sprintf("an attempt that was cut off is kept in %s with %d samples; its run is due again",
+			a.Dir, a.Samples))
 	}
 	return notes, err
 }
@@ -263,7 +264,8 @@ func (w *world) interpreter(p *sweep.Profile) ([]string, error) {
 	if _, err := os.Stat(beside); err == nil {
 		return []string{beside}, nil
 	}
-	return nil, usageError(`Name it: engine "vllm" { python = ["/opt/venv/bin/python"] }`, "session mode needs vLLM's own Python, and %s does not tell which that is", path)
+	return nil, usageError(`Name it: engine "vllm" { python = ["/opt/venv/bin/python"] }`,
+		"session mode needs vLLM's own Python, and %s does not tell which that is", path)
 }
 
 // firstLine reads the first line of a file, or nothing of a binary one.

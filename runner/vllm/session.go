@@ -156,10 +156,12 @@ func (e *Session) open(job *runner.Job) error {
 	}
 	argv := driverArgs(python, path, flags)
 	at := job.Dir
-	if others := lookup(env, "PYTHONPATH"); others != "" {
-		at += string(os.PathListSeparator) + others
+	for _, e := range env {
+		if others, ok := strings.CutPrefix(e, "PYTHONPATH="); ok && others != "" {
+			at = job.Dir + string(os.PathListSeparator) + others
+		}
 	}
-	env = append(env, "PYTHONPATH="+at)
+	env = setEnv(env, "PYTHONPATH", at)
 	e.current, err = launch(job.Profile.EngineKey(), proc.Spec{Argv: argv, Env: env, Mark: job.Mark, Grace: e.Grace})
 	if err != nil {
 		return fmt.Errorf("start the session driver: %w", err)
@@ -195,15 +197,6 @@ func Command(p *sweep.Profile) ([]string, error) {
 // descriptors 3 and 4.
 func driverArgs(python []string, path string, flags []string) []string {
 	return slices.Concat(python, []string{path, "3", "4", "--"}, flags)
-}
-
-func lookup(env []string, name string) string {
-	for _, e := range slices.Backward(env) {
-		if value, ok := strings.CutPrefix(e, name+"="); ok {
-			return value
-		}
-	}
-	return ""
 }
 
 // serve sends the request once the engine is ready and collects the answers

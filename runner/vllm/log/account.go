@@ -73,21 +73,22 @@ func (r *run) account() *runner.Account {
 	return b.a
 }
 
-// put fills a field that nothing has filled yet, and reports whether it did.
-func put[T any](b *builder, field string, dst **T, v T, src runner.AccountSource, how string) bool {
+// put fills a field that nothing has filled yet.
+func put[T any](b *builder, field string, dst **T, v T, src runner.AccountSource, how string) {
 	if *dst != nil {
-		return false
+		return
 	}
 	*dst = &v
 	b.a.Sources[field] = src
 	if how != "" {
 		b.a.Derived[field] = how
 	}
-	return true
 }
 
-func (b *builder) text(field string, dst **string, w *word) bool {
-	return w != nil && put(b, field, dst, w.val, w.src, "")
+func (b *builder) text(field string, dst **string, w *word) {
+	if w != nil {
+		put(b, field, dst, w.val, w.src, "")
+	}
 }
 
 func (b *builder) count(field string, dst **int64, w *word, how string) {
@@ -145,13 +146,13 @@ func (b *builder) identity() {
 	if r.isV1() && r.version != nil && before(r.version.val, 0, 12) {
 		put(b, "model_runner", &a.ModelRunner, "v1", r.version.src, "the only one before vLLM 0.12")
 	}
-	if !b.text("platform", &a.Platform, r.platform) {
-		b.platform()
-	}
+	b.text("platform", &a.Platform, r.platform)
+	b.platform()
 	b.text("architecture", &a.Architecture, r.architecture)
 	b.text("attention_backend", &a.AttentionBackend, r.backend)
 }
 
+// platform tells the platform where no line names it.
 func (b *builder) platform() {
 	r, a := b.r, b.a
 	device := r.banner["device_config"]

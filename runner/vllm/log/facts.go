@@ -291,26 +291,23 @@ func startEffects() map[string]effect {
 	}
 }
 
-// usageRE reads the terms of the "Actual usage" line; any of them may be
-// missing.
+// usageRE reads a term of the "Actual usage" line; any of them may be missing.
 var (
-	usageWeightRE     = regexp.MustCompile(num + ` GiB for weight`)
-	usageConsumedRE   = regexp.MustCompile(num + ` GiB for consumed memory \(weights \+ non-torch\)`)
-	usageActivationRE = regexp.MustCompile(num + ` GiB for peak activation`)
-	usageNonTorchRE   = regexp.MustCompile(num + ` GiB for non-torch memory`)
-	usageGraphRE      = regexp.MustCompile(num + ` GiB for CUDAGraph memory`)
-	usageKVRE         = regexp.MustCompile(`[Cc]urrent kv cache memory in use is ` + num + ` (GiB|bytes)`)
+	usageRE = regexp.MustCompile(num + ` GiB for (weight|consumed memory \(weights \+ non-torch\)|peak activation|` +
+		`non-torch memory|CUDAGraph memory)`)
+	usageKVRE = regexp.MustCompile(`[Cc]urrent kv cache memory in use is ` + num + ` (GiB|bytes)`)
 )
 
 func applyUsage(r *run, p *piece) {
-	for _, t := range []struct {
-		re   *regexp.Regexp
-		fact rankFact
-	}{
-		{usageWeightRE, fUseWeights}, {usageConsumedRE, fUseConsumed}, {usageActivationRE, fUseActivation},
-		{usageNonTorchRE, fUseNonTorch}, {usageGraphRE, fUseGraphs},
-	} {
-		sets(1, t.fact)(r, p, t.re.FindStringSubmatch(p.msg))
+	facts := map[string]rankFact{
+		"weight": fUseWeights, "consumed memory (weights + non-torch)": fUseConsumed, "peak activation": fUseActivation,
+		"non-torch memory": fUseNonTorch, "CUDAGraph memory": fUseGraphs,
+	}
+	for _, m := range usageRE.FindAllStringSubmatch(p.msg, -1) {
+		if fact, first := facts[m[2]]; first {
+			sets(1, fact)(r, p, m[:2])
+			delete(facts, m[2])
+		}
 	}
 	if m := usageKVRE.FindStringSubmatch(p.msg); m != nil {
 		sets(unitScale(m[2]), fKVInUse)(r, p, m[:2])
