@@ -8,19 +8,16 @@ import (
 	"github.com/vramsweep/vramsweep/runner"
 )
 
-// The kinds of failure, as schema 3.1 names them.
+// The kinds of failure that the code itself looks at; failures.txt has all.
 const (
 	KindOOM                = "oom"
 	KindNoKVMemory         = "no_kv_memory"
 	KindKVTooSmall         = "kv_too_small"
 	KindFreeMemoryCheck    = "free_memory_check"
 	KindMaxModelLen        = "max_model_len_too_large"
-	KindUnsupportedArch    = "unsupported_architecture"
 	KindHub                = "hf_hub"
 	KindTPDivisibility     = "tp_divisibility"
-	KindDeviceRank         = "device_rank_out_of_bounds"
 	KindBadArgument        = "bad_argument"
-	KindNoDevice           = "no_device"
 	KindDtypeUnsupported   = "dtype_unsupported"
 	KindNCCL               = "nccl"
 	KindWorkerDied         = "worker_died"
@@ -387,4 +384,45 @@ func better(f, best *failure) bool {
 	// In a chain ("During handling of the above exception ...") the last says
 	// most; the same error of another worker, or printed again, says nothing new.
 	return f.chained && f.stream == best.stream && f.proc.pid == best.proc.pid && f.level == best.level
+}
+
+// OutcomeOf is the outcome of a run that failed, by the failure that its log
+// tells (nil: none). retriable says that the same run may well succeed a minute later: the hub, NCCL, a port in
+// use, memory that others held.
+func OutcomeOf(e *runner.AccountError) (outcome runner.Outcome, retriable bool) {
+	if e == nil {
+		return runner.OutcomeEngineError, false
+	}
+	switch e.Kind {
+	case KindOOM:
+		return runner.OutcomeOOM, false
+	case KindNoKVMemory:
+		return runner.OutcomeNoKVMemory, false
+	case KindKVTooSmall:
+		return runner.OutcomeKVTooSmall, false
+	case KindMaxModelLen, KindBadArgument, KindTPDivisibility, KindDtypeUnsupported:
+		return runner.OutcomeBadArgument, false
+	case KindFreeMemoryCheck, KindNCCL, KindWorkerDied:
+		return runner.OutcomeEngineError, true
+	case KindHub:
+		return runner.OutcomeEngineError, hubMayAnswer(e.Message)
+	}
+	busy := portRE.MatchString(e.Message) || containsAny(e.Message, "device is busy", "busy or unavailable")
+	return runner.OutcomeEngineError, busy
+}
+
+// hubMayAnswer tells a hub that does not answer now from one that said no.
+func hubMayAnswer(message string) bool {
+	return !containsAny(message,
+		"gated", "401", "403", "404", "Repository Not Found", "not a valid model identifier", "Offline",
+		"outgoing traffic has been disabled", "offline mode is enabled", "HFValidationError", "Repo id must",
+		"Cannot find any model weights")
+}
+
+func containsAny(s string, texts ...string) bool {
+	return slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(s, text) })
+}
+
+func hasAnyPrefix(s string, prefixes ...string) bool {
+	return slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(s, prefix) })
 }

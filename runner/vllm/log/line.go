@@ -86,9 +86,7 @@ var (
 )
 
 // levels are the words that a record begins with.
-func levels() [5]string { return [...]string{"INFO", "DEBUG", "WARNING", "ERROR", "CRITICAL"} }
-
-func holdsLevel(s string) bool { l := levels(); return containsAny(s, l[:]...) }
+func levels() []string { return []string{"INFO", "DEBUG", "WARNING", "ERROR", "CRITICAL"} }
 
 const (
 	maxPiece  = 1 << 20   // what of one line is looked at: bars may fill it
@@ -188,7 +186,7 @@ func (p *piece) plain(s string) {
 		s = strings.TrimPrefix(s[i[1]:], " ")
 	}
 	p.msg = s
-	if p.level != "" || !holdsLevel(head(s, 120)) {
+	if p.level != "" || !containsAny(head(s, 120), levels()...) {
 		return
 	}
 	if m := otherHeaderRE.FindStringSubmatchIndex(head(s, 120)); m != nil {
