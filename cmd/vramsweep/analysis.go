@@ -13,7 +13,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vramsweep/vramsweep/sinks"
-	"github.com/vramsweep/vramsweep/sinks/analyze"
+	"github.com/vramsweep/vramsweep/sinks/analyze/compare"
+	"github.com/vramsweep/vramsweep/sinks/analyze/correlate"
+	htmlreport "github.com/vramsweep/vramsweep/sinks/analyze/report"
 	"github.com/vramsweep/vramsweep/sweep/models"
 )
 
@@ -31,7 +33,7 @@ func (w *world) reportVerb() *cobra.Command {
 --baseline FOLDER, FOLDER@EXECUTION or a file of "compare save" adds what changed since.`,
 		Args: minArgs("DIR"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			options := analyze.ReportOptions{Title: title, Version: version, Now: time.Now(), Points: points, Where: where}
+			options := htmlreport.Options{Title: title, Version: version, Now: time.Now(), Points: points, Where: where}
 			if options.Title == "" {
 				options.Title = "vramsweep: " + titleOf(args)
 			}
@@ -62,7 +64,7 @@ func titleOf(names []string) string {
 	return strings.Join(short, ", ")
 }
 
-func (w *world) report(dirs []string, output, baseline string, across []string, o analyze.ReportOptions) error {
+func (w *world) report(dirs []string, output, baseline string, across []string, o htmlreport.Options) error {
 	if o.Where.Execution == "last" || o.Where.Execution == "previous" {
 		if len(dirs) != 1 {
 			return usageError("Name the execution by its id.", "--execution %s needs a single DIR, there are %d", o.Where.Execution, len(dirs))
@@ -82,11 +84,11 @@ func (w *world) report(dirs []string, output, baseline string, across []string, 
 		if err != nil {
 			return err
 		}
-		if o.Baseline, err = analyze.Compare(baseline, base, strings.Join(dirs, ", "), fresh, analyze.CompareOptions{Across: across}); err != nil {
+		if o.Baseline, err = compare.Run(baseline, base, strings.Join(dirs, ", "), fresh, compare.Options{Across: across}); err != nil {
 			return usageError("", "report --baseline: %w", err)
 		}
 	}
-	r, err := analyze.LoadReport(dirs, o)
+	r, err := htmlreport.Load(dirs, o)
 	if err != nil {
 		return usageError("", "%w", err)
 	}
@@ -141,7 +143,7 @@ func (w *world) runsOf(names []string, where sinks.Predicate) ([]sinks.RunRow, e
 
 // correlateVerb says which settings move which figure.
 func (w *world) correlateVerb() *cobra.Command {
-	var o analyze.CorrelateOptions
+	var o correlate.Options
 	var asJSON, timelines bool
 	var table string
 	cmd := &cobra.Command{
@@ -152,7 +154,7 @@ figures, slopes with 95 % intervals, runs that lie off the line, and rows of
 their own for the questions that are asked first. DIR may be FOLDER@EXECUTION.`,
 		Args: minArgs("DIR"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			var phases []analyze.TimelinePhase
+			var phases []correlate.Phase
 			if timelines {
 				reader, err := w.readTimelines(args)
 				if err != nil {
@@ -160,13 +162,13 @@ their own for the questions that are asked first. DIR may be FOLDER@EXECUTION.`,
 				}
 				phases, o.Temperatures = reader.Phases(), reader.Temperatures()
 			}
-			correlator := analyze.NewCorrelator(o)
+			correlator := correlate.New(o)
 			for _, name := range args {
 				if err := w.eachRun(name, correlator.Add); err != nil {
 					return err
 				}
 			}
-			c, err := correlator.Correlations()
+			c, err := correlator.Report()
 			if err != nil {
 				return usageError("", "%w", err)
 			}
@@ -193,8 +195,8 @@ their own for the questions that are asked first. DIR may be FOLDER@EXECUTION.`,
 }
 
 // readTimelines streams the samples of folders.
-func (w *world) readTimelines(names []string) (*analyze.TimelineReader, error) {
-	reader := analyze.NewTimelineReader()
+func (w *world) readTimelines(names []string) (*correlate.Timelines, error) {
+	reader := correlate.NewTimelines()
 	for _, name := range names {
 		dir, where, err := w.sourceOf(name)
 		if err != nil {

@@ -1,0 +1,140 @@
+package frame
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/vramsweep/vramsweep/sinks"
+)
+
+// Bad is the direction in which a figure gets worse.
+type Bad string
+
+// The directions.
+const (
+	BadUp   Bad = "up"
+	BadDown Bad = "down"
+	BadBoth Bad = "both" // any change is news
+)
+
+// Unit of a figure.
+type Unit string
+
+// The units. Bytes are printed as MiB or GiB.
+const (
+	UnitBytes   Unit = "bytes"
+	UnitTokens  Unit = "tokens"
+	UnitSeconds Unit = "s"
+	UnitWatts   Unit = "W"
+	UnitJoules  Unit = "J"
+	UnitRate    Unit = "tokens/s"
+)
+
+// Sizes in bytes.
+const (
+	MiB = 1 << 20
+	GiB = 1 << 30
+)
+
+// A Figure is a column of the runs table that executions are compared by.
+type Figure struct {
+	Column
+	Unit  Unit
+	Bad   Bad
+	Label string // for people
+
+	// A change counts only beyond both: Absolute in the figure's unit and
+	// Relative to the base. Zero asks nothing.
+	Absolute float64
+	Relative float64
+
+	// Ratio figures are compared on a logarithmic scale: their noise is a share
+	// of their size. They depend on what the weights are, or on loading them:
+	// random weights (load_format dummy) are never compared with real ones.
+	Ratio bool
+}
+
+// Figures are all figures that are compared, with the direction that is bad and
+// the default threshold. docs/analysis.md shows this table.
+func Figures() []Figure {
+	memory := func(bad Bad, label string) Figure {
+		return Figure{Unit: UnitBytes, Bad: bad, Label: label, Absolute: 64 * MiB}
+	}
+	ratio := func(unit Unit, bad Bad, label string, relative float64) Figure {
+		return Figure{Unit: unit, Bad: bad, Label: label, Relative: relative, Ratio: true}
+	}
+	all := []struct {
+		name string
+		Figure
+	}{
+		{"peak_memory_bytes", memory(BadUp, "peak memory")},
+		{"net_increase_bytes", memory(BadUp, "net increase")},
+		{"model_weights_bytes", memory(BadUp, "weights")},
+		{"kv_cache_bytes", memory(BadDown, "KV cache")},
+		{"activations_reserved_bytes", memory(BadUp, "reserved activations")},
+		{"cuda_graphs_bytes", memory(BadUp, "CUDA graphs")},
+		{"non_torch_bytes", memory(BadUp, "non-torch")},
+		{"context_bytes", memory(BadUp, "context")},
+		{"growth_excess_bytes", memory(BadUp, "growth beyond all")},
+		{"framework_overhead_bytes", memory(BadBoth, "framework overhead")},
+		{"beyond_budget_gross_bytes", memory(BadUp, "use beyond the budget")},
+		{"kv_cache_tokens", Figure{Unit: UnitTokens, Bad: BadDown, Label: "KV tokens", Relative: 0.005}},
+		{"avg_latency_s", ratio(UnitSeconds, BadUp, "latency", 0.05)},
+		{"output_tokens_per_s", ratio(UnitRate, BadDown, "throughput", 0.05)},
+		{"mean_power_w", ratio(UnitWatts, BadUp, "power", 0.10)},
+		{"energy_j", ratio(UnitJoules, BadUp, "energy", 0.10)},
+	}
+	var names []string
+	for _, f := range all {
+		names = append(names, f.name)
+	}
+	figures := make([]Figure, len(all))
+	for i, column := range Of(names...) {
+		figures[i] = all[i].Figure
+		figures[i].Column = column
+	}
+	return figures
+}
+
+// FigureNames are the names of all figures.
+func FigureNames() (names []string) {
+	for _, f := range Figures() {
+		names = append(names, f.Name)
+	}
+	return names
+}
+
+// Scaled is a column of the table in another unit.
+func Scaled(name, unit string, by float64, column string) Quantity {
+	number := Of(column)[0].Number
+	return Quantity{Name: name, Unit: unit, Value: func(r *sinks.RunRow) *float64 {
+		v := number(r)
+		if v == nil {
+			return nil
+		}
+		return new(*v / by)
+	}}
+}
+
+// Amount prints a figure in its unit; bytes as GiB.
+func Amount(v float64, unit Unit) string {
+	switch unit {
+	case UnitBytes:
+		return fmt.Sprintf("%.2f GiB", v/GiB)
+	case UnitTokens:
+		return fmt.Sprintf("%.0f tok", v)
+	}
+	return fmt.Sprintf("%.4g %s", v, unit)
+}
+
+// Signed prints a difference in its unit; small ones of bytes as MiB.
+func Signed(v float64, unit Unit) string {
+	sign := "+"
+	if v < 0 {
+		sign = "-"
+	}
+	if unit == UnitBytes && math.Abs(v) < GiB {
+		return fmt.Sprintf("%s%.0f MiB", sign, math.Abs(v)/MiB)
+	}
+	return sign + Amount(math.Abs(v), unit)
+}
