@@ -169,19 +169,16 @@ func arithmetic(r *sinks.RunRow, a *models.Architecture) (map[string]float64, st
 // requestOf asks the arithmetic what was asked of vLLM. What vLLM said that it
 // used stands in for a dtype or token limit that was left to it.
 func requestOf(r *sinks.RunRow) models.Request {
-	q := models.Request{Dtype: frame.Deref(r.Dtype), KVCacheDtype: frame.Deref(r.KVCacheDtype), Quantization: frame.Deref(r.Quantization),
-		TensorParallelSize: max(frame.Deref(r.TensorParallelSize), 1), PipelineParallelSize: max(frame.Deref(r.PipelineParallelSize), 1),
-		InputLen: frame.Deref(r.InputLen), OutputLen: frame.Deref(r.OutputLen), BatchSize: frame.Deref(r.BatchSize),
-		MaxModelLen: r.MaxModelLen, MaxNumSeqs: r.MaxNumSeqs, MaxNumBatchedTokens: r.MaxNumBatchedTokens,
+	return models.Request{
+		Dtype:        cmp.Or(frame.Deref(r.Dtype), frame.Deref(r.EffectiveDtype)),
+		KVCacheDtype: frame.Deref(r.KVCacheDtype), Quantization: frame.Deref(r.Quantization),
+		TensorParallelSize:   max(frame.Deref(r.TensorParallelSize), 1),
+		PipelineParallelSize: max(frame.Deref(r.PipelineParallelSize), 1),
+		InputLen:             frame.Deref(r.InputLen), OutputLen: frame.Deref(r.OutputLen), BatchSize: frame.Deref(r.BatchSize),
+		MaxModelLen: r.MaxModelLen, MaxNumSeqs: r.MaxNumSeqs,
+		MaxNumBatchedTokens:  cmp.Or(r.MaxNumBatchedTokens, r.EffectiveMaxNumBatchedTokens),
 		GPUMemoryUtilization: r.GPUMemoryUtilization, KVCacheMemoryBytes: r.KVCacheMemoryBytes, BlockSize: r.BlockSize,
 		EnforceEager: frame.Deref(r.EnforceEager), Version: frame.Deref(r.VLLMVersion), ModelRunner: frame.Deref(r.ModelRunner)}
-	if q.Dtype == "" {
-		q.Dtype = frame.Deref(r.EffectiveDtype)
-	}
-	if q.MaxNumBatchedTokens == nil {
-		q.MaxNumBatchedTokens = r.EffectiveMaxNumBatchedTokens
-	}
-	return q
 }
 
 // A Verdict is how calculators fared against measured runs.
@@ -271,7 +268,8 @@ func check(c Predictor, rows []*sinks.RunRow, truth map[string][]*float64, f *fr
 	}
 	for _, p := range components() {
 		var of []int
-		errors := &frame.Series{Quantity: frame.Quantity{Name: "error"}, Values: make([]float64, len(rows))}
+		var errors []float64
+		off := &frame.Series{Values: make([]float64, len(rows))}
 		verdict := ComponentVerdict{Component: p.name, Measured: p.column + p.says}
 		for i, r := range rows {
 			said, claimed := predicted[i][p.name]
@@ -279,19 +277,20 @@ func check(c Predictor, rows []*sinks.RunRow, truth map[string][]*float64, f *fr
 			if !claimed || measured == nil || *measured <= 0 {
 				continue
 			}
-			off := (said - *measured) / *measured
-			of, errors.Values[i] = append(of, i), off
-			verdict.MeanAbs += math.Abs(off)
+			share := (said - *measured) / *measured
+			of, errors, off.Values[i] = append(of, i), append(errors, share), share
+			verdict.MeanAbs += math.Abs(share)
 			verdict.MeanBytes += math.Abs(said - *measured)
-			if math.Abs(off) >= math.Abs(verdict.Worst) {
-				verdict.Worst, verdict.WorstRun = off, r.RunID
+			if math.Abs(share) >= math.Abs(verdict.Worst) {
+				verdict.Worst, verdict.WorstRun = share, r.RunID
 			}
 		}
-		if len(of) == 0 {
-			continue
+		if n := float64(len(of)); n > 0 {
+			verdict.N, verdict.Bias = len(of), stat.Mean(errors, nil)
+			verdict.MeanAbs, verdict.MeanBytes = verdict.MeanAbs/n, verdict.MeanBytes/n
+			verdict.explain(of, off, stat.StdDev(errors, nil), f)
+			out.Components = append(out.Components, verdict)
 		}
-		verdict.finish(of, errors, f)
-		out.Components = append(out.Components, verdict)
 	}
 	return out
 }
@@ -300,15 +299,8 @@ func check(c Predictor, rows []*sinks.RunRow, truth map[string][]*float64, f *fr
 // is idle: vLLM's log rounds to 0.01 GiB.
 const leastBend = 0.005
 
-// finish averages the errors and says what explains them.
-func (v *ComponentVerdict) finish(rows []int, off *frame.Series, f *frame.Frame) {
-	errors := make([]float64, len(rows))
-	for i, at := range rows {
-		errors[i] = off.Values[at]
-	}
-	n := float64(len(errors))
-	v.N, v.Bias, v.MeanAbs, v.MeanBytes = len(errors), stat.Mean(errors, nil), v.MeanAbs/n, v.MeanBytes/n
-	bends := len(errors) >= 4 && stat.StdDev(errors, nil) >= leastBend // else it is the same everywhere
+// explain says which settings explain the errors, that have this deviation.
+func (v *ComponentVerdict) explain(rows []int, off *frame.Series, deviation float64, f *frame.Frame) {
 	for _, s := range f.Settings {
 		switch s.Name {
 		case "model":
@@ -316,12 +308,12 @@ func (v *ComponentVerdict) finish(rows []int, off *frame.Series, f *frame.Frame)
 		case "execution", "host", "sweep", "params":
 			continue
 		}
-		if !bends {
+		if len(rows) < 4 || deviation < leastBend { // it is the same everywhere
 			continue
 		}
 		g := frame.GroupBy(rows, s, func(word string) string { return orLeft(s.Name, word) }, off)
 		// As many values as runs explain all and tell nothing.
-		if g.Eta2 == nil || len(g.Groups) > len(errors)/2 || *g.Eta2 < 0.1 {
+		if g.Eta2 == nil || len(g.Groups) > len(rows)/2 || *g.Eta2 < 0.1 {
 			continue
 		}
 		v.Bends = append(v.Bends, Bend{Setting: s.Name, Share: *g.Eta2, Groups: g.Groups})

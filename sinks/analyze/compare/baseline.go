@@ -99,9 +99,12 @@ func WriteBaseline(out io.Writer, rows []sinks.RunRow, about BaselineInfo) error
 	}
 	text := func(v any) []byte { line, _ := json.Marshal(v); return line } // texts always are
 	w := frame.NewText(out)
-	w.Printf("{\"vramsweep_baseline\":%d,\n\"schema_version\":%s,\n\"vramsweep_version\":%s,\n\"written\":%s,\n\"from\":%s,\n",
-		baselineVersion, text(runner.SchemaVersion), text(about.Version), text(about.Now.UTC().Format(time.RFC3339)), text(about.From))
-	w.Printf("\"synthetic\":%t,\n\"contexts\":[\n%s\n],\n\"profiles\":[\n", rows[0].Synthetic, strings.Join(contexts, ",\n"))
+	w.Printf("{\"vramsweep_baseline\":%d,\n\"schema_version\":%s,\n\"vramsweep_version\":%s,\n"+
+		"\"written\":%s,\n\"from\":%s,\n",
+		baselineVersion, text(runner.SchemaVersion), text(about.Version),
+		text(about.Now.UTC().Format(time.RFC3339)), text(about.From))
+	w.Printf("\"synthetic\":%t,\n\"contexts\":[\n%s\n],\n\"profiles\":[\n",
+		rows[0].Synthetic, strings.Join(contexts, ",\n"))
 	for i, p := range profiles {
 		end := ","
 		if i+1 == len(profiles) {
@@ -143,7 +146,8 @@ func baselineLines(rows []sinks.RunRow) (contexts, profiles []string, runs map[s
 		if runs[profile] == nil {
 			profiles = append(profiles, profile)
 		}
-		runs[profile] = append(runs[profile], text(baselineRun{of(identity), slices.Index(contexts, where), of(figures)}))
+		runs[profile] = append(runs[profile],
+			text(baselineRun{of(identity), slices.Index(contexts, where), of(figures)}))
 	}
 	return contexts, profiles, runs, err
 }

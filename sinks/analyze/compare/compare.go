@@ -113,7 +113,8 @@ func Run(baseName string, base []sinks.RunRow, newName string, fresh []sinks.Run
 		c.outcomes(p)
 	}
 	if c.Matched == 0 {
-		return nil, fmt.Errorf("%w: %d in %s, %d in %s", ErrNothing, countProfiles(base), baseName, countProfiles(fresh), newName)
+		return nil, fmt.Errorf("%w: %d in %s, %d in %s",
+			ErrNothing, countProfiles(base), baseName, countProfiles(fresh), newName)
 	}
 	c.profiles = pairs
 	c.figures(pairs, o)
@@ -393,7 +394,9 @@ func testsOf(figure *frame.Figure, pairs []*pair) (tests []*test, lacks lost) {
 // others real ones, on whichever side.
 func mixedWeights(p *pair) bool {
 	all := slices.Concat(p.base, p.new)
-	return slices.ContainsFunc(all, func(r *sinks.RunRow) bool { return frame.RandomWeights(r) != frame.RandomWeights(all[0]) })
+	return slices.ContainsFunc(all, func(r *sinks.RunRow) bool {
+		return frame.RandomWeights(r) != frame.RandomWeights(all[0])
+	})
 }
 
 // valuesOf are the values of a figure, on its scale.

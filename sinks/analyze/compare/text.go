@@ -17,11 +17,16 @@ type section[T any] struct {
 }
 
 func (c *Comparison) changes() []section[Change] {
-	return []section[Change]{{"Worse", c.Regressions}, {"Better", c.Gains}}
+	return filled(section[Change]{"Worse", c.Regressions}, section[Change]{"Better", c.Gains})
 }
 
 func (c *Comparison) others() []section[Outcome] {
-	return []section[Outcome]{{"Fail now", c.NewFailures}, {"Vanished", c.Vanished}, {"Work again", c.Recovered}, {"New", c.Added}}
+	return filled(section[Outcome]{"Fail now", c.NewFailures}, section[Outcome]{"Vanished", c.Vanished},
+		section[Outcome]{"Work again", c.Recovered}, section[Outcome]{"New", c.Added})
+}
+
+func filled[T any](all ...section[T]) []section[T] {
+	return slices.DeleteFunc(all, func(s section[T]) bool { return len(s.of) == 0 })
 }
 
 // Text prints a comparison for people.
@@ -30,9 +35,6 @@ func (c *Comparison) Text(out io.Writer) error {
 	w.Printf("base  %s: %s\nnew   %s: %s\n", c.Base.Name, c.Base.rests(), c.New.Name, c.New.rests())
 	w.Printf("%d profiles on both sides, %d figures compared, false discovery rate %g\n", c.Matched, c.Tests, c.FDR)
 	for _, s := range c.changes() {
-		if len(s.of) == 0 {
-			continue
-		}
 		w.Printf("\n%s\n", s.title)
 		w.Right(func(line *frame.Text) {
 			line.Printf("  figure\tbase\tnew\tchange\t\t95 %% interval\truns\t  profile\n")
@@ -42,9 +44,6 @@ func (c *Comparison) Text(out io.Writer) error {
 		})
 	}
 	for _, s := range c.others() {
-		if len(s.of) == 0 {
-			continue
-		}
 		w.Printf("\n%s\n", s.title)
 		for _, o := range s.of {
 			w.Printf("  %s  %s\n", o.Label, o.what())
@@ -83,8 +82,8 @@ func (c Change) cells() []any {
 	if c.Relative != nil {
 		share = fmt.Sprintf("%+.1f %%", *c.Relative*100)
 	}
-	return []any{c.Figure, frame.Amount(c.Base, c.Unit), frame.Amount(c.New, c.Unit), frame.Signed(c.Difference, c.Unit), share,
-		c.interval(), fmt.Sprintf("%d + %d", len(c.BaseRuns), len(c.NewRuns))}
+	return []any{c.Figure, frame.Amount(c.Base, c.Unit), frame.Amount(c.New, c.Unit),
+		frame.Signed(c.Difference, c.Unit), share, c.interval(), fmt.Sprintf("%d + %d", len(c.BaseRuns), len(c.NewRuns))}
 }
 
 func (c Change) interval() string {
@@ -104,9 +103,6 @@ func (c *Comparison) Markdown(out io.Writer) error {
 	w.Printf("### vramsweep compare: %s\n\n%d profiles on both sides, %d figures, base %s, new %s.\n",
 		verdict, c.Matched, c.Tests, c.Base.rests(), c.New.rests())
 	for _, s := range c.changes() {
-		if len(s.of) == 0 {
-			continue
-		}
 		w.Printf("\n#### %s\n\n| figure | base | new | change | 95 %% interval | runs | profile |\n", s.title)
 		w.Printf("|---|---:|---:|---:|---:|---:|---|\n")
 		for _, change := range s.of {
@@ -114,9 +110,6 @@ func (c *Comparison) Markdown(out io.Writer) error {
 		}
 	}
 	for _, s := range c.others() {
-		if len(s.of) == 0 {
-			continue
-		}
 		w.Printf("\n#### %s\n\n", s.title)
 		for _, o := range s.of {
 			w.Printf("- %s: %s\n", cell(o.Label), cell(o.what()))
@@ -202,13 +195,15 @@ func (c *Comparison) JUnit(out io.Writer) error {
 		if labels[name] > 1 { // a test's name is its identity
 			name += " [" + slices.Concat(p.base, p.new)[0].ProfileID + "]"
 		}
-		suite.Cases = append(suite.Cases, junitCase{Name: name, Class: "vramsweep." + p.sweep, Time: "0", Failure: worse[p.key]})
+		suite.Cases = append(suite.Cases,
+			junitCase{Name: name, Class: "vramsweep." + p.sweep, Time: "0", Failure: worse[p.key]})
 		if worse[p.key] != nil {
 			suite.Failures++
 		}
 	}
 	suite.Tests = len(suite.Cases)
-	report := junitReport{Name: c.Base.Name + " to " + c.New.Name, Tests: suite.Tests, Failures: suite.Failures, Time: "0", Suite: suite}
+	report := junitReport{Name: c.Base.Name + " to " + c.New.Name, Tests: suite.Tests, Failures: suite.Failures,
+		Time: "0", Suite: suite}
 	text, err := xml.MarshalIndent(report, "", "  ")
 	if err != nil {
 		return fmt.Errorf("write JUnit report: %w", err)

@@ -142,7 +142,8 @@ func (c *Correlator) chosen() (xs, ys []*frame.Series, err error) {
 	}
 	for _, want := range c.o.X {
 		if !slices.Contains(settings, want) {
-			return nil, nil, fmt.Errorf("correlate: %q is no setting of these runs; there are %s", want, strings.Join(settings, ", "))
+			return nil, nil, fmt.Errorf("correlate: %q is no setting of these runs; there are %s",
+				want, strings.Join(settings, ", "))
 		}
 	}
 	for _, want := range c.o.Y {
@@ -183,7 +184,7 @@ func (r *relator) against(xs []*frame.Series, y *frame.Series) {
 
 // relate fits one row; runs lacking x or y are left out.
 func (r *relator) relate(rows []int, x, y *frame.Series) Row {
-	c := Row{X: x.Name, Y: y.Name, SlopeUnit: per(y.Unit, x)}
+	c := Row{X: x.Name, Y: y.Name, SlopeUnit: y.Unit + " per " + cmp.Or(x.Unit, x.Name)}
 	xs, ys, ids := make([]float64, 0, len(rows)), make([]float64, 0, len(rows)), make([]string, 0, len(rows))
 	for _, at := range rows {
 		if a, b := x.Values[at], y.Values[at]; !math.IsNaN(a) && !math.IsNaN(b) {
@@ -196,7 +197,7 @@ func (r *relator) relate(rows []int, x, y *frame.Series) Row {
 		c.Reason = fmt.Sprintf("no run has both %s and %s", x.Name, y.Name)
 		return c
 	case c.N < 3:
-		c.Reason = fmt.Sprintf("%s: a correlation asks for 3 at least", runs(c.N))
+		c.Reason = fmt.Sprintf("%s: a correlation asks for 3 at least", []string{1: "one run alone", 2: "2 runs"}[c.N])
 		return c
 	case frame.Constant(xs):
 		c.Reason = fmt.Sprintf("%s is %v in all %d runs: nothing varies", x.Name, xs[0], c.N)
@@ -205,9 +206,8 @@ func (r *relator) relate(rows []int, x, y *frame.Series) Row {
 		c.Reason = fmt.Sprintf("%s is %v in all %d runs: nothing varies", y.Name, ys[0], c.N)
 		return c
 	}
-	pearson := stat.Correlation(xs, ys, nil)
-	spearman := stat.Correlation(r.ranks(x, xs), r.ranks(y, ys), nil)
-	c.Pearson, c.Spearman = &pearson, &spearman
+	c.Pearson = new(stat.Correlation(xs, ys, nil))
+	c.Spearman = new(stat.Correlation(r.ranks(x, xs), r.ranks(y, ys), nil))
 	c.line(xs, ys, ids)
 	return c
 }
@@ -224,41 +224,22 @@ func (r *relator) ranks(s *frame.Series, values []float64) []float64 {
 	return r.ranked[s]
 }
 
-func runs(n int) string {
-	if n == 1 {
-		return "one run alone"
-	}
-	return fmt.Sprintf("%d runs", n)
-}
-
-func per(unit string, x *frame.Series) string {
-	of := x.Unit
-	if of == "" {
-		of = x.Name
-	}
-	return unit + " per " + of
-}
-
 // ranks are the places in ascending order, from 1; equal values share the mean
 // of their places.
 func ranks(v []float64) []float64 {
-	type placed struct {
-		value float64
-		at    int
+	order := make([]int, len(v))
+	for i := range order {
+		order[i] = i
 	}
-	order := make([]placed, len(v))
-	for i, x := range v {
-		order[i] = placed{x, i}
-	}
-	slices.SortFunc(order, func(a, b placed) int { return cmp.Compare(a.value, b.value) })
+	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(v[a], v[b]) })
 	out := make([]float64, len(v))
 	for i := 0; i < len(order); {
 		j := i
-		for j < len(order) && order[j].value == order[i].value {
+		for j < len(order) && v[order[j]] == v[order[i]] {
 			j++
 		}
-		for _, p := range order[i:j] {
-			out[p.at] = float64(i+j+1) / 2
+		for _, at := range order[i:j] {
+			out[at] = float64(i+j+1) / 2
 		}
 		i = j
 	}

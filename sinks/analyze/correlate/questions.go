@@ -91,7 +91,8 @@ func (r *relator) questions(o Options) {
 		row.Expected = r.expectedToken(part.Rows)
 	}
 	for _, part := range models {
-		r.ask(part.Rows, "Do reserved activations follow the batched tokens?", part.Name, "effective_max_num_batched_tokens", "activations_reserved")
+		r.ask(part.Rows, "Do reserved activations follow the batched tokens?", part.Name,
+			"effective_max_num_batched_tokens", "activations_reserved")
 	}
 	for _, part := range models {
 		r.ask(part.Rows, "Does growth beyond the budget follow the batch?", part.Name, "batch_size", "growth_excess")

@@ -33,8 +33,8 @@ func (c *Report) Table() (columns []string, rows [][]any) {
 		for _, o := range r.Outliers {
 			runs, residuals = append(runs, o.RunID), append(residuals, strconv.FormatFloat(o.Residual, 'g', 6, 64))
 		}
-		add(kind, map[string]any{"question": r.Question, "within": r.Within, "x": r.X, "y": r.Y, "unit": r.SlopeUnit, "n": int64(r.N),
-			"pearson": r.Pearson, "spearman": r.Spearman, "partial": r.Partial,
+		add(kind, map[string]any{"question": r.Question, "within": r.Within, "x": r.X, "y": r.Y, "unit": r.SlopeUnit,
+			"n": int64(r.N), "pearson": r.Pearson, "spearman": r.Spearman, "partial": r.Partial,
 			"slope": r.Slope, "slope_low": r.SlopeLow, "slope_high": r.SlopeHigh, "through_origin": r.Origin,
 			"expected": r.Expected, "reason": r.Reason, "partial_reason": r.PartialWhy,
 			"outliers": strings.Join(runs, " "), "outlier_residuals": strings.Join(residuals, " ")})
@@ -46,13 +46,14 @@ func (c *Report) Table() (columns []string, rows [][]any) {
 			add("group", base)
 		}
 		for _, one := range g.Groups {
-			base["group"], base["n"], base["mean"], base["low"], base["high"] = one.Name, int64(one.N), one.Mean, one.Low, one.High
+			base["group"], base["n"], base["mean"] = one.Name, int64(one.N), one.Mean
+			base["low"], base["high"] = one.Low, one.High
 			add("group", base)
 		}
 	}
 	for _, t := range c.Timelines {
-		add("timeline", map[string]any{"phase": t.Phase, "x": t.X, "y": t.Y, "n": int64(t.Series), "timelines": int64(t.Of),
-			"pearson": t.Median, "low": t.Low, "high": t.High, "reason": t.Reason})
+		add("timeline", map[string]any{"phase": t.Phase, "x": t.X, "y": t.Y, "n": int64(t.Series),
+			"timelines": int64(t.Of), "pearson": t.Median, "low": t.Low, "high": t.High, "reason": t.Reason})
 	}
 	return columns, rows
 }

@@ -28,14 +28,14 @@ type Phase struct {
 // gauges of a sample: memory (GiB), power (W), utilization (%); NaN: not read.
 type gauges [3]float64
 
-// A gaugePair are two gauges that are related.
-type gaugePair struct {
+// A pair are two gauges that are related: their names and places.
+type pair struct {
 	x, y     string
 	atX, atY int
 }
 
-func gaugePairs() []gaugePair {
-	return []gaugePair{
+func pairs() [3]pair {
+	return [3]pair{
 		{"power_w", "memory_used", 1, 0}, {"utilization_pct", "memory_used", 2, 0}, {"utilization_pct", "power_w", 2, 1},
 	}
 }
@@ -43,19 +43,25 @@ func gaugePairs() []gaugePair {
 // leastSamples that a correlation inside a phase asks for.
 const leastSamples = 10
 
-// A Timelines collects what the timelines say, run by run; memory holds
-// one run's samples.
+// Timelines collect what the samples say, run by run; memory holds one run's.
 type Timelines struct {
 	run     string
-	samples map[int32]map[string][]gauges // by GPU and phase
-	found   map[string]map[int][]float64  // by phase and pair
-	seen    map[string]int                // timelines that have the phase
-	heat    map[string][2]float64         // by run: sum and number of temperatures
+	samples map[spot][]gauges
+	found   map[string]*[3][]float64 // by phase: Pearson's of each pair
+	seen    map[string]int           // timelines that have the phase
+	heat    map[string][2]float64    // by run: sum and number of temperatures
 }
 
-// NewTimelines is an empty reader.
+// A spot is a phase on a GPU.
+type spot struct {
+	gpu   int32
+	phase string
+}
+
+// NewTimelines have no samples yet.
 func NewTimelines() *Timelines {
-	return &Timelines{samples: map[int32]map[string][]gauges{}, found: map[string]map[int][]float64{}, seen: map[string]int{}, heat: map[string][2]float64{}}
+	return &Timelines{samples: map[spot][]gauges{}, found: map[string]*[3][]float64{}, seen: map[string]int{},
+		heat: map[string][2]float64{}}
 }
 
 // Add takes the next sample; the samples of a run come one after another.
@@ -85,31 +91,25 @@ func (t *Timelines) Add(row *sinks.TimelineRow) {
 	if row.UtilizationPct != nil {
 		g[2] = float64(*row.UtilizationPct)
 	}
-	if t.samples[*row.GPUIndex] == nil {
-		t.samples[*row.GPUIndex] = map[string][]gauges{}
-	}
-	t.samples[*row.GPUIndex][phase] = append(t.samples[*row.GPUIndex][phase], g)
+	at := spot{*row.GPUIndex, phase}
+	t.samples[at] = append(t.samples[at], g)
 }
 
 // flush relates the gauges of the run that ended.
 func (t *Timelines) flush() {
-	for _, phases := range t.samples {
-		for phase, rows := range phases {
-			t.seen[phase]++
-			for i, p := range gaugePairs() {
-				var xs, ys []float64
-				for _, g := range rows {
-					if x, y := g[p.atX], g[p.atY]; !math.IsNaN(x + y) {
-						xs, ys = append(xs, x), append(ys, y)
-					}
+	for at, rows := range t.samples {
+		if t.seen[at.phase]++; t.found[at.phase] == nil {
+			t.found[at.phase] = new([3][]float64)
+		}
+		for i, p := range pairs() {
+			var xs, ys []float64
+			for _, g := range rows {
+				if x, y := g[p.atX], g[p.atY]; !math.IsNaN(x + y) {
+					xs, ys = append(xs, x), append(ys, y)
 				}
-				if len(xs) < leastSamples || frame.Constant(xs) || frame.Constant(ys) {
-					continue
-				}
-				if t.found[phase] == nil {
-					t.found[phase] = map[int][]float64{}
-				}
-				t.found[phase][i] = append(t.found[phase][i], stat.Correlation(xs, ys, nil))
+			}
+			if len(xs) >= leastSamples && !frame.Constant(xs) && !frame.Constant(ys) {
+				t.found[at.phase][i] = append(t.found[at.phase][i], stat.Correlation(xs, ys, nil))
 			}
 		}
 	}
@@ -130,7 +130,7 @@ func (t *Timelines) Phases() []Phase {
 	t.flush()
 	var out []Phase
 	for _, name := range frame.SortedKeys(t.seen) {
-		for i, p := range gaugePairs() {
+		for i, p := range pairs() {
 			row := Phase{Phase: name, X: p.x, Y: p.y, Of: t.seen[name], Series: len(t.found[name][i])}
 			if row.Series == 0 {
 				row.Reason = "in no timeline do both vary over at least 10 samples"

@@ -1,8 +1,10 @@
 package frame
 
 import (
+	"cmp"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/vramsweep/vramsweep/sinks"
@@ -35,7 +37,8 @@ func Fields() map[string][]int {
 func ValuesOf(r *sinks.RunRow, fields map[string][]int, names []string) map[string]any {
 	out := map[string]any{}
 	for _, name := range names {
-		if v := reflect.Indirect(reflect.ValueOf(r).Elem().FieldByIndex(fields[name])); v.IsValid() && (v.Kind() != reflect.String || v.Len() > 0) {
+		v := reflect.Indirect(reflect.ValueOf(r).Elem().FieldByIndex(fields[name]))
+		if v.IsValid() && (v.Kind() != reflect.String || v.Len() > 0) {
 			out[name] = v.Interface()
 		}
 	}
@@ -45,38 +48,39 @@ func ValuesOf(r *sinks.RunRow, fields map[string][]int, names []string) map[stri
 // Of are the columns of these names: of the table, or axis_NAME for a free axis
 // of the matrix.
 func Of(names ...string) []Column {
-	fields := Fields()
-	out := make([]Column, len(names))
+	fields, out := Fields(), make([]Column, len(names))
 	for i, name := range names {
-		value := func(r *sinks.RunRow) reflect.Value {
-			return reflect.Indirect(reflect.ValueOf(r).Elem().FieldByIndex(fields[name]))
-		}
-		axis, isAxis := strings.CutPrefix(name, "axis_")
-		if isAxis {
-			value = func(r *sinks.RunRow) reflect.Value { return reflect.ValueOf(r.Axes[axis]) }
-		}
-		out[i] = Column{Name: name,
-			Text: func(r *sinks.RunRow) string {
-				if v := value(r); v.IsValid() {
-					return fmt.Sprint(v)
-				}
-				return ""
-			},
-			Number: func(r *sinks.RunRow) *float64 {
-				switch v := value(r); {
-				case v.CanInt():
-					return new(float64(v.Int()))
-				case v.CanFloat():
-					return new(v.Float())
-				case v.Kind() == reflect.Bool && !isAxis && v.Bool():
-					return new(1.0)
-				case v.Kind() == reflect.Bool && !isAxis:
-					return new(0.0)
-				}
-				return nil
-			}}
+		out[i] = column(fields, name)
 	}
 	return out
+}
+
+func column(fields map[string][]int, name string) Column {
+	value := func(r *sinks.RunRow) reflect.Value {
+		return reflect.Indirect(reflect.ValueOf(r).Elem().FieldByIndex(fields[name]))
+	}
+	axis, isAxis := strings.CutPrefix(name, "axis_")
+	if isAxis {
+		value = func(r *sinks.RunRow) reflect.Value { return reflect.ValueOf(r.Axes[axis]) }
+	}
+	return Column{Name: name,
+		Text: func(r *sinks.RunRow) string {
+			if v := value(r); v.IsValid() {
+				return fmt.Sprint(v)
+			}
+			return ""
+		},
+		Number: func(r *sinks.RunRow) *float64 {
+			switch v := value(r); {
+			case v.CanInt():
+				return new(float64(v.Int()))
+			case v.CanFloat():
+				return new(v.Float())
+			case v.Kind() == reflect.Bool && !isAxis:
+				return new(map[bool]float64{true: 1}[v.Bool()])
+			}
+			return nil
+		}}
 }
 
 // Word is a word that is derived from a run.
@@ -86,8 +90,8 @@ func Word(name string, text func(*sinks.RunRow) string) Column {
 
 // Settings are the names of what is asked of a run, in the order of the table.
 func Settings() []string {
-	return []string{"sweep", "model", "dtype", "kv_cache_dtype", "quantization", "tensor_parallel_size", "pipeline_parallel_size",
-		"input_len", "output_len", "batch_size", "max_model_len", "max_num_seqs", "max_num_batched_tokens",
+	return []string{"sweep", "model", "dtype", "kv_cache_dtype", "quantization", "tensor_parallel_size",
+		"pipeline_parallel_size", "input_len", "output_len", "batch_size", "max_model_len", "max_num_seqs", "max_num_batched_tokens",
 		"gpu_memory_utilization", "kv_cache_memory_bytes", "block_size", "enforce_eager", "load_format", "flags"}
 }
 
@@ -117,15 +121,20 @@ func ColumnsOf(rows []sinks.RunRow) []Column {
 // Label names a profile for people: its model, what was asked of it and its
 // free axes. Profiles that differ in other flags of vLLM alone share a label.
 func Label(r *sinks.RunRow) string {
+	// The abbreviations of the field.
+	short := map[string]string{"tensor_parallel_size": "tp", "pipeline_parallel_size": "pp", "input_len": "in",
+		"output_len": "out", "batch_size": "bs", "kv_cache_dtype": "kv", "max_model_len": "len",
+		"gpu_memory_utilization": "util", "enforce_eager": "eager"}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s/%s", r.Sweep, r.Model)
 	for _, s := range Of(Settings()...) {
 		text := s.Text(r)
 		switch {
-		case text == "", s.Name == "sweep", s.Name == "model", s.Name == "flags", s.Name == "pipeline_parallel_size" && text == "1":
-			continue
+		case text == "", slices.Contains([]string{"sweep", "model", "flags"}, s.Name),
+			s.Name == "pipeline_parallel_size" && text == "1":
+		default:
+			fmt.Fprintf(&b, " %s=%s", cmp.Or(short[s.Name], s.Name), text)
 		}
-		fmt.Fprintf(&b, " %s=%s", short(s.Name), text)
 	}
 	for _, name := range SortedKeys(r.Axes) {
 		if text, ok := r.Axes[name].(string); ok && strings.HasPrefix(text, "{") {
@@ -134,16 +143,6 @@ func Label(r *sinks.RunRow) string {
 		fmt.Fprintf(&b, " %s=%v", name, r.Axes[name])
 	}
 	return b.String()
-}
-
-// short are the abbreviations of the field.
-func short(name string) string {
-	of := map[string]string{"tensor_parallel_size": "tp", "pipeline_parallel_size": "pp", "input_len": "in", "output_len": "out",
-		"batch_size": "bs", "kv_cache_dtype": "kv", "max_model_len": "len", "gpu_memory_utilization": "util", "enforce_eager": "eager"}
-	if of[name] != "" {
-		return of[name]
-	}
-	return name
 }
 
 // Deref is what a pointer points to; the zero value where it is nil.
@@ -156,10 +155,7 @@ func Deref[T any](p *T) (v T) {
 
 // Dtype is the dtype that vLLM said it used, else the one that was asked; "": its default.
 func Dtype(r *sinks.RunRow) string {
-	if v := Deref(r.EffectiveDtype); v != "" {
-		return v
-	}
-	return Deref(r.Dtype)
+	return cmp.Or(Deref(r.EffectiveDtype), Deref(r.Dtype))
 }
 
 // Quantization is what vLLM said that it used, else what was asked; "none" where

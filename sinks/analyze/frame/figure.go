@@ -20,14 +20,10 @@ const (
 // Unit of a figure.
 type Unit string
 
-// The units. Bytes are printed as MiB or GiB.
+// The units that are printed in a way of their own: bytes as MiB or GiB.
 const (
-	UnitBytes   Unit = "bytes"
-	UnitTokens  Unit = "tokens"
-	UnitSeconds Unit = "s"
-	UnitWatts   Unit = "W"
-	UnitJoules  Unit = "J"
-	UnitRate    Unit = "tokens/s"
+	UnitBytes  Unit = "bytes"
+	UnitTokens Unit = "tokens"
 )
 
 // Sizes in bytes.
@@ -57,43 +53,31 @@ type Figure struct {
 // Figures are all figures that are compared, with the direction that is bad and
 // the default threshold. docs/analysis.md shows this table.
 func Figures() []Figure {
-	memory := func(bad Bad, label string) Figure {
-		return Figure{Unit: UnitBytes, Bad: bad, Label: label, Absolute: 64 * MiB}
+	fields := Fields()
+	memory := func(name string, bad Bad, label string) Figure {
+		return Figure{Column: column(fields, name), Unit: UnitBytes, Bad: bad, Label: label, Absolute: 64 * MiB}
 	}
-	ratio := func(unit Unit, bad Bad, label string, relative float64) Figure {
-		return Figure{Unit: unit, Bad: bad, Label: label, Relative: relative, Ratio: true}
+	ratio := func(name string, unit Unit, bad Bad, label string, relative float64) Figure {
+		return Figure{Column: column(fields, name), Unit: unit, Bad: bad, Label: label, Relative: relative, Ratio: true}
 	}
-	all := []struct {
-		name string
-		Figure
-	}{
-		{"peak_memory_bytes", memory(BadUp, "peak memory")},
-		{"net_increase_bytes", memory(BadUp, "net increase")},
-		{"model_weights_bytes", memory(BadUp, "weights")},
-		{"kv_cache_bytes", memory(BadDown, "KV cache")},
-		{"activations_reserved_bytes", memory(BadUp, "reserved activations")},
-		{"cuda_graphs_bytes", memory(BadUp, "CUDA graphs")},
-		{"non_torch_bytes", memory(BadUp, "non-torch")},
-		{"context_bytes", memory(BadUp, "context")},
-		{"growth_excess_bytes", memory(BadUp, "growth beyond all")},
-		{"framework_overhead_bytes", memory(BadBoth, "framework overhead")},
-		{"beyond_budget_gross_bytes", memory(BadUp, "use beyond the budget")},
-		{"kv_cache_tokens", Figure{Unit: UnitTokens, Bad: BadDown, Label: "KV tokens", Relative: 0.005}},
-		{"avg_latency_s", ratio(UnitSeconds, BadUp, "latency", 0.05)},
-		{"output_tokens_per_s", ratio(UnitRate, BadDown, "throughput", 0.05)},
-		{"mean_power_w", ratio(UnitWatts, BadUp, "power", 0.10)},
-		{"energy_j", ratio(UnitJoules, BadUp, "energy", 0.10)},
+	return []Figure{
+		memory("peak_memory_bytes", BadUp, "peak memory"),
+		memory("net_increase_bytes", BadUp, "net increase"),
+		memory("model_weights_bytes", BadUp, "weights"),
+		memory("kv_cache_bytes", BadDown, "KV cache"),
+		memory("activations_reserved_bytes", BadUp, "reserved activations"),
+		memory("cuda_graphs_bytes", BadUp, "CUDA graphs"),
+		memory("non_torch_bytes", BadUp, "non-torch"),
+		memory("context_bytes", BadUp, "context"),
+		memory("growth_excess_bytes", BadUp, "growth beyond all"),
+		memory("framework_overhead_bytes", BadBoth, "framework overhead"),
+		memory("beyond_budget_gross_bytes", BadUp, "use beyond the budget"),
+		{Column: column(fields, "kv_cache_tokens"), Unit: UnitTokens, Bad: BadDown, Label: "KV tokens", Relative: 0.005},
+		ratio("avg_latency_s", "s", BadUp, "latency", 0.05),
+		ratio("output_tokens_per_s", "tokens/s", BadDown, "throughput", 0.05),
+		ratio("mean_power_w", "W", BadUp, "power", 0.10),
+		ratio("energy_j", "J", BadUp, "energy", 0.10),
 	}
-	var names []string
-	for _, f := range all {
-		names = append(names, f.name)
-	}
-	figures := make([]Figure, len(all))
-	for i, column := range Of(names...) {
-		figures[i] = all[i].Figure
-		figures[i].Column = column
-	}
-	return figures
 }
 
 // FigureNames are the names of all figures.

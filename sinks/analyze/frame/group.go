@@ -1,7 +1,6 @@
 package frame
 
 import (
-	"cmp"
 	"math"
 	"slices"
 	"strings"
@@ -141,9 +140,4 @@ func Pooled(groups ...[]float64) (variance, dof float64) {
 		return 0, 0
 	}
 	return sum / dof, dof
-}
-
-// Larger orders by the size of what of gives, the largest first.
-func Larger[T any](of func(T) float64) func(a, b T) int {
-	return func(a, b T) int { return cmp.Compare(math.Abs(of(b)), math.Abs(of(a))) }
 }

@@ -32,14 +32,15 @@ type Diff struct {
 // An Change is one entry that is not the same in both.
 type Change struct {
 	Key
-	Component string   `json:"component"`
-	Law       string   `json:"law"`
-	What      string   `json:"what"` // added, removed, moved, within (its interval), runs (the same from more or fewer of them)
-	Old       *float64 `json:"old"`
-	New       *float64 `json:"new"`
-	OldRuns   int      `json:"old_runs"`
-	NewRuns   int      `json:"new_runs"`
-	Bytes     *float64 `json:"bytes"` // what the change is worth for the new entry's mean run
+	Component string `json:"component"`
+	Law       string `json:"law"`
+	// What became of it: added, removed, moved, within (its interval), runs (the same from more or fewer of them).
+	What    string   `json:"what"`
+	Old     *float64 `json:"old"`
+	New     *float64 `json:"new"`
+	OldRuns int      `json:"old_runs"`
+	NewRuns int      `json:"new_runs"`
+	Bytes   *float64 `json:"bytes"` // what the change is worth for the new entry's mean run
 }
 
 // Diff compares two databases entry by entry. An entry has moved where its new
@@ -122,8 +123,9 @@ func (d *Diff) Text(out io.Writer) error {
 				if c.Bytes != nil {
 					worth = frame.Signed(*c.Bytes, frame.UnitBytes)
 				}
-				line.Printf("%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d -> %d\n", c.What, c.Model, c.TP, c.GPU, c.VLLM, c.Runner,
-					c.Compile, c.Component, coefficientText(c.Law, c.Old), coefficientText(c.Law, c.New), worth, c.OldRuns, c.NewRuns)
+				line.Printf("%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d -> %d\n", c.What, c.Model, c.TP, c.GPU, c.VLLM,
+					c.Runner, c.Compile, c.Component, coefficientText(c.Law, c.Old), coefficientText(c.Law, c.New), worth,
+					c.OldRuns, c.NewRuns)
 			}
 		})
 	}

@@ -126,7 +126,8 @@ func (db *Database) Rows() (columns []string, rows [][]any) {
 			low, high = *e.Low, *e.High
 		}
 		rows = append(rows, []any{e.Model, e.Family, e.Dtype, e.Quantization, e.TP, e.PP, e.GPU, e.VLLM, e.Runner, e.Compile,
-			e.Component, e.Law, e.At, e.Coefficient, low, high, int64(e.Runs), mean, worst, strings.Join(ids, " "), db.Synthetic})
+			e.Component, e.Law, e.At, e.Coefficient, low, high, int64(e.Runs), mean, worst, strings.Join(ids, " "),
+			db.Synthetic})
 	}
 	return columns, rows
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"sort"
 	"strings"
 	"sync"
 
@@ -40,7 +39,7 @@ type Database struct {
 	bases map[basisKey]*basis
 }
 
-// An Key is what must agree for runs to share their coefficients.
+// A Key is what must agree for runs to share their coefficients.
 type Key struct {
 	Model        string `json:"model"` // the architecture's name in the catalogue, else the run's
 	Family       string `json:"family"`
@@ -67,11 +66,11 @@ type Shape struct {
 
 // ShapeOf is the shape of an architecture.
 func ShapeOf(a *models.Architecture) Shape {
-	return Shape{Class: a.Architecture, Layers: a.NumLayers, HiddenSize: a.HiddenSize, Heads: a.NumHeads, KVHeads: a.NumKVHeads,
-		HeadDim: a.HeadDim, Vocabulary: a.VocabSize}
+	return Shape{Class: a.Architecture, Layers: a.NumLayers, HiddenSize: a.HiddenSize, Heads: a.NumHeads,
+		KVHeads: a.NumKVHeads, HeadDim: a.HeadDim, Vocabulary: a.VocabSize}
 }
 
-// An Run is the facts of one run: its settings as vLLM used them, and
+// A Run is the facts of one run: its settings as vLLM used them, and
 // what was measured of one rank (the first that said it), in bytes.
 type Run struct {
 	RunID string `json:"run_id"`
@@ -143,14 +142,7 @@ func Build(in Input) (*Database, error) {
 	for i := range in.Runs {
 		r := &in.Runs[i]
 		db.Synthetic = db.Synthetic || r.Synthetic
-		if reason := leftOut(r); reason != "" {
-			skipped[reason]++
-			continue
-		}
 		run, a, reason := runOf(r, ranks[r.RunID], loads[r.RunID], &in)
-		if reason == "" && len(run.Figures) == 0 {
-			reason = "no figure of its memory is known"
-		}
 		if reason != "" {
 			skipped[reason]++
 			continue
@@ -163,7 +155,7 @@ func Build(in Input) (*Database, error) {
 	for reason, n := range skipped {
 		db.Skipped = append(db.Skipped, fmt.Sprintf("%d runs: %s", n, reason))
 	}
-	sort.Strings(db.Skipped)
+	slices.Sort(db.Skipped)
 	if len(db.Runs) == 0 {
 		return nil, fmt.Errorf("overhead build: %w to build on: %s", frame.ErrNoRuns, strings.Join(db.Skipped, "; "))
 	}
@@ -235,8 +227,11 @@ func loadSteps(rows []sinks.StepRow) map[string]*int64 {
 	return loads
 }
 
-// overheadRun are the facts of a run; a reason says why they are not enough.
+// runOf are the facts of a run; why says why they are not enough.
 func runOf(r *sinks.RunRow, rank *sinks.RankRow, load *int64, in *Input) (run Run, a *models.Architecture, why string) {
+	if why := leftOut(r); why != "" {
+		return run, nil, why
+	}
 	gpu := cmp.Or(frame.Deref(r.GPUName), in.GPU)
 	if g, ok := models.LookupGPU(gpu); ok && gpu != "" {
 		gpu = g.Product // one name, however the run or the caller writes it
@@ -261,14 +256,17 @@ func runOf(r *sinks.RunRow, rank *sinks.RankRow, load *int64, in *Input) (run Ru
 	if a != nil {
 		run.Model, run.Family, run.Shape = a.ID, a.Family, ShapeOf(a)
 	} else {
-		run.Shape = Shape{Class: frame.Deref(r.Architecture), Layers: frame.Deref(r.NumLayers), HiddenSize: frame.Deref(r.HiddenSize),
-			Heads: frame.Deref(r.NumHeads), KVHeads: frame.Deref(r.NumKVHeads), HeadDim: frame.Deref(r.HeadDim),
-			Vocabulary: frame.Deref(r.VocabSize)}
+		run.Shape = Shape{Class: frame.Deref(r.Architecture), Layers: frame.Deref(r.NumLayers),
+			HiddenSize: frame.Deref(r.HiddenSize), Heads: frame.Deref(r.NumHeads), KVHeads: frame.Deref(r.NumKVHeads),
+			HeadDim: frame.Deref(r.HeadDim), Vocabulary: frame.Deref(r.VocabSize)}
 	}
 	if a == nil || a.Quantization == nil {
 		run.AskedQuant = strings.TrimPrefix(run.Quantization, "none")
 	}
 	run.measure(r, rank, load)
+	if len(run.Figures) == 0 {
+		return run, nil, "no figure of its memory is known"
+	}
 	return run, a, ""
 }
 
@@ -331,9 +329,9 @@ func (run *Run) measure(r *sinks.RunRow, rank *sinks.RankRow, load *int64) {
 func (run *Run) request() models.Request {
 	return models.Request{Dtype: run.Dtype, KVCacheDtype: run.KVDtype, Quantization: run.AskedQuant,
 		TensorParallelSize: run.TP, PipelineParallelSize: run.PP, InputLen: run.InputLen, BatchSize: run.BatchSize,
-		MaxModelLen: run.MaxModelLen, MaxNumSeqs: run.Seqs, MaxNumBatchedTokens: run.Tokens, GPUMemoryUtilization: run.Utilization,
-		KVCacheMemoryBytes: run.KVBytes, BlockSize: run.BlockSize, EnforceEager: run.Compile == eager, CompileCache: run.Compile,
-		Version: run.VLLM, ModelRunner: run.Runner}
+		MaxModelLen: run.MaxModelLen, MaxNumSeqs: run.Seqs, MaxNumBatchedTokens: run.Tokens,
+		GPUMemoryUtilization: run.Utilization, KVCacheMemoryBytes: run.KVBytes, BlockSize: run.BlockSize,
+		EnforceEager: run.Compile == eager, CompileCache: run.Compile, Version: run.VLLM, ModelRunner: run.Runner}
 }
 
 // settle computes entries from runs and puts all in order. A run that stands
@@ -396,12 +394,8 @@ func (db *Database) index() {
 
 // settle computes the coefficient of one entry, its interval and residuals.
 func (e *Entry) settle() {
-	law := lawNamed(e.Law)
-	e.Runs = len(e.Observed)
-	values := make([]float64, e.Runs)
-	for i, o := range e.Observed {
-		values[i] = law.coefficient(o.Bytes, o.Units)
-	}
+	law, values := lawNamed(e.Law), e.coefficients()
+	e.Runs = len(values)
 	e.Coefficient = frame.Mean(values)
 	if half, ok := halfWidth(sampleSpread(values), len(values)); ok {
 		e.Low, e.High = frame.Around(e.Coefficient, half/math.Sqrt(float64(len(values)+1)))
@@ -412,9 +406,18 @@ func (e *Entry) settle() {
 	}
 }
 
+// coefficients are those of each run.
+func (e *Entry) coefficients() []float64 {
+	law, values := lawNamed(e.Law), make([]float64, len(e.Observed))
+	for i, o := range e.Observed {
+		values[i] = law.coefficient(o.Bytes, o.Units)
+	}
+	return values
+}
+
 func (e *Entry) order() string {
-	return fmt.Sprintf("%s|%s|%s|%s|%04d|%04d|%s|%s|%s|%s|%s|%s|%s", e.Family, e.Model, e.Dtype, e.Quantization, e.TP, e.PP,
-		e.GPU, e.VLLM, e.Runner, e.Compile, e.Component, e.At, e.Law)
+	return fmt.Sprintf("%s|%s|%s|%s|%04d|%04d|%s|%s|%s|%s|%s|%s|%s", e.Family, e.Model, e.Dtype, e.Quantization,
+		e.TP, e.PP, e.GPU, e.VLLM, e.Runner, e.Compile, e.Component, e.At, e.Law)
 }
 
 // device is the arithmetic's entry for the run's GPU; the zero one where it has
@@ -439,12 +442,9 @@ func (db *Database) Merge(other *Database) error {
 		}
 	}
 	db.Runs = append(db.Runs, other.Runs...)
-	for _, s := range other.Skipped {
-		if !slices.Contains(db.Skipped, s) {
-			db.Skipped = append(db.Skipped, s)
-		}
-	}
-	sort.Strings(db.Skipped)
+	db.Skipped = append(db.Skipped, other.Skipped...)
+	slices.Sort(db.Skipped)
+	db.Skipped = slices.Compact(db.Skipped)
 	db.canonical()
 	db.settle()
 	return nil

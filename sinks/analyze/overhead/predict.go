@@ -1,6 +1,7 @@
 package overhead
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -46,67 +47,51 @@ type Prediction struct {
 	Highest models.Figure `json:"highest_bytes"`
 }
 
-// A rung is how far from the query observations may be.
+// A rung is how far from the query observations may be: what of their keys has to
+// agree. None leaves the GPU: what another GPU does was not measured, and the
+// arithmetic knows of it what there is to know.
 type rung struct {
-	says string
-	same func(q, e Key) bool
-	own  bool // of the model itself
-	at   bool // the peak is of the same moment
-	far  bool // another version or number of ranks: the interval spans what was seen and the arithmetic's own
-	tp   bool // of other numbers of ranks
-	kin  bool // of the family: two of its models at least, where a law carries them over; one of them knows a machine as well as two
-	mix  bool // of other dtypes or quantizations
-	old  bool // of another version: where the arithmetic has no interval there is none
-	any  bool // compiled or not: of what depends on the machine alone
-}
-
-// The parts of a key that a rung asks for; an empty word matches any.
-func isWord(want, have string) bool { return want == "" || want == have }
-func sameMachine(q, e Key) bool     { return sameGPU(q, e) && q.TP == e.TP && q.PP == e.PP }
-func sameEngine(q, e Key) bool      { return isWord(q.VLLM, e.VLLM) && sameRunner(q, e) }
-func sameRunner(q, e Key) bool      { return isWord(q.Runner, e.Runner) }
-func sameWeights(q, e Key) bool {
-	return isWord(q.Dtype, e.Dtype) && isWord(q.Quantization, e.Quantization)
-}
-func sameGPU(q, e Key) bool { return isWord(q.GPU, e.GPU) }
-
-// sameEager tells compiled from eager. What a warm compile cache saves, the law
-// knows.
-func sameEager(q, e Key) bool {
-	return q.Compile == "" || (q.Compile == "eager") == (e.Compile == "eager")
-}
-
-func sameFamily(q, e Key) bool { return q.Family != "" && q.Family == e.Family }
-
-// allOf asks for several at once.
-func allOf(asks ...func(q, e Key) bool) func(q, e Key) bool {
-	return func(q, e Key) bool {
-		for _, ask := range asks {
-			if !ask(q, e) {
-				return false
-			}
-		}
-		return true
-	}
+	says   string
+	own    bool // of the model itself
+	at     bool // the peak is of the same moment
+	far    bool // another version or number of ranks: the interval spans what was seen and the arithmetic's own
+	tp     bool // of other numbers of ranks
+	kin    bool // of the family: two of its models at least, where a law carries them over
+	mix    bool // of other dtypes or quantizations
+	old    bool // of another version: where the arithmetic has no interval there is none
+	runner bool // of another model runner
+	any    bool // compiled or not: of what depends on the machine alone
 }
 
 // rungs go from the model's own runs to those of others, further versions and
-// other numbers of ranks. None leaves the GPU: what another GPU does was not
-// measured, and the arithmetic knows of it what there is to know.
+// other numbers of ranks.
 func rungs() []rung {
 	return []rung{
-		{says: "this model and version", same: allOf(sameMachine, sameEngine, sameEager, sameWeights), own: true, at: true},
-		{says: "this model and version in another dtype", same: allOf(sameMachine, sameEngine, sameEager), own: true, at: true, mix: true},
-		{says: "other models of this family", same: allOf(sameFamily, sameMachine, sameEngine, sameEager), at: true, kin: true},
-		{says: "other models", same: allOf(sameMachine, sameEngine, sameEager), at: true},
-		{says: "other models, compiled or not", same: allOf(sameMachine, sameEngine), any: true},
-		{says: "this model, another version", same: allOf(sameMachine, sameEager, sameWeights), own: true, far: true, old: true},
-		{says: "other models, their peak at another moment", same: allOf(sameMachine, sameEngine, sameEager), far: true},
-		{says: "other models on another number of ranks", same: allOf(sameGPU, sameEngine, sameEager), far: true, tp: true},
-		{says: "other models, another version", same: allOf(sameMachine, sameRunner, sameEager), far: true, old: true},
-		{says: "other models, another version and model runner", same: allOf(sameMachine, sameEager), far: true, old: true},
+		{says: "this model and version", own: true, at: true},
+		{says: "this model and version in another dtype", own: true, at: true, mix: true},
+		{says: "other models of this family", at: true, kin: true},
+		{says: "other models", at: true},
+		{says: "other models, compiled or not", any: true},
+		{says: "this model, another version", own: true, far: true, old: true, runner: true},
+		{says: "other models, their peak at another moment", far: true},
+		{says: "other models on another number of ranks", far: true, tp: true},
+		{says: "other models, another version", far: true, old: true},
+		{says: "other models, another version and model runner", far: true, old: true, runner: true},
 	}
 }
+
+// same says that a key agrees with the query's in what the rung asks for. What a
+// warm compile cache saves, the law knows.
+func (r rung) same(q, e Key) bool {
+	return isWord(q.GPU, e.GPU) && (r.tp || q.TP == e.TP && q.PP == e.PP) &&
+		(r.old || isWord(q.VLLM, e.VLLM)) && (r.runner || isWord(q.Runner, e.Runner)) &&
+		(r.any || q.Compile == "" || (q.Compile == eager) == (e.Compile == eager)) &&
+		(!r.own || r.mix || isWord(q.Dtype, e.Dtype) && isWord(q.Quantization, e.Quantization)) &&
+		(!r.kin || q.Family != "" && q.Family == e.Family)
+}
+
+// isWord compares a word of two keys; an empty one matches any.
+func isWord(want, have string) bool { return want == "" || want == have }
 
 // Predict tells the components of a profile from the nearest observations that
 // there are: of the model itself, else of its family, else of other models, each
@@ -140,9 +125,11 @@ func (p *Prediction) overrun(g models.GPU) string {
 	case h.Value == nil || g.TotalBytes == 0:
 		return ""
 	case *h.Value > g.TotalBytes:
-		return "the highest use will be more than the GPU has: expect out of memory while it runs; lower gpu_memory_utilization or max_num_batched_tokens"
+		return "the highest use will be more than the GPU has: expect out of memory while it runs; " +
+			"lower gpu_memory_utilization or max_num_batched_tokens"
 	case h.High != nil && *h.High > g.TotalBytes:
-		return "the highest use may be more than the GPU has: it may run out of memory while it runs; gpu_memory_utilization leaves too little for what comes on top"
+		return "the highest use may be more than the GPU has: it may run out of memory while it runs; " +
+			"gpu_memory_utilization leaves too little for what comes on top"
 	}
 	return ""
 }
@@ -152,8 +139,7 @@ func (db *Database) part(d driver, q *Query, u *units) Part {
 	own := u.figure(d.component)
 	part := Part{Component: d.component, Arithmetic: own.Value}
 	if own.Value != nil && *own.Value == 0 { // graphs of an engine that captures none
-		zero := 0.0
-		part.Bytes, part.Low, part.High, part.Basis = &zero, &zero, &zero, own.Source
+		part.Bytes, part.Low, part.High, part.Basis = new(0.0), new(0.0), new(0.0), own.Source
 		return part
 	}
 	if _, _, ok := u.law(d); !ok {
@@ -233,12 +219,10 @@ func (d driver) climbs(r rung) bool {
 
 // take sets the part to what its basis gives for n units.
 func (part *Part) take(b *basis, n float64) {
-	bytes := b.law.bytes(b.mean, n)
-	part.Bytes, part.Law, part.Factor, part.Runs, part.Models = &bytes, b.law.says, &b.mean, b.runs, b.models
-	part.Basis, part.Reason = b.says, b.because
-	if b.sure {
-		low, high := max(b.law.bytes(b.low, n)-rounding, 0), b.law.bytes(b.high, n)+rounding // no component is less than nothing
-		part.Low, part.High = &low, &high
+	part.Bytes, part.Law, part.Factor = new(b.law.bytes(b.mean, n)), b.law.says, &b.mean
+	part.Runs, part.Models, part.Basis, part.Reason = b.runs, b.models, b.says, b.because
+	if b.sure { // no component is less than nothing
+		part.Low, part.High = new(max(b.law.bytes(b.low, n)-rounding, 0)), new(b.law.bytes(b.high, n)+rounding)
 	}
 }
 
@@ -263,7 +247,7 @@ func (db *Database) absent(d driver, q *Query) string {
 		if !slices.Contains(gpus, e.GPU) {
 			gpus = append(gpus, e.GPU)
 		}
-		if n := fmt.Sprintf("TP %d x PP %d", e.TP, e.PP); sameGPU(q.Key, e.Key) && !slices.Contains(ranks, n) {
+		if n := fmt.Sprintf("TP %d x PP %d", e.TP, e.PP); isWord(q.GPU, e.GPU) && !slices.Contains(ranks, n) {
 			ranks = append(ranks, n)
 		}
 	}
@@ -274,21 +258,12 @@ func (db *Database) absent(d driver, q *Query) string {
 		return fmt.Sprintf("no run on %s; the database has runs on %s", q.GPU, strings.Join(gpus, ", "))
 	}
 	slices.Sort(ranks)
-	return fmt.Sprintf("no run on %s with TP %d x PP %d that is %s; there are %s", orAny(q.GPU), q.TP, q.PP, eagerWord(q.Compile), strings.Join(ranks, ", "))
-}
-
-func eagerWord(compile string) string {
-	if compile == "eager" {
-		return "eager"
+	state := "compiled"
+	if q.Compile == eager {
+		state = eager
 	}
-	return "compiled"
-}
-
-func orAny(s string) string {
-	if s == "" {
-		return "any GPU"
-	}
-	return s
+	return fmt.Sprintf("no run on %s with TP %d x PP %d that is %s; there are %s",
+		cmp.Or(q.GPU, "any GPU"), q.TP, q.PP, state, strings.Join(ranks, ", "))
 }
 
 // climb is the basis on one rung; nil: there is nothing on it.
@@ -297,13 +272,16 @@ func (db *Database) climb(d driver, l law, r rung, q *Query, at string) *basis {
 	if len(found) == 0 {
 		return nil
 	}
-	values, runs, names := votesOf(found, r.own, func(e *Entry) bool { return versionsApart(q.VLLM, e.VLLM) == nearest })
-	if r.kin && len(names) < 2 && !d.machine {
+	near := slices.DeleteFunc(slices.Clone(found), func(e *Entry) bool {
+		return versionsApart(q.VLLM, e.VLLM) != nearest
+	})
+	values, runs, of := votesOf(near, r.own)
+	if r.kin && of < 2 && !d.machine { // one knows a machine as well as two
 		return nil
 	}
-	b := &basis{rung: r, law: l, mean: frame.Mean(values), runs: runs, models: len(names), says: r.says}
+	b := &basis{rung: r, law: l, mean: frame.Mean(values), runs: runs, models: of, says: r.says}
 	if r.far {
-		b.says += " (" + strings.Join(whereSeen(found, nearest, q), "; ") + ")"
+		b.says += " (" + strings.Join(whereSeen(near, q), "; ") + ")"
 	}
 	half, ok := db.half(d, l, r, values)
 	if !ok {
@@ -314,8 +292,10 @@ func (db *Database) climb(d driver, l law, r rung, q *Query, at string) *basis {
 		return b
 	}
 	b.low, b.high, b.sure = b.mean, b.mean, true
-	if r.far { // what other versions or ranks did, each as a model apart
-		b.low, b.high = extremes(found, b.low, b.high)
+	for _, e := range found {
+		if r.far { // what other versions or ranks did, each as a model apart
+			b.low, b.high = min(b.low, e.Coefficient), max(b.high, e.Coefficient)
+		}
 	}
 	b.low, b.high = b.low-half, b.high+half
 	return b
@@ -365,19 +345,11 @@ func (db *Database) isOwn(q *Query, e *Entry) bool {
 }
 
 // votesOf are one value a model, or of the model itself one a run.
-func votesOf(found []*Entry, own bool, take func(*Entry) bool) (values []float64, runs int, names map[string]bool) {
+func votesOf(found []*Entry, own bool) (values []float64, runs, of int) {
 	byModel := map[string][]float64{}
-	names = map[string]bool{}
 	for _, e := range found {
-		if !take(e) {
-			continue
-		}
-		l := lawNamed(e.Law)
-		names[e.Model] = true
-		for _, o := range e.Observed {
-			byModel[e.Model] = append(byModel[e.Model], l.coefficient(o.Bytes, o.Units))
-			runs++
-		}
+		byModel[e.Model] = append(byModel[e.Model], e.coefficients()...)
+		runs += len(e.Observed)
 	}
 	for _, name := range frame.SortedKeys(byModel) {
 		if own {
@@ -386,24 +358,13 @@ func votesOf(found []*Entry, own bool, take func(*Entry) bool) (values []float64
 			values = append(values, frame.Mean(byModel[name]))
 		}
 	}
-	return values, runs, names
-}
-
-// extremes widens low and high to the lowest and highest mean of any entry.
-func extremes(found []*Entry, low, high float64) (float64, float64) {
-	for _, e := range found {
-		low, high = min(low, e.Coefficient), max(high, e.Coefficient)
-	}
-	return low, high
+	return values, runs, len(byModel)
 }
 
 // whereSeen lists what was seen in place of what was asked.
-func whereSeen(found []*Entry, nearest float64, q *Query) []string {
+func whereSeen(found []*Entry, q *Query) []string {
 	var out []string
 	for _, e := range found {
-		if versionsApart(q.VLLM, e.VLLM) != nearest {
-			continue
-		}
 		s := "vLLM " + e.VLLM
 		if e.Runner != q.Runner && q.Runner != "" {
 			s += " " + e.Runner
@@ -444,22 +405,18 @@ func (db *Database) spread(k spreadKey) spreadOf {
 	groups := map[string][]float64{}
 	inGroup := map[string]map[string][]float64{}
 	for _, e := range db.of[k.component] {
-		if e.Law != k.law {
+		switch {
+		case e.Law != k.law:
+			continue
+		case k.own:
+			groups[e.order()] = append(groups[e.order()], e.coefficients()...)
 			continue
 		}
-		l := lawNamed(k.law)
-		for _, o := range e.Observed {
-			c := l.coefficient(o.Bytes, o.Units)
-			if k.own {
-				groups[e.order()] = append(groups[e.order()], c)
-				continue
-			}
-			key := fmt.Sprintf("%s|%d|%d|%s|%s|%v|%s", e.GPU, e.TP, e.PP, e.VLLM, e.Runner, e.Compile == "eager", e.At)
-			if inGroup[key] == nil {
-				inGroup[key] = map[string][]float64{}
-			}
-			inGroup[key][e.Model] = append(inGroup[key][e.Model], c)
+		key := fmt.Sprintf("%s|%d|%d|%s|%s|%v|%s", e.GPU, e.TP, e.PP, e.VLLM, e.Runner, e.Compile == eager, e.At)
+		if inGroup[key] == nil {
+			inGroup[key] = map[string][]float64{}
 		}
+		inGroup[key][e.Model] = append(inGroup[key][e.Model], e.coefficients()...)
 	}
 	for key, byModel := range inGroup {
 		for _, name := range frame.SortedKeys(byModel) {
@@ -510,14 +467,14 @@ func (p *Prediction) given() *models.Given {
 	figure := func(component string) *models.Figure {
 		for i := range p.Parts {
 			if part := &p.Parts[i]; part.Component == component && part.Bytes != nil && part.Runs > 0 {
-				f := part.Figure()
-				return &f
+				return new(part.Figure())
 			}
 		}
 		return nil
 	}
-	return &models.Given{Weights: figure("weights"), Activations: figure("activations_reserved"), NonTorch: figure("non_torch"), CUDAGraphs: figure("cuda_graphs"),
-		GraphEstimate: figure("graph_estimate"), Context: figure("context"), Buffers: figure("buffers")}
+	return &models.Given{Weights: figure("weights"), Activations: figure("activations_reserved"),
+		NonTorch: figure("non_torch"), CUDAGraphs: figure("cuda_graphs"), GraphEstimate: figure("graph_estimate"),
+		Context: figure("context"), Buffers: figure("buffers")}
 }
 
 // Figure is the part as a figure of an estimate.
@@ -551,8 +508,7 @@ func wholeBytes(f *float64) *int64 {
 	if f == nil || math.IsNaN(*f) || math.Abs(*f) > 1<<62 {
 		return nil
 	}
-	n := int64(math.Round(*f))
-	return &n
+	return new(int64(math.Round(*f)))
 }
 
 // highest is the highest use: what vLLM requests, less what it sets aside for
@@ -578,35 +534,28 @@ func (p *Prediction) highest(q *Query) models.Figure {
 	}
 	var sum, below, above float64
 	sure := true
-	add := func(f models.Figure, sign float64) string {
+	for i, f := range append(slices.Clone(plus), minus...) {
 		if f.Value == nil {
-			return f.Reason
+			return models.Figure{Reason: "a part of it is not known: " + f.Reason}
 		}
-		sum += sign * float64(*f.Value)
-		if f.Low == nil || f.High == nil {
+		var down, up float64
+		if f.Low != nil && f.High != nil {
+			down, up = float64(*f.Value-*f.Low), float64(*f.High-*f.Value)
+		} else {
 			sure = false
-			return ""
 		}
-		down, up := float64(*f.Value-*f.Low), float64(*f.High-*f.Value)
-		if sign < 0 {
+		if i < len(plus) {
+			sum += float64(*f.Value)
+		} else {
+			sum -= float64(*f.Value)
 			down, up = up, down
 		}
 		below, above = below+down*down, above+up*up
-		return ""
 	}
-	for i, f := range append(slices.Clone(plus), minus...) {
-		sign := 1.0
-		if i >= len(plus) {
-			sign = -1
-		}
-		if reason := add(f, sign); reason != "" || f.Value == nil {
-			return models.Figure{Reason: "a part of it is not known: " + reason}
-		}
-	}
-	low, high := sum-math.Sqrt(below), sum+math.Sqrt(above)
-	out := models.Figure{Value: wholeBytes(&sum), Source: "requested - reserved activations + context + graphs + buffers + what is in use of them at the highest sample (" + inUse.From() + ")"}
+	out := models.Figure{Value: wholeBytes(&sum), Source: "requested - reserved activations + context + graphs + buffers + " +
+		"what is in use of them at the highest sample (" + inUse.From() + ")"}
 	if sure {
-		out.Low, out.High = wholeBytes(&low), wholeBytes(&high)
+		out.Low, out.High = wholeBytes(new(sum-math.Sqrt(below))), wholeBytes(new(sum+math.Sqrt(above)))
 	} else {
 		out.Reason = "no interval: a part of it has none"
 	}

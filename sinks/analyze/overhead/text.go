@@ -1,6 +1,7 @@
 package overhead
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"math"
@@ -53,8 +54,9 @@ func (db *Database) Text(out io.Writer) error {
 				dtype += "/" + e.Quantization
 			}
 			mean, worst := e.summary()
-			line.Printf("%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", e.Model, dtype, e.TP, e.PP, e.GPU, e.VLLM, e.Runner,
-				e.Compile, e.Component, mebibytes(&mean), coefficientText(e.Law, &e.Coefficient), e.Runs, mebibytes(&worst))
+			line.Printf("%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", e.Model, dtype, e.TP, e.PP, e.GPU, e.VLLM,
+				e.Runner, e.Compile, e.Component, mebibytes(&mean), coefficientText(e.Law, &e.Coefficient), e.Runs,
+				mebibytes(&worst))
 		}
 	})
 	for _, s := range db.Skipped {
@@ -99,8 +101,8 @@ func (v Validation) Text(out io.Writer) error {
 			if c.Covered != nil {
 				covered = fmt.Sprintf("%.0f of %d", *c.Covered*float64(c.Intervals), c.Intervals)
 			}
-			line.Printf("  %s\t%d\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\n", c.Component, c.N, c.Models, mebibytes(c.MeanAbs),
-				percent(c.Relative), percent(c.ByModel), percent(c.Alone), frame.Signed(c.Worst, frame.UnitBytes), c.WorstOf,
+			line.Printf("  %s\t%d\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\n", c.Component, c.N, c.Models,
+				mebibytes(c.MeanAbs), percent(c.Relative), percent(c.ByModel), percent(c.Alone), frame.Signed(c.Worst, frame.UnitBytes), c.WorstOf,
 				covered, c.Fallback, c.Untold)
 		}
 	})
@@ -162,8 +164,10 @@ func (v Validation) Outliers(out io.Writer, n int, share float64) error {
 	}
 	var all []RunError
 	for _, c := range v.Components {
-		worst := slices.DeleteFunc(slices.Clone(v.Runs), func(r RunError) bool { return r.Component != c.Component || size(r) <= share })
-		slices.SortStableFunc(worst, frame.Larger(size))
+		worst := slices.DeleteFunc(slices.Clone(v.Runs), func(r RunError) bool {
+			return r.Component != c.Component || size(r) <= share
+		})
+		slices.SortStableFunc(worst, func(a, b RunError) int { return cmp.Compare(size(b), size(a)) })
 		all = append(all, worst[:min(n, len(worst))]...)
 	}
 	if len(all) == 0 {

@@ -108,45 +108,38 @@ func Load(folders []string, o Options) (*Report, error) {
 		Steps: driverSteps(), Parts: Components(), Comparison: o.Baseline, where: o.Where,
 		Timelines: map[string][]*Series{}, Phases: map[string][]PhaseBar{}}
 	var rows []sinks.RunRow
-	for row, err := range sinks.Read[sinks.RunRow](o.Where, folders...) {
-		if !r.problem(err) {
-			rows = append(rows, row)
-		}
-	}
+	each(r, func(row *sinks.RunRow) { rows = append(rows, *row) })
 	if len(rows) == 0 {
-		return nil, fmt.Errorf("report: %w in %v%s", frame.ErrNoRuns, folders, r.because())
+		because := append(r.Problems, "")[0]
+		if because != "" {
+			because = ": " + because
+		}
+		return nil, fmt.Errorf("report: %w in %v%s", frame.ErrNoRuns, folders, because)
 	}
 	if err := frame.SameKind(rows); err != nil {
 		return nil, err
 	}
 	r.Synthetic = rows[0].Synthetic
 	r.Executions = compare.SideOf("", rows).Executions
-	index := r.addRuns(rows)
-	r.addRanks(index)
-	r.addBreakdowns(index)
-	r.addSteps(index)
 	r.Points = o.Points
 	if r.Points == 0 {
 		r.Points = pointsFor(rows)
 	}
+	index := r.addRuns(rows)
+	r.addMemory(index)
 	r.addTimelines(index)
 	return r, nil
 }
 
-// problem keeps an error for the reader, and tells whether there was one.
-func (r *Report) problem(err error) bool {
-	if err == nil {
-		return false
+// each reads a table; what cannot be read is a problem of the report.
+func each[T sinks.Row](r *Report, use func(*T)) {
+	for row, err := range sinks.Read[T](r.where, r.Folders...) {
+		if err != nil {
+			r.Problems = append(r.Problems, err.Error())
+			continue
+		}
+		use(&row)
 	}
-	r.Problems = append(r.Problems, err.Error())
-	return true
-}
-
-func (r *Report) because() string {
-	if len(r.Problems) == 0 {
-		return ""
-	}
-	return ": " + r.Problems[0]
 }
 
 // pointsFor shares 12 MB among the timelines; a point takes about 24 bytes.
@@ -207,7 +200,7 @@ func runOf(row *sinks.RunRow, settings []frame.Column, figures []frame.Figure, k
 	for _, s := range settings {
 		if v := s.Number(row); v != nil && s.Name != "enforce_eager" {
 			run.Settings[s.Name] = *v
-		} else if text := s.Text(row); text != "" && !strings.HasPrefix(text, "{") { // an object's members are settings themselves
+		} else if text := s.Text(row); text != "" && !strings.HasPrefix(text, "{") { // an object: its members are settings
 			run.Settings[s.Name] = text
 		}
 	}
@@ -226,56 +219,36 @@ func runOf(row *sinks.RunRow, settings []frame.Column, figures []frame.Figure, k
 	return run
 }
 
-// addRanks sums what vLLM asked for over the ranks; where one rank did not say
-// it, the sum would be too low and stays null.
-func (r *Report) addRanks(index map[string]*Run) {
+// addMemory adds both accounts. What vLLM asked for is summed over the ranks; where
+// one rank did not say it, the sum would be too low and stays null.
+func (r *Report) addMemory(index map[string]*Run) {
 	missing := map[string]bool{}
-	for row, err := range sinks.Read[sinks.RankRow](r.where, r.Folders...) {
-		if r.problem(err) {
-			continue
-		}
+	each(r, func(row *sinks.RankRow) {
 		run := index[row.RunID]
-		if run == nil {
-			continue
-		}
-		if row.RequestedBytes == nil {
-			missing[row.RunID] = true
+		missing[row.RunID] = missing[row.RunID] || row.RequestedBytes == nil
+		switch {
+		case run == nil:
+		case missing[row.RunID]:
 			run.Budget = nil
+		default:
+			run.Budget = new(frame.Deref(run.Budget) + *inMiB(row.RequestedBytes))
 		}
-		if missing[row.RunID] {
-			continue
-		}
-		sum := *inMiB(row.RequestedBytes)
-		if run.Budget != nil {
-			sum += *run.Budget
-		}
-		run.Budget = &sum
-	}
-}
-
-func (r *Report) addBreakdowns(index map[string]*Run) {
-	for row, err := range sinks.Read[sinks.BreakdownRow](r.where, r.Folders...) {
-		if r.problem(err) {
-			continue
-		}
+	})
+	each(r, func(row *sinks.BreakdownRow) {
 		if run := index[row.RunID]; run != nil {
 			run.Parts[row.Component] += *inMiB(&row.Bytes)
 		}
-	}
-}
-
-func (r *Report) addSteps(index map[string]*Run) {
-	for row, err := range sinks.Read[sinks.StepRow](r.where, r.Folders...) {
-		if r.problem(err) || row.Bytes == nil {
-			continue
+	})
+	each(r, func(row *sinks.StepRow) {
+		run := index[row.RunID]
+		if run == nil || row.Bytes == nil {
+			return
 		}
-		if run := index[row.RunID]; run != nil {
-			run.Steps[row.Step] += *inMiB(row.Bytes)
-			if row.Step != "profile_peak" && row.Step != "left_after" && !slices.Contains(r.Steps, row.Step) {
-				r.Steps = append(r.Steps, row.Step) // of a newer schema
-			}
+		run.Steps[row.Step] += *inMiB(row.Bytes)
+		if row.Step != "profile_peak" && row.Step != "left_after" && !slices.Contains(r.Steps, row.Step) {
+			r.Steps = append(r.Steps, row.Step) // of a newer schema
 		}
-	}
+	})
 }
 
 // addTimelines streams the samples run by run: memory holds one run's.
@@ -296,17 +269,17 @@ func (r *Report) addTimelines(index map[string]*Run) {
 			r.Phases[current] = bars(all[0])
 		}
 	}
-	for row, err := range sinks.Read[sinks.TimelineRow](r.where, r.Folders...) {
-		if r.problem(err) || row.GPUIndex == nil {
-			continue
+	each(r, func(row *sinks.TimelineRow) {
+		if row.GPUIndex == nil {
+			return
 		}
 		if row.RunID != current {
 			flush()
 			current = row.RunID
 			clear(byGPU)
 		}
-		byGPU[*row.GPUIndex] = append(byGPU[*row.GPUIndex], row)
-	}
+		byGPU[*row.GPUIndex] = append(byGPU[*row.GPUIndex], *row)
+	})
 	flush()
 }
 
