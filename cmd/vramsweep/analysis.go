@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/vramsweep/vramsweep/sinks"
 	"github.com/vramsweep/vramsweep/sinks/analyze/compare"
@@ -45,11 +46,17 @@ func (w *world) reportVerb() *cobra.Command {
 	flags.StringVar(&title, "title", "", "heading; default: the folders")
 	flags.StringVar(&baseline, "baseline", "", "compare with FOLDER, FOLDER@EXECUTION or a baseline file")
 	flags.StringSliceVar(&across, "across", nil, "settings in which --baseline is meant to differ, as in compare")
-	flags.StringVar(&where.Execution, "execution", "", "this execution alone; last, previous: of a single DIR")
+	addWhere(flags, &where, "this execution alone; last, previous: of a single DIR")
+	flags.IntVar(&points, "points", 0,
+		"samples that stay of a GPU's timeline; default: as many as keep the file below 20 MB, 600 at most")
+	return cmd
+}
+
+// addWhere adds the flags that choose runs.
+func addWhere(flags *pflag.FlagSet, where *sinks.Predicate, execution string) {
+	flags.StringVar(&where.Execution, "execution", "", execution)
 	flags.StringVar(&where.Sweep, "sweep", "", "this sweep alone")
 	flags.StringVar(&where.Model, "model", "", "this model alone")
-	flags.IntVar(&points, "points", 0, "samples that stay of a GPU's timeline; default: as many as keep the file below 20 MB, 600 at most")
-	return cmd
 }
 
 // titleOf names folders shortly.
@@ -67,7 +74,8 @@ func titleOf(names []string) string {
 func (w *world) report(dirs []string, output, baseline string, across []string, o htmlreport.Options) error {
 	if o.Where.Execution == "last" || o.Where.Execution == "previous" {
 		if len(dirs) != 1 {
-			return usageError("Name the execution by its id.", "--execution %s needs a single DIR, there are %d", o.Where.Execution, len(dirs))
+			return usageError("Name the execution by its id.", "--execution %s needs a single DIR, there are %d",
+				o.Where.Execution, len(dirs))
 		}
 		id, err := w.executionOf(dirs[0], o.Where.Execution)
 		if err != nil {
@@ -84,7 +92,8 @@ func (w *world) report(dirs []string, output, baseline string, across []string, 
 		if err != nil {
 			return err
 		}
-		if o.Baseline, err = compare.Run(baseline, base, strings.Join(dirs, ", "), fresh, compare.Options{Across: across}); err != nil {
+		o.Baseline, err = compare.Run(baseline, base, strings.Join(dirs, ", "), fresh, compare.Options{Across: across})
+		if err != nil {
 			return usageError("", "report --baseline: %w", err)
 		}
 	}
@@ -125,20 +134,28 @@ func (w *world) writeTo(output string, write func(io.Writer) error) error {
 func (w *world) runsOf(names []string, where sinks.Predicate) ([]sinks.RunRow, error) {
 	var all []sinks.RunRow
 	for _, name := range names {
-		rows, err := w.rowsOf(name)
+		err := w.eachRun(name, func(r *sinks.RunRow) {
+			if (where.Execution == "" || where.Execution == r.Execution) &&
+				(where.Sweep == "" || where.Sweep == r.Sweep) && (where.Model == "" || where.Model == r.Model) {
+				all = append(all, *r)
+			}
+		})
 		if err != nil {
 			return nil, err
-		}
-		for i := range rows {
-			if (where.Execution == "" || where.Execution == rows[i].Execution) && (where.Sweep == "" || where.Sweep == rows[i].Sweep) && (where.Model == "" || where.Model == rows[i].Model) {
-				all = append(all, rows[i])
-			}
 		}
 	}
 	if len(all) == 0 {
 		return nil, usageError("", "%s: no run there is of this execution, sweep and model", strings.Join(names, ", "))
 	}
 	return all, nil
+}
+
+// printed prints a result for people or as JSON.
+func printed(out io.Writer, asJSON bool, result interface{ Text(io.Writer) error }) error {
+	if asJSON {
+		return printJSON(out, result)
+	}
+	return result.Text(out)
 }
 
 // correlateVerb says which settings move which figure.
@@ -178,10 +195,7 @@ their own for the questions that are asked first. DIR may be FOLDER@EXECUTION.`,
 					return err
 				}
 			}
-			if asJSON {
-				return printJSON(w.stdout, c)
-			}
-			return c.Text(w.stdout)
+			return printed(w.stdout, asJSON, c)
 		},
 	}
 	flags := cmd.Flags()
@@ -266,6 +280,7 @@ func findArchitecture(catalogue *models.Catalogue, r *sinks.RunRow) *models.Arch
 func sameShape(a *models.Architecture, r *sinks.RunRow) bool {
 	is := func(have *int64, want int64) bool { return have != nil && *have == want }
 	n, ok := models.Params(a)
-	return ok && is(r.Params, n) && is(r.NumLayers, a.NumLayers) && is(r.HiddenSize, a.HiddenSize) && is(r.NumKVHeads, a.NumKVHeads) &&
-		is(r.VocabSize, a.VocabSize) && r.Architecture != nil && *r.Architecture == a.Architecture
+	return ok && is(r.Params, n) && is(r.NumLayers, a.NumLayers) && is(r.HiddenSize, a.HiddenSize) &&
+		is(r.NumKVHeads, a.NumKVHeads) && is(r.VocabSize, a.VocabSize) &&
+		r.Architecture != nil && *r.Architecture == a.Architecture
 }

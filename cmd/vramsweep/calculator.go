@@ -91,7 +91,8 @@ func (w *world) checkCalculator(ctx context.Context, dirs, argv []string, f *cal
 	var faults []calculator.Fault
 	if len(argv) > 0 {
 		var c calculator.Predictor
-		c, faults, err = calculator.Ask(strings.Join(argv, " "), rows, func(question []byte) ([]byte, error) { return w.askProgram(ctx, argv, f.timeout, question) })
+		ask := func(question []byte) ([]byte, error) { return w.askProgram(ctx, argv, f.timeout, question) }
+		c, faults, err = calculator.Ask(strings.Join(argv, " "), rows, ask)
 		if err != nil {
 			return err
 		}
@@ -108,12 +109,7 @@ func (w *world) checkCalculator(ctx context.Context, dirs, argv []string, f *cal
 		}
 		fmt.Fprintf(w.stderr, "vramsweep: %v\n", fault)
 	}
-	if f.json {
-		err = printJSON(w.stdout, verdict)
-	} else {
-		err = verdict.Text(w.stdout)
-	}
-	if err == nil && len(faults) > 0 {
+	if err = printed(w.stdout, f.json, verdict); err == nil && len(faults) > 0 {
 		return quiet(exitSomeFailed)
 	}
 	return err
@@ -134,7 +130,8 @@ func (w *world) askProgram(ctx context.Context, argv []string, timeout time.Dura
 	limited, cancel := context.WithTimeoutCause(ctx, timeout, errNoAnswer)
 	defer cancel()
 	answer, complaint := capped{limit: answerLimit}, capped{limit: complaintLimit}
-	p, err := proc.Start(limited, proc.Spec{Argv: argv, Env: w.env, Dir: w.dir, Stdin: bytes.NewReader(question), Stdout: &answer, Stderr: &complaint, Grace: time.Second, NoCgroup: true})
+	p, err := proc.Start(limited, proc.Spec{Argv: argv, Env: w.env, Dir: w.dir, Stdin: bytes.NewReader(question),
+		Stdout: &answer, Stderr: &complaint, Grace: time.Second, NoCgroup: true})
 	if err != nil {
 		return nil, errors.Join(calculator.ErrStop, usageError("", "check-calculator: %w", err))
 	}

@@ -47,7 +47,8 @@ Exit 0: no regression; 4: a regression, a new failure or a vanished profile;
 		RunE: func(_ *cobra.Command, args []string) error { return w.compare(args[0], args[1], &f) },
 	}
 	flags := cmd.Flags()
-	flags.StringSliceVar(&f.across, "across", nil, "settings in which the sides are meant to differ (vllm_version, dtype, ...)")
+	flags.StringSliceVar(&f.across, "across", nil,
+		"settings in which the sides are meant to differ (vllm_version, dtype, ...)")
 	flags.StringArrayVar(&f.thresholds, "threshold", nil, "FIGURE=AMOUNT, in place of the default (repeatable)")
 	flags.BoolVar(&f.json, "json", false, "print JSON")
 	flags.BoolVar(&f.markdown, "markdown", false, "print Markdown, for the summary of a CI job")
@@ -75,7 +76,8 @@ func (w *world) compare(baseName, newName string, f *compareFlags) error {
 	if err != nil {
 		return err
 	}
-	c, err := compare.Run(baseName, base, newName, fresh, compare.Options{Across: f.across, FDR: f.fdr, Thresholds: thresholds})
+	options := compare.Options{Across: f.across, FDR: f.fdr, Thresholds: thresholds}
+	c, err := compare.Run(baseName, base, newName, fresh, options)
 	if err != nil {
 		return usageError(compareHint(err, f), "compare: %w", err)
 	}
@@ -100,7 +102,8 @@ func (w *world) compare(baseName, newName string, f *compareFlags) error {
 func compareHint(err error, f *compareFlags) string {
 	switch {
 	case errors.Is(err, compare.ErrNothing) && len(f.across) == 0:
-		return "A profile's id is a hash over its sweep's name and settings. --across NAME,... matches by all settings but those named."
+		return "A profile's id is a hash over its sweep's name and settings. " +
+			"--across NAME,... matches by all settings but those named."
 	case errors.Is(err, compare.ErrNothing):
 		return "Name in --across each setting in which the sides differ."
 	}

@@ -23,7 +23,8 @@ func (w *world) overheadVerb() *cobra.Command {
 		Args:  exactArgs(),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(w.overheadBuildVerb(), w.overheadMergeVerb(), w.overheadDiffVerb(), w.overheadShowVerb(), w.overheadPredictVerb())
+	cmd.AddCommand(w.overheadBuildVerb(), w.overheadMergeVerb(), w.overheadDiffVerb(), w.overheadShowVerb(),
+		w.overheadPredictVerb())
 	return cmd
 }
 
@@ -117,7 +118,8 @@ func namedArchitectures() (func(*sinks.RunRow) *models.Architecture, error) {
 		}
 		for _, name := range catalogue.Names() {
 			b, _ := catalogue.Lookup(name)
-			if strings.Contains(strings.ToLower(name), base) && b.Quantization == nil && a.Quantization == nil && overhead.ShapeOf(b) == overhead.ShapeOf(a) && b.IntermediateSize == a.IntermediateSize {
+			if strings.Contains(strings.ToLower(name), base) && b.Quantization == nil && a.Quantization == nil &&
+				overhead.ShapeOf(b) == overhead.ShapeOf(a) && b.IntermediateSize == a.IntermediateSize {
 				return b
 			}
 		}
@@ -221,12 +223,7 @@ func (w *world) overheadDiffVerb() *cobra.Command {
 			if err != nil {
 				return usageError("", "%w", err)
 			}
-			if asJSON {
-				err = printJSON(w.stdout, d)
-			} else {
-				err = d.Text(w.stdout)
-			}
-			if err == nil && d.Moved() {
+			if err = printed(w.stdout, asJSON, d); err == nil && d.Moved() {
 				return quiet(exitFindings)
 			}
 			return err
@@ -293,17 +290,14 @@ func (w *world) overheadPredictVerb() *cobra.Command {
 			if err := w.completeQuery(db, &q, &f); err != nil {
 				return err
 			}
-			p := db.Predict(q)
-			if f.asJSON {
-				return printJSON(w.stdout, p)
-			}
-			return p.Text(w.stdout)
+			return printed(w.stdout, f.asJSON, db.Predict(q))
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.file, "overheads", "overheads.json", "FILE")
 	flags.StringVar(&q.Model, "model", "", "a name of the database or the catalogue, or a folder with config.json")
-	flags.StringVar(&f.gpu, "gpu", "", "as in the catalogue or as the driver names it; default: the database's, if it has one alone")
+	flags.StringVar(&f.gpu, "gpu", "",
+		"as in the catalogue or as the driver names it; default: the database's, if it has one alone")
 	flags.Int64Var(&q.TP, "tensor-parallel-size", 1, "ranks of a stage")
 	flags.Int64Var(&q.PP, "pipeline-parallel-size", 1, "stages")
 	flags.StringVar(&f.version, "vllm-version", "", "default: the newest that the arithmetic knows")
@@ -367,7 +361,8 @@ func deviceOf(db *overhead.Database, name string) (models.GPU, error) {
 	if name == "" {
 		gpus := db.GPUs()
 		if len(gpus) != 1 {
-			return models.GPU{}, usageError("", "overhead predict: --gpu is missing; the database has runs on %s", strings.Join(gpus, ", "))
+			return models.GPU{}, usageError("", "overhead predict: --gpu is missing; the database has runs on %s",
+				strings.Join(gpus, ", "))
 		}
 		name = gpus[0]
 	}
@@ -436,7 +431,9 @@ func (o *overheadsFlag) load() error {
 
 // estimate is the arithmetic's with what the database knows better laid over
 // it; used is nil without a database.
-func (o *overheadsFlag) estimate(a *models.Architecture, r models.Request, g models.GPU) (e models.Estimate, used *overheadsOf) {
+func (o *overheadsFlag) estimate(
+	a *models.Architecture, r models.Request, g models.GPU,
+) (e models.Estimate, used *overheadsOf) {
 	if o.db == nil {
 		return models.NewEstimate(a, r, g), nil
 	}

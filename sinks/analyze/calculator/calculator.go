@@ -174,11 +174,13 @@ func requestOf(r *sinks.RunRow) models.Request {
 		KVCacheDtype: frame.Deref(r.KVCacheDtype), Quantization: frame.Deref(r.Quantization),
 		TensorParallelSize:   max(frame.Deref(r.TensorParallelSize), 1),
 		PipelineParallelSize: max(frame.Deref(r.PipelineParallelSize), 1),
-		InputLen:             frame.Deref(r.InputLen), OutputLen: frame.Deref(r.OutputLen), BatchSize: frame.Deref(r.BatchSize),
+		InputLen:             frame.Deref(r.InputLen), OutputLen: frame.Deref(r.OutputLen),
+		BatchSize:   frame.Deref(r.BatchSize),
 		MaxModelLen: r.MaxModelLen, MaxNumSeqs: r.MaxNumSeqs,
 		MaxNumBatchedTokens:  cmp.Or(r.MaxNumBatchedTokens, r.EffectiveMaxNumBatchedTokens),
 		GPUMemoryUtilization: r.GPUMemoryUtilization, KVCacheMemoryBytes: r.KVCacheMemoryBytes, BlockSize: r.BlockSize,
-		EnforceEager: frame.Deref(r.EnforceEager), Version: frame.Deref(r.VLLMVersion), ModelRunner: frame.Deref(r.ModelRunner)}
+		EnforceEager: frame.Deref(r.EnforceEager),
+		Version:      frame.Deref(r.VLLMVersion), ModelRunner: frame.Deref(r.ModelRunner)}
 }
 
 // A Verdict is how calculators fared against measured runs.

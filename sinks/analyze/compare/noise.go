@@ -92,13 +92,13 @@ func (t *test) differ(before prior) difference {
 	if dof == 0 && before.dof == 0 {
 		return d
 	}
-	variance := own
 	d.dof, d.assessed = dof+before.dof, true
+	variance := (dof*own + before.dof*before.variance) / d.dof
 	switch {
 	case math.IsInf(before.dof, 1):
 		variance = before.variance
-	case before.dof > 0:
-		variance = (dof*own + before.dof*before.variance) / d.dof
+	case before.dof == 0:
+		variance = own
 	}
 	d.noise = math.Sqrt(variance * (1/float64(len(t.base)) + 1/float64(len(t.new))))
 	switch {
@@ -140,10 +140,7 @@ func adjust(p []float64) []float64 {
 		}
 	}
 	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(p[a], p[b]) })
-	out := make([]float64, len(p))
-	for i := range out {
-		out[i] = math.NaN()
-	}
+	out := slices.Repeat([]float64{math.NaN()}, len(p))
 	best := 1.0
 	for k := len(order) - 1; k >= 0; k-- {
 		best = min(best, p[order[k]]*float64(len(order))/float64(k+1))

@@ -91,8 +91,9 @@ func Word(name string, text func(*sinks.RunRow) string) Column {
 // Settings are the names of what is asked of a run, in the order of the table.
 func Settings() []string {
 	return []string{"sweep", "model", "dtype", "kv_cache_dtype", "quantization", "tensor_parallel_size",
-		"pipeline_parallel_size", "input_len", "output_len", "batch_size", "max_model_len", "max_num_seqs", "max_num_batched_tokens",
-		"gpu_memory_utilization", "kv_cache_memory_bytes", "block_size", "enforce_eager", "load_format", "flags"}
+		"pipeline_parallel_size", "input_len", "output_len", "batch_size", "max_model_len", "max_num_seqs",
+		"max_num_batched_tokens", "gpu_memory_utilization", "kv_cache_memory_bytes", "block_size", "enforce_eager",
+		"load_format", "flags"}
 }
 
 // Context are the names of what runs differ in without being asked to.

@@ -23,17 +23,17 @@ func (db *Database) GPUs() []string {
 	return frame.SortedKeys(seen)
 }
 
-// An Diff is what came, went and moved from one database to another.
+// A Diff is what came, went and moved from one database to another.
 type Diff struct {
 	Entries []Change `json:"entries"`
 	Same    int      `json:"same"`
 }
 
-// An Change is one entry that is not the same in both.
+// A Change is one entry that is not the same in both.
 type Change struct {
 	Key
 	Component string `json:"component"`
-	Law       string `json:"law"`
+	Law       Law    `json:"law"`
 	// What became of it: added, removed, moved, within (its interval), runs (the same from more or fewer of them).
 	What    string   `json:"what"`
 	Old     *float64 `json:"old"`
@@ -81,7 +81,7 @@ func (db *Database) Diff(after *Database) (*Diff, error) {
 
 // worth is what a difference of the coefficient is for the mean run, in bytes.
 func (e *Entry) worth(difference float64) float64 {
-	if lawNamed(e.Law).added {
+	if e.Law == lawBeyond {
 		return difference
 	}
 	units := 0.0

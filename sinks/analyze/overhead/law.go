@@ -9,22 +9,19 @@ import (
 	"github.com/vramsweep/vramsweep/sweep/models"
 )
 
-// A law carries a coefficient from one model to another: bytes = coefficient x
+// A Law carries a coefficient from one model to another: bytes = coefficient x
 // units, or units + coefficient.
-type law struct {
-	says  string
-	added bool
-}
+type Law string
 
-func (l law) coefficient(bytes, units float64) float64 {
-	if l.added {
+func (l Law) coefficient(bytes, units float64) float64 {
+	if l == lawBeyond {
 		return bytes - units
 	}
 	return bytes / units
 }
 
-func (l law) bytes(coefficient, units float64) float64 {
-	if l.added {
+func (l Law) bytes(coefficient, units float64) float64 {
+	if l == lawBeyond {
 		return units + coefficient
 	}
 	return coefficient * units
@@ -34,20 +31,18 @@ func (l law) bytes(coefficient, units float64) float64 {
 // cannot tell (layers with a state, an architecture that nobody described), a
 // component goes with the size that it is known to grow with.
 const (
-	lawFactor = "x the arithmetic's estimate"
-	lawBeyond = "+ the arithmetic's estimate"
-	lawRank   = "a rank"
-	lawWidth  = "a batched token and hidden dimension"
-	lawLayer  = "a layer"
-	lawVocab  = "a word of the vocabulary"
+	lawFactor Law = "x the arithmetic's estimate"
+	lawBeyond Law = "+ the arithmetic's estimate"
+	lawRank   Law = "a rank"
+	lawWidth  Law = "a batched token and hidden dimension"
+	lawLayer  Law = "a layer"
+	lawVocab  Law = "a word of the vocabulary"
 )
-
-func lawNamed(says string) law { return law{says: says, added: says == lawBeyond} }
 
 // A driver is a component and the laws that it may follow, the best first.
 type driver struct {
 	component string
-	laws      []string
+	laws      []Law
 	// machine: depends on GPU and ranks alone, so that a model's own runs say
 	// no more than those of others.
 	machine bool
@@ -65,15 +60,15 @@ type driver struct {
 // weights are kept to check that, and because kernels repack some of them.
 func drivers() []driver {
 	return []driver{
-		{component: "weights", laws: []string{lawFactor}, own: true},
-		{component: "activations_reserved", laws: []string{lawFactor, lawWidth}, structure: true},
-		{component: "cuda_graphs", laws: []string{lawFactor, lawLayer}},
-		{component: "graph_estimate", laws: []string{lawFactor}, near: true},
-		{component: "non_torch", laws: []string{lawRank}, machine: true},
-		{component: "context", laws: []string{lawRank}, machine: true},
-		{component: "buffers", laws: []string{lawBeyond, lawVocab}},
-		{component: "in_use", laws: []string{lawFactor, lawRank}},
-		{component: "growth_excess", laws: []string{lawRank}},
+		{component: "weights", laws: []Law{lawFactor}, own: true},
+		{component: "activations_reserved", laws: []Law{lawFactor, lawWidth}, structure: true},
+		{component: "cuda_graphs", laws: []Law{lawFactor, lawLayer}},
+		{component: "graph_estimate", laws: []Law{lawFactor}, near: true},
+		{component: "non_torch", laws: []Law{lawRank}, machine: true},
+		{component: "context", laws: []Law{lawRank}, machine: true},
+		{component: "buffers", laws: []Law{lawBeyond, lawVocab}},
+		{component: "in_use", laws: []Law{lawFactor, lawRank}},
+		{component: "growth_excess", laws: []Law{lawRank}},
 	}
 }
 
@@ -116,17 +111,17 @@ func unitsOf(a *models.Architecture, r models.Request, g models.GPU, s Shape) un
 }
 
 // law is the first law of a component that has units here.
-func (u *units) law(d driver) (law, float64, bool) {
+func (u *units) law(d driver) (Law, float64, bool) {
 	for _, says := range d.laws {
 		if n, ok := u.of(d.component, says); ok {
-			return lawNamed(says), n, true
+			return says, n, true
 		}
 	}
-	return law{}, 0, false
+	return "", 0, false
 }
 
 // of are the units of one law.
-func (u *units) of(component, says string) (float64, bool) {
+func (u *units) of(component string, says Law) (float64, bool) {
 	n := 0.0
 	switch says {
 	case lawRank:

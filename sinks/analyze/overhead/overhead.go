@@ -101,7 +101,7 @@ type Entry struct {
 	Key
 	Component string `json:"component"`
 	// Law says what the coefficient does to what; see docs/analysis.md.
-	Law         string        `json:"law"`
+	Law         Law           `json:"law"`
 	At          string        `json:"at,omitempty"` // activations: the moment of the peak
 	Coefficient float64       `json:"coefficient"`
 	Low         *float64      `json:"low"` // 95 % interval of the coefficient; null with one run
@@ -353,7 +353,7 @@ func (db *Database) settle() {
 			if !ok {
 				continue
 			}
-			e := Entry{Key: run.Key, Component: d.component, Law: law.says, At: units.at(d)}
+			e := Entry{Key: run.Key, Component: d.component, Law: law, At: units.at(d)}
 			key := e.order()
 			if _, have := at[key]; !have {
 				at[key] = len(db.Entries)
@@ -394,7 +394,7 @@ func (db *Database) index() {
 
 // settle computes the coefficient of one entry, its interval and residuals.
 func (e *Entry) settle() {
-	law, values := lawNamed(e.Law), e.coefficients()
+	values := e.coefficients()
 	e.Runs = len(values)
 	e.Coefficient = frame.Mean(values)
 	if half, ok := halfWidth(sampleSpread(values), len(values)); ok {
@@ -402,15 +402,15 @@ func (e *Entry) settle() {
 	}
 	for i := range e.Observed {
 		o := &e.Observed[i]
-		o.Residual = o.Bytes - law.bytes(e.Coefficient, o.Units)
+		o.Residual = o.Bytes - e.Law.bytes(e.Coefficient, o.Units)
 	}
 }
 
 // coefficients are those of each run.
 func (e *Entry) coefficients() []float64 {
-	law, values := lawNamed(e.Law), make([]float64, len(e.Observed))
+	values := make([]float64, len(e.Observed))
 	for i, o := range e.Observed {
-		values[i] = law.coefficient(o.Bytes, o.Units)
+		values[i] = e.Law.coefficient(o.Bytes, o.Units)
 	}
 	return values
 }

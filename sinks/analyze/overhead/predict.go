@@ -11,7 +11,7 @@ import (
 	"github.com/vramsweep/vramsweep/sweep/models"
 )
 
-// An Query asks for a profile. Empty words of the key match any.
+// A Query asks for a profile. Empty words of the key match any.
 type Query struct {
 	Key
 	Shape        Shape
@@ -29,7 +29,7 @@ type Part struct {
 	Basis     string   `json:"basis,omitempty"` // what it rests on
 	Runs      int      `json:"runs"`
 	Models    int      `json:"models"`
-	Law       string   `json:"law,omitempty"`
+	Law       Law      `json:"law,omitempty"`
 	Factor    *float64 `json:"coefficient,omitempty"`
 	Reason    string   `json:"reason,omitempty"` // why there is no figure, or no narrower interval
 	// Arithmetic is what sweep/models computes without any measurement; null
@@ -151,7 +151,7 @@ func (db *Database) part(d driver, q *Query, u *units) Part {
 		if !ok {
 			continue
 		}
-		if b := db.nearest(d, lawNamed(says), q, u.at(d)); b != nil {
+		if b := db.nearest(d, says, q, u.at(d)); b != nil {
 			part.take(b, n)
 			part.widen(d, b.rung, own)
 			return part
@@ -171,7 +171,7 @@ func (db *Database) part(d driver, q *Query, u *units) Part {
 // and its interval.
 type basis struct {
 	rung          rung
-	law           law
+	law           Law
 	mean          float64
 	low, high     float64 // of the coefficient
 	sure          bool    // there is an interval
@@ -182,14 +182,15 @@ type basis struct {
 // A basisKey is all that a basis depends on.
 type basisKey struct {
 	Key
-	shape              Shape
-	component, law, at string
+	shape         Shape
+	component, at string
+	law           Law
 }
 
 // nearest is the basis on the first rung that has observations; nil: none has.
 // Profiles of a plan that differ in batch and lengths alone share one.
-func (db *Database) nearest(d driver, l law, q *Query, at string) *basis {
-	key := basisKey{q.Key, q.Shape, d.component, l.says, at}
+func (db *Database) nearest(d driver, l Law, q *Query, at string) *basis {
+	key := basisKey{q.Key, q.Shape, d.component, at, l}
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	if b, ok := db.bases[key]; ok {
@@ -219,7 +220,7 @@ func (d driver) climbs(r rung) bool {
 
 // take sets the part to what its basis gives for n units.
 func (part *Part) take(b *basis, n float64) {
-	part.Bytes, part.Law, part.Factor = new(b.law.bytes(b.mean, n)), b.law.says, &b.mean
+	part.Bytes, part.Law, part.Factor = new(b.law.bytes(b.mean, n)), b.law, &b.mean
 	part.Runs, part.Models, part.Basis, part.Reason = b.runs, b.models, b.says, b.because
 	if b.sure { // no component is less than nothing
 		part.Low, part.High = new(max(b.law.bytes(b.low, n)-rounding, 0)), new(b.law.bytes(b.high, n)+rounding)
@@ -267,7 +268,7 @@ func (db *Database) absent(d driver, q *Query) string {
 }
 
 // climb is the basis on one rung; nil: there is nothing on it.
-func (db *Database) climb(d driver, l law, r rung, q *Query, at string) *basis {
+func (db *Database) climb(d driver, l Law, r rung, q *Query, at string) *basis {
 	found, nearest := db.onRung(d, l, r, q, at)
 	if len(found) == 0 {
 		return nil
@@ -302,10 +303,10 @@ func (db *Database) climb(d driver, l law, r rung, q *Query, at string) *basis {
 }
 
 // onRung are the entries on a rung, and how far the nearest version among them is.
-func (db *Database) onRung(d driver, l law, r rung, q *Query, at string) (found []*Entry, nearest float64) {
+func (db *Database) onRung(d driver, l Law, r rung, q *Query, at string) (found []*Entry, nearest float64) {
 	nearest = math.Inf(1)
 	for _, e := range db.of[d.component] {
-		if e.Law != l.says || (r.at && e.At != at) || db.isOwn(q, e) != r.own || !r.same(q.Key, e.Key) {
+		if e.Law != l || (r.at && e.At != at) || db.isOwn(q, e) != r.own || !r.same(q.Key, e.Key) {
 			continue
 		}
 		found = append(found, e)
@@ -316,13 +317,13 @@ func (db *Database) onRung(d driver, l law, r rung, q *Query, at string) (found 
 
 // half is half of the interval of a further run beside values: of one model, or
 // of a further model and one run of it.
-func (db *Database) half(d driver, l law, r rung, values []float64) (float64, bool) {
-	spread := db.spreads[spreadKey{d.component, l.says, r.own}]
+func (db *Database) half(d driver, l Law, r rung, values []float64) (float64, bool) {
+	spread := db.spreads[spreadKey{d.component, l, r.own}]
 	if !r.own && len(values) >= enough {
 		spread = sampleSpread(values)
 	}
 	half, ok := halfWidth(spread, len(values))
-	if within, known := halfWidth(db.spreads[spreadKey{d.component, l.says, true}], 1); ok && known && !r.own {
+	if within, known := halfWidth(db.spreads[spreadKey{d.component, l, true}], 1); ok && known && !r.own {
 		half = math.Hypot(half, within/math.Sqrt2)
 	}
 	return half, ok
@@ -394,8 +395,9 @@ func versionsApart(a, b string) float64 {
 
 // A spreadKey names one spread: of the models, or of the runs of one.
 type spreadKey struct {
-	component, law string
-	own            bool
+	component string
+	law       Law
+	own       bool
 }
 
 // spread is how far models differ within one machine, version and compile state
@@ -552,8 +554,8 @@ func (p *Prediction) highest(q *Query) models.Figure {
 		}
 		below, above = below+down*down, above+up*up
 	}
-	out := models.Figure{Value: wholeBytes(&sum), Source: "requested - reserved activations + context + graphs + buffers + " +
-		"what is in use of them at the highest sample (" + inUse.From() + ")"}
+	out := models.Figure{Value: wholeBytes(&sum), Source: "requested - reserved activations + context + graphs + " +
+		"buffers + what is in use of them at the highest sample (" + inUse.From() + ")"}
 	if sure {
 		out.Low, out.High = wholeBytes(new(sum-math.Sqrt(below))), wholeBytes(new(sum+math.Sqrt(above)))
 	} else {

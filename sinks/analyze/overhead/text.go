@@ -46,7 +46,8 @@ func (e *Entry) summary() (mean, worst float64) {
 func (db *Database) Text(out io.Writer) error {
 	w := frame.NewText(out)
 	w.Table(func(line *frame.Text) {
-		line.Printf("model\tdtype\tTP\tPP\tGPU\tvLLM\trunner\tcompile\tcomponent\ta rank\tcoefficient\truns\tlargest residual\n")
+		line.Printf("model\tdtype\tTP\tPP\tGPU\tvLLM\trunner\tcompile\tcomponent\ta rank\tcoefficient\truns\t" +
+			"largest residual\n")
 		for i := range db.Entries {
 			e := &db.Entries[i]
 			dtype := e.Dtype
@@ -66,7 +67,7 @@ func (db *Database) Text(out io.Writer) error {
 }
 
 // coefficientText is a coefficient in the words of its law.
-func coefficientText(law string, c *float64) string {
+func coefficientText(law Law, c *float64) string {
 	if c == nil {
 		return "-"
 	}
@@ -102,8 +103,8 @@ func (v Validation) Text(out io.Writer) error {
 				covered = fmt.Sprintf("%.0f of %d", *c.Covered*float64(c.Intervals), c.Intervals)
 			}
 			line.Printf("  %s\t%d\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\n", c.Component, c.N, c.Models,
-				mebibytes(c.MeanAbs), percent(c.Relative), percent(c.ByModel), percent(c.Alone), frame.Signed(c.Worst, frame.UnitBytes), c.WorstOf,
-				covered, c.Fallback, c.Untold)
+				mebibytes(c.MeanAbs), percent(c.Relative), percent(c.ByModel), percent(c.Alone),
+				frame.Signed(c.Worst, frame.UnitBytes), c.WorstOf, covered, c.Fallback, c.Untold)
 		}
 	})
 	return w.Err

@@ -266,7 +266,7 @@ func (r *Report) addTimelines(index map[string]*Run) {
 		slices.SortFunc(all, func(a, b *Series) int { return cmp.Compare(a.GPU, b.GPU) })
 		if len(all) > 0 {
 			r.Timelines[current] = append(r.Timelines[current], all...)
-			r.Phases[current] = bars(all[0])
+			r.Phases[current] = all[0].phases
 		}
 	}
 	each(r, func(row *sinks.TimelineRow) {
@@ -281,19 +281,4 @@ func (r *Report) addTimelines(index map[string]*Run) {
 		byGPU[*row.GPUIndex] = append(byGPU[*row.GPUIndex], *row)
 	})
 	flush()
-}
-
-// bars are the phases of a timeline as its samples carry them.
-func bars(s *Series) []PhaseBar {
-	var out []PhaseBar
-	for i, m := range s.marks {
-		to := s.T[len(s.T)-1]
-		if i+1 < len(s.marks) {
-			to = s.marks[i+1].from
-		}
-		if m.phase != "" {
-			out = append(out, PhaseBar{Phase: m.phase, From: m.from, To: to})
-		}
-	}
-	return out
 }

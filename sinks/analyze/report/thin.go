@@ -17,13 +17,7 @@ type Series struct {
 	Memory  []*float64 `json:"mem"`
 	Power   []*float64 `json:"power"`
 	Samples int        `json:"samples"` // before thinning
-	marks   []mark
-}
-
-// A mark is where a phase begins.
-type mark struct {
-	phase string
-	from  float64
+	phases  []PhaseBar
 }
 
 // thin keeps at most about limit samples of one GPU in the order of time: time
@@ -91,14 +85,18 @@ func seriesOf(rows []sinks.TimelineRow, limit int) *Series {
 	slices.SortStableFunc(rows, func(a, b sinks.TimelineRow) int { return cmp.Compare(a.TOffsetUS, b.TOffsetUS) })
 	s := &Series{Samples: len(rows), GPU: frame.Deref(rows[0].GPUIndex)}
 	last := ""
-	for i, row := range thin(rows, limit) {
+	for _, row := range thin(rows, limit) {
 		t := round(float64(row.TOffsetUS)/1e6, 1000)
 		s.T = append(s.T, t)
 		s.Memory = append(s.Memory, inMiB(row.MemoryUsedBytes))
 		s.Power = append(s.Power, rounded(row.PowerW, 10))
-		if phase := frame.Deref(row.Phase); i == 0 || phase != last {
-			s.marks = append(s.marks, mark{phase: phase, from: t})
-			last = phase
+		if last != "" {
+			s.phases[len(s.phases)-1].To = t
+		}
+		if phase := frame.Deref(row.Phase); phase != last {
+			if last = phase; phase != "" {
+				s.phases = append(s.phases, PhaseBar{Phase: phase, From: t, To: t})
+			}
 		}
 	}
 	return s
