@@ -82,16 +82,16 @@ func rungs() []rung {
 
 // same says that a key agrees with the query's in what the rung asks for.
 func (r rung) same(q, e Key) bool {
-	return isWord(q.GPU, e.GPU) && (r.tp || q.TP == e.TP && q.PP == e.PP) &&
-		(r.old || isWord(q.VLLM, e.VLLM)) && (r.runner || isWord(q.Runner, e.Runner)) && (r.any || sameState(q, e)) &&
+	return isWord(q.GPU, e.GPU) && (r.tp || q.TP == e.TP && q.PP == e.PP) && r.sameEngine(q, e) &&
 		(!r.own || r.mix || isWord(q.Dtype, e.Dtype) && isWord(q.Quantization, e.Quantization)) &&
 		(!r.kin || q.Family != "" && q.Family == e.Family)
 }
 
-// sameState tells compiled from eager. What a warm compile cache saves, the law
-// knows.
-func sameState(q, e Key) bool {
-	return q.Compile == "" || (q.Compile == eager) == (e.Compile == eager)
+// sameEngine compares version, runner, and compiled with eager. What a warm compile
+// cache saves, the law knows.
+func (r rung) sameEngine(q, e Key) bool {
+	return (r.old || isWord(q.VLLM, e.VLLM)) && (r.runner || isWord(q.Runner, e.Runner)) &&
+		(r.any || q.Compile == "" || (q.Compile == eager) == (e.Compile == eager))
 }
 
 // isWord compares a word of two keys; an empty one matches any.
