@@ -89,7 +89,7 @@ func (run *Run) check() error {
 	}
 	for _, of := range []map[string]int64{run.Figures, run.Check} {
 		for name, n := range of {
-			if n > mostBytes || n < -mostBytes {
+			if n != min(max(n, -mostBytes), mostBytes) {
 				return fmt.Errorf("%s: %s is %d bytes, expected less than 2^50", run.RunID, name, n)
 			}
 		}

@@ -44,6 +44,17 @@ func (r *RunError) Off() (off float64, ok bool) {
 	return (*r.Predicted - r.Measured) / r.Measured, true
 }
 
+// held is 1 where the interval holds the truth, else 0; nothing without an interval.
+func (r *RunError) held() []float64 {
+	switch {
+	case r.Low == nil || r.High == nil:
+		return nil
+	case *r.Low <= r.Measured && r.Measured <= *r.High:
+		return []float64{1}
+	}
+	return []float64{0}
+}
+
 // A ComponentError is the error over all runs of models left out.
 type ComponentError struct {
 	Component string   `json:"component"`
@@ -201,12 +212,7 @@ func componentError(component string, runs []RunError) *ComponentError {
 				alone = append(alone, math.Abs((*r.Alone-r.Measured)/r.Measured))
 			}
 		}
-		if r.Low != nil && r.High != nil {
-			held = append(held, 0)
-			if *r.Low <= r.Measured && r.Measured <= *r.High {
-				held[len(held)-1] = 1
-			}
-		}
+		held = append(held, r.held()...)
 	}
 	if seen == 0 {
 		return nil
