@@ -11,9 +11,12 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/vramsweep/vramsweep/sinks"
-	"github.com/vramsweep/vramsweep/sinks/analyze"
+	"github.com/vramsweep/vramsweep/sinks/analyze/compare"
+	"github.com/vramsweep/vramsweep/sinks/analyze/correlate"
+	htmlreport "github.com/vramsweep/vramsweep/sinks/analyze/report"
 	"github.com/vramsweep/vramsweep/sweep/models"
 )
 
@@ -31,7 +34,7 @@ func (w *world) reportVerb() *cobra.Command {
 --baseline FOLDER, FOLDER@EXECUTION or a file of "compare save" adds what changed since.`,
 		Args: minArgs("DIR"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			options := analyze.ReportOptions{Title: title, Version: version, Now: time.Now(), Points: points, Where: where}
+			options := htmlreport.Options{Title: title, Version: version, Now: time.Now(), Points: points, Where: where}
 			if options.Title == "" {
 				options.Title = "vramsweep: " + titleOf(args)
 			}
@@ -43,11 +46,17 @@ func (w *world) reportVerb() *cobra.Command {
 	flags.StringVar(&title, "title", "", "heading; default: the folders")
 	flags.StringVar(&baseline, "baseline", "", "compare with FOLDER, FOLDER@EXECUTION or a baseline file")
 	flags.StringSliceVar(&across, "across", nil, "settings in which --baseline is meant to differ, as in compare")
-	flags.StringVar(&where.Execution, "execution", "", "this execution alone; last, previous: of a single DIR")
+	addWhere(flags, &where, "this execution alone; last, previous: of a single DIR")
+	flags.IntVar(&points, "points", 0,
+		"samples that stay of a GPU's timeline; default: as many as keep the file below 20 MB, 600 at most")
+	return cmd
+}
+
+// addWhere adds the flags that choose runs.
+func addWhere(flags *pflag.FlagSet, where *sinks.Predicate, execution string) {
+	flags.StringVar(&where.Execution, "execution", "", execution)
 	flags.StringVar(&where.Sweep, "sweep", "", "this sweep alone")
 	flags.StringVar(&where.Model, "model", "", "this model alone")
-	flags.IntVar(&points, "points", 0, "samples that stay of a GPU's timeline; default: as many as keep the file below 20 MB, 600 at most")
-	return cmd
 }
 
 // titleOf names folders shortly.
@@ -62,10 +71,11 @@ func titleOf(names []string) string {
 	return strings.Join(short, ", ")
 }
 
-func (w *world) report(dirs []string, output, baseline string, across []string, o analyze.ReportOptions) error {
+func (w *world) report(dirs []string, output, baseline string, across []string, o htmlreport.Options) error {
 	if o.Where.Execution == "last" || o.Where.Execution == "previous" {
 		if len(dirs) != 1 {
-			return usageError("Name the execution by its id.", "--execution %s needs a single DIR, there are %d", o.Where.Execution, len(dirs))
+			return usageError("Name the execution by its id.", "--execution %s needs a single DIR, there are %d",
+				o.Where.Execution, len(dirs))
 		}
 		id, err := w.executionOf(dirs[0], o.Where.Execution)
 		if err != nil {
@@ -82,11 +92,12 @@ func (w *world) report(dirs []string, output, baseline string, across []string, 
 		if err != nil {
 			return err
 		}
-		if o.Baseline, err = analyze.Compare(baseline, base, strings.Join(dirs, ", "), fresh, analyze.CompareOptions{Across: across}); err != nil {
+		o.Baseline, err = compare.Run(baseline, base, strings.Join(dirs, ", "), fresh, compare.Options{Across: across})
+		if err != nil {
 			return usageError("", "report --baseline: %w", err)
 		}
 	}
-	r, err := analyze.LoadReport(dirs, o)
+	r, err := htmlreport.Load(dirs, o)
 	if err != nil {
 		return usageError("", "%w", err)
 	}
@@ -123,14 +134,14 @@ func (w *world) writeTo(output string, write func(io.Writer) error) error {
 func (w *world) runsOf(names []string, where sinks.Predicate) ([]sinks.RunRow, error) {
 	var all []sinks.RunRow
 	for _, name := range names {
-		rows, err := w.rowsOf(name)
+		err := w.eachRun(name, func(r *sinks.RunRow) {
+			if (where.Execution == "" || where.Execution == r.Execution) &&
+				(where.Sweep == "" || where.Sweep == r.Sweep) && (where.Model == "" || where.Model == r.Model) {
+				all = append(all, *r)
+			}
+		})
 		if err != nil {
 			return nil, err
-		}
-		for i := range rows {
-			if (where.Execution == "" || where.Execution == rows[i].Execution) && (where.Sweep == "" || where.Sweep == rows[i].Sweep) && (where.Model == "" || where.Model == rows[i].Model) {
-				all = append(all, rows[i])
-			}
 		}
 	}
 	if len(all) == 0 {
@@ -139,9 +150,17 @@ func (w *world) runsOf(names []string, where sinks.Predicate) ([]sinks.RunRow, e
 	return all, nil
 }
 
+// printed prints a result for people or as JSON.
+func printed(out io.Writer, asJSON bool, result interface{ Text(io.Writer) error }) error {
+	if asJSON {
+		return printJSON(out, result)
+	}
+	return result.Text(out)
+}
+
 // correlateVerb says which settings move which figure.
 func (w *world) correlateVerb() *cobra.Command {
-	var o analyze.CorrelateOptions
+	var o correlate.Options
 	var asJSON, timelines bool
 	var table string
 	cmd := &cobra.Command{
@@ -152,7 +171,7 @@ figures, slopes with 95 % intervals, runs that lie off the line, and rows of
 their own for the questions that are asked first. DIR may be FOLDER@EXECUTION.`,
 		Args: minArgs("DIR"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			var phases []analyze.TimelinePhase
+			var phases []correlate.Phase
 			if timelines {
 				reader, err := w.readTimelines(args)
 				if err != nil {
@@ -160,13 +179,13 @@ their own for the questions that are asked first. DIR may be FOLDER@EXECUTION.`,
 				}
 				phases, o.Temperatures = reader.Phases(), reader.Temperatures()
 			}
-			correlator := analyze.NewCorrelator(o)
+			correlator := correlate.New(o)
 			for _, name := range args {
 				if err := w.eachRun(name, correlator.Add); err != nil {
 					return err
 				}
 			}
-			c, err := correlator.Correlations()
+			c, err := correlator.Report()
 			if err != nil {
 				return usageError("", "%w", err)
 			}
@@ -176,10 +195,7 @@ their own for the questions that are asked first. DIR may be FOLDER@EXECUTION.`,
 					return err
 				}
 			}
-			if asJSON {
-				return printJSON(w.stdout, c)
-			}
-			return c.Text(w.stdout)
+			return printed(w.stdout, asJSON, c)
 		},
 	}
 	flags := cmd.Flags()
@@ -193,8 +209,8 @@ their own for the questions that are asked first. DIR may be FOLDER@EXECUTION.`,
 }
 
 // readTimelines streams the samples of folders.
-func (w *world) readTimelines(names []string) (*analyze.TimelineReader, error) {
-	reader := analyze.NewTimelineReader()
+func (w *world) readTimelines(names []string) (*correlate.Timelines, error) {
+	reader := correlate.NewTimelines()
 	for _, name := range names {
 		dir, where, err := w.sourceOf(name)
 		if err != nil {
@@ -264,6 +280,7 @@ func findArchitecture(catalogue *models.Catalogue, r *sinks.RunRow) *models.Arch
 func sameShape(a *models.Architecture, r *sinks.RunRow) bool {
 	is := func(have *int64, want int64) bool { return have != nil && *have == want }
 	n, ok := models.Params(a)
-	return ok && is(r.Params, n) && is(r.NumLayers, a.NumLayers) && is(r.HiddenSize, a.HiddenSize) && is(r.NumKVHeads, a.NumKVHeads) &&
-		is(r.VocabSize, a.VocabSize) && r.Architecture != nil && *r.Architecture == a.Architecture
+	return ok && is(r.Params, n) && is(r.NumLayers, a.NumLayers) && is(r.HiddenSize, a.HiddenSize) &&
+		is(r.NumKVHeads, a.NumKVHeads) && is(r.VocabSize, a.VocabSize) &&
+		r.Architecture != nil && *r.Architecture == a.Architecture
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -14,7 +13,7 @@ import (
 
 	"github.com/vramsweep/vramsweep/runner/proc"
 	"github.com/vramsweep/vramsweep/sinks"
-	"github.com/vramsweep/vramsweep/sinks/analyze"
+	"github.com/vramsweep/vramsweep/sinks/analyze/calculator"
 )
 
 type calculatorFlags struct {
@@ -39,7 +38,7 @@ COMPONENT_bytes or COMPONENT_gib are its prediction, summed over the GPUs.
 -- CMD ... adds a calculator that is a program, run once a profile without a shell:
 the profile as JSON on its standard input, COMPONENT_bytes or COMPONENT_gib as a
 JSON object on its standard output. docs/analysis.md shows both.
-Components: ` + strings.Join(calculatorComponents(), ", ") + `.
+Components: ` + strings.Join(calculator.Components(), ", ") + `.
 
 Exit 3: the program gave no usable answer for some profiles; the rest is printed.`,
 		Example: `  vramsweep check-calculator results --predictions mine.csv
@@ -74,13 +73,13 @@ func (w *world) checkCalculator(ctx context.Context, dirs, argv []string, f *cal
 	if err != nil {
 		return err
 	}
-	var all []analyze.Calculator
+	var all []calculator.Predictor
 	if !f.noBuiltin {
 		find, err := architectures()
 		if err != nil {
 			return err
 		}
-		all = analyze.BuiltinCalculators(find)
+		all = calculator.Builtin(find)
 	}
 	for _, name := range f.predictions {
 		c, err := readPredictions(name)
@@ -89,16 +88,17 @@ func (w *world) checkCalculator(ctx context.Context, dirs, argv []string, f *cal
 		}
 		all = append(all, c)
 	}
-	var faults []analyze.ProgramFault
+	var faults []calculator.Fault
 	if len(argv) > 0 {
-		var c analyze.Calculator
-		c, faults, err = analyze.AskProgram(strings.Join(argv, " "), rows, func(question []byte) ([]byte, error) { return w.askProgram(ctx, argv, f.timeout, question) })
+		var c calculator.Predictor
+		ask := func(question []byte) ([]byte, error) { return w.askProgram(ctx, argv, f.timeout, question) }
+		c, faults, err = calculator.Ask(strings.Join(argv, " "), rows, ask)
 		if err != nil {
 			return err
 		}
 		all = append(all, c)
 	}
-	verdict, err := analyze.CheckCalculators(rows, all)
+	verdict, err := calculator.Check(rows, all)
 	if err != nil {
 		return usageError("", "%w", err)
 	}
@@ -109,12 +109,7 @@ func (w *world) checkCalculator(ctx context.Context, dirs, argv []string, f *cal
 		}
 		fmt.Fprintf(w.stderr, "vramsweep: %v\n", fault)
 	}
-	if f.json {
-		err = printJSON(w.stdout, verdict)
-	} else {
-		err = verdict.Text(w.stdout)
-	}
-	if err == nil && len(faults) > 0 {
+	if err = printed(w.stdout, f.json, verdict); err == nil && len(faults) > 0 {
 		return quiet(exitSomeFailed)
 	}
 	return err
@@ -135,14 +130,15 @@ func (w *world) askProgram(ctx context.Context, argv []string, timeout time.Dura
 	limited, cancel := context.WithTimeoutCause(ctx, timeout, errNoAnswer)
 	defer cancel()
 	answer, complaint := capped{limit: answerLimit}, capped{limit: complaintLimit}
-	p, err := proc.Start(limited, proc.Spec{Argv: argv, Env: w.env, Dir: w.dir, Stdin: bytes.NewReader(question), Stdout: &answer, Stderr: &complaint, Grace: time.Second, NoCgroup: true})
+	p, err := proc.Start(limited, proc.Spec{Argv: argv, Env: w.env, Dir: w.dir, Stdin: bytes.NewReader(question),
+		Stdout: &answer, Stderr: &complaint, Grace: time.Second, NoCgroup: true})
 	if err != nil {
-		return nil, errors.Join(analyze.ErrStopAsking, usageError("", "check-calculator: %w", err))
+		return nil, errors.Join(calculator.ErrStop, usageError("", "check-calculator: %w", err))
 	}
 	exit, err := p.Wait()
 	switch {
 	case ctx.Err() != nil:
-		return nil, errors.Join(analyze.ErrStopAsking, &exitError{code: exitInterrupted, err: context.Cause(ctx)})
+		return nil, errors.Join(calculator.ErrStop, &exitError{code: exitInterrupted, err: context.Cause(ctx)})
 	case err != nil:
 		return nil, err
 	case errors.Is(context.Cause(limited), errNoAnswer) && exit.Stopped != "":
@@ -183,24 +179,15 @@ func (c *capped) lastLine() string {
 	return ": " + line[:min(len(line), 300)]
 }
 
-func calculatorComponents() []string {
-	var names []string
-	for name := range analyze.CalculatorComponents() {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
-}
-
-func readPredictions(name string) (analyze.Calculator, error) {
+func readPredictions(name string) (calculator.Predictor, error) {
 	file, err := os.Open(name)
 	if err != nil {
-		return analyze.Calculator{}, usageError("", "%w", err)
+		return calculator.Predictor{}, usageError("", "%w", err)
 	}
 	defer file.Close() //nolint:errcheck // only read from
-	c, err := analyze.ReadPredictions(name, file)
+	c, err := calculator.ReadPredictions(name, file)
 	if err != nil {
-		return analyze.Calculator{}, usageError("docs/analysis.md shows the columns.", "%w", err)
+		return calculator.Predictor{}, usageError("docs/analysis.md shows the columns.", "%w", err)
 	}
 	return c, nil
 }

@@ -12,7 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vramsweep/vramsweep/sinks"
-	"github.com/vramsweep/vramsweep/sinks/analyze"
+	"github.com/vramsweep/vramsweep/sinks/analyze/compare"
+	"github.com/vramsweep/vramsweep/sinks/analyze/frame"
 )
 
 type compareFlags struct {
@@ -46,7 +47,8 @@ Exit 0: no regression; 4: a regression, a new failure or a vanished profile;
 		RunE: func(_ *cobra.Command, args []string) error { return w.compare(args[0], args[1], &f) },
 	}
 	flags := cmd.Flags()
-	flags.StringSliceVar(&f.across, "across", nil, "settings in which the sides are meant to differ (vllm_version, dtype, ...)")
+	flags.StringSliceVar(&f.across, "across", nil,
+		"settings in which the sides are meant to differ (vllm_version, dtype, ...)")
 	flags.StringArrayVar(&f.thresholds, "threshold", nil, "FIGURE=AMOUNT, in place of the default (repeatable)")
 	flags.BoolVar(&f.json, "json", false, "print JSON")
 	flags.BoolVar(&f.markdown, "markdown", false, "print Markdown, for the summary of a CI job")
@@ -59,7 +61,7 @@ Exit 0: no regression; 4: a regression, a new failure or a vanished profile;
 }
 
 func (w *world) compare(baseName, newName string, f *compareFlags) error {
-	thresholds, err := analyze.ParseThresholds(f.thresholds)
+	thresholds, err := compare.ParseThresholds(f.thresholds)
 	if err != nil {
 		return usageError("docs/analysis.md lists figures and defaults.", "compare: %w", err)
 	}
@@ -74,7 +76,8 @@ func (w *world) compare(baseName, newName string, f *compareFlags) error {
 	if err != nil {
 		return err
 	}
-	c, err := analyze.Compare(baseName, base, newName, fresh, analyze.CompareOptions{Across: f.across, FDR: f.fdr, Thresholds: thresholds})
+	options := compare.Options{Across: f.across, FDR: f.fdr, Thresholds: thresholds}
+	c, err := compare.Run(baseName, base, newName, fresh, options)
 	if err != nil {
 		return usageError(compareHint(err, f), "compare: %w", err)
 	}
@@ -98,9 +101,10 @@ func (w *world) compare(baseName, newName string, f *compareFlags) error {
 
 func compareHint(err error, f *compareFlags) string {
 	switch {
-	case errors.Is(err, analyze.ErrNothingToCompare) && len(f.across) == 0:
-		return "A profile's id is a hash over its sweep's name and settings. --across NAME,... matches by all settings but those named."
-	case errors.Is(err, analyze.ErrNothingToCompare):
+	case errors.Is(err, compare.ErrNothing) && len(f.across) == 0:
+		return "A profile's id is a hash over its sweep's name and settings. " +
+			"--across NAME,... matches by all settings but those named."
+	case errors.Is(err, compare.ErrNothing):
 		return "Name in --across each setting in which the sides differ."
 	}
 	return ""
@@ -122,9 +126,9 @@ A folder of the name "save" is compared as ./save.`,
 			if err != nil {
 				return err
 			}
-			about := analyze.BaselineInfo{Version: version, From: args, Now: time.Now()}
-			err = w.writeTo(output, func(out io.Writer) error { return analyze.WriteBaseline(out, rows, about) })
-			if errors.Is(err, analyze.ErrMixed) {
+			about := compare.BaselineInfo{Version: version, From: args, Now: time.Now()}
+			err = w.writeTo(output, func(out io.Writer) error { return compare.WriteBaseline(out, rows, about) })
+			if errors.Is(err, frame.ErrMixed) {
 				return usageError("Save them as two baselines.", "%w", err)
 			}
 			if err == nil && output != "-" {
@@ -150,7 +154,7 @@ func (w *world) sideOf(name string) ([]sinks.RunRow, error) {
 	if err != nil {
 		return nil, usageError("", "%w", err)
 	}
-	rows, err := analyze.ReadBaseline(bytes.NewReader(data))
+	rows, err := compare.ReadBaseline(bytes.NewReader(data))
 	if err != nil {
 		return nil, usageError("vramsweep compare save DIR writes one.", "%s: %w", name, err)
 	}
@@ -170,7 +174,7 @@ func isBaselineFile(name string) bool {
 	defer file.Close() //nolint:errcheck // only read from
 	head := make([]byte, 512)
 	n, err := io.ReadFull(file, head)
-	return (err == nil || errors.Is(err, io.ErrUnexpectedEOF)) && analyze.IsBaseline(head[:n])
+	return (err == nil || errors.Is(err, io.ErrUnexpectedEOF)) && compare.IsBaseline(head[:n])
 }
 
 // rowsOf reads the runs of FOLDER or FOLDER@EXECUTION.

@@ -1,9 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -79,32 +79,20 @@ func (w *world) exportVerb() *cobra.Command {
 	flags.StringVar(&format, "format", "csv", strings.Join(sinks.ExportFormats(), ", "))
 	flags.StringVar(&table, "table", "runs", "runs, ranks, timelines, phases, breakdowns, steps, latencies")
 	flags.StringVar(&output, "output", "-", "FILE, - for standard output")
-	flags.StringVar(&where.Execution, "execution", "", "this execution alone")
-	flags.StringVar(&where.Sweep, "sweep", "", "this sweep alone")
-	flags.StringVar(&where.Model, "model", "", "this model alone")
+	addWhere(flags, &where, "this execution alone")
 	return cmd
 }
 
 func (w *world) export(store *sinks.Store, table sinks.Table, format, output string, where sinks.Predicate) error {
-	if output == "-" {
-		buffered := bufio.NewWriter(w.stdout)
-		_, err := store.Export(table, format, where, buffered)
-		return errors.Join(err, buffered.Flush())
-	}
-	file, err := createFile(output)
-	if err != nil {
+	n := int64(0)
+	err := w.writeTo(output, func(out io.Writer) (err error) {
+		n, err = store.Export(table, format, where, out)
 		return err
+	})
+	if err == nil && output != "-" {
+		fmt.Fprintf(w.stderr, "%d rows in %s\n", n, output)
 	}
-	buffered := bufio.NewWriter(file)
-	n, err := store.Export(table, format, where, buffered)
-	if err = errors.Join(err, buffered.Flush()); err != nil {
-		return errors.Join(err, file.abandon())
-	}
-	if err := file.commit(); err != nil {
-		return err
-	}
-	fmt.Fprintf(w.stderr, "%d rows in %s\n", n, output)
-	return nil
+	return err
 }
 
 // schemaVerb describes the tables.
@@ -233,12 +221,15 @@ func (w *world) finishedRuns(store *sinks.Store) (runs []finishedRun, failed int
 		}
 		runs = append(runs, finishedRun{dir, result})
 	}
-	slices.SortStableFunc(runs, func(a, b finishedRun) int { return a.result.Run.StartedAt.Compare(b.result.Run.StartedAt) })
+	slices.SortStableFunc(runs, func(a, b finishedRun) int {
+		return a.result.Run.StartedAt.Compare(b.result.Run.StartedAt)
+	})
 	return runs, failed
 }
 
 // reparseRun reads a run's logs again and attributes its samples anew.
-func (w *world) reparseRun(store *sinks.Store, catalogue *models.Catalogue, again runner.Attributor, dir string, result *runner.Result) error {
+func (w *world) reparseRun(store *sinks.Store, catalogue *models.Catalogue, again runner.Attributor,
+	dir string, result *runner.Result) error {
 	if len(result.RawLogs) == 0 {
 		return nil // skipped, or never started: nothing to read again
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vramsweep/vramsweep/sinks"
-	"github.com/vramsweep/vramsweep/sinks/analyze"
+	"github.com/vramsweep/vramsweep/sinks/analyze/overhead"
 	"github.com/vramsweep/vramsweep/sweep/models"
 )
 
@@ -23,7 +23,8 @@ func (w *world) overheadVerb() *cobra.Command {
 		Args:  exactArgs(),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(w.overheadBuildVerb(), w.overheadMergeVerb(), w.overheadDiffVerb(), w.overheadShowVerb(), w.overheadPredictVerb())
+	cmd.AddCommand(w.overheadBuildVerb(), w.overheadMergeVerb(), w.overheadDiffVerb(), w.overheadShowVerb(),
+		w.overheadPredictVerb())
 	return cmd
 }
 
@@ -68,7 +69,7 @@ func (w *world) overheadBuildVerb() *cobra.Command {
 }
 
 // buildOverheads reads what a database is made of.
-func (w *world) buildOverheads(dirs []string, gpuName string) (*analyze.Overheads, error) {
+func (w *world) buildOverheads(dirs []string, gpuName string) (*overhead.Database, error) {
 	rows, err := w.runsOf(dirs, sinks.Predicate{})
 	if err != nil {
 		return nil, err
@@ -77,7 +78,7 @@ func (w *world) buildOverheads(dirs []string, gpuName string) (*analyze.Overhead
 	if err != nil {
 		return nil, err
 	}
-	in := analyze.OverheadInput{Runs: rows, Find: find, GPU: gpuName}
+	in := overhead.Input{Runs: rows, Find: find, GPU: gpuName}
 	for _, name := range dirs {
 		dir, where, err := w.sourceOf(name)
 		if err != nil {
@@ -90,7 +91,7 @@ func (w *world) buildOverheads(dirs []string, gpuName string) (*analyze.Overhead
 			return nil, err
 		}
 	}
-	db, err := analyze.BuildOverheads(in)
+	db, err := overhead.Build(in)
 	if err != nil {
 		return nil, usageError("", "%w", err)
 	}
@@ -117,7 +118,8 @@ func namedArchitectures() (func(*sinks.RunRow) *models.Architecture, error) {
 		}
 		for _, name := range catalogue.Names() {
 			b, _ := catalogue.Lookup(name)
-			if strings.Contains(strings.ToLower(name), base) && b.Quantization == nil && a.Quantization == nil && analyze.ShapeOf(b) == analyze.ShapeOf(a) && b.IntermediateSize == a.IntermediateSize {
+			if strings.Contains(strings.ToLower(name), base) && b.Quantization == nil && a.Quantization == nil &&
+				overhead.ShapeOf(b) == overhead.ShapeOf(a) && b.IntermediateSize == a.IntermediateSize {
 				return b
 			}
 		}
@@ -136,7 +138,7 @@ func appendRows[T sinks.Row](rows []T, where sinks.Predicate, dir string) ([]T, 
 	return rows, nil
 }
 
-func mergeInto(db *analyze.Overheads, names []string) error {
+func mergeInto(db *overhead.Database, names []string) error {
 	for _, name := range names {
 		other, err := readOverheads(name)
 		if err != nil {
@@ -150,7 +152,7 @@ func mergeInto(db *analyze.Overheads, names []string) error {
 }
 
 // putOverheads writes a database and prints it.
-func (w *world) putOverheads(db *analyze.Overheads, o *overheadOutput) error {
+func (w *world) putOverheads(db *overhead.Database, o *overheadOutput) error {
 	out := w.stdout
 	if o.file == "-" {
 		out = w.stderr // standard output is the database
@@ -221,12 +223,7 @@ func (w *world) overheadDiffVerb() *cobra.Command {
 			if err != nil {
 				return usageError("", "%w", err)
 			}
-			if asJSON {
-				err = printJSON(w.stdout, d)
-			} else {
-				err = d.Text(w.stdout)
-			}
-			if err == nil && d.Moved() {
+			if err = printed(w.stdout, asJSON, d); err == nil && d.Moved() {
 				return quiet(exitFindings)
 			}
 			return err
@@ -255,13 +252,13 @@ func (w *world) overheadShowVerb() *cobra.Command {
 	return cmd
 }
 
-func readOverheads(name string) (*analyze.Overheads, error) {
+func readOverheads(name string) (*overhead.Database, error) {
 	file, err := os.Open(name)
 	if err != nil {
 		return nil, usageError("vramsweep overhead build makes one.", "%w", err)
 	}
 	defer file.Close() //nolint:errcheck // only read from
-	db, err := analyze.ReadOverheads(file)
+	db, err := overhead.Read(file)
 	if err != nil {
 		return nil, usageError("", "%s: %w", name, err)
 	}
@@ -279,7 +276,7 @@ type predictFlags struct {
 }
 
 func (w *world) overheadPredictVerb() *cobra.Command {
-	var q analyze.OverheadQuery
+	var q overhead.Query
 	var f predictFlags
 	cmd := &cobra.Command{
 		Use:   "predict",
@@ -293,17 +290,14 @@ func (w *world) overheadPredictVerb() *cobra.Command {
 			if err := w.completeQuery(db, &q, &f); err != nil {
 				return err
 			}
-			p := db.Predict(q)
-			if f.asJSON {
-				return printJSON(w.stdout, p)
-			}
-			return p.Text(w.stdout)
+			return printed(w.stdout, f.asJSON, db.Predict(q))
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.file, "overheads", "overheads.json", "FILE")
 	flags.StringVar(&q.Model, "model", "", "a name of the database or the catalogue, or a folder with config.json")
-	flags.StringVar(&f.gpu, "gpu", "", "as in the catalogue or as the driver names it; default: the database's, if it has one alone")
+	flags.StringVar(&f.gpu, "gpu", "",
+		"as in the catalogue or as the driver names it; default: the database's, if it has one alone")
 	flags.Int64Var(&q.TP, "tensor-parallel-size", 1, "ranks of a stage")
 	flags.Int64Var(&q.PP, "pipeline-parallel-size", 1, "stages")
 	flags.StringVar(&f.version, "vllm-version", "", "default: the newest that the arithmetic knows")
@@ -325,7 +319,7 @@ func (w *world) overheadPredictVerb() *cobra.Command {
 
 // completeQuery makes a query of flags: the architecture from the database
 // where it knows the model, else from the catalogue or a config.json.
-func (w *world) completeQuery(db *analyze.Overheads, q *analyze.OverheadQuery, f *predictFlags) error {
+func (w *world) completeQuery(db *overhead.Database, q *overhead.Query, f *predictFlags) error {
 	if q.Model == "" {
 		return usageError("", "overhead predict: --model is missing")
 	}
@@ -363,11 +357,12 @@ func (w *world) completeQuery(db *analyze.Overheads, q *analyze.OverheadQuery, f
 }
 
 // deviceOf is the GPU of a query: the database's only one where none is named.
-func deviceOf(db *analyze.Overheads, name string) (models.GPU, error) {
+func deviceOf(db *overhead.Database, name string) (models.GPU, error) {
 	if name == "" {
 		gpus := db.GPUs()
 		if len(gpus) != 1 {
-			return models.GPU{}, usageError("", "overhead predict: --gpu is missing; the database has runs on %s", strings.Join(gpus, ", "))
+			return models.GPU{}, usageError("", "overhead predict: --gpu is missing; the database has runs on %s",
+				strings.Join(gpus, ", "))
 		}
 		name = gpus[0]
 	}
@@ -378,9 +373,9 @@ func deviceOf(db *analyze.Overheads, name string) (models.GPU, error) {
 }
 
 // overheadQuery asks for a profile of an architecture on a device.
-func overheadQuery(a *models.Architecture, r models.Request, g models.GPU) analyze.OverheadQuery {
+func overheadQuery(a *models.Architecture, r models.Request, g models.GPU) overhead.Query {
 	e := models.NewEstimate(a, r, g)
-	q := analyze.OverheadQuery{Architecture: a, Request: r, Device: g}
+	q := overhead.Query{Architecture: a, Request: r, Device: g}
 	q.TP, q.PP, q.GPU = r.TensorParallelSize, r.PipelineParallelSize, g.Product
 	if q.GPU == "" {
 		q.GPU = g.Name
@@ -399,7 +394,7 @@ func overheadQuery(a *models.Architecture, r models.Request, g models.GPU) analy
 	if a == nil {
 		return q
 	}
-	q.Model, q.Family, q.Shape = a.ID, a.Family, analyze.ShapeOf(a)
+	q.Model, q.Family, q.Shape = a.ID, a.Family, overhead.ShapeOf(a)
 	if q.Dtype == "" {
 		q.Dtype = a.NativeDtype
 	}
@@ -415,14 +410,14 @@ func overheadQuery(a *models.Architecture, r models.Request, g models.GPU) analy
 // An overheadsFlag is `--overheads FILE` of a verb that plans.
 type overheadsFlag struct {
 	file string
-	db   *analyze.Overheads
+	db   *overhead.Database
 }
 
 // overheadsOf are the figures of a planned profile that rest on a database.
 type overheadsOf struct {
-	File    string                  `json:"file"`
-	Parts   []analyze.PredictedPart `json:"parts"`
-	Highest models.Figure           `json:"highest_bytes"`
+	File    string          `json:"file"`
+	Parts   []overhead.Part `json:"parts"`
+	Highest models.Figure   `json:"highest_bytes"`
 }
 
 func (o *overheadsFlag) load() error {
@@ -436,7 +431,9 @@ func (o *overheadsFlag) load() error {
 
 // estimate is the arithmetic's with what the database knows better laid over
 // it; used is nil without a database.
-func (o *overheadsFlag) estimate(a *models.Architecture, r models.Request, g models.GPU) (e models.Estimate, used *overheadsOf) {
+func (o *overheadsFlag) estimate(
+	a *models.Architecture, r models.Request, g models.GPU,
+) (e models.Estimate, used *overheadsOf) {
 	if o.db == nil {
 		return models.NewEstimate(a, r, g), nil
 	}

@@ -1,4 +1,4 @@
-package analyze
+package analyze_test
 
 import (
 	"fmt"
@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"github.com/vramsweep/vramsweep/sinks"
+	"github.com/vramsweep/vramsweep/sinks/analyze/compare"
+	"github.com/vramsweep/vramsweep/sinks/analyze/correlate"
+	"github.com/vramsweep/vramsweep/sinks/analyze/frame"
 )
 
 // A year of nightly sweeps: 365 executions of 400 profiles. The rows are made
@@ -54,13 +57,13 @@ func yearNight(like sinks.RunRow, night int) []sinks.RunRow {
 		batch, length := int64(1)<<(p/8%10), int64(256)<<(p/80)
 		params := int64(p%8+1) * 1e9
 		row.BatchSize, row.InputLen, row.Params = &batch, &length, &params
-		noise := func(mean int64) *int64 { v := mean + int64(random.NormFloat64()*30*mib); return &v }
+		noise := func(mean int64) *int64 { v := mean + int64(random.NormFloat64()*30*frame.MiB); return &v }
 		weights := 2 * params
-		row.ModelWeightsBytes, row.PeakMemoryBytes = noise(weights), noise(74*gib+batch*mib)
-		row.NetIncreaseBytes, row.KVCacheBytes = noise(73*gib), noise(72*gib-weights)
-		row.ActivationsReservedBytes, row.CUDAGraphsBytes, row.NonTorchBytes = noise(length*batch*4096), noise(gib), noise(gib/4)
-		row.ContextBytes, row.GrowthExcessBytes, row.FrameworkOverheadBytes = noise(gib/2), noise(batch*mib), noise(0)
-		row.BeyondBudgetGrossBytes = noise(gib)
+		row.ModelWeightsBytes, row.PeakMemoryBytes = noise(weights), noise(74*frame.GiB+batch*frame.MiB)
+		row.NetIncreaseBytes, row.KVCacheBytes = noise(73*frame.GiB), noise(72*frame.GiB-weights)
+		row.ActivationsReservedBytes, row.CUDAGraphsBytes, row.NonTorchBytes = noise(length*batch*4096), noise(frame.GiB), noise(frame.GiB/4)
+		row.ContextBytes, row.GrowthExcessBytes, row.FrameworkOverheadBytes = noise(frame.GiB/2), noise(batch*frame.MiB), noise(0)
+		row.BeyondBudgetGrossBytes = noise(frame.GiB)
 		tokens := *row.KVCacheBytes / 131072
 		row.KVCacheTokens = &tokens
 		latency, power := 0.01*float64(batch)*(1+0.01*random.NormFloat64()), 600*(1+0.01*random.NormFloat64())
@@ -149,7 +152,7 @@ func BenchmarkCompareYear(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				c, err := Compare("a", base, "b", fresh, CompareOptions{})
+				c, err := compare.Run("a", base, "b", fresh, compare.Options{})
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -169,14 +172,14 @@ func BenchmarkCorrelateYear(b *testing.B) {
 			b.ReportAllocs()
 			b.ResetTimer()
 			for b.Loop() {
-				correlator := NewCorrelator(CorrelateOptions{})
+				correlator := correlate.New(correlate.Options{})
 				for row, err := range sinks.Read[sinks.RunRow](sinks.Predicate{}, dir) {
 					if err != nil {
 						b.Fatal(err)
 					}
 					correlator.Add(&row)
 				}
-				if _, err := correlator.Correlations(); err != nil {
+				if _, err := correlator.Report(); err != nil {
 					b.Fatal(err)
 				}
 			}

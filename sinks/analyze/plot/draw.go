@@ -1,9 +1,11 @@
 package plot
 
 import (
+	"cmp"
 	"fmt"
 	"image/color"
 	"math"
+	"slices"
 	"strings"
 
 	"gonum.org/v1/plot/font"
@@ -31,7 +33,7 @@ func buffers() look      { return look{color.RGBA{0xd2, 0x5a, 0x00, 0xff}, 0.9, 
 func requested() look    { return look{color.Gray{Y: 0x30}, 0.9, []vg.Length{1.5, 2}} }
 func allowed() look      { return look{color.Gray{Y: 0x30}, 0.9, []vg.Length{7, 2, 1.5, 2}} }
 func powerLook(i int) look {
-	return look{[]color.Color{color.RGBA{0x12, 0x3f, 0x8c, 0xff}, color.RGBA{0xd2, 0x5a, 0x00, 0xff}}[i%2], 0.9, [][]vg.Length{nil, {4, 2}, {1.5, 1.5}, {6, 2, 1, 2}}[i%4]}
+	return look{[]look{driver(), account()}[i%2].color, 0.9, [][]vg.Length{nil, {4, 2}, {1.5, 1.5}, {6, 2, 1, 2}}[i%4]}
 }
 
 func (l look) style() draw.LineStyle {
@@ -45,7 +47,12 @@ const (
 )
 
 func (s *scene) style(size vg.Length, x text.XAlignment, y text.YAlignment) text.Style {
-	return text.Style{Color: ink(), Font: font.From(font.Font{Typeface: "Liberation", Variant: "Sans"}, size), XAlign: x, YAlign: y, Handler: s.text}
+	return text.Style{Color: ink(), Font: font.From(font.Font{Typeface: "Liberation", Variant: "Sans"}, size),
+		XAlign: x, YAlign: y, Handler: s.text}
+}
+
+func corners(left, low, right, high vg.Length) []vg.Point {
+	return []vg.Point{{X: left, Y: low}, {X: right, Y: low}, {X: right, Y: high}, {X: left, Y: high}}
 }
 
 // A panel is a rectangle with axes.
@@ -72,7 +79,7 @@ func (p *panel) fill(c color.Color, x0, x1 vg.Length) {
 	if x1 <= x0 {
 		return
 	}
-	p.c.FillPolygon(c, []vg.Point{{X: x0, Y: p.low}, {X: x1, Y: p.low}, {X: x1, Y: p.high}, {X: x0, Y: p.high}})
+	p.c.FillPolygon(c, corners(x0, p.low, x1, p.high))
 }
 
 // line draws a line as steps, clipped to the panel: memory holds until it
@@ -133,7 +140,8 @@ func (s *scene) frame(p *panel, phases []span, xAxis bool, unit string) {
 		p.c.FillText(s.style(small, text.XRight, text.YCenter), vg.Point{X: p.left - 4, Y: p.y(v)}, number(v))
 	}
 	edge := draw.LineStyle{Color: ink(), Width: 0.6}
-	p.c.StrokeLines(edge, []vg.Point{{X: p.left, Y: p.low}, {X: p.right(), Y: p.low}, {X: p.right(), Y: p.high}, {X: p.left, Y: p.high}, {X: p.left, Y: p.low}})
+	box := corners(p.left, p.low, p.right(), p.high)
+	p.c.StrokeLines(edge, append(box, box[0]))
 	for _, v := range ticks(p.x0, p.x1, max(2, int(p.wide/38))) {
 		p.c.StrokeLine2(edge, p.x(v), p.low, p.x(v), p.low-4)
 		if xAxis {
@@ -165,10 +173,7 @@ func ticks(lo, hi float64, n int) []float64 {
 }
 
 func number(v float64) string {
-	t := fmt.Sprintf("%.2f", v)
-	if strings.Contains(t, ".") {
-		t = strings.TrimRight(strings.TrimRight(t, "0"), ".")
-	}
+	t := strings.TrimRight(strings.TrimRight(fmt.Sprintf("%.2f", v), "0"), ".")
 	if t == "-0" {
 		return "0"
 	}
@@ -180,10 +185,7 @@ func number(v float64) string {
 func (s *scene) strip(p *panel, phases []span, high vg.Length) {
 	st := s.style(small, text.XCenter, text.YBottom)
 	const rowHeight = vg.Length(11)
-	ends := make([]vg.Length, 5) // stripPx has room for them
-	for i := range ends {
-		ends[i] = p.left - 8
-	}
+	ends := slices.Repeat([]vg.Length{p.left - 8}, 5) // stripPx has room for them
 	for _, ph := range phases {
 		from, to := max(ph.from, p.x0), min(ph.to, p.x1)
 		if to <= from || ph.phase == runner.PhaseBaseline && to-from < 1 {
@@ -206,12 +208,12 @@ func (s *scene) strip(p *panel, phases []span, high vg.Length) {
 
 // draw draws the scene from the top down.
 func (s *scene) draw(c draw.Canvas) {
-	c.FillPolygon(color.White, []vg.Point{c.Min, {X: c.Max.X, Y: c.Min.Y}, c.Max, {X: c.Min.X, Y: c.Max.Y}})
+	c.FillPolygon(color.White, corners(c.Min.X, c.Min.Y, c.Max.X, c.Max.Y))
 	top := c.Max.Y - 8
 	c.FillText(s.style(large, text.XLeft, text.YTop), vg.Point{X: 14, Y: top}, s.title())
 	c.FillText(s.style(normal, text.XLeft, text.YTop), vg.Point{X: 14, Y: top - 18}, s.subtitle())
 	at := c.Max.Y - pixels(titlePx)
-	full, near := s.columnsOf(c)
+	full, near := s.stretches(c)
 	for i, t := range s.tracks {
 		last := i == len(s.tracks)-1 && !s.power
 		high := at - pixels(stripPx)
@@ -230,11 +232,21 @@ func (s *scene) draw(c draw.Canvas) {
 	s.caption(c, at)
 }
 
-type columnOf struct{ left, wide vg.Length }
+// A stretch of time beside another.
+type stretch struct {
+	from, to   float64
+	left, wide vg.Length
+}
 
-func (s *scene) columnsOf(c draw.Canvas) (full, near columnOf) {
+func (s *scene) panel(c draw.Canvas, t stretch, y0, y1 float64, low, high vg.Length) *panel {
+	return &panel{c: c, x0: t.from, x1: t.to, y0: y0, y1: y1, left: t.left, wide: t.wide, low: low, high: high}
+}
+
+// stretches are the whole run and the close-up.
+func (s *scene) stretches(c draw.Canvas) (full, near stretch) {
 	all := c.Max.X - c.Min.X
-	full.left = 44
+	full = stretch{from: s.from, to: s.to, left: 44}
+	near = stretch{from: s.closeX[0], to: s.closeX[1]}
 	if !s.close {
 		full.wide = all - full.left - 120
 		return full, near
@@ -245,7 +257,7 @@ func (s *scene) columnsOf(c draw.Canvas) (full, near columnOf) {
 	return full, near
 }
 
-func (s *scene) memoryPanels(c draw.Canvas, t *track, full, near columnOf, low, high vg.Length, axis bool) {
+func (s *scene) memoryPanels(c draw.Canvas, t *track, full, near stretch, low, high vg.Length, axis bool) {
 	most := 0.0
 	for _, q := range t.cols.points {
 		most = max(most, q.y)
@@ -253,7 +265,7 @@ func (s *scene) memoryPanels(c draw.Canvas, t *track, full, near columnOf, low, 
 	for _, l := range t.vllm {
 		most = max(most, l.gib)
 	}
-	p := &panel{c: c, x0: s.from, x1: s.to, y0: 0, y1: max(most*1.06, 0.01), left: full.left, wide: full.wide, low: low, high: high}
+	p := s.panel(c, full, 0, max(most*1.06, 0.01), low, high)
 	name := fmt.Sprintf("GPU %d: memory in use, GiB", t.gpu)
 	if t.gpu == runner.HostGPU {
 		name = "process tree: resident memory, GiB"
@@ -271,7 +283,7 @@ func (s *scene) memoryPanels(c draw.Canvas, t *track, full, near columnOf, low, 
 		return
 	}
 	pad := max((hi-lo)*0.12, 0.05)
-	z := &panel{c: c, x0: s.closeX[0], x1: s.closeX[1], y0: lo - pad, y1: hi + pad, left: near.left, wide: near.wide, low: low, high: high}
+	z := s.panel(c, near, lo-pad, hi+pad, low, high)
 	s.frame(z, t.phases, axis, "close-up, GiB")
 	s.strip(z, t.phases, high)
 	s.curves(z, t)
@@ -356,7 +368,7 @@ func (s *scene) backing(p *panel, st text.Style, x, y vg.Length, label string) {
 	w, h := st.Width(label), st.Height(label)
 	x0 := x + vg.Length(st.XAlign)*w
 	y0 := y + vg.Length(st.YAlign)*h
-	p.c.FillPolygon(color.NRGBA{0xff, 0xff, 0xff, 0xc0}, []vg.Point{{X: x0 - 1, Y: y0 - 1}, {X: x0 + w + 1, Y: y0 - 1}, {X: x0 + w + 1, Y: y0 + h + 1}, {X: x0 - 1, Y: y0 + h + 1}})
+	p.c.FillPolygon(color.NRGBA{0xff, 0xff, 0xff, 0xc0}, corners(x0-1, y0-1, x0+w+1, y0+h+1))
 }
 
 // A note is a level's text to the right of a panel.
@@ -403,7 +415,7 @@ func (s *scene) levelTexts(p *panel, t *track) {
 func (s *scene) notes(p *panel, notes []note) {
 	st := s.style(small, text.XLeft, text.YCenter)
 	const line, gap = vg.Length(9.5), vg.Length(2.5)
-	sortNotes(notes)
+	slices.SortFunc(notes, func(a, b note) int { return cmp.Compare(a.y, b.y) })
 	floor := vg.Length(-1e6)
 	for _, n := range notes {
 		lines := wrap(n.text, 22)
@@ -416,7 +428,7 @@ func (s *scene) notes(p *panel, notes []note) {
 	}
 }
 
-func (s *scene) powerPanels(c draw.Canvas, full, near columnOf, low, high vg.Length) {
+func (s *scene) powerPanels(c draw.Canvas, full, near stretch, low, high vg.Length) {
 	most := 0.0
 	for _, t := range s.tracks {
 		for _, q := range t.watts.points {
@@ -430,10 +442,9 @@ func (s *scene) powerPanels(c draw.Canvas, full, near columnOf, low, high vg.Len
 	case "instant":
 		unit = "power, W (instantaneous)"
 	}
-	p := &panel{c: c, x0: s.from, x1: s.to, y0: 0, y1: max(1, most*1.15), left: full.left, wide: full.wide, low: low, high: high}
-	panels := []*panel{p}
+	panels := []*panel{s.panel(c, full, 0, max(1, most*1.15), low, high)}
 	if s.close {
-		panels = append(panels, &panel{c: c, x0: s.closeX[0], x1: s.closeX[1], y0: 0, y1: p.y1, left: near.left, wide: near.wide, low: low, high: high})
+		panels = append(panels, s.panel(c, near, 0, max(1, most*1.15), low, high))
 	}
 	for i, q := range panels {
 		label := unit
@@ -449,7 +460,8 @@ func (s *scene) powerPanels(c draw.Canvas, full, near columnOf, low, high vg.Len
 		if i == len(panels)-1 && len(s.tracks) > 1 {
 			s.notes(q, notes)
 		}
-		c.FillText(s.style(small, text.XCenter, text.YTop), vg.Point{X: q.left + q.wide/2, Y: low - 19}, "seconds since the start of the run")
+		c.FillText(s.style(small, text.XCenter, text.YTop), vg.Point{X: q.left + q.wide/2, Y: low - 19},
+			"seconds since the start of the run")
 	}
 }
 
@@ -505,4 +517,21 @@ func widest(st text.Style, lines []string) vg.Length {
 		w = max(w, st.Width(l))
 	}
 	return w
+}
+
+// wrap breaks a text at blanks into lines of at most n characters.
+func wrap(s string, n int) []string {
+	var lines []string
+	line := ""
+	for _, word := range strings.Fields(s) {
+		if line != "" && len(line)+1+len(word) > n {
+			lines = append(lines, line)
+			line = ""
+		}
+		if line != "" {
+			line += " "
+		}
+		line += word
+	}
+	return append(lines, line)
 }

@@ -10,9 +10,9 @@ package plot
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"strings"
 
@@ -29,8 +29,7 @@ import (
 
 // Options of a picture. The zero value is good.
 type Options struct {
-	WidthPx int    // of the PNG; 0: 1200. Heights follow from the number of GPUs.
-	Title   string // "": the run's model, parallelism and engine
+	WidthPx int // of the PNG; 0: 1200. Heights follow from the number of GPUs.
 }
 
 // ErrNoSamples says that there is nothing to draw.
@@ -61,35 +60,19 @@ func Draw(r *runner.Result, samples runner.SampleReader, o Options) (*Picture, e
 		return nil, err
 	}
 	w, h := pixels(o.WidthPx), pixels(s.heightPx())
-	p := &Picture{}
 	img := vgimg.NewWith(vgimg.UseWH(w, h), vgimg.UseDPI(dpi))
 	s.draw(draw.New(img))
 	var png bytes.Buffer
 	if _, err := (vgimg.PngCanvas{Canvas: img}).WriteTo(&png); err != nil {
 		return nil, fmt.Errorf("drawing the PNG: %w", err)
 	}
-	p.PNG = png.Bytes()
 	vec := vgsvg.NewWith(vgsvg.UseWH(w, h), vgsvg.EmbedFonts(true))
 	s.draw(draw.New(vec))
 	var svg bytes.Buffer
 	if _, err := vec.WriteTo(&svg); err != nil {
 		return nil, fmt.Errorf("drawing the SVG: %w", err)
 	}
-	p.SVG = svg.Bytes()
-	return p, nil
-}
-
-// WriteSVG and WritePNG write the picture; the error is that of w.
-func (p *Picture) WriteSVG(w io.Writer) error { return write(w, p.SVG, "SVG") }
-
-// WritePNG writes the picture as a PNG; the error is that of w.
-func (p *Picture) WritePNG(w io.Writer) error { return write(w, p.PNG, "PNG") }
-
-func write(w io.Writer, b []byte, what string) error {
-	if _, err := w.Write(b); err != nil {
-		return fmt.Errorf("writing the %s: %w", what, err)
-	}
-	return nil
+	return &Picture{SVG: svg.Bytes(), PNG: png.Bytes()}, nil
 }
 
 func pixels(n int) vg.Length { return vg.Length(n) * vg.Inch / dpi }
@@ -173,15 +156,8 @@ func (s *scene) heightPx() int {
 }
 
 func (s *scene) title() string {
-	if s.o.Title != "" {
-		return s.o.Title
-	}
 	b := &s.r.BenchmarkParameters
-	name := s.r.ModelInfo.Model
-	if name == "" {
-		name = s.r.Run.RunID
-	}
-	parts := []string{name}
+	parts := []string{cmp.Or(s.r.ModelInfo.Model, s.r.Run.RunID)}
 	if b.BatchSize > 0 {
 		parts = append(parts, fmt.Sprintf("batch %d, %d in, %d out", b.BatchSize, b.InputLen, b.OutputLen))
 	}

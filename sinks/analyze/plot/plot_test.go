@@ -97,13 +97,13 @@ func TestDrawRecording(t *testing.T) {
 
 func TestDrawSaysSimulated(t *testing.T) {
 	r, samples := recording(t)
-	r.Run.Synthetic = true
-	p, err := plot.Draw(r, samples, plot.Options{WidthPx: 600, Title: "a <title> & more"})
+	r.Run.Synthetic, r.ModelInfo.Model = true, "a <model> & more"
+	p, err := plot.Draw(r, samples, plot.Options{WidthPx: 600})
 	if err != nil {
 		t.Fatal(err)
 	}
 	text := words(t, p.SVG)
-	if !strings.Contains(text, "SIMULATED, not measured") || !strings.Contains(text, "a <title> & more") {
+	if !strings.Contains(text, "SIMULATED, not measured") || !strings.Contains(text, "a <model> & more") {
 		t.Errorf("the picture says neither that it was simulated nor its title:\n%s", text)
 	}
 }

@@ -1,8 +1,10 @@
 package plot
 
 import (
+	"cmp"
 	"math"
 	"slices"
+	"sort"
 	"time"
 
 	"github.com/vramsweep/vramsweep/runner"
@@ -64,7 +66,7 @@ func (c *columns) add(x, y float64) {
 	if k := int64(math.Floor(x / c.width)); k != c.cur || len(c.held) == 0 {
 		c.flush()
 		c.cur = k
-		c.held = append(c.held, xy{x, y}, xy{x, y}, xy{x, y}, xy{x, y})
+		c.held = slices.Repeat([]xy{{x, y}}, 4)
 		return
 	}
 	if y < c.held[1].y {
@@ -77,21 +79,13 @@ func (c *columns) add(x, y float64) {
 }
 
 func (c *columns) flush() {
-	slices.SortStableFunc(c.held, func(a, b xy) int {
-		switch {
-		case a.x < b.x:
-			return -1
-		case a.x > b.x:
-			return 1
-		}
-		return 0
-	})
+	slices.SortStableFunc(c.held, func(a, b xy) int { return cmp.Compare(a.x, b.x) })
 	for i, p := range c.held {
 		if i == 0 || p != c.held[i-1] {
 			c.points = append(c.points, p)
 		}
 	}
-	c.held = c.held[:0]
+	c.held = nil
 }
 
 // gather reads the samples once. Columns are 20 ms of a run of minutes; a
@@ -127,12 +121,15 @@ func (s *scene) gather(samples runner.SampleReader) error {
 	return nil
 }
 
-// order is rank order; GPUs of others come last and are not drawn.
+// rank of a GPU; -1: it is of others.
+func (s *scene) rank(gpu int32) int {
+	return slices.IndexFunc(s.r.Ranks, func(r runner.RankRow) bool { return r.GPUIndex != nil && *r.GPUIndex == gpu })
+}
+
+// order is rank order; where no rank tells its GPU, that of the driver.
 func (s *scene) order(gpu int32) int {
-	for i := range s.r.Ranks {
-		if g := s.r.Ranks[i].GPUIndex; g != nil && *g == gpu {
-			return i
-		}
+	if i := s.rank(gpu); i >= 0 {
+		return i
 	}
 	return int(gpu)
 }
@@ -141,12 +138,7 @@ func (s *scene) ours(gpu int32) bool {
 	if len(s.r.Ranks) == 0 || s.r.Ranks[0].GPUIndex == nil {
 		return gpu == runner.HostGPU || len(s.r.GPUInfo) > 0
 	}
-	for i := range s.r.Ranks {
-		if g := s.r.Ranks[i].GPUIndex; g != nil && *g == gpu {
-			return true
-		}
-	}
-	return false
+	return s.rank(gpu) >= 0
 }
 
 func (s *scene) take(m *runner.Sample, byGPU map[int32]*track, start time.Time, width float64) {
@@ -185,12 +177,7 @@ func memory(m *runner.Sample) (int64, bool) {
 
 // at is the curve's value at a moment.
 func (t *track) at(x float64) (float64, bool) {
-	i, _ := slices.BinarySearchFunc(t.cols.points, x+1e-6, func(p xy, x float64) int {
-		if p.x <= x {
-			return -1
-		}
-		return 1
-	})
+	i := sort.Search(len(t.cols.points), func(i int) bool { return t.cols.points[i].x > x+1e-6 })
 	if i == 0 {
 		return 0, false
 	}
@@ -261,7 +248,8 @@ func vllmLevels(r *runner.RankRow, phases []span) []vllmLevel {
 		}
 	}
 	add(runner.PhaseLoad, runner.PhaseProfile, "context + weights", r.ContextBytes, r.ModelWeightsBytes)
-	add(runner.PhaseProfile, runner.PhaseKVAlloc, "+ activation", r.ContextBytes, r.ModelWeightsBytes, r.NonTorchBytes, r.ActivationsReservedBytes)
+	add(runner.PhaseProfile, runner.PhaseKVAlloc, "+ activation",
+		r.ContextBytes, r.ModelWeightsBytes, r.NonTorchBytes, r.ActivationsReservedBytes)
 	last := runner.PhaseCapture
 	if _, ok := at[last]; !ok {
 		last = runner.PhaseEngineWarmup

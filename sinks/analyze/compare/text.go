@@ -1,0 +1,213 @@
+package compare
+
+import (
+	"encoding/xml"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/vramsweep/vramsweep/sinks/analyze/frame"
+)
+
+// A section is a list of the comparison under its heading.
+type section[T any] struct {
+	title string
+	of    []T
+}
+
+func (c *Comparison) changes() []section[Change] {
+	return filled(section[Change]{"Worse", c.Regressions}, section[Change]{"Better", c.Gains})
+}
+
+func (c *Comparison) others() []section[Outcome] {
+	return filled(section[Outcome]{"Fail now", c.NewFailures}, section[Outcome]{"Vanished", c.Vanished},
+		section[Outcome]{"Work again", c.Recovered}, section[Outcome]{"New", c.Added})
+}
+
+func filled[T any](all ...section[T]) []section[T] {
+	return slices.DeleteFunc(all, func(s section[T]) bool { return len(s.of) == 0 })
+}
+
+// Text prints a comparison for people.
+func (c *Comparison) Text(out io.Writer) error {
+	w := frame.NewText(out)
+	w.Printf("base  %s: %s\nnew   %s: %s\n", c.Base.Name, c.Base.rests(), c.New.Name, c.New.rests())
+	w.Printf("%d profiles on both sides, %d figures compared, false discovery rate %g\n", c.Matched, c.Tests, c.FDR)
+	for _, s := range c.changes() {
+		w.Printf("\n%s\n", s.title)
+		w.Right(func(line *frame.Text) {
+			line.Printf("  figure\tbase\tnew\tchange\t\t95 %% interval\truns\t  profile\n")
+			for _, change := range s.of {
+				line.Printf("  %s\t%s\t%s\t%s\t%s\t%s\t%s\t  %s\n", append(change.cells(), change.Label)...)
+			}
+		})
+	}
+	for _, s := range c.others() {
+		w.Printf("\n%s\n", s.title)
+		for _, o := range s.of {
+			w.Printf("  %s  %s\n", o.Label, o.what())
+		}
+	}
+	for _, note := range c.Notes {
+		w.Printf("\nnote: %s\n", note)
+	}
+	if c.Regressed() {
+		w.Printf("\nRegression.\n")
+	} else {
+		w.Printf("\nNo regression.\n")
+	}
+	return w.Err
+}
+
+func (s Side) rests() string {
+	return fmt.Sprintf("%d runs (%d failed) of %s", s.Runs, s.Failed, strings.Join(s.Executions, ", "))
+}
+
+func (o Outcome) what() string {
+	switch {
+	case o.Base == "":
+		return o.New
+	case o.New == "":
+		return "was " + o.Base
+	case o.Detail != "":
+		return fmt.Sprintf("%s -> %s: %s", o.Base, o.New, o.Detail)
+	}
+	return fmt.Sprintf("%s -> %s", o.Base, o.New)
+}
+
+// cells are a change for a table: figure, base, new, difference, share, interval, runs.
+func (c Change) cells() []any {
+	share := ""
+	if c.Relative != nil {
+		share = fmt.Sprintf("%+.1f %%", *c.Relative*100)
+	}
+	return []any{c.Figure, frame.Amount(c.Base, c.Unit), frame.Amount(c.New, c.Unit),
+		frame.Signed(c.Difference, c.Unit), share, c.interval(), fmt.Sprintf("%d + %d", len(c.BaseRuns), len(c.NewRuns))}
+}
+
+func (c Change) interval() string {
+	if c.Low == nil {
+		return "-"
+	}
+	return frame.Signed(*c.Low, c.Unit) + " .. " + frame.Signed(*c.High, c.Unit)
+}
+
+// Markdown prints a comparison for the summary of a CI job.
+func (c *Comparison) Markdown(out io.Writer) error {
+	w := frame.NewText(out)
+	verdict := "no regression"
+	if c.Regressed() {
+		verdict = "**regression**"
+	}
+	w.Printf("### vramsweep compare: %s\n\n%d profiles on both sides, %d figures, base %s, new %s.\n",
+		verdict, c.Matched, c.Tests, c.Base.rests(), c.New.rests())
+	for _, s := range c.changes() {
+		w.Printf("\n#### %s\n\n| figure | base | new | change | 95 %% interval | runs | profile |\n", s.title)
+		w.Printf("|---|---:|---:|---:|---:|---:|---|\n")
+		for _, change := range s.of {
+			w.Printf("| %s | %s | %s | %s (%s) | %s | %s | %s |\n", append(change.cells(), cell(change.Label))...)
+		}
+	}
+	for _, s := range c.others() {
+		w.Printf("\n#### %s\n\n", s.title)
+		for _, o := range s.of {
+			w.Printf("- %s: %s\n", cell(o.Label), cell(o.what()))
+		}
+	}
+	for _, note := range c.Notes {
+		w.Printf("\n> %s\n", note)
+	}
+	return w.Err
+}
+
+// cell keeps text from ending a cell of a Markdown table.
+func cell(s string) string { return strings.NewReplacer("|", `\|`, "\n", " ").Replace(s) }
+
+// The elements of a JUnit report, as Jenkins' and GitLab's readers know them:
+// testsuites with totals, a testsuite, and a testcase a profile.
+type (
+	junitReport struct {
+		XMLName  xml.Name   `xml:"testsuites"`
+		Name     string     `xml:"name,attr"`
+		Tests    int        `xml:"tests,attr"`
+		Failures int        `xml:"failures,attr"`
+		Errors   int        `xml:"errors,attr"`
+		Time     string     `xml:"time,attr"`
+		Suite    junitSuite `xml:"testsuite"`
+	}
+	junitSuite struct {
+		Name     string      `xml:"name,attr"`
+		Tests    int         `xml:"tests,attr"`
+		Failures int         `xml:"failures,attr"`
+		Errors   int         `xml:"errors,attr"`
+		Skipped  int         `xml:"skipped,attr"`
+		Time     string      `xml:"time,attr"`
+		Cases    []junitCase `xml:"testcase"`
+		Out      string      `xml:"system-out,omitempty"`
+	}
+	junitCase struct {
+		Name    string        `xml:"name,attr"`
+		Class   string        `xml:"classname,attr"`
+		Time    string        `xml:"time,attr"`
+		Failure *junitFailure `xml:"failure"`
+	}
+	junitFailure struct {
+		Message string `xml:"message,attr"`
+		Type    string `xml:"type,attr"`
+		Text    string `xml:",chardata"`
+	}
+)
+
+// JUnit prints a comparison as a test report: a test a profile of either side,
+// under the same name every night, which fails where anything of it got worse.
+func (c *Comparison) JUnit(out io.Writer) error {
+	worse := map[string]*junitFailure{}
+	note := func(key, kind, message, text string) {
+		f := worse[key]
+		if f == nil {
+			f = &junitFailure{Type: kind, Message: message}
+			worse[key] = f
+		} else {
+			f.Message += "; " + message
+		}
+		f.Text += text + "\n"
+	}
+	for _, change := range c.Regressions {
+		message := fmt.Sprintf("%s %s", change.Figure, frame.Signed(change.Difference, change.Unit))
+		note(change.Profile, "regression", message, fmt.Sprintf("%s: base %s, new %s, interval %s; base runs %s; new runs %s",
+			message, frame.Amount(change.Base, change.Unit), frame.Amount(change.New, change.Unit), change.interval(),
+			strings.Join(change.BaseRuns, " "), strings.Join(change.NewRuns, " ")))
+	}
+	for _, o := range c.NewFailures {
+		note(o.Profile, "new failure", o.what(), "profile "+o.Profile+": "+o.what())
+	}
+	for _, o := range c.Vanished {
+		note(o.Profile, "vanished", "not in "+c.New.Name, "profile "+o.Profile+" "+o.what()+", is not in "+c.New.Name)
+	}
+	suite := junitSuite{Name: "vramsweep compare", Time: "0", Out: strings.Join(c.Notes, "\n")}
+	labels := map[string]int{}
+	for _, p := range c.profiles {
+		labels[p.label]++
+	}
+	for _, p := range c.profiles {
+		name := p.label
+		if labels[name] > 1 { // a test's name is its identity
+			name += " [" + slices.Concat(p.base, p.new)[0].ProfileID + "]"
+		}
+		suite.Cases = append(suite.Cases,
+			junitCase{Name: name, Class: "vramsweep." + p.sweep, Time: "0", Failure: worse[p.key]})
+		if worse[p.key] != nil {
+			suite.Failures++
+		}
+	}
+	suite.Tests = len(suite.Cases)
+	report := junitReport{Name: c.Base.Name + " to " + c.New.Name, Tests: suite.Tests, Failures: suite.Failures,
+		Time: "0", Suite: suite}
+	text, err := xml.MarshalIndent(report, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write JUnit report: %w", err)
+	}
+	_, err = fmt.Fprintf(out, "%s%s\n", xml.Header, text)
+	return err
+}

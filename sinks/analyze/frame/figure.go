@@ -1,0 +1,124 @@
+package frame
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/vramsweep/vramsweep/sinks"
+)
+
+// Bad is the direction in which a figure gets worse.
+type Bad string
+
+// The directions.
+const (
+	BadUp   Bad = "up"
+	BadDown Bad = "down"
+	BadBoth Bad = "both" // any change is news
+)
+
+// Unit of a figure.
+type Unit string
+
+// The units that are printed in a way of their own: bytes as MiB or GiB.
+const (
+	UnitBytes  Unit = "bytes"
+	UnitTokens Unit = "tokens"
+)
+
+// Sizes in bytes.
+const (
+	MiB = 1 << 20
+	GiB = 1 << 30
+)
+
+// A Figure is a column of the runs table that executions are compared by.
+type Figure struct {
+	Column
+	Unit  Unit
+	Bad   Bad
+	Label string // for people
+
+	// A change counts only beyond both: Absolute in the figure's unit and
+	// Relative to the base. Zero asks nothing.
+	Absolute float64
+	Relative float64
+
+	// Ratio figures are compared on a logarithmic scale: their noise is a share
+	// of their size. They depend on what the weights are, or on loading them:
+	// random weights (load_format dummy) are never compared with real ones.
+	Ratio bool
+}
+
+// Figures are all figures that are compared, with the direction that is bad and
+// the default threshold. docs/analysis.md shows this table.
+func Figures() []Figure {
+	fields := Fields()
+	memory := func(name string, bad Bad, label string) Figure {
+		return Figure{Column: column(fields, name), Unit: UnitBytes, Bad: bad, Label: label, Absolute: 64 * MiB}
+	}
+	ratio := func(name string, unit Unit, bad Bad, label string, relative float64) Figure {
+		return Figure{Column: column(fields, name), Unit: unit, Bad: bad, Label: label, Relative: relative, Ratio: true}
+	}
+	return []Figure{
+		memory("peak_memory_bytes", BadUp, "peak memory"),
+		memory("net_increase_bytes", BadUp, "net increase"),
+		memory("model_weights_bytes", BadUp, "weights"),
+		memory("kv_cache_bytes", BadDown, "KV cache"),
+		memory("activations_reserved_bytes", BadUp, "reserved activations"),
+		memory("cuda_graphs_bytes", BadUp, "CUDA graphs"),
+		memory("non_torch_bytes", BadUp, "non-torch"),
+		memory("context_bytes", BadUp, "context"),
+		memory("growth_excess_bytes", BadUp, "growth beyond all"),
+		memory("framework_overhead_bytes", BadBoth, "framework overhead"),
+		memory("beyond_budget_gross_bytes", BadUp, "use beyond the budget"),
+		{Column: column(fields, "kv_cache_tokens"), Unit: UnitTokens, Bad: BadDown, Label: "KV tokens", Relative: 0.005},
+		ratio("avg_latency_s", "s", BadUp, "latency", 0.05),
+		ratio("output_tokens_per_s", "tokens/s", BadDown, "throughput", 0.05),
+		ratio("mean_power_w", "W", BadUp, "power", 0.10),
+		ratio("energy_j", "J", BadUp, "energy", 0.10),
+	}
+}
+
+// FigureNames are the names of all figures.
+func FigureNames() (names []string) {
+	for _, f := range Figures() {
+		names = append(names, f.Name)
+	}
+	return names
+}
+
+// Scaled is a column of the table in another unit.
+func Scaled(name, unit string, by float64, column string) Quantity {
+	number := Of(column)[0].Number
+	return Quantity{Name: name, Unit: unit, Value: func(r *sinks.RunRow) *float64 {
+		v := number(r)
+		if v == nil {
+			return nil
+		}
+		return new(*v / by)
+	}}
+}
+
+// Amount prints a figure in its unit; bytes as GiB.
+func Amount(v float64, unit Unit) string {
+	switch unit {
+	case UnitBytes:
+		return fmt.Sprintf("%.2f GiB", v/GiB)
+	case UnitTokens:
+		return fmt.Sprintf("%.0f tok", v)
+	}
+	return fmt.Sprintf("%.4g %s", v, unit)
+}
+
+// Signed prints a difference in its unit; small ones of bytes as MiB.
+func Signed(v float64, unit Unit) string {
+	sign := "+"
+	if v < 0 {
+		sign = "-"
+	}
+	if unit == UnitBytes && math.Abs(v) < GiB {
+		return fmt.Sprintf("%s%.0f MiB", sign, math.Abs(v)/MiB)
+	}
+	return sign + Amount(math.Abs(v), unit)
+}
