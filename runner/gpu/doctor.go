@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vramsweep/vramsweep/runner/gpu/sampling"
 	"github.com/vramsweep/vramsweep/runner/proc"
 )
 
@@ -64,10 +65,10 @@ func (m *Machine) checkSources() []Finding {
 		f := Finding{Name: "source " + st.Name, Status: StatusInfo, Found: st.Reason}
 		if st.Works {
 			f.Status, f.Found = StatusOK, fmt.Sprintf("reads %s", strings.Join(st.Reads, ", "))
-			if st.Power == PowerAveraged {
+			if st.Power == sampling.PowerAveraged {
 				f.Status, f.Mend = StatusWarn, "power is an average over a second: energy of short phases is left out; a driver from 530 on tells power.draw.instant"
 			}
-		} else if m.driverIsThere(st.Name) && !st.standby {
+		} else if m.driverIsThere(st.Name) && !st.Standby {
 			f.Status, f.Mend = StatusFail, mendSource(st.Reason)
 			if slices.ContainsFunc(m.sources, func(o SourceStatus) bool { return o.Works && vendorOf(o.Name) == vendorOf(st.Name) }) {
 				f.Status = StatusWarn // another one serves, but nothing stands in where that fails
@@ -84,7 +85,7 @@ func (m *Machine) checkSources() []Finding {
 
 // driverIsThere reports that the kernel has a driver whose tool should work.
 func (m *Machine) driverIsThere(source string) bool {
-	return vendorOf(source) == "nvidia" && exists(filepath.Join(m.o.Proc, "driver", "nvidia", "version"))
+	return vendorOf(source) == "nvidia" && sampling.Exists(filepath.Join(m.o.Proc, "driver", "nvidia", "version"))
 }
 
 func mendSource(reason string) string {
@@ -127,13 +128,13 @@ func (m *Machine) checkRights() []Finding {
 
 // checkVersions compares the kernel's driver with the tool's.
 func (m *Machine) checkVersions() []Finding {
-	text := readText(m.o.Proc, "driver", "nvidia", "version")
-	if text == "" || m.first == nil {
+	text := sampling.ReadText(m.o.Proc, "driver", "nvidia", "version")
+	if text == "" || m.nvidia.First() == nil {
 		return nil
 	}
 	for _, d := range m.devices {
 		if d.Vendor == "nvidia" && d.DriverVersion != "" && !strings.Contains(text, d.DriverVersion) {
-			return []Finding{{Name: "driver", Status: StatusFail, Found: fmt.Sprintf("nvidia-smi says %s, the kernel has %s", d.DriverVersion, clip(text, 120)), Mend: "reboot, or reload the nvidia modules"}}
+			return []Finding{{Name: "driver", Status: StatusFail, Found: fmt.Sprintf("nvidia-smi says %s, the kernel has %s", d.DriverVersion, sampling.Clip(text, 120)), Mend: "reboot, or reload the nvidia modules"}}
 		}
 	}
 	return nil
@@ -142,13 +143,14 @@ func (m *Machine) checkVersions() []Finding {
 // checkGPUs judges the state of each NVIDIA GPU.
 func (m *Machine) checkGPUs() []Finding {
 	var out []Finding
-	for i := range m.first {
-		out = append(out, checkGPU(&m.first[i])...)
+	first := m.nvidia.First()
+	for i := range first {
+		out = append(out, checkGPU(&first[i])...)
 	}
 	return out
 }
 
-func checkGPU(g *DeviceReading) []Finding {
+func checkGPU(g *sampling.GPU) []Finding {
 	name := fmt.Sprintf("GPU %d", g.Index)
 	var out []Finding
 	add := func(what, status, found, mend string) {
@@ -160,9 +162,10 @@ func checkGPU(g *DeviceReading) []Finding {
 	case "Enabled":
 		add("persistence", StatusOK, "on", "")
 	}
-	if n, ok := g.Values[QECCUncorrected]; ok && n > 0 {
-		add("ECC", StatusFail, fmt.Sprintf("%.0f uncorrectable memory errors since the driver was loaded", n), "reset the GPU (nvidia-smi --gpu-reset) or reboot; replace it if they come back")
-	} else if ok {
+	if g.ECC != nil && *g.ECC > 0 {
+		add("ECC", StatusFail, fmt.Sprintf("%d uncorrectable memory errors since the driver was loaded", *g.ECC),
+			"reset the GPU (nvidia-smi --gpu-reset) or reboot; replace it if they come back")
+	} else if g.ECC != nil {
 		add("ECC", StatusOK, "no uncorrectable error", "")
 	}
 	if a := g.Texts["recovery_action"]; a != "" && a != "None" {
@@ -175,7 +178,7 @@ func checkGPU(g *DeviceReading) []Finding {
 		add("MIG", StatusInfo, "on: utilization is not told, memory and power are those of the whole GPU", "")
 	}
 	var slow []string
-	for _, r := range g.Throttle {
+	for _, r := range sampling.ThrottleNames(g.Sample.ThrottleReasons) {
 		if strings.Contains(r, "slowdown") || strings.Contains(r, "brake") {
 			slow = append(slow, r)
 		}
@@ -255,18 +258,18 @@ func (m *Machine) checkVLLM(ctx context.Context, command []string) []Finding {
 		return []Finding{{Name: "vllm", Status: StatusInfo, Found: path + " is no Python script: its version is told by its first log line"}}
 	}
 	const script = "import importlib.metadata as m\nfor p in ('vllm','torch'):\n  try: print(p, m.version(p))\n  except m.PackageNotFoundError: print(p, '-')"
-	out, err := runTool(ctx, m.o, m.o.ToolTimeout, python, "-c", script)
-	if err != nil || out.code != 0 {
+	out, err := m.o.RunTool(ctx, python, "-c", script)
+	if err != nil || out.Code != 0 {
 		said := ""
 		if err != nil {
 			said = err.Error()
 		} else {
-			said = out.text()
+			said = out.Text()
 		}
 		return []Finding{{Name: "vllm", Status: StatusFail, Found: fmt.Sprintf("%s: its Python %s does not run: %s", path, python, said), Mend: "install vLLM anew"}}
 	}
 	versions := map[string]string{}
-	for line := range strings.Lines(string(out.stdout)) {
+	for line := range strings.Lines(string(out.Stdout)) {
 		if name, v, ok := strings.Cut(strings.TrimSpace(line), " "); ok {
 			versions[name] = v
 		}
@@ -321,7 +324,7 @@ func checkDisk(dir string) []Finding {
 		dir = "."
 	}
 	at := dir
-	for !exists(at) { // the folder that would be made: the nearest that is there
+	for !sampling.Exists(at) { // the folder that would be made: the nearest that is there
 		up := filepath.Dir(at)
 		if up == at {
 			break
@@ -364,7 +367,7 @@ func checkShm(dev string) Finding {
 // checkClock looks at what time stamps and samplers hang on.
 func checkClock(sys string) []Finding {
 	var out []Finding
-	src := readText(sys, "devices", "system", "clocksource", "clocksource0", "current_clocksource")
+	src := sampling.ReadText(sys, "devices", "system", "clocksource", "clocksource0", "current_clocksource")
 	switch {
 	case slices.Contains([]string{"hpet", "acpi_pm", "refined-jiffies", "jiffies"}, src):
 		out = append(out, Finding{Name: "clock source", Status: StatusWarn, Found: src + ": reading the clock is slow", Mend: "find out why the kernel gave up tsc (dmesg), or live with fewer samples"})
@@ -388,19 +391,19 @@ func checkClock(sys string) []Finding {
 // checkTimer measures how well 10 ms ticks are kept, as a sampler would.
 func checkTimer() Finding {
 	const n = 20
-	sched := newSchedule(MinInterval)
-	defer sched.stop()
+	sched := sampling.NewSchedule(MinInterval)
+	defer sched.Stop()
 	worst := time.Duration(0)
 	last := time.Time{}
 	for range n {
-		sched.wait(context.Background())
+		sched.Wait(context.Background())
 		now := time.Now()
 		if !last.IsZero() {
 			worst = max(worst, now.Sub(last)-MinInterval)
 		}
 		last = now
 	}
-	f := Finding{Name: "timer", Status: StatusOK, Found: fmt.Sprintf("of %d ticks of 10 ms the worst came %.1f ms late", n, ms(worst))}
+	f := Finding{Name: "timer", Status: StatusOK, Found: fmt.Sprintf("of %d ticks of 10 ms the worst came %.1f ms late", n, sampling.MS(worst))}
 	if worst > MinInterval {
 		f.Status, f.Mend = StatusWarn, "the machine is too busy for 100 Hz: sample { interval = \"100ms\" }"
 	}
@@ -409,13 +412,13 @@ func checkTimer() Finding {
 
 // checkLoad looks for others that would disturb latencies.
 func checkLoad(procRoot string) []Finding {
-	text := readText(procRoot, "loadavg")
+	text := sampling.ReadText(procRoot, "loadavg")
 	load, err := strconv.ParseFloat(strings.SplitN(text+" ", " ", 2)[0], 64)
 	if err != nil {
 		return nil
 	}
 	cores := 0
-	for line := range strings.Lines(readText(procRoot, "stat")) {
+	for line := range strings.Lines(sampling.ReadText(procRoot, "stat")) {
 		if strings.HasPrefix(line, "cpu") && len(line) > 3 && line[3] >= '0' && line[3] <= '9' {
 			cores++
 		}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/runner/gpu/sampling"
 )
 
 func describe(devices []runner.Device) string {
@@ -46,7 +47,7 @@ func visibleNVIDIA(devices []runner.Device, env []string) ([]runner.Device, stri
 	const name = "CUDA_VISIBLE_DEVICES"
 	all := whole(devices)
 	slices.SortStableFunc(all, func(a, b runner.Device) int { return a.Index - b.Index })
-	mask, set := envValue(env, name)
+	mask, set := sampling.EnvValue(env, name)
 	if !set {
 		return oneInstance(all, devices), "no " + name + " is set", nil
 	}
@@ -67,7 +68,7 @@ func maskNVIDIA(all, devices []runner.Device, mask string, env []string) ([]runn
 			if n < 0 || n >= len(all) {
 				break
 			}
-			if order, _ := envValue(env, "CUDA_DEVICE_ORDER"); order != "PCI_BUS_ID" && mixed(all) {
+			if order, _ := sampling.EnvValue(env, "CUDA_DEVICE_ORDER"); order != "PCI_BUS_ID" && mixed(all) {
 				return nil, fmt.Errorf("names GPUs by index, but the GPUs differ (%s) and CUDA counts the fastest first: set CUDA_DEVICE_ORDER=PCI_BUS_ID, or name them by UUID", describe(all))
 			}
 			out = append(out, all[n])
@@ -147,8 +148,8 @@ func visibleAMD(devices []runner.Device, env []string) ([]runner.Device, string,
 	list := hipOrder(devices)
 	var names []string
 	for _, name := range []string{"ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"} {
-		mask, set := envValue(env, name)
-		if _, hip := envValue(env, "HIP_VISIBLE_DEVICES"); !set || name == "CUDA_VISIBLE_DEVICES" && hip {
+		mask, set := sampling.EnvValue(env, name)
+		if _, hip := sampling.EnvValue(env, "HIP_VISIBLE_DEVICES"); !set || name == "CUDA_VISIBLE_DEVICES" && hip {
 			continue
 		}
 		names = append(names, name+"="+mask)
@@ -192,7 +193,7 @@ func maskAMD(list []runner.Device, mask string) ([]runner.Device, error) {
 func hipOrder(devices []runner.Device) []runner.Device {
 	var out []runner.Device
 	for _, d := range devices {
-		split := d.Parent == "" && slices.ContainsFunc(devices, func(p runner.Device) bool { return p.Parent != "" && p.Parent == deviceKey(d) })
+		split := d.Parent == "" && slices.ContainsFunc(devices, func(p runner.Device) bool { return p.Parent != "" && p.Parent == sampling.DeviceKey(d) })
 		if d.Vendor == "amd" && !split {
 			out = append(out, d)
 		}
