@@ -1,4 +1,4 @@
-package gpu
+package host
 
 import (
 	"fmt"
@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/runner/gpu/sampling"
+	"github.com/vramsweep/vramsweep/runner/runnertest"
 )
 
 // fakeProcess writes what the sampler reads of a process.
@@ -28,23 +30,22 @@ func TestProcSampler(t *testing.T) {
 	put(t, "", root, "self", "stat")
 	fakeProcess(t, root, 100, 1000, 2000, 50)
 	fakeProcess(t, root, 101, 500, 700, 10)
-	r, err := Run{Interval: 10 * time.Millisecond}.check()
+	r, err := sampling.Run{Interval: 10 * time.Millisecond}.Check()
 	if err != nil {
 		t.Fatal(err)
 	}
 	started := false // the engine's processes are not known when the sampler starts
 	calls := 0
-	tr := newTree(root, func() []int {
+	tr := sampling.NewTree(func() []int {
 		if calls++; calls < 3 {
 			return nil
 		}
 		started = true
 		return []int{100, 101}
 	})
-	tr.due = time.Now()
 	var pss, cpu bool
-	c, rep, err := sampleUntil(t, newSampler(r, []source{newProcSource(r, tr)}), func(c *collector) bool {
-		s := c.samples[len(c.samples)-1]
+	c, rep, err := runnertest.Collect(t, sampling.NewSampler(r, []sampling.Source{New(root, r, tr)}), func(c *runnertest.Collector) bool {
+		s := c.Samples[len(c.Samples)-1]
 		pss = pss || s.Has&runner.HasHostPSS != 0
 		cpu = cpu || s.Has&runner.HasHostCPU != 0
 		return pss && cpu
@@ -52,19 +53,19 @@ func TestProcSampler(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !started || len(c.samples) == 0 {
+	if !started || len(c.Samples) == 0 {
 		t.Fatal("no samples")
 	}
 	page := int64(os.Getpagesize())
-	for _, s := range c.samples {
-		if s.GPU != runner.HostGPU || s.HostRSS != 1500*page || s.Source != SourceProc {
+	for _, s := range c.Samples {
+		if s.GPU != runner.HostGPU || s.HostRSS != 1500*page || s.Source != sampling.SourceProc {
 			t.Fatalf("sample %+v", s)
 		}
 		if s.Has&runner.HasHostPSS != 0 && s.HostPSS != 2700<<10 {
 			t.Fatalf("PSS %d", s.HostPSS)
 		}
 	}
-	if rep.Name != SourceProc {
+	if rep.Name != sampling.SourceProc {
 		t.Errorf("report %+v", rep)
 	}
 }
@@ -75,7 +76,7 @@ func TestProcSamplerOfItself(t *testing.T) {
 	if _, err := os.Stat("/proc/self/statm"); err != nil {
 		t.Skip("no /proc")
 	}
-	r, err := Run{Interval: 10 * time.Millisecond}.check()
+	r, err := sampling.Run{Interval: 10 * time.Millisecond}.Check()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,11 +85,11 @@ func TestProcSamplerOfItself(t *testing.T) {
 		ballast[i] = 1
 	}
 	pid := os.Getpid()
-	c, _, err := sampleUntil(t, newSampler(r, []source{newProcSource(r, newTree("/proc", func() []int { return []int{pid} }))}), ticks(3))
+	c, _, err := runnertest.Collect(t, sampling.NewSampler(r, []sampling.Source{New("/proc", r, sampling.NewTree(func() []int { return []int{pid} }))}), runnertest.Ticks(3))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := c.samples[0]; s.HostRSS < 64<<20 || s.HostRSS > 8<<30 {
+	if s := c.Samples[0]; s.HostRSS < 64<<20 || s.HostRSS > 8<<30 {
 		t.Errorf("this process of over 64 MiB has %d bytes", s.HostRSS)
 	}
 	_ = ballast[len(ballast)-1]
@@ -108,8 +109,8 @@ func TestProcSamplerFollowsExec(t *testing.T) {
 	}
 	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
 	pid := cmd.Process.Pid
-	s := newProcSource(Run{Interval: MinInterval}, newTree("/proc", func() []int { return []int{pid} }))
-	m := newMeter(MinInterval, time.Now(), func([]runner.Sample) {})
+	s := newSource("/proc", sampling.Run{Interval: sampling.MinInterval}, sampling.NewTree(func() []int { return []int{pid} }))
+	m := sampling.NewMeter(sampling.MinInterval, time.Now(), func([]runner.Sample) {})
 	read := func() runner.Sample {
 		s.pssDue = time.Time{}
 		var smp runner.Sample
@@ -140,44 +141,69 @@ func TestProcSamplerEnds(t *testing.T) {
 	put(t, "", root, "self", "stat")
 	fakeProcess(t, root, 100, 1000, 2000, 50)
 	alive := true
-	r, err := Run{Interval: 10 * time.Millisecond}.check()
+	r, err := sampling.Run{Interval: 10 * time.Millisecond}.Check()
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, _, err := sampleUntil(t, newSampler(r, []source{newProcSource(r, newTree(root, func() []int {
+	c, _, err := runnertest.Collect(t, sampling.NewSampler(r, []sampling.Source{New(root, r, sampling.NewTree(func() []int {
 		if alive {
 			return []int{100}
 		}
 		return nil
-	}))}), func(c *collector) bool {
+	}))}), func(c *runnertest.Collector) bool {
 		alive = false
-		return c.samples[len(c.samples)-1].HostRSS == 0
+		return c.Samples[len(c.Samples)-1].HostRSS == 0
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := c.samples[len(c.samples)-1]; s.Has&runner.HasHostRSS == 0 {
+	if s := c.Samples[len(c.Samples)-1]; s.Has&runner.HasHostRSS == 0 {
 		t.Error("an ended tree is 0 bytes, not missing")
 	}
 }
 
-func TestParseStat(t *testing.T) {
-	s, ok := parseStat([]byte("4711 (evil) name (x) R 1 2 3 0 -1 4194304 1 0 0 0 70 30 0 0 20 0 1 0 12345 1 1"))
-	if !ok || s.pid != 4711 || s.cpu != 100 {
-		t.Errorf("%+v %v", s, ok)
+func TestStatCPU(t *testing.T) {
+	ticks, ok := statCPU([]byte("4711 (evil) name (x) R 1 2 3 0 -1 4194304 1 0 0 0 70 30 0 0 20 0 1 0 12345 1 1"))
+	if !ok || ticks != 100 {
+		t.Errorf("%d %v", ticks, ok)
 	}
 	for _, bad := range []string{"", "(", "x (a) S", "1 (a)", "1 (a) S 1 2"} {
-		if _, ok := parseStat([]byte(bad)); ok {
+		if _, ok := statCPU([]byte(bad)); ok {
 			t.Errorf("%q was read", bad)
 		}
 	}
 }
 
-func FuzzParseStat(f *testing.F) {
+func FuzzStatCPU(f *testing.F) {
 	f.Add("4711 (evil) name (x) R 1 2 3 0 -1 4194304 1 0 0 0 70 30 0 0 20 0 1 0 12345 1 1")
 	f.Fuzz(func(t *testing.T, text string) {
-		if s, ok := parseStat([]byte(text)); ok && (s.pid < 0 || !strings.Contains(text, ")")) {
-			t.Errorf("%q: %+v", text, s)
+		if _, ok := statCPU([]byte(text)); ok && !strings.Contains(text, ")") {
+			t.Errorf("%q was read", text)
 		}
 	})
+}
+
+// TestConformance holds the sampler of this process against what every sampler
+// promises.
+func TestConformance(t *testing.T) {
+	runnertest.Sampler(t, func(t *testing.T) runner.Sampler {
+		r, err := sampling.Run{Interval: 10 * time.Millisecond}.Check()
+		if err != nil {
+			t.Fatal(err)
+		}
+		tree := sampling.NewTree(func() []int { return []int{os.Getpid()} })
+		return sampling.NewSampler(r, []sampling.Source{New("/proc", r, tree)})
+	})
+}
+
+// put writes a file of a fake /proc.
+func put(t testing.TB, text string, elem ...string) {
+	t.Helper()
+	name := filepath.Join(elem...)
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
 }
