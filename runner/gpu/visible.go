@@ -52,29 +52,44 @@ func visibleNVIDIA(devices []runner.Device, env []string) ([]runner.Device, stri
 		return oneInstance(all, devices), "no " + name + " is set", nil
 	}
 	what := name + "=" + mask
-	out, err := maskNVIDIA(all, devices, mask, env)
+	out, err := applyMask(mask, all, devices, countable(all, env))
 	if err != nil {
 		return nil, what, fmt.Errorf("%s %w", what, err)
 	}
 	return oneInstance(out, devices), what, nil
 }
 
-// maskNVIDIA applies CUDA_VISIBLE_DEVICES. What follows the first invalid entry
-// is hidden, as CUDA has it.
-func maskNVIDIA(all, devices []runner.Device, mask string, env []string) ([]runner.Device, error) {
+// countable refuses indices in CUDA's order where GPUs differ: it is not known.
+func countable(all []runner.Device, env []string) error {
+	order, _ := sampling.EnvValue(env, "CUDA_DEVICE_ORDER")
+	mixed := slices.ContainsFunc(all, func(d runner.Device) bool { return d.Name != all[0].Name })
+	if order == "PCI_BUS_ID" || !mixed {
+		return nil
+	}
+	return fmt.Errorf("names GPUs by index, but the GPUs differ (%s) and CUDA counts the fastest first: "+
+		"set CUDA_DEVICE_ORDER=PCI_BUS_ID, or name them by UUID", describe(all))
+}
+
+// applyMask picks devices by their place in counted (unless that is refused) or
+// by their UUID among named. What follows the first invalid entry is hidden, as
+// CUDA and HIP have it; an empty mask hides all.
+func applyMask(mask string, counted, named []runner.Device, refused error) ([]runner.Device, error) {
 	var out []runner.Device
-	for _, item := range maskItems(mask) {
-		if n, err := strconv.Atoi(item); err == nil {
-			if n < 0 || n >= len(all) {
-				break
-			}
-			if order, _ := sampling.EnvValue(env, "CUDA_DEVICE_ORDER"); order != "PCI_BUS_ID" && mixed(all) {
-				return nil, fmt.Errorf("names GPUs by index, but the GPUs differ (%s) and CUDA counts the fastest first: set CUDA_DEVICE_ORDER=PCI_BUS_ID, or name them by UUID", describe(all))
-			}
-			out = append(out, all[n])
+	for _, item := range strings.Split(mask, ",") {
+		if item = strings.TrimSpace(item); item == "" {
 			continue
 		}
-		d, err := byUUID(devices, item)
+		if n, err := strconv.Atoi(item); err == nil {
+			if n < 0 || n >= len(counted) {
+				break
+			}
+			if refused != nil {
+				return nil, refused
+			}
+			out = append(out, counted[n])
+			continue
+		}
+		d, err := byUUID(named, item)
 		if err != nil {
 			return nil, err
 		}
@@ -106,24 +121,17 @@ func oneInstance(list, devices []runner.Device) []runner.Device {
 	return out
 }
 
-// maskItems splits a mask. An empty mask hides all.
-func maskItems(mask string) []string {
-	var out []string
-	for _, item := range strings.Split(mask, ",") {
-		if item = strings.TrimSpace(item); item != "" {
-			out = append(out, item)
-		}
-	}
-	return out
-}
-
 // byUUID finds a device by its UUID or the beginning of it, as CUDA does: GPU-...
 // or MIG-... (drivers from 470 on; the older MIG-GPU-<uuid>/gi/ci is not known).
 func byUUID(devices []runner.Device, prefix string) (*runner.Device, error) {
 	var found *runner.Device
 	for i := range devices {
 		d := &devices[i]
-		if d.UUID == "" || !strings.HasPrefix(strings.ToLower(d.UUID), strings.ToLower(prefix)) {
+		want := strings.ToLower(prefix)
+		if d.Vendor == "amd" { // ROCr writes a UUID as GPU-<hex>, sysfs as <hex>
+			want = strings.TrimPrefix(want, "gpu-")
+		}
+		if d.UUID == "" || !strings.HasPrefix(strings.ToLower(d.UUID), want) {
 			continue
 		}
 		if d.Vendor == "nvidia" && strings.HasPrefix(prefix, "MIG-") != (d.Parent != "") {
@@ -135,10 +143,6 @@ func byUUID(devices []runner.Device, prefix string) (*runner.Device, error) {
 		found = d
 	}
 	return found, nil
-}
-
-func mixed(devices []runner.Device) bool {
-	return slices.ContainsFunc(devices, func(d runner.Device) bool { return d.Name != devices[0].Name })
 }
 
 // visibleAMD applies ROCR_VISIBLE_DEVICES to HIP's order, then
@@ -154,7 +158,7 @@ func visibleAMD(devices []runner.Device, env []string) ([]runner.Device, string,
 		}
 		names = append(names, name+"="+mask)
 		var err error
-		if list, err = maskAMD(list, mask); err != nil {
+		if list, err = applyMask(mask, list, list, nil); err != nil {
 			return nil, name, fmt.Errorf("%s: %w", name, err)
 		}
 	}
@@ -164,37 +168,15 @@ func visibleAMD(devices []runner.Device, env []string) ([]runner.Device, string,
 	return list, strings.Join(names, ", "), nil
 }
 
-// maskAMD applies one mask. What follows the first invalid entry is hidden.
-func maskAMD(list []runner.Device, mask string) ([]runner.Device, error) {
-	var left []runner.Device
-	for _, item := range maskItems(mask) {
-		if n, err := strconv.Atoi(item); err == nil {
-			if n < 0 || n >= len(list) {
-				break
-			}
-			left = append(left, list[n])
-			continue
-		}
-		// ROCr writes a UUID as GPU-<hex>, sysfs as <hex>
-		d, err := byUUID(list, strings.TrimPrefix(item, "GPU-"))
-		if err != nil {
-			return nil, err
-		}
-		if d == nil {
-			break
-		}
-		left = append(left, *d)
-	}
-	return left, nil
-}
-
 // hipOrder is the devices as HIP counts them: a partitioned GPU by its
 // partitions, in KFD's order where it is told.
 func hipOrder(devices []runner.Device) []runner.Device {
 	var out []runner.Device
 	for _, d := range devices {
-		split := d.Parent == "" && slices.ContainsFunc(devices, func(p runner.Device) bool { return p.Parent != "" && p.Parent == sampling.DeviceKey(d) })
-		if d.Vendor == "amd" && !split {
+		split := slices.ContainsFunc(devices, func(p runner.Device) bool {
+			return p.Parent != "" && p.Parent == sampling.DeviceKey(d)
+		})
+		if d.Vendor == "amd" && (d.Parent != "" || !split) {
 			out = append(out, d)
 		}
 	}

@@ -49,8 +49,8 @@ func (v *GPUs) trySysfs(first int) (sampling.SourceStatus, []runner.Device) {
 	if len(cards) == 0 {
 		reason := "no AMD GPU in " + drm
 		if hidden > 0 {
-			reason = fmt.Sprintf("%d AMD GPUs are in %s, but none has its render node in %s: they were not given to this container",
-				hidden, v.o.Sys, filepath.Join(v.o.Dev, "dri"))
+			reason = fmt.Sprintf("%d AMD GPUs are in %s, but none has its render node in %s: "+
+				"they were not given to this container", hidden, v.o.Sys, filepath.Join(v.o.Dev, "dri"))
 		}
 		return sampling.SourceStatus{Reason: reason}, nil
 	}

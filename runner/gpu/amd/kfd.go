@@ -49,6 +49,9 @@ func parseKFD(node int, gpuID, properties []byte) (kfdNode, bool) {
 	return n, true
 }
 
+// kfdProc is where KFD keeps what each process holds.
+func kfdProc(o sampling.Options) string { return filepath.Join(o.Sys, "class", "kfd", "kfd", "proc") }
+
 // A kfdProcess is what KFD keeps of a process on one GPU.
 type kfdProcess struct {
 	pid   int
@@ -58,7 +61,7 @@ type kfdProcess struct {
 
 // kfdProcesses lists what KFD keeps of every process; nil where there is no KFD.
 func kfdProcesses(o sampling.Options) []kfdProcess {
-	base := filepath.Join(o.Sys, "class", "kfd", "kfd", "proc")
+	base := kfdProc(o)
 	entries, err := os.ReadDir(base)
 	if err != nil {
 		return nil

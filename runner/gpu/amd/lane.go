@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -285,8 +284,8 @@ const (
 // told notes what this card cannot tell.
 func (l *amdLoop) told() {
 	l.s.told(l.files.powerKind())
-	lacks := (runner.HasPower | runner.HasTemperature | runner.HasMemoryTemp | runner.HasUtilization | runner.HasMemoryUtil |
-		runner.HasClockSM | runner.HasClockMem | runner.HasEnergy) &^ l.files.fields()
+	lacks := (runner.HasPower | runner.HasTemperature | runner.HasMemoryTemp | runner.HasUtilization |
+		runner.HasMemoryUtil | runner.HasClockSM | runner.HasClockMem | runner.HasEnergy) &^ l.files.fields()
 	for ; lacks != 0; lacks &= lacks - 1 {
 		f := lacks & -lacks
 		why := "this card has no file for it in sysfs"
@@ -428,18 +427,16 @@ func (s *amdSource) kfdOwn(c *amdCard, m *sampling.Meter) (sum int64, found bool
 	}
 	for _, pid := range pids {
 		for _, part := range c.parts {
-			b, err := os.ReadFile(filepath.Join(s.o.Sys, "class", "kfd", "kfd", "proc", strconv.Itoa(pid), "vram_"+strconv.FormatInt(part.gpuID, 10)))
-			if err != nil {
-				continue
-			}
-			if n, err := strconv.ParseInt(string(bytes.TrimSpace(b)), 10, 64); err == nil {
+			name := filepath.Join(kfdProc(s.o), strconv.Itoa(pid), "vram_"+strconv.FormatInt(part.gpuID, 10))
+			if n, err := strconv.ParseInt(sampling.ReadText(name), 10, 64); err == nil {
 				sum += n
 				found = true
 			}
 		}
 	}
 	if !found {
-		m.Never(runner.HasProcessMemory, "KFD lists none of the run's processes: they use no GPU, or a PID namespace (container) hides them")
+		m.Never(runner.HasProcessMemory,
+			"KFD lists none of the run's processes: they use no GPU, or a PID namespace (container) hides them")
 	}
 	return sum, found
 }

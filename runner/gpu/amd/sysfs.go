@@ -114,7 +114,8 @@ func busOf(dir string) string {
 // has a product name only where the board's memory holds one.
 func amdName(device string) string {
 	names := map[string]string{
-		"0x738c": "AMD Instinct MI100", "0x7408": "AMD Instinct MI250X", "0x740c": "AMD Instinct MI250X/MI250", "0x740f": "AMD Instinct MI210",
+		"0x738c": "AMD Instinct MI100", "0x7408": "AMD Instinct MI250X", "0x740c": "AMD Instinct MI250X/MI250",
+		"0x740f": "AMD Instinct MI210",
 		"0x74a0": "AMD Instinct MI300A", "0x74a1": "AMD Instinct MI300X", "0x74a5": "AMD Instinct MI325X",
 		"0x75a0": "AMD Instinct MI350X", "0x75a3": "AMD Instinct MI355X", "0x7551": "AMD Radeon AI PRO R9700",
 	}
@@ -184,7 +185,8 @@ type amdFiles struct {
 // openAMD opens what a card has. Sensors are found by their label: numbers
 // differ between generations.
 func openAMD(c *amdCard) *amdFiles {
-	f := &amdFiles{used: openSys(filepath.Join(c.dir, "mem_info_vram_used"), runner.HasMemoryUsed, 1), metrics: -1, buf: make([]byte, 4096)}
+	used := filepath.Join(c.dir, "mem_info_vram_used")
+	f := &amdFiles{used: openSys(used, runner.HasMemoryUsed, 1), metrics: -1, buf: make([]byte, 4096)}
 	f.state = openSys(filepath.Join(c.dir, "power", "runtime_status"), 0, 1).fd
 	add := func(field runner.Fields, scale float64, elem ...string) bool {
 		s := openSys(filepath.Join(elem...), field, scale)
@@ -324,7 +326,9 @@ func metricsRevOf(b []byte) (metricsRev, bool) {
 	if len(b) < 4 {
 		return metricsRev{}, false
 	}
-	for _, r := range []metricsRev{{1, 1, 96, 24}, {1, 2, 104, 24}, {1, 3, 120, 24}, {1, 4, 288, 24}, {1, 5, 360, 88}, {1, 6, 1664, 16}} {
+	for _, r := range []metricsRev{
+		{1, 1, 96, 24}, {1, 2, 104, 24}, {1, 3, 120, 24}, {1, 4, 288, 24}, {1, 5, 360, 88}, {1, 6, 1664, 16},
+	} {
 		size := int(binary.LittleEndian.Uint16(b))
 		if b[2] == r.format && b[3] == r.content && size >= r.size && len(b) >= r.energy+8 {
 			return r, true

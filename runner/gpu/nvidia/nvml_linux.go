@@ -53,21 +53,23 @@ func heap[T any](l *nvmlLibrary) *T {
 // variant decides the layout of what it fills.
 func nvmlSymbols() [][]string {
 	return [][]string{
-		{"nvmlInit_v2"}, {"nvmlShutdown"}, {"nvmlSystemGetDriverVersion"}, {"nvmlDeviceGetCount_v2"}, {"nvmlDeviceGetHandleByIndex_v2"},
-		{"nvmlDeviceGetUUID"}, {"nvmlDeviceGetName"}, {"nvmlDeviceGetPciInfo_v3"},
-		{"nvmlDeviceGetMemoryInfo_v2"}, {"nvmlDeviceGetMemoryInfo"},
-		{"nvmlDeviceGetUtilizationRates"}, {"nvmlDeviceGetTemperature"}, {"nvmlDeviceGetPowerUsage"}, {"nvmlDeviceGetClockInfo"},
+		{"nvmlInit_v2"}, {"nvmlShutdown"}, {"nvmlSystemGetDriverVersion"}, {"nvmlDeviceGetCount_v2"},
+		{"nvmlDeviceGetHandleByIndex_v2"}, {"nvmlDeviceGetUUID"}, {"nvmlDeviceGetName"}, {"nvmlDeviceGetPciInfo_v3"},
+		{"nvmlDeviceGetMemoryInfo_v2"}, {"nvmlDeviceGetMemoryInfo"}, {"nvmlDeviceGetUtilizationRates"},
+		{"nvmlDeviceGetTemperature"}, {"nvmlDeviceGetPowerUsage"}, {"nvmlDeviceGetClockInfo"},
 		{"nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"},
 		{"nvmlDeviceGetFieldValues"}, {"nvmlDeviceGetTotalEnergyConsumption"}, {"nvmlDeviceGetArchitecture"},
-		{"nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetComputeRunningProcesses_v2"}, // one layout; the first variant has another
+		// one layout; the first variant has another
+		{"nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetComputeRunningProcesses_v2"},
 	}
 }
 
 // nvmlExtras are used for full readings only; that one is missing is no news.
 func nvmlExtras() []string {
 	return []string{
-		"nvmlSystemGetProcessName", "nvmlDeviceGetTotalEccErrors", "nvmlDeviceGetPersistenceMode", "nvmlDeviceGetComputeMode", "nvmlDeviceGetCudaComputeCapability",
-		"nvmlDeviceGetMigMode", "nvmlDeviceGetMaxMigDeviceCount", "nvmlDeviceGetMigDeviceHandleByIndex",
+		"nvmlSystemGetProcessName", "nvmlDeviceGetTotalEccErrors", "nvmlDeviceGetPersistenceMode",
+		"nvmlDeviceGetComputeMode", "nvmlDeviceGetCudaComputeCapability", "nvmlDeviceGetMigMode",
+		"nvmlDeviceGetMaxMigDeviceCount", "nvmlDeviceGetMigDeviceHandleByIndex",
 	}
 }
 
@@ -123,10 +125,13 @@ func (l *nvmlLibrary) call(fn uintptr, args ...uintptr) int {
 // nvmlError names a return code.
 func nvmlError(rc int) string {
 	names := map[int]string{
-		nvmlNoSymbol: "this driver's library lacks the function", nvmlUninitialized: "uninitialized", 2: "invalid argument", nvmlNotSupported: "not supported", 4: "no permission",
-		6: "not found", nvmlInsufficientSize: "insufficient size", nvmlDriverNotLoaded: "driver not loaded", 10: "time-out", 12: "library not found", 13: "function not found",
-		nvmlGPUIsLost: "GPU is lost", nvmlResetRequired: "GPU requires reset", 17: "operating system blocks it", nvmlVersionMismatch: "driver and library versions differ",
-		25: "argument version mismatch", 27: "not ready", 28: "GPU not found", 999: "unknown error",
+		nvmlNoSymbol: "this driver's library lacks the function", nvmlUninitialized: "uninitialized",
+		2: "invalid argument", nvmlNotSupported: "not supported", 4: "no permission", 6: "not found",
+		nvmlInsufficientSize: "insufficient size", nvmlDriverNotLoaded: "driver not loaded", 10: "time-out",
+		12: "library not found", 13: "function not found", nvmlGPUIsLost: "GPU is lost",
+		nvmlResetRequired: "GPU requires reset", 17: "operating system blocks it",
+		nvmlVersionMismatch: "driver and library versions differ", 25: "argument version mismatch", 27: "not ready",
+		28: "GPU not found", 999: "unknown error",
 	}
 	if n := names[rc]; n != "" {
 		return fmt.Sprintf("%s (NVML %d)", n, rc)
@@ -203,7 +208,7 @@ func (l *nvmlLibrary) open() ([]*nvmlGPU, string, error) {
 	if rc := l.call(l.fn["nvmlDeviceGetCount_v2"], addr(n)); rc != nvmlSuccess {
 		return nil, "", fmt.Errorf("nvmlDeviceGetCount_v2: %s", nvmlError(rc))
 	}
-	driver := l.text(func(buf, size uintptr) int { return l.call(l.fn["nvmlSystemGetDriverVersion"], buf, size) })
+	driver := l.text("nvmlSystemGetDriverVersion")
 	var gpus []*nvmlGPU
 	for i := range int(*n) {
 		h := heap[uintptr](l)
@@ -222,10 +227,11 @@ func (l *nvmlLibrary) open() ([]*nvmlGPU, string, error) {
 
 func addr[T any](p *T) uintptr { return uintptr(unsafe.Pointer(p)) }
 
-// text calls a function that fills a buffer.
-func (l *nvmlLibrary) text(call func(buf, size uintptr) int) string {
+// text calls a function whose last arguments are a buffer that it fills, and its
+// size.
+func (l *nvmlLibrary) text(name string, args ...uintptr) string {
 	buf := heap[[96]byte](l)
-	if call(addr(buf), uintptr(len(buf))) != nvmlSuccess {
+	if l.call(l.fn[name], append(args, addr(buf), uintptr(len(buf)))...) != nvmlSuccess {
 		return ""
 	}
 	s, _, _ := strings.Cut(string(buf[:]), "\x00")
@@ -237,12 +243,13 @@ func (l *nvmlLibrary) device(i int, h uintptr) *nvmlGPU {
 		l: l, handle: h, index: i, mem2: new(nvmlMemory2), mem1: new(nvmlMemory1), util: new([2]uint32),
 		u32: new(uint32), u64: new(uint64), energy: new(uint64),
 		fields: new([2]nvmlFieldValue), procs: new([nvmlMaxProcesses]nvmlProcess), count: new(uint32),
-		fnUtil: l.fn["nvmlDeviceGetUtilizationRates"], fnTemp: l.fn["nvmlDeviceGetTemperature"], fnPower: l.fn["nvmlDeviceGetPowerUsage"],
-		fnClock: l.fn["nvmlDeviceGetClockInfo"], fnReasons: l.fn["nvmlDeviceGetCurrentClocksEventReasons"], fnFields: l.fn["nvmlDeviceGetFieldValues"],
+		fnUtil: l.fn["nvmlDeviceGetUtilizationRates"], fnTemp: l.fn["nvmlDeviceGetTemperature"],
+		fnPower: l.fn["nvmlDeviceGetPowerUsage"], fnClock: l.fn["nvmlDeviceGetClockInfo"],
+		fnReasons: l.fn["nvmlDeviceGetCurrentClocksEventReasons"], fnFields: l.fn["nvmlDeviceGetFieldValues"],
 	}
 	g.info = sampling.NewGPU(i)
-	g.info.UUID = l.text(func(b, n uintptr) int { return l.call(l.fn["nvmlDeviceGetUUID"], h, b, n) })
-	g.info.Name = l.text(func(b, n uintptr) int { return l.call(l.fn["nvmlDeviceGetName"], h, b, n) })
+	g.info.UUID = l.text("nvmlDeviceGetUUID", h)
+	g.info.Name = l.text("nvmlDeviceGetName", h)
 	pci := heap[nvmlPCI](l)
 	if l.call(l.fn["nvmlDeviceGetPciInfo_v3"], h, addr(pci)) == nvmlSuccess {
 		id, _, _ := strings.Cut(string(pci.busID[:]), "\x00")
@@ -313,25 +320,17 @@ func (f *nvmlFieldValue) number() float64 {
 // shows.
 func (g *nvmlGPU) read(s *runner.Sample) int {
 	rc := g.readMemory(s)
-	if rc == nvmlGPUIsLost || rc == nvmlResetRequired || rc == nvmlUninitialized || rc == nvmlDriverNotLoaded || rc == nvmlVersionMismatch {
+	switch rc {
+	case nvmlGPUIsLost, nvmlResetRequired, nvmlUninitialized, nvmlDriverNotLoaded, nvmlVersionMismatch:
 		return rc
 	}
 	if g.l.call(g.fnUtil, g.handle, addr(g.util)) == nvmlSuccess {
 		s.Utilization, s.MemoryUtil = int32(g.util[0]), int32(g.util[1])
 		s.Has |= runner.HasUtilization | runner.HasMemoryUtil
 	}
-	if g.l.call(g.fnTemp, g.handle, 0, addr(g.u32)) == nvmlSuccess {
-		s.Temperature = float64(*g.u32)
-		s.Has |= runner.HasTemperature
-	}
-	if g.l.call(g.fnClock, g.handle, 1, addr(g.u32)) == nvmlSuccess {
-		s.ClockSM = int32(*g.u32)
-		s.Has |= runner.HasClockSM
-	}
-	if g.l.call(g.fnClock, g.handle, 2, addr(g.u32)) == nvmlSuccess {
-		s.ClockMem = int32(*g.u32)
-		s.Has |= runner.HasClockMem
-	}
+	g.figure(s, runner.HasTemperature, g.fnTemp, 0)
+	g.figure(s, runner.HasClockSM, g.fnClock, 1)
+	g.figure(s, runner.HasClockMem, g.fnClock, 2)
 	if g.l.call(g.fnReasons, g.handle, addr(g.u64)) == nvmlSuccess && *g.u64 <= math.MaxInt64 {
 		s.ThrottleReasons = int64(*g.u64)
 		s.Has |= runner.HasThrottleReasons
@@ -342,6 +341,13 @@ func (g *nvmlGPU) read(s *runner.Sample) int {
 		s.Power = 0
 	}
 	return rc
+}
+
+// figure reads what a function tells of one of its kinds.
+func (g *nvmlGPU) figure(s *runner.Sample, f runner.Fields, fn, kind uintptr) {
+	if g.l.call(fn, g.handle, kind, addr(g.u32)) == nvmlSuccess {
+		sampling.Put(s, f, float64(*g.u32))
+	}
 }
 
 func (g *nvmlGPU) readMemory(s *runner.Sample) int {

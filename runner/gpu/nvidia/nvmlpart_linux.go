@@ -23,7 +23,7 @@ func (g *nvmlGPU) findParts() {
 	if l.call(l.fn["nvmlDeviceGetMigMode"], g.handle, addr(g.u32), addr(pending)) != nvmlSuccess {
 		return // a GPU that cannot do it
 	}
-	g.text("mig_mode", []string{"Disabled", "Enabled"}, *g.u32)
+	g.word("mig_mode", []string{"Disabled", "Enabled"}, *g.u32)
 	if *g.u32 != 1 || l.call(l.fn["nvmlDeviceGetMaxMigDeviceCount"], g.handle, addr(g.u32)) != nvmlSuccess {
 		return
 	}
@@ -32,16 +32,16 @@ func (g *nvmlGPU) findParts() {
 		if l.call(l.fn["nvmlDeviceGetMigDeviceHandleByIndex"], g.handle, uintptr(i), addr(h)) != nvmlSuccess {
 			continue // a place without an instance
 		}
-		name := l.text(func(b, n uintptr) int { return l.call(l.fn["nvmlDeviceGetName"], *h, b, n) })
+		name := l.text("nvmlDeviceGetName", *h)
 		g.parts = append(g.parts, &nvmlPart{handle: *h, info: sampling.GPU{
-			UUID: l.text(func(b, n uintptr) int { return l.call(l.fn["nvmlDeviceGetUUID"], *h, b, n) }),
+			UUID: l.text("nvmlDeviceGetUUID", *h),
 			Name: strings.TrimPrefix(strings.TrimPrefix(name, g.info.Name), " MIG "),
 		}})
 	}
 }
 
-// text keeps a fact that NVML tells as a number.
-func (g *nvmlGPU) text(name string, words []string, n uint32) {
+// word keeps a fact that NVML tells as a number.
+func (g *nvmlGPU) word(name string, words []string, n uint32) {
 	if int(n) < len(words) {
 		g.info.Texts[name] = words[n]
 	}
@@ -105,10 +105,10 @@ func (g *nvmlGPU) full(energy bool) {
 		g.info.ECC = &n
 	}
 	if g.l.call(g.l.fn["nvmlDeviceGetPersistenceMode"], g.handle, addr(g.u32)) == nvmlSuccess {
-		g.text("persistence_mode", []string{"Disabled", "Enabled"}, *g.u32)
+		g.word("persistence_mode", []string{"Disabled", "Enabled"}, *g.u32)
 	}
 	if g.l.call(g.l.fn["nvmlDeviceGetComputeMode"], g.handle, addr(g.u32)) == nvmlSuccess {
-		g.text("compute_mode", []string{"Default", "Exclusive_Thread", "Prohibited", "Exclusive_Process"}, *g.u32)
+		g.word("compute_mode", []string{"Default", "Exclusive_Thread", "Prohibited", "Exclusive_Process"}, *g.u32)
 	}
 	minor := heap[uint32](g.l)
 	if g.l.call(g.l.fn["nvmlDeviceGetCudaComputeCapability"], g.handle, addr(g.u32), addr(minor)) == nvmlSuccess {
@@ -134,7 +134,7 @@ func (g *nvmlGPU) processInfos(handle uintptr) []sampling.Process {
 			n := int64(p.used)
 			info.Bytes = &n
 		}
-		info.Name = g.l.text(func(b, n uintptr) int { return g.l.call(g.l.fn["nvmlSystemGetProcessName"], uintptr(p.pid), b, n) })
+		info.Name = g.l.text("nvmlSystemGetProcessName", uintptr(p.pid))
 		out = append(out, info)
 	}
 	return out

@@ -88,11 +88,12 @@ func (s *smiSource) Run(ctx context.Context, m *sampling.Meter) error {
 	if err != nil {
 		return err
 	}
-	stopApps := s.apps.start(ctx, s.o, s.devices)
-	defer stopApps()
 	i := sampling.Instrument{
 		Name: sampling.SourceNvidiaSMI, Running: tool, Last: &st.lastRow, Said: st.said,
 		First: s.firstRow + 2*s.query.took + s.r.Interval, Stale: max(s.stale, 5*s.r.Interval),
+	}
+	if s.apps != nil {
+		i.Beside = func(ctx context.Context) { s.apps.run(ctx, s.o, s.devices) }
 	}
 	cpu, cause := i.Watch(ctx, m)
 	st.close()
@@ -117,14 +118,12 @@ func (s *smiSource) targets() []string {
 
 // Finish implements sampling.Source.
 func (s *smiSource) Finish(r *runner.SamplerReport) {
-	sampling.AddToolCPU(r, s.toolCPU+s.query.cpu+s.apps.cpu())
+	sampling.AddToolCPU(r, s.toolCPU+s.query.cpu)
 	r.PowerKind = sampling.WorstKind(r.PowerKind, s.powerKind())
 	if name := sampling.FieldName(runner.HasEnergy); r.Missing[name] == "" {
 		r.Missing[name] = "nvidia-smi has no energy counter; NVML has"
 	}
-	if why := s.apps.why(); why != "" {
-		r.Missing[sampling.FieldName(runner.HasProcessMemory)] = why
-	}
+	s.apps.finish(r)
 }
 
 // powerKind is what the power figures were. power.draw is an average over a

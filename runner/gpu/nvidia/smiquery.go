@@ -181,8 +181,8 @@ func (v *GPUs) readFull(ctx context.Context, ids []string) (*sampling.Reading, e
 	if err != nil {
 		return nil, err
 	}
-	if appsErr == nil && apps.Code != 0 {
-		appsErr = fmt.Errorf("nvidia-smi --query-compute-apps (exit code %d): %s", apps.Code, apps.Text())
+	if appsErr == nil {
+		appsErr = appsError(apps)
 	}
 	for i := range r.GPUs {
 		g := &r.GPUs[i]

@@ -60,14 +60,9 @@ func (h *Helper) Sample(
 	if err := h.Begin(ctx, o); err != nil {
 		return 0, fmt.Errorf("%w: %w", ErrUnusable, err)
 	}
-	if beside != nil {
-		side, cancel := context.WithCancel(ctx)
-		done := make(chan struct{})
-		go func() { beside(side); close(done) }()
-		defer await(done, AbandonAfter) // what hangs in the kernel is left behind
-		defer cancel()
+	i := Instrument{
+		Name: h.Source, Running: h.run, Last: &h.last, First: h.First, Stale: h.Stale, Said: h.said, Beside: beside,
 	}
-	i := Instrument{Name: h.Source, Running: h.run, Last: &h.last, First: h.First, Stale: h.Stale, Said: h.said}
 	i.Finish = func(stopped bool) {
 		h.Release()
 		if stopped && h.LastWord {
@@ -77,15 +72,6 @@ func (h *Helper) Sample(
 	cpu, cause = i.Watch(ctx, m)
 	h.close()
 	return cpu, cause
-}
-
-func await(done <-chan struct{}, limit time.Duration) {
-	t := time.NewTimer(limit)
-	defer t.Stop()
-	select {
-	case <-done:
-	case <-t.C:
-	}
 }
 
 // Begin starts the child and gives it its orders. It ends with Release or End.

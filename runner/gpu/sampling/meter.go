@@ -281,7 +281,8 @@ func (m *Meter) Report(name string, now time.Time) *runner.SamplerReport {
 	}
 	m.reportFields(r)
 	if m.skipped > 0 {
-		r.Notes = append(r.Notes, fmt.Sprintf("%d lines were no rows and were left out; the first: %q", m.skipped, m.skippedEx))
+		r.Notes = append(r.Notes,
+			fmt.Sprintf("%d lines were no rows and were left out; the first: %q", m.skipped, m.skippedEx))
 	}
 	if m.moreGaps > 0 {
 		r.Notes = append(r.Notes, fmt.Sprintf("%d further gaps are not listed", m.moreGaps))

@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/vramsweep/vramsweep/runner/proc"
 )
 
 // BatchEvery is how often the output of a tool that ticks faster is fetched. A
@@ -30,9 +28,10 @@ type Batched interface {
 // A pump fetches what a tool writes to its stdout. It owns a pipe that Go's
 // poller does not know: the poller would wake this process at every write.
 type pump struct {
-	fd int      // the end that is read; does not block
-	w  *os.File // the tool's end
-	to Batched
+	fd   int      // the end that is read; does not block
+	w    *os.File // the tool's end
+	to   Batched
+	done chan struct{} // closed when all of it was read
 }
 
 func newPump(to Batched) (*pump, error) {
@@ -52,36 +51,20 @@ func newPump(to Batched) (*pump, error) {
 		unix.Close(fds[1]) //nolint:errcheck // nothing was written to it
 		return nil, fmt.Errorf("pipe: %w", err)
 	}
-	return &pump{fd: fds[0], w: os.NewFile(uintptr(fds[1]), "|1"), to: to}, nil
+	return &pump{fd: fds[0], w: os.NewFile(uintptr(fds[1]), "|1"), to: to, done: make(chan struct{})}, nil
 }
 
-// connect gives a program's stdout to a sink: as it comes, or in batches where
-// ticks follow each other faster. What it returns must be called once the
-// program runs (with a channel that is closed when the program has ended) or
-// could not be started (nil); what that returns waits for the rest of the output.
-func connect(spec *proc.Spec, to Batched, interval time.Duration) (begin func(ended <-chan struct{}) (rest func()), err error) {
-	if interval >= BatchEvery {
-		spec.Stdout = to
-		return func(<-chan struct{}) func() { return func() {} }, nil
+// start reads what the program writes; nil: it could not be started.
+func (p *pump) start(ended <-chan struct{}) {
+	p.w.Close() //nolint:errcheck // nothing was written to it here; the program has its own
+	if ended == nil {
+		unix.Close(p.fd) //nolint:errcheck // nothing was read from it
+		return
 	}
-	p, err := newPump(to)
-	if err != nil {
-		return nil, err
-	}
-	spec.StdoutFile = p.w
-	return func(ended <-chan struct{}) func() {
-		p.w.Close() //nolint:errcheck // nothing was written to it here; the program has its own
-		if ended == nil {
-			unix.Close(p.fd) //nolint:errcheck // nothing was read from it
-			return func() {}
-		}
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			p.run(ended)
-		}()
-		return func() { <-done }
-	}, nil
+	go func() {
+		defer close(p.done)
+		p.run(ended)
+	}()
 }
 
 // run fetches until the tool has closed its end, or until it has ended and what

@@ -83,7 +83,7 @@ func (o Options) RunTool(ctx context.Context, argv ...string) (*Output, error) {
 	if err != nil {
 		return nil, err
 	}
-	exit, err := WaitBounded(ctx, p)
+	exit, err := waitBounded(ctx, p)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w within %v", strings.Join(argv, " "), err, o.ToolTimeout)
 	}
@@ -102,9 +102,9 @@ func (o Options) launch(ctx context.Context, spec proc.Spec) (proc.Process, erro
 	return o.Start(ctx, spec)
 }
 
-// WaitBounded waits for a process while ctx lives and a little longer; then it
+// waitBounded waits for a process while ctx lives and a little longer; then it
 // leaves the process behind.
-func WaitBounded(ctx context.Context, p proc.Process) (*proc.Exit, error) {
+func waitBounded(ctx context.Context, p proc.Process) (*proc.Exit, error) {
 	type result struct {
 		exit *proc.Exit
 		err  error
@@ -159,38 +159,42 @@ func (l *Limited) Bytes() []byte {
 
 // A Running is a program that was started and is being waited for.
 type Running struct {
-	Process proc.Process
-	Ended   chan struct{} // closed when it has been waited for
-	exit    *proc.Exit    // then, as is
-	err     error
-	cancel  context.CancelFunc
-	rest    func() // waits for the rest of its output
+	Ended  chan struct{} // closed when it has been waited for
+	exit   *proc.Exit    // then, as is
+	err    error
+	cancel context.CancelFunc
+	pump   *pump // nil: its output comes without one
 }
 
-// Begin starts an instrument whose stdout goes to out (nil: to spec.Stdout), in
-// batches where ticks follow each other faster than BatchEvery. It runs until
-// Leave or End, also beyond the end of ctx.
+// Begin starts an instrument whose stdout goes to out: as it comes, or in batches
+// where ticks follow each other faster than BatchEvery. It runs until Leave or
+// End, also beyond the end of ctx.
 func (o Options) Begin(ctx context.Context, spec proc.Spec, out Batched, every time.Duration) (*Running, error) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	r := &Running{Ended: make(chan struct{}), cancel: cancel}
-	spec.Env, spec.Grace = append(ToolEnv(o.Env), spec.Env...), ToolGrace
-	begin := func(<-chan struct{}) func() { return func() {} } // all of it went to spec.Stdout
-	if out != nil {
+	spec.Env, spec.Grace, spec.Stdout = append(ToolEnv(o.Env), spec.Env...), ToolGrace, out
+	if every < BatchEvery {
 		var err error
-		if begin, err = connect(&spec, out, every); err != nil {
+		if r.pump, err = newPump(out); err != nil {
 			cancel()
 			return nil, err
 		}
+		spec.Stdout, spec.StdoutFile = nil, r.pump.w
 	}
 	p, err := o.launch(ctx, spec)
+	ended := r.Ended
 	if err != nil {
-		begin(nil)
 		cancel()
+		ended = nil
+	}
+	if r.pump != nil {
+		r.pump.start(ended)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnusable, err)
 	}
-	r.Process, r.rest = p, begin(r.Ended)
 	go func() {
-		r.exit, r.err = WaitBounded(ctx, p)
+		r.exit, r.err = waitBounded(ctx, p)
 		close(r.Ended)
 	}()
 	return r, nil
@@ -203,16 +207,9 @@ func (r *Running) Leave() { r.cancel() }
 func (r *Running) End() {
 	r.cancel()
 	<-r.Ended
-	r.rest()
-}
-
-// CPU is what the program used, once it has ended; the error says that it could
-// not be waited for.
-func (r *Running) CPU() (time.Duration, error) {
-	if r.err != nil || r.exit == nil {
-		return 0, r.err
+	if r.pump != nil {
+		<-r.pump.done
 	}
-	return r.exit.CPU, nil
 }
 
 // Cause says how a program ended that should not have, and what it said.
@@ -230,16 +227,26 @@ func (r *Running) Cause(said string) error {
 type Instrument struct {
 	Name         string
 	Running      *Running
-	Last         *atomic.Int64      // offset of the last sign of life; 0: none yet
-	First, Stale time.Duration      // how long rows may keep one waiting
-	Said         func() string      // what it said beside rows
-	Finish       func(stopped bool) // lets it end by itself; nil: it is ended at once
+	Last         *atomic.Int64         // offset of the last sign of life; 0: none yet
+	First, Stale time.Duration         // how long rows may keep one waiting
+	Said         func() string         // what it said beside rows
+	Beside       func(context.Context) // goes on as long as the program; nil: nothing
+	Finish       func(stopped bool)    // lets it end by itself; nil: it is ended at once
 }
 
 // Watch waits until ctx ends or the instrument fails, and ends it. It returns
 // the CPU time of the program and why it failed.
 func (i *Instrument) Watch(ctx context.Context, m *Meter) (cpu time.Duration, cause error) {
 	r := i.Running
+	side, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if i.Beside != nil {
+			i.Beside(side)
+		}
+	}()
 	if cause = watchRows(ctx, m, i.Last, i.First, i.Stale, r.Ended); cause != nil {
 		cause = fmt.Errorf("%w%s", cause, i.Said())
 	}
@@ -247,14 +254,26 @@ func (i *Instrument) Watch(ctx context.Context, m *Meter) (cpu time.Duration, ca
 		i.Finish(cause == nil && ctx.Err() != nil)
 	}
 	r.End()
-	cpu, err := r.CPU()
-	if err != nil {
-		m.Note("%s: %v", i.Name, err)
+	cancel()
+	await(done, AbandonAfter) // what hangs in the kernel is left behind
+	if r.err != nil {
+		m.Note("%s: %v", i.Name, r.err)
+	} else if r.exit != nil {
+		cpu = r.exit.CPU
 	}
 	if cause == nil && ctx.Err() == nil {
 		cause = r.Cause(i.Said())
 	}
 	return cpu, cause
+}
+
+func await(done <-chan struct{}, limit time.Duration) {
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
+	}
 }
 
 // watchRows waits for the end of a program (nil), the end of ctx (nil) or the
