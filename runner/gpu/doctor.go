@@ -398,7 +398,8 @@ func checkClock(sys string) []Finding {
 	}
 	return append(out, found("clock", StatusInfo,
 		"the kernel says that nothing keeps the wall clock right (in a VM the host may)",
-		"run chrony or systemd-timesyncd; intervals inside a run come from the monotonic clock and are right all the same")...)
+		"run chrony or systemd-timesyncd; "+
+			"intervals inside a run come from the monotonic clock and are right all the same")...)
 }
 
 // checkTimer measures how well 10 ms ticks are kept, as a sampler would.

@@ -54,7 +54,7 @@ type process struct {
 
 	exited chan struct{} // closed when the leader has exited; it is not reaped yet
 	reap   chan struct{} // closed to have it reaped
-	reaped chan error
+	reaped chan struct{}
 	ended  time.Time // of the leader; set before exited is closed
 
 	// Of the supervisor alone.
@@ -133,7 +133,7 @@ func prepare(spec Spec) (*process, error) {
 	return &process{
 		spec: spec, cmd: cmd, mark: mark, tree: t,
 		stop: make(chan struct{}), kill: make(chan struct{}),
-		exited: make(chan struct{}), reap: make(chan struct{}), reaped: make(chan error, 1),
+		exited: make(chan struct{}), reap: make(chan struct{}), reaped: make(chan struct{}),
 		done: make(chan struct{}),
 	}, nil
 }
@@ -243,7 +243,8 @@ func (p *process) launch() error {
 		p.ended = time.Now()
 		close(p.exited)
 		<-p.reap
-		p.reaped <- p.cmd.Wait()
+		_ = p.cmd.Wait() // its state says how it ended
+		close(p.reaped)
 	}()
 	return <-result
 }

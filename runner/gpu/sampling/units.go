@@ -11,7 +11,6 @@ const (
 	Temp              // °C
 	Percent           // %
 	Clock             // MHz
-	Energy            // J
 )
 
 // UnitFactor turns a value in a tool's unit into the base unit. Both vendors'
@@ -19,43 +18,16 @@ const (
 // false for a unit that is unknown or of another dimension: such a value is
 // missing, never guessed.
 func UnitFactor(d Dimension, unit []byte) (factor float64, ok bool) {
-	of, factor := None, 1.0
-	switch string(unit) {
-	case "B":
-		of = Bytes
-	case "KiB", "KB", "kB":
-		of, factor = Bytes, 1<<10
-	case "MiB", "MB":
-		of, factor = Bytes, 1<<20
-	case "GiB", "GB":
-		of, factor = Bytes, 1<<30
-	case "TiB", "TB":
-		of, factor = Bytes, 1<<40
-	case "W":
-		of = Power
-	case "mW":
-		of, factor = Power, 1e-3
-	case "uW":
-		of, factor = Power, 1e-6
-	case "C", "°C", "c":
-		of = Temp
-	case "%":
-		of = Percent
-	case "MHz", "Mhz":
-		of = Clock
-	case "Hz":
-		of, factor = Clock, 1e-6
-	case "kHz", "KHz":
-		of, factor = Clock, 1e-3
-	case "GHz":
-		of, factor = Clock, 1e3
-	case "J":
-		of = Energy
-	case "mJ":
-		of, factor = Energy, 1e-3
-	case "":
-	default:
-		return 0, false
-	}
-	return factor, of == d
+	factor, ok = map[Dimension]map[string]float64{
+		None: {"": 1},
+		Bytes: {
+			"B": 1, "KiB": 1 << 10, "KB": 1 << 10, "kB": 1 << 10, "MiB": 1 << 20, "MB": 1 << 20,
+			"GiB": 1 << 30, "GB": 1 << 30, "TiB": 1 << 40, "TB": 1 << 40,
+		},
+		Power:   {"W": 1, "mW": 1e-3, "uW": 1e-6},
+		Temp:    {"C": 1, "°C": 1, "c": 1},
+		Percent: {"%": 1},
+		Clock:   {"MHz": 1, "Mhz": 1, "Hz": 1e-6, "kHz": 1e-3, "KHz": 1e-3, "GHz": 1e3},
+	}[d][string(unit)]
+	return factor, ok
 }
