@@ -20,7 +20,6 @@ import (
 // An amdCard is a physical AMD GPU as sysfs shows it.
 type amdCard struct {
 	index  int    // in the order of the PCI bus, over the vendor's GPUs
-	card   string // "card0"; changes between boots
 	dir    string // <sys>/class/drm/card0/device
 	bdf    string
 	name   string
@@ -48,7 +47,7 @@ func findAMD(o sampling.Options) (cards []*amdCard, hidden int) {
 		if !cardRE.MatchString(e.Name()) {
 			continue // a connector: card0-DP-1
 		}
-		c := readCard(filepath.Join(base, e.Name(), "device"), e.Name())
+		c := readCard(filepath.Join(base, e.Name(), "device"))
 		if c == nil {
 			continue
 		}
@@ -71,7 +70,7 @@ func findAMD(o sampling.Options) (cards []*amdCard, hidden int) {
 
 // readCard reads what does not change. nil: no AMD GPU with memory of its own;
 // the extra cards of a partitioned GPU (amdgpu_xcp) have neither.
-func readCard(dir, card string) *amdCard {
+func readCard(dir string) *amdCard {
 	if sampling.ReadText(dir, "vendor") != "0x1002" {
 		return nil
 	}
@@ -79,7 +78,7 @@ func readCard(dir, card string) *amdCard {
 	if err != nil || total <= 0 {
 		return nil
 	}
-	c := &amdCard{card: card, dir: dir, total: total, uuid: sampling.ReadText(dir, "unique_id"), render: -1, hip: -1}
+	c := &amdCard{dir: dir, total: total, uuid: sampling.ReadText(dir, "unique_id"), render: -1, hip: -1}
 	c.bdf = busOf(dir)
 	c.name = sampling.ReadText(dir, "product_name")
 	if c.name == "" {
@@ -202,34 +201,33 @@ func openAMD(c *amdCard) *amdFiles {
 		if !add(runner.HasPower, 1e-6, c.hwmon, "power1_input") {
 			f.averaged = add(runner.HasPower, 1e-6, c.hwmon, "power1_average")
 		}
-		temps := labels(c.hwmon, "temp")
-		for _, label := range []string{"junction", "edge"} {
-			if n := temps[label]; n != "" && add(runner.HasTemperature, 1e-3, c.hwmon, n+"_input") {
-				break
+		sensors := labels(c.hwmon)
+		for _, v := range []struct {
+			field runner.Fields
+			scale float64
+			label string
+		}{
+			{runner.HasTemperature, 1e-3, "junction"}, {runner.HasTemperature, 1e-3, "edge"},
+			{runner.HasMemoryTemp, 1e-3, "mem"}, {runner.HasClockSM, 1e-6, "sclk"}, {runner.HasClockMem, 1e-6, "mclk"},
+		} {
+			if name := sensors[v.label]; name != "" && f.fields()&v.field == 0 {
+				add(v.field, v.scale, c.hwmon, name+"_input")
 			}
-		}
-		if n := temps["mem"]; n != "" {
-			add(runner.HasMemoryTemp, 1e-3, c.hwmon, n+"_input")
-		}
-		freqs := labels(c.hwmon, "freq")
-		if n := freqs["sclk"]; n != "" {
-			add(runner.HasClockSM, 1e-6, c.hwmon, n+"_input")
-		}
-		if n := freqs["mclk"]; n != "" {
-			add(runner.HasClockMem, 1e-6, c.hwmon, n+"_input")
 		}
 	}
 	f.openMetrics(c)
 	return f
 }
 
-// labels maps the label of each sensor of a kind to its name: "junction" to
+// labels maps the label of each temperature and clock to its name: "junction" to
 // "temp2".
-func labels(hwmon, kind string) map[string]string {
+func labels(hwmon string) map[string]string {
 	out := map[string]string{}
-	files, _ := filepath.Glob(filepath.Join(hwmon, kind+"*_label"))
-	for _, name := range files {
-		out[sampling.ReadText(name)] = strings.TrimSuffix(filepath.Base(name), "_label")
+	for _, kind := range []string{"temp", "freq"} {
+		files, _ := filepath.Glob(filepath.Join(hwmon, kind+"*_label"))
+		for _, name := range files {
+			out[sampling.ReadText(name)] = strings.TrimSuffix(filepath.Base(name), "_label")
+		}
 	}
 	return out
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/vramsweep/vramsweep/runner/proc"
@@ -65,16 +64,6 @@ type Options struct {
 // for the tool, the same memory to the byte, and an energy counter.
 func DefaultSources() []string {
 	return []string{SourceNVML, SourceNvidiaSMI, SourceAMDGPU, SourceAMDSMI, SourceROCmSMI}
-}
-
-// CheckSources refuses names that are no source of GPU figures.
-func CheckSources(names []string) error {
-	for _, name := range names {
-		if !slices.Contains(DefaultSources(), name) {
-			return fmt.Errorf("there is no sampler %q; there are %s", name, strings.Join(DefaultSources(), ", "))
-		}
-	}
-	return nil
 }
 
 // WithDefaults fills in the usual places.
