@@ -23,6 +23,7 @@ import (
 
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/proc"
+	"github.com/vramsweep/vramsweep/runner/proc/proctest"
 	"github.com/vramsweep/vramsweep/sinks"
 )
 
@@ -215,7 +216,7 @@ func engineAlive(t *testing.T, out string) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found, err := proc.FindMarked("", mark)
+	found, err := proctest.Marked(mark)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -364,7 +365,7 @@ func nothingLeft(t *testing.T, out string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	left, err := proc.FindMarked("", mark)
+	left, err := proctest.Marked(mark)
 	if err != nil || len(left) != 0 {
 		t.Errorf("processes left: %+v %v", left, err)
 		_, _ = proc.EndMarked(context.Background(), "", mark, 0)
