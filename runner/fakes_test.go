@@ -188,11 +188,14 @@ func plan(limits sweep.Limits, batches ...int64) *sweep.Plan {
 
 // notes is a Display that remembers what it was told.
 type notes struct {
-	Discard
 	notes []string
 	shown []Progress
 	rows  []Outcome
 }
+
+func (n *notes) Begin(*Schedule) {}
+
+func (n *notes) RunBegins(int, *Job) {}
 
 func (n *notes) Note(s string) { n.notes = append(n.notes, s) }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/attribution"
+	"github.com/vramsweep/vramsweep/runner/proc"
 	"github.com/vramsweep/vramsweep/runner/replay"
 	"github.com/vramsweep/vramsweep/runner/vllm"
 	"github.com/vramsweep/vramsweep/sinks"
@@ -25,12 +26,38 @@ func (w *world) openStore(dir, what string) (*sinks.Store, error) {
 	if _, err := os.Stat(dir); err != nil {
 		return nil, usageError("", "%w", err)
 	}
+	return openFolder(dir, what)
+}
+
+// openFolder opens an output folder for writing and makes it if need be.
+func openFolder(dir, what string) (*sinks.Store, error) {
 	host, _ := os.Hostname() // only words
 	store, err := sinks.Open(dir, sinks.Options{Version: version, Host: host, What: what})
 	if err != nil {
 		return nil, folderError(err)
 	}
 	return store, nil
+}
+
+// publish makes an execution of results, so that the tables have them.
+func (w *world) publish(store *sinks.Store, results ...*runner.Result) error {
+	first := results[0]
+	started := first.Run.StartedAt
+	synthetic := false
+	for _, r := range results {
+		synthetic = synthetic || r.Run.Synthetic
+		if r.Run.StartedAt.Before(started) {
+			started = r.Run.StartedAt
+		}
+	}
+	execution := &runner.Execution{
+		ID: first.Run.Execution, State: runner.StateRunning, StartedAt: started, Version: version,
+		Command: proc.NewMasker(w.env).Argv(append([]string{"vramsweep"}, w.args...)), Runs: len(results), Synthetic: synthetic,
+	}
+	if err := store.BeginExecution(execution); err != nil {
+		return err
+	}
+	return store.FinishExecution(execution.ID, runner.StateComplete, nil)
 }
 
 // viewStore opens an output folder for reading.

@@ -14,14 +14,15 @@ import (
 // liveEvery is how often the live line is drawn.
 const liveEvery = 500 * time.Millisecond
 
-// A live is the line that shows what is sampled while a command runs. It stands
-// below the command's output, on terminals only. All methods may be called from
-// any goroutine.
+// A live is the line that shows what is sampled while a command runs: a
+// runner.Sink that draws. It stands below the command's output, on terminals
+// only. All methods may be called from any goroutine.
 type live struct {
-	out   io.Writer
-	width int // 0: no terminal
-	begun time.Time
-	now   func() time.Time
+	out    io.Writer
+	width  int // 0: no terminal
+	result *runner.Result
+	begun  time.Time
+	now    func() time.Time
 
 	mu    sync.Mutex
 	gpus  []runner.Sample // the latest of each; figures stay until they are told anew
@@ -40,20 +41,27 @@ func newLive(out io.Writer) *live {
 	return l
 }
 
-// take notes samples and draws the line when it is time.
-func (l *live) take(batch []runner.Sample) {
-	if l.width == 0 {
-		return
-	}
+// Begin makes it the sink of a run.
+func (l *live) Begin(*runner.Job) (runner.RunSink, error) { return l, nil }
+
+// Finish keeps the result.
+func (l *live) Finish(r *runner.Result) error {
+	l.result = r
+	return nil
+}
+
+// Samples notes samples and draws the line when it is time.
+func (l *live) Samples(batch []runner.Sample) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := range batch {
 		l.note(&batch[i])
 	}
-	if now := l.now(); now.Sub(l.drawn) >= liveEvery && l.bol {
+	if now := l.now(); l.width > 0 && l.bol && now.Sub(l.drawn) >= liveEvery {
 		l.drawn = now
 		l.draw()
 	}
+	return nil
 }
 
 func (l *live) note(s *runner.Sample) {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -21,6 +20,14 @@ const (
 // machineOptions say where this machine's instruments are.
 func (w *world) machineOptions(sources []string) gpu.Options {
 	return gpu.Options{Env: w.env, Helper: []string{w.self, nvmlHelper}, Sources: sources}
+}
+
+// checkSources refuses a --sampler that there is none of.
+func checkSources(sources []string) error {
+	if err := gpu.CheckSources(sources); err != nil {
+		return usageError("vramsweep gpus says which of them work here.", "--sampler: %w", err)
+	}
+	return nil
 }
 
 // gpusVerb lists the GPUs and what can be read of them.
@@ -140,6 +147,3 @@ func (w *world) versionVerb() *cobra.Command {
 		},
 	}
 }
-
-// background is for what must end well although the run was interrupted.
-func background(ctx context.Context) context.Context { return context.WithoutCancel(ctx) }

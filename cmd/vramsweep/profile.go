@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -129,15 +128,11 @@ func (w *world) profile(cmd *cobra.Command, plan *sweep.Plan, f *profileFlags) e
 		f.run.outputDir = dir
 	}
 	var result *runner.Result
-	_, err := w.execute(cmd.Context(), plan, &f.run, func(r *runner.Result) { result = r })
+	err := w.execute(cmd.Context(), plan, &f.run, func(r *runner.Result) { result = r })
 	if f.output == "" || result == nil {
 		return err
 	}
-	path := f.output
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(w.dir, path)
-	}
-	if writeErr := sinks.WriteResult(path, result); writeErr != nil {
+	if writeErr := sinks.WriteResult(w.path(f.output), result); writeErr != nil {
 		return errors.Join(err, writeErr)
 	}
 	fmt.Fprintf(w.stdout, "result    %s\n", f.output)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/attribution"
+	"github.com/vramsweep/vramsweep/runner/gpu"
 	"github.com/vramsweep/vramsweep/runner/proc"
 	"github.com/vramsweep/vramsweep/runner/session"
 	"github.com/vramsweep/vramsweep/runner/vllm"
@@ -64,8 +66,7 @@ func (w *world) runVerb() *cobra.Command {
 			if f.dryRun {
 				return w.printCommands(plan)
 			}
-			_, err = w.execute(cmd.Context(), plan, &f, nil)
-			return err
+			return w.execute(cmd.Context(), plan, &f, nil)
 		},
 	}
 	inputs.add(cmd)
@@ -138,28 +139,49 @@ func argvOf(p *sweep.Profile) ([]string, error) {
 	return append(append(slices.Clone(python), session.DriverName, "3", "4", "--"), flags...), nil
 }
 
-// execute runs a plan in its output folder; each is called with every result,
-// nil if nobody asks.
-func (w *world) execute(ctx context.Context, plan *sweep.Plan, f *runFlags, each func(*runner.Result)) (*runner.Summary, error) {
-	dir := plan.OutputDir
-	if f.outputDir != "" {
-		dir = f.outputDir
-	}
-	if !filepath.IsAbs(dir) {
-		dir = filepath.Join(w.dir, dir)
-	}
-	if err := w.checkSummary(f.summary); err != nil {
+// An execution is how a plan is run, and where its results go.
+type execution struct {
+	dir, what string // the output folder, and the verb that writes it
+	sources   []string
+	options   runner.Options
+	display   runner.Display
+	machine   *gpu.Machine  // nil: looked for when it is needed
+	engine    runner.Engine // in place of those that the plan names
+	sink      runner.Sink   // beside the output folder
+}
+
+// perform runs a plan.
+func (w *world) perform(ctx context.Context, plan *sweep.Plan, e *execution) (*runner.Summary, error) {
+	w.staySmall()
+	store, err := openFolder(e.dir, e.what)
+	if err != nil {
 		return nil, err
 	}
-	host, _ := os.Hostname() // only words
-	w.staySmall()
-	store, err := sinks.Open(dir, sinks.Options{Version: version, Host: host, What: "run", BatchEvery: journalEvery})
-	if err != nil {
-		return nil, folderError(err)
-	}
-	rig, err := w.newRig(plan, store, f.sources)
+	rig, err := w.newRig(plan, store, e.sources)
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
+	}
+	if e.machine != nil {
+		rig.machineOnce.Do(func() { rig.machine = e.machine })
+	}
+	r := rig.runner(e.display)
+	if e.engine != nil {
+		r.Engines = func(*sweep.Profile) (runner.Engine, error) { return e.engine, nil }
+	}
+	if e.sink != nil {
+		r.Sinks = append(r.Sinks, e.sink)
+	}
+	e.options.Kill = proc.KillContext(ctx)
+	summary, err := r.Run(ctx, plan, e.options)
+	return summary, errors.Join(err, rig.close(), store.Close())
+}
+
+// execute runs the plan of a file, or of flags, in its output folder and says
+// what came of it; each is called with every result, nil if nobody asks.
+func (w *world) execute(ctx context.Context, plan *sweep.Plan, f *runFlags, each func(*runner.Result)) error {
+	dir := w.path(cmp.Or(f.outputDir, plan.OutputDir))
+	if err := w.checkSummary(f.summary); err != nil {
+		return err
 	}
 	details := attribution.RenderSummary
 	if f.brief {
@@ -167,17 +189,27 @@ func (w *world) execute(ctx context.Context, plan *sweep.Plan, f *runFlags, each
 	}
 	show := newDisplay(w.stderr, w.stdout, details)
 	show.each = each
-	summary, err := rig.runner(show).Run(ctx, plan, runner.Options{Resume: f.resume, MaxDuration: f.maxDuration, Kill: proc.KillContext(ctx)})
+	summary, err := w.perform(ctx, plan, &execution{
+		dir: dir, what: "run", sources: f.sources, display: show,
+		options: runner.Options{Resume: f.resume, MaxDuration: f.maxDuration},
+	})
 	show.finish()
-	err = errors.Join(err, rig.close(), store.Close())
 	if summary != nil {
 		printSummary(w.stdout, summary, dir)
 		err = errors.Join(err, w.writeSummary(f.summary, summary))
 	}
 	if err != nil {
-		return summary, err
+		return err
 	}
-	return summary, quiet(summary.ExitCode())
+	return quiet(summary.ExitCode())
+}
+
+// path makes a path of the command line or a file absolute.
+func (w *world) path(name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(w.dir, name)
 }
 
 // checkSummary refuses a place for --summary-json before the night, not after.
@@ -185,9 +217,7 @@ func (w *world) checkSummary(file string) error {
 	if file == "" || file == "-" {
 		return nil
 	}
-	if !filepath.IsAbs(file) {
-		file = filepath.Join(w.dir, file)
-	}
+	file = w.path(file)
 	dir := filepath.Dir(file)
 	info, err := os.Stat(dir)
 	switch {
@@ -201,10 +231,6 @@ func (w *world) checkSummary(file string) error {
 	}
 	return nil
 }
-
-// journalEvery is how often samples go to the journal: at most a second of them
-// may be lost, also where a busy machine is late.
-const journalEvery = 250 * time.Millisecond
 
 // smallHeap keeps the program within 64 MiB resident beside its own code: it
 // runs on a machine whose memory and caches belong to the engine. Only writing
@@ -260,7 +286,7 @@ func failures(s *runner.Summary) []runner.Outcome {
 			out = append(out, outcome)
 		}
 	}
-	sortOutcomes(out)
+	slices.Sort(out)
 	return out
 }
 

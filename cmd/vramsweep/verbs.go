@@ -2,11 +2,9 @@ package main
 
 import (
 	"os"
-	"slices"
 
 	"github.com/spf13/cobra"
 
-	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/gpu"
 	"github.com/vramsweep/vramsweep/runner/simulate"
 )
@@ -36,5 +34,3 @@ func (w *world) hiddenVerbs() []*cobra.Command {
 		},
 	}
 }
-
-func sortOutcomes(list []runner.Outcome) { slices.Sort(list) }

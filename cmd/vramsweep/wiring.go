@@ -43,8 +43,8 @@ type rig struct {
 
 // newRig wires a plan to an output folder.
 func (w *world) newRig(plan *sweep.Plan, store *sinks.Store, sources []string) (*rig, error) {
-	if err := gpu.CheckSources(sources); err != nil {
-		return nil, usageError("vramsweep gpus says which of them work here.", "--sampler: %w", err)
+	if err := checkSources(sources); err != nil {
+		return nil, err
 	}
 	mark, err := proc.FolderMark(store.Dir())
 	if err != nil {
