@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,43 +14,21 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/vramsweep/vramsweep/runner/planner"
 	"github.com/vramsweep/vramsweep/sweep"
 )
 
 // validateVerb checks a configuration and nothing else.
 func (w *world) validateVerb() *cobra.Command {
-	var inputs inputFlags
 	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "validate FILE|FOLDER",
-		Short: "Check a sweep file",
-		Args:  exactArgs("FILE"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			w.quick()
-			plan, err := w.load(args[0], &inputs, asJSON)
-			if err != nil {
-				return err
-			}
+	return w.fileVerb("validate", "Check a sweep file", &asJSON, "print diagnostics as JSON",
+		func(_ context.Context, file string, plan *sweep.Plan) error {
 			if asJSON {
 				return printJSON(w.stdout, diagnosticsJSON(true, plan.Warnings))
 			}
-			fmt.Fprintf(w.stdout, "%s is right: %s\n", args[0], countOf(plan))
+			fmt.Fprintf(w.stdout, "%s is right: %s\n", file, planner.Counts(plan))
 			return nil
-		},
-	}
-	inputs.add(cmd)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print diagnostics as JSON")
-	return cmd
-}
-
-// countOf says how much a plan holds.
-func countOf(plan *sweep.Plan) string {
-	profiles, runs := 0, 0
-	for _, s := range plan.Sweeps {
-		profiles += len(s.Profiles)
-		runs += len(s.Profiles) * s.Repeats
-	}
-	return fmt.Sprintf("%s, %s, %s", plural(len(plan.Sweeps), "sweep"), plural(profiles, "profile"), plural(runs, "run"))
+		})
 }
 
 func plural(n int, noun string) string {
@@ -61,32 +40,20 @@ func plural(n int, noun string) string {
 
 // listVerb says what a file holds.
 func (w *world) listVerb() *cobra.Command {
-	var inputs inputFlags
 	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "list FILE|FOLDER",
-		Short: "The sweeps of a file",
-		Args:  exactArgs("FILE"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			w.quick()
-			plan, err := w.load(args[0], &inputs, asJSON)
-			if err != nil {
-				return err
-			}
+	return w.fileVerb("list", "The sweeps of a file", &asJSON, "print JSON",
+		func(_ context.Context, _ string, plan *sweep.Plan) error {
 			if asJSON {
 				return printJSON(w.stdout, sweepList(plan))
 			}
 			table := tabwriter.NewWriter(w.stdout, 0, 4, 2, ' ', 0)
 			fmt.Fprintln(table, "SWEEP\tPROFILES\tRUNS\tAXES\tDESCRIPTION")
 			for _, s := range sweepList(plan) {
-				fmt.Fprintf(table, "%s\t%d\t%d\t%s\t%s\n", s.Name, s.Profiles, s.Runs, strings.Join(s.Axes, " x "), headline(s.Description))
+				axes := strings.Join(s.Axes, " x ")
+				fmt.Fprintf(table, "%s\t%d\t%d\t%s\t%s\n", s.Name, s.Profiles, s.Runs, axes, headline(s.Description))
 			}
 			return table.Flush()
-		},
-	}
-	inputs.add(cmd)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
+		})
 }
 
 // headline is the first line of a text, with dots where more follows.

@@ -18,6 +18,7 @@ import (
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/attribution"
 	"github.com/vramsweep/vramsweep/runner/gpu"
+	"github.com/vramsweep/vramsweep/runner/planner"
 	"github.com/vramsweep/vramsweep/runner/proc"
 	"github.com/vramsweep/vramsweep/runner/session"
 	"github.com/vramsweep/vramsweep/runner/vllm"
@@ -111,32 +112,15 @@ func grouped(profiles []*sweep.Profile) []*sweep.Profile {
 func (w *world) printCommands(plan *sweep.Plan) error {
 	for _, s := range plan.Sweeps {
 		for _, p := range s.Profiles {
-			argv, err := argvOf(p)
+			argv, err := planner.Argv(p)
 			if err != nil {
 				return err
 			}
-			masked := proc.NewMasker(w.env, sensitiveOf(s)...).Argv(argv)
+			masked := proc.NewMasker(w.env, planner.Secrets(s)...).Argv(argv)
 			fmt.Fprintf(w.stdout, "# %s %s\n%s\n", s.Name, p.ID, vllm.Paste(masked))
 		}
 	}
 	return nil
-}
-
-// argvOf is what runs a profile, for people: in session mode the driver, which
-// serves the other profiles of its group as well.
-func argvOf(p *sweep.Profile) ([]string, error) {
-	if p.Engine.Mode != "session" {
-		return vllm.Args(p, vllm.Paths{OutputJSON: "latency.json"})
-	}
-	flags, err := vllm.EngineFlags(p, nil)
-	if err != nil {
-		return nil, err
-	}
-	python := p.Engine.Python
-	if len(python) == 0 {
-		python = []string{"python"}
-	}
-	return append(append(slices.Clone(python), session.DriverName, "3", "4", "--"), flags...), nil
 }
 
 // An execution is how a plan is run, and where its results go.

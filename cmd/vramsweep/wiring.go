@@ -14,6 +14,7 @@ import (
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/attribution"
 	"github.com/vramsweep/vramsweep/runner/gpu"
+	"github.com/vramsweep/vramsweep/runner/planner"
 	"github.com/vramsweep/vramsweep/runner/proc"
 	"github.com/vramsweep/vramsweep/runner/session"
 	"github.com/vramsweep/vramsweep/runner/simulate"
@@ -140,7 +141,7 @@ func (r *rig) runner(display runner.Display) *runner.Runner {
 func (r *rig) sensitive() []string {
 	var all []string
 	for _, s := range r.plan.Sweeps {
-		all = append(all, sensitiveOf(s)...)
+		all = append(all, planner.Secrets(s)...)
 	}
 	return all
 }
@@ -207,7 +208,7 @@ func (f failedSampler) Sample(context.Context, func([]runner.Sample)) (*runner.S
 // estimate is what the arithmetic says of a profile on these GPUs; nil where
 // the GPU is not known to it.
 func (r *rig) estimate(p *sweep.Profile, devices []runner.Device) *models.Estimate {
-	g, ok := gpuFor(devices, r.plan.GPUs, p)
+	g, ok := planner.GPUOf(devices, r.plan.GPUs, p)
 	if !ok {
 		return nil
 	}
@@ -321,15 +322,4 @@ func firstLine(path string) (string, error) {
 	}
 	line, _, _ := strings.Cut(string(head[:n]), "\n")
 	return strings.TrimSpace(line), nil
-}
-
-// sensitiveOf are the values of a sweep's environment that are secrets.
-func sensitiveOf(s *sweep.Sweep) []string {
-	var out []string
-	for _, e := range s.Env {
-		if e.Sensitive {
-			out = append(out, e.Value)
-		}
-	}
-	return out
 }
