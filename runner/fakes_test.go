@@ -217,8 +217,10 @@ func newRunner(k *keeper, e Engine) *Runner {
 	}
 }
 
+// mustRun runs a plan and checks that nothing of it goes on.
 func mustRun(t *testing.T, r *Runner, p *sweep.Plan, o Options) *Summary {
 	t.Helper()
+	defer nothingGoesOn(t)()
 	sum, err := r.Run(context.Background(), p, o)
 	if err != nil {
 		t.Fatal(err)

@@ -61,7 +61,7 @@ func TestStagesAreStamped(t *testing.T) {
 	var names []string
 	for i, s := range run.Stages {
 		names = append(names, fmt.Sprintf("%d %s", s.Stage, s.Name))
-		if s.DurationS < 0 || s.DurationS > 5 || (i > 1 && s.OffsetS < run.Stages[i-1].OffsetS) {
+		if s.DurationS < 0 || s.DurationS > 1800 || (i > 1 && s.OffsetS < run.Stages[i-1].OffsetS) {
 			t.Errorf("stage %+v", s)
 		}
 	}
@@ -72,7 +72,7 @@ func TestStagesAreStamped(t *testing.T) {
 	if d := k.results[k.order[0]].DetailedGPUMetrics; d == nil || len(d.GPUs) != 1 {
 		t.Errorf("detailed_gpu_metrics holds %+v, want the reading of phase 5", d)
 	}
-	if run.WallS < 0.02 || run.WallS > 5 || run.OverheadS > run.WallS-0.02 {
+	if run.WallS < 0.02 || run.WallS > 1800 || run.OverheadS > run.WallS-0.02 {
 		t.Errorf("wall %v s, overhead %v s", run.WallS, run.OverheadS)
 	}
 }
@@ -185,20 +185,39 @@ func TestLimits(t *testing.T) {
 		engine Engine
 		want   Outcome
 	}{
-		"whole":            {sweep.Limits{Timeout: limit}, hang(true, true), OutcomeTimeout},
-		"start-up":         {sweep.Limits{StartupTimeout: limit}, hang(false, true), OutcomeStartupTimeout},
-		"ready in time":    {sweep.Limits{StartupTimeout: limit, Timeout: 3 * limit}, hang(true, true), OutcomeTimeout},
-		"silence":          {sweep.Limits{SilenceTimeout: limit}, hang(true, false), OutcomeSilenceTimeout},
-		"silent, not long": {sweep.Limits{SilenceTimeout: limit, Timeout: 3 * limit}, hang(true, true), OutcomeTimeout},
+		"whole":    {sweep.Limits{Timeout: limit}, hang(true, true), OutcomeTimeout},
+		"start-up": {sweep.Limits{StartupTimeout: limit}, hang(false, true), OutcomeStartupTimeout},
+		"silence":  {sweep.Limits{SilenceTimeout: limit}, hang(true, false), OutcomeSilenceTimeout},
 	} {
 		t.Run(name, func(t *testing.T) {
 			k := newKeeper()
 			mustRun(t, newRunner(k, c.engine), plan(c.limits, 1), Options{})
 			run := k.results[k.order[0]].Run
-			if run.Outcome != c.want || !strings.Contains(run.OutcomeDetail, "60ms") && !strings.Contains(run.OutcomeDetail, "180ms") {
+			if run.Outcome != c.want || !strings.Contains(run.OutcomeDetail, "60ms") {
 				t.Errorf("%s: %s (%s), want %s", name, run.Outcome, run.OutcomeDetail, c.want)
 			}
 		})
+	}
+}
+
+func TestBrokenLimit(t *testing.T) {
+	t0 := time.Now()
+	ready, early := &Pulse{}, &Pulse{}
+	ready.Ready()
+	lim := sweep.Limits{Timeout: time.Hour, StartupTimeout: time.Minute}
+	if e := brokenLimit(lim, t0.Add(59*time.Minute), t0, ready, t0); e != nil {
+		t.Errorf("an engine that was ready in time: %v", e)
+	}
+	if e := brokenLimit(lim, t0.Add(time.Hour), t0, ready, t0); e == nil || e.Outcome != OutcomeTimeout {
+		t.Errorf("after an hour: %v", e)
+	}
+	if e := brokenLimit(lim, t0.Add(time.Minute), t0, early, t0); e == nil || e.Outcome != OutcomeStartupTimeout {
+		t.Errorf("an engine that was not ready in time: %v", e)
+	}
+	early.Output(t0.Add(10 * time.Minute))
+	silence := sweep.Limits{SilenceTimeout: time.Minute}
+	if e := brokenLimit(silence, t0.Add(10*time.Minute+30*time.Second), t0, early, t0); e != nil {
+		t.Errorf("an engine that spoke 30 s ago: %v", e)
 	}
 }
 
@@ -413,6 +432,9 @@ func TestWaitsForIdleGPUs(t *testing.T) {
 				r.Sleep = func(context.Context, time.Duration) error { time.Sleep(time.Millisecond); return nil }
 			}
 			limits := sweep.Limits{IdleTimeout: 400 * time.Millisecond, OnDirtyGPU: c.policy}
+			if c.leaves {
+				limits.IdleTimeout = time.Hour
+			}
 			sum := runImpatient(t, r, plan(limits, 1, 2))
 			if !slices.Equal(d.rows, c.want) || sum.ExitCode() != c.exit || (sum.StoppedBy != "") != c.stopped {
 				t.Errorf("rows %v, want %v; summary %+v", d.rows, c.want, sum)

@@ -72,7 +72,7 @@ func (f *profileFlags) add(cmd *cobra.Command) {
 	}
 	flags.Float64("gpu-memory-utilization", 0, "share of the GPU's memory that vLLM may use")
 	flags.StringVar(&o.Engine, "engine", "vllm", "vllm or simulator")
-	flags.StringVar(&f.command, "command", "", "stands for `vllm` (a path; blanks separate arguments)")
+	flags.StringVar(&f.command, "command", "", "stands for vllm (a path; blanks separate arguments)")
 	flags.StringArrayVar(&f.vllm, "vllm-flag", nil, "one of vLLM's own flags: NAME=VALUE (repeatable)")
 	flags.IntSliceVar(&f.gpus, "gpus", nil, "the GPUs that may be used, e.g. 0,1")
 	flags.StringVar(&f.output, "output", "", "write the result to FILE")

@@ -56,8 +56,8 @@ sweep "faults" {
   }
   sample { interval = "20ms" }
   limits {
-    timeout         = "5s"
-    silence_timeout = "2500ms"
+    timeout         = "12s" # a profile takes about a second where nothing else runs
+    silence_timeout = "6s"
     retries         = 0
   }
 }
