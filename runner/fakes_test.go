@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -58,6 +59,9 @@ type keeper struct {
 	closed   int
 }
 
+// NewKeeper is newKeeper for those who may not know more of it.
+func NewKeeper() Sink { return newKeeper() }
+
 func newKeeper() *keeper {
 	return &keeper{results: map[string]*Result{}, attempts: map[string][]*Result{}, samples: map[string][]Sample{}}
 }
@@ -86,7 +90,11 @@ func (r *keptRun) Samples(s []Sample) error {
 }
 
 func (r *keptRun) ReadSamples(yield func([]Sample) error) error {
-	return yield(r.samples[r.job.RunID])
+	r.mu.Lock()
+	all := slices.Clone(r.samples[r.job.RunID])
+	r.mu.Unlock()
+	slices.SortStableFunc(all, func(a, b Sample) int { return cmp.Compare(a.Offset, b.Offset) })
+	return yield(all)
 }
 
 func (r *keptRun) Close() error { r.closed++; return nil }

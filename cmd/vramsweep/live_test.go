@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"io"
 	"testing"
 	"time"
 
 	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/runner/sinktest"
 )
 
 func TestLiveLine(t *testing.T) {
@@ -48,3 +50,5 @@ func TestLiveLine(t *testing.T) {
 		t.Errorf("got  %q\nwant %q", out.String(), want)
 	}
 }
+
+func TestLiveIsASink(t *testing.T) { sinktest.Test(t, newLive(io.Discard)) }

@@ -56,8 +56,8 @@ sweep "faults" {
   }
   sample { interval = "20ms" }
   limits {
-    timeout         = "12s" # a profile takes about a second where nothing else runs
-    silence_timeout = "6s"
+    timeout         = "9s" # a profile takes about a second where nothing else runs
+    silence_timeout = "4s"
     retries         = 0
   }
 }

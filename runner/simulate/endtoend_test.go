@@ -1,10 +1,12 @@
 package simulate_test
 
 import (
+	"cmp"
 	"context"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -13,6 +15,7 @@ import (
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/attribution"
 	"github.com/vramsweep/vramsweep/runner/simulate"
+	"github.com/vramsweep/vramsweep/runner/sinktest"
 	"github.com/vramsweep/vramsweep/runner/vllm"
 	"github.com/vramsweep/vramsweep/sweep"
 	"github.com/vramsweep/vramsweep/sweep/models"
@@ -87,7 +90,10 @@ func (r *memoryRun) Samples(s []runner.Sample) error {
 	return nil
 }
 
-func (r *memoryRun) ReadSamples(yield func([]runner.Sample) error) error { return yield(r.samples) }
+func (r *memoryRun) ReadSamples(yield func([]runner.Sample) error) error {
+	slices.SortStableFunc(r.samples, func(a, b runner.Sample) int { return cmp.Compare(a.Offset, b.Offset) })
+	return yield(r.samples)
+}
 
 func (r *memoryRun) Finish(res *runner.Result) error {
 	r.mu.Lock()
@@ -97,6 +103,10 @@ func (r *memoryRun) Finish(res *runner.Result) error {
 }
 
 func (r *memoryRun) Close() error { return nil }
+
+func TestMemoryIsASink(t *testing.T) {
+	sinktest.Test(t, &memory{dir: t.TempDir(), results: map[string]*runner.Result{}})
+}
 
 // profile is one of the catalogue's.
 func profile(t *testing.T, id string, change func(*sweep.Profile)) *sweep.Profile {
