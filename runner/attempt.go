@@ -65,8 +65,9 @@ func (x *executor) attempt(ctx context.Context, d due, next *due, number int) (r
 	}
 	a.setStart()
 	if dirty != "" {
-		r, err := a.dirtyRow(dirty)
-		return r, false, err
+		r := a.newResult()
+		r.Run.Outcome, r.Run.OutcomeDetail = OutcomeDirtyGPU, dirty
+		return r, false, a.keepRow(a.job, r)
 	}
 	return a.measure(ctx)
 }
@@ -98,18 +99,6 @@ func (a *attempt) stage(number int, name string, begun time.Time) time.Time {
 	return now
 }
 
-// dirtyRow is the row of a run whose GPUs did not become idle.
-func (a *attempt) dirtyRow(why string) (*Result, error) {
-	r := a.newResult()
-	r.Run.Outcome, r.Run.OutcomeDetail = OutcomeDirtyGPU, why
-	r.Run.EndedAt = r.Run.StartedAt
-	sinks, err := a.beginSinks(a.job)
-	if err != nil {
-		return nil, err
-	}
-	return r, a.finishSinks(sinks, r)
-}
-
 // measure goes through the phases from the baseline on.
 func (a *attempt) measure(ctx context.Context) (*Result, bool, error) {
 	var err error
@@ -119,7 +108,7 @@ func (a *attempt) measure(ctx context.Context) (*Result, bool, error) {
 	at := a.stage(0, "baseline", a.clock)
 	engineCtx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	a.tap = newTap(a.job, len(a.queueRest()), a.sum.Planned, &a.pace, a.display, a.n)
+	a.tap = newTap(a.job, a.n, a.sum, &a.pace, a.display)
 	a.job.Progress = a.tap.progress
 	a.display.RunBegins(a.n, a.job)
 	a.startSamplers(ctx, end)
@@ -158,7 +147,9 @@ func (a *attempt) conclude(ctx context.Context, at time.Time, engineTook time.Du
 	a.fill(r, cause)
 	maps.Copy(r.Missing, a.measured.Missing)
 	at = a.stage(4, "read", at)
-	a.readDetail(ctx)
+	if a.insp != nil && len(a.job.Devices) > 0 {
+		a.detail, _ = a.inspect(context.WithoutCancel(ctx), a.gpuIndices()) // noted
+	}
 	r.DetailedGPUMetrics = a.detail
 	at = a.stage(5, "detail", at)
 	a.tap.progress(Progress{Phase: PhaseFinal})
@@ -182,21 +173,9 @@ func (a *attempt) conclude(ctx context.Context, at time.Time, engineTook time.Du
 	a.took = append(a.took, time.Since(a.clock)-engineTook-a.waited)
 	a.pace.add(wall)
 	if err != nil {
-		return nil, false, fmt.Errorf("keep the result of run %s: %w", a.id(), err)
+		return nil, false, fmt.Errorf("keep the result of run %s: %w", a.job.RunID, err)
 	}
 	return r, a.measured.Retriable && r.Run.Outcome.Failed() && r.Run.Outcome != OutcomeInterrupted, nil
-}
-
-func (a *attempt) id() string { return a.job.RunID }
-
-// queueRest are the runs that follow in the queue.
-func (a *attempt) queueRest() []due {
-	for i := range a.queue {
-		if a.queue[i].n == a.n {
-			return a.queue[i+1:]
-		}
-	}
-	return nil
 }
 
 // startSamplers lets every sampler run until stopSampling. They outlive ctx:

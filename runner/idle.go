@@ -311,14 +311,6 @@ func gib(n *int64) string {
 	return fmt.Sprintf("%.2f GiB", float64(*n)/GiB)
 }
 
-// readDetail is phase 5.
-func (a *attempt) readDetail(ctx context.Context) {
-	if a.insp == nil || len(a.job.Devices) == 0 {
-		return
-	}
-	a.detail, _ = a.inspect(context.WithoutCancel(ctx), a.gpuIndices()) // noted
-}
-
 // final is phase 6: it proves that the memory is back at the baseline, or says
 // who holds it. The reading of phase 5 serves if it shows that already. An
 // interrupted run looks once: nobody waits after Ctrl-C.

@@ -21,12 +21,16 @@ import (
 	"github.com/vramsweep/vramsweep/sweep/models"
 )
 
-// openStore opens an output folder for writing.
-func (w *world) openStore(dir, what string) (*sinks.Store, error) {
+// openStore does something with an output folder that is there, to write in it.
+func openStore(dir, what string, do func(*sinks.Store) error) error {
 	if _, err := os.Stat(dir); err != nil {
-		return nil, usageError("", "%w", err)
+		return usageError("", "%w", err)
 	}
-	return openFolder(dir, what)
+	store, err := openFolder(dir, what)
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(store), store.Close())
 }
 
 // openFolder opens an output folder for writing and makes it if need be.
@@ -60,13 +64,13 @@ func (w *world) publish(store *sinks.Store, results ...*runner.Result) error {
 	return store.FinishExecution(execution.ID, runner.StateComplete, nil)
 }
 
-// viewStore opens an output folder for reading.
-func (w *world) viewStore(dir string) (*sinks.Store, error) {
+// viewStore does something with an output folder that is only read.
+func viewStore(dir string, do func(*sinks.Store) error) error {
 	store, err := sinks.View(dir, sinks.Options{Version: version})
 	if err != nil {
-		return nil, usageError("", "%w", err)
+		return usageError("", "%w", err)
 	}
-	return store, nil
+	return errors.Join(do(store), store.Close())
 }
 
 // recoverVerb mends a folder after a crash.
@@ -77,29 +81,30 @@ func (w *world) recoverVerb() *cobra.Command {
 		Short: "Mend a folder after a crash: samples of cut-off runs, left-over files",
 		Args:  exactArgs("DIR"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			store, err := w.openStore(args[0], "recover")
-			if err != nil {
-				return err
-			}
-			mended, err := store.Recover()
-			if err = errors.Join(err, store.Close()); err != nil {
-				return err
-			}
-			if asJSON {
-				return printJSON(w.stdout, mended)
-			}
-			for _, attempt := range mended.Attempts {
-				fmt.Fprintf(w.stdout, "interrupted  %+v\n", attempt)
-			}
-			for _, file := range mended.Removed {
-				fmt.Fprintf(w.stdout, "removed      %s\n", file)
-			}
-			fmt.Fprintf(w.stdout, "%s kept as interrupted, %s removed\n", plural(len(mended.Attempts), "attempt"), plural(len(mended.Removed), "left-over file"))
-			return nil
+			return openStore(args[0], "recover", func(store *sinks.Store) error { return w.recover(store, asJSON) })
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+func (w *world) recover(store *sinks.Store, asJSON bool) error {
+	mended, err := store.Recover()
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return printJSON(w.stdout, mended)
+	}
+	for _, attempt := range mended.Attempts {
+		fmt.Fprintf(w.stdout, "interrupted  %+v\n", attempt)
+	}
+	for _, file := range mended.Removed {
+		fmt.Fprintf(w.stdout, "removed      %s\n", file)
+	}
+	attempts, files := plural(len(mended.Attempts), "attempt"), plural(len(mended.Removed), "left-over file")
+	fmt.Fprintf(w.stdout, "%s kept as interrupted, %s removed\n", attempts, files)
+	return nil
 }
 
 // compactVerb merges the tables of a folder.
@@ -110,27 +115,28 @@ func (w *world) compactVerb() *cobra.Command {
 		Short: "Bring tables up to date and merge the executions of each month",
 		Args:  exactArgs("DIR"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			store, err := w.viewStore(args[0])
-			if err != nil {
-				return err
-			}
-			compact := store.Compact
-			if rebuild {
-				compact = store.Rebuild
-			}
-			done, err := compact()
-			if err = errors.Join(err, store.Close()); err != nil {
-				return err
-			}
-			fmt.Fprintf(w.stdout, "%s written anew, %s merged; %s with %d rows\n", plural(len(done.Published), "execution"), plural(done.Merged, "file"), plural(done.Files, "file"), done.Rows)
-			for _, file := range done.SetAside {
-				fmt.Fprintf(w.stdout, "damaged, set aside: %s\n", file)
-			}
-			return nil
+			return viewStore(args[0], func(store *sinks.Store) error { return w.compact(store, rebuild) })
 		},
 	}
 	cmd.Flags().BoolVar(&rebuild, "rebuild", false, "write the tables of all executions again from their runs; damaged files are set aside")
 	return cmd
+}
+
+func (w *world) compact(store *sinks.Store, rebuild bool) error {
+	compact := store.Compact
+	if rebuild {
+		compact = store.Rebuild
+	}
+	done, err := compact()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(w.stdout, "%s written anew, %s merged; %s with %d rows\n",
+		plural(len(done.Published), "execution"), plural(done.Merged, "file"), plural(done.Files, "file"), done.Rows)
+	for _, file := range done.SetAside {
+		fmt.Fprintf(w.stdout, "damaged, set aside: %s\n", file)
+	}
+	return nil
 }
 
 // importVerb brings recordings of runs made elsewhere into an output folder.
@@ -176,11 +182,7 @@ func (w *world) importAll(args []string, outputDir, gpuName string) error {
 	if err := os.MkdirAll(outputDir, 0o755); err != nil {
 		return err
 	}
-	store, err := w.openStore(outputDir, "import")
-	if err != nil {
-		return err
-	}
-	return errors.Join(w.importInto(store, from, gpuName), store.Close())
+	return openStore(outputDir, "import", func(store *sinks.Store) error { return w.importInto(store, from, gpuName) })
 }
 
 // recordings lists the recordings in folders, or the folders themselves, and the
@@ -361,14 +363,14 @@ func drawRun(dir string, width int) (*plot.Picture, error) {
 	}
 	// <folder>/runs/<execution>/<run>
 	root := filepath.Dir(filepath.Dir(filepath.Dir(full)))
-	store, err := sinks.View(root, sinks.Options{Version: version})
-	if err != nil {
-		return nil, usageError("", "%w", err)
-	}
 	rel, err := filepath.Rel(root, full)
 	if err != nil {
 		return nil, err
 	}
-	picture, err := plot.Draw(result, store.Samples(filepath.ToSlash(rel)), options)
-	return picture, errors.Join(err, store.Close())
+	var picture *plot.Picture
+	err = viewStore(root, func(store *sinks.Store) (err error) {
+		picture, err = plot.Draw(result, store.Samples(filepath.ToSlash(rel)), options)
+		return err
+	})
+	return picture, err
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -208,16 +209,10 @@ func (f *formatter) file(path string) error {
 	return nil
 }
 
-// A newFile appears under its name only when it is whole.
-type newFile struct {
-	*os.File
-	path string
-	mode fs.FileMode
-}
-
-// createFile begins a file beside the one that it will replace; commit puts it
-// in place, with the old one's mode. A link stays: what it leads to is replaced.
-func createFile(path string) (*newFile, error) {
+// writeFile writes a file beside the one that it replaces and puts it in place,
+// with the old one's mode: a crash or an error leaves the old or the new one. A
+// link stays: what it leads to is replaced.
+func writeFile(path string, write func(io.Writer) error) error {
 	if target, err := filepath.EvalSymlinks(path); err == nil {
 		path = target
 	}
@@ -227,28 +222,29 @@ func createFile(path string) (*newFile, error) {
 	}
 	tmp, err := os.CreateTemp(filepath.Dir(path), ".vramsweep-*")
 	if err != nil {
-		return nil, err
-	}
-	return &newFile{File: tmp, path: path, mode: mode}, nil
-}
-
-func (f *newFile) commit() error {
-	if err := errors.Join(f.Chmod(f.mode), f.Sync(), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return os.Rename(f.Name(), f.path)
-}
-
-func (f *newFile) abandon() error { return errors.Join(f.Close(), os.Remove(f.Name())) }
-
-// replaceFile writes a file so that a crash leaves the old or the new one.
-func replaceFile(path string, data []byte) error {
-	file, err := createFile(path)
-	if err != nil {
 		return err
 	}
-	if _, err := file.Write(data); err != nil {
-		return errors.Join(err, file.abandon())
+	buffered := bufio.NewWriter(tmp)
+	err = errors.Join(write(buffered), buffered.Flush(), tmp.Chmod(mode), tmp.Sync(), tmp.Close())
+	if err != nil {
+		return errors.Join(err, os.Remove(tmp.Name()))
 	}
-	return file.commit()
+	return os.Rename(tmp.Name(), path)
+}
+
+// replaceFile is writeFile of data at hand.
+func replaceFile(path string, data []byte) error {
+	return writeFile(path, func(out io.Writer) error {
+		_, err := out.Write(data)
+		return err
+	})
+}
+
+// writeTo writes a file whole or not at all; "-" is standard output.
+func (w *world) writeTo(output string, write func(io.Writer) error) error {
+	if output != "-" {
+		return writeFile(output, write)
+	}
+	buffered := bufio.NewWriter(w.stdout)
+	return errors.Join(write(buffered), buffered.Flush())
 }
