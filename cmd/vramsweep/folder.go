@@ -76,14 +76,10 @@ func viewStore(dir string, do func(*sinks.Store) error) error {
 // recoverVerb mends a folder after a crash.
 func (w *world) recoverVerb() *cobra.Command {
 	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "recover DIR",
-		Short: "Mend a folder after a crash: samples of cut-off runs, left-over files",
-		Args:  exactArgs("DIR"),
-		RunE: func(_ *cobra.Command, args []string) error {
+	cmd := verb("recover DIR", "Mend a folder after a crash: samples of cut-off runs, left-over files", exactArgs("DIR"),
+		func(_ *cobra.Command, args []string) error {
 			return openStore(args[0], "recover", func(store *sinks.Store) error { return w.recover(store, asJSON) })
-		},
-	}
+		})
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -110,14 +106,10 @@ func (w *world) recover(store *sinks.Store, asJSON bool) error {
 // compactVerb merges the tables of a folder.
 func (w *world) compactVerb() *cobra.Command {
 	var rebuild bool
-	cmd := &cobra.Command{
-		Use:   "compact DIR",
-		Short: "Bring tables up to date and merge the executions of each month",
-		Args:  exactArgs("DIR"),
-		RunE: func(_ *cobra.Command, args []string) error {
+	cmd := verb("compact DIR", "Bring tables up to date and merge the executions of each month", exactArgs("DIR"),
+		func(_ *cobra.Command, args []string) error {
 			return viewStore(args[0], func(store *sinks.Store) error { return w.compact(store, rebuild) })
-		},
-	}
+		})
 	cmd.Flags().BoolVar(&rebuild, "rebuild", false, "write the tables of all executions again from their runs; damaged files are set aside")
 	return cmd
 }
@@ -142,17 +134,13 @@ func (w *world) compact(store *sinks.Store, rebuild bool) error {
 // importVerb brings recordings of runs made elsewhere into an output folder.
 func (w *world) importVerb() *cobra.Command {
 	var outputDir, gpuName string
-	cmd := &cobra.Command{
-		Use:   "import DIR|LOG ...",
-		Short: "Take recordings of runs made elsewhere into an output folder",
-		Long: `A recording is a folder with stdout.log, stderr.log, latency.json, timeline.csv
+	cmd := verb("import DIR|LOG ...", "Take recordings of runs made elsewhere into an output folder", minArgs("DIR"),
+		func(_ *cobra.Command, args []string) error { return w.importAll(args, outputDir, gpuName) })
+	cmd.Long = `A recording is a folder with stdout.log, stderr.log, latency.json, timeline.csv
 and run.json (command, started_at_unix_s). A folder of such folders is all of them.
 
 A vLLM log that stands alone (plain, gzip or zstd), or a folder of such logs, is
-taken in too: what it says of memory, without samples and latencies.`,
-		Args: minArgs("DIR"),
-		RunE: func(_ *cobra.Command, args []string) error { return w.importAll(args, outputDir, gpuName) },
-	}
+taken in too: what it says of memory, without samples and latencies.`
 	cmd.Flags().StringVar(&outputDir, "output-dir", "results", "the output folder")
 	cmd.Flags().StringVar(&gpuName, "gpu", "", "the GPU of recordings that do not tell theirs, as the catalogue or the driver names it")
 	return cmd
@@ -314,11 +302,8 @@ func copyLog(path string, data []byte) error {
 func (w *world) plotVerb() *cobra.Command {
 	var output string
 	var width int
-	cmd := &cobra.Command{
-		Use:   "plot RUN_DIR",
-		Short: "Draw a run: memory over time, both accounts, power (SVG and PNG)",
-		Args:  exactArgs("RUN_DIR"),
-		RunE: func(_ *cobra.Command, args []string) error {
+	cmd := verb("plot RUN_DIR", "Draw a run: memory over time, both accounts, power (SVG and PNG)", exactArgs("RUN_DIR"),
+		func(_ *cobra.Command, args []string) error {
 			picture, err := drawRun(args[0], width)
 			if err != nil {
 				return err
@@ -336,8 +321,7 @@ func (w *world) plotVerb() *cobra.Command {
 				fmt.Fprintln(w.stdout, file.name)
 			}
 			return nil
-		},
-	}
+		})
 	cmd.Flags().StringVar(&output, "output", "", "name of the files without ending; default: memory in the run's folder")
 	cmd.Flags().IntVar(&width, "width", 1200, "pixels of the PNG")
 	return cmd

@@ -90,12 +90,8 @@ func sweepList(plan *sweep.Plan) []sweepSummary {
 // fmtVerb formats files in place.
 func (w *world) fmtVerb() *cobra.Command {
 	var check, diff, recursive bool
-	cmd := &cobra.Command{
-		Use:   "fmt FILE|FOLDER|- ...",
-		Short: "Format sweep files",
-		Long:  "Formats sweep files in place; - formats standard input to standard output. Comments stay.\nWith --check nothing is written, and the exit code is 3 if a file would change.",
-		Args:  minArgs("FILE"),
-		RunE: func(_ *cobra.Command, args []string) error {
+	cmd := verb("fmt FILE|FOLDER|- ...", "Format sweep files", minArgs("FILE"),
+		func(_ *cobra.Command, args []string) error {
 			f := formatter{w: w, check: check, diff: diff}
 			for _, arg := range args {
 				if err := f.arg(arg, recursive); err != nil {
@@ -109,8 +105,8 @@ func (w *world) fmtVerb() *cobra.Command {
 				return quiet(exitSomeFailed)
 			}
 			return nil
-		},
-	}
+		})
+	cmd.Long = "Formats sweep files in place; - formats standard input to standard output. Comments stay.\nWith --check nothing is written, and the exit code is 3 if a file would change."
 	cmd.Flags().BoolVar(&check, "check", false, "write nothing; exit 3 if a file would change")
 	cmd.Flags().BoolVar(&diff, "diff", false, "show what changes")
 	cmd.Flags().BoolVar(&recursive, "recursive", false, "the folders below as well")

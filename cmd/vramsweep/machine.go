@@ -33,11 +33,8 @@ func checkSources(sources []string) error {
 // gpusVerb lists the GPUs and what can be read of them.
 func (w *world) gpusVerb() *cobra.Command {
 	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "gpus",
-		Short: "The GPUs, which source reads what, and why another does not",
-		Args:  exactArgs(),
-		RunE: func(cmd *cobra.Command, _ []string) error {
+	cmd := verb("gpus", "The GPUs, which source reads what, and why another does not", exactArgs(),
+		func(cmd *cobra.Command, _ []string) error {
 			machine := gpu.Detect(cmd.Context(), w.machineOptions(nil), true)
 			devices, err := machine.Devices(cmd.Context())
 			if err != nil {
@@ -47,8 +44,7 @@ func (w *world) gpusVerb() *cobra.Command {
 				return printJSON(w.stdout, gpuListing{Devices: orEmpty(devices), Sources: orEmpty(machine.Sources())})
 			}
 			return printGPUs(w.stdout, devices, machine.Sources())
-		},
-	}
+		})
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -137,13 +133,9 @@ func orDash(s string) string {
 
 // versionVerb prints the version.
 func (w *world) versionVerb() *cobra.Command {
-	return &cobra.Command{
-		Use:   "version",
-		Short: "The version of vramsweep and of what it writes",
-		Args:  exactArgs(),
-		RunE: func(*cobra.Command, []string) error {
+	return verb("version", "The version of vramsweep and of what it writes", exactArgs(),
+		func(*cobra.Command, []string) error {
 			fmt.Fprintf(w.stdout, "vramsweep %s\nschema %s\n", version, runner.SchemaVersion)
 			return nil
-		},
-	}
+		})
 }

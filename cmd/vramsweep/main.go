@@ -162,6 +162,11 @@ func newRoot(w *world) *cobra.Command {
 	return root
 }
 
+// verb is one verb of the command line.
+func verb(use, short string, args cobra.PositionalArgs, run func(cmd *cobra.Command, args []string) error) *cobra.Command {
+	return &cobra.Command{Use: use, Short: short, Args: args, RunE: run}
+}
+
 // A verbGroup is a heading of the help text and what stands under it.
 type verbGroup struct {
 	title string

@@ -29,15 +29,11 @@ type monitorFlags struct {
 // monitorVerb samples the GPUs while any command runs.
 func (w *world) monitorVerb() *cobra.Command {
 	var f monitorFlags
-	cmd := &cobra.Command{
-		Use:   "monitor -- CMD ...",
-		Short: "Sample the GPUs while any command runs",
-		Long: `Samples from just before CMD starts to just after it ends, with the same samplers,
+	cmd := verb("monitor -- CMD ...", "Sample the GPUs while any command runs", minArgs("CMD"),
+		func(cmd *cobra.Command, args []string) error { return w.monitor(cmd.Context(), args, &f) })
+	cmd.Long = `Samples from just before CMD starts to just after it ends, with the same samplers,
 tables and summary as a sweep. CMD's output passes through; its exit code is
-vramsweep's. On a terminal a line shows memory, load and power meanwhile.`,
-		Args: minArgs("CMD"),
-		RunE: func(cmd *cobra.Command, args []string) error { return w.monitor(cmd.Context(), args, &f) },
-	}
+vramsweep's. On a terminal a line shows memory, load and power meanwhile.`
 	flags := cmd.Flags()
 	flags.SetInterspersed(false)
 	flags.DurationVar(&f.interval, "interval", gpu.DefaultInterval, "time between samples, 10ms to 10s")

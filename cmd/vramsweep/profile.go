@@ -31,19 +31,15 @@ type profileFlags struct {
 // profileVerb runs one profile from flags.
 func (w *world) profileVerb() *cobra.Command {
 	f := &profileFlags{}
-	cmd := &cobra.Command{
-		Use:   "profile --model MODEL --input-len N --output-len N --batch-size N",
-		Short: "One profile from flags",
-		Args:  exactArgs(),
-		RunE: func(cmd *cobra.Command, _ []string) error {
+	cmd := verb("profile --model MODEL --input-len N --output-len N --batch-size N", "One profile from flags", exactArgs(),
+		func(cmd *cobra.Command, _ []string) error {
 			f.read(cmd.Flags())
 			plan, err := sweep.Single(f.single(w))
 			if err != nil {
 				return w.sayDiagnostics(err, false)
 			}
 			return w.profile(cmd, plan, f)
-		},
-	}
+		})
 	f.add(cmd)
 	return cmd
 }

@@ -52,11 +52,8 @@ func (f *runFlags) add(cmd *cobra.Command) {
 func (w *world) runVerb() *cobra.Command {
 	var inputs inputFlags
 	var f runFlags
-	cmd := &cobra.Command{
-		Use:   "run FILE|FOLDER",
-		Short: "Execute the sweeps of a file",
-		Args:  exactArgs("FILE"),
-		RunE: func(cmd *cobra.Command, args []string) error {
+	cmd := verb("run FILE|FOLDER", "Execute the sweeps of a file", exactArgs("FILE"),
+		func(cmd *cobra.Command, args []string) error {
 			plan, err := w.load(args[0], &inputs, false)
 			if err != nil {
 				return err
@@ -68,8 +65,7 @@ func (w *world) runVerb() *cobra.Command {
 				return w.printCommands(plan)
 			}
 			return w.execute(cmd.Context(), plan, &f, nil)
-		},
-	}
+		})
 	inputs.add(cmd)
 	f.add(cmd)
 	cmd.Flags().BoolVar(&f.resume, "resume", false, "go on with the last unfinished execution")
