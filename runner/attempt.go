@@ -146,6 +146,9 @@ func (a *attempt) conclude(ctx context.Context, at time.Time, engineTook time.Du
 	r := a.newResult()
 	a.fill(r, cause)
 	maps.Copy(r.Missing, a.measured.Missing)
+	if a.shares() {
+		r.Run.FailedIn = "" // a command has no phases to fail in
+	}
 	at = a.stage(4, "read", at)
 	if a.insp != nil && len(a.job.Devices) > 0 {
 		a.detail, _ = a.inspect(context.WithoutCancel(ctx), a.gpuIndices()) // noted

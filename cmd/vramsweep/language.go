@@ -13,6 +13,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/rogpeppe/go-internal/diff"
 	"github.com/spf13/cobra"
 
 	"github.com/vramsweep/vramsweep/runner/planner"
@@ -89,10 +90,10 @@ func sweepList(plan *sweep.Plan) []sweepSummary {
 
 // fmtVerb formats files in place.
 func (w *world) fmtVerb() *cobra.Command {
-	var check, diff, recursive bool
+	var check, showDiff, recursive bool
 	cmd := verb("fmt FILE|FOLDER|- ...", "Format sweep files", minArgs("FILE"),
 		func(_ *cobra.Command, args []string) error {
-			f := formatter{w: w, check: check, diff: diff}
+			f := formatter{w: w, check: check, diff: showDiff}
 			for _, arg := range args {
 				if err := f.arg(arg, recursive); err != nil {
 					return err
@@ -108,7 +109,7 @@ func (w *world) fmtVerb() *cobra.Command {
 		})
 	cmd.Long = "Formats sweep files in place; - formats standard input to standard output. Comments stay.\nWith --check nothing is written, and the exit code is 3 if a file would change."
 	cmd.Flags().BoolVar(&check, "check", false, "write nothing; exit 3 if a file would change")
-	cmd.Flags().BoolVar(&diff, "diff", false, "show what changes")
+	cmd.Flags().BoolVar(&showDiff, "diff", false, "show what changes")
 	cmd.Flags().BoolVar(&recursive, "recursive", false, "the folders below as well")
 	return cmd
 }
@@ -179,7 +180,8 @@ func (f *formatter) format(name string, src []byte) (out []byte, ok bool, err er
 	if !bytes.Equal(src, out) {
 		f.changed = true
 		if f.diff {
-			fmt.Fprint(f.w.stdout, unifiedDiff(name, string(src), string(out)))
+			text := diff.Diff(name, src, name+" (formatted)", out)
+			fmt.Fprintf(f.w.stdout, "%s\n", bytes.TrimSuffix(text, []byte("\n")))
 		}
 	}
 	return out, true, nil

@@ -151,11 +151,12 @@ func (c *command) Run(ctx context.Context, job *runner.Job) (*runner.Measurement
 	}
 	m := &runner.Measurement{
 		Command: proc.NewMasker(w.env).Argv(c.argv), Outcome: runner.OutcomeOK, Decided: exit.Stopped == "",
-		StartedAt: exit.StartedAt, EndedAt: exit.EndedAt, ExitCode: exit.Code, Signal: exit.Signal,
+		StartedAt: exit.StartedAt, EndedAt: exit.EndedAt, ExitCode: exit.Code,
 		Missing: map[string]string{
-			"vllm_internal_metrics": "monitor runs any command and reads no log",
-			"latency_stats":         "monitor runs any command and measures no latency",
-			"model_info":            "monitor runs any command and knows no model",
+			"vllm_internal_metrics":        "monitor runs any command and reads no log",
+			"latency_stats":                "monitor runs any command and measures no latency",
+			"model_info":                   "monitor runs any command and knows no model",
+			"engine_metadata.vllm_version": "monitor runs any command",
 		},
 	}
 	switch {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -73,35 +74,28 @@ func (w *world) runVerb() *cobra.Command {
 	return cmd
 }
 
-// setMode lays --mode over the file's.
+// setMode lays --mode over the file's, and puts profiles that share an engine
+// side by side.
 func setMode(plan *sweep.Plan, mode string) error {
-	switch mode {
-	case "", "latency", "session":
-	default:
+	if mode != "" && mode != "latency" && mode != "session" {
 		return usageError("There are latency and session.", "--mode %s: no such mode", mode)
 	}
 	for _, s := range plan.Sweeps {
 		shared := false
 		for _, p := range s.Profiles {
-			if mode != "" {
-				p.Engine.Mode = mode
-			}
+			p.Engine.Mode = cmp.Or(mode, p.Engine.Mode)
 			shared = shared || p.Engine.Mode == "session"
 		}
-		if shared {
-			s.Profiles = grouped(s.Profiles)
+		if !shared {
+			continue
+		}
+		groups := session.Groups(s.Profiles)
+		s.Profiles = nil
+		for _, g := range groups {
+			s.Profiles = append(s.Profiles, g.Profiles...)
 		}
 	}
 	return nil
-}
-
-// grouped puts profiles that share an engine side by side.
-func grouped(profiles []*sweep.Profile) []*sweep.Profile {
-	var out []*sweep.Profile
-	for _, g := range session.Groups(profiles) {
-		out = append(out, g.Profiles...)
-	}
-	return out
 }
 
 // printCommands prints what a run would execute.
@@ -249,25 +243,15 @@ func printSummary(out io.Writer, s *runner.Summary, dir string) {
 		fmt.Fprintf(out, "; ended early: %s", s.StoppedBy)
 	}
 	fmt.Fprintln(out)
-	for _, outcome := range failures(s) {
-		fmt.Fprintf(out, "  %d x %s\n", s.Outcomes[outcome], outcome)
+	for _, outcome := range slices.Sorted(maps.Keys(s.Outcomes)) {
+		if n := s.Outcomes[outcome]; n > 0 && outcome.Failed() {
+			fmt.Fprintf(out, "  %d x %s\n", n, outcome)
+		}
 	}
 	if s.Synthetic {
 		fmt.Fprintln(out, "All figures are synthetic: the simulator made them.")
 	}
 	fmt.Fprintf(out, "results   %s\ntables    %s\n", filepath.Join(dir, "runs", s.Execution), filepath.Join(dir, "tables"))
-}
-
-// failures lists the outcomes that are none, sorted.
-func failures(s *runner.Summary) []runner.Outcome {
-	var out []runner.Outcome
-	for outcome, n := range s.Outcomes {
-		if n > 0 && outcome.Failed() {
-			out = append(out, outcome)
-		}
-	}
-	slices.Sort(out)
-	return out
 }
 
 // writeSummary writes the summary as one line.
@@ -279,12 +263,11 @@ func (w *world) writeSummary(path string, s *runner.Summary) error {
 	if err != nil {
 		return fmt.Errorf("summary: %w", err)
 	}
-	line = append(line, '\n')
-	if path == "-" {
-		_, err = w.stdout.Write(line)
+	err = w.writeTo(path, func(out io.Writer) error {
+		_, err := out.Write(append(line, '\n'))
 		return err
-	}
-	if err := replaceFile(path, line); err != nil {
+	})
+	if err != nil {
 		return fmt.Errorf("--summary-json: %w", err)
 	}
 	return nil
