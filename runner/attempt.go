@@ -44,7 +44,8 @@ type attempt struct {
 func (x *executor) attempt(ctx context.Context, d due, next *due, number int) (r *Result, retriable bool, err error) {
 	a := &attempt{executor: x, due: d, clock: time.Now()}
 	if a.engine, err = x.Engines(d.profile); err != nil {
-		return nil, false, fmt.Errorf("engine %q of profile %s (%s): %w", d.profile.Engine.Kind, d.profile.ID, point(d.profile), err)
+		return nil, false, fmt.Errorf("engine %q of profile %s (%s): %w", d.profile.Engine.Kind, d.profile.ID,
+			point(d.profile), err)
 	}
 	if err := a.share(ctx); err != nil {
 		return nil, false, err
@@ -75,7 +76,8 @@ func (x *executor) attempt(ctx context.Context, d due, next *due, number int) (r
 // newJob makes the job of an attempt.
 func (x *executor) newJob(d due, devices []Device, number int) *Job {
 	return &Job{
-		RunID: d.id, Execution: x.id, Profile: d.profile, Written: x.written(d.profile), Sweep: d.sweep, Repeat: d.repeat, Attempt: number,
+		RunID: d.id, Execution: x.id, Profile: d.profile, Written: x.written(d.profile), Sweep: d.sweep, Repeat: d.repeat,
+		Attempt: number,
 		Devices: devices, Synthetic: synthetic(d.profile), Mark: x.runMark(), StartedAt: x.now(),
 		Progress: func(Progress) {}, Pulse: &Pulse{},
 	}
@@ -86,7 +88,8 @@ func (a *attempt) setStart() {
 	a.job.StartedAt = a.now()
 	begun := time.Now()
 	if waited := begun.Sub(a.clock); a.insp != nil {
-		a.stages = append(a.stages, Stage{Stage: -1, Name: "idle_wait", StartedAt: a.job.StartedAt.Add(-waited).UTC(), OffsetS: -waited.Seconds(), DurationS: waited.Seconds()})
+		a.stages = append(a.stages, Stage{Stage: -1, Name: "idle_wait", StartedAt: a.job.StartedAt.Add(-waited).UTC(),
+			OffsetS: -waited.Seconds(), DurationS: waited.Seconds()})
 	}
 	a.clock = begun
 }
@@ -95,7 +98,8 @@ func (a *attempt) setStart() {
 func (a *attempt) stage(number int, name string, begun time.Time) time.Time {
 	now := time.Now()
 	offset := begun.Sub(a.clock)
-	a.stages = append(a.stages, Stage{Stage: number, Name: name, StartedAt: a.job.StartedAt.Add(offset).UTC(), OffsetS: offset.Seconds(), DurationS: now.Sub(begun).Seconds()})
+	a.stages = append(a.stages, Stage{Stage: number, Name: name, StartedAt: a.job.StartedAt.Add(offset).UTC(),
+		OffsetS: offset.Seconds(), DurationS: now.Sub(begun).Seconds()})
 	return now
 }
 
@@ -139,11 +143,13 @@ func (a *attempt) measure(ctx context.Context) (*Result, bool, error) {
 }
 
 // conclude reads what the attempt brought back and keeps it.
-func (a *attempt) conclude(ctx context.Context, at time.Time, engineTook time.Duration, cause error) (*Result, bool, error) {
+func (a *attempt) conclude(
+	ctx context.Context, at time.Time, engineTook time.Duration, cause error,
+) (r *Result, retriable bool, err error) {
 	if a.measured == nil {
 		a.measured = &Measurement{Outcome: OutcomeInterrupted, Detail: "the engine told nothing"}
 	}
-	r := a.newResult()
+	r = a.newResult()
 	a.fill(r, cause)
 	maps.Copy(r.Missing, a.measured.Missing)
 	if a.shares() {
@@ -172,7 +178,7 @@ func (a *attempt) conclude(ctx context.Context, at time.Time, engineTook time.Du
 	sinkErr := a.sinkErr
 	a.mu.Unlock()
 	// What was measured is offered to the sinks also where they refused samples.
-	err := errors.Join(sinkErr, a.finishSinks(a.sinks, r))
+	err = errors.Join(sinkErr, a.finishSinks(a.sinks, r))
 	a.took = append(a.took, time.Since(a.clock)-engineTook-a.waited)
 	a.pace.add(wall)
 	if err != nil {
@@ -340,7 +346,8 @@ func (x *executor) closeShared(ctx context.Context) error {
 
 // keepEngine reports whether the next run is to use this one's process.
 func (a *attempt) keepEngine(next *due) bool {
-	return a.shared != nil && next != nil && !a.given[next.sweep] && next.sweep == a.sweep && a.shared.Shares(a.profile, next.profile)
+	return a.shared != nil && next != nil && !a.given[next.sweep] && next.sweep == a.sweep &&
+		a.shared.Shares(a.profile, next.profile)
 }
 
 // warm reports whether the shared engine of the runs before goes on: then the

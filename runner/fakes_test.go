@@ -33,7 +33,8 @@ func (t *ticker) Sample(ctx context.Context, emit func([]Sample)) (*SamplerRepor
 	for {
 		var s []Sample
 		for _, d := range t.job.Devices {
-			s = append(s, Sample{GPU: int32(d.Index), TS: time.Now(), Offset: time.Since(t.job.StartedAt), Has: HasMemoryUsed, MemoryUsed: t.used()})
+			s = append(s, Sample{GPU: int32(d.Index), TS: time.Now(), Offset: time.Since(t.job.StartedAt), Has: HasMemoryUsed,
+				MemoryUsed: t.used()})
 		}
 		emit(s)
 		report.Ticks++
@@ -187,8 +188,9 @@ func plan(limits sweep.Limits, batches ...int64) *sweep.Plan {
 	for i, b := range batches {
 		s.Profiles = append(s.Profiles, &sweep.Profile{
 			ID: fmt.Sprintf("%016x", b), Sweep: "s", Index: i, Engine: sweep.Engine{Kind: "vllm", Mode: "latency"},
-			Settings: sweep.Settings{Model: "m", HFModelID: "o/m", TensorParallelSize: 1, PipelineParallelSize: 1, InputLen: 8, OutputLen: 8, BatchSize: b},
-			Axes:     []sweep.AxisValue{{Axis: "batch_size", Value: b}},
+			Settings: sweep.Settings{Model: "m", HFModelID: "o/m", TensorParallelSize: 1, PipelineParallelSize: 1, InputLen: 8,
+				OutputLen: 8, BatchSize: b},
+			Axes: []sweep.AxisValue{{Axis: "batch_size", Value: b}},
 		})
 	}
 	return &sweep.Plan{Files: []string{"a.hcl"}, Sweeps: []*sweep.Sweep{s}}

@@ -258,9 +258,11 @@ func busyGPUs(d *DetailedGPUMetrics) (why string, holders []Process) {
 		}
 		if used := mib(*g.VRAMUsedMB) - desktop; used > limit {
 			n := int64(used)
-			parts = append(parts, fmt.Sprintf("GPU %d: %s are in use by a process that cannot be seen from here", g.GPUID, gib(&n)))
+			parts = append(parts, fmt.Sprintf("GPU %d: %s are in use by a process that cannot be seen from here", g.GPUID,
+				gib(&n)))
 			index := g.GPUID
-			holders = append(holders, Process{GPUIndex: &index, MemoryBytes: &n, Note: "cannot be seen from here (another container or user)"})
+			holders = append(holders, Process{GPUIndex: &index, MemoryBytes: &n,
+				Note: "cannot be seen from here (another container or user)"})
 		}
 	}
 	return strings.Join(parts, "; "), holders

@@ -58,8 +58,11 @@ func TestNothingGoesOn(t *testing.T) {
 		limits sweep.Limits
 		end    bool
 	}{
-		"all well":           {engine: engineFunc(ok)},
-		"machine fault":      {engine: engineFunc(func(context.Context, *Job) (*Measurement, error) { return nil, errors.New("no vllm") })},
+		"all well": {engine: engineFunc(ok)},
+		"machine fault": {engine: engineFunc(func(context.Context, *Job) (*Measurement, error) {
+			return nil,
+				errors.New("no vllm")
+		})},
 		"limit":              {engine: hang, limits: sweep.Limits{Timeout: 20 * time.Millisecond}},
 		"interrupted":        {engine: hang, end: true},
 		"samples not wanted": {engine: hang, refuse: errors.New("no space left on device")},

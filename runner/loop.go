@@ -251,7 +251,8 @@ func (x *executor) begin(e *Execution, plan []PlannedProfile) error {
 			return err
 		}
 	}
-	x.display.Begin(&Schedule{Execution: x.id, Runs: x.sum.Planned, Kept: x.sum.Kept, Resumed: x.sum.Resumed, Changes: x.sum.Changes})
+	x.display.Begin(&Schedule{Execution: x.id, Runs: x.sum.Planned, Kept: x.sum.Kept, Resumed: x.sum.Resumed,
+		Changes: x.sum.Changes})
 	return nil
 }
 
@@ -313,7 +314,8 @@ func (x *executor) enqueue(finished map[string]*Result) {
 			for repeat := 1; repeat <= repeats(s); repeat++ {
 				n++
 				d := due{sweep: s, profile: p, repeat: repeat, id: RunID(x.id, p, repeat), n: n}
-				if old := finished[d.id]; old != nil && old.Run.Outcome != OutcomeDirtyGPU && old.Run.Outcome != OutcomeInterrupted {
+				if old := finished[d.id]; old != nil && old.Run.Outcome != OutcomeDirtyGPU &&
+					old.Run.Outcome != OutcomeInterrupted {
 					x.sum.Kept++
 					x.count(old.Run.Outcome)
 					x.rules.learn(s, p, old)
@@ -393,7 +395,8 @@ func (x *executor) runOne(ctx context.Context, d due, next *due) (stop bool, err
 		if retriable && attempt <= d.sweep.Limits.Retries {
 			x.sum.Retried++
 			wait := backOff(attempt)
-			x.display.Note(fmt.Sprintf("%s: %s; this can pass: attempt %d follows in %v", r.Run.Outcome, r.Run.OutcomeDetail, attempt+1, wait))
+			x.display.Note(fmt.Sprintf("%s: %s; this can pass: attempt %d follows in %v", r.Run.Outcome, r.Run.OutcomeDetail,
+				attempt+1, wait))
 			if x.sleep(ctx, wait) != nil {
 				// The attempt is written and final unless the run is resumed: it
 				// stays as it is.

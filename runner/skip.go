@@ -29,7 +29,8 @@ func (x *executor) skip(ctx context.Context, d due) *Result {
 	}
 	r := x.newResult(x.newJob(d, devices, 1))
 	r.Run.Outcome, r.Run.OutcomeDetail, r.Run.SkippedBecause = OutcomeSkipped, reason, because
-	for _, section := range []string{"latency_stats", "vllm_internal_metrics", "memory_timeline", "memory_breakdown", "detailed_gpu_metrics"} {
+	for _, section := range []string{"latency_stats", "vllm_internal_metrics", "memory_timeline", "memory_breakdown",
+		"detailed_gpu_metrics"} {
 		r.Missing[section] = "the run was skipped: " + reason
 	}
 	return r
@@ -51,7 +52,8 @@ func neverFits(e *models.Estimate) string {
 // estimateError is by how much memory may turn out larger than estimated, bytes.
 func estimateError(e *models.Estimate) int64 {
 	down := func(f models.Figure) int64 { return spread(f.Low, f.Value) }
-	return max(spread(e.KVCache.Value, e.KVCache.High), down(e.Context), down(e.Weights)+down(e.Activations)+down(e.NonTorch))
+	return max(spread(e.KVCache.Value, e.KVCache.High), down(e.Context),
+		down(e.Weights)+down(e.Activations)+down(e.NonTorch))
 }
 
 func spread(low, high *int64) int64 {
@@ -164,7 +166,8 @@ func compare(ch check, f, c *sweep.Settings) bool {
 	case checkKV:
 		return dtype && within
 	case checkLength:
-		return dtype && within && larger(kvBytes(f), kvBytes(c), same(f.KVCacheDtype, c.KVCacheDtype) && same(f.Dtype, c.Dtype))
+		return dtype && within && larger(kvBytes(f), kvBytes(c),
+			same(f.KVCacheDtype, c.KVCacheDtype) && same(f.Dtype, c.Dtype))
 	case checkCapture:
 		return outside
 	case checkMeasure:

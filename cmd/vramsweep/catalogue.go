@@ -39,7 +39,8 @@ func (w *world) modelsListVerb() *cobra.Command {
 		table := tabwriter.NewWriter(w.stdout, 0, 4, 2, ' ', 0)
 		fmt.Fprintln(table, "MODEL\tFAMILY\tPARAMETERS\tLAYERS\tHIDDEN\tHEADS\tKV HEADS\tVOCABULARY\tDTYPE")
 		for _, a := range all {
-			fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\n", a.ID, a.Family, paramsOf(a), a.NumLayers, a.HiddenSize, a.NumHeads, a.NumKVHeads, a.VocabSize, orDash(a.NativeDtype))
+			fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\n", a.ID, a.Family, paramsOf(a), a.NumLayers, a.HiddenSize,
+				a.NumHeads, a.NumKVHeads, a.VocabSize, orDash(a.NativeDtype))
 		}
 		return table.Flush()
 	})
@@ -90,7 +91,8 @@ func (w *world) architecture(name string) (*models.Architecture, error) {
 	if info, err := os.Stat(name); err == nil && info.IsDir() {
 		return models.FromDir(name)
 	}
-	return nil, usageError("vramsweep models list names them all; vramsweep models add reads a config.json.", "the catalogue has no model %q, and it is no folder", name)
+	return nil, usageError("vramsweep models list names them all; vramsweep models add reads a config.json.",
+		"the catalogue has no model %q, and it is no folder", name)
 }
 
 func printModel(out io.Writer, a *models.Architecture) error {
@@ -103,7 +105,8 @@ func printModel(out io.Writer, a *models.Architecture) error {
 	} else {
 		fmt.Fprintf(table, "parameters\tnot known: the arithmetic does not know all parts of this architecture\n")
 	}
-	fmt.Fprintf(table, "layers\t%d\nhidden size\t%d\nheads\t%d, %d for keys and values, of %d\nvocabulary\t%d\n", a.NumLayers, a.HiddenSize, a.NumHeads, a.NumKVHeads, a.HeadDim, a.VocabSize)
+	fmt.Fprintf(table, "layers\t%d\nhidden size\t%d\nheads\t%d, %d for keys and values, of %d\nvocabulary\t%d\n",
+		a.NumLayers, a.HiddenSize, a.NumHeads, a.NumKVHeads, a.HeadDim, a.VocabSize)
 	fmt.Fprintf(table, "longest context\t%d\ndtype\t%s\nknown from\t%s\n", a.MaxPosition, orDash(a.NativeDtype), a.Source)
 	if err := printKV(table, a); err != nil {
 		return err
@@ -129,7 +132,8 @@ func (w *world) modelsAddVerb() *cobra.Command {
 			_, err = fmt.Fprintf(w.stdout, "%s\n", entry)
 			return err
 		})
-	cmd.Long = "Reads a config.json, or a folder with one, and prints the catalogue entry;\n--into FILE adds it to a catalogue in the format of models.json."
+	cmd.Long = "Reads a config.json, or a folder with one, and prints the catalogue entry;\n" +
+		"--into FILE adds it to a catalogue in the format of models.json."
 	cmd.Flags().StringVar(&id, "id", "", "name of the entry; default: the folder's name")
 	cmd.Flags().StringVar(&into, "into", "", "add the entry to this catalogue file")
 	return cmd

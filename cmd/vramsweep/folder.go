@@ -56,7 +56,8 @@ func (w *world) publish(store *sinks.Store, results ...*runner.Result) error {
 	}
 	execution := &runner.Execution{
 		ID: first.Run.Execution, State: runner.StateRunning, StartedAt: started, Version: version,
-		Command: proc.NewMasker(w.env).Argv(append([]string{"vramsweep"}, w.args...)), Runs: len(results), Synthetic: synthetic,
+		Command: proc.NewMasker(w.env).Argv(append([]string{"vramsweep"}, w.args...)), Runs: len(results),
+		Synthetic: synthetic,
 	}
 	if err := store.BeginExecution(execution); err != nil {
 		return err
@@ -110,7 +111,8 @@ func (w *world) compactVerb() *cobra.Command {
 		func(_ *cobra.Command, args []string) error {
 			return viewStore(args[0], func(store *sinks.Store) error { return w.compact(store, rebuild) })
 		})
-	cmd.Flags().BoolVar(&rebuild, "rebuild", false, "write the tables of all executions again from their runs; damaged files are set aside")
+	cmd.Flags().BoolVar(&rebuild, "rebuild", false,
+		"write the tables of all executions again from their runs; damaged files are set aside")
 	return cmd
 }
 
@@ -142,7 +144,8 @@ and run.json (command, started_at_unix_s). A folder of such folders is all of th
 A vLLM log that stands alone (plain, gzip or zstd), or a folder of such logs, is
 taken in too: what it says of memory, without samples and latencies.`
 	cmd.Flags().StringVar(&outputDir, "output-dir", "results", "the output folder")
-	cmd.Flags().StringVar(&gpuName, "gpu", "", "the GPU of recordings that do not tell theirs, as the catalogue or the driver names it")
+	cmd.Flags().StringVar(&gpuName, "gpu", "",
+		"the GPU of recordings that do not tell theirs, as the catalogue or the driver names it")
 	return cmd
 }
 
@@ -202,7 +205,8 @@ func recordings(args []string) ([]source, error) {
 		}
 	}
 	if len(out) == 0 {
-		return nil, usageError("A recording has a log and a run.json with started_at_unix_s.", "no recording and no log in %v", args)
+		return nil, usageError("A recording has a log and a run.json with started_at_unix_s.",
+			"no recording and no log in %v", args)
 	}
 	return out, nil
 }
@@ -274,7 +278,11 @@ func (w *world) importOne(store *sinks.Store, s source, gpuName string) (*runner
 func (w *world) openSource(s source) (*replay.Recording, map[string]string, error) {
 	if s.dir != "" {
 		recording, err := replay.Load(s.dir, replay.Options{})
-		return recording, map[string]string{"stdout.log": filepath.Join(s.dir, "stdout.log"), "stderr.log": filepath.Join(s.dir, "stderr.log")}, err
+		logs := map[string]string{}
+		for _, name := range []string{"stdout.log", "stderr.log"} {
+			logs[name] = filepath.Join(s.dir, name)
+		}
+		return recording, logs, err
 	}
 	log, err := w.readLogs(s.logs, vllm.ReadLogs)
 	if err != nil {

@@ -79,7 +79,8 @@ type sweepSummary struct {
 func sweepList(plan *sweep.Plan) []sweepSummary {
 	out := make([]sweepSummary, 0, len(plan.Sweeps))
 	for _, s := range plan.Sweeps {
-		entry := sweepSummary{Name: s.Name, Description: s.Description, Profiles: len(s.Profiles), Runs: len(s.Profiles) * s.Repeats}
+		entry := sweepSummary{Name: s.Name, Description: s.Description, Profiles: len(s.Profiles),
+			Runs: len(s.Profiles) * s.Repeats}
 		for _, axis := range s.Axes {
 			entry.Axes = append(entry.Axes, fmt.Sprintf("%s[%d]", axis.Name, len(axis.Values)))
 		}
@@ -107,7 +108,8 @@ func (w *world) fmtVerb() *cobra.Command {
 			}
 			return nil
 		})
-	cmd.Long = "Formats sweep files in place; - formats standard input to standard output. Comments stay.\nWith --check nothing is written, and the exit code is 3 if a file would change."
+	cmd.Long = "Formats sweep files in place; - formats standard input to standard output. Comments stay.\n" +
+		"With --check nothing is written, and the exit code is 3 if a file would change."
 	cmd.Flags().BoolVar(&check, "check", false, "write nothing; exit 3 if a file would change")
 	cmd.Flags().BoolVar(&showDiff, "diff", false, "show what changes")
 	cmd.Flags().BoolVar(&recursive, "recursive", false, "the folders below as well")

@@ -15,7 +15,8 @@ func TestLiveLine(t *testing.T) {
 	l := newLive(&out)
 	tick := []runner.Sample{
 		{GPU: 1, Has: runner.HasMemoryUsed, MemoryUsed: 2 << 30},
-		{GPU: 0, Has: runner.HasMemoryUsed | runner.HasPower | runner.HasUtilization, MemoryUsed: 3 << 30, Power: 310.4, Utilization: 97},
+		{GPU: 0, Has: runner.HasMemoryUsed | runner.HasPower | runner.HasUtilization, MemoryUsed: 3 << 30, Power: 310.4,
+			Utilization: 97},
 		{GPU: runner.HostGPU, Has: runner.HasHostRSS, HostRSS: 1 << 29},
 	}
 	_ = l.Samples(tick)

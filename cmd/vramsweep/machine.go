@@ -71,7 +71,8 @@ func printGPUs(out io.Writer, devices []runner.Device, sources []gpu.SourceStatu
 		fmt.Fprintln(table, "GPU\tNAME\tUSED\tRESERVED\tTOTAL\tDRIVER\tBUS\tUUID\tTOLD BY")
 	}
 	for _, d := range devices {
-		fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Index, d.Name, gibOf(d.UsedBytes), gibOf(d.ReservedBytes), gibOf(d.TotalBytes),
+		fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Index, d.Name, gibOf(d.UsedBytes),
+			gibOf(d.ReservedBytes), gibOf(d.TotalBytes),
 			orDash(d.DriverVersion), orDash(d.PCIBusID), orDash(d.UUID), d.Source)
 	}
 	fmt.Fprintln(table, "\nSOURCE\tSERVES\tPOWER\tWHY NOT")

@@ -163,7 +163,8 @@ func newRoot(w *world) *cobra.Command {
 }
 
 // verb is one verb of the command line.
-func verb(use, short string, args cobra.PositionalArgs, run func(cmd *cobra.Command, args []string) error) *cobra.Command {
+func verb(use, short string, args cobra.PositionalArgs,
+	run func(cmd *cobra.Command, args []string) error) *cobra.Command {
 	return &cobra.Command{Use: use, Short: short, Args: args, RunE: run}
 }
 
@@ -192,9 +193,11 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 			return nil
 		}
 		if len(args) < len(names) {
-			return usageError(cmd.CommandPath()+" --help shows examples.", "%s: %s is missing", cmd.CommandPath(), names[len(args)])
+			return usageError(cmd.CommandPath()+" --help shows examples.", "%s: %s is missing", cmd.CommandPath(),
+				names[len(args)])
 		}
-		return usageError("Quote names with blanks in them.", "%s: %q is one operand too many", cmd.CommandPath(), args[len(names)])
+		return usageError("Quote names with blanks in them.", "%s: %q is one operand too many", cmd.CommandPath(),
+			args[len(names)])
 	}
 }
 

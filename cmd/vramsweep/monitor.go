@@ -119,7 +119,8 @@ func commandPlan(argv []string, interval time.Duration, gpus []int) *sweep.Plan 
 		Engine: sweep.Engine{Kind: runner.EngineCommand, Mode: "monitor"},
 	}
 	return &sweep.Plan{Sweeps: []*sweep.Sweep{{
-		Name: "monitor", Repeats: 1, GPUs: gpus, Sample: sweep.Sample{Interval: interval}, Profiles: []*sweep.Profile{profile},
+		Name: "monitor", Repeats: 1, GPUs: gpus, Sample: sweep.Sample{Interval: interval},
+		Profiles: []*sweep.Profile{profile},
 	}}}
 }
 
@@ -138,7 +139,8 @@ func (c *command) Margin(job *runner.Job) time.Duration {
 func (c *command) Run(ctx context.Context, job *runner.Job) (*runner.Measurement, error) {
 	w := c.w
 	p, err := proc.Start(ctx, proc.Spec{
-		Argv: c.argv, Env: w.env, Mark: job.Mark, Stdin: w.stdin, Stdout: c.live.over(w.stdout), Stderr: c.live.over(w.stderr),
+		Argv: c.argv, Env: w.env, Mark: job.Mark, Stdin: w.stdin, Stdout: c.live.over(w.stdout),
+		Stderr: c.live.over(w.stderr),
 	})
 	if err != nil {
 		return nil, usageError("", "%w", err)

@@ -32,7 +32,8 @@ func (w *world) planVerb() *cobra.Command {
 	flags.StringVar(&f.profile, "profile", "", "show one profile whole, with where each value comes from")
 	flags.StringVar(&f.gpu, "gpu", "", "plan for this GPU: a name of the catalogue or of a gpu block")
 	flags.StringVar(&f.mode, "mode", "", "latency or session: how the engine would be used")
-	flags.StringVar(&f.overheads.file, "overheads", "", "`FILE` of vramsweep overhead build: what was measured stands in for what is computed")
+	flags.StringVar(&f.overheads.file, "overheads", "",
+		"`FILE` of vramsweep overhead build: what was measured stands in for what is computed")
 	return cmd
 }
 
@@ -57,7 +58,8 @@ func (w *world) plan(ctx context.Context, plan *sweep.Plan, f *planFlags) error 
 		case err != nil:
 			return usageError("", "%w", err)
 		case one == nil:
-			return usageError("vramsweep plan FILE lists them.", "no profile of the plan has an id that begins with %q", f.profile)
+			return usageError("vramsweep plan FILE lists them.", "no profile of the plan has an id that begins with %q",
+				f.profile)
 		case f.json:
 			return printJSON(w.stdout, one)
 		}

@@ -71,12 +71,14 @@ func (f *profileFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.run.outputDir, "output-dir", "", "keep logs, samples and tables here; default: a temporary folder")
 	flags.BoolVar(&f.run.brief, "brief", false, "one line instead of the full account")
 	flags.StringSliceVar(&f.run.sources, "sampler", nil, "GPU sources that may be used, in order")
-	flags.StringVar(&f.run.summary, "summary-json", "", "write the outcome as one line of JSON to FILE (- for standard output)")
+	flags.StringVar(&f.run.summary, "summary-json", "",
+		"write the outcome as one line of JSON to FILE (- for standard output)")
 }
 
 // optional adds flags whose settings stay nil unless they are given.
 func optional[T any](
-	f *profileFlags, flags *pflag.FlagSet, add func(name string, value T, usage string) *T, usage string, settings map[string]**T,
+	f *profileFlags, flags *pflag.FlagSet, add func(name string, value T, usage string) *T, usage string,
+	settings map[string]**T,
 ) {
 	for name, to := range settings {
 		value := add(name, *new(T), usage)

@@ -44,8 +44,10 @@ func (f *runFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.outputDir, "output-dir", "", "write here instead of the file's output.dir")
 	flags.BoolVar(&f.brief, "brief", false, "one line a run instead of its full account")
 	flags.DurationVar(&f.maxDuration, "max-duration", 0, "end the execution after this time; --resume goes on")
-	flags.StringVar(&f.summary, "summary-json", "", "write the outcome as one line of JSON to FILE (- for standard output)")
-	flags.StringSliceVar(&f.sources, "sampler", nil, "GPU sources that may be used, in order (nvidia-smi, nvml, amdgpu-sysfs, amd-smi, rocm-smi)")
+	flags.StringVar(&f.summary, "summary-json", "",
+		"write the outcome as one line of JSON to FILE (- for standard output)")
+	flags.StringSliceVar(&f.sources, "sampler", nil,
+		"GPU sources that may be used, in order (nvidia-smi, nvml, amdgpu-sysfs, amd-smi, rocm-smi)")
 	flags.StringVar(&f.mode, "mode", "", "latency: a process a profile; session: one engine for profiles that share it")
 }
 
@@ -235,7 +237,8 @@ func printSummary(out io.Writer, s *runner.Summary, dir string) {
 		fmt.Fprintf(out, "\nexecution %s is complete: %d runs in %s\n", s.Execution, s.Planned, dir)
 		return
 	}
-	fmt.Fprintf(out, "\n%d ok, %d failed, %d skipped of %s in %s", s.OK, s.Failed, s.Skipped, plural(s.Planned, "run"), time.Duration(s.WallS*float64(time.Second)).Round(time.Second))
+	fmt.Fprintf(out, "\n%d ok, %d failed, %d skipped of %s in %s", s.OK, s.Failed, s.Skipped, plural(s.Planned, "run"),
+		time.Duration(s.WallS*float64(time.Second)).Round(time.Second))
 	if s.Remaining > 0 {
 		fmt.Fprintf(out, "; %d still to do (--resume)", s.Remaining)
 	}
