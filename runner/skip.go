@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"slices"
 
 	"github.com/vramsweep/vramsweep/sweep"
 	"github.com/vramsweep/vramsweep/sweep/models"
@@ -141,39 +142,28 @@ func needsAtLeast(ch check, f, c *sweep.Profile) bool {
 // compare is needsAtLeast of the settings that enter the check.
 func compare(ch check, f, c *sweep.Settings) bool {
 	// Fewer GPUs hold more each.
-	if c.TensorParallelSize > f.TensorParallelSize || c.PipelineParallelSize > f.PipelineParallelSize {
-		return false
-	}
+	gpus := c.TensorParallelSize <= f.TensorParallelSize && c.PipelineParallelSize <= f.PipelineParallelSize
 	dtype := larger(dtypeBytes(f.Dtype), dtypeBytes(c.Dtype), same(f.Dtype, c.Dtype))
+	types := same(f.Dtype, c.Dtype) && same(f.KVCacheDtype, c.KVCacheDtype)
 	limits := asked(f.MaxModelLen, c.MaxModelLen) && asked(f.MaxNumSeqs, c.MaxNumSeqs) &&
 		asked(f.MaxNumBatchedTokens, c.MaxNumBatchedTokens)
-	if ch == checkLoad {
-		// The V2 runner's buffers, held from load on, grow with the limits.
-		return dtype && limits
-	}
-	if eager(c) && !eager(f) || !limits {
-		return false
-	}
+	graphs := eager(f) || !eager(c)
 	fixed := same(f.KVCacheMemoryBytes, c.KVCacheMemoryBytes) && same(f.BlockSize, c.BlockSize)
-	// A larger share leaves less outside of it, a smaller one less within. Weights
-	// and KV share one budget: with another dtype of either it cannot be told.
-	within := fixed && asked(c.GPUMemoryUtilization, f.GPUMemoryUtilization)
-	outside := fixed && asked(f.GPUMemoryUtilization, c.GPUMemoryUtilization) &&
-		same(f.Dtype, c.Dtype) && same(f.KVCacheDtype, c.KVCacheDtype)
-	switch ch {
-	case checkProfile:
-		return dtype
-	case checkKV:
-		return dtype && within
-	case checkLength:
-		return dtype && within && larger(kvBytes(f), kvBytes(c),
-			same(f.KVCacheDtype, c.KVCacheDtype) && same(f.Dtype, c.Dtype))
-	case checkCapture:
-		return outside
-	case checkMeasure:
-		return outside && c.BatchSize >= f.BatchSize && c.InputLen >= f.InputLen && c.OutputLen >= f.OutputLen
-	}
-	return false
+	// A larger share leaves less outside of it, a smaller one less within.
+	within := asked(c.GPUMemoryUtilization, f.GPUMemoryUtilization)
+	outside := asked(f.GPUMemoryUtilization, c.GPUMemoryUtilization)
+	longer := c.BatchSize >= f.BatchSize && c.InputLen >= f.InputLen && c.OutputLen >= f.OutputLen
+	needs, known := map[check][]bool{
+		// The V2 runner's buffers, held from load on, grow with the limits.
+		checkLoad:    {dtype, limits},
+		checkProfile: {dtype, limits, graphs},
+		checkKV:      {dtype, limits, graphs, fixed, within},
+		checkLength:  {dtype, limits, graphs, fixed, within, larger(kvBytes(f), kvBytes(c), types)},
+		// Weights and KV share one budget: with another type of either it cannot be told.
+		checkCapture: {types, limits, graphs, fixed, outside},
+		checkMeasure: {types, limits, graphs, fixed, outside, longer},
+	}[ch]
+	return known && gpus && !slices.Contains(needs, false)
 }
 
 // sameOtherwise: whatever is neither compared nor known to be without effect on
