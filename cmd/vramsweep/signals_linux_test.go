@@ -8,6 +8,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/sinks"
 )
 
 const deafSweep = `
@@ -101,4 +104,28 @@ func TestSignals(t *testing.T) {
 			nothingLeft(t, filepath.Join(dir, "out"))
 		})
 	}
+}
+
+// TestMonitorInterrupted: a signal ends the command and all that it started; what
+// was seen until then is a run like any other.
+func TestMonitorInterrupted(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	cmd, out := start(t, buildProgram(t), dir, "monitor", "--output", "out", "--", "sh", "-c", "sleep 600 & echo up; wait")
+	waitFor(t, "the command", func() bool { return strings.Contains(out.String(), "up\n") })
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if code := exitCode(cmd.Wait()); code != exitInterrupted {
+		t.Errorf("exit code %d, want %d\n%s", code, exitInterrupted, out)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "out/runs/*/*/run.json"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%v, %v: want one run", files, err)
+	}
+	r, err := sinks.ReadResult(files[0])
+	if err != nil || r.Run.Outcome != runner.OutcomeInterrupted {
+		t.Errorf("%v: %+v", err, r)
+	}
+	nothingLeft(t, filepath.Join(dir, "out"))
 }
