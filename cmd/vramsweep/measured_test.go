@@ -58,6 +58,7 @@ func TestMeasured(t *testing.T) {
 		sum, worst, n = sum+share, max(worst, share), n+1
 	}
 	if n < 26 || sum/float64(n) > 0.005 || worst > 0.02 {
-		t.Errorf("residual after capture over %d runs: mean %.2f %%, worst %.2f %%; at most 0.5 and 2 %%", n, 100*sum/float64(n), 100*worst)
+		t.Errorf("residual after capture over %d runs: mean %.2f %%, worst %.2f %%; at most 0.5 and 2 %%", n,
+			100*sum/float64(n), 100*worst)
 	}
 }
