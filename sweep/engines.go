@@ -1,9 +1,6 @@
 package sweep
 
-import (
-	"encoding/binary"
-	"math"
-)
+import "encoding/binary"
 
 // An EngineCounter counts the engines that the profiles of one sweep need where
 // one engine serves all profiles that differ in lengths, batch and iterations
@@ -13,6 +10,7 @@ type EngineCounter struct {
 	engines map[engineOf]int // and with it
 	longest int64            // the largest max_model_len
 	open    bool             // a profile leaves max_model_len to vLLM
+	list    []*setting
 	buf     []byte
 }
 
@@ -25,9 +23,9 @@ type engineOf struct {
 // they were first needed; first says that no earlier profile needs it.
 func (c *EngineCounter) Add(p *Profile) (n int, first bool) {
 	if c.kinds == nil {
-		c.kinds, c.engines = map[string]int{}, map[engineOf]int{}
+		c.kinds, c.engines, c.list = map[string]int{}, map[engineOf]int{}, settings()
 	}
-	c.buf = p.appendEngineKey(c.buf[:0])
+	c.buf = p.appendEngineKey(c.buf[:0], c.list)
 	kind, ok := c.kinds[string(c.buf)]
 	if !ok {
 		kind = len(c.kinds)
@@ -58,29 +56,16 @@ func (c *EngineCounter) AnyLength() int { return len(c.kinds) }
 func (c *EngineCounter) Longest() (n int64, all bool) { return c.longest, !c.open }
 
 // appendEngineKey appends to b what one engine has in common for all profiles
-// that it serves, but for max_model_len.
-func (p *Profile) appendEngineKey(b []byte) []byte {
+// that it serves, but for max_model_len. list is that of the settings.
+func (p *Profile) appendEngineKey(b []byte, list []*setting) []byte {
 	s, e := &p.Settings, &p.Engine
-	for _, t := range [...]string{s.Model, s.HFModelID, e.Kind, e.Mode, e.VLLMVersion, e.ModelRunner, e.Defaults} {
+	for _, t := range [...]string{s.HFModelID, e.Kind, e.Mode, e.VLLMVersion, e.ModelRunner, e.Defaults} {
 		b = keyText(b, t)
 	}
-	for _, t := range [...]*string{s.Dtype, s.KVCacheDtype, s.Quantization, s.LoadFormat} {
-		if b = keyHas(b, t != nil); t != nil {
-			b = keyText(b, *t)
+	for _, st := range list {
+		if !st.request && st.name != "max_model_len" {
+			b = append(encode(b, st.get(s)), 0)
 		}
-	}
-	b = binary.AppendVarint(binary.AppendVarint(b, s.TensorParallelSize), s.PipelineParallelSize)
-	for _, n := range [...]*int64{s.MaxNumSeqs, s.MaxNumBatchedTokens, s.KVCacheMemoryBytes, s.BlockSize} {
-		if b = keyHas(b, n != nil); n != nil {
-			b = binary.AppendVarint(b, *n)
-		}
-	}
-	if b = keyHas(b, s.GPUMemoryUtilization != nil); s.GPUMemoryUtilization != nil {
-		b = binary.BigEndian.AppendUint64(b, math.Float64bits(*s.GPUMemoryUtilization))
-	}
-	for _, v := range [...]*bool{s.EnforceEager, s.TrustRemoteCode} {
-		b = keyHas(b, v != nil)
-		b = keyHas(b, v != nil && *v)
 	}
 	for _, argv := range [...][]string{e.Command, e.Benchmark, e.Python} {
 		b = binary.AppendVarint(b, int64(len(argv)))
@@ -100,11 +85,4 @@ func (p *Profile) appendEngineKey(b []byte) []byte {
 
 func keyText(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
-}
-
-func keyHas(b []byte, has bool) []byte {
-	if has {
-		return append(b, 1)
-	}
-	return append(b, 0)
 }
