@@ -118,12 +118,7 @@ func profileOf(r *Result, a *models.Architecture) *sweep.Profile {
 	b := &r.BenchmarkParameters
 	return &sweep.Profile{
 		ID: r.Run.ProfileID, Sweep: r.Run.Sweep, Model: a,
-		Settings: sweep.Settings{
-			Model: r.ModelInfo.Model, HFModelID: r.ModelInfo.HFModelID, Dtype: b.Dtype, KVCacheDtype: b.KVCacheDtype, Quantization: b.Quantization,
-			TensorParallelSize: b.TensorParallelSize, PipelineParallelSize: b.PipelineParallelSize, InputLen: b.InputLen, OutputLen: b.OutputLen, BatchSize: b.BatchSize,
-			MaxModelLen: b.MaxModelLen, MaxNumSeqs: b.MaxNumSeqs, MaxNumBatchedTokens: b.MaxNumBatchedTokens, GPUMemoryUtilization: b.GPUMemoryUtilization,
-			KVCacheMemoryBytes: b.KVCacheMemoryBytes, BlockSize: b.BlockSize, EnforceEager: b.EnforceEager, LoadFormat: b.LoadFormat, NumIters: b.NumIters, NumItersWarmup: b.NumItersWarmup,
-		},
-		Engine: sweep.Engine{Kind: b.Engine, Mode: b.EngineMode},
+		Settings: sweep.Settings{Model: r.ModelInfo.Model, HFModelID: r.ModelInfo.HFModelID, Asked: b.Asked},
+		Engine:   sweep.Engine{Kind: b.Engine, Mode: b.EngineMode},
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"math"
 	"reflect"
 	"slices"
+	"time"
 	"unsafe"
 
 	"github.com/parquet-go/parquet-go"
@@ -27,6 +28,9 @@ type columnSpec struct {
 	offset uintptr
 	axes   []axisColumn // nil: in a field
 	axis   int
+
+	direct   bool // no pointer: where it is nullable, its zero is null
+	instants bool // *time.Time
 }
 
 func newColumnData(spec columnSpec) (columnData, error) {
@@ -34,8 +38,12 @@ func newColumnData(spec columnSpec) (columnData, error) {
 	if kind.Kind() == reflect.Pointer {
 		kind = kind.Elem()
 	}
-	if nullable := spec.kind.Kind() == reflect.Pointer; nullable != spec.node.Optional() {
+	spec.direct = spec.kind.Kind() != reflect.Pointer
+	if !spec.direct && !spec.node.Optional() {
 		return nil, fmt.Errorf("column %s: the schema and the type %s do not agree on whether it is nullable", spec.name, spec.kind)
+	}
+	if spec.instants = kind == reflect.TypeFor[time.Time](); spec.instants {
+		return newColumn(spec, format.Int64, appendInt64, cmp.Compare[int64]), nil
 	}
 	switch kind.Kind() {
 	case reflect.Int32:
@@ -135,6 +143,19 @@ func (c *rowColumn[V]) gather(rows unsafe.Pointer, n int, rowSize uintptr) {
 		for i := range uintptr(n) {
 			c.take(c.axisValue((*RunRow)(unsafe.Add(rows, i*rowSize))))
 		}
+	case c.instants:
+		for i := range uintptr(n) {
+			c.take(c.instant(*(**time.Time)(unsafe.Add(rows, i*rowSize+c.offset))))
+		}
+	case c.nullable && c.direct:
+		var zero V
+		for i := range uintptr(n) {
+			v := (*V)(unsafe.Add(rows, i*rowSize+c.offset))
+			if *v == zero {
+				v = nil
+			}
+			c.take(v)
+		}
 	case c.nullable && c.dict != nil:
 		for i := range uintptr(n) {
 			c.take(*(**V)(unsafe.Add(rows, i*rowSize+c.offset)))
@@ -157,6 +178,14 @@ func (c *rowColumn[V]) gather(rows unsafe.Pointer, n int, rowSize uintptr) {
 			c.values = append(c.values, *(*V)(unsafe.Add(rows, i*rowSize+c.offset)))
 		}
 	}
+}
+
+func (c *rowColumn[V]) instant(t *time.Time) *V {
+	if t == nil {
+		return nil
+	}
+	at, _ := any(t.UnixMicro()).(V)
+	return &at
 }
 
 // take is gather for one nullable value.

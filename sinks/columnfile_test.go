@@ -13,6 +13,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/parquet-go/parquet-go"
@@ -51,6 +52,10 @@ func randomValue(v reflect.Value, rng *rand.Rand, few bool) {
 	}
 	if rng.IntN(100) == 0 {
 		n = []int64{0, math.MinInt64, math.MaxInt64, -1}[rng.IntN(4)]
+	}
+	if v.Type() == reflect.TypeFor[time.Time]() {
+		v.Set(reflect.ValueOf(time.UnixMicro(n % 1e15).UTC()))
+		return
 	}
 	switch v.Kind() {
 	case reflect.Int32:

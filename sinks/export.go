@@ -71,7 +71,7 @@ func export[T Row](s *Store, format string, where Predicate, w io.Writer) (rows 
 		}
 		v := reflect.ValueOf(&row).Elem()
 		for i, f := range fields {
-			values[i] = plain(v.FieldByIndex(f.Index))
+			values[i] = plain(v.FieldByIndex(f.Index), nullable(f))
 		}
 		if run, ok := any(&row).(*RunRow); ok {
 			for i := range axes {
@@ -116,12 +116,15 @@ func exportAxes[T Row](s *Store, where Predicate) ([]axisColumn, error) {
 }
 
 // plain is nil, or the value behind a pointer; instants become time.Time.
-func plain(v reflect.Value) any {
+func plain(v reflect.Value, nullable bool) any {
+	if nullable && v.IsZero() {
+		return nil
+	}
 	if v.Kind() == reflect.Pointer {
-		if v.IsNil() {
-			return nil
-		}
 		v = v.Elem()
+	}
+	if v.Kind() == reflect.String {
+		return v.String()
 	}
 	if m, ok := v.Interface().(Micros); ok {
 		return m.Time()

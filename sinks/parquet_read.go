@@ -56,7 +56,7 @@ func readGroup[T Row](file *parquet.File, at int, axes []axisColumn, where Predi
 		return err
 	}
 	group := file.RowGroups()[at]
-	reader := parquet.NewGenericRowGroupReader[T](group)
+	reader := parquet.NewGenericRowGroupReader[T](group, rowSchema[T]())
 	values, err := readAxes[T](file, at, axes)
 	if err == nil && first > 0 {
 		err = reader.SeekToRow(int64(first))

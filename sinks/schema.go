@@ -8,8 +8,12 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
+
+	"github.com/parquet-go/parquet-go"
 
 	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/sweep"
 )
 
 // A Column describes a column of a table.
@@ -27,20 +31,41 @@ type Column struct {
 func Columns(t Table) []Column {
 	var columns []Column
 	for _, f := range flatFields(rowType(t)) {
-		c := Column{Name: columnName(f), Unit: f.Tag.Get("unit"), Doc: f.Tag.Get("doc")}
+		c := Column{Name: columnName(f), Unit: f.Tag.Get("unit"), Doc: f.Tag.Get("doc"), Nullable: nullable(f)}
 		goType := f.Type
 		if goType.Kind() == reflect.Pointer {
-			c.Nullable, goType = true, goType.Elem()
+			goType = goType.Elem()
 		}
 		c.Type = sqlType(goType)
+		if c.Doc == "" {
+			c.Doc = askedDoc(c.Name, f.Type.Kind() == reflect.Pointer)
+		}
 		c.Key = slices.Contains(keyColumns(t), c.Name)
 		columns = append(columns, c)
 	}
 	return columns
 }
 
+// nullable says whether a column may be null.
+func nullable(f reflect.StructField) bool {
+	return slices.Contains(strings.Split(f.Tag.Get("parquet"), ","), "optional")
+}
+
+// askedDoc describes the column of a setting.
+func askedDoc(name string, open bool) string {
+	for _, s := range sweep.SettingInfos() {
+		switch {
+		case s.Name == name && open:
+			return "Asked: " + s.Doc + "; null: left to vLLM."
+		case s.Name == name:
+			return "Asked: " + s.Doc + "."
+		}
+	}
+	return ""
+}
+
 func sqlType(t reflect.Type) string {
-	if t == reflect.TypeFor[Micros]() {
+	if t == reflect.TypeFor[Micros]() || t == reflect.TypeFor[time.Time]() {
 		return "TIMESTAMP WITH TIME ZONE"
 	}
 	switch t.Kind() {
@@ -56,6 +81,33 @@ func sqlType(t reflect.Type) string {
 		return "VARCHAR"
 	}
 }
+
+// rowSchema is the schema that rows are read by. parquet-go's own makes a value of
+// every null that lies in an embedded struct; here a field is where Go has it.
+func rowSchema[T Row]() *parquet.Schema {
+	s, fields := parquet.SchemaOf(new(T)), flatFields(reflect.TypeFor[T]())
+	node := rowNode{Node: s}
+	for i, f := range s.Fields() {
+		node.fields = append(node.fields, rowField{f, fields[i].Index})
+	}
+	return parquet.NewSchema(s.Name(), node)
+}
+
+type rowNode struct {
+	parquet.Node
+	fields []parquet.Field
+}
+
+// Fields implements parquet.Node.
+func (n rowNode) Fields() []parquet.Field { return n.fields }
+
+type rowField struct {
+	parquet.Field
+	index []int
+}
+
+// Value implements parquet.Field.
+func (f rowField) Value(row reflect.Value) reflect.Value { return row.FieldByIndex(f.index) }
 
 // Grain says what a row of a table is.
 func Grain(t Table) string {

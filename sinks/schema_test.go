@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/apache/arrow/go/v17/arrow/ipc"
 	"github.com/google/go-cmp/cmp"
@@ -58,6 +59,11 @@ func TestSchemaIsPrinted(t *testing.T) {
 // TestRulesOfColumns holds every row struct to the rules of rows.go.
 func TestRulesOfColumns(t *testing.T) {
 	for _, table := range Tables() {
+		for _, c := range Columns(table) {
+			if c.Doc == "" {
+				t.Errorf("%s.%s has no doc", table, c.Name)
+			}
+		}
 		for _, f := range flatFields(rowType(table)) {
 			name, tag := columnName(f), f.Tag.Get("parquet")
 			options := strings.Split(tag, ",")[1:]
@@ -70,14 +76,14 @@ func TestRulesOfColumns(t *testing.T) {
 				base = f.Type.Elem()
 			}
 			switch {
-			case pointer != has("optional"):
-				t.Errorf("%s.%s: a nullable column is a pointer, tagged optional, and nothing else is", table, name)
+			case pointer && !has("optional"):
+				t.Errorf("%s.%s: a pointer is a nullable column, tagged optional", table, name)
+			case has("optional") && !pointer && base.Kind() != reflect.String && base.Kind() != reflect.Int64:
+				t.Errorf("%s.%s: the zero of %v stands for no null", table, name, base)
 			case has("split") && base.Kind() != reflect.Float64 && base.Kind() != reflect.Float32:
 				t.Errorf("%s.%s: split on %v cannot be read by DuckDB", table, name, base)
-			case base == reflect.TypeFor[Micros]() != has("timestamp(microsecond)"):
-				t.Errorf("%s.%s: an instant is Micros, tagged timestamp(microsecond)", table, name)
-			case f.Tag.Get("doc") == "":
-				t.Errorf("%s.%s has no doc", table, name)
+			case (base == reflect.TypeFor[Micros]() || base == reflect.TypeFor[time.Time]()) != has("timestamp(microsecond)"):
+				t.Errorf("%s.%s: an instant is tagged timestamp(microsecond)", table, name)
 			case strings.HasSuffix(name, "_bytes") && (base.Kind() != reflect.Int64 || f.Tag.Get("unit") != "bytes"):
 				t.Errorf("%s.%s: bytes are int64 with that unit", table, name)
 			}
@@ -177,6 +183,13 @@ func allowNull(t reflect.Type, def *schemagen.Schema) {
 		property, ok := def.Properties.Get(name)
 		if !ok {
 			continue
+		}
+		doc := f.Tag.Get("doc") // of rows and settings it is for the tables, too
+		if doc == "" && f.Tag.Get("parquet") != "" {
+			doc = askedDoc(name, f.Type.Kind() == reflect.Pointer)
+		}
+		if property.Description == "" {
+			property.Description = doc
 		}
 		switch f.Type.Kind() {
 		case reflect.Pointer, reflect.Slice, reflect.Map:

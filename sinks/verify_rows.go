@@ -115,7 +115,7 @@ func rowKeyOf[T Row](row *T) rowKey {
 	case *TimelineRow:
 		k.a, k.b = gpuOrder(r.GPUIndex), int64(r.TS)
 	case *PhaseRow:
-		k.a, k.s = gpuOrder(r.GPUIndex), r.Phase
+		k.a, k.s = gpuOrder(r.GPUIndex), string(r.Phase)
 	case *BreakdownRow:
 		k.a, k.s = int64(r.Rank), r.Component
 	case *StepRow:

@@ -137,7 +137,7 @@ type Asked struct {
 	MaxNumSeqs           *int64   `json:"max_num_seqs" parquet:"max_num_seqs,optional,dict"`
 	MaxNumBatchedTokens  *int64   `json:"max_num_batched_tokens" parquet:"max_num_batched_tokens,optional,dict" unit:"tokens"`
 	GPUMemoryUtilization *float64 `json:"gpu_memory_utilization" parquet:"gpu_memory_utilization,optional" unit:"ratio"`
-	KVCacheMemoryBytes   *int64   `json:"kv_cache_memory_bytes" parquet:"kv_cache_memory_bytes,optional" unit:"bytes"`
+	KVCacheMemoryBytes   *int64   `json:"kv_cache_memory_bytes" parquet:"kv_cache_memory_bytes,optional" unit:"bytes" doc:"Asked per GPU instead of a share of the memory; null: not given."`
 	BlockSize            *int64   `json:"block_size" parquet:"block_size,optional,dict" unit:"tokens"`
 	EnforceEager         *bool    `json:"enforce_eager" parquet:"enforce_eager,optional"`
 	LoadFormat           *string  `json:"load_format" parquet:"load_format,optional,dict"`

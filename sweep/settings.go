@@ -187,10 +187,10 @@ func (s *Settings) Flags(engine bool) []Flag {
 	for _, st := range settings() {
 		v := st.get(s)
 		switch {
-		case engine && st.request, v == nil, v == "":
-			continue
 		case st.kind == kindModel:
 			v = s.HFModelID
+		case engine && st.request, v == nil, v == "":
+			continue
 		case st.name == "tensor_parallel_size" && s.TensorParallelSize < 1,
 			st.name == "pipeline_parallel_size" && s.PipelineParallelSize <= 1:
 			continue

@@ -24,9 +24,8 @@ type profileFlags struct {
 	vllm    []string
 	command string
 	gpus    []int
-	numbers map[string]**int64
-	texts   map[string]**string
-	truths  map[string]**bool
+	model   string
+	known   map[string]**int64 // of the model
 }
 
 // profileVerb runs one profile from flags.
@@ -52,26 +51,24 @@ func (w *world) profileVerb() *cobra.Command {
 func (f *profileFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	o := &f.options
-	flags.StringVar(&o.Model, "model", "", "catalogue name, folder with config.json, or Hugging Face id")
-	flags.StringVar(&o.Model, "hf-model-id", "", "the same")
-	f.numbers = map[string]**int64{
-		"input-len": &o.InputLen, "output-len": &o.OutputLen, "batch-size": &o.BatchSize, "tensor-parallel-size": &o.TensorParallelSize,
-		"pipeline-parallel-size": &o.PipelineParallelSize, "max-model-len": &o.MaxModelLen, "max-num-seqs": &o.MaxNumSeqs,
-		"max-num-batched-tokens": &o.MaxNumBatchedTokens, "num-iters": &o.NumIters, "num-iters-warmup": &o.NumItersWarmup,
-		"model-params": &o.ModelParams, "num-layers": &o.NumLayers, "num-heads": &o.NumHeads, "hidden-size": &o.HiddenSize,
+	flags.StringVar(&f.model, "hf-model-id", "", "the same as --model")
+	for _, s := range sweep.SettingInfos() {
+		name := flagOf(s.Name)
+		switch s.Zero.(type) {
+		case int64:
+			flags.Int64(name, 0, s.Doc)
+		case float64:
+			flags.Float64(name, 0, s.Doc)
+		case bool:
+			flags.Bool(name, false, s.Doc)
+		default:
+			flags.String(name, "", s.Doc)
+		}
 	}
-	f.texts = map[string]**string{"dtype": &o.Dtype, "kv-cache-dtype": &o.KVCacheDtype, "quantization": &o.Quantization, "load-format": &o.LoadFormat}
-	f.truths = map[string]**bool{"enforce-eager": &o.EnforceEager, "trust-remote-code": &o.TrustRemoteCode}
-	for name := range f.numbers {
-		flags.Int64(name, 0, "as in a sweep file")
+	f.known = map[string]**int64{"model-params": &o.ModelParams, "num-layers": &o.NumLayers, "num-heads": &o.NumHeads, "hidden-size": &o.HiddenSize}
+	for name := range f.known {
+		flags.Int64(name, 0, "of the model, laid over what is known of it")
 	}
-	for name := range f.texts {
-		flags.String(name, "", "as in a sweep file")
-	}
-	for name := range f.truths {
-		flags.Bool(name, false, "as in a sweep file")
-	}
-	flags.Float64("gpu-memory-utilization", 0, "share of the GPU's memory that vLLM may use")
 	flags.StringVar(&o.Engine, "engine", "vllm", "vllm or simulator")
 	flags.StringVar(&f.command, "command", "", "stands for `vllm` (a path; blanks separate arguments)")
 	flags.StringArrayVar(&f.vllm, "vllm-flag", nil, "one of vLLM's own flags: NAME=VALUE (repeatable)")
@@ -85,25 +82,38 @@ func (f *profileFlags) add(cmd *cobra.Command) {
 
 // read takes over the flags that were given.
 func (f *profileFlags) read(flags *pflag.FlagSet) {
-	flags.Visit(func(flag *pflag.Flag) {
-		if to, ok := f.numbers[flag.Name]; ok {
-			v, _ := flags.GetInt64(flag.Name)
+	f.options.Settings = map[string]any{}
+	if f.model != "" {
+		f.options.Settings["model"] = f.model
+	}
+	for _, s := range sweep.SettingInfos() {
+		name := flagOf(s.Name)
+		if !flags.Changed(name) {
+			continue
+		}
+		var v any
+		switch s.Zero.(type) {
+		case int64:
+			v, _ = flags.GetInt64(name)
+		case float64:
+			v, _ = flags.GetFloat64(name)
+		case bool:
+			v, _ = flags.GetBool(name)
+		default:
+			v, _ = flags.GetString(name)
+		}
+		f.options.Settings[s.Name] = v
+	}
+	for name, to := range f.known {
+		if flags.Changed(name) {
+			v, _ := flags.GetInt64(name)
 			*to = &v
 		}
-		if to, ok := f.texts[flag.Name]; ok {
-			v, _ := flags.GetString(flag.Name)
-			*to = &v
-		}
-		if to, ok := f.truths[flag.Name]; ok {
-			v, _ := flags.GetBool(flag.Name)
-			*to = &v
-		}
-		if flag.Name == "gpu-memory-utilization" {
-			v, _ := flags.GetFloat64(flag.Name)
-			f.options.GPUMemoryUtilization = &v
-		}
-	})
+	}
 }
+
+// flagOf names the flag of a setting.
+func flagOf(setting string) string { return strings.ReplaceAll(setting, "_", "-") }
 
 func (f *profileFlags) single(w *world) sweep.SingleOptions {
 	o := f.options

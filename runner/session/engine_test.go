@@ -130,7 +130,8 @@ func newEngine(t *testing.T, mode string) *Engine {
 
 func profile(batch int64) *sweep.Profile {
 	iters := int64(3)
-	return &sweep.Profile{Sweep: "s", Settings: sweep.Settings{Model: "m", BatchSize: batch, InputLen: 8, OutputLen: 4, NumIters: &iters}}
+	return &sweep.Profile{Sweep: "s", Settings: sweep.Settings{Model: "m",
+		Asked: sweep.Asked{BatchSize: batch, InputLen: 8, OutputLen: 4, NumIters: &iters}}}
 }
 
 func job(t *testing.T, batch int64, keep bool) *runner.Job {

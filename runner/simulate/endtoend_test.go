@@ -114,8 +114,10 @@ func profile(t *testing.T, id string, change func(*sweep.Profile)) *sweep.Profil
 	p := &sweep.Profile{
 		ID: id, Sweep: "e2e", Model: a,
 		Settings: sweep.Settings{
-			Model: name, HFModelID: name, TensorParallelSize: 1, PipelineParallelSize: 1, InputLen: 512, OutputLen: 32, BatchSize: 8,
-			MaxModelLen: &maxLen, NumIters: &iters, NumItersWarmup: &warmup, LoadFormat: &dummy,
+			Model: name, HFModelID: name, Asked: sweep.Asked{
+				TensorParallelSize: 1, PipelineParallelSize: 1, InputLen: 512, OutputLen: 32, BatchSize: 8,
+				MaxModelLen: &maxLen, NumIters: &iters, NumItersWarmup: &warmup, LoadFormat: &dummy,
+			},
 		},
 		Engine: sweep.Engine{Kind: "simulator", Mode: "latency", Simulator: &sweep.Simulator{Seed: 3, Noise: 0.01}},
 	}

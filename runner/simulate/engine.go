@@ -152,38 +152,8 @@ func settingsFor(p *sweep.Profile, repeat int, gpu models.GPU) (*Config, error) 
 // requestFor is the request that the vLLM engine's command line for a profile
 // comes to: it must be the same as what parseArgs reads there.
 func requestFor(p *sweep.Profile) (*request, error) {
-	s := &p.Settings
-	args := []string{"--model", s.HFModelID}
-	addInt := func(flag string, n int64) { args = append(args, "--"+flag, fmt.Sprint(n)) }
-	addText := func(flag string, v *string) {
-		if v != nil {
-			args = append(args, "--"+flag, *v)
-		}
-	}
-	addInt("input-len", s.InputLen)
-	addInt("output-len", s.OutputLen)
-	addInt("batch-size", s.BatchSize)
-	addInt("tensor-parallel-size", max(s.TensorParallelSize, 1))
-	addInt("pipeline-parallel-size", max(s.PipelineParallelSize, 1))
-	addText("dtype", s.Dtype)
-	addText("kv-cache-dtype", s.KVCacheDtype)
-	addText("quantization", s.Quantization)
-	addText("load-format", s.LoadFormat)
-	for flag, v := range map[string]*int64{
-		"max-model-len": s.MaxModelLen, "max-num-seqs": s.MaxNumSeqs, "max-num-batched-tokens": s.MaxNumBatchedTokens,
-		"kv-cache-memory-bytes": s.KVCacheMemoryBytes, "block-size": s.BlockSize, "num-iters": s.NumIters, "num-iters-warmup": s.NumItersWarmup,
-	} {
-		if v != nil {
-			addInt(flag, *v)
-		}
-	}
-	if s.GPUMemoryUtilization != nil {
-		args = append(args, "--gpu-memory-utilization", trimFloat(*s.GPUMemoryUtilization))
-	}
-	if s.EnforceEager != nil && *s.EnforceEager {
-		args = append(args, "--enforce-eager")
-	}
-	for _, f := range p.Engine.Flags {
+	var args []string
+	for _, f := range append(p.Settings.Flags(false), p.Engine.Flags...) {
 		flag := "--" + strings.ReplaceAll(f.Name, "_", "-")
 		switch v := f.Value.(type) {
 		case bool:

@@ -189,12 +189,9 @@ func (w *writer) model() runner.ModelInfo {
 func (w *writer) parameters() runner.BenchmarkParameters {
 	s := &w.p.Settings
 	params := runner.BenchmarkParameters{
-		Engine: "simulator", EngineMode: w.p.Engine.Mode, Dtype: s.Dtype, KVCacheDtype: s.KVCacheDtype, Quantization: s.Quantization,
-		TensorParallelSize: w.r.tp, PipelineParallelSize: w.r.pp, InputLen: s.InputLen, OutputLen: s.OutputLen, BatchSize: s.BatchSize,
-		MaxModelLen: s.MaxModelLen, MaxNumSeqs: s.MaxNumSeqs, MaxNumBatchedTokens: s.MaxNumBatchedTokens,
-		GPUMemoryUtilization: s.GPUMemoryUtilization, KVCacheMemoryBytes: s.KVCacheMemoryBytes, BlockSize: s.BlockSize,
-		EnforceEager: s.EnforceEager, LoadFormat: s.LoadFormat, NumIters: s.NumIters, NumItersWarmup: s.NumItersWarmup,
+		Engine: "simulator", EngineMode: w.p.Engine.Mode, Asked: s.Asked,
 	}
+	params.TensorParallelSize, params.PipelineParallelSize = w.r.tp, w.r.pp
 	if len(w.p.Engine.Flags) > 0 {
 		params.Flags = map[string]any{}
 		for _, f := range w.p.Engine.Flags {
@@ -204,11 +201,11 @@ func (w *writer) parameters() runner.BenchmarkParameters {
 	if f := w.s.figures; f != nil {
 		dtype := f.dtype(w.r)
 		params.Effective = runner.Effective{
-			Dtype: &dtype, KVCacheDtype: &w.r.kvDtype, MaxModelLen: &f.maxLen, MaxNumSeqs: &f.maxSeqs, MaxNumBatchedTokens: &f.maxTokens,
-			GPUMemoryUtilization: &f.util, BlockSize: &f.blockSize,
+			EffectiveDtype: &dtype, EffectiveKVCacheDtype: &w.r.kvDtype, EffectiveMaxModelLen: &f.maxLen, EffectiveMaxNumSeqs: &f.maxSeqs,
+			EffectiveMaxNumBatchedTokens: &f.maxTokens, EffectiveGPUMemoryUtilization: &f.util, EffectiveBlockSize: &f.blockSize,
 		}
 		if w.r.quantization != "" {
-			params.Effective.Quantization = &w.r.quantization
+			params.Effective.EffectiveQuantization = &w.r.quantization
 		}
 	}
 	return params

@@ -1,42 +1,22 @@
 package vllm
 
 import (
+	"errors"
+
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/proc"
 	"github.com/vramsweep/vramsweep/sweep"
 )
 
-// benchmarkFlags belong to `vllm bench latency`, not to the engine; each takes
-// one value.
-func benchmarkFlags() map[string]bool {
-	return map[string]bool{"--input-len": true, "--output-len": true, "--batch-size": true, "--num-iters": true, "--num-iters-warmup": true}
-}
-
 // EngineFlags are the flags of Args that the engine takes, without those of the
 // benchmark: what session mode starts its engine with.
 func EngineFlags(p *sweep.Profile, devices []runner.Device) ([]string, error) {
-	bare := *p
-	// Versions before 0.8.5 have no such verb, and before 0.6.4 their script takes
-	// few flags: neither holds for the engine itself.
-	bare.Engine.Command, bare.Engine.Benchmark = nil, []string{"vllm", "bench", "latency"}
-	if olderThan(bare.Engine.VLLMVersion, 0, 6, 4) {
-		bare.Engine.VLLMVersion = "0.6.4"
+	b := &argBuilder{p: p, version: p.Engine.VLLMVersion}
+	if b.older(0, 6, 4) {
+		b.version = "0.6.4" // the benchmark's script took few flags before; the engine always took them all
 	}
-	argv, err := Args(&bare, Paths{Devices: devices})
-	if err != nil {
-		return nil, err
-	}
-	const program = 3 // vllm bench latency
-	skip := benchmarkFlags()
-	var flags []string
-	for i := program; i < len(argv); i++ {
-		if skip[argv[i]] {
-			i++ // its value
-			continue
-		}
-		flags = append(flags, argv[i])
-	}
-	return flags, nil
+	b.flags(p.Settings.Flags(true), devices)
+	return b.argv, errors.Join(b.errs...)
 }
 
 // ChildEnv is the environment of a run's engine (base, the devices, the

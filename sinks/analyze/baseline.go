@@ -98,7 +98,7 @@ func take(row reflect.Value, fields map[string][]int, names []string) (columnVal
 	out := columnValues{}
 	for _, name := range names {
 		v := row.FieldByIndex(fields[name])
-		if v.IsZero() && (v.Kind() == reflect.Pointer || v.Kind() == reflect.String) {
+		if v.IsZero() { // null, too
 			continue
 		}
 		text, err := json.Marshal(v.Interface())

@@ -157,15 +157,9 @@ func arithmetic(r *sinks.RunRow, a *models.Architecture) (map[string]float64, st
 // requestOf asks the arithmetic what was asked of vLLM. What vLLM said that it
 // used stands in for a dtype or token limit that was left to it.
 func requestOf(r *sinks.RunRow) models.Request {
-	number := func(v *int64) int64 {
-		if v == nil {
-			return 0
-		}
-		return *v
-	}
 	q := models.Request{Dtype: deref(r.Dtype), KVCacheDtype: deref(r.KVCacheDtype), Quantization: deref(r.Quantization),
-		TensorParallelSize: max(number(r.TensorParallelSize), 1), PipelineParallelSize: max(number(r.PipelineParallelSize), 1),
-		InputLen: number(r.InputLen), OutputLen: number(r.OutputLen), BatchSize: number(r.BatchSize), MaxModelLen: r.MaxModelLen,
+		TensorParallelSize: max(r.TensorParallelSize, 1), PipelineParallelSize: max(r.PipelineParallelSize, 1),
+		InputLen: r.InputLen, OutputLen: r.OutputLen, BatchSize: r.BatchSize, MaxModelLen: r.MaxModelLen,
 		MaxNumSeqs: r.MaxNumSeqs, MaxNumBatchedTokens: r.MaxNumBatchedTokens, GPUMemoryUtilization: r.GPUMemoryUtilization,
 		KVCacheMemoryBytes: r.KVCacheMemoryBytes, BlockSize: r.BlockSize, Version: deref(r.VLLMVersion), ModelRunner: deref(r.ModelRunner)}
 	if r.EnforceEager != nil {

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/vramsweep/vramsweep/sinks"
+	"github.com/vramsweep/vramsweep/sweep"
 	"github.com/vramsweep/vramsweep/sweep/models"
 )
 
@@ -68,7 +69,7 @@ func TestReadPredictionsRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	eight := int64(8)
-	parts, reason := c.Predict(&sinks.RunRow{Key: sinks.Key{Model: "m"}, BatchSize: &eight})
+	parts, reason := c.Predict(&sinks.RunRow{Key: sinks.Key{Model: "m"}, Asked: sweep.Asked{BatchSize: eight}})
 	if reason != "" || parts["weights"] != 2*gib || len(parts) != 1 {
 		t.Errorf("parts %v (%s)", parts, reason)
 	}
@@ -160,7 +161,7 @@ func TestPredictionsAsPandasWritesThem(t *testing.T) {
 		t.Fatal(err)
 	}
 	eight, eager := int64(8), true
-	if parts, reason := c.Predict(&sinks.RunRow{Key: sinks.Key{Model: "m"}, BatchSize: &eight, EnforceEager: &eager}); parts["weights"] != 2*gib {
+	if parts, reason := c.Predict(&sinks.RunRow{Key: sinks.Key{Model: "m"}, Asked: sweep.Asked{BatchSize: eight, EnforceEager: &eager}}); parts["weights"] != 2*gib {
 		t.Errorf("parts %v (%s)", parts, reason)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/vramsweep/vramsweep/sinks"
+	"github.com/vramsweep/vramsweep/sweep"
 )
 
 // night makes an execution of n profiles with repeats: 30 MiB of noise on
@@ -31,7 +32,7 @@ func night(execution string, n, repeats int, seed uint64, plant ...int) []sinks.
 			batch := int64(p + 1)
 			rows = append(rows, sinks.RunRow{
 				Key:       sinks.Key{RunID: fmt.Sprintf("%s/p%03d-r%d", execution, p, r), Execution: execution, Sweep: "s", Model: "m", Synthetic: true},
-				ProfileID: fmt.Sprintf("p%03d", p), Repeat: int32(r + 1), Outcome: "ok", BatchSize: &batch,
+				ProfileID: fmt.Sprintf("p%03d", p), Repeat: int32(r + 1), Outcome: "ok", Asked: sweep.Asked{BatchSize: batch},
 				PeakMemoryBytes: noise(74*gib + extra), NetIncreaseBytes: noise(74*gib + extra), ModelWeightsBytes: noise(15 * gib),
 				KVCacheBytes: noise(56 * gib), ActivationsReservedBytes: noise(2 * gib), CUDAGraphsBytes: noise(gib), NonTorchBytes: noise(gib / 4),
 				ContextBytes: noise(gib / 2), GrowthExcessBytes: noise(0), FrameworkOverheadBytes: noise(gib / 10), BeyondBudgetGrossBytes: noise(gib + extra),

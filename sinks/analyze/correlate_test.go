@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/vramsweep/vramsweep/sinks"
+	"github.com/vramsweep/vramsweep/sweep"
 )
 
 // grid makes runs whose activations follow batch and length by known slopes.
@@ -27,7 +28,7 @@ func grid(n int) []sinks.RunRow {
 		family := "llama"
 		weights, net := int64(16e9), int64(16e9)+kv+2*gib
 		rows[i] = sinks.RunRow{Key: sinks.Key{RunID: "r" + string(rune('a'+i%26)) + string(rune('a'+i/26%26)), Execution: "e", Sweep: "s", Model: "m"},
-			Outcome: "ok", BatchSize: &batch, InputLen: &length, PeakMemoryBytes: &peak, KVCacheTokens: &tokens, KVCacheBytes: &kv, KVTokenBytes: &per,
+			Outcome: "ok", Asked: sweep.Asked{BatchSize: batch, InputLen: length}, PeakMemoryBytes: &peak, KVCacheTokens: &tokens, KVCacheBytes: &kv, KVTokenBytes: &per,
 			KVCacheUsedBytes: &used, Params: &params, Family: &family, ModelWeightsBytes: &weights, NetIncreaseBytes: &net}
 	}
 	return rows

@@ -256,7 +256,7 @@ func overheadRun(r *sinks.RunRow, rank *sinks.RankRow, load *int64, in *Overhead
 	run = OverheadRun{RunID: r.RunID, Named: r.Model, OverheadKey: keyOfRun(r, gpu), Tokens: r.EffectiveMaxNumBatchedTokens, Seqs: orElseInt(r.EffectiveMaxNumSeqs, r.MaxNumSeqs),
 		MaxModelLen: orElseInt(r.EffectiveMaxModelLen, r.MaxModelLen), BlockSize: orElseInt(r.EffectiveBlockSize, r.BlockSize),
 		Utilization: r.EffectiveGPUMemoryUtilization, KVBytes: r.KVCacheMemoryBytes, KVDtype: deref(r.KVCacheDtype),
-		InputLen: derefInt(r.InputLen), BatchSize: derefInt(r.BatchSize)}
+		InputLen: r.InputLen, BatchSize: r.BatchSize}
 	if run.Utilization == nil {
 		run.Utilization = r.GPUMemoryUtilization
 	}
@@ -291,7 +291,7 @@ func derefInt(n *int64) int64 {
 }
 
 func keyOfRun(r *sinks.RunRow, gpu string) OverheadKey {
-	k := OverheadKey{Model: r.Model, Family: deref(r.Family), Quantization: "none", TP: 1, PP: 1, GPU: gpu, VLLM: deref(r.VLLMVersion), Runner: deref(r.ModelRunner)}
+	k := OverheadKey{Model: r.Model, Family: deref(r.Family), Quantization: "none", GPU: gpu, VLLM: deref(r.VLLMVersion), Runner: deref(r.ModelRunner)}
 	k.Dtype = deref(r.EffectiveDtype)
 	if k.Dtype == "" {
 		k.Dtype = deref(r.Dtype)
@@ -301,12 +301,7 @@ func keyOfRun(r *sinks.RunRow, gpu string) OverheadKey {
 	} else if q := deref(r.Quantization); q != "" {
 		k.Quantization = q
 	}
-	if r.TensorParallelSize != nil {
-		k.TP = max(*r.TensorParallelSize, 1)
-	}
-	if r.PipelineParallelSize != nil {
-		k.PP = max(*r.PipelineParallelSize, 1)
-	}
+	k.TP, k.PP = max(r.TensorParallelSize, 1), max(r.PipelineParallelSize, 1)
 	k.Compile = deref(r.CompileCache)
 	if k.Compile == "off" || r.EnforceEager != nil && *r.EnforceEager {
 		k.Compile = "eager"

@@ -69,7 +69,7 @@ func questionQuantities(o CorrelateOptions) []quantity {
 		{name: "mean_temperature", unit: "°C", value: temperature},
 		{name: "kv_cache_used_share", unit: "%", value: usedShare},
 		{name: "weight_bytes_per_param", unit: "bytes", value: weightPerParam},
-		scaled("batch_size", "prompt", 1, func(r *sinks.RunRow) *int64 { return r.BatchSize }),
+		scaled("batch_size", "prompt", 1, func(r *sinks.RunRow) *int64 { return given(&r.BatchSize) }),
 		scaled("params", "1e9 parameters", 1e9, func(r *sinks.RunRow) *int64 { return r.Params }),
 		scaled("kv_tokens", "1,000 tokens", 1000, func(r *sinks.RunRow) *int64 { return r.KVCacheTokens }),
 		scaled("kv_cache", "GiB", gib, func(r *sinks.RunRow) *int64 { return r.KVCacheBytes }),
@@ -129,8 +129,8 @@ func (r *relator) questions(o CorrelateOptions) {
 // modelKey is what a line through runs of one model needs to be the same.
 func modelKey(r *sinks.RunRow) string {
 	key := "model=" + r.Model
-	if r.TensorParallelSize != nil && *r.TensorParallelSize > 1 {
-		key += " tp=" + strconv.FormatInt(*r.TensorParallelSize, 10)
+	if r.TensorParallelSize > 1 {
+		key += " tp=" + strconv.FormatInt(r.TensorParallelSize, 10)
 	}
 	if v := deref(r.KVCacheDtype); v != "" && v != "auto" {
 		key += " kv=" + v

@@ -24,11 +24,11 @@ func Settings() []Setting {
 		word("dtype", func(r *sinks.RunRow) *string { return r.Dtype }),
 		word("kv_cache_dtype", func(r *sinks.RunRow) *string { return r.KVCacheDtype }),
 		word("quantization", func(r *sinks.RunRow) *string { return r.Quantization }),
-		count("tensor_parallel_size", func(r *sinks.RunRow) *int64 { return r.TensorParallelSize }),
-		count("pipeline_parallel_size", func(r *sinks.RunRow) *int64 { return r.PipelineParallelSize }),
-		count("input_len", func(r *sinks.RunRow) *int64 { return r.InputLen }),
-		count("output_len", func(r *sinks.RunRow) *int64 { return r.OutputLen }),
-		count("batch_size", func(r *sinks.RunRow) *int64 { return r.BatchSize }),
+		count("tensor_parallel_size", func(r *sinks.RunRow) *int64 { return given(&r.TensorParallelSize) }),
+		count("pipeline_parallel_size", func(r *sinks.RunRow) *int64 { return given(&r.PipelineParallelSize) }),
+		count("input_len", func(r *sinks.RunRow) *int64 { return given(&r.InputLen) }),
+		count("output_len", func(r *sinks.RunRow) *int64 { return given(&r.OutputLen) }),
+		count("batch_size", func(r *sinks.RunRow) *int64 { return given(&r.BatchSize) }),
 		count("max_model_len", func(r *sinks.RunRow) *int64 { return r.MaxModelLen }),
 		count("max_num_seqs", func(r *sinks.RunRow) *int64 { return r.MaxNumSeqs }),
 		count("max_num_batched_tokens", func(r *sinks.RunRow) *int64 { return r.MaxNumBatchedTokens }),
@@ -39,6 +39,14 @@ func Settings() []Setting {
 		word("load_format", func(r *sinks.RunRow) *string { return r.LoadFormat }),
 		word("flags", func(r *sinks.RunRow) *string { return r.Flags }),
 	}
+}
+
+// given is nil for 0: nobody asked.
+func given(n *int64) *int64 {
+	if *n == 0 {
+		return nil
+	}
+	return n
 }
 
 func word(name string, get func(*sinks.RunRow) *string) Setting {

@@ -49,11 +49,11 @@ func yearNight(like sinks.RunRow, night int) []sinks.RunRow {
 		row.Execution, row.Sweep, row.Model = execution, "nightly", fmt.Sprintf("org/model-%d", p%8)
 		row.RunID = execution + "-nightly-" + row.ProfileID + "-r1"
 		row.HFModelID, row.Axes = row.Model, nil
-		at := sinks.MicrosOf(started.Add(time.Duration(p) * time.Minute))
+		at := started.Add(time.Duration(p) * time.Minute).UTC()
 		row.StartedAt = &at
 		batch, length := int64(1)<<(p/8%10), int64(256)<<(p/80)
 		params := int64(p%8+1) * 1e9
-		row.BatchSize, row.InputLen, row.Params = &batch, &length, &params
+		row.BatchSize, row.InputLen, row.Params = batch, length, &params
 		noise := func(mean int64) *int64 { v := mean + int64(random.NormFloat64()*30*mib); return &v }
 		weights := 2 * params
 		row.ModelWeightsBytes, row.PeakMemoryBytes = noise(weights), noise(74*gib+batch*mib)
