@@ -55,8 +55,8 @@ type cell struct {
 	folds []*fold // faults to count again at each use
 }
 
-// settings lists all settings in the order of docs/language.md and of vLLM's
-// command line. The presets are those that a profile always has, vLLM's own of
+// settings lists all settings in the order of vLLM's command line as we write it
+// and of docs/language.md. The presets are those that a profile always has, vLLM's own of
 // `vllm bench latency`: they are asked for explicitly, so that a later default of
 // vLLM does not change what a profile is.
 func settings() []*setting {
@@ -79,29 +79,29 @@ func settings() []*setting {
 			doc: "of the KV cache", field: func(s *Settings) any { return &s.KVCacheDtype }},
 		{name: "quantization", kind: kindText,
 			doc: "vLLM's name of the method", field: func(s *Settings) any { return &s.Quantization }},
+		{name: "load_format", kind: kindText,
+			doc: "how weights are loaded; \"dummy\" needs no download", field: func(s *Settings) any { return &s.LoadFormat }},
 		{name: "max_model_len", kind: kindWhole, low: 1,
 			doc: "longest sequence, prompt and output together", field: func(s *Settings) any { return &s.MaxModelLen }},
 		{name: "max_num_seqs", kind: kindWhole, low: 1, most: mostCount,
 			doc: "most sequences in a step", field: func(s *Settings) any { return &s.MaxNumSeqs }},
 		{name: "max_num_batched_tokens", kind: kindWhole, low: 1,
 			doc: "most tokens in a step", field: func(s *Settings) any { return &s.MaxNumBatchedTokens }},
+		{name: "block_size", kind: kindWhole, low: 1, most: mostCount,
+			doc: "tokens of a block of the KV cache", field: func(s *Settings) any { return &s.BlockSize }},
+		{name: "kv_cache_memory_bytes", kind: kindSize,
+			doc: "KV cache of a GPU: bytes, or a size as \"8GiB\"", field: func(s *Settings) any { return &s.KVCacheMemoryBytes }},
+		{name: "num_iters_warmup", kind: kindWhole, low: 0, request: true,
+			doc: "iterations before", field: func(s *Settings) any { return &s.NumItersWarmup }},
+		{name: "num_iters", kind: kindWhole, low: 1, request: true,
+			doc: "measured iterations", field: func(s *Settings) any { return &s.NumIters }},
 		{name: "gpu_memory_utilization", kind: kindShare,
 			doc:   "vLLM's share of the GPU's memory, above 0 and at most 1",
 			field: func(s *Settings) any { return &s.GPUMemoryUtilization }},
-		{name: "kv_cache_memory_bytes", kind: kindSize,
-			doc: "KV cache of a GPU: bytes, or a size as \"8GiB\"", field: func(s *Settings) any { return &s.KVCacheMemoryBytes }},
-		{name: "block_size", kind: kindWhole, low: 1, most: mostCount,
-			doc: "tokens of a block of the KV cache", field: func(s *Settings) any { return &s.BlockSize }},
 		{name: "enforce_eager", kind: kindBool,
 			doc: "no CUDA graphs and no compiling", field: func(s *Settings) any { return &s.EnforceEager }},
-		{name: "load_format", kind: kindText,
-			doc: "how weights are loaded; \"dummy\" needs no download", field: func(s *Settings) any { return &s.LoadFormat }},
 		{name: "trust_remote_code", kind: kindBool,
 			doc: "run the model's own code", field: func(s *Settings) any { return &s.TrustRemoteCode }},
-		{name: "num_iters", kind: kindWhole, low: 1, request: true,
-			doc: "measured iterations", field: func(s *Settings) any { return &s.NumIters }},
-		{name: "num_iters_warmup", kind: kindWhole, low: 0, request: true,
-			doc: "iterations before", field: func(s *Settings) any { return &s.NumItersWarmup }},
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 func ptr[T any](v T) *T { return &v }
 
 func TestArgs(t *testing.T) {
-	base := sweep.Settings{Model: "m", HFModelID: "org/m",
+	base := sweep.Settings{HFModelID: "org/m",
 		Asked: sweep.Asked{TensorParallelSize: 1, PipelineParallelSize: 1, InputLen: 8, OutputLen: 4, BatchSize: 2}}
 	const plain = "--model org/m --input-len 8 --output-len 4 --batch-size 2 --tensor-parallel-size 1"
 	for _, c := range []struct {
@@ -47,10 +47,9 @@ func TestArgs(t *testing.T) {
 				s.GPUMemoryUtilization, s.EnforceEager, s.TrustRemoteCode = ptr(0.85), ptr(true), ptr(false)
 				s.PipelineParallelSize = 2
 			},
-			want: "vllm bench latency " + plain + " --pipeline-parallel-size 2 --dtype bfloat16 --kv-cache-dtype fp8 --quantization awq " +
-				"--max-model-len 1 --max-num-seqs 2 --max-num-batched-tokens 3 --gpu-memory-utilization 0.85 " +
-				"--kv-cache-memory-bytes 1073741824 --block-size 16 --enforce-eager --load-format auto --no-trust-remote-code " +
-				"--num-iters 5 --num-iters-warmup 0",
+			want: "vllm bench latency " + plain + " --pipeline-parallel-size 2 --dtype bfloat16 --kv-cache-dtype fp8 --quantization awq --load-format auto " +
+				"--max-model-len 1 --max-num-seqs 2 --max-num-batched-tokens 3 --block-size 16 --kv-cache-memory-bytes 1073741824 --num-iters-warmup 0 --num-iters 5 " +
+				"--gpu-memory-utilization 0.85 --enforce-eager --no-trust-remote-code",
 		},
 		{
 			name: "flags",
@@ -132,7 +131,7 @@ func TestArgsFolderWithoutTokenizer(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte("{}"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	p := &sweep.Profile{Settings: sweep.Settings{Model: dir, HFModelID: dir, Asked: sweep.Asked{LoadFormat: ptr("dummy")}}}
+	p := &sweep.Profile{Settings: sweep.Settings{HFModelID: dir, Asked: sweep.Asked{LoadFormat: ptr("dummy")}}}
 	argv, _ := Args(p, Paths{})
 	if got := strings.Join(argv, " "); !strings.Contains(got, "--skip-tokenizer-init --disable-detokenize") {
 		t.Errorf("got %s", got)
