@@ -18,8 +18,9 @@ func NewResult(job *Job) *Result {
 		SchemaVersion: SchemaVersion, Timestamp: job.StartedAt.UTC(), GPUInfo: job.Devices,
 		Missing: map[string]string{},
 		Run: RunInfo{
-			RunID: job.RunID, ProfileID: p.ID, Execution: job.Execution, Sweep: p.Sweep, Repeat: job.Repeat, Attempts: job.Attempt,
-			StartedAt: job.StartedAt.UTC(), Synthetic: job.Synthetic, Axes: map[string]any{}, Command: []string{}, Environment: map[string]string{},
+			RunID: job.RunID, ProfileID: p.ID, Execution: job.Execution, Sweep: p.Sweep,
+			Repeat: job.Repeat, Attempts: job.Attempt, StartedAt: job.StartedAt.UTC(), Synthetic: job.Synthetic,
+			Axes: map[string]any{}, Command: []string{}, Environment: map[string]string{},
 		},
 		ModelInfo:     modelInfo(s, p.Model),
 		DtypeMetadata: DtypeMetadata{Dtype: s.Dtype, KVCacheDtype: s.KVCacheDtype, Quantization: s.Quantization},
@@ -95,7 +96,8 @@ func modelInfo(s *sweep.Settings, m *models.Architecture) ModelInfo {
 	if m.Architecture != "" {
 		info.Architecture = &m.Architecture
 	}
-	info.Params, info.NumLayers, info.NumHeads, info.NumKVHeads = count(m.Params), count(m.NumLayers), count(m.NumHeads), count(m.NumKVHeads)
+	info.Params, info.NumLayers = count(m.Params), count(m.NumLayers)
+	info.NumHeads, info.NumKVHeads = count(m.NumHeads), count(m.NumKVHeads)
 	info.HeadDim, info.HiddenSize, info.VocabSize = count(m.HeadDim), count(m.HiddenSize), count(m.VocabSize)
 	return info
 }
@@ -184,7 +186,8 @@ func fillAccount(r *Result, acc *Account) {
 	if acc.VLLMVersion != nil {
 		e.VLLMVersion = acc.VLLMVersion
 	}
-	e.EngineVersion, e.ModelRunner, e.AttentionBackend, e.CompileCache = acc.Engine, acc.ModelRunner, acc.AttentionBackend, acc.CompileCache
+	e.EngineVersion, e.ModelRunner = acc.Engine, acc.ModelRunner
+	e.AttentionBackend, e.CompileCache = acc.AttentionBackend, acc.CompileCache
 	if acc.LoadFormat != nil {
 		e.LoadFormat = acc.LoadFormat
 	}
@@ -222,7 +225,8 @@ func (a *attempt) missing(r *Result) {
 		r.Missing["detailed_gpu_metrics"] = "no GPU can be seen on this machine"
 	}
 	if a.profile.Model == nil {
-		r.Missing["model_info"] = fmt.Sprintf("the catalogue does not have %s; vramsweep models add reads its config.json", r.ModelInfo.Model)
+		r.Missing["model_info"] = fmt.Sprintf(
+			"the catalogue does not have %s; vramsweep models add reads its config.json", r.ModelInfo.Model)
 	}
 	if r.EngineMetadata.VLLMVersion == nil {
 		r.Missing["engine_metadata.vllm_version"] = "the engine's log does not name it"

@@ -20,8 +20,8 @@ func Remeasure(r *Result, a *models.Architecture, account *Account, events []Log
 		StartedAt: r.Run.StartedAt, Progress: func(Progress) {}, Pulse: &Pulse{},
 	}
 	from, to := engineSpan(r)
-	m := &Measurement{Account: account, Events: withArrivals(events, r.LogEvents), Latency: r.LatencyStats, Session: r.Session, Logs: r.RawLogs,
-		Outcome: r.Run.Outcome, Detail: r.Run.OutcomeDetail, StartedAt: from, EndedAt: to, ExitCode: r.Run.ExitCode}
+	m := &Measurement{Account: account, Events: withArrivals(events, r.LogEvents), Latency: r.LatencyStats,
+		Session: r.Session, Logs: r.RawLogs, Outcome: r.Run.Outcome, Detail: r.Run.OutcomeDetail, StartedAt: from, EndedAt: to, ExitCode: r.Run.ExitCode}
 	measured := &Measured{Job: job, Measurement: m, Samples: samples, Detail: r.DetailedGPUMetrics}
 	if r.MemoryTimeline != nil {
 		measured.Reports = r.MemoryTimeline.Samplers

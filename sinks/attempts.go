@@ -233,7 +233,8 @@ type RecoveredAttempt struct {
 
 func (r *Recovery) add(run, rel string, found JournalReport) {
 	dir := path.Dir(path.Dir(rel)) // the stage has no number yet
-	r.Attempts = append(r.Attempts, RecoveredAttempt{RunID: run, Dir: dir, Samples: found.Samples, Lost: found.Lost, Reason: found.Reason})
+	r.Attempts = append(r.Attempts, RecoveredAttempt{RunID: run, Dir: dir,
+		Samples: found.Samples, Lost: found.Lost, Reason: found.Reason})
 }
 
 // Recover puts a folder in order after its runner died: attempts that were cut

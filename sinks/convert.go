@@ -49,14 +49,17 @@ func RowsOf(r *runner.Result) *Rows {
 		}
 	}
 	slices.SortStableFunc(rows.Ranks, func(a, b RankRow) int { return cmp.Compare(a.Rank, b.Rank) })
-	slices.SortStableFunc(rows.Phases, func(a, b PhaseRow) int { return cmp.Compare(gpuOrder(a.GPUIndex), gpuOrder(b.GPUIndex)) })
+	slices.SortStableFunc(rows.Phases, func(a, b PhaseRow) int {
+		return cmp.Compare(gpuOrder(a.GPUIndex), gpuOrder(b.GPUIndex))
+	})
 	slices.SortStableFunc(rows.Breakdowns, func(a, b BreakdownRow) int { return cmp.Compare(a.Rank, b.Rank) })
 	slices.SortStableFunc(rows.Steps, func(a, b StepRow) int { return cmp.Compare(a.GPUIndex, b.GPUIndex) })
 	return rows
 }
 
 func keyOf(r *runner.Result) Key {
-	return Key{RunID: r.Run.RunID, Execution: r.Run.Execution, Sweep: r.Run.Sweep, Model: r.ModelInfo.Model, Synthetic: r.Run.Synthetic}
+	return Key{RunID: r.Run.RunID, Execution: r.Run.Execution, Sweep: r.Run.Sweep, Model: r.ModelInfo.Model,
+		Synthetic: r.Run.Synthetic}
 }
 
 func runRowOf(r *runner.Result) RunRow {

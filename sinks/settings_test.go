@@ -36,7 +36,8 @@ func everySetting(t *testing.T) *sweep.Profile {
 	}
 	settings["model"], settings["max_model_len"], settings["kv_cache_memory_bytes"] = "Qwen/Qwen3-8B", int64(8192), "8GiB"
 	settings["dtype"] = "float16"
-	plan, err := sweep.Single(sweep.SingleOptions{Settings: settings, Flags: map[string]string{"max_lora_rank": "16", "swap_space": "0.5"}})
+	plan, err := sweep.Single(sweep.SingleOptions{Settings: settings,
+		Flags: map[string]string{"max_lora_rank": "16", "swap_space": "0.5"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -90,7 +90,8 @@ func settings() []*setting {
 		{name: "block_size", kind: kindWhole, low: 1, most: mostCount,
 			doc: "tokens of a block of the KV cache", field: func(s *Settings) any { return &s.BlockSize }},
 		{name: "kv_cache_memory_bytes", kind: kindSize,
-			doc: "KV cache of a GPU: bytes, or a size as \"8GiB\"", field: func(s *Settings) any { return &s.KVCacheMemoryBytes }},
+			doc:   "KV cache of a GPU: bytes, or a size as \"8GiB\"",
+			field: func(s *Settings) any { return &s.KVCacheMemoryBytes }},
 		{name: "num_iters_warmup", kind: kindWhole, low: 0, request: true,
 			doc: "iterations before", field: func(s *Settings) any { return &s.NumItersWarmup }},
 		{name: "num_iters", kind: kindWhole, low: 1, request: true,
@@ -106,8 +107,8 @@ func settings() []*setting {
 }
 
 func kvCacheDtypes() []string {
-	return []string{"auto", "bfloat16", "float16", "fp8", "fp8_ds_mla", "fp8_e4m3", "fp8_e5m2", "fp8_inc", "fp8_per_token_head",
-		"int4_per_token_head", "int8_per_token_head", "nvfp4", "nvfp4_4over6", "turboquant_3bit_nc", "turboquant_4bit_nc",
+	return []string{"auto", "bfloat16", "float16", "fp8", "fp8_ds_mla", "fp8_e4m3", "fp8_e5m2", "fp8_inc",
+		"fp8_per_token_head", "int4_per_token_head", "int8_per_token_head", "nvfp4", "nvfp4_4over6", "turboquant_3bit_nc", "turboquant_4bit_nc",
 		"turboquant_k3v4_nc", "turboquant_k8v4"}
 }
 
