@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/sinks/table"
 )
 
 // A Column describes a column of a table.
@@ -24,16 +25,20 @@ type Column struct {
 
 // Columns are the columns of a table in their order; those of free axes
 // (axis_NAME, in runs) depend on the sweeps and are not among them.
-func Columns(t Table) []Column {
+func Columns(name Table) []Column {
+	t, err := lookup(name)
+	if err != nil {
+		return nil
+	}
 	var columns []Column
-	for _, f := range flatFields(rowType(t)) {
-		c := Column{Name: columnName(f), Unit: f.Tag.Get("unit"), Doc: f.Tag.Get("doc")}
+	for _, f := range table.Fields(t.rowType()) {
+		c := Column{Name: table.ColumnName(f), Unit: f.Tag.Get("unit"), Doc: f.Tag.Get("doc")}
 		goType := f.Type
 		if goType.Kind() == reflect.Pointer {
 			c.Nullable, goType = true, goType.Elem()
 		}
 		c.Type = sqlType(goType)
-		c.Key = slices.Contains(keyColumns(t), c.Name)
+		c.Key = slices.Contains(t.def().keys, c.Name)
 		columns = append(columns, c)
 	}
 	return columns
@@ -54,26 +59,6 @@ func sqlType(t reflect.Type) string {
 		return "BOOLEAN"
 	default:
 		return "VARCHAR"
-	}
-}
-
-// Grain says what a row of a table is.
-func Grain(t Table) string {
-	switch t {
-	case TableRuns:
-		return "One row a run: one profile, one repeat, one execution. Memory columns are sums over the run's GPUs unless the name says max_gpu."
-	case TableRanks:
-		return "One row a rank of a run: vLLM's own account of it."
-	case TableTimelines:
-		return "One row a sample of a GPU, or of the host (gpu_index null)."
-	case TablePhases:
-		return "One row a phase of a run and GPU."
-	case TableBreakdowns:
-		return "One row a part of the net increase of a rank; the parts of a run add up to its net_increase_bytes, nothing twice."
-	case TableSteps:
-		return "One row a step of the driver's account of a GPU: what its memory did in a phase."
-	default:
-		return "One row a measured iteration."
 	}
 }
 
@@ -162,7 +147,7 @@ func writeSchemaSQL(w io.Writer) error {
 			b.WriteByte('\n')
 		}
 		b.WriteString(");\n")
-		fmt.Fprintf(&b, "COMMENT ON TABLE %s IS %s;\n", t, sqlText(Grain(t)+" Key: "+strings.Join(keyColumns(t), ", ")+"."))
+		fmt.Fprintf(&b, "COMMENT ON TABLE %s IS %s;\n", t, sqlText(Grain(t)+" Key: "+strings.Join(Keys(t), ", ")+"."))
 		for _, c := range columns {
 			doc := c.Doc
 			if c.Unit != "" {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/sinks/table"
 )
 
 // Samplers run side by side and a slow tool delivers late: samples are put in
@@ -60,7 +61,7 @@ type timelineWriter struct {
 	key    Key
 	phases map[int32][]runner.PhaseRow // by GPU
 	uuids  map[int32]*string
-	out    *rowWriter[TimelineRow]
+	out    *table.Writer[TimelineRow]
 	cells  []timelineCells
 	rows   []TimelineRow
 	last   Micros
@@ -82,7 +83,7 @@ type timelineCells struct {
 
 const timelineChunk = 1024
 
-func newTimelineWriter(r *runner.Result, out *rowWriter[TimelineRow]) *timelineWriter {
+func newTimelineWriter(r *runner.Result, out *table.Writer[TimelineRow]) *timelineWriter {
 	w := &timelineWriter{key: keyOf(r), phases: map[int32][]runner.PhaseRow{}, uuids: map[int32]*string{}, out: out,
 		cells: make([]timelineCells, timelineChunk), rows: make([]TimelineRow, 0, timelineChunk)}
 	for _, p := range r.Phases {
@@ -143,7 +144,7 @@ func (w *timelineWriter) add(samples []runner.Sample) error {
 }
 
 func (w *timelineWriter) flush() error {
-	err := w.out.write(w.rows)
+	err := w.out.Write(w.rows)
 	w.rows = w.rows[:0]
 	return err
 }
@@ -208,7 +209,7 @@ func finiteCell(s *runner.Sample, has runner.Fields, at *float64, v float64) *fl
 }
 
 // writeTimeline writes the samples of a run, sorted by GPU and time, the host last.
-func writeTimeline(r *runner.Result, each func(func([]runner.Sample) error) error, out *rowWriter[TimelineRow]) error {
+func writeTimeline(r *runner.Result, each func(func([]runner.Sample) error) error, out *table.Writer[TimelineRow]) error {
 	gpus, err := gpusOf(each)
 	if err != nil {
 		return err
