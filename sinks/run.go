@@ -286,10 +286,11 @@ func (s *Store) timelineSamples(rel string, yield func([]runner.Sample) error) e
 // samplesIn yields the samples of some rows of a timeline.
 func samplesIn(f *table.File, first, end int64, yield func([]runner.Sample) error) error {
 	var samples []runner.Sample
+	all := figures()
 	return table.ReadRange(f, first, end, func(rows []TimelineRow) error {
 		samples = samples[:0]
 		for i := range rows {
-			samples = append(samples, sampleOf(&rows[i]))
+			samples = append(samples, sampleOf(&rows[i], all))
 		}
 		return yield(samples)
 	})

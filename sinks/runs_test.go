@@ -154,7 +154,7 @@ func TestTimelineSaysWhatSamplesSay(t *testing.T) {
 		}
 		row := rows[i]
 		i++
-		got := sampleOf(&row)
+		got := sampleOf(&row, figures())
 		want.TS, want.Offset, want.Read = want.TS.Truncate(time.Microsecond), want.Offset.Truncate(time.Microsecond), want.Read.Truncate(time.Microsecond)
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Fatalf("row %d (-sample +row):\n%s", i, diff)
