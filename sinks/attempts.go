@@ -259,7 +259,7 @@ func (s *Store) Recover() (*Recovery, error) {
 	for _, dir := range []string{".", executionsDir} {
 		err = errors.Join(err, s.removeTemporary(dir, report))
 	}
-	if terr := s.withTables(func() error { return errors.Join(s.settleTables(report), s.endLive()) }); terr != nil {
+	if terr := s.withTables(report, s.endExecutions); terr != nil {
 		err = errors.Join(err, s.f.explain("putting tables/ in order", terr))
 	}
 	return report, err
@@ -268,6 +268,9 @@ func (s *Store) Recover() (*Recovery, error) {
 func (s *Store) recoverRun(rel string, report *Recovery) error {
 	if err := s.removeTemporary(rel, report); err != nil {
 		return err
+	}
+	if entries, err := s.f.list(rel); err == nil && len(entries) == 0 { // it was killed before it noted what it runs
+		return s.f.remove(rel)
 	}
 	stage := s.f.exists(rel + "/" + attemptsDir + "/" + stageName)
 	if s.f.exists(rel+"/"+resultName) && !stage { // it was finished, but not tidied up

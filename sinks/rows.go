@@ -176,14 +176,14 @@ type TimelineRow struct {
 	MemoryUsedBytes      *int64   `parquet:"memory_used_bytes,optional" enc:"delta" unit:"bytes" doc:"In use, without the driver's reserve."`
 	MemoryReservedBytes  *int64   `parquet:"memory_reserved_bytes,optional" enc:"delta" unit:"bytes" doc:"Kept by the driver."`
 	MemoryTotalBytes     *int64   `parquet:"memory_total_bytes,optional" enc:"delta" unit:"bytes" doc:"Of the GPU."`
-	PowerW               *float64 `parquet:"power_w,optional,zstd" unit:"W" doc:"Power draw."`
+	PowerW               *float64 `parquet:"power_w,optional" unit:"W" doc:"Power draw."`
 	TemperatureC         *float64 `parquet:"temperature_c,optional,dict" unit:"°C" doc:"Temperature of the GPU."`
 	MemoryTemperatureC   *float64 `parquet:"memory_temperature_c,optional,dict" unit:"°C" doc:"Temperature of its memory."`
 	UtilizationPct       *int32   `parquet:"utilization_pct,optional" enc:"delta" unit:"%" doc:"Share of time with a kernel running."`
 	MemoryUtilizationPct *int32   `parquet:"memory_utilization_pct,optional" enc:"delta" unit:"%" doc:"Share of time with memory being read or written."`
 	ClockSMMHz           *int32   `parquet:"clock_sm_mhz,optional" enc:"delta" unit:"MHz" doc:"Clock of the compute units."`
 	ClockMemMHz          *int32   `parquet:"clock_mem_mhz,optional" enc:"delta" unit:"MHz" doc:"Clock of the memory."`
-	EnergyJ              *float64 `parquet:"energy_j,optional,zstd" unit:"J" doc:"The driver's counter: only differences mean something."`
+	EnergyJ              *float64 `parquet:"energy_j,optional" unit:"J" doc:"The driver's counter: only differences mean something."`
 	ThrottleReasons      *int64   `parquet:"throttle_reasons,optional" enc:"delta" doc:"NVML's bit mask of clock event reasons."`
 	ProcessBytes         *int64   `parquet:"process_bytes,optional" enc:"delta" unit:"bytes" doc:"GPU memory of the run's own processes."`
 	HostRSSBytes         *int64   `parquet:"host_rss_bytes,optional" enc:"delta" unit:"bytes" doc:"Resident memory of the engine's process tree."`
@@ -223,5 +223,9 @@ const (
 
 // Tables are all tables, in the order of the documentation.
 func Tables() []Table {
-	return []Table{TableRuns, TableRanks, TableTimelines, TablePhases, TableBreakdowns, TableSteps, TableLatencies}
+	var names []Table
+	for _, t := range registry() {
+		names = append(names, t.def().name)
+	}
+	return names
 }

@@ -10,9 +10,8 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/parquet-go/parquet-go"
-
 	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/sinks/table"
 	"github.com/vramsweep/vramsweep/sweep"
 )
 
@@ -28,10 +27,14 @@ type Column struct {
 
 // Columns are the columns of a table in their order; those of free axes
 // (axis_NAME, in runs) depend on the sweeps and are not among them.
-func Columns(t Table) []Column {
+func Columns(name Table) []Column {
+	t, err := lookup(name)
+	if err != nil {
+		return nil
+	}
 	var columns []Column
-	for _, f := range flatFields(rowType(t)) {
-		c := Column{Name: columnName(f), Unit: f.Tag.Get("unit"), Doc: f.Tag.Get("doc"), Nullable: nullable(f)}
+	for _, f := range table.Fields(t.rowType()) {
+		c := Column{Name: table.ColumnName(f), Unit: f.Tag.Get("unit"), Doc: f.Tag.Get("doc"), Nullable: table.Nullable(f)}
 		goType := f.Type
 		if goType.Kind() == reflect.Pointer {
 			goType = goType.Elem()
@@ -40,15 +43,10 @@ func Columns(t Table) []Column {
 		if c.Doc == "" {
 			c.Doc = askedDoc(c.Name, f.Type.Kind() == reflect.Pointer)
 		}
-		c.Key = slices.Contains(keyColumns(t), c.Name)
+		c.Key = slices.Contains(t.def().keys, c.Name)
 		columns = append(columns, c)
 	}
 	return columns
-}
-
-// nullable says whether a column may be null.
-func nullable(f reflect.StructField) bool {
-	return slices.Contains(strings.Split(f.Tag.Get("parquet"), ","), "optional")
 }
 
 // askedDoc describes the column of a setting.
@@ -79,53 +77,6 @@ func sqlType(t reflect.Type) string {
 		return "BOOLEAN"
 	default:
 		return "VARCHAR"
-	}
-}
-
-// rowSchema is the schema that rows are read by. parquet-go's own makes a value of
-// every null that lies in an embedded struct; here a field is where Go has it.
-func rowSchema[T Row]() *parquet.Schema {
-	s, fields := parquet.SchemaOf(new(T)), flatFields(reflect.TypeFor[T]())
-	node := rowNode{Node: s}
-	for i, f := range s.Fields() {
-		node.fields = append(node.fields, rowField{f, fields[i].Index})
-	}
-	return parquet.NewSchema(s.Name(), node)
-}
-
-type rowNode struct {
-	parquet.Node
-	fields []parquet.Field
-}
-
-// Fields implements parquet.Node.
-func (n rowNode) Fields() []parquet.Field { return n.fields }
-
-type rowField struct {
-	parquet.Field
-	index []int
-}
-
-// Value implements parquet.Field.
-func (f rowField) Value(row reflect.Value) reflect.Value { return row.FieldByIndex(f.index) }
-
-// Grain says what a row of a table is.
-func Grain(t Table) string {
-	switch t {
-	case TableRuns:
-		return "One row a run: one profile, one repeat, one execution. Memory columns are sums over the run's GPUs unless the name says max_gpu."
-	case TableRanks:
-		return "One row a rank of a run: vLLM's own account of it."
-	case TableTimelines:
-		return "One row a sample of a GPU, or of the host (gpu_index null)."
-	case TablePhases:
-		return "One row a phase of a run and GPU."
-	case TableBreakdowns:
-		return "One row a part of the net increase of a rank; the parts of a run add up to its net_increase_bytes, nothing twice."
-	case TableSteps:
-		return "One row a step of the driver's account of a GPU: what its memory did in a phase."
-	default:
-		return "One row a measured iteration."
 	}
 }
 
@@ -214,7 +165,7 @@ func writeSchemaSQL(w io.Writer) error {
 			b.WriteByte('\n')
 		}
 		b.WriteString(");\n")
-		fmt.Fprintf(&b, "COMMENT ON TABLE %s IS %s;\n", t, sqlText(Grain(t)+" Key: "+strings.Join(keyColumns(t), ", ")+"."))
+		fmt.Fprintf(&b, "COMMENT ON TABLE %s IS %s;\n", t, sqlText(Grain(t)+" Key: "+strings.Join(Keys(t), ", ")+"."))
 		for _, c := range columns {
 			doc := c.Doc
 			if c.Unit != "" {

@@ -22,6 +22,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/sinks/table"
 )
 
 var update = flag.Bool("update", false, "write golden files and the generated parts of docs/")
@@ -58,14 +59,15 @@ func TestSchemaIsPrinted(t *testing.T) {
 
 // TestRulesOfColumns holds every row struct to the rules of rows.go.
 func TestRulesOfColumns(t *testing.T) {
-	for _, table := range Tables() {
-		for _, c := range Columns(table) {
+	for _, def := range registry() {
+		own := def.def().name
+		for _, c := range Columns(own) {
 			if c.Doc == "" {
-				t.Errorf("%s.%s has no doc", table, c.Name)
+				t.Errorf("%s.%s has no doc", own, c.Name)
 			}
 		}
-		for _, f := range flatFields(rowType(table)) {
-			name, tag := columnName(f), f.Tag.Get("parquet")
+		for _, f := range table.Fields(def.rowType()) {
+			name, tag := table.ColumnName(f), f.Tag.Get("parquet")
 			options := strings.Split(tag, ",")[1:]
 			has := func(o string) bool {
 				return strings.Contains(","+strings.Join(options, ",")+",", ","+o+",")
@@ -77,19 +79,19 @@ func TestRulesOfColumns(t *testing.T) {
 			}
 			switch {
 			case pointer && !has("optional"):
-				t.Errorf("%s.%s: a pointer is a nullable column, tagged optional", table, name)
+				t.Errorf("%s.%s: a pointer is a nullable column, tagged optional", own, name)
 			case has("optional") && !pointer && base.Kind() != reflect.String && base.Kind() != reflect.Int64:
-				t.Errorf("%s.%s: the zero of %v stands for no null", table, name, base)
+				t.Errorf("%s.%s: the zero of %v stands for no null", own, name, base)
 			case has("split") && base.Kind() != reflect.Float64 && base.Kind() != reflect.Float32:
-				t.Errorf("%s.%s: split on %v cannot be read by DuckDB", table, name, base)
+				t.Errorf("%s.%s: split on %v cannot be read by DuckDB", own, name, base)
 			case (base == reflect.TypeFor[Micros]() || base == reflect.TypeFor[time.Time]()) != has("timestamp(microsecond)"):
-				t.Errorf("%s.%s: an instant is tagged timestamp(microsecond)", table, name)
+				t.Errorf("%s.%s: an instant is tagged timestamp(microsecond)", own, name)
 			case strings.HasSuffix(name, "_bytes") && (base.Kind() != reflect.Int64 || f.Tag.Get("unit") != "bytes"):
-				t.Errorf("%s.%s: bytes are int64 with that unit", table, name)
+				t.Errorf("%s.%s: bytes are int64 with that unit", own, name)
 			}
 		}
-		if _, ok := schemaOf(table, nil).Lookup("month"); ok {
-			t.Errorf("%s: month is a key of the path and stands in no file", table)
+		if _, ok := table.SchemaOf(def.rowType(), nil).Lookup("month"); ok {
+			t.Errorf("%s: month is a key of the path and stands in no file", own)
 		}
 	}
 }
@@ -118,7 +120,7 @@ func TestDocsNameEveryColumn(t *testing.T) {
 
 func docTable(table Table) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s Key: `%s`.\n\n| column | type | unit | null | meaning |\n|---|---|---|---|---|\n", Grain(table), strings.Join(keyColumns(table), "`, `"))
+	fmt.Fprintf(&b, "%s Key: `%s`.\n\n| column | type | unit | null | meaning |\n|---|---|---|---|---|\n", Grain(table), strings.Join(Keys(table), "`, `"))
 	for _, c := range Columns(table) {
 		null := ""
 		if c.Nullable {
@@ -253,13 +255,13 @@ func TestResultsKeepTheSchema(t *testing.T) {
 
 func TestSchemasOfFiles(t *testing.T) {
 	var b bytes.Buffer
-	for _, table := range Tables() {
-		fmt.Fprintln(&b, strings.Replace(schemaOf(table, nil).String(), "message ", "message "+string(table), 1))
+	for _, def := range registry() {
+		fmt.Fprintln(&b, strings.Replace(table.SchemaOf(def.rowType(), nil).String(), "message ", "message "+string(def.def().name), 1))
 	}
 	axes := mergeAxes(nil, []RunRow{{Axes: map[string]any{"a": int64(1), "b": "x", "c": true, "d": 0.5}}})
-	columns := schemaOf(TableRuns, axes).Columns()
+	columns := table.SchemaOf(reflect.TypeFor[RunRow](), axes).Columns()
 	for _, c := range columns[len(columns)-4:] {
-		leaf, _ := schemaOf(TableRuns, axes).Lookup(c...)
+		leaf, _ := table.SchemaOf(reflect.TypeFor[RunRow](), axes).Lookup(c...)
 		fmt.Fprintf(&b, "%s %v\n", c[0], leaf.Node.Type())
 	}
 	golden(t, "testdata/parquet.schema", b.Bytes())

@@ -14,6 +14,7 @@ import (
 
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/vllm"
+	"github.com/vramsweep/vramsweep/sinks/table"
 	"github.com/vramsweep/vramsweep/sweep"
 )
 
@@ -47,9 +48,9 @@ func everySetting(t *testing.T) *sweep.Profile {
 // cellOf is the value of a row's column; nil for null.
 func cellOf(t *testing.T, row any, column string) any {
 	t.Helper()
-	for _, f := range flatFields(reflect.TypeOf(row)) {
-		if columnName(f) == column {
-			return plain(reflect.ValueOf(row).FieldByIndex(f.Index), nullable(f))
+	for _, f := range table.Fields(reflect.TypeOf(row)) {
+		if table.ColumnName(f) == column {
+			return plain(reflect.ValueOf(row).FieldByIndex(f.Index), table.Nullable(f))
 		}
 	}
 	t.Fatalf("the table has no column %s", column)
@@ -114,7 +115,7 @@ func TestEverySettingGoesAllTheWay(t *testing.T) {
 			{want.BenchmarkParameters, r.BenchmarkParameters}, {want.DtypeMetadata, r.DtypeMetadata},
 			{want.ModelInfo, r.ModelInfo}, {want.EngineMetadata, r.EngineMetadata},
 		} {
-			if diff := cmp.Diff(jsonText(part.want), jsonText(part.got)); diff != "" {
+			if diff := cmp.Diff(asJSON(t, part.want), asJSON(t, part.got)); diff != "" {
 				t.Errorf("%s: %T (-want +got):\n%s", when, part.want, diff)
 			}
 		}
@@ -214,4 +215,13 @@ func jsonNumber(v any) string {
 		return fmt.Sprint(float64(n))
 	}
 	return fmt.Sprint(v)
+}
+
+func asJSON(t *testing.T, v any) string {
+	t.Helper()
+	b, err := json.MarshalIndent(v, "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }

@@ -1,8 +1,8 @@
 package analyze
 
 import (
+	"errors"
 	"fmt"
-	"iter"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vramsweep/vramsweep/sinks"
+	"github.com/vramsweep/vramsweep/sinks/table"
 )
 
 // A year of nightly sweeps: 365 executions of 400 profiles. The rows are made
@@ -86,14 +87,17 @@ func buildYear(tb testing.TB, dir string, nights int, compacted bool) {
 		for n := first; n < last; n++ {
 			marks = append(marks, sinks.Mark{Execution: yearExecution(n), Final: true})
 		}
-		rows := iter.Seq[[]sinks.RunRow](func(yield func([]sinks.RunRow) bool) {
-			for n := first; n < last; n++ {
-				if !yield(yearNight(like, n)) {
-					return
-				}
-			}
-		})
-		if err := sinks.WriteTable(dir, month, yearExecution(first), "bench", marks, rows); err != nil {
+		folder := filepath.Join(dir, "tables/runs/month="+month)
+		err := os.MkdirAll(folder, 0o755)
+		file, ferr := os.Create(filepath.Join(folder, yearExecution(first)+".parquet"))
+		if err := errors.Join(err, ferr); err != nil {
+			tb.Fatal(err)
+		}
+		w := table.NewWriter[sinks.RunRow](file, table.Options{Table: "runs", Version: "bench", Sorted: []string{"run_id"}, Marks: marks}, nil)
+		for n := first; n < last && err == nil; n++ {
+			err = w.Write(yearNight(like, n))
+		}
+		if err := errors.Join(err, w.Close(), file.Close()); err != nil {
 			tb.Fatal(err)
 		}
 		night = last
