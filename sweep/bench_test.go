@@ -93,7 +93,7 @@ func BenchmarkValidate(b *testing.B) {
 
 func BenchmarkBuiltins(b *testing.B) {
 	for b.Loop() {
-		_ = FunctionNames()
+		_ = functionNames()
 		_ = architectureNames()
 	}
 }

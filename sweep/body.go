@@ -2,9 +2,9 @@ package sweep
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
-	"sort"
 	"strconv"
 	"strings"
 
@@ -71,7 +71,8 @@ func (r *reader) parse(name string, src []byte, spec *blockSpec) *body {
 		f, hd := hcljson.Parse(src, name)
 		if hd.HasErrors() {
 			if first := bytes.TrimSpace(src); len(first) > 0 && first[0] != '{' && first[0] != '[' {
-				hd[0].Detail = sentence(hd[0].Detail) + " A file whose name ends in .json is read as JSON; HCL syntax needs a name that ends in .hcl."
+				hd[0].Detail = sentence(hd[0].Detail) + " A file whose name ends in .json is read as JSON; HCL syntax needs a " +
+					"name that ends in .hcl."
 			}
 			r.diags.syntax(hd)
 			return nil
@@ -99,7 +100,7 @@ func (r *reader) nativeBody(n *hclsyntax.Body, spec *blockSpec, header hcl.Range
 	for _, a := range n.Attributes {
 		b.attrs = append(b.attrs, &attr{name: a.Name, nameRng: a.NameRange, rng: a.SrcRange, expr: r.expression(a.Expr)})
 	}
-	sort.Slice(b.attrs, func(i, j int) bool { return b.attrs[i].nameRng.Start.Byte < b.attrs[j].nameRng.Start.Byte })
+	slices.SortFunc(b.attrs, func(a, b *attr) int { return a.nameRng.Start.Byte - b.nameRng.Start.Byte })
 	b.attrs = slices.DeleteFunc(b.attrs, func(a *attr) bool { return !r.knownAttr(a.name, a.nameRng, spec) })
 	for _, nb := range n.Blocks {
 		if spec.name == "" {
@@ -178,13 +179,16 @@ func headerText(nb *hclsyntax.Block) string {
 func (r *reader) nativeLabel(bl *block, nb *hclsyntax.Block, bs *blockSpec) bool {
 	switch {
 	case bs.label == "" && len(nb.Labels) > 0:
-		r.diags.errorAt(codeLabels, nb.LabelRanges[0], "%s block has no label. Write: %s {", capital(article(bs.name)), bs.name)
+		r.diags.errorAt(codeLabels, nb.LabelRanges[0],
+			"%s block has no label. Write: %s {", capital(article(bs.name)), bs.name)
 		return false
 	case bs.label != "" && len(nb.Labels) == 0:
-		r.diags.errorAt(codeLabels, nb.TypeRange, "%s block has one label, its %s. Write: %s %q {", capital(article(bs.name)), bs.label, bs.name, "...")
+		r.diags.errorAt(codeLabels, nb.TypeRange,
+			"%s block has one label, its %s. Write: %s %q {", capital(article(bs.name)), bs.label, bs.name, "...")
 		return false
 	case len(nb.Labels) > 1:
-		r.diags.errorAt(codeLabels, nb.LabelRanges[1], "%s block has one label, its %s; this is a second.", capital(article(bs.name)), bs.label)
+		r.diags.errorAt(codeLabels, nb.LabelRanges[1],
+			"%s block has one label, its %s; this is a second.", capital(article(bs.name)), bs.label)
 		return false
 	case bs.label != "":
 		bl.label, bl.labelRng = nb.Labels[0], nb.LabelRanges[0]
@@ -213,7 +217,7 @@ func (r *reader) jsonBody(hb hcl.Body, spec *blockSpec, header hcl.Range) *body 
 			b.attrs = append(b.attrs, &attr{name: a.Name, nameRng: a.NameRange, rng: a.Range})
 		}
 	}
-	sort.Slice(b.attrs, func(i, j int) bool { return b.attrs[i].nameRng.Start.Byte < b.attrs[j].nameRng.Start.Byte })
+	slices.SortFunc(b.attrs, func(a, b *attr) int { return a.nameRng.Start.Byte - b.nameRng.Start.Byte })
 	given := len(b.attrs)
 	b.attrs = slices.DeleteFunc(b.attrs, func(a *attr) bool { return !r.knownAttr(a.name, a.nameRng, spec) })
 	b.bent = len(b.attrs) < given
@@ -230,7 +234,7 @@ func (r *reader) jsonBody(hb hcl.Body, spec *blockSpec, header hcl.Range) *body 
 		bl.body = r.jsonBody(hbl.Body, bs, bl.rng)
 		b.blocks = append(b.blocks, bl)
 	}
-	sort.SliceStable(b.blocks, func(i, j int) bool { return b.blocks[i].rng.Start.Byte < b.blocks[j].rng.Start.Byte })
+	slices.SortStableFunc(b.blocks, func(a, b *block) int { return a.rng.Start.Byte - b.rng.Start.Byte })
 	r.checkBody(b)
 	return b
 }
@@ -240,34 +244,31 @@ func (r *reader) knownAttr(name string, rng hcl.Range, spec *blockSpec) bool {
 	if spec.attr(name) != nil {
 		return true
 	}
-	if spec.free != "" {
+	if spec.free {
 		if !isIdentifier(name) {
 			hint := ""
 			if plain := strings.ReplaceAll(name, "-", "_"); isIdentifier(plain) {
 				hint = " Write " + plain + "."
 			}
-			r.diags.errorAt(codeName, rng, "%q is no name: a name has letters, digits and underscores and does not start with a digit.%s", name, hint)
+			r.diags.errorAt(codeName, rng,
+				"%q is no name: a name has letters, digits and underscores and does not start with a digit.%s", name, hint)
 			return false
 		}
 		return true
 	}
 	attrs, blocks := spec.names()
-	where := article(spec.name) + " block"
-	if spec.name == "" {
-		where = "a sweep file"
-	}
+	where := spec.where()
 	switch {
 	case spec.block(name) != nil:
 		r.diags.errorAt(codeUnknownArg, rng, "%q is a block: write it without the equals sign.", name)
 	case spec.name == "":
-		r.diags.errorAt(codeUnknownArg, rng, "Outside of blocks a sweep file has no arguments.%s A file that gives values to variables is named with --var-file.", didYouMean(name, blocks))
+		r.diags.errorAt(codeUnknownArg, rng, "Outside of blocks a sweep file has no arguments.%s A file that gives values "+
+			"to variables is named with --var-file.", didYouMean(name, blocks))
 	case len(attrs) == 0:
-		r.diags.errorAt(codeUnknownArg, rng, "In %s there are no arguments, only the blocks %s.%s", where, listOf(blocks), didYouMean(name, blocks))
+		r.diags.errorAt(codeUnknownArg, rng,
+			"In %s there are no arguments, only the blocks %s.%s", where, listOf(blocks), didYouMean(name, blocks))
 	default:
-		hint := didYouMean(name, append(attrs, blocks...))
-		if hint == "" {
-			hint = " It may hold " + listOf(attrs) + "."
-		}
+		hint := cmp.Or(didYouMean(name, append(attrs, blocks...)), " It may hold "+listOf(attrs)+".")
 		r.diags.errorAt(codeUnknownArg, rng, "In %s there is no argument %q.%s", where, name, hint)
 	}
 	return false
@@ -275,10 +276,7 @@ func (r *reader) knownAttr(name string, rng hcl.Range, spec *blockSpec) bool {
 
 func (r *reader) unknownBlock(name string, rng hcl.Range, spec *blockSpec) {
 	attrs, blocks := spec.names()
-	where := article(spec.name) + " block"
-	if spec.name == "" {
-		where = "a sweep file"
-	}
+	where := spec.where()
 	switch {
 	case spec.attr(name) != nil:
 		r.diags.errorAt(codeUnknownBlock, rng, "%q is an argument: write it with an equals sign.", name)
@@ -289,10 +287,7 @@ func (r *reader) unknownBlock(name string, rng hcl.Range, spec *blockSpec) {
 		}
 		r.diags.errorAt(codeNoBlocksHere, rng, "In %s there are attributes only, no blocks.%s", where, hint)
 	default:
-		hint := didYouMean(name, append(blocks, attrs...))
-		if hint == "" {
-			hint = " It may hold " + listOf(blocks) + "."
-		}
+		hint := cmp.Or(didYouMean(name, append(blocks, attrs...)), " It may hold "+listOf(blocks)+".")
 		r.diags.errorAt(codeUnknownBlock, rng, "In %s there is no block %q.%s", where, name, hint)
 	}
 }
@@ -300,23 +295,30 @@ func (r *reader) unknownBlock(name string, rng hcl.Range, spec *blockSpec) {
 // checkBody reports what is missing and what stands too often.
 func (r *reader) checkBody(b *body) {
 	for _, as := range b.spec.attrs {
-		if as.required && b.attr(as.name) == nil {
-			r.diags.errorAt(codeMissingArg, b.rng, "%s block needs the argument %q: %s.", capital(article(b.spec.name)), as.name, as.doc)
+		if as.need != "" && b.attr(as.name) == nil {
+			r.diags.errorAt(codeMissingArg, b.rng,
+				"%s block needs the argument %q: %s.", capital(article(b.spec.name)), as.name, as.need)
 		}
 	}
 	for _, bs := range b.spec.blocks {
-		var first *block
-		for _, bl := range b.blocks {
-			switch {
-			case bl.name != bs.name:
-			case first == nil:
-				first = bl
-			case bs.single:
-				r.diags.errorAt(codeRepeatedBlk, bl.rng, "There is one %s block at most; the first is at %s.", bs.name, at(first.rng))
-			}
-		}
-		if first == nil && bs.needed && !b.bent {
+		if bs.needed && b.block(bs.name) == nil && !b.bent {
 			r.diags.errorAt(codeMissingBlock, b.rng, "%s block needs %s block.", capital(article(b.spec.name)), article(bs.name))
+		}
+	}
+	if b.spec.name != "" { // that of all files together is checked once they are read
+		r.checkRepeated(b)
+	}
+}
+
+// checkRepeated reports blocks that stand once at most and do not.
+func (r *reader) checkRepeated(b *body) {
+	first := map[string]*block{}
+	for _, bl := range b.blocks {
+		if first[bl.name] == nil {
+			first[bl.name] = bl
+		} else if b.spec.block(bl.name).single {
+			r.diags.errorAt(codeRepeatedBlk, bl.rng,
+				"There is one %s block at most; the first is at %s.", bl.name, at(first[bl.name].rng))
 		}
 	}
 }
@@ -342,23 +344,20 @@ func (r *reader) jsonExpr(e hcl.Expression) hclsyntax.Expression {
 	v, _ := e.Value(nil) // without a context the parser returns the literal as it is
 	lit := &hclsyntax.LiteralValueExpr{Val: v, SrcRange: e.Range()}
 	s, ok := asString(v)
-	if !ok || !hasTemplate(s) {
-		if ok {
-			lit.Val = stringVal(s)
-		}
+	if !ok || !strings.Contains(s, "${") && !strings.Contains(s, "%{") { // no more than its text
 		return lit
 	}
-	rng := e.Range()
-	start := rng.Start
+	start := e.Range().Start
 	start.Column++
 	start.Byte++
-	if !r.checkTemplate(rng, []byte(s), start) {
-		return &hclsyntax.LiteralValueExpr{Val: unknown(), SrcRange: rng}
+	lit.Val = unknown()
+	if !r.checkTemplate(e.Range(), []byte(s), start) {
+		return lit
 	}
-	t, hd := hclsyntax.ParseTemplate([]byte(s), rng.Filename, start)
+	t, hd := hclsyntax.ParseTemplate([]byte(s), e.Range().Filename, start)
 	if hd.HasErrors() {
 		r.diags.syntax(hd)
-		return &hclsyntax.LiteralValueExpr{Val: unknown(), SrcRange: rng}
+		return lit
 	}
 	return t
 }

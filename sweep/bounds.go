@@ -45,14 +45,16 @@ func (r *reader) checkText(name string, src []byte) bool {
 	}
 	line := bytes.Count(src[:good], []byte("\n")) + 1
 	column := utf8.RuneCount(src[bytes.LastIndexByte(src[:good], '\n')+1 : good])
-	r.diags.errorAt(codeSyntax, placeIn(name, line, column, good), "The byte %#x here is no UTF-8, which every file has to be.", src[good])
+	r.diags.errorAt(codeSyntax, placeIn(name, line, column, good),
+		"The byte %#x here is no UTF-8, which every file has to be.", src[good])
 	return false
 }
 
 // checkSize reports a file that is too large or too deep to parse.
 func (r *reader) checkSize(name string, src []byte) bool {
 	if len(src) > maxFileBytes {
-		r.diags.errorAt(codeTooLarge, hcl.Range{}, "%s has more than %d bytes; a sweep file is a few KiB. Generate long lists with range() or for expressions.", name, maxFileBytes)
+		r.diags.errorAt(codeTooLarge, hcl.Range{}, "%s has more than %d bytes; a sweep file is a few KiB. Generate long "+
+			"lists with range() or for expressions.", name, maxFileBytes)
 		return false
 	}
 	if isJSON(name) {
@@ -94,7 +96,8 @@ func (r *reader) checkTokens(toks hclsyntax.Tokens) bool {
 			}
 		case hclsyntax.TokenNumberLit:
 			if len(t.Bytes) > maxNumberLen {
-				r.diags.errorAt(codeTooLarge, t.Range, "This number has %d characters; at most %d are read.", len(t.Bytes), maxNumberLen)
+				r.diags.errorAt(codeTooLarge, t.Range,
+					"This number has %d characters; at most %d are read.", len(t.Bytes), maxNumberLen)
 				return false
 			}
 			if wideExponent(t.Bytes) { // the digits of 1e999999999 alone would fill the memory
@@ -110,7 +113,8 @@ func (r *reader) checkTokens(toks hclsyntax.Tokens) bool {
 			return false
 		}
 		if counts[len(counts)-1] > maxExprTokens {
-			r.diags.errorAt(codeTooLarge, t.Range, "This expression has more than %d parts. Split it with locals.", maxExprTokens)
+			r.diags.errorAt(codeTooLarge, t.Range,
+				"This expression has more than %d parts. Split it with locals.", maxExprTokens)
 			return false
 		}
 	}
@@ -129,7 +133,8 @@ func (r *reader) checkJSON(name string, src []byte) bool {
 		if c == '\n' {
 			line, lineStart = line+1, i+1
 		}
-		if number = numberRun(src, i, number, inString); number > maxNumberLen || number > 6 && wideExponent(src[i-number+1:i+1]) {
+		number = numberRun(src, i, number, inString)
+		if number > maxNumberLen || number > 6 && wideExponent(src[i-number+1:i+1]) {
 			r.diags.errorAt(codeTooLarge, placeIn(name, line, i-lineStart, i), "This number is too long or too large.")
 			return false
 		}
@@ -140,7 +145,8 @@ func (r *reader) checkJSON(name string, src []byte) bool {
 			skip = c == '\\'
 		case c == '{' || c == '[':
 			if depth++; depth > maxDepth {
-				r.diags.errorAt(codeTooLarge, placeIn(name, line, i-lineStart, i), "Brackets are nested more than %d deep here.", maxDepth)
+				r.diags.errorAt(codeTooLarge, placeIn(name, line, i-lineStart, i),
+					"Brackets are nested more than %d deep here.", maxDepth)
 				return false
 			}
 		case c == '}' || c == ']':

@@ -45,19 +45,21 @@ func (m *modelRef) object() cty.Value {
 	return *m.obj
 }
 
-// architectureNames lists the fields of an architecture by their JSON names,
-// sorted. Reading them from the type keeps the language in step with it.
-func architectureNames() []string {
+// architectureTypes are the fields of an architecture by their JSON names. Reading
+// them from the type keeps the language in step with it.
+func architectureTypes() map[string]reflect.Type {
 	t := reflect.TypeFor[models.Architecture]()
-	names := map[string]bool{}
+	types := map[string]reflect.Type{}
 	for i := range t.NumField() {
 		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
 		if name != "" && name != "-" {
-			names[name] = true
+			types[name] = t.Field(i).Type
 		}
 	}
-	return sortedKeys(names)
+	return types
 }
+
+func architectureNames() []string { return sortedKeys(architectureTypes()) }
 
 // architectureFields is an architecture as Go values by JSON name; zero is nil.
 func architectureFields(a *models.Architecture) map[string]any {
@@ -122,7 +124,8 @@ func (l *loader) lookUpModel(name string) (*modelRef, error) {
 		return &modelRef{name: name, hfID: name, id: name}, nil
 	}
 	hint := didYouMean(name, append(sortedKeys(l.modelBlocks), l.catalogue.Names()...))
-	return nil, fmt.Errorf("%w: no model called %q is declared or in the catalogue, it is no folder with config.json, and no Hugging Face id (owner/name).%s", errUnknownModel, name, hint)
+	return nil, fmt.Errorf("%w: no model called %q is declared or in the catalogue, it is no folder with config.json, "+
+		"and no Hugging Face id (owner/name).%s", errUnknownModel, name, hint)
 }
 
 // isPath says whether a name is written as a path.
@@ -159,19 +162,12 @@ type modelBlock struct {
 // declareModels notes all model blocks; they are evaluated when first needed.
 func (l *loader) declareModels() {
 	l.modelBlocks = map[string]*modelBlock{}
-	for _, b := range l.root.blocks {
-		if b.name != "model" {
-			continue
-		}
+	for _, b := range l.blocksOf("model") {
 		if b.label == "" || isPath(b.label) || strings.ContainsAny(b.label, "\\\x00\n") || len(b.label) > 128 {
 			l.diags.errorAt(codeName, b.labelRng, "%s is no name for a model.", show(b.label))
 			continue
 		}
-		if first, ok := l.modelBlocks[b.label]; ok {
-			l.duplicate(b, first.block)
-			continue
-		}
-		l.modelBlocks[b.label] = &modelBlock{block: b}
+		l.modelBlocks[b.label] = &modelBlock{block: b, err: errBadModel}
 	}
 }
 
@@ -179,29 +175,19 @@ var errBadModel = errors.New("its model block is at fault")
 
 // evalModel evaluates a model block and adds it to the catalogue.
 func (l *loader) evalModel(m *modelBlock) (*modelRef, error) {
-	name := "model." + m.block.label
-	switch {
-	case m.state == visited:
-		return m.ref, m.err
-	case m.state == visiting:
-		l.circle(name, m.block.labelRng)
+	ok := l.visit(&m.state, "model."+m.block.label, m.block.labelRng, func() {
+		before := l.diags.errors
+		ref, err := l.readModel(m.block)
+		if err != nil && !errors.Is(err, errBadModel) {
+			l.modelFault(m.block.labelRng, err)
+		}
+		if l.diags.errors == before && err == nil {
+			m.ref, m.err = ref, nil
+		}
+	})
+	if !ok {
 		return nil, errBadModel
-	case len(l.path) > maxChain:
-		l.diags.errorAt(codeTooLarge, m.block.labelRng, "More than %d locals and models rest on one another here.", maxChain)
-		return nil, errBadModel
 	}
-	m.state = visiting
-	l.path = append(l.path, name)
-	before := l.diags.errors
-	m.ref, m.err = l.readModel(m.block)
-	if m.err != nil && !errors.Is(m.err, errBadModel) {
-		l.modelFault(m.block.labelRng, m.err)
-	}
-	if l.diags.errors > before || m.err != nil {
-		m.ref, m.err = nil, errBadModel
-	}
-	l.path = l.path[:len(l.path)-1]
-	m.state = visited
 	return m.ref, m.err
 }
 
@@ -222,7 +208,8 @@ func (l *loader) readModel(b *block) (*modelRef, error) {
 			continue
 		}
 		if !contains(known, a.name) || a.name == "id" || a.name == "source" {
-			l.diags.errorAt(codeUnknownArg, a.nameRng, "An architecture has no field %q.%s", a.name, suggestOrList(a.name, known))
+			l.diags.errorAt(codeUnknownArg, a.nameRng,
+				"An architecture has no field %q.%s", a.name, suggestOrList(a.name, known))
 			continue
 		}
 		if v, ok := l.value(a.expr, sc); ok {
@@ -269,19 +256,18 @@ func (l *loader) addModel(a *models.Architecture) *models.Architecture {
 // follows from a field that changed is computed again: the parameter count, and
 // the head dimension from the hidden size and the heads.
 func overlay(base *models.Architecture, fields map[string]any) (*models.Architecture, error) {
-	arch, err := copyOf(base)
-	if err != nil {
-		return nil, err
+	arch, mha := &models.Architecture{}, false
+	for _, part := range []any{base, fields} {
+		mha = arch.NumKVHeads == arch.NumHeads // of base, before fields
+		b, err := json.Marshal(part)
+		if err == nil {
+			err = json.Unmarshal(b, arch)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("lay fields over the architecture: %w", err)
+		}
 	}
 	has := func(name string) bool { return fields[name] != nil }
-	mha := arch.NumKVHeads == arch.NumHeads
-	patch, err := json.Marshal(fields)
-	if err == nil {
-		err = json.Unmarshal(patch, arch)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("lay fields over the architecture: %w", err)
-	}
 	if len(fields) > 0 {
 		arch.Published = nil
 		if !has("params") {
@@ -297,22 +283,6 @@ func overlay(base *models.Architecture, fields map[string]any) (*models.Architec
 	return arch, nil
 }
 
-// copyOf is a deep copy; of nil, an empty architecture.
-func copyOf(base *models.Architecture) (*models.Architecture, error) {
-	arch := &models.Architecture{}
-	if base == nil {
-		return arch, nil
-	}
-	b, err := json.Marshal(base)
-	if err == nil {
-		err = json.Unmarshal(b, arch)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("copy the architecture of %s: %w", base.ID, err)
-	}
-	return arch, nil
-}
-
 // modelBase finds the architecture that a block's fields are laid over, and
 // what vLLM is given.
 func (l *loader) modelBase(b *block, ref *modelRef, like string) (*models.Architecture, error) {
@@ -320,7 +290,8 @@ func (l *loader) modelBase(b *block, ref *modelRef, like string) (*models.Archit
 		a, ok := l.catalogue.Lookup(like)
 		if !ok {
 			rng := b.body.attr("like").expr.Range()
-			l.diags.errorAt(codeUnknownModel, rng, "The catalogue has no model %q.%s", like, didYouMean(like, l.catalogue.Names()))
+			l.diags.errorAt(codeUnknownModel, rng,
+				"The catalogue has no model %q.%s", like, didYouMean(like, l.catalogue.Names()))
 			return nil, errBadModel
 		}
 		if ref.hfID == "" {
@@ -366,22 +337,15 @@ func contains(list []string, s string) bool {
 // checkField says whether a field of an architecture takes a value of this
 // kind.
 func checkField(name string, v any) error {
-	t := reflect.TypeFor[models.Architecture]()
-	for i := range t.NumField() {
-		tag, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
-		if tag != name {
-			continue
-		}
-		b, err := json.Marshal(v)
-		if err == nil && v != nil {
-			err = json.Unmarshal(b, reflect.New(t.Field(i).Type).Interface())
-		}
-		if n, isInt := v.(int64); err == nil && v != nil && (!isInt || n >= 0) {
-			return nil
-		}
-		return fmt.Errorf("%s needs %s; this is %s", name, fieldKind(t.Field(i).Type), describe(v))
+	t := architectureTypes()[name]
+	b, err := json.Marshal(v)
+	if err == nil && v != nil {
+		err = json.Unmarshal(b, reflect.New(t).Interface())
 	}
-	return nil
+	if n, isInt := v.(int64); err == nil && v != nil && (!isInt || n >= 0) {
+		return nil
+	}
+	return fmt.Errorf("%s needs %s; this is %s", name, fieldKind(t), describe(v))
 }
 
 func fieldKind(t reflect.Type) string {

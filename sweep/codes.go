@@ -1,211 +1,98 @@
 package sweep
 
-import "maps"
-
-// code is the stable name of a message. docs/messages.md explains each with a
-// wrong and a right file. A code is never given a second meaning.
+// code is one kind of message: its stable name, by which docs/messages.md
+// explains it with a wrong and a right file, and its summary, two to five words
+// that name the thing wrong. A name is never given a second meaning.
 type code string
+
+func (c code) id() string { return string(c[:4]) }
+
+func (c code) summary() string { return string(c[5:]) }
 
 // The codes: S1 files and syntax, S2 variables and expressions, S3 the matrix,
 // S4 settings and blocks, S5 what the command line chose, S9 warnings.
 const (
-	codeSyntax       code = "S101"
-	codeUnreadable   code = "S102"
-	codeNoFiles      code = "S103"
-	codeTooLarge     code = "S104"
-	codeUnknownArg   code = "S105"
-	codeUnknownBlock code = "S106"
-	codeMissingArg   code = "S107"
-	codeLabels       code = "S108"
-	codeNoBlocksHere code = "S109"
-	codeRepeatedBlk  code = "S110"
-	codeDuplicate    code = "S111"
-	codeName         code = "S112"
-	codeNoSweeps     code = "S113"
-	codeMissingBlock code = "S114"
+	codeSyntax       code = "S101 Syntax error"
+	codeUnreadable   code = "S102 File cannot be read"
+	codeNoFiles      code = "S103 No sweep files"
+	codeTooLarge     code = "S104 Too large or too deep"
+	codeUnknownArg   code = "S105 Unknown argument"
+	codeUnknownBlock code = "S106 Unknown block type"
+	codeMissingArg   code = "S107 Missing argument"
+	codeLabels       code = "S108 Wrong labels"
+	codeNoBlocksHere code = "S109 Block among attributes"
+	codeRepeatedBlk  code = "S110 Repeated block"
+	codeDuplicate    code = "S111 Duplicate name"
+	codeName         code = "S112 Unsuitable name"
+	codeNoSweeps     code = "S113 No sweeps"
+	codeMissingBlock code = "S114 Missing block"
 
-	codeVarNoValue    code = "S201"
-	codeVarType       code = "S202"
-	codeVarRule       code = "S203"
-	codeVarUnknownCLI code = "S204"
-	codeVarUnknown    code = "S205"
-	codeVarDeclared   code = "S206"
-	codeVarMalformed  code = "S207"
-	codeVarConstraint code = "S208"
-	codeCircular      code = "S209"
-	codeUnknownRoot   code = "S210"
-	codeUnknownVar    code = "S211"
-	codeUnknownLocal  code = "S212"
-	codeOutOfScope    code = "S213"
-	codeUnknownFunc   code = "S214"
-	codeFuncFailed    code = "S215"
-	codeExprFailed    code = "S216"
-	codeSensitive     code = "S217"
-	codeValidation    code = "S218"
-	codeTooMuch       code = "S219"
-	codeUnknownAttr   code = "S220"
+	codeVarNoValue    code = "S201 Variable without value"
+	codeVarType       code = "S202 Value of the wrong type"
+	codeVarRule       code = "S203 Invalid value for variable"
+	codeVarUnknownCLI code = "S204 Unknown variable on the command line"
+	codeVarUnknown    code = "S205 Unknown variable in a file"
+	codeVarDeclared   code = "S206 Block in a variable file"
+	codeVarMalformed  code = "S207 Malformed variable"
+	codeVarConstraint code = "S208 Unsuitable type"
+	codeCircular      code = "S209 Circular reference"
+	codeUnknownRoot   code = "S210 Unknown name"
+	codeUnknownVar    code = "S211 Unknown variable"
+	codeUnknownLocal  code = "S212 Unknown local value"
+	codeOutOfScope    code = "S213 Name out of scope"
+	codeUnknownFunc   code = "S214 Unknown function"
+	codeFuncFailed    code = "S215 Function call failed"
+	codeExprFailed    code = "S216 Expression failed"
+	codeSensitive     code = "S217 Sensitive value out of place"
+	codeValidation    code = "S218 Unsuitable validation rule"
+	codeTooMuch       code = "S219 Expression too expensive"
+	codeUnknownAttr   code = "S220 Unknown attribute"
 
-	codeUnknownAxis  code = "S301"
-	codeEmptyAxis    code = "S302"
-	codeRepeatedVal  code = "S303"
-	codeMixedAxis    code = "S304"
-	codeAxisValue    code = "S305"
-	codeListNeeded   code = "S306"
-	codeTooMany      code = "S307"
-	codeOutside      code = "S308"
-	codeNoEffect     code = "S309"
-	codeIncomplete   code = "S310"
-	codeRepeatedPt   code = "S311"
-	codeNoPoints     code = "S312"
-	codeNoAxes       code = "S313"
-	codeUnlikeKeys   code = "S314"
-	codeSetTwice     code = "S315"
-	codeEmptyExclude code = "S316"
-	codeUnknownModel code = "S317"
-	codeNoModel      code = "S318"
+	codeUnknownAxis  code = "S301 Unknown axis"
+	codeEmptyAxis    code = "S302 Axis without values"
+	codeRepeatedVal  code = "S303 Repeated axis value"
+	codeMixedAxis    code = "S304 Axis of mixed types"
+	codeAxisValue    code = "S305 Unsuitable axis value"
+	codeListNeeded   code = "S306 A list is needed"
+	codeTooMany      code = "S307 Too many points"
+	codeOutside      code = "S308 Value outside the matrix"
+	codeNoEffect     code = "S309 Exclude without effect"
+	codeIncomplete   code = "S310 Incomplete point"
+	codeRepeatedPt   code = "S311 Repeated point"
+	codeNoPoints     code = "S312 Sweep without points"
+	codeNoAxes       code = "S313 Matrix without axes"
+	codeUnlikeKeys   code = "S314 Objects of unlike keys"
+	codeSetTwice     code = "S315 Set in two places"
+	codeEmptyExclude code = "S316 Empty exclude"
+	codeUnknownModel code = "S317 Unknown model"
+	codeNoModel      code = "S318 No model"
 
-	codeValue       code = "S401"
-	codeNotWhole    code = "S402"
-	codeUnit        code = "S403"
-	codeEngine      code = "S404"
-	codeReserved    code = "S405"
-	codeTooLong     code = "S406"
-	codeChoice      code = "S407"
-	codeFewGPUs     code = "S408"
-	codeUnknownGPU  code = "S409"
-	codeEnvName     code = "S410"
-	codeTwins       code = "S411"
-	codeFlagValue   code = "S412"
-	codeModelFolder code = "S413"
-	codePlant       code = "S414"
+	codeValue       code = "S401 Unsuitable value"
+	codeNotWhole    code = "S402 Not a whole number"
+	codeUnit        code = "S403 Unit missing"
+	codeEngine      code = "S404 Unknown engine"
+	codeReserved    code = "S405 Reserved name"
+	codeTooLong     code = "S406 Longer than max_model_len"
+	codeChoice      code = "S407 Unknown choice"
+	codeFewGPUs     code = "S408 Too few GPUs"
+	codeUnknownGPU  code = "S409 Unknown GPU"
+	codeEnvName     code = "S410 Unsuitable environment variable"
+	codeTwins       code = "S411 Same profile twice"
+	codeFlagValue   code = "S412 Unsuitable flag value"
+	codeModelFolder code = "S413 Unreadable model folder"
+	codePlant       code = "S414 Unsuitable plant"
 
-	codeUnknownSweep code = "S501"
-	codeFilter       code = "S502"
-	codeFlagMissing  code = "S503"
+	codeUnknownSweep code = "S501 Unknown sweep"
+	codeFilter       code = "S502 Filter matches nothing"
+	codeFlagMissing  code = "S503 Flag missing"
 
-	codeUnknownFlag code = "S901"
-	codeUnusedAxis  code = "S902"
+	codeUnknownFlag code = "S901 Unknown engine flag"
+	codeUnusedAxis  code = "S902 Axis without use"
 	// S903 warned of an order that loads engines too often; session mode groups by
 	// engine whatever the order is. The code is not given to anything else.
-	codeHeads     code = "S904"
-	codeContext   code = "S905"
-	codePickLarge code = "S906"
-	codeOddValue  code = "S907"
-	codeNearModel code = "S908"
+	codeHeads     code = "S904 Heads do not divide"
+	codeContext   code = "S905 Longer than the model's context"
+	codePickLarge code = "S906 Pick of everything"
+	codeOddValue  code = "S907 Unusual value"
+	codeNearModel code = "S908 Model close to another"
 )
-
-// summaries gives each code its heading: two to five words that name the
-// thing wrong.
-func summaries() map[code]string {
-	all := map[code]string{}
-	for _, part := range []map[code]string{fileSummaries(), expressionSummaries(), matrixSummaries(), valueSummaries(), choiceSummaries(), warningSummaries()} {
-		maps.Copy(all, part)
-	}
-	return all
-}
-
-func fileSummaries() map[code]string {
-	return map[code]string{
-		codeSyntax:       "Syntax error",
-		codeUnreadable:   "File cannot be read",
-		codeNoFiles:      "No sweep files",
-		codeTooLarge:     "Too large or too deep",
-		codeUnknownArg:   "Unknown argument",
-		codeUnknownBlock: "Unknown block type",
-		codeMissingArg:   "Missing argument",
-		codeLabels:       "Wrong labels",
-		codeNoBlocksHere: "Block among attributes",
-		codeRepeatedBlk:  "Repeated block",
-		codeDuplicate:    "Duplicate name",
-		codeName:         "Unsuitable name",
-		codeNoSweeps:     "No sweeps",
-		codeMissingBlock: "Missing block",
-	}
-}
-
-func expressionSummaries() map[code]string {
-	return map[code]string{
-		codeVarNoValue:    "Variable without value",
-		codeVarType:       "Value of the wrong type",
-		codeVarRule:       "Invalid value for variable",
-		codeVarUnknownCLI: "Unknown variable on the command line",
-		codeVarUnknown:    "Unknown variable in a file",
-		codeVarDeclared:   "Block in a variable file",
-		codeVarMalformed:  "Malformed variable",
-		codeVarConstraint: "Unsuitable type",
-		codeCircular:      "Circular reference",
-		codeUnknownRoot:   "Unknown name",
-		codeUnknownVar:    "Unknown variable",
-		codeUnknownLocal:  "Unknown local value",
-		codeOutOfScope:    "Name out of scope",
-		codeUnknownFunc:   "Unknown function",
-		codeFuncFailed:    "Function call failed",
-		codeExprFailed:    "Expression failed",
-		codeSensitive:     "Sensitive value out of place",
-		codeValidation:    "Unsuitable validation rule",
-		codeTooMuch:       "Expression too expensive",
-		codeUnknownAttr:   "Unknown attribute",
-	}
-}
-
-func matrixSummaries() map[code]string {
-	return map[code]string{
-		codeUnknownAxis:  "Unknown axis",
-		codeEmptyAxis:    "Axis without values",
-		codeRepeatedVal:  "Repeated axis value",
-		codeMixedAxis:    "Axis of mixed types",
-		codeAxisValue:    "Unsuitable axis value",
-		codeListNeeded:   "A list is needed",
-		codeTooMany:      "Too many points",
-		codeOutside:      "Value outside the matrix",
-		codeNoEffect:     "Exclude without effect",
-		codeIncomplete:   "Incomplete point",
-		codeRepeatedPt:   "Repeated point",
-		codeNoPoints:     "Sweep without points",
-		codeNoAxes:       "Matrix without axes",
-		codeUnlikeKeys:   "Objects of unlike keys",
-		codeSetTwice:     "Set in two places",
-		codeEmptyExclude: "Empty exclude",
-		codeUnknownModel: "Unknown model",
-		codeNoModel:      "No model",
-	}
-}
-
-func valueSummaries() map[code]string {
-	return map[code]string{
-		codeValue:       "Unsuitable value",
-		codeNotWhole:    "Not a whole number",
-		codeUnit:        "Unit missing",
-		codeEngine:      "Unknown engine",
-		codeReserved:    "Reserved name",
-		codeTooLong:     "Longer than max_model_len",
-		codeChoice:      "Unknown choice",
-		codeFewGPUs:     "Too few GPUs",
-		codeUnknownGPU:  "Unknown GPU",
-		codeEnvName:     "Unsuitable environment variable",
-		codeTwins:       "Same profile twice",
-		codeFlagValue:   "Unsuitable flag value",
-		codeModelFolder: "Unreadable model folder",
-		codePlant:       "Unsuitable plant",
-	}
-}
-
-func choiceSummaries() map[code]string {
-	return map[code]string{
-		codeUnknownSweep: "Unknown sweep",
-		codeFilter:       "Filter matches nothing",
-		codeFlagMissing:  "Flag missing",
-	}
-}
-
-func warningSummaries() map[code]string {
-	return map[code]string{
-		codeUnknownFlag: "Unknown engine flag",
-		codeUnusedAxis:  "Axis without use",
-		codeHeads:       "Heads do not divide",
-		codeContext:     "Longer than the model's context",
-		codePickLarge:   "Pick of everything",
-		codeOddValue:    "Unusual value",
-		codeNearModel:   "Model close to another",
-	}
-}

@@ -3,11 +3,9 @@ package sweep
 import (
 	"bytes"
 	"cmp"
-	"errors"
 	"fmt"
 	"regexp"
 	"slices"
-	"sort"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -32,7 +30,6 @@ const maxDiagnostics = 200
 type diags struct {
 	list       []Diagnostic
 	sources    sources
-	summary    map[code]string
 	blocks     []enclosing // the blocks at the top of the files
 	redactions []hcl.Range // hold values of sensitive variables: never quoted
 	dropped    int
@@ -40,7 +37,7 @@ type diags struct {
 }
 
 func newDiags(src sources) *diags {
-	return &diags{sources: src, summary: summaries()}
+	return &diags{sources: src}
 }
 
 // enclosing is a block that messages name as the context of their place.
@@ -80,13 +77,12 @@ func (d *diags) add(f fault, format string, args ...any) {
 		return
 	}
 	dg := Diagnostic{
-		Severity: sev, Code: string(f.code), Summary: d.summary[f.code],
+		Severity: sev, Code: f.code.id(), Summary: f.code.summary(),
 		Detail: strings.TrimSpace(fmt.Sprintf(format, args...)),
 	}
 	if f.rng.Filename != "" {
 		f.rng = d.clamp(f.rng)
-		r := toRange(f.rng)
-		dg.Range = &r
+		dg.Range = &Range{f.rng.Filename, Pos(f.rng.Start), Pos(f.rng.End)}
 		dg.Snippet = d.snippet(f.rng, d.contextOf(f.rng), f.values)
 	} else if len(f.values) > 0 {
 		dg.Snippet = &Snippet{Values: f.values}
@@ -124,17 +120,10 @@ func sameDiagnostic(a, b Diagnostic) bool {
 }
 
 func sortDiagnostics(list []Diagnostic) {
-	key := func(dg Diagnostic) (string, int) {
-		if dg.Range == nil {
-			return "", 0
-		}
-		return dg.Range.Filename, dg.Range.Start.Byte
-	}
-	sort.SliceStable(list, func(i, j int) bool {
-		fi, bi := key(list[i])
-		fj, bj := key(list[j])
-		return cmp.Or(cmp.Compare(fi, fj), cmp.Compare(bi, bj),
-			cmp.Compare(list[i].Code, list[j].Code), cmp.Compare(list[i].Detail, list[j].Detail)) < 0
+	slices.SortStableFunc(list, func(a, b Diagnostic) int {
+		ra, rb := orZero(a.Range), orZero(b.Range)
+		return cmp.Or(cmp.Compare(ra.Filename, rb.Filename), cmp.Compare(ra.Start.Byte, rb.Start.Byte),
+			cmp.Compare(a.Code, b.Code), cmp.Compare(a.Detail, b.Detail))
 	})
 }
 
@@ -151,14 +140,6 @@ func (d *diags) clamp(r hcl.Range) hcl.Range {
 		r.End = r.Start
 	}
 	return r
-}
-
-func toRange(r hcl.Range) Range {
-	return Range{
-		Filename: r.Filename,
-		Start:    Pos{Line: r.Start.Line, Column: r.Start.Column, Byte: r.Start.Byte},
-		End:      Pos{Line: r.End.Line, Column: r.End.Column, Byte: r.End.Byte},
-	}
 }
 
 // snippet cuts the first line of rng out of its source. A very long line is
@@ -269,7 +250,8 @@ func nearest(name string, candidates []string) string {
 	for _, c := range sorted { // the start of a longer name, or a name without its owner
 		l := strings.ToLower(c)
 		_, tail, _ := strings.Cut(l, "/")
-		if rest, ok := strings.CutPrefix(l, lower); len(name) > 2 && (tail == lower || ok && rest != "" && strings.ContainsRune("-_./", rune(rest[0]))) {
+		if rest, ok := strings.CutPrefix(l,
+			lower); len(name) > 2 && (tail == lower || ok && rest != "" && strings.ContainsRune("-_./", rune(rest[0]))) {
 			return c
 		}
 	}
@@ -348,11 +330,4 @@ func (e *Error) Error() string {
 		fmt.Fprintf(&b, "\nand %d more", e.dropped)
 	}
 	return b.String()
-}
-
-// AsError returns the *Error in err's chain, if there is one.
-func AsError(err error) (*Error, bool) {
-	var e *Error
-	ok := errors.As(err, &e)
-	return e, ok
 }

@@ -26,21 +26,18 @@ func TestMessagesPage(t *testing.T) {
 	found := map[code]bool{}
 	heads := messageHeading.FindAllStringSubmatchIndex(string(page), -1)
 	for i, h := range heads {
-		c, title := code(page[h[2]:h[3]]), string(page[h[4]:h[5]])
+		c := code(page[h[2]:h[3]]) + " " + code(page[h[4]:h[5]])
 		end := len(page)
 		if i+1 < len(heads) {
 			end = heads[i+1][0]
 		}
 		found[c] = true
-		t.Run(string(c), func(t *testing.T) {
-			if want := summaries()[c]; title != want {
-				t.Errorf("title %q, the summary is %q", title, want)
-			}
+		t.Run(c.id(), func(t *testing.T) {
 			kinds := map[string]bool{}
 			for _, ex := range messageExample.FindAllStringSubmatch(string(page[h[1]:end]), -1) {
 				kinds[ex[1]] = true
 				codes := loadExample(t, ex[2], ex[3])
-				if got := slices.Contains(codes, string(c)); got != (ex[1] == "wrong") {
+				if got := slices.Contains(codes, c.id()); got != (ex[1] == "wrong") {
 					t.Errorf("the %s file gives %v:\n%s", ex[1], codes, ex[3])
 				}
 				if ex[1] == "right" && len(codes) > 0 {
@@ -52,10 +49,14 @@ func TestMessagesPage(t *testing.T) {
 			}
 		})
 	}
-	for c := range summaries() {
+	for _, c := range allCodes(t) {
 		if !found[c] {
 			t.Errorf("docs/messages.md does not explain %s", c)
 		}
+		delete(found, c)
+	}
+	for c := range found {
+		t.Errorf("docs/messages.md explains %s, which is none", c)
 	}
 }
 
@@ -76,7 +77,7 @@ func loadExample(t *testing.T, args, text string) []string {
 	}
 	plan, err := Load(c.load, c.in)
 	var list []Diagnostic
-	if e, ok := AsError(err); ok {
+	if e, ok := asError(err); ok {
 		list = e.Diagnostics()
 	} else if err != nil {
 		t.Fatal(err)
@@ -90,8 +91,8 @@ func loadExample(t *testing.T, args, text string) []string {
 	return codes
 }
 
-// TestLanguagePage checks that docs/language.md has the tables that follow from
-// the schema, the settings and the functions; -update writes them.
+// TestLanguagePage checks that docs/language.md has the rows of the schema and
+// the tables that follow from the settings and the functions; -update writes these.
 func TestLanguagePage(t *testing.T) {
 	const path = "../docs/language.md"
 	page, err := os.ReadFile(path)
@@ -99,7 +100,8 @@ func TestLanguagePage(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := string(page)
-	for name, want := range map[string]string{"blocks": blockTables(), "settings": settingsTable(), "functions": functionsTable()} {
+	checkBlocks(t, text)
+	for name, want := range map[string]string{"settings": settingsTable(), "functions": functionsTable()} {
 		begin, end := "<!-- "+name+" -->\n", "<!-- end of "+name+" -->"
 		i, j := strings.Index(text, begin), strings.Index(text, end)
 		if i < 0 || j < i {
@@ -124,47 +126,65 @@ func TestLanguagePage(t *testing.T) {
 	}
 }
 
-func blockTables() string {
-	var b strings.Builder
+// blockRow is a row of a block's table: attribute, kind, default.
+var blockRow = regexp.MustCompile("(?m)^\\| (?:`(\\w+)`|(any other name)) \\|[^|]*\\| ?([^|]*?) ?\\|")
+
+// checkBlocks holds the tables of the blocks against the schema.
+func checkBlocks(t *testing.T, page string) {
+	begin := strings.Index(page, "<!-- blocks -->")
+	page = page[begin:strings.Index(page, "<!-- end of blocks -->")]
+	parts := map[string]string{}
+	for _, part := range strings.Split(page, "\n### ")[1:] {
+		head, text, _ := strings.Cut(part, "\n")
+		parts[head] = text
+	}
 	var walk func(s *blockSpec, path string)
 	walk = func(s *blockSpec, path string) {
-		if s.name != "" {
-			path = strings.TrimSpace(path + " " + s.name)
-			head := path
-			if s.label != "" {
-				head += ` "` + s.label + `"`
-			}
-			fmt.Fprintf(&b, "\n### %s\n\n%s", head, s.doc)
-			if s.single {
-				b.WriteString(" At most one.")
-			}
-			b.WriteString("\n")
-			if len(s.attrs) > 0 || s.free != "" {
-				b.WriteString("\n| attribute | takes | default | meaning |\n|---|---|---|---|\n")
-			}
-			for _, a := range s.attrs {
-				fallback := a.fallback
-				if a.required {
-					fallback = "required"
-				}
-				fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", a.name, a.kind, fallback, a.doc)
-			}
-			if s.free != "" {
-				fmt.Fprintf(&b, "| any other name | | | %s |\n", s.free)
-			}
-		}
+		path = strings.TrimSpace(path + " " + s.name)
 		for _, sub := range s.blocks {
 			walk(sub, path)
 		}
+		if s.name == "" {
+			return
+		}
+		head := path
+		if s.label != "" {
+			head += ` "` + s.label + `"`
+		}
+		text, ok := parts[head]
+		if !ok {
+			t.Errorf("docs/language.md has no part %q", head)
+			return
+		}
+		delete(parts, head)
+		var got, want []string
+		for _, row := range blockRow.FindAllStringSubmatch(text, -1) {
+			got = append(got, row[1]+row[2]+map[bool]string{true: " required"}[row[3] == "required"])
+		}
+		for _, a := range s.attrs {
+			want = append(want, a.name+map[bool]string{true: " required"}[a.need != ""])
+		}
+		if s.free {
+			want = append(want, "any other name")
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("docs/language.md: %s has the rows %q, want %q", head, got, want)
+		}
+		if strings.Contains(text, "At most one.") != s.single {
+			t.Errorf("docs/language.md: %s: whether there is one at most", head)
+		}
 	}
 	walk(schema(), "")
-	return b.String() + "\n"
+	for head := range parts {
+		t.Errorf("docs/language.md has the part %q, which is no block", head)
+	}
 }
 
 func settingsTable() string {
 	var b strings.Builder
 	b.WriteString("\n| setting | takes | default | meaning |\n|---|---|---|---|\n")
-	kinds := map[settingKind]string{kindText: "string", kindWhole: "whole number", kindShare: "number", kindBool: "bool", kindSize: "size", kindModel: "string"}
+	kinds := map[settingKind]string{kindText: "string", kindWhole: "whole number", kindShare: "number", kindBool: "bool",
+		kindSize: "size", kindModel: "string"}
 	for _, s := range settings() {
 		fallback := "left to vLLM"
 		if s.preset != 0 {
@@ -179,5 +199,8 @@ func settingsTable() string {
 }
 
 func functionsTable() string {
-	return "\n`" + strings.Join(FunctionNames(), "` `") + "`\n\n"
+	return "\n`" + strings.Join(functionNames(), "` `") + "`\n\n"
 }
+
+// functionNames are the functions that expressions may call, sorted.
+func functionNames() []string { return sortedKeys((&loader{guard: &budget{}}).functions()) }

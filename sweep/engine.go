@@ -2,7 +2,6 @@ package sweep
 
 import (
 	"regexp"
-	"slices"
 	"strings"
 )
 
@@ -17,23 +16,25 @@ type ownAttr struct {
 
 // ownAttrs lists them.
 func (l *loader) ownAttrs() []ownAttr {
+	serve := func(e *Engine, c *cell) {
+		if *c.text == "serve" {
+			e.Defaults = "serve"
+		}
+	}
 	return []ownAttr{
-		{name: "command", convert: argv("command"), set: func(e *Engine, c *cell) { e.Command = texts(c.v) }},
-		{name: "benchmark", convert: argv("benchmark"), set: func(e *Engine, c *cell) { e.Benchmark = texts(c.v) }},
-		{name: "python", convert: argv("python"), set: func(e *Engine, c *cell) { e.Python = texts(c.v) }},
-		{name: "mode", convert: choice("mode", "latency", "session"), set: func(e *Engine, c *cell) { e.Mode = *c.text }},
-		{name: "vllm_version", convert: versionText, set: func(e *Engine, c *cell) { e.VLLMVersion = *c.text }},
-		{name: "model_runner", convert: choice("model_runner", "auto", "v1", "v2"), set: func(e *Engine, c *cell) { e.ModelRunner = *c.text }},
-		{name: "defaults", convert: choice("defaults", "bench", "serve"), set: func(e *Engine, c *cell) {
-			if *c.text == "serve" {
-				e.Defaults = "serve"
-			}
-		}},
-		{name: "gpu", simulator: true, convert: l.gpuChoice, set: func(e *Engine, c *cell) { e.Simulator.GPU = *c.text }},
-		{name: "seed", simulator: true, convert: whole("seed", -1<<53, 1<<53), set: func(e *Engine, c *cell) { e.Simulator.Seed = *c.whole }},
-		{name: "noise", simulator: true, convert: number("noise", 0, 1), set: func(e *Engine, c *cell) { e.Simulator.Noise = *c.share }},
-		{name: "time_scale", simulator: true, convert: number("time_scale", 1e-6, 1e9), set: func(e *Engine, c *cell) { e.Simulator.TimeScale = *c.share }},
-		{name: "plant", simulator: true, convert: l.plant, set: func(e *Engine, c *cell) { e.Simulator.Plant, _ = c.v.(map[string]any) }},
+		{"command", false, argv("command"), func(e *Engine, c *cell) { e.Command = texts(c.v) }},
+		{"benchmark", false, argv("benchmark"), func(e *Engine, c *cell) { e.Benchmark = texts(c.v) }},
+		{"python", false, argv("python"), func(e *Engine, c *cell) { e.Python = texts(c.v) }},
+		{"mode", false, choice("mode", "latency", "session"), func(e *Engine, c *cell) { e.Mode = *c.text }},
+		{"vllm_version", false, versionText, func(e *Engine, c *cell) { e.VLLMVersion = *c.text }},
+		{"model_runner", false, choice("model_runner", "auto", "v1", "v2"),
+			func(e *Engine, c *cell) { e.ModelRunner = *c.text }},
+		{"defaults", false, choice("defaults", "bench", "serve"), serve},
+		{"gpu", true, l.gpuChoice, func(e *Engine, c *cell) { e.Simulator.GPU = *c.text }},
+		{"seed", true, whole("seed", -1<<53, 1<<53), func(e *Engine, c *cell) { e.Simulator.Seed = *c.whole }},
+		{"noise", true, number("noise", 0, 1), func(e *Engine, c *cell) { e.Simulator.Noise = *c.share }},
+		{"time_scale", true, number("time_scale", 1e-6, 1e9), func(e *Engine, c *cell) { e.Simulator.TimeScale = *c.share }},
+		{"plant", true, l.plant, func(e *Engine, c *cell) { e.Simulator.Plant, _ = c.v.(map[string]any) }},
 	}
 }
 
@@ -65,14 +66,8 @@ func argv(name string) func(any) (*cell, *misfit) {
 
 func choice(name string, choices ...string) func(any) (*cell, *misfit) {
 	return func(v any) (*cell, *misfit) {
-		s, ok := v.(string)
-		if !ok {
-			return nil, misfitf(codeValue, name, " is a string; this is ", describe(v), ".")
-		}
-		if !slices.Contains(choices, s) {
-			return nil, misfitf(codeChoice, choiceDetail(name, s, choices))
-		}
-		return &cell{v: s, text: &s}, nil
+		s, f := oneOf(choices...)(name, v)
+		return &cell{v: s, text: &s}, f
 	}
 }
 
@@ -80,10 +75,12 @@ func choice(name string, choices ...string) func(any) (*cell, *misfit) {
 func (l *loader) gpuChoice(v any) (*cell, *misfit) {
 	s, ok := v.(string)
 	if !ok {
-		return nil, misfitf(codeValue, "gpu is the name of a GPU of the catalogue or of a gpu block; this is ", describe(v), ".")
+		return nil, misfitf(codeValue,
+			"gpu is the name of a GPU of the catalogue or of a gpu block; this is ", describe(v), ".")
 	}
 	if known := append(gpuNames(), l.gpuBlocks...); !contains(known, s) {
-		return nil, misfitf(codeUnknownGPU, "There is no GPU ", show(s), " in the catalogue or in a gpu block.", suggestOrList(s, known))
+		return nil, misfitf(codeUnknownGPU,
+			"There is no GPU ", show(s), " in the catalogue or in a gpu block.", suggestOrList(s, known))
 	}
 	return &cell{v: s, text: &s}, nil
 }
@@ -110,7 +107,8 @@ func number(name string, low, high float64) func(any) (*cell, *misfit) {
 	return func(v any) (*cell, *misfit) {
 		x, ok := asFloat(v)
 		if !ok || x < low || x > high {
-			return nil, misfitf(codeValue, name, " is a number between ", show(low), " and ", show(high), "; this is ", describe(v), ".")
+			return nil, misfitf(codeValue,
+				name, " is a number between ", show(low), " and ", show(high), "; this is ", describe(v), ".")
 		}
 		return &cell{v: x, share: &x}, nil
 	}
@@ -125,7 +123,8 @@ func flagValue(name string) func(any) (*cell, *misfit) {
 			switch e.(type) {
 			case string, bool, int64, float64:
 			default:
-				return nil, misfitf(codeFlagValue, "The values of a flag with several are strings, numbers or booleans; ", name, " holds ", kindOf(e), ".")
+				return nil, misfitf(codeFlagValue, "The values of a flag with several are strings, numbers or booleans; ", name,
+					" holds ", kindOf(e), ".")
 			}
 		}
 		if s, ok := v.(string); ok && strings.ContainsRune(s, 0) {
@@ -168,7 +167,8 @@ func (s *sweepBuild) readEngine(b *block) {
 	case "vllm", "simulator":
 		s.engineKind = b.label
 	default:
-		d.errorAt(codeEngine, b.labelRng, "An engine is \"vllm\" or \"simulator\"; this is %s.%s", show(b.label), didYouMean(b.label, []string{"vllm", "simulator"}))
+		d.errorAt(codeEngine, b.labelRng, "An engine is \"vllm\" or \"simulator\"; this is %s.%s", show(b.label),
+			didYouMean(b.label, []string{"vllm", "simulator"}))
 		s.broken = true
 		return
 	}
@@ -238,7 +238,8 @@ func (s *sweepBuild) checkFlag(at *attr) {
 	}
 	for _, o := range s.l.own {
 		if o.name == at.name && o.simulator {
-			s.l.diags.warnAt(codeUnknownFlag, at.nameRng, "%q belongs to engine \"simulator\"; vLLM %s has no such flag. It is passed on as it is.", at.name, flagsVersion)
+			s.l.diags.warnAt(codeUnknownFlag, at.nameRng,
+				"%q belongs to engine \"simulator\"; vLLM %s has no such flag. It is passed on as it is.", at.name, flagsVersion)
 			return
 		}
 	}
@@ -250,5 +251,6 @@ func (s *sweepBuild) checkFlag(at *attr) {
 	if hint != "" {
 		hint = " Did you mean " + hint + "?"
 	}
-	s.l.diags.warnAt(codeUnknownFlag, at.nameRng, "vLLM %s has no flag --%s.%s It is passed on as it is.", flagsVersion, strings.ReplaceAll(at.name, "_", "-"), hint)
+	s.l.diags.warnAt(codeUnknownFlag, at.nameRng,
+		"vLLM %s has no flag --%s.%s It is passed on as it is.", flagsVersion, strings.ReplaceAll(at.name, "_", "-"), hint)
 }

@@ -26,9 +26,9 @@ func TestEngineCounterSeesEveryField(t *testing.T) {
 			}
 			var c EngineCounter
 			c.Add(&base)
-			n, first := c.Add(&changed)
-			if one := slices.Contains(vary, name); first == one || n != c.Engines()-1 {
-				t.Errorf("%s.%s: engine %d, a new one: %v", part, name, n, first)
+			first := c.Add(&changed)
+			if one := slices.Contains(vary, name); first == one {
+				t.Errorf("%s.%s: a new engine: %v", part, name, first)
 			}
 			if one := name == "MaxModelLen" || slices.Contains(vary, name); (c.AnyLength() == 1) != one {
 				t.Errorf("%s.%s: %d engines of any length", part, name, c.AnyLength())

@@ -27,7 +27,8 @@ func planText(p *Plan) string {
 		fmt.Fprintf(&b, "gpu %s\n", text)
 	}
 	for _, s := range p.Sweeps {
-		fmt.Fprintf(&b, "\nsweep %s: %d profiles, %d excluded, repeats %d, gpus %v\n", s.Name, len(s.Profiles), s.Excluded, s.Repeats, s.GPUs)
+		fmt.Fprintf(&b, "\nsweep %s: %d profiles, %d excluded, repeats %d, gpus %v\n", s.Name, len(s.Profiles), s.Excluded,
+			s.Repeats, s.GPUs)
 		fmt.Fprintf(&b, "sample %s, limits %+v\n", s.Sample.Interval, s.Limits)
 		for _, e := range s.Env {
 			value := e.Value
@@ -64,7 +65,8 @@ func profileText(p *Profile) string {
 	for _, own := range []struct {
 		name string
 		v    any
-	}{{"command", e.Command}, {"benchmark", e.Benchmark}, {"vllm_version", e.VLLMVersion}, {"model_runner", e.ModelRunner}, {"defaults", e.Defaults}, {"simulator", e.Simulator}} {
+	}{{"command", e.Command}, {"benchmark", e.Benchmark}, {"vllm_version", e.VLLMVersion},
+		{"model_runner", e.ModelRunner}, {"defaults", e.Defaults}, {"simulator", e.Simulator}} {
 		if text := jsonText(own.v); text != "null" && text != `""` {
 			fmt.Fprintf(&b, " %s %s", own.name, text)
 		}

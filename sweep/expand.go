@@ -3,7 +3,6 @@ package sweep
 import (
 	"cmp"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"slices"
@@ -88,7 +87,7 @@ func (s *sweepBuild) fieldOf(name string) *field { return s.byName[name] }
 func (s *sweepBuild) scope(where string) *scope {
 	return &scope{
 		where: where, names: map[string][]string{"sweep": {"name"}},
-		values: func() map[string]value { return map[string]value{"sweep": s.object()} },
+		values: func() map[string]cty.Value { return map[string]cty.Value{"sweep": s.object()} },
 	}
 }
 
@@ -216,7 +215,8 @@ func (s *sweepBuild) gatherFields() {
 	})
 	s.checkCells()
 	if s.byName["model"] == nil {
-		s.l.diags.errorAt(codeNoModel, s.block.rng, "The sweep names no model. Give it an axis, as in: model = [\"Qwen/Qwen3-0.6B\"], or set model in the engine block.")
+		s.l.diags.errorAt(codeNoModel, s.block.rng,
+			"The sweep names no model. Give it an axis, as in: model = [\"Qwen/Qwen3-0.6B\"], or set model in the engine block.")
 		s.broken = true
 	}
 }
@@ -231,7 +231,8 @@ func (s *sweepBuild) checkKeys() {
 	for _, a := range s.axes {
 		for _, k := range a.freeKeys() {
 			if other := names[a.keys[k]]; other != nil {
-				s.l.diags.errorAt(codeSetTwice, a.attr.nameRng, "The key %q of the objects is the name of another axis as well, at %s.", a.keys[k], at2(other))
+				s.l.diags.errorAt(codeSetTwice, a.attr.nameRng,
+					"The key %q of the objects is the name of another axis as well, at %s.", a.keys[k], at2(other))
 				s.broken = true
 			}
 			names[a.keys[k]] = a
@@ -243,7 +244,8 @@ func (s *sweepBuild) checkKeys() {
 func (s *sweepBuild) checkCells() {
 	n := s.included() + s.matrixSize()
 	if s.l.profiles += n; n*len(s.fields) > maxCells || s.l.profiles > maxProfiles {
-		s.l.diags.errorAt(codeTooMany, s.block.rng, "The sweep has %d points with %d settings, flags and free axes each. That is more than a plan can hold: %d points and %d values at most.", n, len(s.fields), maxProfiles, maxCells)
+		s.l.diags.errorAt(codeTooMany, s.block.rng, "The sweep has %d points with %d settings, flags and free axes each. "+
+			"That is more than a plan can hold: %d points and %d values at most.", n, len(s.fields), maxProfiles, maxCells)
 		s.broken = true
 	}
 }
@@ -322,15 +324,15 @@ func (s *sweepBuild) build(p *pick) {
 	if p != nil {
 		kept = s.choose(kept, p)
 	}
-	fromMatrix := len(kept)
-	for _, inc := range s.includes {
-		kept = append(kept, inc.points...)
-	}
-	if s.points = len(kept); s.points == 0 {
+	if s.points = len(kept) + s.included(); s.points == 0 {
 		s.l.diags.errorAt(codeNoPoints, s.block.rng, "The excludes take all %d points of the matrix away.", s.out.Excluded)
 		return
 	}
-	s.profiles(kept, fromMatrix)
+	hash, ids := newIdentity(s.out.Name), map[string][]int32{}
+	s.profiles(kept, nil, hash, ids)
+	for _, inc := range s.includes {
+		s.profiles(inc.points, inc.block, hash, ids)
+	}
 	s.warnings()
 }
 
@@ -343,25 +345,15 @@ func (s *sweepBuild) matrixSize() int {
 	return n
 }
 
-// matrixPoints lists the points of the matrix in run order: the last axis
-// varies fastest.
+// matrixPoints lists the points of the matrix in run order.
 func (s *sweepBuild) matrixPoints() [][]int32 {
-	n, k := s.matrixSize(), len(s.axes)
-	flat := make([]int32, n*k)
-	pts := make([][]int32, n)
-	cur := make([]int32, k)
-	for i := range n {
-		pt := flat[i*k : (i+1)*k : (i+1)*k]
-		copy(pt, cur)
-		pts[i] = pt
-		for j := k - 1; j >= 0; j-- {
-			if cur[j]++; int(cur[j]) < s.axes[j].n {
-				break
-			}
-			cur[j] = 0
+	choices := make([][]int32, len(s.axes))
+	for j, a := range s.axes {
+		for i := range a.n {
+			choices[j] = append(choices[j], int32(i)) //nolint:gosec // at most maxPoints values
 		}
 	}
-	return pts
+	return product(choices)
 }
 
 // choose keeps p.n points: those whose hashes with the seed are smallest, in
@@ -369,7 +361,8 @@ func (s *sweepBuild) matrixPoints() [][]int32 {
 // so it is the same on every machine and mostly stays when an axis grows.
 func (s *sweepBuild) choose(pts [][]int32, p *pick) [][]int32 {
 	if p.n >= len(pts) {
-		s.l.diags.warnAt(codePickLarge, p.block.rng, "pick asks for %d points and the matrix has %d, so all are run.", p.n, len(pts))
+		s.l.diags.warnAt(codePickLarge, p.block.rng,
+			"pick asks for %d points and the matrix has %d, so all are run.", p.n, len(pts))
 		return pts
 	}
 	type ranked struct {
@@ -377,19 +370,21 @@ func (s *sweepBuild) choose(pts [][]int32, p *pick) [][]int32 {
 		i    int
 	}
 	order := make([]ranked, len(pts))
-	order0 := s.axesByName()
+	axes := s.axesByName()
 	var buf []byte
 	for i, pt := range pts {
 		buf = append(buf[:0], "vramsweep-pick/1\n"...)
 		buf = strconv.AppendInt(buf, p.seed, 10)
-		for _, j := range order0 {
+		for _, j := range axes {
 			a := s.axes[j]
 			buf = append(append(append(buf, '\n'), a.name...), '=')
 			buf = encode(buf, a.vals[pt[j]].v)
 		}
 		order[i] = ranked{sha256.Sum256(buf), i}
 	}
-	slices.SortFunc(order, func(a, b ranked) int { return cmp.Or(slices.Compare(a.hash[:], b.hash[:]), cmp.Compare(a.i, b.i)) })
+	slices.SortFunc(order, func(a, b ranked) int {
+		return cmp.Or(slices.Compare(a.hash[:], b.hash[:]), cmp.Compare(a.i, b.i))
+	})
 	keep := make([]bool, len(pts))
 	for _, r := range order[:p.n] {
 		keep[r.i] = true
@@ -412,52 +407,39 @@ func (s *sweepBuild) axesByName() []int {
 	return idx
 }
 
-// profiles resolves every point. What profiles share (values, origins, models)
-// is shared in memory as well; a plan is never written to.
-func (s *sweepBuild) profiles(pts [][]int32, fromMatrix int) {
-	list := make([]Profile, len(pts))
-	width := len(s.axes)
-	for _, a := range s.axes {
-		width += len(a.freeKeys())
-	}
-	axes := make([]AxisValue, 0, len(pts)*width)
-	ids := make(map[uint64]int, len(pts))
-	origins := s.origins("")
-	inc, incLeft := -1, 0
-	s.out.Profiles = make([]*Profile, len(pts))
-	hash := newIdentity(s.out.Name)
-	for i, pt := range pts {
-		p := &list[i]
-		if i >= fromMatrix {
-			for incLeft == 0 {
-				inc++
-				incLeft = len(s.includes[inc].points)
-				origins = s.origins("include at " + at(s.includes[inc].block.rng))
-			}
-			incLeft--
+// profiles resolves points, those of an include or, where it is nil, of the
+// matrix. What profiles share (values, origins, models) is shared in memory as well;
+// a plan is never written to.
+func (s *sweepBuild) profiles(pts [][]int32, include *block, hash *identity, ids map[string][]int32) {
+	origins := s.origins(include)
+	for _, pt := range pts {
+		p := &Profile{
+			Sweep: s.out.Name, Index: len(s.out.Profiles), Origins: origins,
+			Axes: s.axisValues(pt), Engine: newEngine(s.engineKind),
 		}
-		p.Sweep, p.Index, p.Origins = s.out.Name, i, origins
-		axes = s.axisValues(axes, pt)
-		p.Axes = axes[len(axes)-width : len(axes) : len(axes)]
-		p.Engine = newEngine(s.engineKind)
+		s.out.Profiles = append(s.out.Profiles, p)
 		sum, whole := s.resolve(p, pt, hash)
-		s.out.Profiles[i] = p
 		if !whole { // what is at fault was reported; nothing follows from the rest
 			continue
 		}
 		p.ID = hex.EncodeToString(sum[:8])
-		key := binary.BigEndian.Uint64(sum[:8])
-		if first, dup := ids[key]; dup {
-			s.twins(pts, first, i, fromMatrix, inc)
-		} else {
-			ids[key] = i
+		switch first, dup := ids[p.ID]; {
+		case !dup:
+			ids[p.ID] = pt
+		case include != nil:
+			s.foldOnce(codeRepeatedPt, include.rng,
+				"This include adds a point that is there already: %s.", s.describePoint(pt))
+		default:
+			s.foldOnce(codeTwins, s.block.rng,
+				"Two points ask for the same: %s, and %s.", s.describePoint(first), s.describePoint(pt))
 		}
 		s.checkProfile(p, pt)
 	}
 }
 
-// axisValues appends the values of the axes at a point.
-func (s *sweepBuild) axisValues(list []AxisValue, pt []int32) []AxisValue {
+// axisValues are the values of the axes at a point.
+func (s *sweepBuild) axisValues(pt []int32) []AxisValue {
+	list := make([]AxisValue, 0, len(s.axes))
 	for j, a := range s.axes {
 		v := &a.vals[pt[j]]
 		list = append(list, AxisValue{Axis: a.name, Value: v.v, Free: a.free() && !a.isObject()})
@@ -515,14 +497,13 @@ func (s *sweepBuild) resolve(p *Profile, pt []int32, hash *identity) (sum [sha25
 }
 
 // origins says where each setting came from.
-func (s *sweepBuild) origins(include string) map[string]string {
+func (s *sweepBuild) origins(include *block) map[string]string {
 	m := make(map[string]string, len(s.fields))
 	for _, f := range s.fields {
-		origin := f.origin
-		if include != "" && f.axis >= 0 {
-			origin = include
+		m[f.name] = f.origin
+		if include != nil && f.axis >= 0 {
+			m[f.name] = "include at " + at(include.rng)
 		}
-		m[f.name] = origin
 	}
 	return m
 }
@@ -550,16 +531,6 @@ func (h *identity) add(f *field, v any) {
 
 func (h *identity) sum() [sha256.Size]byte { return sha256.Sum256(h.buf) }
 
-// twins reports two points that ask for the same.
-func (s *sweepBuild) twins(pts [][]int32, first, second, fromMatrix, inc int) {
-	if second >= fromMatrix {
-		rng := s.includes[inc].block.rng
-		s.foldOnce(codeRepeatedPt, rng, "This include adds a point that is there already: %s.", s.describePoint(pts[second]))
-		return
-	}
-	s.foldOnce(codeTwins, s.block.rng, "Two points ask for the same: %s, and %s.", s.describePoint(pts[first]), s.describePoint(pts[second]))
-}
-
 func (s *sweepBuild) foldOnce(c code, rng hcl.Range, format string, args ...any) {
 	s.fold(fault{code: c, rng: rng}, fmt.Sprintf(format, args...)).whole = true
 }
@@ -580,21 +551,27 @@ func (s *sweepBuild) describePoint(pt []int32) string {
 func (s *sweepBuild) checkProfile(p *Profile, pt []int32) {
 	st := &p.Settings
 	if n := st.TensorParallelSize * st.PipelineParallelSize; s.out.GPUs != nil && n > int64(len(s.out.GPUs)) {
-		s.foldOnce(codeFewGPUs, s.gpusRange(), "A profile needs %d GPUs (tensor_parallel_size times pipeline_parallel_size); gpus lists %d.", n, len(s.out.GPUs))
+		s.foldOnce(codeFewGPUs, s.gpusRange(),
+			"A profile needs %d GPUs (tensor_parallel_size times pipeline_parallel_size); gpus lists %d.", n, len(s.out.GPUs))
 	}
 	length := st.InputLen + st.OutputLen
 	if st.MaxModelLen != nil {
 		if length > *st.MaxModelLen {
-			s.pointFault(codeTooLong, "max_model_len", pt, false, "input_len + output_len is %d and max_model_len is %d; vLLM would refuse the run.", length, *st.MaxModelLen)
+			s.pointFault(codeTooLong, "max_model_len", pt, false,
+				"input_len + output_len is %d and max_model_len is %d; vLLM would refuse the run.", length, *st.MaxModelLen)
 		}
 	} else if p.Model != nil && p.Model.MaxPosition > 0 && length > p.Model.MaxPosition {
-		s.pointFault(codeContext, "input_len", pt, true, "input_len + output_len is %d and the model's context %d; vLLM may refuse the run.", length, p.Model.MaxPosition)
+		s.pointFault(codeContext, "input_len", pt, true,
+			"input_len + output_len is %d and the model's context %d; vLLM may refuse the run.", length, p.Model.MaxPosition)
 	}
 	if p.Model != nil && p.Model.MaxPosition > 0 && st.MaxModelLen != nil && *st.MaxModelLen > p.Model.MaxPosition {
-		s.pointFault(codeContext, "max_model_len", pt, true, "max_model_len is %d and the model's context %d; vLLM will refuse the run, unless the model's configuration or the environment allows more.", *st.MaxModelLen, p.Model.MaxPosition)
+		s.pointFault(codeContext, "max_model_len", pt, true, "max_model_len is %d and the model's context %d; vLLM will "+
+			"refuse the run, unless the model's configuration or the environment allows more.", *st.MaxModelLen,
+			p.Model.MaxPosition)
 	}
 	if p.Model != nil && p.Model.NumHeads%st.TensorParallelSize != 0 {
-		s.pointFault(codeHeads, "tensor_parallel_size", pt, true, "%q has %d attention heads, which %d GPUs cannot share evenly; vLLM will refuse the run.", st.Model, p.Model.NumHeads, st.TensorParallelSize)
+		s.pointFault(codeHeads, "tensor_parallel_size", pt, true, "%q has %d attention heads, which %d GPUs cannot share "+
+			"evenly; vLLM will refuse the run.", st.Model, p.Model.NumHeads, st.TensorParallelSize)
 	}
 }
 
@@ -664,51 +641,34 @@ func (s *sweepBuild) warnNearModel(ref *modelRef, rng hcl.Range) {
 		}
 	}
 	if near != "" {
-		s.l.diags.warnAt(codeNearModel, rng, "The catalogue lacks %q, so its estimates are null. Did you mean %q?", ref.name, near)
+		s.l.diags.warnAt(codeNearModel, rng,
+			"The catalogue lacks %q, so its estimates are null. Did you mean %q?", ref.name, near)
 	}
 }
 
 // warnOddValues says which values vLLM is not known to take.
 func (s *sweepBuild) warnOddValues() {
-	for _, a := range s.axes {
-		for k, st := range a.set {
-			for _, v := range a.vals {
-				if st == nil {
-					continue
-				}
-				s.warnNearModel(v.cells[k].model, v.rng)
-				if odd := st.oddValue(v.cells[k]); odd != "" {
+	for _, f := range s.fields {
+		switch {
+		case f.setting == nil:
+		case f.axis >= 0:
+			for _, v := range s.axes[f.axis].vals {
+				c := v.cells[f.key]
+				s.warnNearModel(c.model, v.rng)
+				if odd := f.setting.oddValue(c); odd != "" {
 					s.l.diags.warnAt(codeOddValue, v.rng, "%s", odd)
 				}
 			}
+		case f.expr != nil:
+			var odd []string
+			for _, c := range f.expr.memo {
+				odd = append(odd, f.setting.oddValue(c))
+			}
+			slices.Sort(odd)
+			odd = slices.DeleteFunc(odd, func(s string) bool { return s == "" })
+			if len(odd) > 0 {
+				s.l.diags.warnAt(codeOddValue, f.expr.attr.expr.Range(), "%s", odd[0])
+			}
 		}
 	}
-	for _, f := range s.fields {
-		if f.expr == nil || f.setting == nil {
-			continue
-		}
-		if odd := f.oddValues(); len(odd) > 0 {
-			s.l.diags.warnAt(codeOddValue, f.expr.attr.expr.Range(), "%s", slices.Min(odd))
-		}
-	}
-}
-
-// oddValues lists what is unusual about the values that an expression came to.
-func (f *field) oddValues() []string {
-	var out []string
-	add := func(c *cell) {
-		if c == nil {
-			return
-		}
-		if odd := f.setting.oddValue(c); odd != "" {
-			out = append(out, odd)
-		}
-	}
-	for _, c := range f.expr.memo {
-		add(c)
-	}
-	for _, c := range f.expr.byValue {
-		add(c)
-	}
-	return out
 }

@@ -3,6 +3,7 @@ package sweep
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2/ext/tryfunc"
@@ -52,9 +53,6 @@ func (l *loader) functions() map[string]function.Function {
 	}
 	return table
 }
-
-// FunctionNames lists the functions that expressions may call, sorted.
-func FunctionNames() []string { return sortedKeys((&loader{guard: &budget{}}).functions()) }
 
 // bounded refuses arguments whose result would be large beyond use before the
 // function builds it: a line of a file must not fill the memory.
@@ -130,13 +128,17 @@ func checkArgs(name string, args []cty.Value) (int, error) {
 		s, _ := asString(args[1])
 		size = (strings.Count(s, "\n") + 1) * wholeNumber(args[0])
 	case "format", "formatlist":
-		return total, checkFormat(args)
+		if s, _ := asString(args[0]); wideVerb.MatchString(s) {
+			return 0, errors.New("a width or precision in the format has more than three digits")
+		}
 	case "parseint":
 		if textLen(args[0]) > maxNumberLen {
 			return 0, errTooLarge
 		}
 	case "tonumber", "jsondecode":
-		return total, checkDigits(args)
+		if s, _ := asString(args[0]); longNumber.MatchString(s) {
+			return 0, errors.New("it holds a number that is too long or too large")
+		}
 	}
 	if size > maxWeight {
 		return 0, errTooLarge
@@ -144,55 +146,12 @@ func checkArgs(name string, args []cty.Value) (int, error) {
 	return total + size, nil
 }
 
-// checkDigits refuses texts that hold numbers of absurd length or exponent.
-func checkDigits(args []cty.Value) error {
-	s, ok := asString(args[0])
-	if !ok {
-		return nil
-	}
-	digits, exp := 0, -1
-	for i := range len(s) {
-		switch c := s[i]; {
-		case c >= '0' && c <= '9':
-			digits++
-			if exp >= 0 {
-				exp++
-			}
-		case (c == 'e' || c == 'E') && digits > 0:
-			exp = 0
-		case c == '.' || exp == 0 && (c == '+' || c == '-'):
-		default:
-			digits, exp = 0, -1
-		}
-		if digits > maxNumberLen || exp > 3 {
-			return errors.New("it holds a number that is too long or too large")
-		}
-	}
-	return nil
-}
-
-// checkFormat refuses widths and precisions that are larger than any column.
-func checkFormat(args []cty.Value) error {
-	s, _ := asString(args[0])
-	run := 0
-	for i := range len(s) {
-		if s[i] >= '0' && s[i] <= '9' {
-			if run++; run > 3 && strings.LastIndexByte(s[:i], '%') >= 0 && wideVerb(s[:i+1]) {
-				return errors.New("a width or precision in the format has more than three digits")
-			}
-		} else {
-			run = 0
-		}
-	}
-	return nil
-}
-
-// wideVerb says whether s ends within a verb: % and then only flags, digits
-// and brackets.
-func wideVerb(s string) bool {
-	verb := s[strings.LastIndexByte(s, '%')+1:]
-	return strings.Trim(verb, "0123456789.+-# []*") == ""
-}
+var (
+	// longNumber is a number of absurd length or exponent.
+	longNumber = regexp.MustCompile(`(?:[0-9]\.?){49}|[0-9.][eE][+-]?[0-9]{4}`)
+	// wideVerb is a verb of a format whose width or precision is larger than any column.
+	wideVerb = regexp.MustCompile(`%[-0-9.+# \[\]*]*[0-9]{4}`)
+)
 
 func elementCount(v cty.Value) int {
 	if !v.IsKnown() || v.IsNull() || !v.CanIterateElements() {
@@ -215,42 +174,45 @@ func wholeNumber(v cty.Value) int {
 	return 0
 }
 
+// numeric makes a function whose result is a number.
+func numeric(f func(args []cty.Value) (cty.Value, error), params ...string) function.Function {
+	spec := &function.Spec{
+		Type: function.StaticReturnType(cty.Number),
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) { return f(args) },
+	}
+	for _, p := range params {
+		spec.Params = append(spec.Params, function.Parameter{Name: p, Type: cty.DynamicPseudoType})
+	}
+	return function.New(spec)
+}
+
 // lengthFunc is length() of Terraform: of a list, a map, an object or a text.
 func lengthFunc() function.Function {
-	return function.New(&function.Spec{
-		Params: []function.Parameter{{Name: "value", Type: cty.DynamicPseudoType, AllowDynamicType: true}},
-		Type:   function.StaticReturnType(cty.Number),
-		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
-			v := args[0]
-			switch {
-			case v.Type() == cty.String:
-				return stdlib.Strlen(v)
-			case v.CanIterateElements():
-				return cty.NumberIntVal(int64(v.LengthInt())), nil
-			}
-			return cty.NilVal, errors.New("a list, a map, an object or a text has a length")
-		},
-	})
+	return numeric(func(args []cty.Value) (cty.Value, error) {
+		switch v := args[0]; {
+		case v.Type() == cty.String:
+			return stdlib.Strlen(v)
+		case v.CanIterateElements():
+			return cty.NumberIntVal(int64(v.LengthInt())), nil
+		}
+		return cty.NilVal, errors.New("a list, a map, an object or a text has a length")
+	}, "value")
 }
 
 // indexFunc is index() of Terraform: the position of a value in a list.
 func indexFunc() function.Function {
-	return function.New(&function.Spec{
-		Params: []function.Parameter{{Name: "list", Type: cty.DynamicPseudoType}, {Name: "value", Type: cty.DynamicPseudoType}},
-		Type:   function.StaticReturnType(cty.Number),
-		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
-			if t := args[0].Type(); !t.IsTupleType() && !t.IsListType() {
-				return cty.NilVal, function.NewArgErrorf(0, "a list is needed")
+	return numeric(func(args []cty.Value) (cty.Value, error) {
+		if t := args[0].Type(); !t.IsTupleType() && !t.IsListType() {
+			return cty.NilVal, function.NewArgErrorf(0, "a list is needed")
+		}
+		i := int64(0)
+		for it := args[0].ElementIterator(); it.Next(); i++ {
+			if _, v := it.Element(); v.Type().Equals(args[1].Type()) && v.RawEquals(args[1]) {
+				return cty.NumberIntVal(i), nil
 			}
-			i := int64(0)
-			for it := args[0].ElementIterator(); it.Next(); i++ {
-				if _, v := it.Element(); v.Type().Equals(args[1].Type()) && v.RawEquals(args[1]) {
-					return cty.NumberIntVal(i), nil
-				}
-			}
-			return cty.NilVal, errors.New("the list does not hold the value")
-		},
-	})
+		}
+		return cty.NilVal, errors.New("the list does not hold the value")
+	}, "list", "value")
 }
 
 // roundFunc rounds half away from zero.
@@ -268,25 +230,27 @@ func roundFunc() function.Function {
 	})
 }
 
+// isSequence says whether a value is a list, a tuple or a set.
+func isSequence(v cty.Value) bool {
+	return v.CanIterateElements() && !v.Type().IsObjectType() && !v.Type().IsMapType()
+}
+
 func sumFunc() function.Function {
-	return function.New(&function.Spec{
-		Params: []function.Parameter{{Name: "list", Type: cty.DynamicPseudoType}},
-		Type:   function.StaticReturnType(cty.Number),
-		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
-			if !args[0].CanIterateElements() || args[0].Type().IsObjectType() || args[0].Type().IsMapType() {
-				return cty.NilVal, errors.New("a list of numbers is needed")
+	return numeric(func(args []cty.Value) (cty.Value, error) {
+		needed := errors.New("a list of numbers is needed")
+		if !isSequence(args[0]) {
+			return cty.NilVal, needed
+		}
+		total := cty.Zero
+		for it := args[0].ElementIterator(); it.Next(); {
+			_, v := it.Element()
+			if v.IsNull() || v.Type() != cty.Number {
+				return cty.NilVal, needed
 			}
-			total := cty.Zero
-			for it := args[0].ElementIterator(); it.Next(); {
-				_, v := it.Element()
-				if v.IsNull() || v.Type() != cty.Number {
-					return cty.NilVal, errors.New("a list of numbers is needed")
-				}
-				total = total.Add(v)
-			}
-			return total, nil
-		},
-	})
+			total = total.Add(v)
+		}
+		return total, nil
+	}, "list")
 }
 
 // setProductFunc is setproduct() for lists: all combinations, as a list of
@@ -299,29 +263,19 @@ func setProductFunc() function.Function {
 			if len(args) < 2 {
 				return cty.NilVal, errors.New("two lists or more are needed")
 			}
-			n := 1
+			n, lists := 1, make([][]cty.Value, len(args))
 			for i, a := range args {
-				if !a.CanIterateElements() || a.Type().IsObjectType() || a.Type().IsMapType() {
+				if !isSequence(a) {
 					return cty.NilVal, function.NewArgErrorf(i, "a list is needed")
 				}
 				if n *= a.LengthInt(); n*len(args) > maxPoints {
 					return cty.NilVal, errTooLarge
 				}
+				lists[i] = a.AsValueSlice()
 			}
-			rows := [][]cty.Value{nil}
-			for _, a := range args {
-				var next [][]cty.Value
-				for _, row := range rows {
-					for it := a.ElementIterator(); it.Next(); {
-						_, v := it.Element()
-						next = append(next, append(row[:len(row):len(row)], v))
-					}
-				}
-				rows = next
-			}
-			vals := make([]cty.Value, len(rows))
-			for i, row := range rows {
-				vals[i] = cty.TupleVal(row)
+			vals := []cty.Value{}
+			for _, row := range product(lists) {
+				vals = append(vals, cty.TupleVal(row))
 			}
 			return cty.TupleVal(vals), nil
 		},
@@ -371,7 +325,8 @@ func (l *loader) modelFunc() function.Function {
 				return cty.NilVal, err
 			}
 			if ref.arch == nil {
-				return cty.NilVal, fmt.Errorf("nothing is known of the model %q; describe it with a model block, or use try()", args[0].AsString())
+				return cty.NilVal, fmt.Errorf(
+					"nothing is known of the model %q; describe it with a model block, or use try()", args[0].AsString())
 			}
 			return ref.object(), nil
 		},

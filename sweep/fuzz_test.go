@@ -65,7 +65,7 @@ func fuzzLoad(t *testing.T, c *models.Catalogue, path string, in Inputs, sizes m
 		checkPlan(t, plan)
 		return
 	}
-	e, ok := AsError(err)
+	e, ok := asError(err)
 	if !ok {
 		t.Fatalf("not an *Error: %v", err)
 	}
@@ -120,9 +120,12 @@ func checkPlan(t *testing.T, plan *Plan) {
 // hangs or eats the memory; an error has a message whose place is in the file.
 func FuzzLoad(f *testing.F) {
 	seeds(f, func(name string, data []byte) { f.Add(data, isJSON(name)) })
-	f.Add([]byte("locals {\n  a = [for x in range(1000) : [for y in range(1000) : [for z in range(1000) : \"${x}${y}${z}\"]]]\n}\n"), false)
-	f.Add([]byte("locals {\n  a = \"xxxxxxxxxx\"\n  b = \"${local.a}${local.a}${local.a}\"\n  c = replace(local.b, \"x\", local.b)\n}\n"), false)
-	f.Add([]byte("locals {\n  a = tostring(pow(10, 1000000))\n  b = format(\"%0100000d\", 1)\n  c = setproduct(range(1000), range(1000), range(1000))\n}\n"), false)
+	f.Add([]byte("locals {\n  a = [for x in range(1000) : [for y in range(1000) : [for z in range(1000) : "+
+		"\"${x}${y}${z}\"]]]\n}\n"), false)
+	f.Add([]byte("locals {\n  a = \"xxxxxxxxxx\"\n  b = \"${local.a}${local.a}${local.a}\"\n  c = replace(local.b, "+
+		"\"x\", local.b)\n}\n"), false)
+	f.Add([]byte("locals {\n  a = tostring(pow(10, 1000000))\n  b = format(\"%0100000d\", 1)\n  c = "+
+		"setproduct(range(1000), range(1000), range(1000))\n}\n"), false)
 	catalogue := builtin(f)
 	f.Fuzz(func(t *testing.T, data []byte, json bool) {
 		dir, name := t.TempDir(), "sweep.hcl"
@@ -143,7 +146,7 @@ func FuzzFormat(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		once, err := Format("sweep.hcl", data)
 		if err != nil {
-			if _, ok := AsError(err); !ok {
+			if _, ok := asError(err); !ok {
 				t.Fatalf("not an *Error: %v", err)
 			}
 			return
@@ -161,8 +164,10 @@ func FuzzFormat(f *testing.F) {
 // FuzzVars gives any text as the value of a variable, by flag, environment and
 // file, and as a filter.
 func FuzzVars(f *testing.F) {
-	for _, s := range []string{"1", "0.5", "true", "abc", `"abc"`, "[1, 2]", `{ a = 1 }`, "[for i in range(9) : i]", "var.x", "${", "null", "\x00", "1e400",
-		"x = 1\ny = [2]", "variable \"x\" {}", "matrix.batch_size > 1 && profile.input_len < 9 || model.num_layers == 3 && sweep.name != \"x\""} {
+	for _, s := range []string{"1", "0.5", "true", "abc", `"abc"`, "[1, 2]", `{ a = 1 }`, "[for i in range(9) : i]",
+		"var.x", "${", "null", "\x00", "1e400",
+		"x = 1\ny = [2]", "variable \"x\" {}",
+		"matrix.batch_size > 1 && profile.input_len < 9 || model.num_layers == 3 && sweep.name != \"x\""} {
 		f.Add(s)
 	}
 	text := `
@@ -206,7 +211,8 @@ sweep "s" {
 			t.Fatal(err)
 		}
 		for _, in := range []Inputs{
-			{Vars: []string{"x=" + value}}, {Vars: []string{"n=" + value}}, {Env: []string{"VRAMSWEEP_VAR_l=" + value}}, {Vars: []string{value}},
+			{Vars: []string{"x=" + value}}, {Vars: []string{"n=" + value}}, {Env: []string{"VRAMSWEEP_VAR_l=" + value}},
+			{Vars: []string{value}},
 			{Vars: []string{"secret=" + value}}, {VarFiles: []string{"v.vars"}}, {Filter: value},
 		} {
 			in.WorkDir = dir

@@ -17,10 +17,13 @@ func TestHostileFiles(t *testing.T) {
 		fmt.Fprintf(&flags, "    flag%d = matrix.batch_size * matrix.input_len + %d.5\n", i, i)
 	}
 	for name, text := range map[string]string{
-		"loops":              "locals {\n  a = [for a in range(1000) : [for b in range(1000) : [for c in range(1000) : c]]]\n}\n",
-		"loops of loops":     "locals {\n  a = {for a in range(1000) : a => [for b in range(1000) : a]...}\n}\n",
-		"strings at points":  long + points + "  engine \"vllm\" {\n    x = \"${local.s}${matrix.batch_size * matrix.input_len}\"\n  }\n}\n",
-		"calls at points":    long + points + "  engine \"vllm\" {\n    x = length(upper(\"${local.s}${matrix.batch_size * matrix.input_len}\"))\n  }\n}\n",
+		"loops": "locals {\n  a = [for a in range(1000) : [for b in range(1000) : [for c in range(1000) : " +
+			"c]]]\n}\n",
+		"loops of loops": "locals {\n  a = {for a in range(1000) : a => [for b in range(1000) : a]...}\n}\n",
+		"strings at points": long + points + "  engine \"vllm\" {\n    x = \"${local.s}${matrix.batch_size * " +
+			"matrix.input_len}\"\n  }\n}\n",
+		"calls at points": long + points + "  engine \"vllm\" {\n    x = length(upper(\"${local.s}${matrix.batch_size " +
+			"* matrix.input_len}\"))\n  }\n}\n",
 		"flags at points":    points + "  engine \"vllm\" {\n" + flags.String() + "  }\n}\n",
 		"replace":            long + "locals {\n  a = replace(local.s, \"0\", local.s)\n}\n",
 		"format":             "locals {\n  a = format(\"%0999999999d\", 1)\n}\n",

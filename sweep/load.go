@@ -111,15 +111,7 @@ func (l *loader) load(path string) *Plan {
 		}
 	}
 	plan := &Plan{Files: l.files, OutputDir: l.output(), GPUs: l.gpus(), Sweeps: []*Sweep{}}
-	seen := map[string]*block{}
-	for _, b := range l.root.blocks {
-		if b.name != "sweep" {
-			continue
-		}
-		if first, dup := seen[b.label]; dup {
-			l.duplicate(b, first)
-		}
-		seen[b.label] = b
+	for _, b := range l.blocksOf("sweep") {
 		plan.Sweeps = append(plan.Sweeps, l.sweep(b))
 	}
 	if len(plan.Sweeps) == 0 && !l.diags.failed() {
@@ -130,6 +122,24 @@ func (l *loader) load(path string) *Plan {
 		l.choose(plan)
 	}
 	return plan
+}
+
+// blocksOf lists the blocks of one type and reports those whose label another has.
+func (l *loader) blocksOf(name string) []*block {
+	var list []*block
+	seen := map[string]*block{}
+	for _, b := range l.root.blocks {
+		first := seen[b.label]
+		switch {
+		case b.name != name:
+		case first != nil:
+			l.diags.errorAt(codeDuplicate, b.rng, "A %s called %q is already declared at %s.", name, b.label, at(first.rng))
+		default:
+			seen[b.label] = b
+			list = append(list, b)
+		}
+	}
+	return list
 }
 
 // parse reads all files of the configuration into one body.
@@ -162,9 +172,7 @@ func (l *loader) parse(path string) bool {
 			l.root.blocks = append(l.root.blocks, b.blocks...)
 		}
 	}
-	if len(files) > 1 {
-		r.checkSingle(l.root)
-	}
+	r.checkRepeated(l.root)
 	return !l.syntaxFailed()
 }
 
@@ -172,28 +180,10 @@ func (l *loader) parse(path string) bool {
 // on names can be said, for they may be declared there.
 func (l *loader) syntaxFailed() bool {
 	for _, d := range l.diags.list {
-		switch code(d.Code) {
-		case codeSyntax, codeUnreadable, codeTooLarge:
+		switch d.Code {
+		case codeSyntax.id(), codeUnreadable.id(), codeTooLarge.id():
 			return true
 		}
 	}
 	return false
-}
-
-// checkSingle reports blocks that stand once in each of several files.
-func (r *reader) checkSingle(b *body) {
-	for _, bs := range b.spec.blocks {
-		var first *block
-		for _, bl := range b.blocks {
-			if !bs.single || bl.name != bs.name {
-				continue
-			}
-			if first != nil && first.rng.Filename != bl.rng.Filename {
-				r.diags.errorAt(codeRepeatedBlk, bl.rng, "There is one %s block at most; the first is at %s.", bs.name, at(first.rng))
-			}
-			if first == nil {
-				first = bl
-			}
-		}
-	}
 }

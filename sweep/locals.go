@@ -34,7 +34,8 @@ func (l *loader) declareLocals() {
 		}
 		for _, a := range b.body.attrs {
 			if first, ok := l.locals[a.name]; ok {
-				l.diags.errorAt(codeDuplicate, a.nameRng, "A local value called %q is already declared at %s.", a.name, at(first.attr.nameRng))
+				l.diags.errorAt(codeDuplicate, a.nameRng,
+					"A local value called %q is already declared at %s.", a.name, at(first.attr.nameRng))
 				continue
 			}
 			l.locals[a.name] = &local{name: a.name, attr: a, value: cty.DynamicVal}
@@ -52,13 +53,15 @@ func (l *loader) evalLocals() {
 
 func (l *loader) checkLocal(t hcl.Traversal) bool {
 	if len(t) < 2 {
-		l.diags.errorAt(codeUnknownLocal, t.SourceRange(), "local is no value by itself; name what is meant, as in local.NAME.")
+		l.diags.errorAt(codeUnknownLocal, t.SourceRange(),
+			"local is no value by itself; name what is meant, as in local.NAME.")
 		return false
 	}
 	name, ok := stepName(t[1])
 	lo := l.locals[name]
 	if !ok || lo == nil {
-		l.diags.errorAt(codeUnknownLocal, hcl.RangeBetween(t[0].SourceRange(), t[1].SourceRange()), "There is no local value %q.%s", name, suggestOrList(name, sortedKeys(l.locals)))
+		l.diags.errorAt(codeUnknownLocal, hcl.RangeBetween(t[0].SourceRange(), t[1].SourceRange()),
+			"There is no local value %q.%s", name, suggestOrList(name, sortedKeys(l.locals)))
 		return false
 	}
 	return l.evalLocal(lo)
@@ -67,26 +70,33 @@ func (l *loader) checkLocal(t hcl.Traversal) bool {
 // evalLocal evaluates a local and, before it, those that it refers to. It
 // returns false if they refer to each other in a circle.
 func (l *loader) evalLocal(lo *local) bool {
-	switch lo.state {
-	case visited:
+	return l.visit(&lo.state, "local."+lo.name, lo.attr.nameRng, func() {
+		sc := plainScope("a local value")
+		sc.secretsOK = true
+		lo.value, _ = l.value(lo.attr.expr, sc)
+		lo.taint = l.tainted(lo.attr.expr)
+	})
+}
+
+// visit evaluates what has a name by f, once; false if names rest on one another
+// in a circle or in too long a chain.
+func (l *loader) visit(state *visitState, name string, rng hcl.Range, f func()) bool {
+	switch {
+	case *state == visited:
 		return true
-	case visiting:
-		l.circle("local."+lo.name, lo.attr.nameRng)
+	case *state == visiting:
+		l.circle(name, rng)
+		return false
+	case len(l.path) > maxChain:
+		l.diags.errorAt(codeTooLarge, rng, "More than %d locals and models rest on one another here.", maxChain)
+		*state = visited
 		return false
 	}
-	if len(l.path) > maxChain {
-		l.diags.errorAt(codeTooLarge, lo.attr.nameRng, "More than %d locals and models rest on one another here.", maxChain)
-		lo.state = visited
-		return false
-	}
-	lo.state = visiting
-	l.path = append(l.path, "local."+lo.name)
-	sc := plainScope("a local value")
-	sc.secretsOK = true
-	lo.value, _ = l.value(lo.attr.expr, sc)
-	lo.taint = l.tainted(lo.attr.expr)
+	*state = visiting
+	l.path = append(l.path, name)
+	f()
 	l.path = l.path[:len(l.path)-1]
-	lo.state = visited
+	*state = visited
 	return true
 }
 

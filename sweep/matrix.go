@@ -103,7 +103,8 @@ func (s *sweepBuild) readAxes(b *body) {
 			continue
 		}
 		if points *= len(a.vals); points > maxPoints {
-			s.l.diags.errorAt(codeTooMany, at.nameRng, "With the axis %q the matrix has %d points or more; a sweep has at most %d. Split it into several sweeps.", a.name, points, maxPoints)
+			s.l.diags.errorAt(codeTooMany, at.nameRng, "With the axis %q the matrix has %d points or more; a sweep has at "+
+				"most %d. Split it into several sweeps.", a.name, points, maxPoints)
 			s.broken = true
 		}
 	}
@@ -139,7 +140,8 @@ func (s *sweepBuild) readAxis(at *attr) *axis {
 	before := d.errors
 	for i := range vals {
 		if i >= maxPoints {
-			d.errorAt(codeTooMany, at.nameRng, "The axis %q has %d values; a sweep has at most %d points.", a.name, len(vals), maxPoints)
+			d.errorAt(codeTooMany, at.nameRng,
+				"The axis %q has %d values; a sweep has at most %d points.", a.name, len(vals), maxPoints)
 			return nil
 		}
 		s.addValue(a, vals[i], rngs[i])
@@ -149,48 +151,38 @@ func (s *sweepBuild) readAxis(at *attr) *axis {
 	}
 	a.n = len(a.vals)
 	a.unifyNumbers()
-	s.checkAxisName(a)
-	return a
-}
-
-// checkAxisName warns of a free axis that looks like a misspelt setting, or is
-// called like a flag that it does not set.
-func (s *sweepBuild) checkAxisName(a *axis) {
-	if a.isObject() || !a.free() {
-		if st := s.l.settings[a.name]; a.isObject() && st != nil {
-			s.l.diags.errorAt(codeAxisValue, a.attr.nameRng, "%q is a setting, so its values are no objects. Give an axis of objects a name of its own.", a.name)
-		}
-		return
+	if a.isObject() && s.l.settings[a.name] != nil {
+		d.errorAt(codeAxisValue, a.attr.nameRng,
+			"%q is a setting, so its values are no objects. Give an axis of objects a name of its own.", a.name)
 	}
+	return a
 }
 
 // addValue appends one value of the matrix to its axis.
 func (s *sweepBuild) addValue(a *axis, v cty.Value, rng hcl.Range) {
-	d := s.l.diags
-	kind, ok := valueKind(v)
-	if !ok {
-		g, _ := toGo(v)
-		d.errorAt(codeAxisValue, rng, "The values of an axis are strings, numbers, booleans or objects; this is %s.", kindOf(g))
-		return
-	}
-	if a.kind == "" {
+	if kind, ok := valueKind(v); ok && a.kind == "" {
 		a.kind = kind
 		s.bindAxis(a, v)
-	} else if a.kind != kind {
-		d.errorAt(codeMixedAxis, rng, "The first value of %q is %s and this is %s. An axis has one type, because it becomes one column of the results.", a.name, article(a.kind), article(kind))
-		return
 	}
-	av, ok := s.axisValue(a, v, rng)
+	av, ok := s.axisValue(a, v, rng, fmt.Sprintf("The first value of %q is %s", a.name, article(a.kind)))
 	if !ok {
 		return
 	}
-	key := valueKey(av)
-	if _, dup := a.byValue[key]; dup {
-		d.errorAt(codeRepeatedVal, rng, "The axis %q lists %s twice.", a.name, show(av.v))
-		return
+	if _, isNew := a.index(av); !isNew {
+		s.l.diags.errorAt(codeRepeatedVal, rng, "The axis %q lists %s twice.", a.name, show(av.v))
 	}
-	a.byValue[key] = len(a.vals)
-	a.vals = append(a.vals, av)
+}
+
+// index finds the value among the axis' own, or adds it.
+func (a *axis) index(av axisVal) (i int, isNew bool) {
+	key := string(encode(nil, av.v))
+	i, known := a.byValue[key]
+	if !known {
+		i = len(a.vals)
+		a.byValue[key] = i
+		a.vals = append(a.vals, av)
+	}
+	return i, !known
 }
 
 // bindAxis finds what the axis sets, from its name or the keys of its first
@@ -210,39 +202,50 @@ func (s *sweepBuild) bindAxis(a *axis, first cty.Value) {
 	}
 }
 
-// axisValue converts one value for an axis whose kind is known.
-func (s *sweepBuild) axisValue(a *axis, v cty.Value, rng hcl.Range) (axisVal, bool) {
+// axisValue converts one value of an axis; others says what those before it are.
+func (s *sweepBuild) axisValue(a *axis, v cty.Value, rng hcl.Range, others string) (axisVal, bool) {
+	d := s.l.diags
 	g, _ := toGo(v)
 	out := axisVal{val: v, v: g, rng: rng}
-	if !a.isObject() {
-		c, f := s.convertFor(a.set[0], g)
-		if f != nil {
-			s.misfit(f, rng)
-			return out, false
+	kind, ok := valueKind(v)
+	switch {
+	case !ok:
+		d.errorAt(codeAxisValue, rng,
+			"The values of an axis are strings, numbers, booleans or objects; this is %s.", kindOf(g))
+		return out, false
+	case kind != a.kind:
+		d.errorAt(codeMixedAxis, rng,
+			"%s and this is %s. An axis has one type, because it becomes one column of the results.", others, article(kind))
+		return out, false
+	case !a.isObject():
+		c, ok := s.convert(a.set[0], g, rng)
+		if ok {
+			out.v, out.cells = c.v, []*cell{c}
 		}
-		out.v, out.cells = c.v, []*cell{c}
-		return out, true
+		return out, ok
 	}
 	m, _ := g.(map[string]any)
 	if got := sortedKeys(m); !slices.Equal(got, a.keys) {
-		s.l.diags.errorAt(codeUnlikeKeys, rng, "The first object of %q has the keys %s; this one has %s. All have the same.", a.name, strings.Join(a.keys, ", "), strings.Join(got, ", "))
+		d.errorAt(codeUnlikeKeys, rng, "The first object of %q has the keys %s; this one has %s. All have the same.",
+			a.name, strings.Join(a.keys, ", "), strings.Join(got, ", "))
 		return out, false
 	}
 	canon := make(map[string]any, len(m))
 	for i, k := range a.keys {
 		if !isIdentifier(k) {
-			s.l.diags.errorAt(codeName, rng, "The key %s of an object is no name: a name has letters, digits and underscores and does not start with a digit.", show(k))
+			d.errorAt(codeName, rng, "The key %s of an object is no name: a name has letters, digits and underscores "+
+				"and does not start with a digit.", show(k))
 			return out, false
 		}
 		switch m[k].(type) {
 		case string, bool, int64, float64:
 		default:
-			s.l.diags.errorAt(codeAxisValue, rng, "The keys of an object hold strings, numbers or booleans; %q is %s.", k, kindOf(m[k]))
+			d.errorAt(codeAxisValue, rng,
+				"The keys of an object hold strings, numbers or booleans; %q is %s.", k, kindOf(m[k]))
 			return out, false
 		}
-		c, f := s.convertFor(a.set[i], m[k])
-		if f != nil {
-			s.misfit(f, rng)
+		c, ok := s.convert(a.set[i], m[k], rng)
+		if !ok {
 			return out, false
 		}
 		canon[k] = c.v
@@ -252,11 +255,16 @@ func (s *sweepBuild) axisValue(a *axis, v cty.Value, rng hcl.Range) (axisVal, bo
 	return out, true
 }
 
-func (s *sweepBuild) convertFor(st *setting, v any) (*cell, *misfit) {
+// convert checks a value against the setting that it is of, if it is of any.
+func (s *sweepBuild) convert(st *setting, v any, rng hcl.Range) (*cell, bool) {
 	if st == nil {
-		return &cell{v: v}, nil
+		return &cell{v: v}, true
 	}
-	return st.convert(s.l, v)
+	c, f := st.convert(s.l, v)
+	if f != nil {
+		s.misfit(f, rng)
+	}
+	return c, f == nil
 }
 
 // misfit reports why a value does not suit. One without a code was reported
@@ -283,9 +291,6 @@ func (a *axis) unifyNumbers() {
 		}
 	}
 }
-
-// valueKey tells values of one axis apart.
-func valueKey(v axisVal) string { return string(encode(nil, v.v)) }
 
 func valueKind(v cty.Value) (string, bool) {
 	t := v.Type()
@@ -347,7 +352,8 @@ func (s *sweepBuild) readExclude(b *block) {
 	x := &exclude{block: b}
 	ok := true
 	if len(b.body.attrs) == 0 {
-		s.l.diags.errorAt(codeEmptyExclude, b.rng, "An exclude without attributes would take every point away. Name axes and their values, or give a condition: when = ...")
+		s.l.diags.errorAt(codeEmptyExclude, b.rng, "An exclude without attributes would take every point away. Name axes "+
+			"and their values, or give a condition: when = ...")
 		ok = false
 	}
 	for _, at := range b.body.attrs {
@@ -369,13 +375,16 @@ func (s *sweepBuild) readExclude(b *block) {
 
 // condition makes an expression that is true or false at a point.
 func (s *sweepBuild) condition(at *attr) *pointExpr {
-	p := s.pointExpr(at, "when", s.pointScope("the condition of an exclude", false), func(v any) (*cell, *misfit) {
-		if _, ok := v.(bool); !ok {
-			return nil, misfitf(codeValue, "A condition is true or false; this is ", describe(v), ".")
+	yes, no := &cell{v: true}, &cell{v: false}
+	return s.pointExpr(at, "when", s.pointScope("the condition of an exclude", false), func(v any) (*cell, *misfit) {
+		switch v {
+		case true:
+			return yes, nil
+		case false:
+			return no, nil
 		}
-		return &cell{v: v}, nil
+		return nil, misfitf(codeValue, "A condition is true or false; this is ", describe(v), ".")
 	})
-	return p
 }
 
 // findAxis finds the axis of a name, or the axis of objects with such a key.
@@ -395,7 +404,8 @@ func (s *sweepBuild) findAxis(name string) (i, key int) {
 // fault.
 func (s *sweepBuild) unknownAxis(at *attr) {
 	if !slices.Contains(s.declared, at.name) {
-		s.l.diags.errorAt(codeUnknownAxis, at.nameRng, "The matrix has no axis %q.%s", at.name, suggestOrList(at.name, s.declared))
+		s.l.diags.errorAt(codeUnknownAxis, at.nameRng,
+			"The matrix has no axis %q.%s", at.name, suggestOrList(at.name, s.declared))
 	}
 }
 
@@ -407,13 +417,9 @@ func (s *sweepBuild) readMatch(at *attr) (axisMatch, bool) {
 	}
 	a := s.axes[i]
 	m := axisMatch{axis: i, vals: make([]bool, len(a.vals))}
-	v, ok := s.l.value(at.expr, s.scope("an exclude"))
+	vals, rngs, ok := s.oneOrMore(at, "an exclude")
 	if !ok {
 		return m, false
-	}
-	vals, rngs, isList := elements(at.expr, v)
-	if !isList {
-		vals, rngs = []cty.Value{v}, []hcl.Range{at.expr.Range()}
 	}
 	if len(vals) == 0 {
 		s.l.diags.errorAt(codeOutside, at.expr.Range(), "An empty list matches nothing.")
@@ -433,6 +439,18 @@ func (s *sweepBuild) readMatch(at *attr) (axisMatch, bool) {
 		}
 	}
 	return m, good
+}
+
+// oneOrMore evaluates an attribute that is a value of an axis or a list of them.
+func (s *sweepBuild) oneOrMore(at *attr, where string) ([]cty.Value, []hcl.Range, bool) {
+	v, ok := s.l.value(at.expr, s.scope(where))
+	if !ok {
+		return nil, nil, false
+	}
+	if vals, rngs, isList := elements(at.expr, v); isList {
+		return vals, rngs, true
+	}
+	return []cty.Value{v}, []hcl.Range{at.expr.Range()}, true
 }
 
 // equals says whether the value, or that of its key, is v, which may be
@@ -524,16 +542,22 @@ func (s *sweepBuild) addPoints(b *block, choices [][]int32) {
 			return
 		}
 	}
-	inc := include{block: b}
-	for k := range n {
-		pt := make([]int32, len(choices))
-		for i := len(choices) - 1; i >= 0; i-- {
-			pt[i] = choices[i][k%len(choices[i])]
-			k /= len(choices[i])
+	s.includes = append(s.includes, include{block: b, points: product(choices)})
+}
+
+// product lists all combinations of the choices; the last varies fastest.
+func product[T any](choices [][]T) [][]T {
+	pts := [][]T{nil}
+	for _, c := range choices {
+		next := make([][]T, 0, len(pts)*len(c))
+		for _, pt := range pts {
+			for _, i := range c {
+				next = append(next, append(pt[:len(pt):len(pt)], i))
+			}
 		}
-		inc.points = append(inc.points, pt)
+		pts = next
 	}
-	s.includes = append(s.includes, inc)
+	return pts
 }
 
 // An include is one include block and the points that it adds.
@@ -552,13 +576,9 @@ func (s *sweepBuild) included() int {
 
 // includeValues finds or adds the values of an axis that an include names.
 func (s *sweepBuild) includeValues(a *axis, at *attr) []int32 {
-	v, ok := s.l.value(at.expr, s.scope("an include"))
+	vals, rngs, ok := s.oneOrMore(at, "an include")
 	if !ok {
 		return nil
-	}
-	vals, rngs, isList := elements(at.expr, v)
-	if !isList {
-		vals, rngs = []cty.Value{v}, []hcl.Range{at.expr.Range()}
 	}
 	if len(vals) == 0 {
 		s.l.diags.errorAt(codeEmptyAxis, at.expr.Range(), "%q is empty, so the include would add no points at all.", at.name)
@@ -567,27 +587,11 @@ func (s *sweepBuild) includeValues(a *axis, at *attr) []int32 {
 	var out []int32
 	before := s.l.diags.errors
 	for i := range vals {
-		kind, ok := valueKind(vals[i])
-		if !ok {
-			g, _ := toGo(vals[i])
-			s.l.diags.errorAt(codeAxisValue, rngs[i], "The values of an axis are strings, numbers, booleans or objects; this is %s.", kindOf(g))
-			continue
-		}
-		if kind != a.kind {
-			s.l.diags.errorAt(codeMixedAxis, rngs[i], "The values of %q are %ss and this is %s. An axis has one type, because it becomes one column of the results.", a.name, a.kind, article(kind))
-			continue
-		}
-		av, ok := s.axisValue(a, vals[i], rngs[i])
+		av, ok := s.axisValue(a, vals[i], rngs[i], fmt.Sprintf("The values of %q are %ss", a.name, a.kind))
 		if !ok {
 			continue
 		}
-		key := valueKey(av)
-		k, known := a.byValue[key]
-		if !known {
-			k = len(a.vals)
-			a.byValue[key] = k
-			a.vals = append(a.vals, av)
-		}
+		k, _ := a.index(av)
 		if slices.Contains(out, int32(k)) {
 			s.l.diags.errorAt(codeRepeatedVal, rngs[i], "%q lists %s twice.", at.name, show(av.v))
 			continue

@@ -16,7 +16,8 @@ import (
 func (l *loader) plant(v any) (*cell, *misfit) {
 	m, ok := v.(map[string]any)
 	if !ok {
-		return nil, misfitf(codeValue, "plant is an object, as in { component = \"weights\", bytes = \"200MiB\" }; this is ", describe(v), ".")
+		return nil, misfitf(codeValue,
+			"plant is an object, as in { component = \"weights\", bytes = \"200MiB\" }; this is ", describe(v), ".")
 	}
 	if l.in.CheckPlant != nil {
 		if err := l.in.CheckPlant(m); err != nil {
@@ -26,7 +27,8 @@ func (l *loader) plant(v any) (*cell, *misfit) {
 		}
 	}
 	if name := l.unknownWhen(m); name != "" {
-		f := misfitf(codePlant, "The when of a plant looks at settings and at vLLM's flags; ", show(name), " is neither, so it would match no run.", didYouMean(name, whenNames()))
+		f := misfitf(codePlant, "The when of a plant looks at settings and at vLLM's flags; ", show(name),
+			" is neither, so it would match no run.", didYouMean(name, whenNames()))
 		f.words = []string{name}
 		return nil, f
 	}

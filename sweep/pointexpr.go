@@ -1,6 +1,7 @@
 package sweep
 
 import (
+	"encoding/binary"
 	"fmt"
 	"slices"
 
@@ -19,17 +20,13 @@ type pointExpr struct {
 	convert func(any) (*cell, *misfit)
 
 	deps    []int            // axes, sorted
-	strides []uint64         // of deps in the key of memo; nil: too many combinations to number
-	memo    map[uint64]*cell // nil: hardly two points share a value
-	last    *cell            // of lastKey: settings that rest on one another ask again for the same
-	lastKey uint64
+	memo    map[string]*cell // by the indices of the values of deps
+	key     []byte           // of memo, reused
 	ctx     *hcl.EvalContext
 	matrix  []int    // axes that the matrix object needs
 	profile []string // settings that the profile object needs
 	model   bool
 	state   visitState
-	fast    fastFunc          // nil: only HCL can evaluate it
-	byValue map[fastVal]*cell // shared by all points that come to the same
 }
 
 // pointExpr makes one, or reports what is wrong with its names and returns nil.
@@ -37,7 +34,7 @@ func (s *sweepBuild) pointExpr(at *attr, name string, sc *scope, convert func(an
 	if !s.l.check(at.expr, sc) {
 		return nil
 	}
-	p := &pointExpr{s: s, name: name, attr: at, convert: convert, memo: map[uint64]*cell{}}
+	p := &pointExpr{s: s, name: name, attr: at, convert: convert, memo: map[string]*cell{}}
 	p.ctx = s.l.context(at.expr, &scope{})
 	p.ctx.Variables["sweep"] = s.object()
 	for _, t := range at.expr.vars {
@@ -67,85 +64,41 @@ func (s *sweepBuild) pointExpr(at *attr, name string, sc *scope, convert func(an
 // bind finds the axes that the expression depends on, through profile and
 // model as well; false if settings refer to one another in a circle.
 func (p *pointExpr) bind() bool {
-	switch p.state {
-	case visited:
-		return true
-	case visiting:
-		p.s.l.circle("profile."+p.name, p.attr.nameRng)
-		return false
-	}
-	p.state = visiting
-	p.s.l.path = append(p.s.l.path, "profile."+p.name)
-	deps := slices.Clone(p.matrix)
-	names := slices.Clone(p.profile)
-	if p.model {
-		names = append(names, "model")
-	}
 	ok := true
-	for _, n := range names {
-		f := p.s.fieldOf(n)
-		switch {
-		case f == nil:
-		case f.axis >= 0:
-			deps = append(deps, f.axis)
-		case f.expr != nil:
-			if !f.expr.bind() {
-				ok = false
+	visited := p.s.l.visit(&p.state, "profile."+p.name, p.attr.nameRng, func() {
+		p.deps = slices.Clone(p.matrix)
+		names := p.profile
+		if p.model {
+			names = append(slices.Clone(names), "model")
+		}
+		for _, n := range names {
+			f := p.s.fieldOf(n)
+			switch {
+			case f == nil:
+			case f.axis >= 0:
+				p.deps = append(p.deps, f.axis)
+			case f.expr != nil:
+				ok = f.expr.bind() && ok
+				p.deps = append(p.deps, f.expr.deps...)
 			}
-			deps = append(deps, f.expr.deps...)
 		}
-	}
-	p.s.l.path = p.s.l.path[:len(p.s.l.path)-1]
-	p.state = visited
-	p.fast = p.s.compile(p.attr.expr.Expression)
-	slices.Sort(deps)
-	p.deps = slices.Compact(deps)
-	p.stride()
-	return ok
-}
-
-func (p *pointExpr) stride() {
-	n := uint64(1)
-	strides := []uint64{}
-	for _, d := range p.deps {
-		strides = append(strides, n)
-		size := uint64(len(p.s.axes[d].vals))
-		if n > (1<<62)/max(size, 1) {
-			return
-		}
-		n *= size
-	}
-	p.strides = strides
-	if points := p.s.matrixSize() + p.s.included(); n > 1000 && 2*n > uint64(points) { //nolint:gosec // a count
-		p.memo = nil
-	}
+		slices.Sort(p.deps)
+		p.deps = slices.Compact(p.deps)
+	})
+	return visited && ok
 }
 
 // value is the value at a point. Who uses it counts its faults.
 func (p *pointExpr) value(pt []int32) *cell {
-	if p.fast != nil {
-		if c := p.quickly(pt); c != nil {
-			return c
-		}
+	p.key = p.key[:0]
+	for _, d := range p.deps {
+		p.key = binary.AppendVarint(p.key, int64(pt[d]))
 	}
-	if p.strides == nil {
-		return p.eval(pt)
-	}
-	key := uint64(0)
-	for i, d := range p.deps {
-		key += p.strides[i] * uint64(pt[d]) //nolint:gosec // an index
-	}
-	if p.last != nil && p.lastKey == key {
-		return p.last
-	}
-	c := p.memo[key]
+	c := p.memo[string(p.key)]
 	if c == nil {
 		c = p.eval(pt)
-		if p.memo != nil {
-			p.memo[key] = c
-		}
+		p.memo[string(p.key)] = c
 	}
-	p.last, p.lastKey = c, key
 	return c
 }
 
@@ -154,37 +107,6 @@ func (c *cell) count() {
 	for _, f := range c.folds {
 		f.count++
 	}
-}
-
-// quickly evaluates the compiled form; nil where HCL has to.
-func (p *pointExpr) quickly(pt []int32) *cell {
-	v := p.fast(pt)
-	g, ok := v.toAny()
-	if !ok {
-		return nil
-	}
-	c, f := p.shared(v, g)
-	if f != nil {
-		return nil // HCL's way reports it
-	}
-	return c
-}
-
-// shared converts a value, once for all points that come to it: a condition
-// over 100,000 points has two.
-func (p *pointExpr) shared(v fastVal, g any) (*cell, *misfit) {
-	if c, ok := p.byValue[v]; ok {
-		return c, nil
-	}
-	c, f := p.convert(g)
-	if f != nil {
-		return nil, f
-	}
-	if p.byValue == nil {
-		p.byValue = map[fastVal]*cell{}
-	}
-	p.byValue[v] = c
-	return c, nil
 }
 
 func (p *pointExpr) eval(pt []int32) *cell {
@@ -204,13 +126,7 @@ func (p *pointExpr) eval(pt []int32) *cell {
 	if !ok {
 		return bad
 	}
-	var c *cell
-	var f *misfit
-	if key := fastOf(g); key.kind != 0 {
-		c, f = p.shared(key, g)
-	} else {
-		c, f = p.convert(g)
-	}
+	c, f := p.convert(g)
 	if f == nil {
 		return c
 	}
@@ -219,7 +135,8 @@ func (p *pointExpr) eval(pt []int32) *cell {
 		return bad
 	}
 	rng := p.attr.expr.rangeOf(f.words)
-	bad.folds = append(bad.folds, p.fold(fault{code: f.code, rng: rng, values: p.s.l.valuesOf(p.attr.expr, p.ctx)}, f.detail))
+	bad.folds = append(bad.folds,
+		p.fold(fault{code: f.code, rng: rng, values: p.s.l.valuesOf(p.attr.expr, p.ctx)}, f.detail))
 	return bad
 }
 

@@ -52,7 +52,8 @@ func renderOne(b *bufio.Writer, dg *Diagnostic, o RenderOptions, p painter) {
 	}
 	fmt.Fprintf(b, "%s: %s\n", p.paint(colour, fmt.Sprintf("%s[%s]", dg.Severity, dg.Code)), p.paint(ansiBold, dg.Summary))
 	if dg.Range != nil {
-		fmt.Fprintf(b, "  %s %s:%d:%d\n", p.paint(ansiBlue, "-->"), printable(dg.Range.Filename), dg.Range.Start.Line, dg.Range.Start.Column)
+		fmt.Fprintf(b, "  %s %s:%d:%d\n", p.paint(ansiBlue, "-->"), printable(dg.Range.Filename), dg.Range.Start.Line,
+			dg.Range.Start.Column)
 	}
 	indent := "  "
 	if s := dg.Snippet; s != nil && s.StartLine > 0 && s.Code != "" {

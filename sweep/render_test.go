@@ -12,7 +12,7 @@ func loadError(t *testing.T, text string, in Inputs) *Error {
 	in.WorkDir = t.TempDir()
 	writeFile(t, in.WorkDir, "sweep.hcl", text)
 	_, err := Load("sweep.hcl", in)
-	e, ok := AsError(err)
+	e, ok := asError(err)
 	if !ok {
 		t.Fatalf("got %v, want an *Error", err)
 	}
@@ -22,7 +22,8 @@ func loadError(t *testing.T, text string, in Inputs) *Error {
 // TestRenderPlaces checks that the carets stand under the fault where tabs and
 // wide characters precede it, and that nothing can steer the terminal.
 func TestRenderPlaces(t *testing.T) {
-	e := loadError(t, "sweep \"s\" {\n\tmatrix {\n\t\tmodel = [\"Qwen/Qwen3-0.6B\"]\n\t\tnote = [\"日本\", nope] # \x1b[31m\u202e\n\t}\n}\n", Inputs{})
+	e := loadError(t, "sweep \"s\" {\n\tmatrix {\n\t\tmodel = [\"Qwen/Qwen3-0.6B\"]\n\t\tnote = [\"日本\", nope] # "+
+		"\x1b[31m\u202e\n\t}\n}\n", Inputs{})
 	var b bytes.Buffer
 	if err := e.Render(&b, RenderOptions{}); err != nil {
 		t.Fatal(err)
@@ -53,7 +54,8 @@ func TestRenderColourAndWidth(t *testing.T) {
 
 // TestDiagnosticJSON pins the shape that editors read, which is Terraform's.
 func TestDiagnosticJSON(t *testing.T) {
-	e := loadError(t, "sweep \"kv\" {\n  matrix {\n    model     = [\"Qwen/Qwen3-0.6B\"]\n    input_len = [1024]\n  }\n  engine \"vllm\" {\n    max_model_len = matrix.input_len / 3\n  }\n}\n", Inputs{})
+	e := loadError(t, "sweep \"kv\" {\n  matrix {\n    model     = [\"Qwen/Qwen3-0.6B\"]\n    input_len = [1024]\n  "+
+		"}\n  engine \"vllm\" {\n    max_model_len = matrix.input_len / 3\n  }\n}\n", Inputs{})
 	got, err := json.MarshalIndent(e.Diagnostics(), "", "  ")
 	if err != nil {
 		t.Fatal(err)
@@ -123,8 +125,10 @@ sweep "s" {
 		t.Errorf("env %+v", env)
 	}
 	for _, bad := range []string{
-		"locals {\n  a = tonumber(var.token)\n}\n", "locals {\n  a = var.token.x\n}\n", "locals {\n  a = { b = 1 }[var.token]\n}\n",
-		"output {\n  dir = var.token\n}\n", "gpu \"g\" {\n  total_memory = var.token\n}\n", "model \"m\" {\n  hf_model_id = var.token\n}\n",
+		"locals {\n  a = tonumber(var.token)\n}\n", "locals {\n  a = var.token.x\n}\n",
+		"locals {\n  a = { b = 1 }[var.token]\n}\n",
+		"output {\n  dir = var.token\n}\n", "gpu \"g\" {\n  total_memory = var.token\n}\n",
+		"model \"m\" {\n  hf_model_id = var.token\n}\n",
 		"locals {\n  x = var\n}\n", "locals {\n  x = [for k in [var.token] : k + 1]\n}\n",
 	} {
 		e := loadError(t, text+bad, Inputs{Env: []string{"VRAMSWEEP_VAR_token=" + secret}})
@@ -143,7 +147,8 @@ sweep "s" {
 }
 
 func TestFormat(t *testing.T) {
-	got, err := Format("x.hcl", []byte("# why\nsweep \"s\" {\nmatrix {\nmodel=[\"a/b\"] # one\n  batch_size   = [1,2]\n}\n}\n"))
+	got, err := Format("x.hcl",
+		[]byte("# why\nsweep \"s\" {\nmatrix {\nmodel=[\"a/b\"] # one\n  batch_size   = [1,2]\n}\n}\n"))
 	want := "# why\nsweep \"s\" {\n  matrix {\n    model      = [\"a/b\"] # one\n    batch_size = [1, 2]\n  }\n}\n"
 	if err != nil || string(got) != want {
 		t.Errorf("got %q (%v), want %q", got, err, want)
@@ -151,14 +156,15 @@ func TestFormat(t *testing.T) {
 	for name, text := range map[string]string{"x.hcl": "sweep {", "x.hcl.json": "{}"} {
 		if _, err := Format(name, []byte(text)); err == nil {
 			t.Errorf("%s was formatted", name)
-		} else if _, ok := AsError(err); !ok {
+		} else if _, ok := asError(err); !ok {
 			t.Errorf("%v is no *Error", err)
 		}
 	}
 }
 
 func TestUnits(t *testing.T) {
-	for text, want := range map[string]int64{"80GiB": 80 << 30, "1.5 MiB": 3 << 19, "79.18GiB": 85018877624, "80GB": 80e9, "12B": 12, "0KiB": 0} {
+	for text, want := range map[string]int64{"80GiB": 80 << 30, "1.5 MiB": 3 << 19, "79.18GiB": 85018877624,
+		"80GB": 80e9, "12B": 12, "0KiB": 0} {
 		if got, err := ParseSize(text); err != nil || got != want {
 			t.Errorf("ParseSize(%q) = %d, %v, want %d", text, got, err, want)
 		}

@@ -15,15 +15,13 @@ import (
 // A scope says which names an expression may use beside var and local, and
 // what they hold.
 type scope struct {
-	where     string                  // for messages: "a matrix"
-	noVars    bool                    // neither var nor local: the expression stands alone
-	noLocals  bool                    // var only
-	secretsOK bool                    // sensitive variables may be used
-	names     map[string][]string     // further roots and the attributes they have
-	values    func() map[string]value // what the further roots hold; called at evaluation
+	where     string                      // for messages: "a matrix"
+	noVars    bool                        // neither var nor local: the expression stands alone
+	noLocals  bool                        // var only
+	secretsOK bool                        // sensitive variables may be used
+	names     map[string][]string         // further roots and the attributes they have
+	values    func() map[string]cty.Value // what the further roots hold; called at evaluation
 }
-
-type value = cty.Value
 
 func noScope(where string) *scope { return &scope{where: where, noVars: true} }
 
@@ -52,7 +50,8 @@ func (l *loader) check(e *expression, sc *scope) bool {
 	ok := true
 	for _, c := range e.calls {
 		if _, known := l.funcs[c.name]; !known {
-			l.diags.errorAt(codeUnknownFunc, c.rng, "There is no function %q.%s", c.name, didYouMean(c.name, sortedKeys(l.funcs)))
+			l.diags.errorAt(codeUnknownFunc, c.rng,
+				"There is no function %q.%s", c.name, didYouMean(c.name, sortedKeys(l.funcs)))
 			ok = false
 		}
 	}
@@ -63,7 +62,8 @@ func (l *loader) check(e *expression, sc *scope) bool {
 	}
 	if ok && !sc.secretsOK {
 		if name := l.tainted(e); name != "" {
-			l.diags.errorAt(codeSensitive, e.Range(), "The variable %q is sensitive. Its value may only go into the env block of a sweep, because everything else is written into results.", name)
+			l.diags.errorAt(codeSensitive, e.Range(), "The variable %q is sensitive. Its value may only go into the env "+
+				"block of a sweep, because everything else is written into results.", name)
 			return false
 		}
 	}
@@ -77,7 +77,8 @@ func (l *loader) checkName(t hcl.Traversal, sc *scope) bool {
 	switch {
 	case here:
 	case sc.noVars:
-		l.diags.errorAt(codeOutOfScope, rng, "An expression in %s stands alone: it cannot refer to %q.%s", sc.where, root, quoteHint(t))
+		l.diags.errorAt(codeOutOfScope, rng,
+			"An expression in %s stands alone: it cannot refer to %q.%s", sc.where, root, quoteHint(t))
 		return false
 	case root == "var":
 		known = sortedKeys(l.vars)
@@ -142,7 +143,8 @@ func (l *loader) unknownRoot(t hcl.Traversal, sc *scope) bool {
 	there = append(there, sortedKeys(sc.names)...)
 	switch {
 	case slices.Contains([]string{"matrix", "profile", "model", "sweep", "local"}, root):
-		l.diags.errorAt(codeOutOfScope, rng, "%q cannot be used in %s, which sees %s.", root, sc.where, strings.Join(there, ", "))
+		l.diags.errorAt(codeOutOfScope, rng,
+			"%q cannot be used in %s, which sees %s.", root, sc.where, strings.Join(there, ", "))
 	case slices.Contains(sc.names["matrix"], root):
 		l.diags.errorAt(codeUnknownRoot, rng, "There is no name %q here. The axis is matrix.%s.", root, root)
 	case l.vars[root] != nil:
@@ -154,7 +156,8 @@ func (l *loader) unknownRoot(t hcl.Traversal, sc *scope) bool {
 		if hint == "" {
 			hint = quoteHint(t)
 		}
-		l.diags.errorAt(codeUnknownRoot, rng, "There is no name %q; %s sees %s.%s", root, sc.where, strings.Join(there, ", "), hint)
+		l.diags.errorAt(codeUnknownRoot, rng,
+			"There is no name %q; %s sees %s.%s", root, sc.where, strings.Join(there, ", "), hint)
 	}
 	return false
 }
@@ -216,24 +219,26 @@ func (l *loader) evaluate(e *expression, ctx *hcl.EvalContext) (cty.Value, []fin
 	l.guard.total += size / 16 // values are kept
 	if l.guard.total > maxTotalWork {
 		l.guard.over = true
-		l.diags.errorAt(codeTooMuch, e.Range(), "All expressions together take more than %d steps. The last of them was this one; simplify it, or the loops and functions that are evaluated at every point.", maxTotalWork)
+		l.diags.errorAt(codeTooMuch, e.Range(), "All expressions together take more than %d steps. The last of them was "+
+			"this one; simplify it, or the loops and functions that are evaluated at every point.", maxTotalWork)
 		return cty.DynamicVal, nil
 	}
 	if l.guard.exhausted {
-		return cty.DynamicVal, []finding{{fault{code: codeTooMuch, rng: e.Range()}, "The loops of this expression take more than " + fmt.Sprint(maxWork) + " steps."}}
+		return cty.DynamicVal, []finding{{fault{code: codeTooMuch, rng: e.Range()},
+			"The loops of this expression take more than " + fmt.Sprint(maxWork) + " steps."}}
 	}
-	secret := l.tainted(e) != ""
 	var out []finding
 	for i, h := range hd {
 		if h.Severity != hcl.DiagError || i >= 5 {
 			continue
 		}
-		if x, ok := hcl.DiagnosticExtra[hclsyntax.FunctionCallDiagExtra](h); ok && errors.Is(x.FunctionCallError(), errBadModel) {
+		x, ok := hcl.DiagnosticExtra[hclsyntax.FunctionCallDiagExtra](h)
+		if ok && errors.Is(x.FunctionCallError(), errBadModel) {
 			v = cty.DynamicVal // the model block says what is wrong
 			continue
 		}
 		f := findingOf(h, e)
-		if secret {
+		if l.tainted(e) != "" {
 			f.detail = "The expression uses a sensitive variable, so what it met is not shown."
 		} else {
 			f.fault.values = l.valuesOf(e, ctx)
@@ -241,7 +246,8 @@ func (l *loader) evaluate(e *expression, ctx *hcl.EvalContext) (cty.Value, []fin
 		out = append(out, f)
 	}
 	if len(out) == 0 && size > maxWeight {
-		out = append(out, finding{fault{code: codeTooMuch, rng: e.Range()}, "The value is too large: more than " + fmt.Sprint(maxWeight) + " elements and bytes, or a number beyond 1e300."})
+		out = append(out, finding{fault{code: codeTooMuch, rng: e.Range()},
+			"The value is too large: more than " + fmt.Sprint(maxWeight) + " elements and bytes, or a number beyond 1e300."})
 	}
 	if len(out) > 0 {
 		return cty.DynamicVal, out
@@ -258,7 +264,8 @@ func findingOf(h *hcl.Diagnostic, e *expression) finding {
 	f.detail = sentence(h.Detail)
 	switch {
 	case f.fault.code == codeExprFailed && strings.Contains(h.Detail, "argument must not be null"):
-		f.detail = "Null is no operand: what is left to vLLM has no value here. Give one for that case, as in coalesce(profile.max_model_len, 0)."
+		f.detail = "Null is no operand: what is left to vLLM has no value here. Give one for that case, as in " +
+			"coalesce(profile.max_model_len, 0)."
 	case f.fault.code == codeExprFailed:
 		f.detail = h.Summary + ": " + f.detail
 	}

@@ -31,7 +31,7 @@ func TestSingle(t *testing.T) {
 func TestSingleFaults(t *testing.T) {
 	_, err := Single(SingleOptions{Settings: map[string]any{"model": "Qwen3-0.6", "input_len": int64(0), "max_model_len": int64(10)},
 		Flags: map[string]string{"output_json": "x"}})
-	e, ok := AsError(err)
+	e, ok := asError(err)
 	if !ok {
 		t.Fatalf("got %v", err)
 	}
@@ -40,17 +40,17 @@ func TestSingleFaults(t *testing.T) {
 		codes[d.Code] = true
 	}
 	for _, c := range []code{codeUnknownModel, codeValue, codeReserved} {
-		if !codes[string(c)] {
+		if !codes[c.id()] {
 			t.Errorf("no %s in:\n%v", c, err)
 		}
 	}
 	_, err = Single(SingleOptions{Engine: "vlm", Mode: "x", NumHeads: ptr(int64(0)), Flags: map[string]string{"a b": "1", "dtype": "x"}})
-	if e, ok = AsError(err); !ok || len(e.Diagnostics()) < 3 || !strings.Contains(err.Error(), string(codeFlagMissing)) {
+	if e, ok = asError(err); !ok || len(e.Diagnostics()) < 3 || !strings.Contains(err.Error(), codeFlagMissing.id()) {
 		t.Errorf("got %v", err)
 	}
 	_, err = Single(SingleOptions{GPUs: []int{0},
 		Settings: map[string]any{"model": "Qwen/Qwen3-0.6B", "input_len": int64(100), "max_model_len": int64(10), "tensor_parallel_size": int64(2)}})
-	if e, ok := AsError(err); !ok || len(e.Diagnostics()) != 2 {
+	if e, ok := asError(err); !ok || len(e.Diagnostics()) != 2 {
 		t.Errorf("got %v", err)
 	}
 }

@@ -35,20 +35,6 @@ func ParseDuration(s string) (time.Duration, error) {
 	return d, nil
 }
 
-// sizeUnits are the units of sizes, in bytes; the longer name comes first.
-func sizeUnits() []struct {
-	name  string
-	bytes float64
-} {
-	return []struct {
-		name  string
-		bytes float64
-	}{
-		{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1 << 40},
-		{"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"B", 1},
-	}
-}
-
 // ParseSize reads "79.18GiB", "512 MiB" or "80GB" (10^9) into bytes, rounded to
 // a whole one. A unit is needed.
 func ParseSize(s string) (int64, error) {
@@ -56,7 +42,13 @@ func ParseSize(s string) (int64, error) {
 	if _, err := strconv.ParseFloat(t, 64); err == nil {
 		return 0, errNoUnit
 	}
-	for _, u := range sizeUnits() {
+	for _, u := range []struct { // the longer name first
+		name  string
+		bytes float64
+	}{
+		{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1 << 40},
+		{"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"B", 1},
+	} {
 		num, ok := strings.CutSuffix(t, u.name)
 		if !ok {
 			continue

@@ -2,8 +2,10 @@ package sweep
 
 import (
 	"encoding/json"
+	"maps"
 	"math/big"
-	"sort"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -12,8 +14,6 @@ import (
 
 // This file is where values of cty become values of Go: string, int64,
 // float64, bool, []any and map[string]any. No cty type gets further.
-
-func stringVal(s string) cty.Value { return cty.StringVal(s) }
 
 func unknown() cty.Value { return cty.DynamicVal }
 
@@ -24,9 +24,6 @@ func asString(v cty.Value) (string, bool) {
 	}
 	return v.AsString(), true
 }
-
-// hasTemplate says whether a string of JSON syntax is more than its text.
-func hasTemplate(s string) bool { return strings.Contains(s, "${") || strings.Contains(s, "%{") }
 
 // toGo converts a wholly known value. Whole numbers that fit become int64, all
 // others float64; null becomes nil. ok is false for what has no such form.
@@ -181,14 +178,7 @@ func describe(v any) string {
 	return kindOf(v)
 }
 
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	sort.Strings(keys)
-	return keys
-}
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
 // encode writes a value in the one form that ids are computed from. It is
 // part of the format of ids: changing it changes every id.
@@ -228,29 +218,18 @@ func encode(b []byte, v any) []byte {
 	return b
 }
 
+var (
+	identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,63}$`)
+	fileName   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+)
+
 // isIdentifier says whether a name could be written as an attribute of HCL, in
 // ASCII. JSON syntax allows any key; names become columns, flags and file
 // names, so it gets no further than this.
-func isIdentifier(s string) bool {
-	for i, c := range s {
-		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '_'
-		if !letter && (i == 0 || c < '0' || c > '9') {
-			return false
-		}
-	}
-	return s != "" && len(s) <= 64
-}
+func isIdentifier(s string) bool { return identifier.MatchString(s) }
 
 // isName says whether a label can be part of a file's name on every system.
-func isName(s string) bool {
-	for i, c := range s {
-		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
-		if !letter && (i == 0 || c != '.' && c != '_' && c != '-') {
-			return false
-		}
-	}
-	return s != "" && len(s) <= 64
-}
+func isName(s string) bool { return fileName.MatchString(s) }
 
 func deref[T any](p *T) any {
 	if p == nil {

@@ -43,16 +43,10 @@ type givenValue struct {
 // variables reads all variable blocks, then the values given from outside.
 func (l *loader) variables() {
 	l.vars = map[string]*variable{}
-	for _, b := range l.root.blocks {
-		if b.name != "variable" {
-			continue
-		}
+	for _, b := range l.blocksOf("variable") {
 		if !isIdentifier(b.label) {
-			l.diags.errorAt(codeName, b.labelRng, "%q is no name for a variable: a name has letters, digits and underscores and does not start with a digit.", b.label)
-			continue
-		}
-		if first, ok := l.vars[b.label]; ok {
-			l.duplicate(b, first.block)
+			l.diags.errorAt(codeName, b.labelRng, "%q is no name for a variable: a name has letters, digits and underscores "+
+				"and does not start with a digit.", b.label)
 			continue
 		}
 		l.vars[b.label] = l.variable(b)
@@ -66,7 +60,8 @@ func (l *loader) variables() {
 			v.value, v.from = v.def, "default"
 			v.rng = v.block.body.attr("default").expr.Range()
 		} else {
-			l.diags.errorAt(codeVarNoValue, v.block.rng, "The variable %q has no default, so it needs a value: --var %s=..., --var-file, or %s%s in the environment.", name, name, envPrefix, name)
+			l.diags.errorAt(codeVarNoValue, v.block.rng, "The variable %q has no default, so it needs a value: --var %s=..., "+
+				"--var-file, or %s%s in the environment.", name, name, envPrefix, name)
 		}
 		if weight(v.value, maxWeight) > maxWeight {
 			l.diags.errorAt(codeTooMuch, v.block.rng, "The value of the variable %q is too large.", name)
@@ -83,38 +78,27 @@ func (l *loader) variables() {
 	}
 }
 
-func (l *loader) duplicate(b, first *block) {
-	l.diags.errorAt(codeDuplicate, b.rng, "A %s called %q is already declared at %s.", b.name, b.label, at(first.rng))
-}
-
 // variable reads one block, without its value from outside.
 func (l *loader) variable(b *block) *variable {
 	v := &variable{name: b.label, block: b, typ: cty.DynamicPseudoType, value: cty.DynamicVal}
 	if a := b.body.attr("type"); a != nil {
 		typ, defs, hd := typeexpr.TypeConstraintWithDefaults(typeExpr(a.expr))
 		if hd.HasErrors() {
-			l.diags.errorAt(codeVarConstraint, a.expr.Range(), "A type is string, number, bool, any, or list(...), set(...), map(...), tuple([...]), object({...}) of these, without quotes.")
+			l.diags.errorAt(codeVarConstraint, a.expr.Range(), "A type is string, number, bool, any, or list(...), set(...), "+
+				"map(...), tuple([...]), object({...}) of these, without quotes.")
 		} else {
 			v.typ, v.defaults, v.typed = typ, defs, typ != cty.DynamicPseudoType
 		}
 	}
 	v.sensitive = l.boolAttr(b.body, "sensitive", false, noScope("a variable block"))
 	_ = l.stringAttr(b.body, "description", "", noScope("a variable block"))
-	if v.sensitive {
-		if a := b.body.attr("default"); a != nil {
+	if a := b.body.attr("default"); a != nil {
+		if v.sensitive {
 			l.diags.redactions = append(l.diags.redactions, a.expr.Range())
 		}
-	}
-	if a := b.body.attr("default"); a != nil {
-		val, ok := l.value(a.expr, noScope("a default"))
-		if ok {
-			val, ok = l.convertVar(v, val, a.expr.Range(), "default")
-		}
-		v.hasDef = true
-		if ok {
-			v.def = val
-		} else {
-			v.def = cty.DynamicVal
+		v.hasDef, v.def = true, cty.DynamicVal
+		if val, ok := l.value(a.expr, noScope("a default")); ok {
+			v.def, _ = l.convertVar(v, val, a.expr.Range(), "default")
 		}
 	}
 	return v
@@ -143,14 +127,16 @@ func (l *loader) convertVar(v *variable, val cty.Value, rng hcl.Range, what stri
 		return out, true
 	}
 	if v.sensitive {
-		l.diags.errorAt(codeVarType, rng, "The %s of the variable %q is not of its type, %s. The variable is sensitive, so the value is not shown.", what, v.name, typeexpr.TypeString(v.typ))
+		l.diags.errorAt(codeVarType, rng, "The %s of the variable %q is not of its type, %s. The variable is sensitive, "+
+			"so the value is not shown.", what, v.name, typeexpr.TypeString(v.typ))
 		return cty.DynamicVal, false
 	}
 	found := ""
 	if g, ok := toGo(val); ok {
 		found = "; this is " + describe(g)
 	}
-	l.diags.errorAt(codeVarType, rng, "The variable %q is of type %s%s.%s", v.name, typeexpr.TypeString(v.typ), found, conversionDetail(err))
+	l.diags.errorAt(codeVarType, rng,
+		"The variable %q is of type %s%s.%s", v.name, typeexpr.TypeString(v.typ), found, conversionDetail(err))
 	return cty.DynamicVal, false
 }
 
@@ -193,12 +179,14 @@ func (l *loader) givenValues() map[string]givenValue {
 		name, text, ok := strings.Cut(kv, "=")
 		name = strings.TrimSpace(name)
 		if !ok || name == "" {
-			l.diags.errorAt(codeVarMalformed, hcl.Range{}, "--var takes NAME=VALUE; number %d of the --var flags has no equals sign or no name.", i+1)
+			l.diags.errorAt(codeVarMalformed, hcl.Range{},
+				"--var takes NAME=VALUE; number %d of the --var flags has no equals sign or no name.", i+1)
 			continue
 		}
 		if _, declared := l.vars[name]; !declared {
 			hint := didYouMean(name, sortedKeys(l.vars))
-			l.diags.errorAt(codeVarUnknownCLI, hcl.Range{}, "--var %s: the configuration declares no such variable.%s", name, hint)
+			l.diags.errorAt(codeVarUnknownCLI, hcl.Range{},
+				"--var %s: the configuration declares no such variable.%s", name, hint)
 			continue
 		}
 		given[name] = l.textValue(name, text, "--var", "--var "+name)
@@ -236,11 +224,13 @@ func (l *loader) varFile(name string, given map[string]givenValue) {
 		return
 	}
 	for _, bl := range b.blocks {
-		l.diags.errorAt(codeVarDeclared, bl.rng, "This file gives values to variables that the sweep file declares. To set %s, write: %s = ...", bl.label, bl.label)
+		l.diags.errorAt(codeVarDeclared, bl.rng,
+			"This file gives values to variables that the sweep file declares. To set %s, write: %s = ...", bl.label, bl.label)
 	}
 	for _, a := range b.attrs {
 		if _, declared := l.vars[a.name]; !declared {
-			l.diags.errorAt(codeVarUnknown, a.nameRng, "The configuration declares no variable %q.%s", a.name, didYouMean(a.name, sortedKeys(l.vars)))
+			l.diags.errorAt(codeVarUnknown, a.nameRng,
+				"The configuration declares no variable %q.%s", a.name, didYouMean(a.name, sortedKeys(l.vars)))
 			continue
 		}
 		given[a.name] = givenValue{from: "var-file " + name, expr: a.expr, rng: a.expr.Range(), src: name}
@@ -254,8 +244,8 @@ func wholeFile(name string, src []byte) hcl.Range {
 // varFileSpec accepts variable blocks only to say that they do not belong.
 func varFileSpec() *blockSpec {
 	return &blockSpec{
-		free:   "a variable",
-		blocks: []*blockSpec{{name: "variable", label: "name", free: "anything"}},
+		free:   true,
+		blocks: []*blockSpec{{name: "variable", label: "name", free: true}},
 	}
 }
 
@@ -294,7 +284,8 @@ func (l *loader) quietly(v *variable, g givenValue, f func() (cty.Value, bool)) 
 	val, ok := f()
 	l.diags = outer
 	if !ok {
-		l.diags.errorAt(codeVarType, g.rng, "The value of the variable %q cannot be read as %s. The variable is sensitive, so the value is not shown.", v.name, typeexpr.TypeString(v.typ))
+		l.diags.errorAt(codeVarType, g.rng, "The value of the variable %q cannot be read as %s. The variable is "+
+			"sensitive, so the value is not shown.", v.name, typeexpr.TypeString(v.typ))
 	}
 	return val, ok
 }
@@ -313,7 +304,8 @@ func (l *loader) textExpr(v *variable, g givenValue) (cty.Value, bool) {
 	e, hd := hclsyntax.ParseExpression(text, g.src, g.rng.Start)
 	if hd.HasErrors() {
 		if v.typed {
-			l.diags.errorAt(codeVarType, g.rng, "The variable %q is of type %s; this text is no such value: %s", v.name, typeexpr.TypeString(v.typ), sentence(hd[0].Detail))
+			l.diags.errorAt(codeVarType, g.rng, "The variable %q is of type %s; this text is no such value: %s", v.name,
+				typeexpr.TypeString(v.typ), sentence(hd[0].Detail))
 		}
 		return cty.StringVal(*g.text), !v.typed
 	}
@@ -322,7 +314,8 @@ func (l *loader) textExpr(v *variable, g givenValue) (cty.Value, bool) {
 		return cty.StringVal(*g.text), true
 	}
 	if len(x.vars) > 0 {
-		l.diags.errorAt(codeVarType, g.rng, "The variable %q is of type %s; this is the text %s. (A text within a list or an object stands in quotes.)", v.name, typeexpr.TypeString(v.typ), show(*g.text))
+		l.diags.errorAt(codeVarType, g.rng, "The variable %q is of type %s; this is the text %s. (A text within a list or "+
+			"an object stands in quotes.)", v.name, typeexpr.TypeString(v.typ), show(*g.text))
 		return cty.DynamicVal, false
 	}
 	checked := &reader{diags: l.diags, guard: l.guard}
@@ -338,7 +331,8 @@ func (l *loader) validate(v *variable) {
 		}
 		sc := &scope{where: "a validation rule", noLocals: true, secretsOK: true}
 		if !slices.ContainsFunc(cond.expr.vars, func(t hcl.Traversal) bool { return refersTo(t, "var", v.name) }) {
-			l.diags.errorAt(codeValidation, cond.expr.Range(), "The condition does not look at var.%s, the variable whose rule it is.", v.name)
+			l.diags.errorAt(codeValidation, cond.expr.Range(),
+				"The condition does not look at var.%s, the variable whose rule it is.", v.name)
 			continue
 		}
 		val, ok := l.value(cond.expr, sc)
@@ -347,7 +341,8 @@ func (l *loader) validate(v *variable) {
 		}
 		good, isBool := toBool(val)
 		if !isBool {
-			l.diags.errorAt(codeValidation, cond.expr.Range(), "The condition of a rule is true or false; this is %s.", l.describeSecretly(cond.expr, val))
+			l.diags.errorAt(codeValidation, cond.expr.Range(),
+				"The condition of a rule is true or false; this is %s.", l.describeSecretly(cond.expr, val))
 			continue
 		}
 		if good {

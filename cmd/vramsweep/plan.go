@@ -237,7 +237,7 @@ func (p *planner) count() ([]*plannedProfile, totals, error) {
 			case !*estimate.Fits:
 				t.never++
 			}
-			_, first := p.engines[i].Add(profile)
+			first := p.engines[i].Add(profile)
 			p.time(&t, profile, &estimate, runs, first)
 			if p.flags.limit > 0 && len(shown) >= p.flags.limit {
 				continue

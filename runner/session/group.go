@@ -2,30 +2,13 @@ package session
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"slices"
 
 	"github.com/vramsweep/vramsweep/sweep"
 )
 
-// GroupKey names the engine that a profile needs: profiles with the same key
-// can share one. It covers every setting but those that a request carries:
-// lengths, batch size and iterations.
-func GroupKey(p *sweep.Profile) string {
-	settings := p.Settings
-	settings.InputLen, settings.OutputLen, settings.BatchSize = 0, 0, 0
-	settings.NumIters, settings.NumItersWarmup = nil, nil
-	// Marshal cannot fail: both are plain data.
-	text, _ := json.Marshal(struct {
-		Sweep    string
-		Settings sweep.Settings
-		Engine   sweep.Engine
-	}{p.Sweep, settings, p.Engine})
-	sum := sha256.Sum256(text)
-	return hex.EncodeToString(sum[:6])
-}
+// GroupKey names the engine that a profile needs.
+func GroupKey(p *sweep.Profile) string { return p.EngineKey() }
 
 // A Group is the profiles of a sweep that one engine serves, in the order in
 // which it serves them.

@@ -82,15 +82,18 @@ func campaign019(t testing.TB, c *Catalogue) []measured {
 			continue
 		}
 		r := Request{
-			Dtype: strings.TrimPrefix(e.Dtype, "torch."), KVCacheDtype: e.KVDtype, TensorParallelSize: e.TP, PipelineParallelSize: e.PP,
-			MaxModelLen: e.MaxModelLen, MaxNumSeqs: &seqs, MaxNumBatchedTokens: &tokens, GPUMemoryUtilization: e.Utilization, Version: "0.19.0",
+			Dtype: strings.TrimPrefix(e.Dtype, "torch."), KVCacheDtype: e.KVDtype, TensorParallelSize: e.TP,
+			PipelineParallelSize: e.PP,
+			MaxModelLen:          e.MaxModelLen, MaxNumSeqs: &seqs, MaxNumBatchedTokens: &tokens, GPUMemoryUtilization: e.Utilization,
+			Version: "0.19.0",
 		}
 		if e.Quantization == "fp8" {
 			r.Quantization = "fp8"
 		}
 		out = append(out, measured{
 			name: strings.TrimSuffix(filepath.Base(file), ".json"), campaign: "0.19", arch: a, request: r, runner: runnerV1,
-			weights: e.Weights, activations: e.Activations, nonTorch: e.NonTorch, graphs: e.Graphs, kv: e.KV, tokens: e.Tokens, concurrency: e.Concurrency,
+			weights: e.Weights, activations: e.Activations, nonTorch: e.NonTorch, graphs: e.Graphs, kv: e.KV, tokens: e.Tokens,
+			concurrency: e.Concurrency,
 		})
 	}
 	return out
@@ -149,14 +152,17 @@ func campaign026(t testing.TB) []measured {
 		}
 		a := corpusModel(t, path)
 		r := Request{
-			TensorParallelSize: p.TP, Quantization: flagOf("--quantization"), MaxModelLen: num("--max-model-len"), MaxNumSeqs: num("--max-num-seqs"),
-			MaxNumBatchedTokens: num("--max-num-batched-tokens"), EnforceEager: strings.Contains(strings.Join(p.Command, " "), "--enforce-eager"), Version: "0.26.0",
+			TensorParallelSize: p.TP, Quantization: flagOf("--quantization"), MaxModelLen: num("--max-model-len"),
+			MaxNumSeqs:          num("--max-num-seqs"),
+			MaxNumBatchedTokens: num("--max-num-batched-tokens"),
+			EnforceEager:        strings.Contains(strings.Join(p.Command, " "), "--enforce-eager"), Version: "0.26.0",
 		}
 		var u float64
 		if _, err := fmt.Sscan(flagOf("--gpu-memory-utilization"), &u); err == nil {
 			r.GPUMemoryUtilization = &u
 		}
-		m := measured{name: p.Name, campaign: "0.26", arch: a, request: r, tokens: p.Expected.Tokens, concurrency: p.Expected.Concurrency}
+		m := measured{name: p.Name, campaign: "0.26", arch: a, request: r, tokens: p.Expected.Tokens,
+			concurrency: p.Expected.Concurrency}
 		if p.Expected.Runner != nil {
 			m.runner = *p.Expected.Runner
 		}
@@ -191,7 +197,8 @@ func more026(t testing.TB) []measured {
 	readJSON(t, "testdata/h100-v0.26-more.json", &file)
 	var out []measured
 	for _, p := range file.Runs {
-		r := Request{MaxModelLen: &p.MaxModelLen, EnforceEager: p.Eager, TensorParallelSize: p.TP, MaxNumSeqs: p.Seqs, Version: "0.26.0"}
+		r := Request{MaxModelLen: &p.MaxModelLen, EnforceEager: p.Eager, TensorParallelSize: p.TP, MaxNumSeqs: p.Seqs,
+			Version: "0.26.0"}
 		name := fmt.Sprintf("more %s L%d", p.Model, p.MaxModelLen)
 		if p.Eager {
 			name += " eager"
@@ -210,7 +217,8 @@ func more026(t testing.TB) []measured {
 		}
 		out = append(out, measured{
 			name: name, campaign: "0.26", arch: corpusModel(t, p.Model), request: r, runner: p.Runner,
-			weights: p.Weights, activations: p.Activations, nonTorch: p.NonTorch, graphs: p.Graphs, kv: p.KV, tokens: p.Tokens, concurrency: p.Concurrency,
+			weights: p.Weights, activations: p.Activations, nonTorch: p.NonTorch, graphs: p.Graphs, kv: p.KV, tokens: p.Tokens,
+			concurrency: p.Concurrency,
 		})
 	}
 	return out
@@ -287,7 +295,8 @@ func compare(m measured, g GPU, into map[string]*score) string {
 	conc := Figure{Reason: e.Reason}
 	if e.MaxConcurrency != nil && e.KVCacheTokens.Value != nil {
 		f := *e.MaxConcurrency / float64(*e.KVCacheTokens.Value)
-		v, lo, hi := int64(*e.MaxConcurrency*1000), int64(1000*f*float64(*e.KVCacheTokens.Low)), int64(1000*f*float64(*e.KVCacheTokens.High))
+		v, lo, hi := int64(*e.MaxConcurrency*1000), int64(1000*f*float64(*e.KVCacheTokens.Low)),
+			int64(1000*f*float64(*e.KVCacheTokens.High))
 		conc = Figure{Value: &v, Low: &lo, High: &hi}
 	}
 	cells := []struct {
@@ -329,8 +338,10 @@ func compare(m measured, g GPU, into map[string]*score) string {
 }
 
 const (
-	runsHead    = "| vLLM | runner | run | weights | activations | non-torch | graphs | KV bytes | KV tokens | concurrency |\n|---|---|---|---|---|---|---|---|---|---|\n"
-	summaryHead = "| runs | figure | n | mean % | median % | worst % | worst run | interval holds |\n|---|---|---|---|---|---|---|---|\n"
+	runsHead = "| vLLM | runner | run | weights | activations | non-torch | graphs | KV bytes | KV tokens | " +
+		"concurrency |\n|---|---|---|---|---|---|---|---|---|---|\n"
+	summaryHead = "| runs | figure | n | mean % | median % | worst % | worst run | interval holds " +
+		"|\n|---|---|---|---|---|---|---|---|\n"
 )
 
 const accuracyIntro = `# How well the arithmetic predicts
@@ -367,7 +378,8 @@ func summarize(scores map[string]*score) string {
 	for _, k := range keys {
 		s := scores[k]
 		group, figure, _ := strings.Cut(k, "/")
-		fmt.Fprintf(&table, "| %s | %s | %d | %.2f | %.2f | %.2f | %s | %d of %d |\n", group, figure, s.n, s.mean(), s.median(), s.max(), s.worst, s.held, s.n)
+		fmt.Fprintf(&table, "| %s | %s | %d | %.2f | %.2f | %.2f | %s | %d of %d |\n", group, figure, s.n, s.mean(),
+			s.median(), s.max(), s.worst, s.held, s.n)
 	}
 	return table.String()
 }
@@ -391,7 +403,8 @@ func TestAccuracy(t *testing.T) {
 		fmt.Printf("%s%s\n%s%s", runsHead, strings.Join(lines, "\n"), summaryHead, summary)
 	}
 	if *update {
-		page := accuracyIntro + summaryHead + summary + "\n## Each run\n\nMeasured / predicted (difference). Sizes in GiB. `-`: not in the log.\n\n" + runsHead + strings.Join(lines, "\n") + "\n"
+		page := accuracyIntro + summaryHead + summary + "\n## Each run\n\nMeasured / predicted (difference). Sizes in " +
+			"GiB. `-`: not in the log.\n\n" + runsHead + strings.Join(lines, "\n") + "\n"
 		if err := os.WriteFile("../../docs/accuracy.md", []byte(page), 0o644); err != nil {
 			t.Fatal(err)
 		}

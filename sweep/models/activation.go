@@ -11,22 +11,10 @@ func cublasWorkspace(g GPU) int64 {
 	return 32 * mib
 }
 
-// peak is what the activations are computed from.
+// peak is what the activations of one pipeline stage are computed from.
 type peak struct {
-	a         *Architecture
-	g         GPU
-	v         release
-	runner    string
-	tokens    int64 // max_num_batched_tokens
-	seqs      int64 // max_num_seqs
-	maxLen    int64
-	width     int64 // bytes of the model's dtype
-	tp, pp    int64
-	block     int64
-	eager     bool
-	warm      bool // compiled and tuned kernels are in a cache
-	mxfp4     bool
-	stageLast bool
+	*setup
+	last bool // the stage samples
 }
 
 // The peak of a profile run is the larger of two moments, above what stays
@@ -41,16 +29,29 @@ type peak struct {
 // With T 16,384 on the V2 runner of 0.26 the forward formula gives the printed
 // figure to its last digit in ten of thirteen compiled runs of dense models
 // (docs/accuracy.md has the others).
-func (p peak) bytes() (value, low, high int64) {
+//
+// moment names the larger one: "forward", "experts", "latent" (MLA's profile) or
+// "sampler".
+func (p peak) bytes() (value, low, high int64, moment string) {
 	persistent := p.expertWorkspace() + p.stageBuffers() + cublasWorkspace(p.g)
 	forward, slack := p.forward()
-	tuned := forward
-	if !p.eager && !p.warm {
+	tuned, other := forward, p.latentProfile()
+	if !p.r.EnforceEager && p.r.CompileCache != "warm" {
 		tuned += p.l2()
 	}
-	other := p.latentProfile()
-	if p.stageLast {
-		other = max(other, p.sampler())
+	moment = "forward"
+	if p.a.MoE != nil {
+		moment = "experts"
+	}
+	if other > tuned {
+		moment = "latent"
+	}
+	if p.last {
+		n := p.sampler()
+		if n >= max(tuned, other) {
+			moment = "sampler"
+		}
+		other = max(other, n)
 	}
 	value = persistent + max(tuned, other)
 	low = persistent + max(forward, other)
@@ -58,33 +59,13 @@ func (p peak) bytes() (value, low, high int64) {
 	if p.a.NormsPerLayer > 2 && p.runner == runnerV2 { // Gemma 2 9B took 11 % more than this, Gemma 3 1B nothing
 		high += value / 9
 	}
-	return value, low - low/40, high + high/30
-}
-
-// moment names what the peak is of.
-func (p peak) moment() string {
-	forward, _ := p.forward()
-	if !p.eager && !p.warm {
-		forward += p.l2()
-	}
-	switch latent := p.latentProfile(); {
-	case p.stageLast && p.sampler() >= max(forward, latent):
-		return "sampler"
-	case latent > forward:
-		return "latent"
-	case p.a.MoE != nil:
-		return "experts"
-	}
-	return "forward"
+	return value, low - low/40, high + high/30, moment
 }
 
 // l2 is the buffer that triton's tuner clears between runs.
 // Source: torch/_inductor/runtime/benchmarking.py (L2_cache_size).
 func (p peak) l2() int64 {
-	if p.g.L2 > 0 {
-		return p.g.L2
-	}
-	return 50 * mib
+	return orElse(p.g.L2, 50*mib)
 }
 
 // forward is the larger of the dense and the expert layers; slack is what a
@@ -94,7 +75,7 @@ func (p peak) forward() (value, slack int64) {
 	inter := ceilDiv(a.IntermediateSize, p.tp)
 	per := 2*a.HiddenSize + ceilDiv(p.a.attentionOut(), p.tp) + 3*inter
 	switch {
-	case p.eager:
+	case p.r.EnforceEager:
 		per = p.eagerLayer(inter)
 	case a.MLP == "plain": // compiled, the activation works in place
 		per -= 2 * inter
@@ -118,11 +99,10 @@ func (p peak) forward() (value, slack int64) {
 // where queries and keys are normed or the MLP is plain), and the MLP's own, of which
 // a plain one has two. Seen on 0.26: Llama 8B at TP 1 and 2, Qwen3 0.6B and 4B, OPT 1.3B.
 func (p peak) eagerLayer(inter int64) int64 {
-	hidden := int64(3)
+	hidden, widths := int64(3), int64(3)
 	if p.a.QKNorm != "" || p.a.MLP == "plain" {
 		hidden++
 	}
-	widths := int64(3)
 	if p.a.MLP == "plain" {
 		widths = 2
 	}
@@ -135,7 +115,7 @@ func (p peak) eagerLayer(inter int64) int64 {
 // workspace_shapes; vllm/v1/worker/workspace.py.
 func (p peak) expertWorkspace() int64 {
 	e := p.a.MoE
-	if e == nil || p.mxfp4 {
+	if e == nil || p.a.Quantization != nil && p.a.Quantization.Method == "mxfp4" {
 		return 0
 	}
 	inter := ceilDiv(e.IntermediateSize, p.tp)
@@ -166,7 +146,7 @@ func (p peak) latentProfile() int64 {
 	context := rows * heads * (m.NopeDim + m.VHeadDim) * p.width
 	latent := m.KVLoraRank + m.RopeDim
 	per := p.a.HiddenSize + heads*(m.NopeDim+m.RopeDim) + latent + heads*m.VHeadDim
-	if p.eager {
+	if p.r.EnforceEager {
 		per += p.a.HiddenSize + latent
 	}
 	return context + p.tokens*per*p.width
@@ -208,11 +188,7 @@ func (p peak) sampler() int64 {
 	if p.v < rel17 {
 		return n + logits*(p.width+36)
 	}
-	sms := p.g.SMs
-	if sms == 0 {
-		sms = 132
-	}
-	return n + logits*(p.width+12) + min(sms, p.seqs)*a.VocabSize*4
+	return n + logits*(p.width+12) + min(orElse(p.g.SMs, 132), p.seqs)*a.VocabSize*4
 }
 
 // images is what the V1 runner keeps of its profiled images: pixels and

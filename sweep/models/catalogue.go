@@ -4,9 +4,10 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"sort"
 	"strings"
-	"sync"
 
 	"github.com/vramsweep/vramsweep"
 )
@@ -21,134 +22,8 @@ type file struct {
 }
 
 // Builtin is the catalogue that is embedded into the program (models.json). An
-// entry is decoded when it is first looked up: a sweep names a few of them, and
-// to decode all would be most of what reading a sweep file costs. An error
-// means that the program was built with a broken catalogue.
-func Builtin() (*Catalogue, error) {
-	list, err := scanCatalogue(vramsweep.Models)
-	if err != nil {
-		return nil, fmt.Errorf("embedded models.json: %w", err)
-	}
-	return newCatalogue(list), nil
-}
-
-// An entry is one architecture of a catalogue, or the text of one.
-type entry struct {
-	id   string
-	hfID string
-
-	once sync.Once
-	text []byte // nil: arch is there
-	arch *Architecture
-}
-
-func entryOf(a *Architecture) *entry { return &entry{id: a.ID, hfID: a.HFModelID, arch: a} }
-
-// architecture decodes the entry if nobody did; nil if it is broken, which a
-// test of the embedded catalogue excludes.
-func (e *entry) architecture() *Architecture {
-	e.once.Do(func() {
-		if e.text == nil {
-			return
-		}
-		a := &Architecture{}
-		if json.Unmarshal(e.text, a) == nil && a.complete() == nil {
-			e.arch = a
-		}
-	})
-	return e.arch
-}
-
-// complete checks an architecture and computes what follows from it.
-func (a *Architecture) complete() error {
-	if a.HFModelID == "" {
-		a.HFModelID = a.ID
-	}
-	if err := a.Check(); err != nil {
-		return err
-	}
-	a.finish()
-	return nil
-}
-
-// scanCatalogue finds the entries of a models.json and their names without
-// decoding them. It takes JSON that is valid and whose names need no escapes,
-// as Marshal writes it.
-func scanCatalogue(data []byte) ([]*entry, error) {
-	var list []*entry
-	var e *entry
-	schema, key := "", ""
-	depth, start := 0, 0 // 1: the file, 2: the list, 3: an entry
-	for i := 0; i < len(data); i++ {
-		switch data[i] {
-		case '{', '[':
-			if depth++; depth == 3 {
-				e, start = &entry{}, i
-			}
-		case '}', ']':
-			if depth--; depth == 2 && e != nil {
-				e.text = data[start : i+1]
-				list, e = append(list, e), nil
-			}
-		case '"':
-			text, isKey, next := scanString(data, i)
-			i = next
-			switch {
-			case isKey:
-				key = text
-			case depth == 1 && key == "schema":
-				schema = text
-			case depth == 3:
-				e.name(key, text)
-			}
-		}
-	}
-	if schema != CatalogueSchema || depth != 0 {
-		return nil, fmt.Errorf("the catalogue of models has schema %q, expected %q", schema, CatalogueSchema)
-	}
-	if err := nameEntries(list); err != nil {
-		return nil, err
-	}
-	return list, nil
-}
-
-// name notes a string of the entry if it is one of its names.
-func (e *entry) name(key, text string) {
-	switch key {
-	case "id":
-		e.id = text
-	case "hf_model_id":
-		e.hfID = text
-	}
-}
-
-// nameEntries gives entries without a Hugging Face id their id for one. An
-// entry without an id is an error.
-func nameEntries(list []*entry) error {
-	for i, e := range list {
-		if e.id == "" {
-			return fmt.Errorf("the catalogue of models: entry %d has no id", i)
-		}
-		e.hfID = cmp.Or(e.hfID, e.id)
-	}
-	return nil
-}
-
-// scanString reads the string that begins at i: its text as it is written,
-// whether a colon follows, and where its last quote is.
-func scanString(data []byte, i int) (text string, isKey bool, end int) {
-	end = i + 1
-	for end < len(data) && data[end] != '"' {
-		if data[end] == '\\' {
-			end++
-		}
-		end++
-	}
-	if end >= len(data) {
-		return "", false, len(data)
-	}
-	return string(data[i+1 : end]), end+1 < len(data) && data[end+1] == ':', end
-}
+// error means that the program was built with a broken one.
+func Builtin() (*Catalogue, error) { return ParseCatalogue(vramsweep.Models) }
 
 // ParseCatalogue reads the text of a models.json.
 func ParseCatalogue(data []byte) (*Catalogue, error) {
@@ -160,7 +35,6 @@ func ParseCatalogue(data []byte) (*Catalogue, error) {
 		return nil, fmt.Errorf("the catalogue of models has schema %q, expected %q", f.Schema, CatalogueSchema)
 	}
 	seen := map[string]bool{}
-	list := make([]*entry, 0, len(f.Models))
 	for i, a := range f.Models {
 		switch {
 		case a == nil || a.ID == "":
@@ -169,27 +43,29 @@ func ParseCatalogue(data []byte) (*Catalogue, error) {
 			return nil, fmt.Errorf("the catalogue of models names %q twice", a.ID)
 		}
 		seen[strings.ToLower(a.ID)] = true
-		if err := a.complete(); err != nil {
+		a.HFModelID = cmp.Or(a.HFModelID, a.ID)
+		if err := a.Check(); err != nil {
 			return nil, fmt.Errorf("the catalogue of models: %s: %w", a.ID, err)
 		}
-		list = append(list, entryOf(a))
+		a.finish()
 	}
-	return newCatalogue(list), nil
+	return newCatalogue(f.Models), nil
 }
 
-func newCatalogue(list []*entry) *Catalogue {
-	c := &Catalogue{models: make(map[string]*entry, len(list)), byHF: make(map[string]*entry, len(list))}
-	for _, e := range list {
-		c.models[strings.ToLower(e.id)] = e
+// newCatalogue is the catalogue of a list; of entries with one id the last wins.
+func newCatalogue(list []*Architecture) *Catalogue {
+	c := &Catalogue{models: map[string]*Architecture{}, byHF: map[string]*Architecture{}}
+	for _, a := range list {
+		c.models[strings.ToLower(a.ID)] = a
 	}
-	for _, e := range c.models {
-		c.names = append(c.names, e.id)
+	for _, a := range c.models {
+		c.names = append(c.names, a.ID)
 	}
 	sort.Strings(c.names)
 	for _, name := range c.names {
-		e := c.models[strings.ToLower(name)]
-		if key := strings.ToLower(e.hfID); c.byHF[key] == nil {
-			c.byHF[key] = e
+		a := c.models[strings.ToLower(name)]
+		if key := strings.ToLower(a.HFModelID); c.byHF[key] == nil {
+			c.byHF[key] = a
 		}
 	}
 	return c
@@ -202,15 +78,11 @@ func (c *Catalogue) Lookup(name string) (*Architecture, bool) {
 		return nil, false
 	}
 	key := strings.ToLower(name)
-	e, ok := c.models[key]
+	a, ok := c.models[key]
 	if !ok {
-		e, ok = c.byHF[key]
+		a, ok = c.byHF[key]
 	}
-	if !ok {
-		return nil, false
-	}
-	a := e.architecture()
-	return a, a != nil
+	return a, ok
 }
 
 // Names lists the ids of the catalogue, sorted.
@@ -225,20 +97,14 @@ func (c *Catalogue) Names() []string {
 // to a. The receiver stays as it was (nil counts as empty).
 func (c *Catalogue) With(a *Architecture) *Catalogue {
 	b := *a
-	if b.HFModelID == "" {
-		b.HFModelID = b.ID
-	}
-	b.derived = nil
+	b.HFModelID = cmp.Or(b.HFModelID, b.ID)
 	b.finish()
-	top := entryOf(&b)
-	var list []*entry
+	var list []*Architecture
 	if c != nil {
-		for _, e := range c.models {
-			list = append(list, e)
-		}
+		list = slices.Collect(maps.Values(c.models))
 	}
-	next := newCatalogue(append(list, top)) // the last of an id wins
-	next.byHF[strings.ToLower(top.hfID)] = top
+	next := newCatalogue(append(list, &b))
+	next.byHF[strings.ToLower(b.HFModelID)] = &b
 	return next
 }
 
@@ -247,11 +113,7 @@ func (c *Catalogue) With(a *Architecture) *Catalogue {
 func (c *Catalogue) Marshal() ([]byte, error) {
 	f := file{Schema: CatalogueSchema, Models: make([]*Architecture, 0, len(c.names))}
 	for _, name := range c.names {
-		a, ok := c.Lookup(name)
-		if !ok {
-			return nil, fmt.Errorf("write the catalogue of models: the entry %s cannot be read", name)
-		}
-		f.Models = append(f.Models, a)
+		f.Models = append(f.Models, c.models[strings.ToLower(name)])
 	}
 	data, err := json.MarshalIndent(f, "", "  ")
 	if err != nil {

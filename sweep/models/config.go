@@ -21,7 +21,8 @@ func FromDir(dir string) (*Architecture, error) {
 	path := filepath.Join(dir, "config.json")
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("model folder %s: %w; a model folder holds the config.json of its Hugging Face repository", dir, err)
+		return nil, fmt.Errorf(
+			"model folder %s: %w; a model folder holds the config.json of its Hugging Face repository", dir, err)
 	}
 	defer f.Close() //nolint:errcheck // only read from
 	a, err := FromConfig(f, filepath.Base(filepath.Clean(dir)))
@@ -114,6 +115,10 @@ type config struct {
 
 func (c *config) err() error { return errors.Join(c.problems...) }
 
+func (c *config) problem(format string, args ...any) {
+	c.problems = append(c.problems, fmt.Errorf(format, args...))
+}
+
 // fields is one JSON object and where it stands.
 type fields struct {
 	m    map[string]any
@@ -153,27 +158,27 @@ func (c *config) int(def int64, names ...string) int64 {
 		v = list[0]
 		for _, other := range list {
 			if other != v {
-				c.problems = append(c.problems, fmt.Errorf("%s differs from layer to layer; only equal layers are understood", where))
+				c.problem("%s differs from layer to layer; only equal layers are understood", where)
 				return def
 			}
 		}
 	}
 	n, ok := v.(json.Number)
 	if !ok {
-		c.problems = append(c.problems, fmt.Errorf("%s is %T, expected a whole number", where, v))
+		c.problem("%s is %T, expected a whole number", where, v)
 		return def
 	}
 	i, err := n.Int64()
 	if err != nil {
 		f, ferr := n.Float64()
 		if ferr != nil || f != float64(int64(f)) {
-			c.problems = append(c.problems, fmt.Errorf("%s is %s, expected a whole number", where, n))
+			c.problem("%s is %s, expected a whole number", where, n)
 			return def
 		}
 		i = int64(f)
 	}
 	if i < 0 || i > largest {
-		c.problems = append(c.problems, fmt.Errorf("%s is %d, expected 0 to %d", where, i, int64(largest)))
+		c.problem("%s is %d, expected 0 to %d", where, i, int64(largest))
 		return def
 	}
 	return i
@@ -181,34 +186,24 @@ func (c *config) int(def int64, names ...string) int64 {
 
 // float reads the first of the names as a number, else def.
 func (c *config) float(def float64, names ...string) float64 {
-	v, _, ok := c.lookup(names)
-	n, isNumber := v.(json.Number)
-	if !ok || !isNumber {
-		return def
-	}
-	f, err := n.Float64()
+	f, err := pick(c, json.Number(""), names).Float64()
 	if err != nil {
 		return def
 	}
 	return f
 }
 
-func (c *config) bool(def bool, names ...string) bool {
-	v, _, ok := c.lookup(names)
-	b, isBool := v.(bool)
-	if !ok || !isBool {
-		return def
-	}
-	return b
-}
+func (c *config) bool(def bool, names ...string) bool { return pick(c, def, names) }
 
-func (c *config) string(def string, names ...string) string {
-	v, _, ok := c.lookup(names)
-	s, isString := v.(string)
-	if !ok || !isString {
-		return def
+func (c *config) string(def string, names ...string) string { return pick(c, def, names) }
+
+// pick is the first of the names if it is a T, else def.
+func pick[T any](c *config, def T, names []string) T {
+	v, _, _ := c.lookup(names)
+	if t, ok := v.(T); ok {
+		return t
 	}
-	return s
+	return def
 }
 
 func (c *config) strings(names ...string) []string {
@@ -230,27 +225,25 @@ func stringList(v any) []string {
 // read fills a from the config: what every model has, then what its family adds.
 func (c *config) read(a *Architecture) {
 	a.ModelType = c.string("", "model_type")
-	if names := stringList(c.top.m["architectures"]); len(names) > 0 {
-		a.Architecture = names[0]
-	} else if names := stringList(c.text.m["architectures"]); len(names) > 0 {
-		a.Architecture = names[0]
+	for _, f := range []fields{c.text, c.top} {
+		if names := stringList(f.m["architectures"]); len(names) > 0 {
+			a.Architecture = names[0]
+		}
 	}
 	d := defaultsOf(a.ModelType)
-	a.HiddenSize = c.int(d.hidden, "hidden_size", "n_embd", "d_model")
-	a.NumLayers = c.int(d.layers, "num_hidden_layers", "n_layer", "n_layers", "num_layers")
+	a.HiddenSize = c.int(0, "hidden_size", "n_embd", "d_model")
+	a.NumLayers = c.int(0, "num_hidden_layers", "n_layer", "n_layers", "num_layers")
 	a.NumHeads = c.int(d.heads, "num_attention_heads", "n_head", "n_heads", "num_heads")
-	a.NumKVHeads = c.int(d.kvHeads, "num_key_value_heads", "num_kv_heads", "n_head_kv", "num_query_groups", "multi_query_group_num")
-	if a.NumKVHeads == 0 {
-		a.NumKVHeads = a.NumHeads
-	}
+	a.NumKVHeads = orElse(c.int(d.kvHeads,
+		"num_key_value_heads", "num_kv_heads", "n_head_kv", "num_query_groups", "multi_query_group_num"), a.NumHeads)
 	a.HeadDim = c.int(d.headDim, "head_dim", "attention_head_dim", "kv_channels")
 	if a.HeadDim == 0 && a.NumHeads > 0 {
 		a.HeadDim = a.HiddenSize / a.NumHeads
 	}
-	a.IntermediateSize = c.int(d.intermediate, "intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size", "d_ff")
+	a.IntermediateSize = c.int(0, "intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size", "d_ff")
 	a.VocabSize = c.int(d.vocab, "vocab_size", "padded_vocab_size")
 	a.MaxPosition = c.int(d.positions, "max_position_embeddings", "n_positions", "seq_length", "max_sequence_length")
-	a.TiedEmbeddings = c.tied(d.tied)
+	a.TiedEmbeddings = c.bool(d.tied, "tie_word_embeddings")
 	a.NativeDtype = nativeDtype(c.string("", "dtype", "torch_dtype"))
 	a.Family = familyName(a.ModelType)
 	if c.known(a) {
@@ -259,16 +252,12 @@ func (c *config) read(a *Architecture) {
 	}
 	c.window(a)
 	c.towers(a)
-	if q := sub(c.top.m, "quantization_config"); q != nil {
-		a.Quantization = readQuantization(fields{m: q, path: "quantization_config"}, "")
-	} else if q := sub(c.text.m, "quantization_config"); q != nil {
-		a.Quantization = readQuantization(fields{m: q, path: c.text.at("quantization_config")}, "")
+	for _, f := range []fields{c.text, c.top} {
+		if q := sub(f.m, "quantization_config"); q != nil {
+			a.Quantization = readQuantization(fields{m: q, path: f.at("quantization_config")}, "")
+		}
 	}
 }
-
-// tied reads tie_word_embeddings. Of a nested model the outer object decides
-// where the inner one is silent.
-func (c *config) tied(def bool) bool { return c.bool(def, "tie_word_embeddings") }
 
 func nativeDtype(s string) string {
 	s = strings.TrimPrefix(s, "torch.")
@@ -308,16 +297,11 @@ func (c *config) rope(a *Architecture) {
 		}
 		r.Float = kind == "yarn" && a.MLA != nil // the deepseek table is float32
 	}
-	a.Rope = r
-	ropeTables(a)
-}
-
-// ropeTables corrects the number of tables for models with more than one.
-func ropeTables(a *Architecture) {
 	switch a.ModelType {
 	case "gemma3_text", "gemma3", "gemma4_text", "gemma4":
-		a.Rope.Tables = 2 // one for the sliding, one for the full layers
+		r.Tables = 2 // one for the sliding, one for the full layers
 	}
+	a.Rope = r
 }
 
 // window sets the sliding window and the pattern of the layers.
@@ -400,16 +384,9 @@ func readQuantization(f fields, method string) *Quantization {
 		GroupSize: c.int(0, "group_size", "q_group_size"),
 		ZeroPoint: c.bool(false, "zero_point"),
 		Dynamic:   c.string("", "activation_scheme") == "dynamic",
+		Block:     blockOf(f.m["weight_block_size"]),
 		Keep:      c.strings("modules_to_not_convert", "ignore", "exclude_modules", "ignored_layers"),
 		KVCache:   strings.ToLower(c.string("", "kv_cache_quant_algo")),
-	}
-	if block, ok := f.m["weight_block_size"].([]any); ok {
-		for _, v := range block {
-			if n, ok := v.(json.Number); ok {
-				i, _ := n.Int64()
-				q.Block = append(q.Block, i)
-			}
-		}
 	}
 	if c.bool(false, "load_in_4bit", "_load_in_4bit") {
 		q.Method, q.Bits = "bitsandbytes", 4
@@ -421,6 +398,19 @@ func readQuantization(f fields, method string) *Quantization {
 		return nil
 	}
 	return q
+}
+
+// blockOf reads the rows and columns that share a scale.
+func blockOf(v any) []int64 {
+	list, _ := v.([]any)
+	var out []int64
+	for _, x := range list {
+		if n, ok := x.(json.Number); ok {
+			i, _ := n.Int64()
+			out = append(out, i)
+		}
+	}
+	return out
 }
 
 // compressedTensors reads the first group of a compressed-tensors config: the
@@ -435,14 +425,8 @@ func (q *Quantization) compressedTensors(groups map[string]any) {
 		q.Bits = c.int(q.Bits, "num_bits")
 		q.GroupSize = c.int(q.GroupSize, "group_size")
 		q.ZeroPoint = !c.bool(true, "symmetric")
-		if block, ok := c.text.m["block_structure"].([]any); ok {
-			q.Block = nil
-			for _, v := range block {
-				if n, ok := v.(json.Number); ok {
-					i, _ := n.Int64()
-					q.Block = append(q.Block, i)
-				}
-			}
+		if block := c.text.m["block_structure"]; block != nil {
+			q.Block = blockOf(block)
 		}
 		if in := sub(g, "input_activations"); in != nil {
 			q.Dynamic, _ = in["dynamic"].(bool)

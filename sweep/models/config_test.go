@@ -49,7 +49,8 @@ func TestUnknownTypeIsNotGuessed(t *testing.T) {
 	}
 	g, _ := LookupGPU("h100-80gb")
 	e := NewEstimate(a, Request{}, g)
-	for name, f := range map[string]Figure{"weights": e.Weights, "activations": e.Activations, "KV": e.KVCache, "tokens": e.KVCacheTokens} {
+	for name, f := range map[string]Figure{"weights": e.Weights, "activations": e.Activations, "KV": e.KVCache,
+		"tokens": e.KVCacheTokens} {
 		if f.Value != nil || f.Reason == "" {
 			t.Errorf("%s: value %v, reason %q: want nil and a reason", name, f.Value, f.Reason)
 		}
@@ -117,8 +118,10 @@ func TestFromDir(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write("config.json", `{"model_type":"llama","hidden_size":64,"intermediate_size":128,"num_hidden_layers":2,"num_attention_heads":4,"vocab_size":512,"max_position_embeddings":128,"torch_dtype":"float16"}`)
-	write("hf_quant_config.json", `{"quantization":{"quant_algo":"FP8","kv_cache_quant_algo":"FP8","exclude_modules":["lm_head"]}}`)
+	write("config.json",
+		`{"model_type":"llama","hidden_size":64,"intermediate_size":128,"num_hidden_layers":2,"num_attention_heads":4,"vocab_size":512,"max_position_embeddings":128,"torch_dtype":"float16"}`)
+	write("hf_quant_config.json",
+		`{"quantization":{"quant_algo":"FP8","kv_cache_quant_algo":"FP8","exclude_modules":["lm_head"]}}`)
 	a, err := FromDir(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -149,7 +152,8 @@ func FuzzFromConfig(f *testing.F) {
 			return
 		}
 		for _, tp := range []int64{1, 3, 64} {
-			e := NewEstimate(a, Request{TensorParallelSize: tp, PipelineParallelSize: 1 + tp%2, InputLen: 10, OutputLen: 10, BatchSize: 2}, g)
+			e := NewEstimate(a,
+				Request{TensorParallelSize: tp, PipelineParallelSize: 1 + tp%2, InputLen: 10, OutputLen: 10, BatchSize: 2}, g)
 			if e.Weights.Value != nil && *e.Weights.Value < 0 {
 				t.Errorf("negative weights %d", *e.Weights.Value)
 			}

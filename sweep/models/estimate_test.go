@@ -26,8 +26,6 @@ func h100(t testing.TB) GPU {
 	return g
 }
 
-func ptr[T any](v T) *T { return &v }
-
 // TestReferenceKV compares KV bytes per token with the reference's own.
 func TestReferenceKV(t *testing.T) {
 	r := readReference(t)
@@ -101,7 +99,8 @@ func TestDefaults(t *testing.T) {
 	} {
 		e := NewEstimate(a, c.r, c.g)
 		if *e.MaxNumBatchedTokens != c.tokens || *e.MaxNumSeqs != c.seqs || e.ModelRunner != c.runner {
-			t.Errorf("%+v on %s: tokens %d, sequences %d, runner %s; want %d, %d, %s", c.r, c.g.Name, *e.MaxNumBatchedTokens, *e.MaxNumSeqs, e.ModelRunner, c.tokens, c.seqs, c.runner)
+			t.Errorf("%+v on %s: tokens %d, sequences %d, runner %s; want %d, %d, %s", c.r, c.g.Name, *e.MaxNumBatchedTokens,
+				*e.MaxNumSeqs, e.ModelRunner, c.tokens, c.seqs, c.runner)
 		}
 		if got := float64(*e.Requested.Value) / float64(c.g.TotalBytes); math.Abs(got-c.util) > 1e-6 {
 			t.Errorf("%+v: utilization %.4f, want %.2f", c.r, got, c.util)
@@ -111,7 +110,8 @@ func TestDefaults(t *testing.T) {
 
 func TestVersions(t *testing.T) {
 	for s, want := range map[string]release{
-		"": newest, "0.26.0": 26_000, "v0.9.0.1": 9_000, "0.15.0rc2.dev46+gc4e744dbd": 15_000, "1.2.3": 1_002_003, "0.31": 31_000,
+		"": newest, "0.26.0": 26_000, "v0.9.0.1": 9_000, "0.15.0rc2.dev46+gc4e744dbd": 15_000, "1.2.3": 1_002_003,
+		"0.31": 31_000,
 	} {
 		if v, ok := parseVersion(s); !ok || v != want {
 			t.Errorf("%q: %d, %v; want %d", s, v, ok, want)
@@ -133,7 +133,8 @@ func TestVersions(t *testing.T) {
 // TestNilModel: what depends on device and version alone is given, the rest is nil.
 func TestNilModel(t *testing.T) {
 	e := NewEstimate(nil, Request{MaxModelLen: ptr(int64(4096))}, h100(t))
-	for name, f := range map[string]Figure{"weights": e.Weights, "activations": e.Activations, "graphs": e.CUDAGraphs, "buffers": e.Buffers, "KV": e.KVCache, "tokens": e.KVCacheTokens} {
+	for name, f := range map[string]Figure{"weights": e.Weights, "activations": e.Activations, "graphs": e.CUDAGraphs,
+		"buffers": e.Buffers, "KV": e.KVCache, "tokens": e.KVCacheTokens} {
 		if f.Value != nil || f.Low != nil || f.High != nil || !strings.Contains(f.Reason, "models add") {
 			t.Errorf("%s: %+v", name, f)
 		}
@@ -149,12 +150,14 @@ func TestNilModel(t *testing.T) {
 
 func TestFits(t *testing.T) {
 	g := h100(t)
-	e := NewEstimate(lookup(t, "meta-llama/Llama-3.1-70B-Instruct"), Request{Version: "0.26.0", MaxModelLen: ptr(int64(4096))}, g)
+	e := NewEstimate(lookup(t, "meta-llama/Llama-3.1-70B-Instruct"),
+		Request{Version: "0.26.0", MaxModelLen: ptr(int64(4096))}, g)
 	if e.Fits == nil || *e.Fits || *e.ShortBy < 60*gib || e.Reason == "" {
 		t.Errorf("70 billion parameters in bfloat16 on 80 GB: fits %v, short by %v", e.Fits, e.ShortBy)
 	}
 	// The run fail-maxlen-131072: 2.80 GiB for a sequence that needs 16.
-	e = NewEstimate(lookup(t, "meta-llama/Llama-3.1-8B-Instruct"), Request{Version: "0.26.0", MaxModelLen: ptr(int64(131072)), GPUMemoryUtilization: ptr(0.25)}, g)
+	e = NewEstimate(lookup(t, "meta-llama/Llama-3.1-8B-Instruct"),
+		Request{Version: "0.26.0", MaxModelLen: ptr(int64(131072)), GPUMemoryUtilization: ptr(0.25)}, g)
 	if *e.Fits || math.Abs(float64(*e.ShortBy)/float64(gib)-13.2) > 0.1 {
 		t.Errorf("131,072 tokens at utilization 0.25: fits %v, short by %d", *e.Fits, *e.ShortBy)
 	}
@@ -165,7 +168,8 @@ func TestFits(t *testing.T) {
 	if *e.Fits || !strings.Contains(e.Reason, "free") {
 		t.Errorf("utilization 0.998 leaves no room for the context: %v %s", *e.Fits, e.Reason)
 	}
-	e = NewEstimate(lookup(t, "Qwen/Qwen3-8B"), Request{Version: "0.26.0", InputLen: 8000, OutputLen: 500, BatchSize: 2000, MaxModelLen: ptr(int64(8192)), KVCacheMemoryBytes: ptr(10 * gib)}, g)
+	e = NewEstimate(lookup(t, "Qwen/Qwen3-8B"), Request{Version: "0.26.0", InputLen: 8000, OutputLen: 500,
+		BatchSize: 2000, MaxModelLen: ptr(int64(8192)), KVCacheMemoryBytes: ptr(10 * gib)}, g)
 	if *e.KVCache.Value != 10*gib || len(e.Warnings) != 3 || e.Requested.Value != nil {
 		t.Errorf("a set KV size, too many sequences, too long ones: KV %v, warnings %q", *e.KVCache.Value, e.Warnings)
 	}
@@ -187,7 +191,8 @@ func TestWeightsAlone(t *testing.T) {
 func TestRefused(t *testing.T) {
 	a := lookup(t, "Qwen/Qwen2.5-7B-Instruct") // 28 heads, 32,768 positions
 	e := NewEstimate(a, Request{TensorParallelSize: 8, MaxModelLen: ptr(int64(65536))}, h100(t))
-	if len(e.Warnings) != 2 || !strings.Contains(e.Warnings[0], "28 attention heads") || !strings.Contains(e.Warnings[1], "32768 positions") {
+	if len(e.Warnings) != 2 || !strings.Contains(e.Warnings[0], "28 attention heads") || !strings.Contains(e.Warnings[1],
+		"32768 positions") {
 		t.Errorf("warnings %q", e.Warnings)
 	}
 	if e := NewEstimate(a, Request{TensorParallelSize: 4}, h100(t)); len(e.Warnings) != 0 {
@@ -199,7 +204,8 @@ func TestRefused(t *testing.T) {
 // the stage with least room decides the tokens.
 func TestStages(t *testing.T) {
 	a := lookup(t, "meta-llama/Llama-3.1-8B-Instruct")
-	r := Request{Version: "0.19.0", PipelineParallelSize: 4, MaxModelLen: ptr(int64(8192)), MaxNumBatchedTokens: ptr(int64(8192)), GPUMemoryUtilization: ptr(0.95)}
+	r := Request{Version: "0.19.0", PipelineParallelSize: 4, MaxModelLen: ptr(int64(8192)),
+		MaxNumBatchedTokens: ptr(int64(8192)), GPUMemoryUtilization: ptr(0.95)}
 	e := NewEstimate(a, r, h100(t))
 	if len(e.Stages) != 4 {
 		t.Fatalf("%d stages", len(e.Stages))
@@ -355,14 +361,17 @@ func TestCatalogueLookups(t *testing.T) {
 
 func TestGPUs(t *testing.T) {
 	for product, want := range map[string]string{
-		"NVIDIA H100 80GB HBM3": "h100-80gb", "NVIDIA H100 PCIe": "h100-80gb", "nvidia a100-sxm4-40gb": "a100-40gb", "NVIDIA A100 80GB PCIe": "a100-80gb",
-		"NVIDIA H200": "h200", "NVIDIA L4": "l4", "NVIDIA L40S": "l40s", "NVIDIA GeForce RTX 4090": "rtx-4090", "AMD Instinct MI300X OAM": "mi300x", "mi355x": "mi355x", "H100-80GB": "h100-80gb",
+		"NVIDIA H100 80GB HBM3": "h100-80gb", "NVIDIA H100 PCIe": "h100-80gb", "nvidia a100-sxm4-40gb": "a100-40gb",
+		"NVIDIA A100 80GB PCIe": "a100-80gb",
+		"NVIDIA H200":           "h200", "NVIDIA L4": "l4", "NVIDIA L40S": "l40s", "NVIDIA GeForce RTX 4090": "rtx-4090",
+		"AMD Instinct MI300X OAM": "mi300x", "mi355x": "mi355x", "H100-80GB": "h100-80gb",
 	} {
 		if g, ok := LookupGPU(product); !ok || g.Name != want {
 			t.Errorf("%q: %q, %v; want %s", product, g.Name, ok, want)
 		}
 	}
-	for _, product := range []string{"NVIDIA H100 NVL", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", "NVIDIA A100", "NVIDIA L40", "", "NVIDIA H200 NVL", "NVIDIA GeForce RTX 4090 Laptop GPU"} {
+	for _, product := range []string{"NVIDIA H100 NVL", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", "NVIDIA A100", "NVIDIA L40",
+		"", "NVIDIA H200 NVL", "NVIDIA GeForce RTX 4090 Laptop GPU"} {
 		if g, ok := LookupGPU(product); ok {
 			t.Errorf("%q is taken for %s, which has another size", product, g.Name)
 		}
@@ -374,14 +383,48 @@ func TestGPUs(t *testing.T) {
 	}
 }
 
-func TestManual(t *testing.T) {
-	a := Manual("mine", 7_000_000_000, 32, 32, 4096)
+// TestCountAlone estimates a model of which only what a user typed is known:
+// weights follow from the count; the KV cache does not, for the number of KV
+// heads may be any part of the heads.
+func TestCountAlone(t *testing.T) {
+	a := &Architecture{
+		ID: "mine", NativeDtype: "bfloat16", Params: 7_000_000_000, NumLayers: 32, NumHeads: 32, HiddenSize: 4096,
+		HeadDim: 128,
+	}
 	e := NewEstimate(a, Request{}, h100(t))
 	if e.Weights.Value == nil || *e.Weights.Value != 14_000_000_000 || *e.Weights.High <= *e.Weights.Value {
 		t.Errorf("weights %+v", e.Weights)
 	}
 	if e.KVCache.Value != nil || e.KVBytesPerToken != nil || !strings.Contains(e.KVCache.Reason, "KV heads") {
 		t.Errorf("KV cache %+v of a model whose KV heads nobody named", e.KVCache)
+	}
+}
+
+// TestPeakHoldsTheSampler: whatever the forward pass takes, the last stage samples,
+// so the interval begins no lower than that.
+func TestPeakHoldsTheSampler(t *testing.T) {
+	c, between := builtin(t), 0
+	for _, id := range c.Names() {
+		a, _ := c.Lookup(id)
+		for _, seqs := range []int64{16, 64, 128, 256, 1024} {
+			e := Estimate{}
+			s := newSetup(a, Request{MaxNumSeqs: ptr(seqs)}, h100(t), rel26, &e)
+			if s.limits(&e); a.Layout == "" || s.width == 0 || a.stateLayers() {
+				continue
+			}
+			p := peak{&s, true}
+			_, low, _, moment := p.bytes()
+			least := p.expertWorkspace() + p.stageBuffers() + cublasWorkspace(s.g) + p.sampler()
+			if low < least-least/40 {
+				t.Errorf("%s, %d sequences: low %d is below what sampling takes, %d", id, seqs, low, least)
+			}
+			if forward, _ := p.forward(); moment != "sampler" && p.sampler() > forward {
+				between++
+			}
+		}
+	}
+	if between == 0 {
+		t.Error("no case lies between the forward pass and the tuner's buffer")
 	}
 }
 
@@ -392,7 +435,8 @@ func TestConcurrentUse(t *testing.T) {
 	for i := range 8 {
 		wg.Go(func() {
 			for tp := int64(1); tp <= 8; tp *= 2 {
-				if e := NewEstimate(a, Request{TensorParallelSize: tp, PipelineParallelSize: int64(1 + i%2)}, g); e.Weights.Value == nil {
+				if e := NewEstimate(a, Request{TensorParallelSize: tp, PipelineParallelSize: int64(1 + i%2)},
+					g); e.Weights.Value == nil {
 					t.Error("no weights")
 				}
 			}

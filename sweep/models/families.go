@@ -10,9 +10,8 @@ const layoutDecoder = "decoder"
 // silent. Only those are here that published files really leave out.
 // Source: transformers, models/*/configuration_*.py.
 type defaults struct {
-	hidden, layers, heads, kvHeads, headDim int64
-	intermediate, vocab, positions          int64
-	tied                                    bool
+	heads, kvHeads, headDim, vocab, positions int64
+	tied                                      bool
 }
 
 func defaultsOf(modelType string) defaults {
@@ -27,8 +26,6 @@ func defaultsOf(modelType string) defaults {
 		return defaults{tied: true}
 	case "mistral", "mistral3_text":
 		return defaults{vocab: 32000}
-	case "llama", "phi3", "qwen2", "qwen3":
-		return defaults{}
 	case "nemotron_h":
 		return defaults{headDim: 128}
 	}
@@ -39,7 +36,8 @@ func defaultsOf(modelType string) defaults {
 func familyName(modelType string) string {
 	for _, name := range []string{
 		"llama4", "llama", "mixtral", "mistral", "qwen", "gemma", "phi", "deepseek", "glm", "gpt_oss", "granite",
-		"falcon", "opt", "gpt2", "minimax", "nemotron", "kimi", "olmo", "cohere", "starcoder", "stablelm", "exaone", "gpt_neox", "bloom",
+		"falcon", "opt", "gpt2", "minimax", "nemotron", "kimi", "olmo", "cohere", "starcoder", "stablelm",
+		"exaone", "gpt_neox", "bloom",
 	} {
 		if strings.HasPrefix(modelType, name) {
 			return name
@@ -54,9 +52,11 @@ func familyName(modelType string) string {
 func (c *config) known(a *Architecture) bool {
 	a.MLP, a.Norm, a.NormsPerLayer = "gated", "rms", 2
 	switch a.ModelType {
-	case "llama", "mistral", "yi", "granite", "smollm3", "seed_oss", "internlm3", "ministral", "ministral3", "mistral3_text", "arcee", "exaone4", "olmo2":
+	case "llama", "mistral", "yi", "granite", "smollm3", "seed_oss", "internlm3", "ministral", "ministral3",
+		"mistral3_text", "arcee", "exaone4", "olmo2":
 		c.llamaLike(a)
-	case "qwen2", "qwen2_moe", "qwen2_vl_text", "qwen2_5_vl_text", "qwen2_vl", "qwen2_5_vl", "qwen3", "qwen3_moe", "qwen3_vl_text", "qwen3_vl_moe_text", "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text":
+	case "qwen2", "qwen2_moe", "qwen2_vl_text", "qwen2_5_vl_text", "qwen2_vl", "qwen2_5_vl", "qwen3", "qwen3_moe",
+		"qwen3_vl_text", "qwen3_vl_moe_text", "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text":
 		c.qwen(a)
 	case "gemma", "gemma2", "gemma3", "gemma3_text":
 		c.gemma(a)
@@ -88,18 +88,31 @@ func (c *config) known(a *Architecture) bool {
 	return a.HiddenSize > 0 && a.NumLayers > 0 && a.VocabSize > 0
 }
 
+// moe is what most types say of their experts.
+func (c *config) moe(experts int64) *MoE {
+	return &MoE{
+		Experts: experts, TopK: c.int(0, "num_experts_per_tok", "top_k_experts"),
+		IntermediateSize: c.int(0, "moe_intermediate_size"),
+	}
+}
+
+// every says in which layers experts are: 0, in each.
+func (c *config) every(name string) int64 {
+	if step := c.int(1, name); step > 1 {
+		return step
+	}
+	return 0
+}
+
 func (c *config) llamaLike(a *Architecture) {
 	a.QKVBias = c.bool(false, "attention_bias", "qkv_bias")
 	a.OutputBias = c.bool(a.QKVBias && a.ModelType == "llama", "attention_out_bias")
 	a.MLPBias = c.bool(false, "mlp_bias")
-	if a.ModelType == "granite" {
-		a.LogitsScale = true
-		a.OutputBias = a.QKVBias
-	}
-	if a.ModelType == "arcee" {
-		a.MLP = "plain"
-	}
 	switch a.ModelType {
+	case "granite":
+		a.LogitsScale, a.OutputBias = true, a.QKVBias
+	case "arcee":
+		a.MLP = "plain"
 	case "exaone4":
 		a.QKNorm = "head"
 	case "olmo2":
@@ -117,14 +130,10 @@ func (c *config) qwen(a *Architecture) {
 		a.OutputBias = a.QKVBias
 	}
 	if e := c.int(0, "num_experts", "num_local_experts"); e > 0 {
-		a.MoE = &MoE{
-			Experts: e, TopK: c.int(0, "num_experts_per_tok"), IntermediateSize: c.int(0, "moe_intermediate_size"),
-			SharedIntermediate: c.int(0, "shared_expert_intermediate_size"),
-		}
+		a.MoE = c.moe(e)
+		a.MoE.SharedIntermediate = c.int(0, "shared_expert_intermediate_size")
 		a.MoE.SharedGate = a.MoE.SharedIntermediate > 0
-		if step := c.int(1, "decoder_sparse_step"); step > 1 {
-			a.MoE.Every = step
-		}
+		a.MoE.Every = c.every("decoder_sparse_step")
 	}
 	if k := c.int(0, "linear_num_key_heads"); k > 0 {
 		a.AttentionGate = c.bool(true, "attn_output_gate")
@@ -155,7 +164,8 @@ func (c *config) gemma4(a *Architecture) bool {
 	a.GlobalHeadDim = c.int(0, "global_head_dim")
 	a.GlobalKVHeads = c.int(0, "num_global_key_value_heads")
 	if e := c.int(0, "num_experts"); e > 0 {
-		a.MoE = &MoE{Experts: e, TopK: c.int(0, "num_experts_per_tok", "top_k_experts"), IntermediateSize: c.int(0, "moe_intermediate_size"), DenseToo: true}
+		a.MoE = c.moe(e)
+		a.MoE.DenseToo = true
 	}
 	a.QKNorm = "head"
 	return false
@@ -192,9 +202,7 @@ func (c *config) older(a *Architecture) bool {
 		a.NoFinalNorm = !c.bool(true, "do_layer_norm_before")
 	case "gpt2", "gpt_bigcode":
 		a.LearnedPositions = a.MaxPosition
-		if a.IntermediateSize == 0 {
-			a.IntermediateSize = 4 * a.HiddenSize
-		}
+		a.IntermediateSize = orElse(a.IntermediateSize, 4*a.HiddenSize)
 		if c.bool(false, "multi_query") {
 			a.NumKVHeads = 1
 		}
@@ -217,9 +225,7 @@ func (c *config) older(a *Architecture) bool {
 // falcon: the new decoder has grouped KV heads and two norms a layer, the old
 // one a single KV head and one norm for attention and MLP together.
 func (c *config) falcon(a *Architecture) {
-	if a.IntermediateSize == 0 {
-		a.IntermediateSize = 4 * a.HiddenSize
-	}
+	a.IntermediateSize = orElse(a.IntermediateSize, 4*a.HiddenSize)
 	if c.bool(false, "new_decoder_architecture") {
 		a.NormsPerLayer = c.int(2, "num_ln_in_parallel_attn")
 		return
@@ -259,9 +265,7 @@ func (c *config) experts(a *Architecture) {
 	case "llama4_text", "llama4":
 		a.IntermediateSize = c.int(0, "intermediate_size_mlp")
 		m.SharedIntermediate = m.IntermediateSize
-		if step := c.int(1, "interleave_moe_layer_step"); step > 1 {
-			m.Every = step
-		}
+		m.Every = c.every("interleave_moe_layer_step")
 	}
 }
 
@@ -275,16 +279,10 @@ func (c *config) deepseek(a *Architecture) {
 	}
 	a.MTPLayers = c.int(0, "num_nextn_predict_layers")
 	if e := c.int(0, "n_routed_experts", "num_experts"); e > 0 {
-		inter := c.int(0, "moe_intermediate_size")
-		a.MoE = &MoE{
-			Experts: e, TopK: c.int(0, "num_experts_per_tok"), IntermediateSize: inter,
-			SharedIntermediate: inter * c.int(0, "n_shared_experts"),
-			FirstDense:         c.int(0, "first_k_dense_replace"),
-			RouterCorrection:   c.string(noaux(a.ModelType), "topk_method") == "noaux_tc",
-		}
-		if step := c.int(1, "moe_layer_freq"); step > 1 {
-			a.MoE.Every = step
-		}
+		a.MoE = c.moe(e)
+		a.MoE.SharedIntermediate = a.MoE.IntermediateSize * c.int(0, "n_shared_experts")
+		a.MoE.FirstDense, a.MoE.Every = c.int(0, "first_k_dense_replace"), c.every("moe_layer_freq")
+		a.MoE.RouterCorrection = c.string(noaux(a.ModelType), "topk_method") == "noaux_tc"
 	}
 }
 
@@ -302,9 +300,6 @@ func (c *config) glm(a *Architecture) {
 	if c.bool(false, "use_qk_norm") {
 		a.QKNorm = "head"
 	}
-	if a.MTPLayers == 0 {
-		a.MTPLayers = c.int(0, "num_nextn_predict_layers")
-	}
 }
 
 func (c *config) nemotron(a *Architecture) {
@@ -318,11 +313,9 @@ func (c *config) nemotron(a *Architecture) {
 		ProjBias: c.bool(false, "use_bias", "mamba_proj_bias"), StateDtype: c.string("", "mamba_ssm_cache_dtype"),
 	}
 	if e := c.int(0, "n_routed_experts", "num_experts"); e > 0 {
-		a.MoE = &MoE{
-			Experts: e, TopK: c.int(0, "num_experts_per_tok"), IntermediateSize: c.int(0, "moe_intermediate_size"),
-			SharedIntermediate: c.int(0, "moe_shared_expert_intermediate_size") * c.int(1, "n_shared_experts"),
-			RouterCorrection:   true,
-		}
+		a.MoE = c.moe(e)
+		a.MoE.SharedIntermediate = c.int(0, "moe_shared_expert_intermediate_size") * c.int(1, "n_shared_experts")
+		a.MoE.RouterCorrection = true
 	}
 }
 

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"maps"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -124,7 +126,8 @@ func configOf(id, family, note string, fields map[string]any) map[string]any {
 	} else {
 		cfg["architectures"] = []string{architectureOf(cfg["model_type"].(string))}
 	}
-	if (family == "glm4_moe" || family == "deepseek") && cfg["num_nextn_predict_layers"] == nil && strings.Contains(note, "MTP") {
+	if (family == "glm4_moe" || family == "deepseek") && cfg["num_nextn_predict_layers"] == nil && strings.Contains(note,
+		"MTP") {
 		cfg["num_nextn_predict_layers"] = 1
 	}
 	if n := positionsOf(id); n > 0 && cfg["max_position_embeddings"] == nil {
@@ -158,7 +161,8 @@ func fromReference(t *testing.T, r reference) map[string]*Architecture {
 		}
 		if m.Check != nil {
 			b, _ := m.Check.Billions.Float64()
-			a.Published = &Published{Params: int64(math.Round(b * 1e9)), Source: m.Check.Source, Counts: countsOf(m.ID, m.Note, m.Check.Billions.String())}
+			a.Published = &Published{Params: int64(math.Round(b * 1e9)), Source: m.Check.Source,
+				Counts: countsOf(m.ID, m.Note, m.Check.Billions.String())}
 		}
 		out[m.ID] = a
 	}
@@ -168,8 +172,9 @@ func fromReference(t *testing.T, r reference) map[string]*Architecture {
 // architectureOf is the class of the types whose reference entry names none.
 func architectureOf(modelType string) string {
 	return map[string]string{
-		"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM",
-		"phi3": "Phi3ForCausalLM", "opt": "OPTForCausalLM", "gpt2": "GPT2LMHeadModel", "falcon": "FalconForCausalLM",
+		"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM",
+		"qwen3": "Qwen3ForCausalLM",
+		"phi3":  "Phi3ForCausalLM", "opt": "OPTForCausalLM", "gpt2": "GPT2LMHeadModel", "falcon": "FalconForCausalLM",
 		"deepseek_v2": "DeepseekV2ForCausalLM", "gemma3_text": "Gemma3ForCausalLM", "glm4_moe": "Glm4MoeForCausalLM",
 	}[modelType]
 }
@@ -197,16 +202,19 @@ func addExtras(t *testing.T, r reference, models map[string]*Architecture) {
 	}
 	for _, q := range r.Quantized {
 		base := map[string]string{
-			"Qwen/Qwen3-32B-FP8": "Qwen/Qwen3-32B", "Qwen/Qwen3-30B-A3B-FP8": "Qwen/Qwen3-30B-A3B", "Qwen/Qwen3-235B-A22B-FP8": "Qwen/Qwen3-235B-A22B",
-			"nvidia/Llama-3.1-70B-Instruct-FP8": "meta-llama/Llama-3.1-70B", "Qwen/Qwen3-32B-FP8-Static-PerTensor": "Qwen/Qwen3-32B",
-			"nvidia/Qwen3-235B-A22B-NVFP4": "Qwen/Qwen3-235B-A22B", "nvidia/DeepSeek-V3.1-NVFP4": "deepseek-ai/DeepSeek-V3",
+			"Qwen/Qwen3-32B-FP8": "Qwen/Qwen3-32B", "Qwen/Qwen3-30B-A3B-FP8": "Qwen/Qwen3-30B-A3B",
+			"Qwen/Qwen3-235B-A22B-FP8":            "Qwen/Qwen3-235B-A22B",
+			"nvidia/Llama-3.1-70B-Instruct-FP8":   "meta-llama/Llama-3.1-70B",
+			"Qwen/Qwen3-32B-FP8-Static-PerTensor": "Qwen/Qwen3-32B",
+			"nvidia/Qwen3-235B-A22B-NVFP4":        "Qwen/Qwen3-235B-A22B", "nvidia/DeepSeek-V3.1-NVFP4": "deepseek-ai/DeepSeek-V3",
 		}[q.ID]
 		if base == "" {
 			continue // its architecture is not in the reference
 		}
 		quant := q.Config
 		if quant == nil {
-			quant = map[string]any{"quant_method": "modelopt", "quant_algo": q.Algo, "kv_cache_quant_algo": q.KV, "group_size": q.Group, "exclude_modules": keepOf(q.ID, q.Keep)}
+			quant = map[string]any{"quant_method": "modelopt", "quant_algo": q.Algo, "kv_cache_quant_algo": q.KV,
+				"group_size": q.Group, "exclude_modules": keepOf(q.ID, q.Keep)}
 		} else if _, listed := quant["modules_to_not_convert"].(string); listed {
 			quant["modules_to_not_convert"] = []string{"lm_head", "mlp.gate"} // 48 layers x 3 + 1: routers and norms
 		}
@@ -287,11 +295,7 @@ func TestCatalogueIsGenerated(t *testing.T) {
 	r := readReference(t)
 	models := fromReference(t, r)
 	addExtras(t, r, models)
-	var list []*entry
-	for _, a := range models {
-		list = append(list, entryOf(a))
-	}
-	data, err := newCatalogue(list).Marshal()
+	data, err := newCatalogue(slices.Collect(maps.Values(models))).Marshal()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -306,7 +310,8 @@ func TestCatalogueIsGenerated(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(have, data) {
-		t.Errorf("models.json is not what the reference and testdata/extra-models.json give; run with -update and review the difference")
+		t.Errorf("models.json is not what the reference and testdata/extra-models.json give; run with -update and review " +
+			"the difference")
 	}
 }
 
@@ -323,7 +328,8 @@ func TestReferenceAgrees(t *testing.T) {
 		if m.Computed.Params != nil {
 			n, ok := Params(a)
 			if !ok || n != *m.Computed.Params {
-				t.Errorf("%s: %d parameters (known: %v), the reference has %d (difference %d)", m.ID, n, ok, *m.Computed.Params, n-*m.Computed.Params)
+				t.Errorf("%s: %d parameters (known: %v), the reference has %d (difference %d)", m.ID, n, ok, *m.Computed.Params,
+					n-*m.Computed.Params)
 			}
 		}
 	}

@@ -14,7 +14,7 @@ type Given struct {
 }
 
 // apply lays the given figures over the arithmetic's.
-func (g *Given) apply(f *figures, e *Estimate) {
+func (g *Given) apply(e *Estimate) {
 	if g == nil {
 		return
 	}
@@ -30,7 +30,7 @@ func (g *Given) apply(f *figures, e *Estimate) {
 		}
 	}
 	if g.GraphEstimate != nil && g.GraphEstimate.Value != nil && e.GraphEstimate != nil {
-		e.GraphEstimate = f.ptr(*g.GraphEstimate.Value)
+		e.GraphEstimate = ptr(*g.GraphEstimate.Value)
 	}
 }
 

@@ -18,7 +18,8 @@ func TestGiven(t *testing.T) {
 	length := int64(8192)
 	r := Request{MaxModelLen: &length, Version: "0.26.0"}
 	plain := NewEstimate(a, r, g)
-	r.Given = &Given{Activations: figureOf(*plain.Activations.Value+gib, 0), NonTorch: figureOf(*plain.NonTorch.Value, 0), Buffers: figureOf(5, 1)}
+	r.Given = &Given{Activations: figureOf(*plain.Activations.Value+gib, 0),
+		NonTorch: figureOf(*plain.NonTorch.Value, 0), Buffers: figureOf(5, 1)}
 	e := NewEstimate(a, r, g)
 	if *e.Activations.Value != *plain.Activations.Value+gib || e.Activations.Source != "measured" || *e.Buffers.Value != 5 || *e.Weights.Value != *plain.Weights.Value {
 		t.Errorf("given figures do not stand: %+v", e)
@@ -27,7 +28,8 @@ func TestGiven(t *testing.T) {
 		t.Errorf("a GiB more of activations takes %d of the KV cache", d)
 	}
 	if *e.KVCacheTokens.Value >= *plain.KVCacheTokens.Value || *e.KVCache.High-*e.KVCache.Low >= *plain.KVCache.High-*plain.KVCache.Low {
-		t.Errorf("tokens %d of %d, interval %d of %d: expected fewer and narrower", *e.KVCacheTokens.Value, *plain.KVCacheTokens.Value, *e.KVCache.High-*e.KVCache.Low, *plain.KVCache.High-*plain.KVCache.Low)
+		t.Errorf("tokens %d of %d, interval %d of %d: expected fewer and narrower", *e.KVCacheTokens.Value,
+			*plain.KVCacheTokens.Value, *e.KVCache.High-*e.KVCache.Low, *plain.KVCache.High-*plain.KVCache.Low)
 	}
 	value := *plain.Activations.Value
 	r.Given = &Given{Activations: &Figure{Value: &value}}
@@ -52,7 +54,8 @@ func TestGivenStages(t *testing.T) {
 	e := NewEstimate(a, r, g)
 	for i := range e.Stages {
 		if d := e.Stages[i].Activations - plain.Stages[i].Activations; d != gib || plain.Stages[i].KVCache-e.Stages[i].KVCache != gib {
-			t.Errorf("stage %d: activations %d more, KV cache %d less, want a GiB both", i, d, plain.Stages[i].KVCache-e.Stages[i].KVCache)
+			t.Errorf("stage %d: activations %d more, KV cache %d less, want a GiB both", i, d,
+				plain.Stages[i].KVCache-e.Stages[i].KVCache)
 		}
 	}
 }
@@ -73,7 +76,8 @@ func TestWarmCache(t *testing.T) {
 	if at := NewEstimate(a, r, g).ActivationsAt; warm.ActivationsAt != "forward" || at != "sampler" {
 		t.Errorf("peaks at %q and, with the V1 runner, %q", warm.ActivationsAt, at)
 	}
-	if at := NewEstimate(lookup(t, "deepseek-ai/DeepSeek-V2-Lite"), Request{Version: "0.26.0"}, g).ActivationsAt; !strings.Contains("latent experts", at) {
+	if at := NewEstimate(lookup(t, "deepseek-ai/DeepSeek-V2-Lite"), Request{Version: "0.26.0"},
+		g).ActivationsAt; !strings.Contains("latent experts", at) {
 		t.Errorf("DeepSeek-V2-Lite peaks at %q", at)
 	}
 }

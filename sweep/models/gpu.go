@@ -17,14 +17,6 @@ type gpuEntry struct {
 	not   []string // none may be
 }
 
-// chip sets the multiprocessors and the second-level cache in MiB, both from
-// the vendors' architecture papers and data sheets (an H200 has all twelve memory
-// controllers, with 5 MiB each, where an H100 has ten).
-func chip(e gpuEntry, sms, l2MiB int64) gpuEntry {
-	e.SMs, e.L2 = sms, l2MiB*mib
-	return e
-}
-
 // GPUs lists the devices that the package knows, sorted by name.
 //
 // TotalBytes is what torch.cuda.mem_get_info counts and vLLM multiplies by
@@ -41,51 +33,57 @@ func GPUs() []GPU {
 	return list
 }
 
-// nvidia is one entry: driver total and reserve in MiB, as nvidia-smi prints them.
-func nvidia(name, product, arch string, totalMiB, reserveMiB int64, source string, words ...string) gpuEntry {
-	return gpuEntry{GPU: GPU{
-		Name: name, Product: product, Vendor: "nvidia", Arch: arch,
-		DriverTotal: totalMiB * mib, Reserve: reserveMiB * mib, TotalBytes: (totalMiB - reserveMiB) * mib, Source: source,
-	}, words: words, not: []string{"mig", "nvl", "vgpu", "laptop"}}
+// nvidia is one entry: driver total and reserve in MiB, as nvidia-smi prints
+// them, multiprocessors, and the second-level cache in MiB. These two are from the vendors'
+// architecture papers and data sheets (an H200 has all twelve memory controllers,
+// with 5 MiB each, where an H100 has ten).
+func nvidia(name, product, arch string, total, reserve, sms, l2 int64, source string, words ...string) gpuEntry {
+	return gpuEntry{words: words, not: []string{"mig", "nvl", "vgpu", "laptop"}, GPU: GPU{
+		Name: name, Product: product, Vendor: "nvidia", Arch: arch, SMs: sms, L2: l2 * mib,
+		DriverTotal: total * mib, Reserve: reserve * mib, TotalBytes: (total - reserve) * mib,
+		Nominal: strings.HasPrefix(source, "nominal:"), Source: source,
+	}}
 }
 
 // amd is one entry: VRAM in MiB, as amd-smi static prints it ("MB"); HIP counts
 // the same.
-func amd(name, product, arch string, totalMiB int64, source string, words ...string) gpuEntry {
-	return gpuEntry{GPU: GPU{
-		Name: name, Product: product, Vendor: "amd", Arch: arch,
-		DriverTotal: totalMiB * mib, TotalBytes: totalMiB * mib, Source: source,
-	}, words: words}
-}
-
-func nominal(e gpuEntry) gpuEntry {
-	e.Nominal = true
-	e.Source = "nominal: " + e.Source
+func amd(name, product, arch string, total, sms, l2 int64, source string) gpuEntry {
+	e := nvidia(name, product, arch, total, 0, sms, l2, source, name)
+	e.Vendor, e.not = "amd", nil
 	return e
 }
 
 func gpuEntries() []gpuEntry {
-	h100 := nvidia("h100-80gb", "NVIDIA H100 80GB HBM3", "hopper", 81559, 480,
+	h100 := nvidia("h100-80gb", "NVIDIA H100 80GB HBM3", "hopper", 81559, 480, 132, 50,
 		"measured: nvidia-smi of driver 580 (81559 MiB, 480 MiB reserved), vLLM 0.26 (79.18 GiB, 78.66 free)", "h100")
 	h100.Context = contextOneH100
-	a100 := nvidia("a100-80gb", "NVIDIA A100-SXM4-80GB", "ampere", 81920, 869,
-		"vLLM logs on A100 80GB (79.15 GiB of 80 GiB)", "a100", "80gb")
 	return []gpuEntry{
-		chip(nvidia("a100-40gb", "NVIDIA A100-SXM4-40GB", "ampere", 40960, 451, "a vLLM 0.8 log on A100 40GB (39.56 GiB of 40 GiB)", "a100", "40gb"), 108, 40),
-		chip(nominal(a100), 108, 40),
-		chip(h100, 132, 50),
-		chip(nvidia("h200", "NVIDIA H200", "hopper", 143771, 614, "nvidia-smi of driver 590 (143771 MiB, 614 MiB reserved)", "h200"), 132, 60),
-		chip(nominal(nvidia("b200", "NVIDIA B200", "blackwell", 183359, 725, "nvidia-smi total as the vendor lists it; reserve from vLLM logs (178.35 GiB)", "b200")), 148, 126),
-		chip(nominal(nvidia("l4", "NVIDIA L4", "ada", 23034, 460, "nvidia-smi total as the vendor lists it; reserve as of other Ada devices", "l4")), 58, 48),
-		chip(nvidia("l40s", "NVIDIA L40S", "ada", 46068, 609, "nvidia-smi of driver 595 (46068 MiB, 609 MiB reserved)", "l40s"), 142, 96),
-		chip(nvidia("a10g", "NVIDIA A10G", "ampere", 23028, 435, "nvidia-smi -q -x (23028 MiB, 435 MiB reserved)", "a10g"), 80, 6),
-		chip(nvidia("rtx-4090", "NVIDIA GeForce RTX 4090", "ada", 24564, 346, "nvidia-smi -q -x of driver 535 (24564 MiB, 346 MiB reserved)", "4090"), 128, 72),
-		chip(nvidia("t4", "Tesla T4", "turing", 15360, 388, "nvidia-smi -q -x (15360 MiB, 388 MiB reserved)", "t4"), 40, 4),
-		chip(amd("mi210", "AMD Instinct MI210", "cdna2", 65520, "amd-smi static of ROCm 7 (65520 MB)", "mi210"), 104, 8),
-		chip(nominal(amd("mi250x", "AMD Instinct MI250X", "cdna2", 65520, "one of the two dies of the card, as ROCm counts devices; size as of the MI210, which has the same memory", "mi250x")), 110, 8),
-		chip(amd("mi300x", "AMD Instinct MI300X", "cdna3", 196592, "amd-smi static (196592 MB)", "mi300x"), 304, 4),
-		chip(nominal(amd("mi325x", "AMD Instinct MI325X", "cdna3", 262128, "256 GiB less the 16 MiB that other Instinct devices keep", "mi325x")), 304, 4),
-		chip(nominal(amd("mi355x", "AMD Instinct MI355X", "cdna4", 294896, "288 GiB less the 16 MiB that other Instinct devices keep", "mi355x")), 256, 4),
+		nvidia("a100-40gb", "NVIDIA A100-SXM4-40GB", "ampere", 40960, 451, 108, 40,
+			"a vLLM 0.8 log on A100 40GB (39.56 GiB of 40 GiB)", "a100", "40gb"),
+		nvidia("a100-80gb", "NVIDIA A100-SXM4-80GB", "ampere", 81920, 869, 108, 40,
+			"nominal: vLLM logs on A100 80GB (79.15 GiB of 80 GiB)", "a100", "80gb"),
+		h100,
+		nvidia("h200", "NVIDIA H200", "hopper", 143771, 614, 132, 60,
+			"nvidia-smi of driver 590 (143771 MiB, 614 MiB reserved)", "h200"),
+		nvidia("b200", "NVIDIA B200", "blackwell", 183359, 725, 148, 126,
+			"nominal: nvidia-smi total as the vendor lists it; reserve from vLLM logs (178.35 GiB)", "b200"),
+		nvidia("l4", "NVIDIA L4", "ada", 23034, 460, 58, 48,
+			"nominal: nvidia-smi total as the vendor lists it; reserve as of other Ada devices", "l4"),
+		nvidia("l40s", "NVIDIA L40S", "ada", 46068, 609, 142, 96,
+			"nvidia-smi of driver 595 (46068 MiB, 609 MiB reserved)", "l40s"),
+		nvidia("a10g", "NVIDIA A10G", "ampere", 23028, 435, 80, 6,
+			"nvidia-smi -q -x (23028 MiB, 435 MiB reserved)", "a10g"),
+		nvidia("rtx-4090", "NVIDIA GeForce RTX 4090", "ada", 24564, 346, 128, 72,
+			"nvidia-smi -q -x of driver 535 (24564 MiB, 346 MiB reserved)", "4090"),
+		nvidia("t4", "Tesla T4", "turing", 15360, 388, 40, 4, "nvidia-smi -q -x (15360 MiB, 388 MiB reserved)", "t4"),
+		amd("mi210", "AMD Instinct MI210", "cdna2", 65520, 104, 8, "amd-smi static of ROCm 7 (65520 MB)"),
+		amd("mi250x", "AMD Instinct MI250X", "cdna2", 65520, 110, 8, "nominal: one of the two dies of the card, "+
+			"as ROCm counts devices; size as of the MI210, which has the same memory"),
+		amd("mi300x", "AMD Instinct MI300X", "cdna3", 196592, 304, 4, "amd-smi static (196592 MB)"),
+		amd("mi325x", "AMD Instinct MI325X", "cdna3", 262128, 304, 4,
+			"nominal: 256 GiB less the 16 MiB that other Instinct devices keep"),
+		amd("mi355x", "AMD Instinct MI355X", "cdna4", 294896, 256, 4,
+			"nominal: 288 GiB less the 16 MiB that other Instinct devices keep"),
 	}
 }
 

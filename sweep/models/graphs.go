@@ -1,16 +1,9 @@
 package models
 
-// graphs is what the sizes of CUDA graphs are computed from.
+// graphs is what the sizes of CUDA graphs of one pipeline stage are computed from.
 type graphs struct {
-	a      *Architecture
-	g      GPU
-	v      release
-	tokens int64
-	seqs   int64
-	width  int64
-	tp     int64
+	*setup
 	layers int64 // of the stage
-	runner string
 }
 
 // captured says how many graphs vLLM captures in each mode, and the largest of each.

@@ -15,8 +15,7 @@ type cacheLayout struct {
 	block    int64 // tokens in a block of the attention layers
 	page     int64 // bytes of a block of one layer
 	perGroup int64 // layers that share a pool on this rank
-	groups   [4]cacheGroup
-	n        int
+	groups   []cacheGroup
 	total    int64 // groups in all
 }
 
@@ -135,13 +134,8 @@ func (a *Architecture) layout(width, tp, pp, block int64, st stage) cacheLayout 
 	l := cacheLayout{block: block}
 	var state int64
 	for _, c := range a.derived.classes {
-		kind := c.kind
-		switch {
-		case kind == '*':
-			kind = 'f'
-		case kind == 'M':
-			kind = 'm'
-		case !hasAttention(kind) && !hasState(kind):
+		kind := cacheKind(c.kind)
+		if !hasAttention(kind) && !hasState(kind) {
 			continue
 		}
 		l.add(kind, c.count)
@@ -151,14 +145,12 @@ func (a *Architecture) layout(width, tp, pp, block int64, st stage) cacheLayout 
 	}
 	l.pages(a, width, tp, state)
 	l.split()
-	l.perGroup = 0
-	for i := range l.n {
-		g := l.groups[i]
+	for _, g := range l.groups {
 		here := g.layers
 		if pp > 1 {
 			here = 0
 			for _, kind := range a.derived.kinds[st.first:st.last] {
-				if kind == g.kind || (kind == '*' && g.kind == 'f') || (kind == 'M' && g.kind == 'm') {
+				if cacheKind(kind) == g.kind {
 					here++
 				}
 			}
@@ -168,17 +160,26 @@ func (a *Architecture) layout(width, tp, pp, block int64, st stage) cacheLayout 
 	return l
 }
 
+// cacheKind is the kind of layer whose cache one of this kind has: those with
+// one part alone are like those with an MLP.
+func cacheKind(kind byte) byte {
+	switch kind {
+	case '*':
+		return 'f'
+	case 'M':
+		return 'm'
+	}
+	return kind
+}
+
 func (l *cacheLayout) add(kind byte, count int64) {
-	for i := range l.n {
+	for i := range l.groups {
 		if l.groups[i].kind == kind {
 			l.groups[i].layers += count
 			return
 		}
 	}
-	if l.n < len(l.groups) {
-		l.groups[l.n] = cacheGroup{kind: kind, layers: count}
-		l.n++
-	}
+	l.groups = append(l.groups, cacheGroup{kind: kind, layers: count})
 }
 
 // pages sets the common page: the largest of the kinds', because one pool
@@ -186,9 +187,9 @@ func (l *cacheLayout) add(kind byte, count int64) {
 // holds a state (vllm/platforms/interface.py, update_block_size_for_backend).
 func (l *cacheLayout) pages(a *Architecture, width, tp, state int64) {
 	var token int64
-	for i := range l.n {
-		if k := l.groups[i].kind; hasAttention(k) {
-			token = max(token, a.tokenBytes(k, width, tp))
+	for _, g := range l.groups {
+		if hasAttention(g.kind) {
+			token = max(token, a.tokenBytes(g.kind, width, tp))
 		}
 	}
 	if state > 0 && token > 0 {
@@ -201,19 +202,17 @@ func (l *cacheLayout) pages(a *Architecture, width, tp, state int64) {
 // smallest kind, or of the largest where that is less than half as large again.
 func (l *cacheLayout) split() {
 	var least, most int64
-	for i := range l.n {
-		n := l.groups[i].layers
-		if least == 0 || n < least {
-			least = n
+	for _, g := range l.groups {
+		if least == 0 || g.layers < least {
+			least = g.layers
 		}
-		most = max(most, n)
+		most = max(most, g.layers)
 	}
 	size := least
 	if 2*most < 3*least {
 		size = most
 	}
-	l.total = 0
-	for i := range l.n {
+	for i := range l.groups {
 		l.groups[i].groups = max(1, ceilDiv(l.groups[i].layers, max(size, 1)))
 		l.total += l.groups[i].groups
 	}
@@ -230,15 +229,14 @@ func (l *cacheLayout) split() {
 // Source: vllm/v1/kv_cache_interface.py, max_admission_blocks_per_request.
 func (l *cacheLayout) blocks(a *Architecture, length, inFlight int64) int64 {
 	var n int64
-	for i := range l.n {
-		g := l.groups[i]
+	for _, g := range l.groups {
 		var b int64
 		switch {
 		case hasState(g.kind):
 			b = 1
 		case g.kind == 's':
 			b = ceilDiv(min(a.SlidingWindow-1+inFlight, length), l.block) + 1
-			if l.n == 1 { // a model of one kind: no bound by the pool's other groups
+			if len(l.groups) == 1 { // a model of one kind: no bound by the pool's other groups
 				b = min(b, ceilDiv(length, l.block)+1)
 			}
 		case g.kind == 'c':

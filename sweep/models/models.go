@@ -33,10 +33,10 @@ type Architecture struct {
 	Published *Published `json:"published,omitempty"`
 
 	MLP              string `json:"mlp,omitempty"`               // "gated" (gate, up, down) or "plain" (up, down)
-	Norm             string `json:"norm,omitempty"`              // "rms" and "layer-no-bias" (a weight), or "layer" (weight and bias)
-	NormsPerLayer    int64  `json:"norms_per_layer,omitempty"`   // 2; 4 in Gemma 2 and 3; 1 where attention and MLP share one
+	Norm             string `json:"norm,omitempty"`              // "rms", "layer-no-bias", or "layer" (with a bias)
+	NormsPerLayer    int64  `json:"norms_per_layer,omitempty"`   // 2; 4 in Gemma 2 and 3; 1: attention and MLP share it
 	NoFinalNorm      bool   `json:"no_final_norm,omitempty"`     //
-	QKNorm           string `json:"qk_norm,omitempty"`           // "head" (one weight a dimension of the head), "full" (one a column) or ""
+	QKNorm           string `json:"qk_norm,omitempty"`           // "head" (a weight a dimension) or "full" (a column)
 	QKVBias          bool   `json:"qkv_bias,omitempty"`          //
 	OutputBias       bool   `json:"output_bias,omitempty"`       // of the attention's output projection
 	MLPBias          bool   `json:"mlp_bias,omitempty"`          //
@@ -44,7 +44,7 @@ type Architecture struct {
 	AttentionSinks   bool   `json:"attention_sinks,omitempty"`   // one weight a head
 	AttentionGate    bool   `json:"attention_gate,omitempty"`    // the query projection is twice as wide
 	LearnedPositions int64  `json:"learned_positions,omitempty"` // rows of a position embedding
-	EmbeddingSize    int64  `json:"embedding_size,omitempty"`    // width of the word embedding where it is not the hidden size
+	EmbeddingSize    int64  `json:"embedding_size,omitempty"`    // of the word embedding where it is not HiddenSize
 	AttentionSoftcap bool   `json:"attention_softcap,omitempty"` //
 	Rope             *Rope  `json:"rope,omitempty"`              // nil: no rotary embedding
 	MTPLayers        int64  `json:"mtp_layers,omitempty"`        // in the checkpoint, not in memory
@@ -158,21 +158,21 @@ type Tower struct {
 
 // Quantization is what the checkpoint says of its own weights.
 type Quantization struct {
-	Method    string   `json:"method"`               // "fp8", "awq", "gptq", "compressed-tensors", "mxfp4", "bitsandbytes", "modelopt"
-	Format    string   `json:"format,omitempty"`     // of compressed-tensors and modelopt: "float-quantized", "pack-quantized", "NVFP4"
+	Method    string   `json:"method"`               // "fp8", "awq", "gptq", "compressed-tensors", "mxfp4", ...
+	Format    string   `json:"format,omitempty"`     // as compressed-tensors and modelopt name it
 	Bits      int64    `json:"bits,omitempty"`       // of a weight
 	GroupSize int64    `json:"group_size,omitempty"` // input dimensions that share a scale; 0: one a row or a tensor
 	Block     []int64  `json:"block,omitempty"`      // rows, columns that share a scale (fp8)
 	ZeroPoint bool     `json:"zero_point,omitempty"` //
 	Dynamic   bool     `json:"dynamic,omitempty"`    // activations are scaled at run time
-	Keep      []string `json:"keep,omitempty"`       // modules that stay in the model's dtype, as the checkpoint names them
+	Keep      []string `json:"keep,omitempty"`       // modules that stay in the model's dtype
 	KVCache   string   `json:"kv_cache,omitempty"`   // dtype that the checkpoint asks of the KV cache
 }
 
 // A Catalogue is a set of architectures by name. It is never changed after it
 // was made; With returns another.
 type Catalogue struct {
-	models map[string]*entry // by lower-case id
-	byHF   map[string]*entry // by lower-case hf_model_id; the first id in order wins
-	names  []string          // sorted ids
+	models map[string]*Architecture // by lower-case id
+	byHF   map[string]*Architecture // by lower-case hf_model_id; the first id in order wins
+	names  []string                 // sorted ids
 }

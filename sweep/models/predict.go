@@ -6,41 +6,23 @@ import (
 )
 
 const (
-	reasonNoModel = "the catalogue does not know the model's architecture: add it with `models add`, a model block, or a folder with its config.json"
+	reasonNoModel = "the catalogue does not know the model's architecture: " +
+		"add it with `models add`, a model block, or a folder with its config.json"
 	reasonVersion = "the version of vLLM could not be read; expected one like \"0.26.0\""
 	reasonV0      = "the arithmetic knows the V1 engine, which vLLM uses from 0.8 on"
 	reasonNoGPU   = "no device was given"
 )
 
-// figures hands out pointers into one array, so that an estimate costs one
-// allocation and not thirty.
-type figures struct {
-	n    int
-	vals [48]int64
-	flts [2]float64
-	fits bool
-}
+func ptr[T any](v T) *T { return &v }
 
-func (f *figures) ptr(v int64) *int64 {
-	if f.n == len(f.vals) {
-		p := new(int64) // not &v: that would put every v on the heap
-		*p = v
-		return p
-	}
-	p := &f.vals[f.n]
-	f.n++
-	*p = v
-	return p
-}
-
-func (f *figures) figure(v, low, high int64, source string) Figure {
-	return Figure{Value: f.ptr(v), Low: f.ptr(min(low, v)), High: f.ptr(max(high, v)), Source: source}
+func figure(v, low, high int64, source string) Figure {
+	return Figure{Value: &v, Low: ptr(min(low, v)), High: ptr(max(high, v)), Source: source}
 }
 
 // within is a figure whose truth lies within parts in a thousand of it.
-func (f *figures) within(v, perMille int64, source string) Figure {
+func within(v, perMille int64, source string) Figure {
 	d := v / 1000 * perMille
-	return f.figure(v, v-d, v+d, source)
+	return figure(v, v-d, v+d, source)
 }
 
 func unknown(reason string) Figure { return Figure{Reason: reason} }
@@ -65,8 +47,8 @@ type setup struct {
 // NewEstimate computes what a profile will need on GPUs of kind g. Every
 // figure that the arithmetic cannot tell is nil and says why; nothing is
 // guessed. a may be nil: then what depends on the device and the version alone is given.
-// It takes about two microseconds once an architecture was seen, and may be
-// called by several goroutines.
+// It takes microseconds once an architecture was seen, and may be called by
+// several goroutines.
 func NewEstimate(a *Architecture, r Request, g GPU) Estimate {
 	e := Estimate{Version: r.Version}
 	if e.Version == "" {
@@ -76,14 +58,13 @@ func NewEstimate(a *Architecture, r Request, g GPU) Estimate {
 	if !ok || v < rel08 {
 		return nothing(e, v, ok)
 	}
-	f := &figures{}
 	s := newSetup(a, r, g, v, &e)
-	s.limits(f, &e)
-	e.Requested = s.requested(f)
-	s.parts(f, &e)
-	r.Given.apply(f, &e)
+	s.limits(&e)
+	e.Requested = s.requested()
+	s.parts(&e)
+	r.Given.apply(&e)
 	if a != nil {
-		s.cache(f, &e)
+		s.cache(&e)
 	}
 	return e
 }
@@ -94,10 +75,22 @@ func nothing(e Estimate, v release, read bool) Estimate {
 	if !read {
 		e.Reason = reasonVersion
 	}
-	for _, p := range []*Figure{&e.Weights, &e.Activations, &e.NonTorch, &e.CUDAGraphs, &e.Context, &e.Buffers, &e.Requested, &e.KVCache, &e.KVCacheTokens} {
+	e.lack(e.Reason)
+	for _, p := range []*Figure{&e.NonTorch, &e.Context, &e.Requested} {
 		*p = unknown(e.Reason)
 	}
 	return e
+}
+
+// lack leaves out what follows from the model.
+func (e *Estimate) lack(reason string) {
+	for _, p := range []*Figure{&e.Weights, &e.Activations, &e.CUDAGraphs, &e.Buffers, &e.KVCache, &e.KVCacheTokens} {
+		*p = unknown(reason)
+	}
+}
+
+func (e *Estimate) warn(format string, args ...any) {
+	e.Warnings = append(e.Warnings, fmt.Sprintf(format, args...))
 }
 
 func newSetup(a *Architecture, r Request, g GPU, v release, e *Estimate) setup {
@@ -115,7 +108,8 @@ func newSetup(a *Architecture, r Request, g GPU, v release, e *Estimate) setup {
 		s.runner, sure = v.runner(s.a)
 	}
 	if !sure {
-		e.Warnings = append(e.Warnings, "which models get the V2 model runner in this version of vLLM was not read; "+s.runner+" is assumed (set model_runner)")
+		e.warn("which models get the V2 model runner in this version of vLLM was not read; %s is assumed (set model_runner)",
+			s.runner)
 	}
 	e.ModelRunner = s.runner
 	s.utilization = v.utilization()
@@ -144,7 +138,7 @@ func deref(p *int64) int64 {
 }
 
 // limits sets the effective max_num_batched_tokens, max_num_seqs and max_model_len.
-func (s *setup) limits(f *figures, e *Estimate) {
+func (s *setup) limits(e *Estimate) {
 	s.tokens, s.seqs = s.v.maxNum(s.g, s.r.Defaults == "serve")
 	if s.r.MaxNumSeqs != nil {
 		s.seqs = *s.r.MaxNumSeqs
@@ -157,15 +151,15 @@ func (s *setup) limits(f *figures, e *Estimate) {
 	if s.r.MaxNumSeqs == nil {
 		s.seqs = min(s.seqs, s.tokens)
 	}
-	e.MaxNumBatchedTokens, e.MaxNumSeqs = f.ptr(s.tokens), f.ptr(s.seqs)
+	e.MaxNumBatchedTokens, e.MaxNumSeqs = ptr(s.tokens), ptr(s.seqs)
 	if s.maxLen > 0 {
-		e.MaxModelLen = f.ptr(s.maxLen)
+		e.MaxModelLen = ptr(s.maxLen)
 	}
 }
 
 // requested is total_memory x gpu_memory_utilization.
 // Source: vllm/v1/worker/utils.py, request_memory.
-func (s *setup) requested(f *figures) Figure {
+func (s *setup) requested() Figure {
 	switch {
 	case s.r.KVCacheMemoryBytes != nil:
 		return unknown("kv_cache_memory_bytes is set: vLLM keeps no budget")
@@ -174,38 +168,36 @@ func (s *setup) requested(f *figures) Figure {
 	}
 	n := int64(math.Ceil(float64(s.g.TotalBytes) * s.utilization))
 	if s.g.Nominal {
-		return f.within(n, 10, "total memory x gpu_memory_utilization, total from the data sheet")
+		return within(n, 10, "total memory x gpu_memory_utilization, total from the data sheet")
 	}
-	return f.within(n, 1, "total memory x gpu_memory_utilization")
+	return within(n, 1, "total memory x gpu_memory_utilization")
 }
 
 // parts fills everything but the KV cache.
-func (s *setup) parts(f *figures, e *Estimate) {
+func (s *setup) parts(e *Estimate) {
 	nt, ntLow, ntHigh := nonTorch(s.v, s.oddVocab(), s.tp, s.pp)
-	e.NonTorch = f.figure(nt, ntLow, ntHigh, "measured on H100, by version and ranks")
+	e.NonTorch = figure(nt, ntLow, ntHigh, "measured on H100, by version and ranks")
 	if n, ok := contextBytes(s.g, s.tp*s.pp); ok {
-		e.Context = f.figure(n, n-n/25, n+n/20, "measured on H100")
+		e.Context = figure(n, n-n/25, n+n/20, "measured on H100")
 	} else {
 		e.Context = unknown("the context of a process was not measured on this device")
 	}
 	if s.a == nil {
 		e.Reason = reasonNoModel
-		for _, p := range []*Figure{&e.Weights, &e.Activations, &e.CUDAGraphs, &e.Buffers, &e.KVCache, &e.KVCacheTokens} {
-			*p = unknown(reasonNoModel)
-		}
+		e.lack(reasonNoModel)
 		return
 	}
-	e.Weights = s.weights(f, 0)
+	e.Weights = s.weights(0)
 	if n, ok, _ := kvBytesPerToken(s.a, s.r.KVCacheDtype, s.r.Dtype, s.tp); ok {
-		e.KVBytesPerToken = f.ptr(n)
+		e.KVBytesPerToken = ptr(n)
 	}
 	if s.a.VocabSize > 0 && s.maxLen > 0 {
 		b := BufferBytes(s.a, s.runner, s.seqs, s.tokens, s.maxLen, s.block)
-		e.Buffers = f.within(b, 50, "S·V·4 + 2·S·V/8 (V2 runner) + block tables")
+		e.Buffers = within(b, 50, "S·V·4 + 2·S·V/8 (V2 runner) + block tables")
 	} else {
 		e.Buffers = unknown("the vocabulary or the longest sequence is not known")
 	}
-	s.shapes(f, e)
+	s.shapes(e)
 }
 
 // oddVocab says that the V1 runner's sampling kernel works on rows that are not
@@ -215,60 +207,42 @@ func (s *setup) oddVocab() bool {
 }
 
 // weights is the figure of one pipeline stage.
-func (s *setup) weights(f *figures, rank int64) Figure {
+func (s *setup) weights(rank int64) Figure {
 	n, ok, reason := weightBytes(s.a, s.r.Dtype, s.r.Quantization, s.tp, s.pp, rank, s.v)
 	switch {
 	case !ok:
 		return unknown(reason)
 	case s.a.Layout == "" || !s.a.towersKnown():
-		return f.within(n, 100, "parameter count x bytes: the modules of the model are not known")
+		return within(n, 100, "parameter count x bytes: the modules of the model are not known")
 	case s.a.Quantization != nil || (s.r.Quantization != "" && s.r.Quantization != "auto"):
-		return f.figure(n, n-n/50, n+n/33, "modules, quantized: what kernels repack is not counted")
+		return figure(n, n-n/50, n+n/33, "modules, quantized: what kernels repack is not counted")
 	}
-	return f.within(n, 5, "modules as torch's allocator counts them")
+	return within(n, 5, "modules as torch's allocator counts them")
 }
 
 // shapes fills what follows from the shape of the layers: activations and graphs.
-func (s *setup) shapes(f *figures, e *Estimate) {
-	const reason = "the model type is not one whose layers are known"
+func (s *setup) shapes(e *Estimate) {
 	if s.a.Layout == "" || s.width == 0 || s.a.stateLayers() {
-		why := reason
+		why := "the model type is not one whose layers are known"
 		if s.a.stateLayers() {
 			why = "activations of layers with a state (Mamba, delta net) were not measured"
 		}
 		e.Activations, e.CUDAGraphs = unknown(why), unknown(why)
 		return
 	}
-	first := s.peakOf(0)
-	v, low, high := first.bytes()
-	e.ActivationsAt = first.moment()
-	e.Activations = f.figure(v, low, high, "larger of one layer's forward pass at T tokens and the sampler at S sequences")
+	v, low, high, moment := peak{s, s.pp == 1}.bytes()
+	e.ActivationsAt = moment
+	e.Activations = figure(v, low, high, "larger of one layer's forward pass at T tokens and the sampler at S sequences")
 	if s.r.EnforceEager {
-		e.CUDAGraphs = f.figure(0, 0, 0, "enforce_eager captures none")
+		e.CUDAGraphs = figure(0, 0, 0, "enforce_eager captures none")
 		return
 	}
-	x := s.graphsOf()
+	first := stageOf(s.a.NumLayers, s.pp, 0)
+	x := graphs{s, first.last - first.first}
 	v, low, high = x.bytes()
-	e.CUDAGraphs = f.figure(v, low, high, "first captures + graphs x layers + FlashAttention's partial sums")
+	e.CUDAGraphs = figure(v, low, high, "first captures + graphs x layers + FlashAttention's partial sums")
 	if s.v.graphsInBudget(s.runner) {
-		e.GraphEstimate = f.ptr(x.estimate())
-	}
-}
-
-func (s *setup) peakOf(rank int64) peak {
-	return peak{
-		a: s.a, g: s.g, v: s.v, runner: s.runner, tokens: s.tokens, seqs: s.seqs, maxLen: s.maxLen, width: s.width,
-		tp: s.tp, pp: s.pp, block: s.block, eager: s.r.EnforceEager, warm: s.r.CompileCache == "warm",
-		mxfp4:     s.a.Quantization != nil && s.a.Quantization.Method == "mxfp4",
-		stageLast: rank == s.pp-1,
-	}
-}
-
-func (s *setup) graphsOf() graphs {
-	st := stageOf(s.a.NumLayers, s.pp, 0)
-	return graphs{
-		a: s.a, g: s.g, tokens: s.tokens, seqs: s.seqs, width: s.width, tp: s.tp,
-		layers: st.last - st.first, runner: s.runner, v: s.v,
+		e.GraphEstimate = ptr(x.estimate())
 	}
 }
 
@@ -293,22 +267,22 @@ type room struct {
 }
 
 // figure is the room's.
-func (r room) figure(f *figures, source string) Figure {
+func (r room) figure(source string) Figure {
 	if r.unsure {
-		return Figure{Value: f.ptr(r.value), Source: source, Reason: "no interval: a part of it has none"}
+		return Figure{Value: ptr(r.value), Source: source, Reason: "no interval: a part of it has none"}
 	}
-	return f.figure(r.value, r.low, r.high, source)
+	return figure(r.value, r.low, r.high, source)
 }
 
 // cache fills KV bytes, blocks, tokens, concurrency and whether the profile fits.
-func (s *setup) cache(f *figures, e *Estimate) {
+func (s *setup) cache(e *Estimate) {
 	if reason := s.cacheReason(e); reason != "" {
 		e.KVCache, e.KVCacheTokens, e.Reason = unknown(reason), unknown(reason), reason
-		s.weightsAlone(f, e)
+		s.weightsAlone(e)
 		return
 	}
 	first := s.firstRoom(e)
-	e.KVCache = first.figure(f, "requested - weights - activations - non-torch - graph estimate")
+	e.KVCache = first.figure("requested - weights - activations - non-torch - graph estimate")
 	if s.r.KVCacheMemoryBytes != nil {
 		e.KVCache.Source = "kv_cache_memory_bytes"
 	}
@@ -317,7 +291,7 @@ func (s *setup) cache(f *figures, e *Estimate) {
 	for rank := range s.pp {
 		r := first
 		if s.pp > 1 && s.r.KVCacheMemoryBytes == nil {
-			r = s.stageRoom(f, e, rank, first)
+			r = s.stageRoom(e, rank, first)
 		}
 		mine = s.a.layout(s.kvWidth, s.tp, s.pp, s.block, stageOf(s.a.NumLayers, s.pp, rank))
 		if mine.blockBytes() == 0 {
@@ -331,17 +305,17 @@ func (s *setup) cache(f *figures, e *Estimate) {
 		e.KVCacheTokens = unknown("the model keeps no KV cache")
 		return
 	}
-	s.tokensOf(f, e, lay, max(blocks, 0), least)
+	s.tokensOf(e, lay, max(blocks, 0), least)
 }
 
 // weightsAlone says that a profile cannot fit where the weights alone are more
 // than vLLM requests, whatever else is not known.
-func (s *setup) weightsAlone(f *figures, e *Estimate) {
+func (s *setup) weightsAlone(e *Estimate) {
 	if e.Weights.Value == nil || e.Weights.Low == nil || e.Requested.Value == nil || *e.Weights.Low <= *e.Requested.Value {
 		return
 	}
-	e.Fits = &f.fits
-	e.ShortBy = f.ptr(*e.Weights.Value - *e.Requested.Value)
+	e.Fits = ptr(false)
+	e.ShortBy = ptr(*e.Weights.Value - *e.Requested.Value)
 	e.Reason = "the weights alone are more than vLLM requests"
 }
 
@@ -397,12 +371,12 @@ func rss(parts ...int64) int64 {
 }
 
 // stageRoom is the room of another pipeline stage; it also notes the stage.
-func (s *setup) stageRoom(f *figures, e *Estimate, rank int64, first room) room {
+func (s *setup) stageRoom(e *Estimate, rank int64, first room) room {
 	w, _, _ := weightBytes(s.a, s.r.Dtype, s.r.Quantization, s.tp, s.pp, rank, s.v)
-	act, _, _ := s.peakOf(rank).bytes()
+	act, _, _, _ := peak{s, rank == s.pp-1}.bytes()
 	// Against the arithmetic's own first stage: what is given replaces both alike.
 	w0, _, _ := weightBytes(s.a, s.r.Dtype, s.r.Quantization, s.tp, s.pp, 0, s.v)
-	act0, _, _ := s.peakOf(0).bytes()
+	act0, _, _, _ := peak{s, false}.bytes()
 	d := w - w0 + act - act0
 	w, act = w-w0+*e.Weights.Value, act-act0+*e.Activations.Value
 	st := stageOf(s.a.NumLayers, s.pp, rank)
@@ -412,8 +386,8 @@ func (s *setup) stageRoom(f *figures, e *Estimate, rank int64, first room) room 
 }
 
 // tokensOf fills blocks, tokens, concurrency, the longest context and Fits.
-func (s *setup) tokensOf(f *figures, e *Estimate, l cacheLayout, blocks int64, r room) {
-	e.KVCacheBlocks = f.ptr(blocks)
+func (s *setup) tokensOf(e *Estimate, l cacheLayout, blocks int64, r room) {
+	e.KVCacheBlocks = ptr(blocks)
 	inFlight := s.inFlight()
 	tokens := func(blocks int64) int64 {
 		if s.v >= rel20p1 && s.maxLen > 0 {
@@ -422,26 +396,25 @@ func (s *setup) tokensOf(f *figures, e *Estimate, l cacheLayout, blocks int64, r
 		return blocks / max(l.total, 1) * l.block
 	}
 	low, high := max(r.low/l.blockBytes(), 0), max(r.high/l.blockBytes(), 0)
-	e.KVCacheTokens = room{tokens(blocks), tokens(low), tokens(high), r.unsure}.figure(f, "blocks of the pool that all groups of layers share")
+	e.KVCacheTokens = room{tokens(blocks), tokens(low), tokens(high), r.unsure}.
+		figure("blocks of the pool that all groups of layers share")
 	longest := s.longest(&l, blocks, inFlight)
-	e.MaxContext = f.ptr(longest)
+	e.MaxContext = ptr(longest)
 	if s.maxLen > 0 {
 		need := l.blocks(s.a, s.maxLen, inFlight)
-		f.flts[0] = float64(blocks) / float64(need)
-		e.MaxConcurrency = &f.flts[0]
+		e.MaxConcurrency = ptr(float64(blocks) / float64(need))
 		short := need*l.blockBytes() - r.value
-		e.ShortBy = f.ptr(short)
-		f.fits = short <= 0
-		e.Fits = &f.fits
-		if !f.fits {
+		e.ShortBy = ptr(short)
+		e.Fits = ptr(short <= 0)
+		if short > 0 {
 			e.Reason = "one sequence of max_model_len does not fit into the KV cache"
 			if r.value <= 0 {
 				e.Reason = "no memory is left for a KV cache"
 			}
 		}
 	}
-	s.startUp(f, e)
-	s.queueing(f, e, &l, blocks)
+	s.startUp(e)
+	s.queueing(e, &l, blocks)
 	s.refused(e)
 }
 
@@ -449,10 +422,11 @@ func (s *setup) tokensOf(f *figures, e *Estimate, l cacheLayout, blocks int64, r
 // Source: vllm/config/model.py, verify_with_parallel_config and _get_and_verify_max_len.
 func (s *setup) refused(e *Estimate) {
 	if s.a.NumHeads > 0 && s.a.NumHeads%s.tp != 0 {
-		e.Warnings = append(e.Warnings, fmt.Sprintf("%d attention heads are not divisible by tensor_parallel_size %d: vLLM refuses it", s.a.NumHeads, s.tp))
+		e.warn("%d attention heads are not divisible by tensor_parallel_size %d: vLLM refuses it", s.a.NumHeads, s.tp)
 	}
 	if s.a.MaxPosition > 0 && s.maxLen > s.a.MaxPosition {
-		e.Warnings = append(e.Warnings, fmt.Sprintf("max_model_len %d is more than the model's %d positions: vLLM refuses it unless VLLM_ALLOW_LONG_MAX_MODEL_LEN is set or the positions are scaled", s.maxLen, s.a.MaxPosition))
+		e.warn("max_model_len %d is more than the model's %d positions: vLLM refuses it "+
+			"unless VLLM_ALLOW_LONG_MAX_MODEL_LEN is set or the positions are scaled", s.maxLen, s.a.MaxPosition)
 	}
 }
 
@@ -480,34 +454,35 @@ func (s *setup) longest(l *cacheLayout, blocks, inFlight int64) int64 {
 
 // startUp says that vLLM would refuse to start: less is free than it is asked to use.
 // Source: vllm/v1/worker/utils.py, request_memory.
-func (s *setup) startUp(f *figures, e *Estimate) {
+func (s *setup) startUp(e *Estimate) {
 	if e.Requested.Value == nil || e.Context.Value == nil {
 		return
 	}
 	if free := s.g.TotalBytes - *e.Context.Value; free < *e.Requested.Value {
-		f.fits = false
-		e.Fits = &f.fits
-		e.ShortBy = f.ptr(*e.Requested.Value - free)
+		e.Fits = ptr(false)
+		e.ShortBy = ptr(*e.Requested.Value - free)
 		e.Reason = "gpu_memory_utilization asks for more than is free once the process has its CUDA context"
 	}
 }
 
 // queueing warns where not all sequences of the batch run at once, and says
 // what they fill.
-func (s *setup) queueing(f *figures, e *Estimate, l *cacheLayout, blocks int64) {
+func (s *setup) queueing(e *Estimate, l *cacheLayout, blocks int64) {
 	length := s.r.InputLen + s.r.OutputLen
 	if length <= 0 || s.r.BatchSize <= 0 {
 		return
 	}
 	used := s.r.BatchSize * l.blocks(s.a, length, 0)
-	e.KVUsed = f.ptr(used * l.blockBytes())
+	e.KVUsed = ptr(used * l.blockBytes())
 	if s.r.BatchSize > s.seqs {
-		e.Warnings = append(e.Warnings, fmt.Sprintf("batch_size %d exceeds max_num_seqs %d: sequences queue, and the latency measures the queue", s.r.BatchSize, s.seqs))
+		e.warn("batch_size %d exceeds max_num_seqs %d: sequences queue, and the latency measures the queue",
+			s.r.BatchSize, s.seqs)
 	}
 	if used > blocks {
-		e.Warnings = append(e.Warnings, fmt.Sprintf("%d sequences of %d tokens need %d blocks of the KV cache, which has %d: sequences queue or are preempted, and the latency measures that", s.r.BatchSize, length, used, blocks))
+		e.warn("%d sequences of %d tokens need %d blocks of the KV cache, which has %d: "+
+			"sequences queue or are preempted, and the latency measures that", s.r.BatchSize, length, used, blocks)
 	}
 	if s.maxLen > 0 && length > s.maxLen {
-		e.Warnings = append(e.Warnings, fmt.Sprintf("input_len + output_len is %d, more than max_model_len %d: vLLM refuses it", length, s.maxLen))
+		e.warn("input_len + output_len is %d, more than max_model_len %d: vLLM refuses it", length, s.maxLen)
 	}
 }

@@ -1,10 +1,12 @@
 package models
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"reflect"
 	"strings"
+	"sync"
 )
 
 // A shard says how tensor parallelism divides a module.
@@ -54,7 +56,7 @@ type derived struct {
 	// classes are the distinct kinds of layers with their modules.
 	classes []layerClass
 	model   []module // embedding, final norm, lm_head, towers
-	cache   *weightCache
+	weights sync.Map // by weightKey: what load came to
 }
 
 // A layerClass is layers that are built alike.
@@ -82,19 +84,6 @@ func (a *Architecture) attentionOut() int64 {
 // stateLayers says that the model has layers with a state in place of a cache.
 func (a *Architecture) stateLayers() bool { return strings.ContainsAny(a.LayerPattern, "lmM") }
 
-// Layers expands LayerPattern: one letter a layer.
-func (a *Architecture) Layers() []byte {
-	p := a.LayerPattern
-	if p == "" {
-		p = "f"
-	}
-	kinds := make([]byte, a.NumLayers)
-	for i := range kinds {
-		kinds[i] = p[i%len(p)]
-	}
-	return kinds
-}
-
 // isMoE says whether layer i has experts.
 func (a *Architecture) isMoE(i int64, kind byte) bool {
 	if a.MoE == nil {
@@ -112,31 +101,6 @@ func (a *Architecture) isMoE(i int64, kind byte) bool {
 // Check says what of an architecture cannot be, above all what would make the
 // arithmetic on it take all memory or overflow. With and Lookup rest on it.
 func (a *Architecture) Check() error {
-	const (
-		mostLayers = 4096
-		mostWidth  = 1 << 24
-		mostRows   = 1 << 32
-	)
-	for _, c := range []struct { // as config.json calls them as well
-		name string
-		n    int64
-		most int64
-	}{
-		{"num_layers (num_hidden_layers)", a.NumLayers, mostLayers},
-		{"hidden_size", a.HiddenSize, mostWidth},
-		{"intermediate_size", a.IntermediateSize, 4 * mostWidth},
-		{"vocab_size", a.VocabSize, mostRows},
-		{"num_heads (num_attention_heads)", a.NumHeads, 1 << 20},
-		{"num_kv_heads (num_key_value_heads)", a.NumKVHeads, 1 << 20},
-		{"head_dim", a.HeadDim, 1 << 20},
-	} {
-		if c.n < 0 {
-			return fmt.Errorf("%s is %d, expected 0 or more", c.name, c.n)
-		}
-		if c.n > c.most {
-			return fmt.Errorf("%s is %d, expected at most %d", c.name, c.n, c.most)
-		}
-	}
 	if strings.Trim(a.LayerPattern, "fsclmM*E-") != "" {
 		return fmt.Errorf("layer pattern %q has letters other than f s c l m M * E -", a.LayerPattern)
 	}
@@ -166,28 +130,41 @@ func checkFields(v reflect.Value, path string) error {
 				return err
 			}
 		case field.Kind() == reflect.Int64:
-			if n, most := field.Int(), mostOf(name); n < 0 || n > most {
-				return fmt.Errorf("%s is %d, expected 0 to %d", name, n, most)
+			also, most := limitOf(name)
+			switch n := field.Int(); {
+			case n < 0:
+				return fmt.Errorf("%s%s is %d, expected 0 or more", name, also, n)
+			case n > most:
+				return fmt.Errorf("%s%s is %d, expected at most %d", name, also, n, most)
 			}
 		}
 	}
 	return nil
 }
 
-// mostOf is the largest value of a field that any model could have.
-func mostOf(name string) int64 {
+// limitOf is what a config.json calls a field besides, and the largest value
+// that any model could have.
+func limitOf(name string) (also string, most int64) {
 	switch name {
+	case "num_layers":
+		return " (num_hidden_layers)", 4096
+	case "num_heads":
+		return " (num_attention_heads)", 1 << 20
+	case "num_kv_heads":
+		return " (num_key_value_heads)", 1 << 20
+	case "head_dim":
+		return "", 1 << 20
 	case "moe.experts":
-		return 1 << 14
+		return "", 1 << 14
 	case "vocab_size", "max_position_embeddings", "sliding_window", "chunk_size", "learned_positions", "rope.length":
-		return 1 << 32
+		return "", 1 << 32
 	case "intermediate_size":
-		return 1 << 26
+		return "", 1 << 26
 	}
 	if strings.HasSuffix(name, "params") {
-		return 1 << 50
+		return "", 1 << 50
 	}
-	return 1 << 24
+	return "", 1 << 24
 }
 
 // volume is about how many parameters the layers and embeddings have, from
@@ -201,15 +178,18 @@ func (a *Architecture) volume() float64 {
 	}
 	if m := a.MLA; m != nil {
 		wide += f(m.QLoraRank) + f(m.KVLoraRank) + f(m.RopeDim)
-		square += (f(m.QLoraRank) + f(m.KVLoraRank)) * f(max(a.NumHeads, m.IndexHeads)) * (f(m.NopeDim) + f(m.RopeDim) + f(m.VHeadDim) + f(m.IndexDim))
+		dims := f(m.NopeDim) + f(m.RopeDim) + f(m.VHeadDim) + f(m.IndexDim)
+		square += (f(m.QLoraRank) + f(m.KVLoraRank)) * f(max(a.NumHeads, m.IndexHeads)) * dims
 	}
 	if m := a.DeltaNet; m != nil {
-		wide += 2*f(m.KeyHeads)*f(m.KeyDim) + 3*f(m.ValueHeads)*f(m.ValueDim)
-		square += f(m.ConvKernel)*(2*f(m.KeyHeads)*f(m.KeyDim)+f(m.ValueHeads)*f(m.ValueDim)) + f(m.ValueHeads)*f(m.ValueDim)*f(m.KeyDim)
+		key, value := f(m.KeyHeads)*f(m.KeyDim), f(m.ValueHeads)*f(m.ValueDim)
+		wide += 2*key + 3*value
+		square += f(m.ConvKernel)*(2*key+value) + value*f(m.KeyDim)
 	}
 	if m := a.Mamba; m != nil {
-		wide += 3*f(m.Heads)*f(m.HeadDim) + 2*f(m.Groups)*f(m.StateSize)
-		square += f(m.ConvKernel)*(f(m.Heads)*f(m.HeadDim)+2*f(m.Groups)*f(m.StateSize)) + f(m.Heads)*f(m.HeadDim)*f(m.StateSize)
+		inner, group := f(m.Heads)*f(m.HeadDim), 2*f(m.Groups)*f(m.StateSize)
+		wide += 3*inner + group
+		square += f(m.ConvKernel)*(inner+group) + inner*f(m.StateSize)
 	}
 	rows := (f(a.VocabSize) + f(a.LearnedPositions)) * f(max(a.HiddenSize, a.EmbeddingSize))
 	layers := f(max(a.NumLayers, 1)) + f(a.MTPLayers)
@@ -231,24 +211,21 @@ func (a *Architecture) checkParts() error {
 
 // finish derives modules and, where none is given, the parameter count.
 func (a *Architecture) finish() {
-	d := &derived{kinds: a.Layers(), cache: &weightCache{}}
-	d.moe = make([]bool, len(d.kinds))
-	for i, kind := range d.kinds {
+	d := &derived{kinds: make([]byte, a.NumLayers), moe: make([]bool, a.NumLayers)}
+	pattern := cmp.Or(a.LayerPattern, "f")
+	for i := range d.kinds {
+		kind := pattern[i%len(pattern)]
+		d.kinds[i] = kind
 		d.moe[i] = a.isMoE(int64(i), kind)
-		found := false
-		for j := range d.classes {
-			if d.classes[j].kind == kind && d.classes[j].moe == d.moe[i] {
-				d.classes[j].count++
-				found = true
-			}
-		}
-		if !found {
-			c := layerClass{kind: kind, moe: d.moe[i], count: 1}
+		c := d.class(kind, d.moe[i])
+		if c == nil {
+			d.classes = append(d.classes, layerClass{kind: kind, moe: d.moe[i]})
+			c = &d.classes[len(d.classes)-1]
 			if a.Layout != "" {
 				c.modules = a.layerModules(kind, d.moe[i])
 			}
-			d.classes = append(d.classes, c)
 		}
+		c.count++
 	}
 	if a.Layout != "" {
 		d.model = a.modelModules()
@@ -300,45 +277,54 @@ func (a *Architecture) countParams() int64 {
 	return n
 }
 
-// norm is one normalisation over n elements.
-func (a *Architecture) norm(name string, n int64) module {
-	m := module{name: name, out: n, in: 1, count: 1}
-	if a.Norm == "layer" {
-		m.bias = n
+// linear is a matrix that weight quantization converts, of out x in.
+func linear(name string, out, in int64, split shard) module {
+	return module{name: name, out: out, in: in, count: 1, split: split, linear: true}
+}
+
+// plain is a matrix, or with in 1 a vector, that stays in the model's dtype.
+func plain(name string, out, in int64, split shard) module {
+	return module{name: name, out: out, in: in, count: 1, split: split}
+}
+
+// biased is m with a bias, if it has one: an element for each row.
+func (m module) biased(has bool) module {
+	if has {
+		m.bias = m.out
 	}
 	return m
 }
 
+func (m module) of(p part) module {
+	m.part = p
+	return m
+}
+
+// norm is one normalisation over n elements.
+func (a *Architecture) norm(name string, n int64) module {
+	return plain(name, n, 1, replicated).biased(a.Norm == "layer")
+}
+
 // modelModules are those outside the layers.
 func (a *Architecture) modelModules() []module {
-	embed := a.HiddenSize
-	if a.EmbeddingSize > 0 {
-		embed = a.EmbeddingSize
-	}
-	ms := []module{{name: "embed_tokens", out: a.VocabSize, in: embed, count: 1, split: vocabulary, part: partEmbedding}}
+	embed := orElse(a.EmbeddingSize, a.HiddenSize)
+	ms := []module{plain("embed_tokens", a.VocabSize, embed, vocabulary).of(partEmbedding)}
 	if a.LearnedPositions > 0 {
-		ms = append(ms, module{name: "embed_positions", out: a.LearnedPositions, in: a.HiddenSize, count: 1, part: partEmbedding})
+		ms = append(ms, plain("embed_positions", a.LearnedPositions, a.HiddenSize, replicated).of(partEmbedding))
 	}
 	if a.EmbeddingSize > 0 {
-		ms = append(ms,
-			module{name: "project_in", out: a.HiddenSize, in: embed, count: 1, part: partEmbedding},
-			module{name: "project_out", out: embed, in: a.HiddenSize, count: 1, part: partHead})
+		ms = append(ms, plain("project_in", a.HiddenSize, embed, replicated).of(partEmbedding),
+			plain("project_out", embed, a.HiddenSize, replicated).of(partHead))
 	}
 	if !a.NoFinalNorm {
-		n := a.norm("norm", a.HiddenSize)
-		n.part = partHead
-		ms = append(ms, n)
+		ms = append(ms, a.norm("norm", a.HiddenSize).of(partHead))
 	}
 	if !a.TiedEmbeddings {
-		head := module{name: "lm_head", out: a.VocabSize, in: embed, count: 1, split: vocabulary, part: partHead}
-		if a.LMHeadBias {
-			head.bias = a.VocabSize
-		}
-		ms = append(ms, head)
+		ms = append(ms, plain("lm_head", a.VocabSize, embed, vocabulary).biased(a.LMHeadBias).of(partHead))
 	}
 	for name, t := range map[string]*Tower{"vision_tower": a.Vision, "audio_tower": a.Audio} {
 		if t != nil && t.Params > 0 {
-			m := module{name: name, out: t.Params, in: 1, count: 1, part: partTower}
+			m := plain(name, t.Params, 1, replicated).of(partTower)
 			if t.Sharded {
 				m.split = column
 			}
@@ -348,12 +334,9 @@ func (a *Architecture) modelModules() []module {
 	return ms
 }
 
-// layerModules are those of one layer.
+// layerModules are those of one layer, in the order in which vLLM loads them.
 func (a *Architecture) layerModules(kind byte, moe bool) []module {
 	var ms []module
-	for i := range a.NormsPerLayer {
-		ms = append(ms, a.norm(fmt.Sprintf("norm%d", i), a.HiddenSize))
-	}
 	switch {
 	case hasAttention(kind) && a.MLA != nil:
 		ms = append(ms, a.mlaModules()...)
@@ -369,7 +352,10 @@ func (a *Architecture) layerModules(kind byte, moe bool) []module {
 	case moe:
 		ms = append(ms, a.expertModules()...)
 	default:
-		ms = append(ms, a.mlpModules("mlp", a.IntermediateSize, 1, a.MLPBias)...)
+		ms = append(ms, a.mlpModules("mlp", a.IntermediateSize, a.MLPBias)...)
+	}
+	for i := range a.NormsPerLayer {
+		ms = append(ms, a.norm(fmt.Sprintf("norm%d", i), a.HiddenSize))
 	}
 	for i := range ms {
 		ms[i].part = partLayer
@@ -377,34 +363,29 @@ func (a *Architecture) layerModules(kind byte, moe bool) []module {
 	return ms
 }
 
-func biasOf(has bool, n int64) int64 {
-	if has {
-		return n
-	}
-	return 0
-}
-
 // attentionModules: query H·d (twice with an output gate), key and value KV·d,
 // output H·d to hidden.
 func (a *Architecture) attentionModules() []module {
-	q, kv := a.NumHeads*a.HeadDim, a.NumKVHeads*a.HeadDim
+	out, kv := a.NumHeads*a.HeadDim, a.NumKVHeads*a.HeadDim
+	q := out
 	if a.AttentionGate {
 		q *= 2
 	}
 	ms := []module{
-		{name: "self_attn.q_proj", out: q, in: a.HiddenSize, bias: biasOf(a.QKVBias, q), count: 1, split: column, linear: true},
-		{name: "self_attn.k_proj", out: kv, in: a.HiddenSize, bias: biasOf(a.QKVBias, kv), count: 1, split: kvHeads, units: a.NumKVHeads, linear: true},
-		{name: "self_attn.v_proj", out: kv, in: a.HiddenSize, bias: biasOf(a.QKVBias, kv), count: 1, split: kvHeads, units: a.NumKVHeads, linear: true},
-		{name: "self_attn.o_proj", out: a.HiddenSize, in: a.NumHeads * a.HeadDim, bias: biasOf(a.OutputBias, a.HiddenSize), count: 1, split: row, linear: true},
+		linear("self_attn.q_proj", q, a.HiddenSize, column).biased(a.QKVBias),
+		linear("self_attn.k_proj", kv, a.HiddenSize, kvHeads).biased(a.QKVBias),
+		linear("self_attn.v_proj", kv, a.HiddenSize, kvHeads).biased(a.QKVBias),
+		linear("self_attn.o_proj", a.HiddenSize, out, row).biased(a.OutputBias),
 	}
+	ms[1].units, ms[2].units = a.NumKVHeads, a.NumKVHeads
 	switch a.QKNorm {
 	case "head":
-		ms = append(ms, module{name: "self_attn.qk_norm", out: 2 * a.HeadDim, in: 1, count: 1})
+		ms = append(ms, plain("self_attn.qk_norm", 2*a.HeadDim, 1, replicated))
 	case "full":
-		ms = append(ms, module{name: "self_attn.qk_norm", out: a.NumHeads*a.HeadDim + kv, in: 1, count: 1, split: column})
+		ms = append(ms, plain("self_attn.qk_norm", out+kv, 1, column))
 	}
 	if a.AttentionSinks {
-		ms = append(ms, module{name: "self_attn.sinks", out: a.NumHeads, in: 1, count: 1, split: column})
+		ms = append(ms, plain("self_attn.sinks", a.NumHeads, 1, column))
 	}
 	return ms
 }
@@ -414,28 +395,27 @@ func (a *Architecture) attentionModules() []module {
 // sparse indexer where there is one.
 // Source: vllm/model_executor/models/deepseek_v2.py.
 func (a *Architecture) mlaModules() []module {
-	x, h := a.MLA, a.NumHeads
+	x, h, hidden := a.MLA, a.NumHeads, a.HiddenSize
 	qk := x.NopeDim + x.RopeDim
-	var ms []module
+	ms := []module{linear("self_attn.q_proj", h*qk, hidden, column)}
 	if x.QLoraRank > 0 {
-		ms = append(ms,
-			module{name: "self_attn.q_a_proj", out: x.QLoraRank, in: a.HiddenSize, count: 1, linear: true},
-			module{name: "self_attn.q_a_layernorm", out: x.QLoraRank, in: 1, count: 1},
-			module{name: "self_attn.q_b_proj", out: h * qk, in: x.QLoraRank, count: 1, split: column, linear: true})
-	} else {
-		ms = append(ms, module{name: "self_attn.q_proj", out: h * qk, in: a.HiddenSize, count: 1, split: column, linear: true})
+		ms = []module{
+			linear("self_attn.q_a_proj", x.QLoraRank, hidden, replicated),
+			plain("self_attn.q_a_layernorm", x.QLoraRank, 1, replicated),
+			linear("self_attn.q_b_proj", h*qk, x.QLoraRank, column),
+		}
 	}
 	ms = append(ms,
-		module{name: "self_attn.kv_a_proj_with_mqa", out: x.KVLoraRank + x.RopeDim, in: a.HiddenSize, count: 1, linear: true},
-		module{name: "self_attn.kv_a_layernorm", out: x.KVLoraRank, in: 1, count: 1},
-		module{name: "self_attn.kv_b_proj", out: h * (x.NopeDim + x.VHeadDim), in: x.KVLoraRank, count: 1, split: column, linear: true},
-		module{name: "self_attn.o_proj", out: a.HiddenSize, in: h * x.VHeadDim, count: 1, split: row, linear: true})
+		linear("self_attn.kv_a_proj_with_mqa", x.KVLoraRank+x.RopeDim, hidden, replicated),
+		plain("self_attn.kv_a_layernorm", x.KVLoraRank, 1, replicated),
+		linear("self_attn.kv_b_proj", h*(x.NopeDim+x.VHeadDim), x.KVLoraRank, column),
+		linear("self_attn.o_proj", hidden, h*x.VHeadDim, row))
 	if x.IndexHeads > 0 {
 		ms = append(ms,
-			module{name: "self_attn.indexer.wq_b", out: x.IndexHeads * x.IndexDim, in: x.QLoraRank, count: 1, linear: true},
-			module{name: "self_attn.indexer.wk", out: x.IndexDim, in: a.HiddenSize, count: 1, linear: true},
-			module{name: "self_attn.indexer.k_norm", out: 2 * x.IndexDim, in: 1, count: 1},
-			module{name: "self_attn.indexer.weights_proj", out: x.IndexHeads, in: a.HiddenSize, count: 1})
+			linear("self_attn.indexer.wq_b", x.IndexHeads*x.IndexDim, x.QLoraRank, replicated),
+			linear("self_attn.indexer.wk", x.IndexDim, hidden, replicated),
+			plain("self_attn.indexer.k_norm", 2*x.IndexDim, 1, replicated),
+			plain("self_attn.indexer.weights_proj", x.IndexHeads, hidden, replicated))
 	}
 	return ms
 }
@@ -447,12 +427,12 @@ func (a *Architecture) deltaNetModules() []module {
 	n := a.DeltaNet
 	key, value := n.KeyHeads*n.KeyDim, n.ValueHeads*n.ValueDim
 	return []module{
-		{name: "linear_attn.in_proj_qkvz", out: 2*key + 2*value, in: a.HiddenSize, count: 1, split: column, linear: true},
-		{name: "linear_attn.in_proj_ba", out: 2 * n.ValueHeads, in: a.HiddenSize, count: 1, split: column, linear: true},
-		{name: "linear_attn.conv1d", out: 2*key + value, in: n.ConvKernel, count: 1, split: column},
-		{name: "linear_attn.a_log_dt_bias", out: 2 * n.ValueHeads, in: 1, count: 1, split: column},
-		{name: "linear_attn.norm", out: n.ValueDim, in: 1, count: 1},
-		{name: "linear_attn.out_proj", out: a.HiddenSize, in: value, count: 1, split: row, linear: true},
+		linear("linear_attn.in_proj_qkvz", 2*key+2*value, a.HiddenSize, column),
+		linear("linear_attn.in_proj_ba", 2*n.ValueHeads, a.HiddenSize, column),
+		plain("linear_attn.conv1d", 2*key+value, n.ConvKernel, column),
+		plain("linear_attn.a_log_dt_bias", 2*n.ValueHeads, 1, column),
+		plain("linear_attn.norm", n.ValueDim, 1, replicated),
+		linear("linear_attn.out_proj", a.HiddenSize, value, row),
 	}
 }
 
@@ -462,50 +442,50 @@ func (a *Architecture) deltaNetModules() []module {
 func (a *Architecture) mambaModules() []module {
 	n := a.Mamba
 	inner, conv := n.Heads*n.HeadDim, n.Heads*n.HeadDim+2*n.Groups*n.StateSize
-	in := inner + conv + n.Heads
 	return []module{
-		{name: "mixer.in_proj", out: in, in: a.HiddenSize, bias: biasOf(n.ProjBias, in), count: 1, split: column, linear: true},
-		{name: "mixer.conv1d", out: conv, in: n.ConvKernel, bias: biasOf(n.ConvBias, conv), count: 1, split: column},
-		{name: "mixer.scalars", out: 3 * n.Heads, in: 1, count: 1, split: column},
-		{name: "mixer.norm", out: inner, in: 1, count: 1, split: column},
-		{name: "mixer.out_proj", out: a.HiddenSize, in: inner, bias: biasOf(n.ProjBias, a.HiddenSize), count: 1, split: row, linear: true},
+		linear("mixer.in_proj", inner+conv+n.Heads, a.HiddenSize, column).biased(n.ProjBias),
+		plain("mixer.conv1d", conv, n.ConvKernel, column).biased(n.ConvBias),
+		plain("mixer.scalars", 3*n.Heads, 1, column),
+		plain("mixer.norm", inner, 1, column),
+		linear("mixer.out_proj", a.HiddenSize, inner, row).biased(n.ProjBias),
 	}
 }
 
 // mlpModules: gate and up (or up alone) and down.
-func (a *Architecture) mlpModules(name string, inter, count int64, bias bool) []module {
-	up := module{name: name + ".up_proj", out: inter, in: a.HiddenSize, bias: biasOf(bias, inter), count: count, split: column, linear: true}
-	down := module{name: name + ".down_proj", out: a.HiddenSize, in: inter, bias: biasOf(bias, a.HiddenSize), count: count, split: row, linear: true}
-	if a.MLP != "gated" {
-		return []module{up, down}
+func (a *Architecture) mlpModules(name string, inter int64, bias bool) []module {
+	ms := []module{
+		linear(name+".gate_proj", inter, a.HiddenSize, column).biased(bias),
+		linear(name+".up_proj", inter, a.HiddenSize, column).biased(bias),
+		linear(name+".down_proj", a.HiddenSize, inter, row).biased(bias),
 	}
-	gate := up
-	gate.name = name + ".gate_proj"
-	return []module{gate, up, down}
+	if a.MLP != "gated" {
+		return ms[1:]
+	}
+	return ms
 }
 
 // expertModules: the router, all experts (not only the active ones), the
 // shared experts, and the dense MLP where the layer has it too.
 func (a *Architecture) expertModules() []module {
 	e := a.MoE
-	router := module{name: "mlp.gate", out: e.Experts, in: a.HiddenSize, bias: biasOf(e.RouterBias, e.Experts), count: 1}
-	ms := []module{router}
+	ms := []module{plain("mlp.gate", e.Experts, a.HiddenSize, replicated).biased(e.RouterBias)}
 	if e.RouterCorrection {
-		ms = append(ms, module{name: "mlp.gate.e_score_correction_bias", out: e.Experts, in: 1, count: 1, float: true})
+		m := plain("mlp.gate.e_score_correction_bias", e.Experts, 1, replicated)
+		m.float = true
+		ms = append(ms, m)
 	}
-	experts := a.mlpModules("mlp.experts", e.IntermediateSize, e.Experts, e.ExpertBias)
-	for i := range experts {
-		experts[i].expert = true
+	for _, m := range a.mlpModules("mlp.experts", e.IntermediateSize, e.ExpertBias) {
+		m.expert, m.count = true, e.Experts
+		ms = append(ms, m)
 	}
-	ms = append(ms, experts...)
 	if e.SharedIntermediate > 0 {
-		ms = append(ms, a.mlpModules("mlp.shared_experts", e.SharedIntermediate, 1, false)...)
+		ms = append(ms, a.mlpModules("mlp.shared_experts", e.SharedIntermediate, false)...)
 	}
 	if e.SharedGate {
-		ms = append(ms, module{name: "mlp.shared_expert_gate", out: 1, in: a.HiddenSize, count: 1})
+		ms = append(ms, plain("mlp.shared_expert_gate", 1, a.HiddenSize, replicated))
 	}
 	if e.DenseToo {
-		ms = append(ms, a.mlpModules("mlp", a.IntermediateSize, 1, a.MLPBias)...)
+		ms = append(ms, a.mlpModules("mlp", a.IntermediateSize, a.MLPBias)...)
 	}
 	return ms
 }

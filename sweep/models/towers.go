@@ -59,7 +59,8 @@ func (c *config) visionParams(kind string, hidden int64, top *config) int64 {
 func (c *config) qwenVision(kind string, hidden int64) int64 {
 	h := c.int(1280, "embed_dim", "hidden_size")
 	layers, merge := c.int(32, "depth"), c.int(2, "spatial_merge_size")
-	patch, frames, channels := c.int(14, "patch_size"), c.int(2, "temporal_patch_size"), c.int(3, "in_chans", "in_channels")
+	patch, frames := c.int(14, "patch_size"), c.int(2, "temporal_patch_size")
+	channels := c.int(3, "in_chans", "in_channels")
 	inter := c.int(3420, "intermediate_size")
 	norm, mlp := h, 3*h*inter+2*inter+h // RMS norms and a gated MLP
 	if kind == "qwen2_vl" {             // layer norms and a plain MLP

@@ -1,9 +1,6 @@
 package models
 
-import (
-	"strings"
-	"sync"
-)
+import "strings"
 
 func ceilDiv(a, b int64) int64 {
 	if b <= 0 {
@@ -57,6 +54,7 @@ func schemeOf(a *Architecture, requested string) (s scheme, reason string) {
 	if q == nil {
 		return onlineScheme(requested)
 	}
+	bits, group := orElse(q.Bits, 4), orElse(q.GroupSize, 128)
 	switch q.Method {
 	case "fp8", "fbgemm_fp8":
 		if len(q.Block) == 2 {
@@ -64,9 +62,9 @@ func schemeOf(a *Architecture, requested string) (s scheme, reason string) {
 		}
 		return scheme{method: "fp8", bits: 8, perRow: true, scale: 4}, ""
 	case "awq", "awq_marlin":
-		return scheme{method: "awq", bits: orElse(q.Bits, 4), group: orElse(q.GroupSize, 128), scale: 2, zero: q.ZeroPoint}, ""
+		return scheme{method: "awq", bits: bits, group: group, scale: 2, zero: q.ZeroPoint}, ""
 	case "gptq", "gptq_marlin":
-		return scheme{method: "gptq", bits: orElse(q.Bits, 4), group: orElse(q.GroupSize, 128), scale: 2, zero: true, index: true}, ""
+		return scheme{method: "gptq", bits: bits, group: group, scale: 2, zero: true, index: true}, ""
 	case "compressed-tensors":
 		return compressedScheme(q)
 	case "mxfp4":
@@ -228,35 +226,12 @@ func stageOf(layers, pp, rank int64) stage {
 	return stage{first: first, last: first + size(rank), isFirst: rank == 0, isLast: rank == pp-1}
 }
 
-// weightKey names one result of the cache.
+// weightKey names one result of load.
 type weightKey struct {
 	tp, pp, rank int64
 	dtype        int64 // bytes
 	split        int64
 	quant        string
-}
-
-// weightCache keeps what was computed of one architecture. It may be used by
-// several goroutines.
-type weightCache struct {
-	mu sync.RWMutex
-	m  map[weightKey]int64
-}
-
-func (c *weightCache) get(k weightKey) (int64, bool) {
-	c.mu.RLock()
-	n, ok := c.m[k]
-	c.mu.RUnlock()
-	return n, ok
-}
-
-func (c *weightCache) put(k weightKey, n int64) {
-	c.mu.Lock()
-	if c.m == nil {
-		c.m = map[weightKey]int64{}
-	}
-	c.m[k] = n
-	c.mu.Unlock()
 }
 
 // WeightBytes is what the weights of a take on each rank of tensor-parallel
@@ -290,12 +265,12 @@ func weightBytes(a *Architecture, dtype, quantization string, tp, pp, rank int64
 		return 0, false, reason
 	}
 	k := weightKey{tp: tp, pp: pp, rank: rank, dtype: dtypeSize(name), split: v.loadSplit(), quant: quantization}
-	if n, ok := a.derived.cache.get(k); ok {
-		return n, true, ""
+	n, ok := a.derived.weights.Load(k)
+	if !ok {
+		n = a.load(s, k)
+		a.derived.weights.Store(k, n)
 	}
-	n := a.load(s, k)
-	a.derived.cache.put(k, n)
-	return n, true, ""
+	return n.(int64), true, ""
 }
 
 // weightsFromCount is params·bytes/(tp·pp), for a model whose modules are not
@@ -330,12 +305,11 @@ func (a *Architecture) load(s scheme, k weightKey) int64 {
 	tables := 0
 	for i := st.first; i < st.last; i++ {
 		c := a.derived.class(a.derived.kinds[i], a.derived.moe[i])
-		if a.Rope != nil && hasAttention(c.kind) && tables < a.ropeTables(c.kind, tables) {
-			a.layer(p, s, k, c, true)
+		rope := a.Rope != nil && hasAttention(c.kind) && tables < a.ropeTables(c.kind, tables)
+		if rope {
 			tables++
-			continue
 		}
-		a.layer(p, s, k, c, false)
+		a.layer(p, s, k, c, rope)
 	}
 	if st.isLast {
 		for _, m := range a.derived.model {
@@ -356,67 +330,48 @@ func (a *Architecture) ropeTables(kind byte, have int) int {
 	return 1
 }
 
+// class finds the layers of a kind; nil if there are none yet.
 func (d *derived) class(kind byte, moe bool) *layerClass {
 	for i := range d.classes {
 		if d.classes[i].kind == kind && d.classes[i].moe == moe {
 			return &d.classes[i]
 		}
 	}
-	return &layerClass{}
+	return nil
 }
 
-// layer places the modules of one layer: attention, the rotary table where it
-// is made here, MLP or experts. What vLLM fuses is one tensor: query, key and
-// value; gate and up.
+// layer places the modules of one layer in their order, the rotary table, where
+// it is made here, behind the attention. What vLLM fuses is one tensor: query, key
+// and value; gate and up.
 func (a *Architecture) layer(p *allocator, s scheme, k weightKey, c *layerClass, rope bool) {
-	var fused []module
-	flush := func() {
-		if len(fused) > 0 {
-			a.placeAll(p, s, k, fused)
-			fused = fused[:0]
-		}
-	}
-	rank := func(m module) int {
-		switch {
-		case strings.HasPrefix(m.name, "norm"):
-			return 3
-		case strings.HasPrefix(m.name, "mlp"):
-			return 2
-		}
-		return 1
-	}
-	for pass := 1; pass <= 3; pass++ {
-		if pass == 2 && rope {
+	for i, n := 0, 0; i < len(c.modules); i += n {
+		if rope && !strings.HasPrefix(c.modules[i].name, "self_attn.") {
 			a.placeRope(p, k.dtype)
+			rope = false
 		}
-		for _, m := range c.modules {
-			if rank(m) != pass {
-				continue
-			}
-			if len(fused) > 0 && !fuses(fused[0], m) {
-				flush()
-			}
-			fused = append(fused, m)
-			if !strings.HasSuffix(m.name, "q_proj") && !strings.HasSuffix(m.name, "k_proj") && !strings.HasSuffix(m.name, "gate_proj") {
-				flush()
-			}
+		n = 1
+		for i+n < len(c.modules) && fuses(c.modules[i+n-1], c.modules[i+n]) {
+			n++
 		}
-		flush()
+		a.place(p, s, k, c.modules[i:i+n]...)
+	}
+	if rope {
+		a.placeRope(p, k.dtype)
 	}
 }
 
-// fuses says that b is stored in one tensor with a.
-func fuses(a, b module) bool {
-	base := func(n string) string { return n[:strings.LastIndexByte(n, '.')+1] }
-	return strings.Contains(a.name, ".") && strings.Contains(b.name, ".") && base(a.name) == base(b.name)
+// fuses says that next is stored in one tensor with m.
+func fuses(m, next module) bool {
+	i := strings.LastIndexByte(m.name, '.') + 1
+	switch m.name[i:] {
+	case "q_proj", "k_proj", "gate_proj":
+		return strings.HasPrefix(next.name, m.name[:i])
+	}
+	return false
 }
 
-func (a *Architecture) place(p *allocator, s scheme, k weightKey, m module) {
-	a.placeAll(p, s, k, []module{m})
-}
-
-// placeAll allocates modules that are one tensor.
-func (a *Architecture) placeAll(p *allocator, s scheme, k weightKey, ms []module) {
+// place allocates modules that are one tensor.
+func (a *Architecture) place(p *allocator, s scheme, k weightKey, ms ...module) {
 	var weight, scales, bias int64
 	for _, m := range ms {
 		out, in, b := m.shard(k.tp)
