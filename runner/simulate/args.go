@@ -9,7 +9,6 @@ import (
 
 // A request is what one start of the simulated vllm was asked for.
 type request struct {
-	script       bool // benchmark_latency.py instead of `vllm bench latency`
 	model        string
 	inputLen     int64
 	outputLen    int64
@@ -77,7 +76,8 @@ func parseArgs(prog string, args []string) (*request, error) {
 		case !hasValue:
 			values := valuesAfter(args[i+1:], kind)
 			if len(values) == 0 {
-				return nil, &argError{prog, fmt.Sprintf("argument --%s: expected %s argument", flag, map[bool]string{true: "at least one", false: "one"}[kind == flagMany])}
+				least := map[bool]string{true: "at least one", false: "one"}[kind == flagMany]
+				return nil, &argError{prog, fmt.Sprintf("argument --%s: expected %s argument", flag, least)}
 			}
 			i += len(values)
 			value = strings.Join(values, " ")
@@ -201,8 +201,8 @@ func (r *request) checkChoices(prog string) error {
 		flag, value string
 		allowed     []string
 	}{
-		{"dtype", r.dtype, []string{"auto", "half", "float16", "bfloat16", "float", "float32"}},
-		{"kv-cache-dtype", r.kvDtype, []string{"auto", "bfloat16", "float16", "fp8", "fp8_ds_mla", "fp8_e4m3", "fp8_e5m2", "fp8_inc", "nvfp4"}},
+		{"dtype", r.dtype, strings.Fields("auto half float16 bfloat16 float float32")},
+		{"kv-cache-dtype", r.kvDtype, strings.Fields("auto bfloat16 float16 fp8 fp8_ds_mla fp8_e4m3 fp8_e5m2 fp8_inc nvfp4")},
 	}
 	for _, c := range choices {
 		if !slices.Contains(c.allowed, c.value) {
@@ -210,7 +210,8 @@ func (r *request) checkChoices(prog string) error {
 			for i, a := range c.allowed {
 				quoted[i] = pyString(a)
 			}
-			return &argError{prog, fmt.Sprintf("argument --%s: invalid choice: %s (choose from %s)", c.flag, pyString(c.value), strings.Join(quoted, ", "))}
+			return &argError{prog, fmt.Sprintf("argument --%s: invalid choice: %s (choose from %s)",
+				c.flag, pyString(c.value), strings.Join(quoted, ", "))}
 		}
 	}
 	return nil
@@ -246,4 +247,39 @@ func pyString(s string) string {
 		return `"` + s + `"`
 	}
 	return "'" + strings.ReplaceAll(s, "'", `\'`) + "'"
+}
+
+// A flagKind says how argparse takes a flag's value.
+type flagKind byte
+
+const (
+	flagText  flagKind = 's'
+	flagInt   flagKind = 'i'
+	flagFloat flagKind = 'f'
+	flagBool  flagKind = 'b' // --x and --no-x, no value
+	flagMany  flagKind = 'm' // one or more values
+)
+
+// flagTable are the flags of words/flags.txt, by kind.
+func flagTable() map[string]flagKind {
+	table := map[string]flagKind{}
+	for _, line := range wordsFile("flags") {
+		kind, names, _ := strings.Cut(line, " ")
+		for _, name := range strings.Fields(names) {
+			if len(kind) == 1 && kind != "#" {
+				table[name] = flagKind(kind[0])
+			}
+		}
+	}
+	return table
+}
+
+// shortFlags are the short and the changed spellings.
+func shortFlags() map[string]string {
+	return map[string]string{
+		"-tp": "tensor-parallel-size", "-pp": "pipeline-parallel-size", "-dp": "data-parallel-size",
+		"-dcp": "decode-context-parallel-size", "-pcp": "prefill-context-parallel-size", "-q": "quantization",
+		"-ep": "enable-expert-parallel", "-cc": "compilation-config", "-ac": "attention-config",
+		"-O": "optimization-level", "-n": "nnodes", "-r": "node-rank",
+	}
 }

@@ -1,6 +1,7 @@
 package simulate
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,10 +12,7 @@ import (
 
 // FindGPU finds a GPU of the catalogue by its name.
 func FindGPU(name string) (models.GPU, error) {
-	if name == "" {
-		name = DefaultGPU
-	}
-	if gpu, ok := models.LookupGPU(name); ok {
+	if gpu, ok := models.LookupGPU(cmp.Or(name, DefaultGPU)); ok {
 		return gpu, nil
 	}
 	var names []string
@@ -38,7 +36,8 @@ func entryOf(a *models.Architecture) (json.RawMessage, error) {
 
 // modelOf reads such an entry.
 func modelOf(entry json.RawMessage) (*models.Architecture, error) {
-	catalogue, err := models.ParseCatalogue([]byte(`{"schema":"` + models.CatalogueSchema + `","models":[` + string(entry) + `]}`))
+	catalogue, err := models.ParseCatalogue(
+		[]byte(`{"schema":"` + models.CatalogueSchema + `","models":[` + string(entry) + `]}`))
 	if err != nil {
 		return nil, fmt.Errorf("model of the simulator: %w", err)
 	}
@@ -50,36 +49,13 @@ func modelOf(entry json.RawMessage) (*models.Architecture, error) {
 	return nil, errors.New("model of the simulator: an empty entry")
 }
 
-// estimateFor asks the arithmetic what a request will need. The arithmetic
-// knows V1 alone: for V0 it is asked for the first V1 release, of which weights
-// and KV cache are the same, and the limits are V0's.
-func estimateFor(c *Config, r *request, v version) models.Estimate {
-	q := models.Request{
-		Dtype: r.dtype, KVCacheDtype: r.kvDtype, Quantization: r.quantization, TensorParallelSize: r.tp, PipelineParallelSize: r.pp,
+// estimateFor asks the arithmetic what a request will need.
+func estimateFor(c *Config, r *request) models.Estimate {
+	return models.NewEstimate(c.Model, models.Request{
+		Dtype: r.dtype, KVCacheDtype: r.kvDtype, Quantization: r.quantization,
+		TensorParallelSize: r.tp, PipelineParallelSize: r.pp,
 		InputLen: r.inputLen, OutputLen: r.outputLen, BatchSize: r.batchSize, MaxModelLen: r.maxLen, MaxNumSeqs: r.maxSeqs,
 		MaxNumBatchedTokens: r.maxTokens, GPUMemoryUtilization: r.util, KVCacheMemoryBytes: r.kvBytes, BlockSize: r.blockSize,
-		EnforceEager: r.eager, Version: v.text, ModelRunner: c.ModelRunner, Defaults: c.Defaults,
-	}
-	if v.atLeast(0, 8, 0) {
-		return models.NewEstimate(c.Model, q, *c.GPU)
-	}
-	q.Version, q.ModelRunner = "0.8.5", "v1"
-	length := int64(2048)
-	if c.Model.MaxPosition > 0 {
-		length = c.Model.MaxPosition
-	}
-	length = firstOf(r.maxLen, nil, length, 0)
-	seqs, tokens := int64(256), max(length, 2048) // no chunked prefill: a whole prompt at once
-	q.MaxNumSeqs, q.MaxNumBatchedTokens = orInt(r.maxSeqs, &seqs), orInt(r.maxTokens, &tokens)
-	e := models.NewEstimate(c.Model, q, *c.GPU)
-	e.CUDAGraphs = models.Figure{Reason: "V0 captures other sizes"}
-	return e
-}
-
-// orInt is a, or b where a is nil.
-func orInt(a, b *int64) *int64 {
-	if a != nil {
-		return a
-	}
-	return b
+		EnforceEager: r.eager, Version: c.words.version, ModelRunner: c.ModelRunner, Defaults: c.Defaults,
+	}, *c.GPU)
 }

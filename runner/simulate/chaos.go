@@ -1,10 +1,12 @@
 package simulate
 
 import (
+	"cmp"
 	"fmt"
 	"hash/fnv"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -97,31 +99,21 @@ func (c *Config) moments(s *script) []moment {
 			}
 			out = append(out, moment{chaos, step})
 		case "setsid", "double_fork", "foreign_process":
-			out = append(out, moment{chaos, firstStep(s, orPhase(at, runner.PhaseKVAlloc))})
+			out = append(out, moment{chaos, firstStep(s, cmp.Or(at, runner.PhaseKVAlloc))})
 		case "flood", "long_line", "garbage":
-			out = append(out, moment{chaos, firstStep(s, orPhase(at, runner.PhaseLoad))})
+			out = append(out, moment{chaos, firstStep(s, cmp.Or(at, runner.PhaseLoad))})
 		case "slow":
-			out = append(out, moment{chaos, firstStep(s, orPhase(at, runner.PhaseMeasure))})
+			out = append(out, moment{chaos, firstStep(s, cmp.Or(at, runner.PhaseMeasure))})
 		}
 	}
 	return out
 }
 
-// orPhase is a phase, or other where there is none.
-func orPhase(p, other runner.Phase) runner.Phase {
-	if p == "" {
-		return other
-	}
-	return p
-}
-
 // firstStep is the index of the first step of a phase; the last step of all
 // where the script has no such phase.
 func firstStep(s *script, p runner.Phase) int {
-	for i := range s.steps {
-		if s.steps[i].phase == p {
-			return i
-		}
+	if i := slices.IndexFunc(s.steps, func(st step) bool { return st.phase == p }); i >= 0 {
+		return i
 	}
 	return max(len(s.steps)-1, 0)
 }
@@ -138,16 +130,10 @@ func lastStep(s *script, p runner.Phase) int {
 
 // length is how long a misbehaviour takes.
 func (c *Chaos) length(other time.Duration) time.Duration {
-	if c.For > 0 {
-		return time.Duration(c.For)
-	}
-	return other
+	return cmp.Or(time.Duration(max(c.For, 0)), other)
 }
 
 // size is how many bytes a misbehaviour is about.
 func (c *Chaos) size(other int64) int64 {
-	if c.Bytes > 0 {
-		return int64(c.Bytes)
-	}
-	return other
+	return cmp.Or(int64(max(c.Bytes, 0)), other)
 }

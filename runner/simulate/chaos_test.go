@@ -73,9 +73,13 @@ func runWild(t *testing.T, c *Config, stop func(w *wild) bool) *wild {
 		}
 	}
 	p, err := proc.Start(context.Background(), proc.Spec{
-		Argv: []string{self, "simulate-vllm", "--", "bench", "latency", "--model", "meta-llama/Llama-3.1-8B-Instruct", "--load-format", "dummy",
-			"--num-iters", "5", "--num-iters-warmup", "2", "--max-model-len", "8192", "--output-json", w.result},
-		Env: append(os.Environ(), entry), Dir: dir, Grace: 300 * time.Millisecond, Settle: 300 * time.Millisecond, Stdout: out, Stderr: &w.stderr,
+		Argv: []string{
+			self, "simulate-vllm", "--", "bench", "latency",
+			"--model", "meta-llama/Llama-3.1-8B-Instruct", "--load-format", "dummy",
+			"--num-iters", "5", "--num-iters-warmup", "2", "--max-model-len", "8192", "--output-json", w.result,
+		},
+		Env: append(os.Environ(), entry), Dir: dir, Stdout: out, Stderr: &w.stderr,
+		Grace: 300 * time.Millisecond, Settle: 300 * time.Millisecond,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -158,7 +162,8 @@ func TestChaos(t *testing.T) {
 		{"setsid", []Chaos{{Do: "setsid"}}, false, leftover},
 		{"double_fork", []Chaos{{Do: "double_fork"}}, false, leftover},
 		{"orphans", []Chaos{{Do: "orphans"}}, false, leftover},
-		{"orphans of a killed one", []Chaos{{Do: "orphans"}, {Do: "ignore_sigterm"}, {Do: "die", At: "kv_alloc"}}, false, signaled("killed")},
+		{"orphans of a killed one", []Chaos{{Do: "orphans"}, {Do: "ignore_sigterm"}, {Do: "die", At: "kv_alloc"}}, false,
+			signaled("killed")},
 		{"silent", []Chaos{{Do: "silent"}}, false, func(t *testing.T, w *wild) {
 			code(0)(t, w)
 			if w.stdout.Len()+w.stderr.Len() > 0 {

@@ -2,7 +2,6 @@ package simulate
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -42,8 +41,11 @@ func (p *player) startChild(setsid bool, env []string, args ...string) (*child, 
 		return nil, fmt.Errorf("simulated worker: %w", err)
 	}
 	defer func() { _ = read.Close() }() // the child has its own
-	files := []*os.File{read, p.outFile(p.stdout), p.outFile(p.stderr)}
-	process, err := os.StartProcess(argv[0], argv, &os.ProcAttr{Env: env, Files: files, Sys: &syscall.SysProcAttr{Setsid: setsid}})
+	stdout, _ := p.stdout.(*os.File)    // children inherit it; nil (closed) where there is none
+	stderr, _ := p.stderr.(*os.File)
+	files := []*os.File{read, stdout, stderr}
+	attr := &os.ProcAttr{Env: env, Files: files, Sys: &syscall.SysProcAttr{Setsid: setsid}}
+	process, err := os.StartProcess(argv[0], argv, attr)
 	if err != nil {
 		_ = write.Close() // there is nobody to read
 		return nil, fmt.Errorf("simulated worker: %w", err)
@@ -55,13 +57,6 @@ func (p *player) startChild(setsid bool, env []string, args ...string) (*child, 
 		_, _ = process.Wait()
 	}()
 	return c, nil
-}
-
-// outFile is the file behind a writer, which children inherit; nil (closed)
-// where there is none.
-func (p *player) outFile(w io.Writer) *os.File {
-	file, _ := w.(*os.File)
-	return file
 }
 
 // end lets a child end and waits until it has.
@@ -86,17 +81,16 @@ func hold(ctx context.Context, args []string, env []string, stdin io.Reader) int
 		rest = args[i:]
 		break
 	}
-	_, ignore := words["ignore"]
-	if ignore {
+	if _, ignore := words["ignore"]; ignore {
 		signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 		ctx = context.WithoutCancel(ctx)
 	}
 	if _, fork := words["fork"]; fork {
 		return holdFork(args, env)
 	}
-	limit := time.Hour
-	if d, err := time.ParseDuration(words["for"]); err == nil {
-		limit = d
+	limit, err := time.ParseDuration(words["for"])
+	if err != nil {
+		limit = time.Hour
 	}
 	if len(rest) == 4 {
 		_, foreign := words["foreign"]
@@ -163,23 +157,10 @@ func holdFork(args []string, env []string) int {
 			argv = append(argv, a)
 		}
 	}
-	_, err = os.StartProcess(argv[0], argv, &os.ProcAttr{Env: env, Files: []*os.File{nil, os.Stdout, os.Stderr}, Sys: &syscall.SysProcAttr{Setsid: true}})
-	if err != nil {
+	files := []*os.File{nil, os.Stdout, os.Stderr}
+	attr := &os.ProcAttr{Env: env, Files: files, Sys: &syscall.SysProcAttr{Setsid: true}}
+	if _, err := os.StartProcess(argv[0], argv, attr); err != nil {
 		return 1
 	}
 	return 0
-}
-
-// Hold makes this process hold memory of a simulated GPU, as another program
-// would: for tests of GPUs that are not idle. The memory is given back by
-// release, or when the process ends.
-func (d *Device) Hold(gpu int, bytes int64, name string) (release func() error, err error) {
-	h, err := newHolder(d.Dir, d.procRoot(), os.Getpid(), gpu, name)
-	if err != nil {
-		return nil, err
-	}
-	err = h.set(d.now(), func(s *holding) { s.Bytes, s.Foreign = bytes, 1 })
-	return func() error {
-		return errors.Join(h.file.Close(), os.Remove(h.file.Name()))
-	}, err
 }

@@ -2,14 +2,18 @@ package simulate
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/sweep"
 	"github.com/vramsweep/vramsweep/sweep/models"
 )
 
@@ -66,6 +70,7 @@ type Config struct {
 	Start *sessionRequest `json:"start,omitempty"`
 
 	active []Chaos // of this start
+	words  *words  // of Version
 }
 
 // A Plant is what is put into a simulated run on purpose: changes that an
@@ -81,12 +86,9 @@ type Plant struct {
 
 // A Change moves one figure of the runs that it applies to.
 type Change struct {
-	// Component is one of Components.
-	Component string `json:"component"`
-	// Bytes is added to a memory component of every rank.
-	Bytes Bytes `json:"bytes,omitempty"`
-	// Factor multiplies a component; 0 is 1.
-	Factor float64 `json:"factor,omitempty"`
+	Component string  `json:"component"`        // one of Components
+	Bytes     Bytes   `json:"bytes,omitempty"`  // added to a memory component of every rank
+	Factor    float64 `json:"factor,omitempty"` // multiplies a component; 0 is 1
 	// When must match the run's settings: name to a value, or to a list of
 	// which any may match. nil: every run.
 	When map[string]any `json:"when,omitempty"`
@@ -104,19 +106,14 @@ func Components() []string {
 
 // Chaos is one way to misbehave.
 type Chaos struct {
-	// Do is one of Misbehaviours.
-	Do string `json:"do"`
+	Do string `json:"do"` // one of Misbehaviours
 	// At is the phase in which it happens; "": at a moment drawn from the seed,
 	// or the only moment that makes sense.
-	At string `json:"at,omitempty"`
-	// Bytes is the amount of "flood", or what "hold" keeps.
-	Bytes Bytes `json:"bytes,omitempty"`
-	// For is how long "linger" and "slow" take; 0: their default.
-	For Duration `json:"for,omitempty"`
-	// Code is the exit code of "exit"; 0 means 1.
-	Code int `json:"code,omitempty"`
-	// Signal is what "die" dies of; "" is SIGKILL.
-	Signal string `json:"signal,omitempty"`
+	At     string   `json:"at,omitempty"`
+	Bytes  Bytes    `json:"bytes,omitempty"`  // of "flood", or what a stray process holds
+	For    Duration `json:"for,omitempty"`    // how long "linger" and "slow" take; 0: their default
+	Code   int      `json:"code,omitempty"`   // of "exit"; 0 means 1
+	Signal string   `json:"signal,omitempty"` // what "die" dies of; "" is SIGKILL
 	// Share of the runs that misbehave, drawn from the seed; 0: all.
 	Share float64 `json:"share,omitempty"`
 	// Attempts: only the first so many starts of the same run misbehave, which
@@ -126,38 +123,12 @@ type Chaos struct {
 	When map[string]any `json:"when,omitempty"`
 }
 
-// Misbehaviours maps what a Chaos can do to what then happens.
-func Misbehaviours() map[string]string {
-	return map[string]string{
-		"ignore_sigterm":  "the process and its children ignore SIGTERM and SIGINT",
-		"hang":            "it stops at a phase, holding its memory, and says nothing more",
-		"hang_busy":       "as hang, but the GPU stays busy",
-		"silent":          "it prints nothing, and works",
-		"setsid":          "a child in a session of its own outlives it and holds memory",
-		"double_fork":     "a grandchild whose parent has ended outlives it and holds memory",
-		"orphans":         "its own workers outlive it and keep their memory",
-		"flood":           "it prints bytes (100 MB) of long lines to stdout",
-		"long_line":       "it prints one line of bytes (8 MiB)",
-		"garbage":         "it prints bytes that are not text",
-		"die":             "a signal ends it",
-		"kill_worker":     "a signal ends one of its workers",
-		"exit":            "it exits with code, saying nothing",
-		"no_result":       "it ends well, but writes no result file; in session mode the answer holds no latencies",
-		"empty_result":    "it ends well, and the result file is empty; in session mode the driver ends without an answer",
-		"broken_result":   "it ends well, and the result file is cut in the middle; in session mode the driver ends within its answer",
-		"fifo_result":     "the result file is already there, as a FIFO",
-		"linger":          "the driver gives its memory back late (2 s after it ended)",
-		"slow":            "the phase takes longer (5 s)",
-		"pipe_print":      "session mode: vLLM prints on the pipe between driver and runner",
-		"pipe_garbage":    "session mode: bytes on that pipe that are no answer",
-		"fail_hub":        "the hub cannot be reached",
-		"fail_port":       "a port is in use",
-		"fail_nccl":       "NCCL fails",
-		"fail_device":     "the device is busy or unavailable",
-		"fail_oom":        "out of memory in the phase (load, profile, capture, bench_warmup, measure)",
-		"fail_assertion":  "the engine fails with an AssertionError while it starts",
-		"foreign_process": "the driver lists somebody else's process that holds bytes (10 GiB)",
-	}
+// Misbehaviours are what a Chaos can do; docs/simulator.md says what then
+// happens.
+func Misbehaviours() []string {
+	return strings.Fields(`broken_result die double_fork empty_result exit fail_assertion fail_device fail_hub fail_nccl
+		fail_oom fail_port fifo_result flood foreign_process garbage hang hang_busy ignore_sigterm kill_worker linger
+		long_line no_result orphans pipe_garbage pipe_print setsid silent slow`)
 }
 
 // Bytes is a size that may be written as a number or with a unit ("200MiB").
@@ -168,8 +139,7 @@ type Duration time.Duration
 
 // UnmarshalJSON reads 209715200, "209715200" and "200MiB".
 func (b *Bytes) UnmarshalJSON(data []byte) error {
-	text := strings.Trim(strings.TrimSpace(string(data)), `"`)
-	n, err := parseBytes(text)
+	n, err := parseBytes(strings.Trim(strings.TrimSpace(string(data)), `"`))
 	if err != nil {
 		return err
 	}
@@ -198,24 +168,18 @@ func (d Duration) MarshalJSON() ([]byte, error) {
 
 // parseBytes reads a number of bytes with an optional unit.
 func parseBytes(s string) (int64, error) {
-	units := []struct {
-		suffix string
-		factor float64
-	}{
-		{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1 << 40},
-		{"kB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"B", 1}, {"", 1},
+	if v, err := strconv.ParseFloat(s, 64); err == nil && math.Abs(v) < 1<<62 {
+		return int64(v), nil
 	}
-	for _, u := range units {
-		digits, ok := strings.CutSuffix(s, u.suffix)
-		if !ok {
-			continue
-		}
-		var v float64
-		if err := json.Unmarshal([]byte(strings.TrimSpace(digits)), &v); err == nil && math.Abs(v*u.factor) < 1<<62 {
-			return int64(v * u.factor), nil
-		}
+	text, negative := strings.CutPrefix(strings.Replace(s, "kB", "KB", 1), "-")
+	n, err := sweep.ParseSize(text)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a size such as 209715200 or \"200MiB\"", s)
 	}
-	return 0, fmt.Errorf("%q is not a size such as 209715200 or \"200MiB\"", s)
+	if negative {
+		return -n, nil
+	}
+	return n, nil
 }
 
 // ParsePlant reads the plant of an `engine "simulator"` block. It takes the
@@ -244,7 +208,8 @@ func ParsePlant(plant map[string]any) (Plant, error) {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&p); err != nil {
-		return Plant{}, fmt.Errorf("plant: %w; expected changes, chaos, memory_noise, latency_noise, or one change with component", err)
+		return Plant{}, fmt.Errorf("plant: %w; expected changes, chaos, memory_noise, latency_noise, "+
+			"or one change with component", err)
 	}
 	return p, p.check()
 }
@@ -282,11 +247,10 @@ func (c *Change) check() error {
 
 // check says what of a misbehaviour cannot be done.
 func (c *Chaos) check() error {
-	does := Misbehaviours()
-	if _, ok := does[c.Do]; !ok {
-		return fmt.Errorf("%q is unknown; expected one of %s", c.Do, strings.Join(sortedKeys(does), ", "))
+	if does := Misbehaviours(); !slices.Contains(does, c.Do) {
+		return fmt.Errorf("%q is unknown; expected one of %s", c.Do, strings.Join(does, ", "))
 	}
-	if c.At != "" && !isPhase(c.At) {
+	if c.At != "" && !slices.Contains(phases(), runner.Phase(c.At)) {
 		return fmt.Errorf("at = %q is no phase of a run", c.At)
 	}
 	if c.Share < 0 || c.Share > 1 {
@@ -298,34 +262,27 @@ func (c *Chaos) check() error {
 
 // isMemory reports whether a component is counted in bytes.
 func isMemory(component string) bool {
-	switch component {
-	case "latency", "power", "load_time", "compile_time":
-		return false
-	}
-	return true
+	return !slices.Contains([]string{"latency", "power", "load_time", "compile_time"}, component)
 }
 
 // configFrom reads the Config from an environment; none there is the default.
 func configFrom(env []string) (Config, error) {
 	var c Config
-	for _, entry := range env {
-		value, ok := strings.CutPrefix(entry, EnvConfig+"=")
-		if !ok || value == "" {
-			continue
-		}
+	if value := envMap(env)[EnvConfig]; value != "" {
 		dec := json.NewDecoder(strings.NewReader(value))
 		dec.DisallowUnknownFields()
 		if err := dec.Decode(&c); err != nil {
 			return Config{}, fmt.Errorf("%s does not hold a simulator's settings: %w", EnvConfig, err)
 		}
 	}
+	c.Version = strings.TrimPrefix(cmp.Or(c.Version, DefaultVersion), "v")
 	return c, c.check()
 }
 
 // check says what of the settings cannot be simulated.
 func (c *Config) check() error {
 	var errs []error
-	if _, err := parseVersion(c.Version); err != nil {
+	if _, err := wordsOf(c.Version); err != nil {
 		errs = append(errs, err)
 	}
 	switch c.ModelRunner {

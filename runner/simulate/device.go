@@ -24,8 +24,8 @@ type Device struct {
 	Dir      string
 	GPU      models.GPU
 	Count    int
-	ProcRoot string           // "" is /proc
-	Now      func() time.Time // nil is time.Now
+	ProcRoot string           // "/proc"
+	Now      func() time.Time // time.Now
 
 	// guest: this is not the driver but a program that looks; it forgets nothing.
 	guest bool
@@ -76,36 +76,25 @@ func NewDevice(dir string, gpu models.GPU, count int) (*Device, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("state directory of the simulated GPUs: %w", err)
 	}
-	return &Device{Dir: dir, GPU: gpu, Count: count}, nil
-}
-
-// now is the clock.
-func (d *Device) now() time.Time {
-	if d.Now != nil {
-		return d.Now()
-	}
-	return time.Now()
-}
-
-// procRoot is where processes are looked up.
-func (d *Device) procRoot() string {
-	if d.ProcRoot != "" {
-		return d.ProcRoot
-	}
-	return "/proc"
+	return &Device{
+		Dir: dir, GPU: gpu, Count: count, ProcRoot: "/proc", Now: time.Now,
+		spent: map[int]float64{}, heat: map[int]heat{}, gone: map[string]time.Time{}, seen: map[string]time.Time{},
+	}, nil
 }
 
 // read is the state of all GPUs now. State files of processes that are gone
 // are removed and their energy is kept in the counter.
 func (d *Device) read() ([]use, error) {
-	now := d.now()
+	now := d.Now()
 	held, err := d.holdings()
 	if err != nil {
 		return nil, err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.start(now)
+	if d.boot.IsZero() {
+		d.boot = now
+	}
 	uses := make([]use, d.Count)
 	for _, path := range sortedKeys(held) {
 		h := held[path]
@@ -129,13 +118,6 @@ func (d *Device) read() ([]use, error) {
 		d.settle(&uses[i], i, now, s)
 	}
 	return uses, nil
-}
-
-// start makes the memory of the device at its first reading.
-func (d *Device) start(now time.Time) {
-	if d.spent == nil {
-		d.spent, d.gone, d.seen, d.heat, d.boot = map[int]float64{}, map[string]time.Time{}, map[string]time.Time{}, map[int]heat{}, now
-	}
 }
 
 // add counts a living process.
@@ -174,7 +156,7 @@ func (d *Device) settle(u *use, gpu int, now time.Time, s speed) {
 
 // living reports whether the process of a holding lives.
 func (d *Device) living(h *holding) bool {
-	started, alive := startOf(d.procRoot(), int(h.PID))
+	started, alive := startOf(d.ProcRoot, int(h.PID))
 	return alive && (h.Started == 0 || started == h.Started)
 }
 

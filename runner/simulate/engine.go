@@ -1,10 +1,10 @@
 package simulate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -73,27 +73,11 @@ func (e *Engine) job(job *runner.Job, last func(*Config, *sweep.Profile)) (*runn
 	if job.Sweep != nil {
 		s = *job.Sweep
 	}
-	s.Env = append(slices.DeleteFunc(slices.Clone(s.Env), func(v sweep.EnvVar) bool { return v.Name == name }), sweep.EnvVar{Name: name, Value: value})
+	s.Env = slices.DeleteFunc(slices.Clone(s.Env), func(v sweep.EnvVar) bool { return v.Name == name })
+	s.Env = append(s.Env, sweep.EnvVar{Name: name, Value: value})
 	slices.SortFunc(s.Env, func(a, b sweep.EnvVar) int { return strings.Compare(a.Name, b.Name) })
 	out.Sweep = &s
 	return &out, nil
-}
-
-// Command is what stands for `vllm` in the runs of a profile with
-// `engine "simulator"`, and the variables to add to its environment. self
-// starts this program as the simulated vllm. The first repeat is meant; Engine
-// tells the repeats apart.
-func Command(self []string, p *sweep.Profile) (command, env []string, err error) {
-	if len(self) == 0 {
-		return nil, nil, errors.New("the simulator does not know how to start this program")
-	}
-	c, err := ConfigFor(p, 1)
-	if err != nil {
-		return nil, nil, err
-	}
-	c.Reexec = self
-	entry, err := c.environment()
-	return slices.Clone(self), []string{entry}, err
 }
 
 // wrap is the profile as the vLLM engine runs it.
@@ -102,34 +86,12 @@ func wrap(p *sweep.Profile, self []string, c *Config) *sweep.Profile {
 	out.Engine.Kind = "vllm"
 	out.Engine.Command = slices.Clone(self)
 	out.Engine.VLLMVersion = c.Version
-	if v, err := parseVersion(c.Version); err == nil && !v.atLeast(0, 8, 5) {
-		out.Engine.Benchmark = append(slices.Clone(self), "benchmark_latency.py") // that vLLM has no `bench latency`
-	}
 	return &out
 }
 
-// ConfigFor are the simulator's settings of one run of a profile, as they
+// configFor are the simulator's settings of one run of a profile, as they
 // travel to the simulated vllm.
-func ConfigFor(p *sweep.Profile, repeat int) (*Config, error) {
-	gpu, err := FindGPU(gpuName(p))
-	if err != nil {
-		return nil, err
-	}
-	return configFor(p, repeat, gpu)
-}
-
-// configFor is ConfigFor on a GPU that is known.
 func configFor(p *sweep.Profile, repeat int, gpu models.GPU) (*Config, error) {
-	c, err := settingsFor(p, repeat, gpu)
-	if err != nil {
-		return nil, err
-	}
-	c.Entry, err = entryOf(p.Model)
-	return c, err
-}
-
-// settingsFor is configFor without the model's text.
-func settingsFor(p *sweep.Profile, repeat int, gpu models.GPU) (*Config, error) {
 	s := p.Engine.Simulator
 	if s == nil {
 		s = &sweep.Simulator{}
@@ -140,39 +102,13 @@ func settingsFor(p *sweep.Profile, repeat int, gpu models.GPU) (*Config, error) 
 	}
 	c := &Config{
 		Key: p.ID, Repeat: repeat, Seed: s.Seed, Noise: s.Noise, TimeScale: s.TimeScale,
-		Version: p.Engine.VLLMVersion, ModelRunner: p.Engine.ModelRunner, Defaults: p.Engine.Defaults,
+		Version: cmp.Or(p.Engine.VLLMVersion, DefaultVersion), ModelRunner: p.Engine.ModelRunner, Defaults: p.Engine.Defaults,
 		Model: p.Model, HubModel: p.Settings.HFModelID, GPU: &gpu, Plant: plant,
 	}
-	if c.Version == "" {
-		c.Version = DefaultVersion
+	if c.Entry, err = entryOf(p.Model); err != nil {
+		return nil, err
 	}
 	return c, c.check()
-}
-
-// requestFor is the request that the vLLM engine's command line for a profile
-// comes to: it must be the same as what parseArgs reads there.
-func requestFor(p *sweep.Profile) (*request, error) {
-	var args []string
-	for _, f := range append(p.Settings.Flags(false), p.Engine.Flags...) {
-		flag := "--" + strings.ReplaceAll(f.Name, "_", "-")
-		switch v := f.Value.(type) {
-		case bool:
-			if !v {
-				flag = "--no-" + strings.TrimPrefix(flag, "--")
-			}
-			args = append(args, flag)
-		case []any:
-			args = append(args, flag)
-			for _, one := range v {
-				args = append(args, scalarText(one))
-			}
-		case map[string]any:
-			args = append(args, flag, "{}") // no figure depends on it
-		default:
-			args = append(args, flag, scalarText(v))
-		}
-	}
-	return parseArgs("vllm bench latency", args)
 }
 
 // Machines are the simulated machines of a plan: one for each kind of GPU that
@@ -183,20 +119,15 @@ type Machines struct {
 
 // Wanted reports whether a plan has profiles for the simulator.
 func Wanted(plan *sweep.Plan) bool {
-	for _, s := range plan.Sweeps {
-		for _, p := range s.Profiles {
-			if p.Engine.Kind == "simulator" {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(plan.Sweeps, func(s *sweep.Sweep) bool {
+		return slices.ContainsFunc(s.Profiles, func(p *sweep.Profile) bool { return p.Engine.Kind == "simulator" })
+	})
 }
 
 // NewMachines makes them, each with enough GPUs for the largest profile and
 // for the indexes that sweeps name. Their processes publish below dir. A GPU is
 // one of the catalogue or a gpu block of the plan. It fails where a GPU is
-// unknown or a plant cannot be done, before anything runs.
+// unknown or a setting cannot be simulated, before anything runs.
 func NewMachines(dir string, plan *sweep.Plan) (*Machines, error) {
 	m := &Machines{devices: map[string]*Device{}}
 	counts := map[string]int{}
@@ -205,13 +136,12 @@ func NewMachines(dir string, plan *sweep.Plan) (*Machines, error) {
 			if p.Engine.Kind != "simulator" {
 				continue
 			}
-			if sim := p.Engine.Simulator; sim != nil {
-				if _, err := ParsePlant(sim.Plant); err != nil {
-					return nil, fmt.Errorf("sweep %q: %w", s.Name, err)
-				}
+			if _, err := configFor(p, 1, models.GPU{}); err != nil {
+				return nil, fmt.Errorf("sweep %q: %w", s.Name, err)
 			}
 			name := gpuName(p)
-			counts[name] = max(counts[name], int(max(p.Settings.TensorParallelSize, 1)*max(p.Settings.PipelineParallelSize, 1)), slices.Max(append([]int{0}, s.GPUs...))+1)
+			ranks := max(p.Settings.TensorParallelSize, 1) * max(p.Settings.PipelineParallelSize, 1)
+			counts[name] = max(counts[name], int(ranks), slices.Max(append([]int{0}, s.GPUs...))+1)
 		}
 	}
 	for _, name := range sortedKeys(counts) {
@@ -278,16 +208,6 @@ func (m *Machines) Of(p *sweep.Profile) (*Device, error) {
 		return d, nil
 	}
 	return nil, fmt.Errorf("no simulated machine with GPU %q was made for profile %s", gpuName(p), p.ID)
-}
-
-// SelfCommand is the command that starts this program again with the hidden
-// verb: what Engine.Self needs.
-func SelfCommand(verb ...string) ([]string, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, fmt.Errorf("find this program to start it as the simulated vllm: %w", err)
-	}
-	return append([]string{self}, verb...), nil
 }
 
 // Sampler makes the sampler of one attempt.

@@ -1,6 +1,7 @@
 package simulate
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -15,12 +16,11 @@ import (
 type figures struct {
 	arch      *models.Architecture
 	gpu       models.GPU
-	version   version
-	v0        bool
-	runner    string // "v1", "v2"; "" on V0
+	words     *words
+	runner    string // "v1", "v2"
 	inProcess bool   // the engine runs in the process of the front end
 	ranks     int
-	tpSize    int
+	tp        int
 
 	util      float64
 	requested int64
@@ -33,9 +33,8 @@ type figures struct {
 	kvTokens     int64
 	blocks       int64
 	concurrency  float64
-	captureSizes []int
-	captureModes int // graphs of each size: piecewise and full
-	estimate     bool
+	captureSizes []int // each is captured twice: piecewise and full
+	estimate     bool  // of the graphs, taken off the budget
 
 	memory    []rankMemory
 	times     times
@@ -57,6 +56,7 @@ type rankMemory struct {
 	kv         int64 // allocated
 	graphs     int64
 	retaken    int64 // of the activation, by kernel warm-up
+	kept       int64 // of that, once the engine is up
 	requests   int64 // taken by the first requests
 	served     bool  // session mode: requests have been taken
 }
@@ -69,47 +69,67 @@ func (m *rankMemory) loaded() int64 { return m.context + m.weights + m.buffers +
 // captured is what a rank holds when the graphs are there.
 func (m *rankMemory) captured() int64 { return m.loaded() + m.kv + m.graphs }
 
-// highest is the most that a rank comes to hold.
-func (m *rankMemory) highest() int64 {
-	return max(m.captured()+m.retaken+m.requests, m.loaded()+m.activation)
+// ready is what a rank holds when the engine is up.
+func (m *rankMemory) ready() int64 { return m.captured() + m.kept }
+
+// warmed is what a rank holds while kernels are warmed up before the capture.
+func (m *rankMemory) warmed() int64 { return m.loaded() + m.kv + m.retaken }
+
+// serving is what a rank holds while requests run.
+func (m *rankMemory) serving() int64 { return m.ready() + m.requests }
+
+// A share is what of the profiled activation comes back: in kernel warm-up,
+// and with the first requests, for each max_num_batched_tokens of their input
+// and once.
+type shares struct{ retaken, perBatch, once float64 }
+
+// sharesOf are this project's recordings. 0.26: llama-3.1-8b takes 0.79 of 1.77
+// GiB again in kernel warm-up and keeps it, 0.25 with the first requests of
+// 4,096 tokens, and 2.0 with those of 32,000. 0.33: 1.01 of 1.62 GiB in the
+// warm-up, all of it given back before the capture; 0.57 with 4,096 tokens, 2.5
+// with 32,768; qwen3-30b-a3b 0.96 of 0.95, and 0.28.
+func sharesOf(w *words) shares {
+	if w.v33 {
+		return shares{0.62, 0.70, 0.15}
+	}
+	return shares{0.45, 0.57, 0}
 }
 
-// The driver's account beside vLLM's own, as shares of the profiled activation
-// (this project's recordings of 0.26: llama-3.1-8b takes 0.79 of 1.77 GiB again
-// in kernel warm-up, 0.25 with the first requests of 4,096 tokens, and 2.0 with
-// those of 32,000).
+// vLLM's estimate of its graphs misses: 0.64 of 0.80 GiB with 0.26 and the V1
+// runner; with 0.33 and the V2 runner, which captures them twice, 0.92 of 0.45
+// and 1.23 of 0.47. That first capture tells of 0.61 and 0.70, and takes 0.6 of
+// the time of the second.
 const (
-	retakenShare  = 0.45
-	requestsShare = 0.57
+	overestimate = 2
+	firstCapture = 1.36
+	estimateTime = 0.6
 )
+
+// capturesTwice reports whether graphs are captured once for the estimate.
+func (f *figures) capturesTwice() bool { return f.estimate && f.words.v33 && f.runner == "v2" }
 
 // figuresOf works out the truth of a start. others are the bytes that other
 // processes hold on each rank's GPU.
 func figuresOf(c *Config, r *request, others []int64) (*figures, error) {
-	v, err := parseVersion(c.Version)
-	if err != nil {
-		return nil, err
-	}
-	f := &figures{arch: c.Model, gpu: *c.GPU, version: v, v0: !v.atLeast(0, 8, 0), ranks: int(r.tp * r.pp), tpSize: int(r.tp), power: 1}
-	est := estimateFor(c, r, v)
-	f.limits(c, r, est)
+	f := &figures{arch: c.Model, gpu: *c.GPU, words: c.words, ranks: int(r.tp * r.pp), tp: int(r.tp)}
+	est := estimateFor(c, r)
+	f.limits(r, est)
 	if err := f.account(r, est, others); err != nil {
 		return nil, err
 	}
-	f.perturb(c, r)
+	settings := r.settings(c)
+	settings["model_runner"], settings["max_num_seqs"] = f.runner, fmt.Sprint(f.maxSeqs)
+	f.perturb(c, r, settings)
 	f.settle(r, est)
 	f.times = timesOf(r, f, f.memory[0].weights)
-	f.draw(c, r)
+	f.draw(c, r, settings)
 	return f, nil
 }
 
 // limits takes the engine's limits from the request, the arithmetic, or vLLM's
 // defaults.
-func (f *figures) limits(c *Config, r *request, est models.Estimate) {
-	f.util = 0.9
-	if f.version.atLeast(0, 20, 0) {
-		f.util = 0.92
-	}
+func (f *figures) limits(r *request, est models.Estimate) {
+	f.util = 0.92
 	if r.util != nil {
 		f.util = *r.util
 	}
@@ -119,32 +139,17 @@ func (f *figures) limits(c *Config, r *request, est models.Estimate) {
 	f.maxSeqs = firstOf(r.maxSeqs, est.MaxNumSeqs, 0, 256)
 	f.blockSize = firstOf(r.blockSize, nil, 0, 16)
 	f.kvPerToken = firstOf(est.KVBytesPerToken, nil, 0, 1)
-	if !f.v0 {
-		f.runner = est.ModelRunner
-		if c.ModelRunner == "v1" || c.ModelRunner == "v2" {
-			f.runner = c.ModelRunner
-		}
-		if f.runner != "v2" || !f.version.atLeast(0, 22, 0) && c.ModelRunner != "v2" {
-			f.runner = "v1"
-		}
-	}
-	f.estimate = !r.eager && (f.runner == "v1" && f.version.atLeast(0, 20, 0) || f.runner == "v2" && f.version.atLeast(0, 29, 0))
+	f.runner = cmp.Or(est.ModelRunner, "v1")
+	f.estimate = !r.eager && (f.runner == "v1" || f.words.v33)
 	if !r.eager {
-		f.captureSizes = captureSizes(f.maxSeqs, f.v0)
-		f.captureModes = 1
-		if f.version.atLeast(0, 11, 0) {
-			f.captureModes = 2
-		}
+		f.captureSizes = captureSizes(f.maxSeqs)
 	}
 }
 
 // captureSizes are the batch sizes of vLLM's CUDA graphs: 1, 2, 4, then every
 // 8th to 256, then every 16th to twice max_num_seqs, 512 at most.
-func captureSizes(maxSeqs int64, v0 bool) []int {
+func captureSizes(maxSeqs int64) []int {
 	limit := min(2*int(maxSeqs), 512)
-	if v0 {
-		limit = min(int(maxSeqs), 256)
-	}
 	sizes := []int{1, 2, 4}
 	for n := 8; n <= limit; n += 8 {
 		if n > 256 && n%16 != 0 {
@@ -171,6 +176,9 @@ func (f *figures) account(r *request, est models.Estimate, others []int64) error
 		activation: valueOr(est.Activations, f.plainActivation(r)),
 		graphs:     valueOr(est.CUDAGraphs, f.plainGraphs()),
 	}
+	if f.capturesTwice() {
+		m.graphs /= overestimate // the arithmetic tells what is taken off the budget
+	}
 	if r.eager {
 		m.graphs = 0
 	}
@@ -195,42 +203,45 @@ func (f *figures) plainActivation(r *request) int64 {
 // plainGraphs is 10 MiB a captured size: 0.98 GiB for the 102 graphs of
 // llama-3.1-8b in this project's recordings.
 func (f *figures) plainGraphs() int64 {
-	return int64(len(f.captureSizes)*f.captureModes) * 10 << 20
+	return int64(2*len(f.captureSizes)) * 10 << 20
 }
 
 // perturb adds noise and planted changes. Of the noise's standard deviation s,
 // the activation has 0.6, non-torch and graphs 0.3, the context 0.1, and what
 // requests take 0.735; so no figure has more than s and the highest use has s.
 // Weights do not vary in real runs and do not here.
-func (f *figures) perturb(c *Config, r *request) {
+func (f *figures) perturb(c *Config, r *request, settings map[string]string) {
 	s := c.Noise * 3000 * (1 << 20)
 	if c.Plant.MemoryNoise != nil {
 		s = float64(*c.Plant.MemoryNoise)
 	}
-	settings := r.settings(c)
-	settings["model_runner"], settings["max_num_seqs"] = f.runner, fmt.Sprint(f.maxSeqs)
+	taken := sharesOf(f.words)
 	for i := range f.memory {
 		m := &f.memory[i]
 		rng := randomFor(c.Seed, c.Key, c.Repeat, fmt.Sprintf("memory %d", i))
 		draw := func(share float64) int64 { return int64(rng.NormFloat64() * s * share) }
-		m.retaken = int64(retakenShare * float64(m.activation)) // without noise: it has its own below
-		m.requests = int64(requestsShare * float64(m.activation) * float64(r.batchSize*r.inputLen) / float64(f.maxTokens))
+		activation := float64(m.activation) // without noise: it has its own below
+		m.retaken = int64(taken.retaken * activation)
+		if !f.words.v33 {
+			m.kept = m.retaken
+		}
+		input := float64(r.batchSize*r.inputLen) / float64(f.maxTokens)
+		m.requests = int64(taken.perBatch*activation*input + taken.once*activation)
 		m.activation = max(m.activation+draw(0.6), 1<<20)
 		m.nonTorch = max(m.nonTorch+draw(0.3), 0)
 		if graphs := draw(0.3); m.graphs > 0 {
 			m.graphs = max(m.graphs+graphs, 1<<20)
 		}
 		m.context = max(m.context+draw(0.1), 0)
-		m.requests += draw(0.735)
+		growth := rng.NormFloat64() * s
+		m.requests += int64(0.735 * growth)
+		if f.words.v33 {
+			m.retaken = max(m.retaken+int64(0.52*growth), 0)
+		}
 		for _, change := range c.Plant.Changes {
 			if matches(change.When, settings) {
 				m.change(change)
 			}
-		}
-	}
-	for _, change := range c.Plant.Changes {
-		if change.Component == "power" && matches(change.When, settings) {
-			f.power *= factorOf(change)
 		}
 	}
 }
@@ -242,16 +253,19 @@ func (m *rankMemory) change(c Change) {
 		"context": &m.context, "buffers": &m.buffers, "growth": &m.requests,
 	}[c.Component]
 	if part != nil {
-		*part = int64(float64(*part)*factorOf(c)) + int64(c.Bytes)
+		*part = int64(float64(*part)*cmp.Or(c.Factor, 1)) + int64(c.Bytes)
 	}
 }
 
-// factorOf is the factor of a change; 0 means that none was given.
-func factorOf(c Change) float64 {
-	if c.Factor == 0 {
-		return 1
+// factor is what the planted changes multiply a figure with that is no memory.
+func (c *Config) factor(component string, settings map[string]string) float64 {
+	factor := 1.0
+	for _, change := range c.Plant.Changes {
+		if change.Component == component && matches(change.When, settings) {
+			factor *= cmp.Or(change.Factor, 1)
+		}
 	}
-	return c.Factor
+	return factor
 }
 
 // settle works out the KV cache: what is left of the budget, the same number
@@ -261,7 +275,10 @@ func (f *figures) settle(r *request, est models.Estimate) {
 	for i := range f.memory {
 		m := &f.memory[i]
 		if f.estimate {
-			m.graphEst = m.graphs * 4 / 5 // vLLM's estimate misses: 0.64 of 0.80 GiB in the recordings
+			m.graphEst = m.graphs * 4 / 5
+			if f.capturesTwice() {
+				m.graphEst = m.graphs * overestimate
+			}
 		}
 		m.available = f.requested - m.weights - m.activation - m.nonTorch - m.graphEst
 		if r.kvBytes != nil {
@@ -286,6 +303,9 @@ func (f *figures) settle(r *request, est models.Estimate) {
 	}
 }
 
+// free is what was free on a rank's GPU when it started.
+func (f *figures) free(m *rankMemory) int64 { return f.gpu.TotalBytes - m.context - m.others }
+
 // bytesOfTokens is what so many tokens of one sequence need in the KV cache.
 func (f *figures) bytesOfTokens(tokens int64) int64 {
 	if f.kvTokens == 0 {
@@ -296,25 +316,15 @@ func (f *figures) bytesOfTokens(tokens int64) int64 {
 
 // draw makes the iterations: a slow first warm-up, then the latency with its
 // noise.
-func (f *figures) draw(c *Config, r *request) {
+func (f *figures) draw(c *Config, r *request, settings map[string]string) {
 	s := c.Noise
 	if c.Plant.LatencyNoise != nil {
 		s = *c.Plant.LatencyNoise
 	}
-	settings := r.settings(c)
-	for _, change := range c.Plant.Changes {
-		if !matches(change.When, settings) {
-			continue
-		}
-		switch change.Component {
-		case "latency":
-			f.times.latency *= factorOf(change)
-		case "load_time":
-			f.times.load *= factorOf(change)
-		case "compile_time":
-			f.times.compile *= factorOf(change)
-		}
-	}
+	f.power = c.factor("power", settings)
+	f.times.latency *= c.factor("latency", settings)
+	f.times.load *= c.factor("load_time", settings)
+	f.times.compile *= c.factor("compile_time", settings)
 	rng := randomFor(c.Seed, c.Key, c.Repeat, "latency")
 	// Iterations of one run share most of their noise: a run is fast or slow as
 	// a whole (0.7 of the variance), and each iteration adds its own.
@@ -338,7 +348,8 @@ func (f *figures) draw(c *Config, r *request) {
 // jitter moves the times of the start-up.
 func (f *figures) jitter(c *Config) {
 	rng := randomFor(c.Seed, c.Key, c.Repeat, "times")
-	for _, t := range []*float64{&f.times.load, &f.times.compile, &f.times.profile, &f.times.capture, &f.times.warmup, &f.times.spawn, &f.times.imports} {
+	t := &f.times
+	for _, t := range []*float64{&t.load, &t.compile, &t.profile, &t.capture, &t.warmup, &t.spawn, &t.imports} {
 		*t *= jitterOf(rng, c.Noise)
 	}
 	f.power *= jitterOf(rng, c.Noise)
@@ -349,13 +360,10 @@ func jitterOf(rng *rand.Rand, s float64) float64 { return max(1+s*rng.NormFloat6
 
 // firstOf is the first that is there: a, b, then c if it is not 0, then d.
 func firstOf(a, b *int64, c, d int64) int64 {
-	switch {
-	case a != nil && *a > 0:
-		return *a
-	case b != nil && *b > 0:
-		return *b
-	case c > 0:
-		return c
+	for _, p := range []*int64{a, b, &c} {
+		if p != nil && *p > 0 {
+			return *p
+		}
 	}
 	return d
 }

@@ -18,13 +18,11 @@ func TestGolden(t *testing.T) {
 		plant                 Plant
 		args                  []string
 	}{
-		{"v0-0.6.6", "0.6.6", "", Plant{}, nil},
-		{"v1-0.8.5-tp2", "0.8.5", "", Plant{}, []string{"-tp", "2"}},
-		{"v1-0.19.0", "0.19.0", "", Plant{}, nil},
 		{"v2-0.26.0", "0.26.0", "v2", Plant{}, nil},
 		{"v2-0.26.0-tp2", "0.26.0", "v2", Plant{}, []string{"-tp", "2"}},
 		{"v1-0.26.0-real-weights", "0.26.0", "v1", Plant{}, []string{"--load-format", "auto"}},
-		{"v2-0.29.0", "0.29.0", "v2", Plant{}, nil},
+		{"v2-0.33.0", "0.33.0", "v2", Plant{}, nil},
+		{"v2-0.33.0-tp2", "0.33.0", "v2", Plant{}, []string{"-tp", "2"}},
 		{"v2-0.26.0-no-kv", "0.26.0", "v2", Plant{}, []string{"--gpu-memory-utilization", "0.15"}},
 		{"v2-0.26.0-oom-measure-tp2", "0.26.0", "v2", Plant{Chaos: []Chaos{{Do: "fail_oom"}}}, []string{"-tp", "2"}},
 	} {
@@ -48,7 +46,8 @@ func TestGolden(t *testing.T) {
 				t.Fatal(err)
 			}
 			if !bytes.Equal([]byte(got), want) {
-				t.Errorf("the log of %s has changed (go test -run TestGolden -update writes it anew):\n%s", test.name, firstDifference(got, string(want)))
+				t.Errorf("the log of %s has changed (go test -run TestGolden -update writes it anew):\n%s",
+					test.name, firstDifference(got, string(want)))
 			}
 		})
 	}

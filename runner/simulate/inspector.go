@@ -24,8 +24,11 @@ func (d *Device) Inspect(_ context.Context, gpus []int) (*runner.DetailedGPUMetr
 		return nil, err
 	}
 	metrics := &runner.DetailedGPUMetrics{
-		Tool: "vramsweep simulator (synthetic)", Timestamp: d.now().UTC(),
-		Missing: map[string]string{"gpus[].memory_temp_c": "the simulator has no memory temperature", "gpus[].ecc_uncorrected": "the simulator has no ECC"},
+		Tool: "vramsweep simulator (synthetic)", Timestamp: d.Now().UTC(),
+		Missing: map[string]string{
+			"gpus[].memory_temp_c":   "the simulator has no memory temperature",
+			"gpus[].ecc_uncorrected": "the simulator has no ECC",
+		},
 	}
 	const mib = 1 << 20
 	for _, i := range d.all(gpus) {
@@ -33,10 +36,12 @@ func (d *Device) Inspect(_ context.Context, gpus []int) (*runner.DetailedGPUMetr
 		used, total, reserved := float64(u.bytes)/mib, float64(d.driverTotal())/mib, float64(d.GPU.Reserve)/mib
 		free, percent := total-reserved-used, 100*used/total
 		util, memUtil, clock, memClock := float64(u.util), float64(u.memUtil), float64(u.clock), float64(u.memClock)
+		reasons, _ := u.reasons()
 		detail := runner.GPUDetail{
-			GPUID: i, VRAMUsedMB: &used, VRAMFreeMB: &free, VRAMTotalMB: &total, VRAMReservedMB: &reserved, VRAMPercent: &percent,
+			GPUID: i, VRAMUsedMB: &used, VRAMFreeMB: &free, VRAMTotalMB: &total,
+			VRAMReservedMB: &reserved, VRAMPercent: &percent,
 			PowerWatts: &u.power, HotspotTempC: &u.celsius, GfxUtilizationPct: &util, MemUtilizationPct: &memUtil,
-			ClockGfxMHz: &clock, ClockMemMHz: &memClock, ThrottleReasons: u.reasons(), Processes: []runner.GPUProcess{},
+			ClockGfxMHz: &clock, ClockMemMHz: &memClock, ThrottleReasons: reasons, Processes: []runner.GPUProcess{},
 		}
 		for _, h := range u.holdings {
 			detail.Processes = append(detail.Processes, runner.GPUProcess{
@@ -49,24 +54,14 @@ func (d *Device) Inspect(_ context.Context, gpus []int) (*runner.DetailedGPUMetr
 	return metrics, nil
 }
 
-// reasons are the reasons for the clocks, as NVML names them.
-func (u *use) reasons() []string {
+// reasons are the reasons for the clocks, as NVML names them, and as its mask
+// (clocks_event_reasons.active).
+func (u *use) reasons() (names []string, mask int64) {
 	switch {
 	case u.throttled:
-		return []string{"sw_power_cap"}
+		return []string{"sw_power_cap"}, 0x4
 	case !u.active:
-		return []string{"gpu_idle"}
+		return []string{"gpu_idle"}, 0x1
 	}
-	return nil
-}
-
-// reasonBits is the same as NVML's mask (clocks_event_reasons.active).
-func (u *use) reasonBits() int64 {
-	switch {
-	case u.throttled:
-		return 0x4
-	case !u.active:
-		return 0x1
-	}
-	return 0
+	return nil, 0
 }

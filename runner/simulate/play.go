@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -22,31 +23,26 @@ import (
 // the program, env is its whole environment, in which EnvConfig carries the
 // simulator's own settings. It returns the exit code.
 //
-// It knows `--version`, `bench latency ...` and, for old versions, a first
-// argument that ends in benchmark_latency.py. It takes its time as a real run
+// It knows `--version` and `bench latency ...`. It takes its time as a real run
 // does, holds memory of the simulated GPUs while it lives, and starts worker
 // processes. It ends early when ctx does (143).
 func VLLM(ctx context.Context, args []string, env []string, stdout, stderr io.Writer) int {
 	if len(args) > 0 && args[0] == HoldVerb {
 		return hold(ctx, args[1:], env, os.Stdin)
 	}
+	p := &player{env: envMap(env), environ: env, stdout: stdout, stderr: stderr}
 	c, err := configFrom(env)
 	if err != nil {
-		fmt.Fprintf(stderr, "vramsweep simulator: %v\n", err)
-		return 2
+		return p.fault(err, 2)
 	}
-	v, err := parseVersion(c.Version)
-	if err != nil {
-		fmt.Fprintf(stderr, "vramsweep simulator: %v\n", err)
-		return 2
-	}
-	c.Version = v.text
-	prog, rest, code := findVerb(args, v, stdout, stderr)
+	p.config = &c
+	prog, rest, code := findVerb(args, c.Version, stdout, stderr)
 	if prog == "" {
 		return code
 	}
 	if slices.Contains(rest, "--help") || slices.Contains(rest, "-h") {
-		fmt.Fprintf(stdout, "usage: %s [options]\n\nvramsweep simulator, behaving as vLLM %s: synthetic, no GPU is used.\n", prog, v.text)
+		fmt.Fprintf(stdout, "usage: %s [options]\n\n"+
+			"vramsweep simulator, behaving as vLLM %s: synthetic, no GPU is used.\n", prog, c.Version)
 		return 0
 	}
 	r, err := parseArgs(prog, rest)
@@ -54,48 +50,53 @@ func VLLM(ctx context.Context, args []string, env []string, stdout, stderr io.Wr
 		fmt.Fprintf(stderr, "usage: %s [options]\n%v\n", prog, err)
 		return 2
 	}
-	r.script = prog == "benchmark_latency.py"
 	if err := c.resolve(r); err != nil {
-		fmt.Fprintf(stderr, "vramsweep simulator: %v\n", err)
-		return 2
+		return p.fault(err, 2)
 	}
-	p := &player{config: &c, env: envMap(env), environ: env, stdout: stdout, stderr: stderr}
-	if prog != sessionProg {
-		return p.play(ctx, r)
+	if prog == sessionProg {
+		if p.pipe, err = openPipe(args[1], args[2]); err != nil {
+			return p.fault(err, 2)
+		}
 	}
-	if p.pipe, err = openPipe(args[1], args[2]); err != nil {
-		fmt.Fprintf(stderr, "vramsweep simulator: %v\n", err)
-		return 2
-	}
-	return p.session(ctx, r)
+	return p.play(ctx, r)
+}
+
+// fault says what is wrong with the simulator itself.
+func (p *player) fault(err error, code int) int {
+	fmt.Fprintf(p.stderr, "vramsweep simulator: %v\n", err)
+	return code
 }
 
 // findVerb finds what is asked for. An empty prog means that all is done, with
 // that exit code.
-func findVerb(args []string, v version, stdout, stderr io.Writer) (prog string, rest []string, code int) {
+func findVerb(args []string, version string, stdout, stderr io.Writer) (prog string, rest []string, code int) {
 	switch {
 	case len(args) > 3 && strings.HasSuffix(args[0], "vramsweep_driver.py"):
 		return sessionProg, args[4:], 0
-	case len(args) > 0 && strings.HasSuffix(args[0], "benchmark_latency.py"):
-		return "benchmark_latency.py", args[1:], 0
 	case len(args) == 1 && (args[0] == "--version" || args[0] == "-v"):
-		fmt.Fprintln(stdout, v.text)
+		fmt.Fprintln(stdout, version)
 		return "", nil, 0
 	case len(args) >= 2 && args[0] == "bench" && args[1] == "latency":
 		return "vllm bench latency", args[2:], 0
 	case len(args) == 0 || args[0] == "--help" || args[0] == "-h":
-		fmt.Fprintf(stdout, "usage: vllm [-h] [-v] {bench} ...\n\nvramsweep simulator, behaving as vLLM %s: it knows `bench latency` alone.\n", v.text)
+		fmt.Fprintf(stdout, "usage: vllm [-h] [-v] {bench} ...\n\n"+
+			"vramsweep simulator, behaving as vLLM %s: it knows `bench latency` alone.\n", version)
 		return "", nil, 0
 	case args[0] == "bench" && len(args) >= 2:
-		fmt.Fprintf(stderr, "usage: vllm bench <bench_type> [options]\nvllm bench: error: argument bench_type: invalid choice: %s (choose from 'latency'; the simulator knows no other)\n", pyString(args[1]))
+		fmt.Fprintf(stderr, "usage: vllm bench <bench_type> [options]\nvllm bench: error: argument bench_type: "+
+			"invalid choice: %s (choose from 'latency'; the simulator knows no other)\n", pyString(args[1]))
 	default:
-		fmt.Fprintf(stderr, "usage: vllm [-h] [-v] {bench} ...\nvllm: error: argument subparser: invalid choice: %s (choose from 'bench'; the simulator knows no other)\n", pyString(args[0]))
+		fmt.Fprintf(stderr, "usage: vllm [-h] [-v] {bench} ...\nvllm: error: argument subparser: "+
+			"invalid choice: %s (choose from 'bench'; the simulator knows no other)\n", pyString(args[0]))
 	}
 	return "", nil, 2
 }
 
 // resolve finds the GPU and the model of a start.
-func (c *Config) resolve(r *request) error {
+func (c *Config) resolve(r *request) (err error) {
+	if c.words, err = wordsOf(c.Version); err != nil {
+		return err
+	}
 	if c.GPU == nil {
 		gpu, err := FindGPU(DefaultGPU)
 		if err != nil {
@@ -191,21 +192,25 @@ type player struct {
 	code     int
 }
 
-// play runs one start from the first line to the exit.
+// play runs one start from the first line to the exit; in session mode it goes
+// on when the engine is up.
 func (p *player) play(ctx context.Context, r *request) int {
 	ctx, others, err := p.prepare(ctx, r)
 	if err != nil {
-		fmt.Fprintf(p.stderr, "vramsweep simulator: %v\n", err)
-		return 1
+		return p.fault(err, 1)
 	}
-	p.script = scriptOf(p.config, r, p.env, others)
+	b := newBuilder(p.config, r, p.env, nil)
+	b.standBy = p.pipe != nil
+	p.script = b.write(p.env, others)
 	defer p.release()
 	if err := p.spawn(); err != nil {
-		fmt.Fprintf(p.stderr, "vramsweep simulator: %v\n", err)
-		return 1
+		return p.fault(err, 1)
 	}
-	_, code := p.through(ctx)
-	return code
+	end, code := p.through(ctx)
+	if end || !b.standBy {
+		return code
+	}
+	return p.session(ctx, others)
 }
 
 // prepare does what comes before the script, and says what others hold of the
@@ -229,7 +234,8 @@ func (p *player) prepare(ctx context.Context, r *request) (context.Context, []in
 		device.guest = true
 		others = device.heldByOthers(p.gpus)
 	}
-	fmt.Fprintf(p.stderr, "vramsweep simulator: synthetic run, behaving as vLLM %s on %s; no GPU is used\n", c.Version, c.GPU.Name)
+	fmt.Fprintf(p.stderr, "vramsweep simulator: synthetic run, behaving as vLLM %s on %s; no GPU is used\n",
+		c.Version, c.GPU.Name)
 	p.finished = make(chan struct{})
 	p.started = time.Now()
 	return ctx, others, nil
@@ -298,7 +304,7 @@ func (f *figures) processes() []int {
 		out = append(out, engine)
 	}
 	for rank := range f.ranks {
-		if f.ranks > 1 && !(f.v0 && rank == 0) {
+		if f.ranks > 1 {
 			out = append(out, rank)
 		}
 	}
@@ -398,8 +404,7 @@ func (p *player) through(ctx context.Context) (end bool, code int) {
 			return true, p.mourn(who)
 		}
 		if err := p.step(st, i); err != nil {
-			fmt.Fprintf(p.stderr, "vramsweep simulator: %v\n", err)
-			return true, 1
+			return true, p.fault(err, 1)
 		}
 		if st.event != nil {
 			if end, code := p.say(st.event, time.Now()); end {
@@ -497,15 +502,18 @@ func (p *player) writeResult(data []byte) error {
 // mourn is what vLLM does when one of its processes has died.
 func (p *player) mourn(who int) int {
 	now := time.Now()
-	say := func(st *step) { _, _ = p.stdout.Write(p.script.render(st, now, p.pidOf)) }
+	b := newBuilder(p.config, p.script.request, p.env, p.script.figures)
 	if who != engine {
-		say(&step{who: engine, level: "ERROR", file: "multiproc_executor.py:230", text: fmt.Sprintf("Worker proc VllmWorker-%d died unexpectedly (exit code: -9), shutting down executor.", who)})
+		b.say("worker_died", "{rank}", itoa(who))
 	}
-	say(&step{who: front, level: "ERROR", file: "core_client.py:600", text: "Engine core proc EngineCore died unexpectedly, shutting down client."})
+	b.say("engine_died")
+	for i := range b.steps { // best effort: it ends anyway
+		_, _ = p.stdout.Write(p.script.render(&b.steps[i], now, p.pidOf))
+	}
 	if p.pipe != nil { // the driver's last word; the runner may be gone
 		_ = p.pipe.send(now, &driverEvent{"error", map[string]any{"kind": "engine_dead", "message": engineDead}})
 	}
-	fmt.Fprint(p.stderr, traceback(frontFrames(), "vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. See stack trace (above) for the root cause.")+"\n")
+	fmt.Fprintln(p.stderr, traceback(frontFrames, "vllm.v1.engine.exceptions."+engineDead))
 	return 1
 }
 
@@ -515,7 +523,8 @@ func (p *player) misbehave(ctx context.Context, c *Chaos) (end bool, code int) {
 	switch c.Do {
 	case "hang", "hang_busy":
 		if c.Do == "hang" {
-			_ = p.step(&step{doing: &activity{power: speedOf(*p.config.GPU).idle}}, len(p.script.steps)) // best effort: it hangs anyway
+			idle := &activity{power: speedOf(*p.config.GPU).idle}
+			_ = p.step(&step{doing: idle}, len(p.script.steps)) // best effort: it hangs anyway
 		}
 		<-ctx.Done()
 		return true, 143
@@ -523,8 +532,8 @@ func (p *player) misbehave(ctx context.Context, c *Chaos) (end bool, code int) {
 		p.die(c, os.Getpid())
 		return true, 1
 	case "kill_worker":
-		for _, child := range p.children {
-			p.die(c, child.process.Pid)
+		for _, who := range slices.Sorted(maps.Keys(p.children)) { // the engine, where it is a process
+			p.die(c, p.children[who].process.Pid)
 			break
 		}
 	case "exit":
@@ -596,6 +605,6 @@ func (p *player) stray(c *Chaos) {
 	}
 	args = append(args, p.config.StateDir, itoa(p.gpus[0]), strconv.FormatInt(size, 10), "stray-"+c.Do)
 	if _, err := p.startChild(true, env, args...); err != nil {
-		fmt.Fprintf(p.stderr, "vramsweep simulator: %v\n", err)
+		p.fault(err, 1)
 	}
 }

@@ -49,6 +49,7 @@ type ending struct {
 // A script is one start of the simulated vllm, from the first line to the exit.
 type script struct {
 	steps   []step
+	order   []runner.Phase        // as they come
 	phases  map[runner.Phase]span // simulated seconds
 	paces   map[runner.Phase][]pace
 	request *request
@@ -75,7 +76,6 @@ type builder struct {
 	phase   runner.Phase
 	debug   bool // VLLM_LOGGING_LEVEL=DEBUG
 	standBy bool // session mode: the script ends when the engine is up
-	mute    bool // nobody reads the lines: only what the GPUs hold and do is written
 }
 
 // enter begins a phase.
@@ -83,7 +83,7 @@ func (b *builder) enter(p runner.Phase) {
 	if b.phase != "" {
 		b.phases[b.phase] = span{b.phases[b.phase].from, b.now}
 	}
-	b.phase = p
+	b.phase, b.order = p, append(b.order, p)
 	b.phases[p] = span{b.now, b.now}
 }
 
@@ -97,25 +97,31 @@ func (b *builder) pace(share float64) {
 
 // add appends a step now.
 func (b *builder) add(s step) {
-	if b.mute && s.memory == nil && s.doing == nil && s.outcome == nil {
-		return
-	}
 	s.at, s.phase = b.now, b.phase
 	b.steps = append(b.steps, s)
 }
 
-// log prints a record.
-func (b *builder) log(who int, level, file, text string) {
-	b.add(step{who: who, level: level, file: file, text: text})
-}
-
-// info prints an INFO record.
-func (b *builder) info(who int, file, text string) { b.log(who, "INFO", file, text) }
-
-// everyRank prints a record on every rank.
-func (b *builder) everyRank(file string, text func(rank int) string) {
-	for rank := range b.figures.ranks {
-		b.info(rank, file, text(rank))
+// say prints the records of a moment, on every process that has them. more are
+// figures beside those of the run: {name}, value, and so on.
+func (b *builder) say(moment string, more ...string) {
+	f := b.figures
+	for _, w := range f.words.of(moment, f.runner) {
+		if w.level == "DEBUG" && !b.debug {
+			continue
+		}
+		first, last := 0, 0
+		switch w.who {
+		case "front":
+			first, last = front, front
+		case "engine":
+			first, last = engine, engine
+		case "ranks", "early":
+			last = f.ranks - 1
+		}
+		for who := first; who <= last; who++ {
+			text := b.fill(w.text, max(who, 0), more...)
+			b.add(step{who: who, early: strings.HasPrefix(w.who, "early"), level: w.level, file: w.file, text: text})
+		}
 	}
 }
 
@@ -166,33 +172,31 @@ func (b *builder) finish(code int, result []byte) *script {
 // together they are somewhat more than one second. What one sees of a run must
 // stay apart as in a real one: a level that is to be recognised lasts 150 ms,
 // and two rises are 250 ms apart (package runner/attribution), so that the
-// phase without capture leaves its time to the warm-up.
+// phase without capture leaves its time to the warm-up, and a warm-up before
+// the capture takes longer. The phase that fails has twice the time: what was
+// held when it did must be seen.
 func (s *script) budget(p runner.Phase) float64 {
-	switch p {
-	case runner.PhaseProfile:
-		return 0.24
-	case runner.PhaseMeasure:
-		return 0.20
-	case runner.PhaseCapture:
-		return 0.25
-	case runner.PhaseEngineInit:
-		if s.figures != nil && s.figures.ranks > 1 {
-			return 0.18 // the contexts, and NCCL as a step of its own
-		}
-		return 0.10
-	case runner.PhaseEngineWarmup:
-		if sp := s.phases[runner.PhaseCapture]; sp.to <= sp.from {
-			return 0.30
-		}
-		return 0.12
-	case runner.PhaseLoad, runner.PhaseBenchWarmup:
-		return 0.10
-	case runner.PhaseKVAlloc:
-		return 0.08
-	case runner.PhaseTeardown:
-		return 0.04
+	wall := map[runner.Phase]float64{
+		runner.PhaseEngineInit: 0.10, runner.PhaseLoad: 0.10, runner.PhaseProfile: 0.24, runner.PhaseKVAlloc: 0.08,
+		runner.PhaseCapture: 0.25, runner.PhaseEngineWarmup: 0.12, runner.PhaseBenchWarmup: 0.10,
+		runner.PhaseMeasure: 0.20, runner.PhaseTeardown: 0.04,
+	}[p]
+	f, capture := s.figures, s.phases[runner.PhaseCapture]
+	switch {
+	case f == nil:
+	case p == runner.PhaseEngineInit && f.ranks > 1:
+		wall = 0.18 // the contexts, and NCCL as a step of its own
+	case p == runner.PhaseProfile && f.capturesTwice():
+		wall = 0.42
+	case p == runner.PhaseEngineWarmup && f.words.v33:
+		wall = 0.36
+	case p == runner.PhaseEngineWarmup && capture.to <= capture.from:
+		wall = 0.30
 	}
-	return 0
+	if s.fail != nil && len(s.steps) > 0 && s.steps[len(s.steps)-1].phase == p {
+		wall *= 2
+	}
+	return wall
 }
 
 // wall maps a moment of the script to wall time since the start.
@@ -201,7 +205,7 @@ func (s *script) wall(st *step, timeScale float64) time.Duration {
 		return time.Duration(st.at / timeScale * float64(time.Second))
 	}
 	sum := 0.0
-	for _, p := range phases() {
+	for _, p := range s.order {
 		sp := s.phases[p]
 		if p == st.phase {
 			sum += s.budget(p) * s.share(p, st.at)
@@ -231,54 +235,41 @@ func (s *script) share(p runner.Phase, at float64) float64 {
 	return min(last.share+(next.share-last.share)*(at-last.at)/(next.at-last.at), 1)
 }
 
-// prefixOf is what a process puts before each of its lines.
+// prefixOf is what a process puts before each of its lines: in 0.33 before its
+// records alone, the front end too.
 func (s *script) prefixOf(st *step, pid func(who int) int) string {
-	if s.figures == nil || st.who == front || s.figures.inProcess && s.figures.ranks == 1 {
+	if s.figures == nil || s.figures.words.v33 && st.level == "" {
 		return ""
 	}
 	name := s.figures.processName(st.who, st.early)
 	if name == "" {
 		return ""
 	}
-	text := strings.ReplaceAll(name, "%d", itoa(pid(st.who)))
-	if !s.figures.version.atLeast(0, 12, 0) { // coloured, even into files
-		return "\x1b[1;36m(" + text + ")\x1b[0;0m "
-	}
-	return "(" + text + ") "
+	return "(" + name + " pid=" + itoa(pid(st.who)) + ") "
 }
 
-// processName is the name of a process with %d for its id, or "" where it
-// prints without one.
+// processName is the name of a process, or "" where it prints without one.
 func (f *figures) processName(who int, early bool) string {
-	v := f.version
 	switch {
-	case f.v0 && who <= 0: // the driver is rank 0
-		return ""
-	case f.v0:
-		return "VllmWorkerProcess pid=%d"
-	case who == engine || f.ranks == 1:
-		switch {
-		case f.inProcess || !v.atLeast(0, 10, 1):
-			return ""
-		case !v.atLeast(0, 10, 2):
-			return "EngineCore_0 pid=%d"
-		case !v.atLeast(0, 16, 0):
-			return "EngineCore_DP0 pid=%d"
+	case who == front || f.inProcess && f.ranks == 1:
+		if f.words.v33 {
+			return "MainProcess"
 		}
-		return "EngineCore pid=%d"
-	case !v.atLeast(0, 10, 1):
-		return "VllmWorker rank=" + itoa(who) + " pid=%d"
-	case !v.atLeast(0, 10, 2):
-		return "VllmWorker TP" + itoa(who) + " pid=%d"
+		return ""
+	case who == engine || f.ranks == 1:
+		if f.inProcess {
+			return ""
+		}
+		return "EngineCore"
 	case early:
-		return "Worker pid=%d"
+		return "Worker"
 	}
-	return "Worker_" + f.rankName(who) + " pid=%d"
+	return "Worker_" + f.rankName(who)
 }
 
 // rankName names a rank by its place in the groups that are larger than one.
 func (f *figures) rankName(rank int) string {
-	tp := f.tp()
+	tp := f.tp
 	var parts []string
 	if f.ranks/tp > 1 {
 		parts = append(parts, "PP"+itoa(rank/tp))
@@ -289,8 +280,7 @@ func (f *figures) rankName(rank int) string {
 	return strings.Join(parts, "_")
 }
 
-// render writes a step as bytes. A record of several lines repeats its prefix
-// and puts CR before each newline, as vLLM's formatter does.
+// render writes a step as bytes. A record of several lines repeats its prefix.
 func (s *script) render(st *step, stamp time.Time, pid func(who int) int) []byte {
 	if st.text == "" && st.level == "" {
 		return nil
@@ -299,14 +289,6 @@ func (s *script) render(st *step, stamp time.Time, pid func(who int) int) []byte
 	if st.level == "" {
 		return []byte(prefix + st.text)
 	}
-	file := "[" + st.file + "]"
-	if s.figures != nil && !s.figures.version.atLeast(0, 8, 0) {
-		file = st.file + "]"
-	}
-	head := st.level + " " + stamp.Format("01-02 15:04:05") + " " + file + " "
-	text := strings.ReplaceAll(st.text, "\n", "\r\n"+prefix+head)
-	if strings.HasPrefix(st.text, "Traceback") || st.level == "ERROR" {
-		text = strings.ReplaceAll(st.text, "\n", "\n"+prefix+head)
-	}
-	return []byte(prefix + head + text + "\n")
+	head := st.level + " " + stamp.Format("01-02 15:04:05") + " [" + st.file + "] "
+	return []byte(prefix + head + strings.ReplaceAll(st.text, "\n", "\n"+prefix+head) + "\n")
 }

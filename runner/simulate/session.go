@@ -2,6 +2,7 @@ package simulate
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -57,18 +58,16 @@ func (e *SessionEngine) Job(job *runner.Job) (*runner.Job, error) {
 	return e.job(job, func(c *Config, wrapped *sweep.Profile) {
 		wrapped.Engine.Python = slices.Clone(e.Self)
 		s := &job.Profile.Settings
-		c.Start = &sessionRequest{Profile: job.Profile.ID, Repeat: job.Repeat, InputLen: s.InputLen, OutputLen: s.OutputLen, BatchSize: s.BatchSize}
+		c.Start = &sessionRequest{
+			Profile: job.Profile.ID, Repeat: job.Repeat, InputLen: s.InputLen, OutputLen: s.OutputLen, BatchSize: s.BatchSize,
+		}
 		c.Key, c.Repeat = e.Key(wrapped), 0
 	})
 }
 
 // Wrap is a profile as the engine of session mode sees it.
 func (e *SessionEngine) Wrap(p *sweep.Profile) *sweep.Profile {
-	c := &Config{Version: p.Engine.VLLMVersion}
-	if c.Version == "" {
-		c.Version = DefaultVersion
-	}
-	out := wrap(p, e.Self, c)
+	out := wrap(p, e.Self, &Config{Version: cmp.Or(p.Engine.VLLMVersion, DefaultVersion)})
 	out.Engine.Python = slices.Clone(e.Self)
 	return out
 }
@@ -102,7 +101,8 @@ type sessionRequest struct {
 
 // lay puts the lengths of a profile into a request for the engine.
 func (q *sessionRequest) lay(r *request) {
-	r.inputLen, r.outputLen, r.batchSize, r.numIters, r.numWarmup = q.InputLen, q.OutputLen, q.BatchSize, q.NumIters, q.NumWarmup
+	r.inputLen, r.outputLen, r.batchSize = q.InputLen, q.OutputLen, q.BatchSize
+	r.numIters, r.numWarmup = q.NumIters, q.NumWarmup
 }
 
 // A driverEvent is a line of the driver to the runner.
@@ -168,28 +168,15 @@ func (d *driverPipe) line(at time.Time, e *driverEvent) []byte {
 	return append(data, '\n')
 }
 
-// session is the program of the driver: the engine's start, then one profile
-// after another until the runner says quit or is gone.
-func (p *player) session(ctx context.Context, r *request) int {
-	ctx, others, err := p.prepare(ctx, r)
-	if err != nil {
-		fmt.Fprintf(p.stderr, "vramsweep simulator: %v\n", err)
-		return 1
-	}
-	p.script = sessionScriptOf(p.config, r, p.env, others)
-	defer p.release()
-	if err := p.spawn(); err != nil {
-		fmt.Fprintf(p.stderr, "vramsweep simulator: %v\n", err)
-		return 1
-	}
-	if end, code := p.through(ctx); end {
-		return code
-	}
+// session serves one profile after another on the engine that is up, until the
+// runner says quit or is gone.
+func (p *player) session(ctx context.Context, others []int64) int {
 	up := p.script
 	if up.fail != nil {
 		return p.failed(up, "failed")
 	}
-	if p.pipe.send(time.Now(), &driverEvent{"ready", map[string]any{"vllm_version": p.config.Version, "torch": up.figures.torch((*rankMemory).captured)}}) != nil {
+	ready := map[string]any{"vllm_version": p.config.Version, "torch": up.figures.torch((*rankMemory).ready)}
+	if p.pipe.send(time.Now(), &driverEvent{"ready", ready}) != nil {
 		return 1
 	}
 	for {
@@ -214,9 +201,10 @@ func (p *player) failed(s *script, event string) int {
 	kind, text := "engine_error", s.fail.line()
 	inFront := s.figures == nil || s.figures.inProcess && s.figures.ranks == 1
 	switch {
-	case inFront && s.fail.outcome == runner.OutcomeOOM:
+	case inFront && s.fail.class == "torch.OutOfMemoryError":
 		kind = "oom"
-	case inFront && (s.fail.class == "ValueError" || s.fail.class == "AssertionError" || strings.HasSuffix(s.fail.class, "ValidationError")):
+	case inFront && (slices.Contains([]string{"ValueError", "AssertionError"}, s.fail.class) ||
+		strings.HasSuffix(s.fail.class, "ValidationError")):
 		kind = "bad_argument"
 	case !inFront && event == "error":
 		kind, text = "engine_dead", engineDead
@@ -242,7 +230,7 @@ func (p *player) quit(ctx context.Context, up *script) int {
 
 // builderOn writes a further script for an engine that is up.
 func (p *player) builderOn(f *figures, r *request) *builder {
-	return &builder{script: script{phases: map[runner.Phase]span{}, paces: map[runner.Phase][]pace{}, request: r, figures: f}, config: p.config, debug: p.env["VLLM_LOGGING_LEVEL"] == "DEBUG"}
+	return newBuilder(p.config, r, p.env, f)
 }
 
 // playOn follows a further script from now on.
@@ -263,14 +251,15 @@ func (p *player) serve(ctx context.Context, up *script, q *sessionRequest, other
 		c.Key, c.Repeat = q.Profile, q.Repeat
 	}
 	if limit := up.figures.maxLen; limit < q.InputLen+q.OutputLen {
-		text := fmt.Sprintf("ValueError: input_len %d + output_len %d exceed max_model_len %d of this engine", q.InputLen, q.OutputLen, limit)
-		return p.pipe.send(time.Now(), &driverEvent{"error", map[string]any{"kind": "bad_argument", "message": text}}) != nil, 1
+		text := fmt.Sprintf("ValueError: input_len %d + output_len %d exceed max_model_len %d of this engine",
+			q.InputLen, q.OutputLen, limit)
+		return p.refuse("bad_argument", text), 1
 	}
 	c.active = nil
 	c.chooseAmong(&r, duringProfile)
 	own, err := figuresOf(&c, &r, others)
 	if err != nil {
-		return p.pipe.send(time.Now(), &driverEvent{"error", map[string]any{"kind": "engine_error", "message": err.Error()}}) != nil, 1
+		return p.refuse("engine_error", err.Error()), 1
 	}
 	f := up.figures.grown(own)
 	b := p.builderOn(f, &r)
@@ -283,6 +272,11 @@ func (p *player) serve(ctx context.Context, up *script, q *sessionRequest, other
 	}
 	up.figures.memory = f.memory // what the allocator has taken stays
 	return false, 0
+}
+
+// refuse answers a profile with an error; end means that the runner is gone.
+func (p *player) refuse(kind, text string) (end bool) {
+	return p.pipe.send(time.Now(), &driverEvent{"error", map[string]any{"kind": kind, "message": text}}) != nil
 }
 
 // grown are the figures of an engine that serves a profile: its own memory, of
@@ -303,28 +297,21 @@ func (f *figures) grown(own *figures) *figures {
 	return &out
 }
 
-// sessionScriptOf writes the start of an engine that then stands by.
-func sessionScriptOf(c *Config, r *request, env map[string]string, others []int64) *script {
-	b := &builder{script: script{phases: map[runner.Phase]span{}, paces: map[runner.Phase][]pace{}, request: r}, config: c, debug: env["VLLM_LOGGING_LEVEL"] == "DEBUG", standBy: true}
-	return b.write(env, others)
-}
-
 // sessionProfile is what the driver does of `vllm bench latency` for one
 // profile.
 func (b *builder) sessionProfile() *script {
 	f := b.figures
-	before := func(m *rankMemory) int64 { return m.captured() + m.retaken }
 	b.enter(runner.PhaseBenchWarmup)
-	b.tell("profile_start", map[string]any{"torch": f.torch(before)})
-	if fail := b.oomWhile(runner.PhaseBenchWarmup, 0, (*rankMemory).highest); fail != nil {
+	b.tell("profile_start", map[string]any{"torch": f.torch((*rankMemory).ready)})
+	if fail := b.oomWhile(runner.PhaseBenchWarmup, 0, (*rankMemory).serving); fail != nil {
 		return b.failEngine(fail)
 	}
 	b.do(100, int32(30+50*f.times.busy), 0.35+0.55*f.times.busy)
-	b.hold((*rankMemory).highest)
+	b.hold((*rankMemory).serving)
 	b.iterations("warmup_iter", f.warmups)
-	b.tell("warmed_up", map[string]any{"torch": f.torch((*rankMemory).highest)})
+	b.tell("warmed_up", map[string]any{"torch": f.torch((*rankMemory).serving)})
 	b.enter(runner.PhaseMeasure)
-	if fail := b.oomWhile(runner.PhaseMeasure, 0, (*rankMemory).highest); fail != nil {
+	if fail := b.oomWhile(runner.PhaseMeasure, 0, (*rankMemory).serving); fail != nil {
 		return b.failEngine(fail)
 	}
 	b.iterations("iter", f.latencies)
@@ -351,17 +338,9 @@ func (b *builder) tell(event string, fields map[string]any) {
 // sessionResult is the answer to a profile.
 func (b *builder) sessionResult() map[string]any {
 	f, r := b.figures, b.request
-	fields := map[string]any{"latencies": f.latencies, "torch": f.torch((*rankMemory).highest)}
-	if sorted := slices.Sorted(slices.Values(f.latencies)); len(sorted) > 0 {
-		sum := 0.0
-		for _, l := range sorted {
-			sum += l
-		}
-		percentiles := map[string]float64{}
-		for _, mark := range []int{10, 25, 50, 75, 90, 99} {
-			percentiles[itoa(mark)] = percentile(sorted, float64(mark)/100)
-		}
-		fields["avg_latency"], fields["percentiles"] = sum/float64(len(sorted)), percentiles
+	fields := map[string]any{"latencies": f.latencies, "torch": f.torch((*rankMemory).serving)}
+	if avg, percentiles, ok := summary(f.latencies); ok {
+		fields["avg_latency"], fields["percentiles"] = avg, percentiles
 	}
 	perRequest := (r.inputLen + r.outputLen + f.blockSize - 1) / f.blockSize
 	running := min(r.batchSize, f.maxSeqs, max(f.blocks/max(perRequest, 1), 1))
@@ -379,7 +358,8 @@ func (f *figures) torch(held func(*rankMemory) int64) map[string]any {
 		m := &f.memory[i]
 		reserved := max(held(m)-m.context-m.nonTorch, 0)
 		ranks[i] = map[string]any{
-			"rank": i, "allocated_bytes": min(m.weights+m.buffers+m.kv, reserved), "reserved_bytes": reserved, "peak_bytes": reserved,
+			"rank": i, "allocated_bytes": min(m.weights+m.buffers+m.kv, reserved),
+			"reserved_bytes": reserved, "peak_bytes": reserved,
 			"free_bytes": f.gpu.TotalBytes - m.others - held(m), "total_bytes": f.gpu.TotalBytes,
 		}
 	}
@@ -392,7 +372,8 @@ func (p *player) say(e *driverEvent, now time.Time) (end bool, code int) {
 	var err error
 	switch {
 	case e.name == "profile_start" && p.config.does("pipe_print", "") != nil:
-		_, err = io.WriteString(p.pipe.out, "INFO 01-01 00:00:00 [core.py:1] simulated vLLM prints on the pipe\nWARNING and again\n")
+		_, err = io.WriteString(p.pipe.out,
+			"INFO 01-01 00:00:00 [core.py:1] simulated vLLM prints on the pipe\nWARNING and again\n")
 	case e.name == "profile_start" && p.config.does("pipe_garbage", "") != nil:
 		_, err = p.pipe.out.Write([]byte("\x00\xff\xfe{\"event\": 7}\n{\"event\":\"result\",\"id\":-1}\n[]\n{\"half\n"))
 	case e.name != "result":
@@ -414,13 +395,8 @@ func (p *player) say(e *driverEvent, now time.Time) (end bool, code int) {
 // duringProfile reports whether a misbehaviour belongs to a profile of session
 // mode and not to the engine's start.
 func duringProfile(c *Chaos) bool {
-	switch c.Do {
-	case "ignore_sigterm", "silent", "orphans", "linger", "fail_hub", "fail_port", "fail_nccl", "fail_device", "fail_assertion":
-		return false
-	}
-	switch runner.Phase(c.At) {
-	case "", runner.PhaseBenchWarmup, runner.PhaseMeasure, runner.PhaseTeardown:
-		return true
-	}
-	return false
+	engines := strings.Fields(`ignore_sigterm silent orphans linger
+		fail_hub fail_port fail_nccl fail_device fail_assertion`)
+	phases := []runner.Phase{"", runner.PhaseBenchWarmup, runner.PhaseMeasure, runner.PhaseTeardown}
+	return !slices.Contains(engines, c.Do) && slices.Contains(phases, runner.Phase(c.At))
 }

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -16,11 +17,6 @@ import (
 // sortedKeys are the keys of a map in order.
 func sortedKeys[V any](m map[string]V) []string {
 	return slices.Sorted(maps.Keys(m))
-}
-
-// isPhase reports whether a name is a phase of a run.
-func isPhase(name string) bool {
-	return slices.Contains(phases(), runner.Phase(name))
 }
 
 // phases are those that a simulated process goes through, in order.
@@ -74,17 +70,8 @@ func matches(when map[string]any, settings map[string]string) bool {
 
 // scalarText writes a value of a `when` as settings are written.
 func scalarText(v any) string {
-	switch v := v.(type) {
-	case float64:
-		return trimFloat(v)
-	case string:
-		return v
+	if f, ok := v.(float64); ok { // without needless digits: 8, 0.92
+		return strconv.FormatFloat(f, 'f', -1, 64)
 	}
 	return fmt.Sprint(v)
-}
-
-// trimFloat writes a number without needless digits: 8, 0.92.
-func trimFloat(v float64) string {
-	s := fmt.Sprintf("%.12f", v)
-	return strings.TrimRight(strings.TrimRight(s, "0"), ".")
 }

@@ -125,7 +125,7 @@ func startOf(procRoot string, pid int) (started uint64, alive bool) {
 		if _, here := os.Stat(filepath.Join(procRoot, "self")); here == nil {
 			return 0, false
 		}
-		return 0, signalable(pid)
+		return 0, syscall.Kill(pid, 0) == nil
 	}
 	// The name is in parentheses and may hold anything.
 	_, rest, ok := strings.Cut(string(data[bytes.LastIndexByte(data, ')')+1:]), " ")
@@ -136,6 +136,3 @@ func startOf(procRoot string, pid int) (started uint64, alive bool) {
 	started, err = strconv.ParseUint(fields[19], 10, 64)
 	return started, err == nil && fields[0] != "Z" && fields[0] != "X"
 }
-
-// signalable asks whether a process is there without /proc.
-func signalable(pid int) bool { return syscall.Kill(pid, 0) == nil }

@@ -63,8 +63,9 @@ const (
 // times are the simulated seconds of one start.
 type times struct {
 	imports, front, spawn, init, load, compile, profile, kv, capture, warmup, exit float64
-	latency                                                                        float64 // one iteration
-	busy                                                                           float64 // share of a measured iteration that computes
+
+	latency float64 // one iteration
+	busy    float64 // share of a measured iteration that computes
 }
 
 // timesOf works out how long the parts of a run take. weights are those of one
@@ -76,7 +77,7 @@ func timesOf(r *request, f *figures, weights int64) times {
 	t := times{
 		imports: 25, front: 0.3, spawn: 24, init: 2, profile: 3, kv: 0.6, exit: 3,
 		load: 0.4 + 0.13*gib, compile: 4 + 0.7*layers, warmup: 6 + 0.35*layers,
-		capture: float64(len(f.captureSizes)*f.captureModes) * 0.0025 * layers,
+		capture: float64(2*len(f.captureSizes)) * 0.0025 * layers,
 	}
 	if r.loadFormat != "dummy" {
 		t.load = 1 + gib/2.2
@@ -135,6 +136,8 @@ func (f *figures) activeParams() float64 {
 		return all
 	}
 	every := max(moe.Every, 1)
-	idle := float64(f.arch.NumLayers-moe.FirstDense) / float64(every) * float64(moe.Experts-min(moe.TopK, moe.Experts)) * 3 * float64(f.arch.HiddenSize) * float64(moe.IntermediateSize)
+	layers := float64(f.arch.NumLayers-moe.FirstDense) / float64(every)
+	experts := float64(moe.Experts - min(moe.TopK, moe.Experts))
+	idle := layers * experts * 3 * float64(f.arch.HiddenSize) * float64(moe.IntermediateSize)
 	return max(all-idle, all/50)
 }

@@ -30,7 +30,8 @@ func tqdmBar(name string, n, total int, elapsed float64) string {
 			rate = fmt.Sprintf("%5.2fs/it", 1/perSecond)
 		}
 	}
-	return fmt.Sprintf("\r%s: %3.0f%%|%s| %d/%d [%s<%s, %s]", name, share*100, bar, n, total, tqdmTime(elapsed), remaining, rate)
+	return fmt.Sprintf("\r%s: %3.0f%%|%s| %d/%d [%s<%s, %s]",
+		name, share*100, bar, n, total, tqdmTime(elapsed), remaining, rate)
 }
 
 // tqdmTime is mm:ss, or h:mm:ss.
@@ -48,9 +49,7 @@ func tqdmTime(seconds float64) string {
 // told the share that is done with each drawing.
 func (b *builder) progress(who int, name string, took []float64, drawn func(share float64)) {
 	show := func(first bool, n int, elapsed float64, end string) {
-		if !b.mute {
-			b.bar(who, first, tqdmBar(name, n, len(took), elapsed)+end)
-		}
+		b.bar(who, first, tqdmBar(name, n, len(took), elapsed)+end)
 	}
 	show(true, 0, 0, "")
 	elapsed, last := 0.0, 0.0
