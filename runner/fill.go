@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/vramsweep/vramsweep/sweep"
@@ -236,9 +237,9 @@ func (a *attempt) missing(r *Result) {
 	}
 }
 
-// reachedBy is the phase that an event proves to have begun; for the end of a
+// ReachedBy is the phase that an event proves to have begun; for the end of a
 // phase, the one that follows. "" for an event that proves none.
-func reachedBy(kind EventKind) Phase {
+func ReachedBy(kind EventKind) Phase {
 	switch kind {
 	case EventFirstLine, EventEngineInit:
 		return PhaseEngineInit
@@ -262,16 +263,14 @@ func reachedBy(kind EventKind) Phase {
 	return ""
 }
 
-// phaseOrder numbers the phases.
-func phaseOrder(p Phase) int {
-	for i, q := range []Phase{PhaseBaseline, PhaseEngineInit, PhaseLoad, PhaseProfile, PhaseKVAlloc, PhaseCapture,
-		PhaseEngineWarmup, PhaseBenchWarmup, PhaseMeasure, PhaseTeardown, PhaseFinal} {
-		if p == q {
-			return i
-		}
-	}
-	return -1
+// Phases are the phases of a run in their order.
+func Phases() []Phase {
+	return []Phase{PhaseBaseline, PhaseEngineInit, PhaseLoad, PhaseProfile, PhaseKVAlloc, PhaseCapture,
+		PhaseEngineWarmup, PhaseBenchWarmup, PhaseMeasure, PhaseTeardown, PhaseFinal}
 }
+
+// Order is the place of a phase among those of a run, -1 for none.
+func (p Phase) Order() int { return slices.Index(Phases(), p) }
 
 // lastPhase is the furthest phase that the events prove; PhaseEngineInit if they
 // prove none.
@@ -281,7 +280,7 @@ func lastPhase(events []LogEvent) Phase {
 		if e.Kind == EventShutdown {
 			continue // an engine that failed says that it stops, too
 		}
-		if p := reachedBy(e.Kind); phaseOrder(p) > phaseOrder(last) {
+		if p := ReachedBy(e.Kind); p.Order() > last.Order() {
 			last = p
 		}
 	}

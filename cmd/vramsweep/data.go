@@ -14,7 +14,7 @@ import (
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/attribution"
 	"github.com/vramsweep/vramsweep/runner/gpu"
-	"github.com/vramsweep/vramsweep/runner/vllm"
+	vllmlog "github.com/vramsweep/vramsweep/runner/vllm/log"
 	"github.com/vramsweep/vramsweep/sinks"
 	"github.com/vramsweep/vramsweep/sweep/models"
 )
@@ -246,7 +246,7 @@ func (w *world) reparseRun(store *sinks.Store, catalogue *models.Catalogue, agai
 	for _, raw := range result.RawLogs {
 		files = append(files, filepath.Join(store.Dir(), filepath.FromSlash(dir), filepath.Base(raw.Path)))
 	}
-	log, err := w.readLogs(files, vllm.ReadLogs)
+	log, err := w.readLogs(files, vllmlog.ReadLogs)
 	if err != nil {
 		return err
 	}

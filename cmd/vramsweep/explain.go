@@ -15,7 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vramsweep/vramsweep/runner"
-	"github.com/vramsweep/vramsweep/runner/vllm"
+	vllmlog "github.com/vramsweep/vramsweep/runner/vllm/log"
 	"github.com/vramsweep/vramsweep/sinks"
 )
 
@@ -63,10 +63,10 @@ func (w *world) explain(args []string, f *explainFlags) error {
 	if err != nil {
 		return err
 	}
-	var named []vllm.NamedAccount
+	var named []vllmlog.NamedAccount
 	unread, broken := int64(0), error(nil)
-	for _, run := range vllm.PairLogs(files) {
-		log, err := w.readLogs(run, vllm.ReadAccounts)
+	for _, run := range vllmlog.PairLogs(files) {
+		log, err := w.readLogs(run, vllmlog.ReadAccounts)
 		switch {
 		case log == nil:
 			return err
@@ -79,7 +79,7 @@ func (w *world) explain(args []string, f *explainFlags) error {
 			fmt.Fprintf(w.stderr, "vramsweep: %s holds %d engines more; the first %d are told\n", strings.Join(run, " and "), log.More, len(log.Accounts))
 		}
 		for _, account := range log.Accounts {
-			named = append(named, vllm.NamedAccount{Log: strings.Join(run, "+"), Account: account})
+			named = append(named, vllmlog.NamedAccount{Log: strings.Join(run, "+"), Account: account})
 		}
 		unread += log.Unread()
 	}
@@ -105,24 +105,23 @@ func looks(n int64) string {
 	return fmt.Sprintf("%d lines look", n)
 }
 
-func (w *world) printAccounts(named []vllm.NamedAccount, f *explainFlags) error {
+func (w *world) printAccounts(named []vllmlog.NamedAccount, f *explainFlags) error {
 	switch {
 	case f.parquet != "":
 		return writeAccounts(f.parquet, named)
 	case f.json:
 		return w.accountsJSON(named)
 	case f.csv:
-		return vllm.RenderCSV(w.stdout, named)
+		return vllmlog.RenderCSV(w.stdout, named)
 	}
 	for i, n := range named {
 		if i > 0 {
 			fmt.Fprintln(w.stdout)
 		}
-		options := vllm.TextOptions{Lines: f.lines}
-		if len(named) > 1 {
-			options.Title = n.Log
+		if len(named) == 1 {
+			n.Log = "" // it needs no title
 		}
-		if err := vllm.RenderText(w.stdout, []*runner.Account{n.Account}, options); err != nil {
+		if err := vllmlog.RenderText(w.stdout, n, f.lines); err != nil {
 			return err
 		}
 	}
@@ -130,7 +129,7 @@ func (w *world) printAccounts(named []vllm.NamedAccount, f *explainFlags) error 
 }
 
 // accountsJSON prints one object, or an array of several.
-func (w *world) accountsJSON(named []vllm.NamedAccount) error {
+func (w *world) accountsJSON(named []vllmlog.NamedAccount) error {
 	if len(named) == 1 {
 		return printJSON(w.stdout, named[0].Account)
 	}
@@ -142,12 +141,12 @@ func (w *world) accountsJSON(named []vllm.NamedAccount) error {
 }
 
 // writeAccounts writes a row an account as Parquet.
-func writeAccounts(path string, named []vllm.NamedAccount) error {
+func writeAccounts(path string, named []vllmlog.NamedAccount) error {
 	var columns []string
 	var rows [][]any
 	for i, n := range named {
 		row := []any{n.Log}
-		for _, c := range vllm.Columns(n.Account) {
+		for _, c := range vllmlog.Columns(n.Account) {
 			if i == 0 {
 				columns = append(columns, c.Name)
 			}
@@ -158,13 +157,13 @@ func writeAccounts(path string, named []vllm.NamedAccount) error {
 	return sinks.WriteRows(path, append([]string{"log"}, columns...), rows)
 }
 
-// readLogs reads the files of one run with read: vllm.ReadLogs, or
-// vllm.ReadAccounts where the moments of the run are not wanted.
-func (w *world) readLogs(names []string, read func(...vllm.NamedReader) (*vllm.Log, error)) (*vllm.Log, error) {
-	var readers []vllm.NamedReader
+// readLogs reads the files of one run with read: vllmlog.ReadLogs, or
+// vllmlog.ReadAccounts where the moments of the run are not wanted.
+func (w *world) readLogs(names []string, read func(...vllmlog.NamedReader) (*vllmlog.Log, error)) (*vllmlog.Log, error) {
+	var readers []vllmlog.NamedReader
 	for _, name := range names {
 		if name == "-" {
-			readers = append(readers, vllm.NamedReader{Name: "stdin", R: w.stdin})
+			readers = append(readers, vllmlog.NamedReader{Name: "stdin", R: w.stdin})
 			continue
 		}
 		file, err := os.Open(name)
@@ -172,13 +171,13 @@ func (w *world) readLogs(names []string, read func(...vllm.NamedReader) (*vllm.L
 			return nil, usageError("", "%w", err)
 		}
 		defer file.Close() //nolint:errcheck // only read from
-		readers = append(readers, vllm.NamedReader{Name: filepath.Base(name), R: file})
+		readers = append(readers, vllmlog.NamedReader{Name: filepath.Base(name), R: file})
 	}
 	return read(readers...)
 }
 
 // notALog says what a file without a line of vLLM's is.
-func notALog(names []string, log *vllm.Log) string {
+func notALog(names []string, log *vllmlog.Log) string {
 	if log.Bytes == 0 {
 		return "the file is empty; vLLM logs to stdout, its bars and tracebacks to stderr (VLLM_LOGGING_STREAM)"
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/attribution"
 	"github.com/vramsweep/vramsweep/runner/replay"
-	"github.com/vramsweep/vramsweep/runner/vllm"
+	vllmlog "github.com/vramsweep/vramsweep/runner/vllm/log"
 	"github.com/vramsweep/vramsweep/sinks"
 	"github.com/vramsweep/vramsweep/sinks/analyze/plot"
 	"github.com/vramsweep/vramsweep/sweep/models"
@@ -180,7 +180,7 @@ func recordings(args []string) ([]source, error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, run := range vllm.PairLogs(files) {
+		for _, run := range vllmlog.PairLogs(files) {
 			out = append(out, source{logs: run})
 		}
 	}
@@ -259,7 +259,7 @@ func (w *world) openSource(s source) (*replay.Recording, map[string]string, erro
 		recording, err := replay.Load(s.dir, replay.Options{})
 		return recording, map[string]string{"stdout.log": filepath.Join(s.dir, "stdout.log"), "stderr.log": filepath.Join(s.dir, "stderr.log")}, err
 	}
-	log, err := w.readLogs(s.logs, vllm.ReadLogs)
+	log, err := w.readLogs(s.logs, vllmlog.ReadLogs)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -17,7 +17,6 @@ import (
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/gpu"
 	"github.com/vramsweep/vramsweep/runner/proc"
-	"github.com/vramsweep/vramsweep/runner/session"
 	"github.com/vramsweep/vramsweep/runner/vllm"
 	"github.com/vramsweep/vramsweep/sweep"
 	"github.com/vramsweep/vramsweep/sweep/models"
@@ -176,16 +175,16 @@ type plannedProfile struct {
 }
 
 func (p *planner) profileOf(s *sweep.Sweep, profile *sweep.Profile) (*plannedProfile, error) {
-	argv, err := argvOf(profile)
+	argv, err := vllm.Command(profile)
 	if err != nil {
 		return nil, usageError("", "profile %s of sweep %q: %w", profile.ID, s.Name, err)
 	}
 	out := &plannedProfile{
 		ID: profile.ID, Sweep: s.Name, Model: profile.Settings.Model, Settings: profile.Settings, Axes: profile.Axes,
-		Argv: proc.NewMasker(p.w.env, sensitiveOf(s)...).Argv(argv), Repeats: max(s.Repeats, 1), profile: profile,
+		Argv: proc.NewMasker(p.w.env, s.Secrets()...).Argv(argv), Repeats: max(s.Repeats, 1), profile: profile,
 	}
 	if profile.Engine.Mode == "session" {
-		out.Group = session.GroupKey(profile)
+		out.Group = profile.EngineKey()
 	}
 	estimate, overheads := p.estimate(profile)
 	out.Estimate, out.Overheads = &estimate, overheads
@@ -477,8 +476,9 @@ func (p *planner) sessionHint(out io.Writer, s *sweep.Sweep, engines *sweep.Engi
 	} else if groups < len(s.Profiles) {
 		fmt.Fprintf(out, "hint: the %d profiles of sweep %s need %s: mode = \"session\" would start only that many\n", len(s.Profiles), s.Name, plural(groups, "engine"))
 	}
-	if hint, ok := session.HintOf(engines); ok {
-		fmt.Fprintf(out, "hint: %s: %s; with max_model_len = %d it would be %s\n", s.Name, groupsText(hint.Groups, len(s.Profiles)), hint.MaxModelLen, groupsText(hint.Joined, len(s.Profiles)))
+	joined := engines.AnyLength()
+	if longest, all := engines.Longest(); all && joined < groups {
+		fmt.Fprintf(out, "hint: %s: %s; with max_model_len = %d it would be %s\n", s.Name, groupsText(groups, len(s.Profiles)), longest, groupsText(joined, len(s.Profiles)))
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,7 +16,6 @@ import (
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/attribution"
 	"github.com/vramsweep/vramsweep/runner/proc"
-	"github.com/vramsweep/vramsweep/runner/session"
 	"github.com/vramsweep/vramsweep/runner/vllm"
 	"github.com/vramsweep/vramsweep/sinks"
 	"github.com/vramsweep/vramsweep/sweep"
@@ -91,51 +89,25 @@ func setMode(plan *sweep.Plan, mode string) error {
 			shared = shared || p.Engine.Mode == "session"
 		}
 		if shared {
-			s.Profiles = grouped(s.Profiles)
+			s.Profiles = sweep.ByEngine(s.Profiles)
 		}
 	}
 	return nil
-}
-
-// grouped puts profiles that share an engine side by side.
-func grouped(profiles []*sweep.Profile) []*sweep.Profile {
-	var out []*sweep.Profile
-	for _, g := range session.Groups(profiles) {
-		out = append(out, g.Profiles...)
-	}
-	return out
 }
 
 // printCommands prints what a run would execute.
 func (w *world) printCommands(plan *sweep.Plan) error {
 	for _, s := range plan.Sweeps {
 		for _, p := range s.Profiles {
-			argv, err := argvOf(p)
+			argv, err := vllm.Command(p)
 			if err != nil {
 				return err
 			}
-			masked := proc.NewMasker(w.env, sensitiveOf(s)...).Argv(argv)
+			masked := proc.NewMasker(w.env, s.Secrets()...).Argv(argv)
 			fmt.Fprintf(w.stdout, "# %s %s\n%s\n", s.Name, p.ID, vllm.Paste(masked))
 		}
 	}
 	return nil
-}
-
-// argvOf is what runs a profile, for people: in session mode the driver, which
-// serves the other profiles of its group as well.
-func argvOf(p *sweep.Profile) ([]string, error) {
-	if p.Engine.Mode != "session" {
-		return vllm.Args(p, vllm.Paths{OutputJSON: "latency.json"})
-	}
-	flags, err := vllm.EngineFlags(p, nil)
-	if err != nil {
-		return nil, err
-	}
-	python := p.Engine.Python
-	if len(python) == 0 {
-		python = []string{"python"}
-	}
-	return append(append(slices.Clone(python), session.DriverName, "3", "4", "--"), flags...), nil
 }
 
 // execute runs a plan in its output folder; each is called with every result,

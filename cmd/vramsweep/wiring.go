@@ -15,7 +15,6 @@ import (
 	"github.com/vramsweep/vramsweep/runner/attribution"
 	"github.com/vramsweep/vramsweep/runner/gpu"
 	"github.com/vramsweep/vramsweep/runner/proc"
-	"github.com/vramsweep/vramsweep/runner/session"
 	"github.com/vramsweep/vramsweep/runner/simulate"
 	"github.com/vramsweep/vramsweep/runner/vllm"
 	"github.com/vramsweep/vramsweep/sinks"
@@ -30,7 +29,7 @@ type rig struct {
 	store   *sinks.Store
 	mark    string
 	latency *vllm.Latency
-	session *session.Engine
+	session *vllm.Session
 
 	machineOnce sync.Once
 	machine     *gpu.Machine
@@ -52,8 +51,7 @@ func (w *world) newRig(plan *sweep.Plan, store *sinks.Store, sources []string) (
 	}
 	r := &rig{w: w, plan: plan, store: store, mark: mark, sources: sources}
 	r.latency = &vllm.Latency{BaseEnv: w.env}
-	r.session = w.sessionEngine()
-	r.session.GroupSize = groupSizes(plan, func(p *sweep.Profile) *sweep.Profile { return p })
+	r.session = &vllm.Session{BaseEnv: w.env, Python: w.interpreter, Runs: plan.RunsByEngine()}
 	if err := r.simulated(); err != nil {
 		return nil, err
 	}
@@ -81,12 +79,10 @@ func (r *rig) simulated() error {
 		return usageError("", "%w", err)
 	}
 	r.machines = machines
-	inner := r.w.sessionEngine()
 	r.simulator = &simulate.SessionEngine{
 		Engine:  simulate.Engine{VLLM: r.latency, Self: []string{r.w.self, simulatedVLLM}, Machines: machines},
-		Session: inner, Key: session.GroupKey,
+		Session: &vllm.Session{BaseEnv: r.w.env, Python: r.w.interpreter}, Runs: r.session.Runs,
 	}
-	inner.GroupSize = groupSizes(r.plan, r.simulator.Wrap)
 	return nil
 }
 
@@ -140,7 +136,7 @@ func (r *rig) runner(display runner.Display) *runner.Runner {
 func (r *rig) sensitive() []string {
 	var all []string
 	for _, s := range r.plan.Sweeps {
-		all = append(all, sensitiveOf(s)...)
+		all = append(all, s.Secrets()...)
 	}
 	return all
 }
@@ -242,43 +238,6 @@ func (r *rig) mend() ([]string, error) {
 	return notes, err
 }
 
-// sessionEngine is the engine of session mode.
-func (w *world) sessionEngine() *session.Engine {
-	return &session.Engine{
-		Interpreter: w.interpreter,
-		Flags:       func(job *runner.Job) ([]string, error) { return vllm.EngineFlags(job.Profile, job.Devices) },
-		Env:         func(job *runner.Job) ([]string, *proc.Masker) { return vllm.ChildEnv(w.env, job) },
-		KnownEnv:    vllm.KnownEnv,
-		NewReader: func(mask func(string) string) session.LogReader {
-			return &sessionLog{Reader: vllm.NewReader(vllm.ReaderOptions{Mask: mask})}
-		},
-		Outcome: func(e *runner.AccountError) (runner.Outcome, bool) { return vllm.OutcomeOf(e, nil) },
-	}
-}
-
-// groupSizes counts the runs that are planned for each engine. Engines know
-// their profiles as as gives them.
-func groupSizes(plan *sweep.Plan, as func(*sweep.Profile) *sweep.Profile) func(*sweep.Profile) int {
-	sizes := map[string]int{}
-	for _, s := range plan.Sweeps {
-		for _, p := range s.Profiles {
-			sizes[session.GroupKey(as(p))] += max(s.Repeats, 1)
-		}
-	}
-	return func(p *sweep.Profile) int { return sizes[session.GroupKey(p)] }
-}
-
-// sessionLog reads one run's log in session mode: the last engine in it counts.
-type sessionLog struct{ *vllm.Reader }
-
-func (s *sessionLog) Account() *runner.Account {
-	accounts := s.Accounts()
-	if len(accounts) == 0 {
-		return nil
-	}
-	return accounts[len(accounts)-1]
-}
-
 // interpreter finds vLLM's own Python: as the engine block says, else from the
 // first line of the vllm executable, else beside it.
 func (w *world) interpreter(p *sweep.Profile) ([]string, error) {
@@ -321,15 +280,4 @@ func firstLine(path string) (string, error) {
 	}
 	line, _, _ := strings.Cut(string(head[:n]), "\n")
 	return strings.TrimSpace(line), nil
-}
-
-// sensitiveOf are the values of a sweep's environment that are secrets.
-func sensitiveOf(s *sweep.Sweep) []string {
-	var out []string
-	for _, e := range s.Env {
-		if e.Sensitive {
-			out = append(out, e.Value)
-		}
-	}
-	return out
 }

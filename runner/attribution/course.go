@@ -593,20 +593,11 @@ func (fd *finder) end(mm *runner.Measured) {
 	}
 }
 
-// phaseOrder is the order of a run.
-func phaseOrder() [11]runner.Phase {
-	return [...]runner.Phase{
-		runner.PhaseBaseline, runner.PhaseEngineInit, runner.PhaseLoad, runner.PhaseProfile, runner.PhaseKVAlloc,
-		runner.PhaseCapture, runner.PhaseEngineWarmup, runner.PhaseBenchWarmup, runner.PhaseMeasure,
-		runner.PhaseTeardown, runner.PhaseFinal,
-	}
-}
-
 // order keeps each phase from starting before the one before it.
 func (fd *finder) order() {
 	var last time.Duration
 	first := true
-	for _, ph := range phaseOrder() {
+	for _, ph := range runner.Phases() {
 		b := fd.p.bounds[ph]
 		if !b.ok {
 			continue
@@ -623,7 +614,7 @@ func (fd *finder) order() {
 // stretches lists the phases that the run went through, with their ends.
 func (p *course) stretches(end time.Duration) []phaseStretch {
 	var out []phaseStretch
-	for _, ph := range phaseOrder() {
+	for _, ph := range runner.Phases() {
 		b := p.bounds[ph]
 		if !b.ok {
 			continue

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/vramsweep/vramsweep/runner"
-	"github.com/vramsweep/vramsweep/runner/vllm"
+	vllmlog "github.com/vramsweep/vramsweep/runner/vllm/log"
 	"github.com/vramsweep/vramsweep/sweep"
 	"github.com/vramsweep/vramsweep/sweep/models"
 )
@@ -18,7 +18,7 @@ import (
 // of the first file. A log tells neither when it was written (vLLM's stamps have
 // no year) nor how the benchmark went: the start is the zero time, and a run
 // whose engine came up ends as no_result.
-func LoadLog(files []string, log *vllm.Log, opts Options) (*Recording, error) {
+func LoadLog(files []string, log *vllmlog.Log, opts Options) (*Recording, error) {
 	if len(files) == 0 || len(log.Accounts) == 0 {
 		return nil, fmt.Errorf("%s: nothing of vLLM's is in it, expected the log of an engine", strings.Join(files, " and "))
 	}

@@ -8,12 +8,12 @@ import (
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/attribution"
 	"github.com/vramsweep/vramsweep/runner/replay"
-	"github.com/vramsweep/vramsweep/runner/vllm"
+	vllmlog "github.com/vramsweep/vramsweep/runner/vllm/log"
 )
 
-func readLog(t *testing.T, text string) *vllm.Log {
+func readLog(t *testing.T, text string) *vllmlog.Log {
 	t.Helper()
-	log, err := vllm.ReadLogs(vllm.NamedReader{Name: "server", R: strings.NewReader(text)})
+	log, err := vllmlog.ReadLogs(vllmlog.NamedReader{Name: "server", R: strings.NewReader(text)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/vllm"
+	vllmlog "github.com/vramsweep/vramsweep/runner/vllm/log"
 	"github.com/vramsweep/vramsweep/sweep"
 	"github.com/vramsweep/vramsweep/sweep/models"
 )
@@ -123,8 +124,8 @@ func (r *Recording) Attribute(a runner.Attributor) *runner.Result {
 	return r.Result
 }
 
-func readLogs(dir string) (*vllm.Log, error) {
-	var files []vllm.NamedReader
+func readLogs(dir string) (*vllmlog.Log, error) {
+	var files []vllmlog.NamedReader
 	for _, name := range []string{stdoutFile, stderrFile} {
 		f, err := os.Open(filepath.Join(dir, name))
 		if errors.Is(err, os.ErrNotExist) {
@@ -134,12 +135,12 @@ func readLogs(dir string) (*vllm.Log, error) {
 			return nil, fmt.Errorf("recording %s: %w", dir, err)
 		}
 		defer func() { _ = f.Close() }() // only read
-		files = append(files, vllm.NamedReader{Name: strings.TrimSuffix(name, ".log"), R: f})
+		files = append(files, vllmlog.NamedReader{Name: strings.TrimSuffix(name, ".log"), R: f})
 	}
 	if len(files) == 0 {
 		return nil, fmt.Errorf("recording %s: neither %s nor %s is there", dir, stdoutFile, stderrFile)
 	}
-	log, err := vllm.ReadLogs(files...)
+	log, err := vllmlog.ReadLogs(files...)
 	if err != nil {
 		return nil, fmt.Errorf("recording %s: %w", dir, err)
 	}
@@ -148,25 +149,13 @@ func readLogs(dir string) (*vllm.Log, error) {
 
 // readLatency reads the result of `vllm bench latency --output-json`.
 func readLatency(dir string, p *sweep.Profile) (*runner.LatencyStats, error) {
-	data, err := os.ReadFile(filepath.Join(dir, latencyFile))
-	if err != nil {
+	path := filepath.Join(dir, latencyFile)
+	if _, err := os.Stat(path); err != nil {
 		return nil, err
 	}
-	var in struct {
-		Avg         float64            `json:"avg_latency"`
-		Latencies   []float64          `json:"latencies"`
-		Percentiles map[string]float64 `json:"percentiles"`
-	}
-	if err := json.Unmarshal(data, &in); err != nil {
-		return nil, fmt.Errorf("recording %s: %s: %w", dir, latencyFile, err)
-	}
-	l := &runner.LatencyStats{AvgS: in.Avg, NIters: len(in.Latencies), LatenciesS: in.Latencies, Percentiles: map[string]float64{}}
-	for k, v := range in.Percentiles {
-		l.Percentiles["p"+k] = v
-	}
-	if s := p.Settings; in.Avg > 0 && s.BatchSize > 0 && s.OutputLen > 0 {
-		rate := float64(s.BatchSize*s.OutputLen) / in.Avg
-		l.OutputTokensPerS = &rate
+	l, err := vllm.ReadLatency(path, p.Settings.BatchSize, p.Settings.OutputLen)
+	if err != nil {
+		return nil, fmt.Errorf("recording %s: %w", dir, err)
 	}
 	return l, nil
 }

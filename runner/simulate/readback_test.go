@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/vramsweep/vramsweep/runner"
-	"github.com/vramsweep/vramsweep/runner/vllm"
+	vllmlog "github.com/vramsweep/vramsweep/runner/vllm/log"
 	"github.com/vramsweep/vramsweep/sweep/models"
 )
 
@@ -71,12 +71,10 @@ func rendered(s *script) (stdout, stderr []byte) {
 }
 
 // readBack reads a script's log as that of a real vLLM.
-func readBack(t testing.TB, s *script) (*runner.Account, *vllm.Log) {
+func readBack(t testing.TB, s *script) (*runner.Account, *vllmlog.Log) {
 	t.Helper()
 	stdout, stderr := rendered(s)
-	log, err := vllm.ReadLogs(
-		vllm.NamedReader{Name: "stdout", R: bytes.NewReader(stdout)},
-		vllm.NamedReader{Name: "stderr", R: bytes.NewReader(stderr)})
+	log, err := vllmlog.ReadLogs(vllmlog.NamedReader{Name: "stdout", R: bytes.NewReader(stdout)}, vllmlog.NamedReader{Name: "stderr", R: bytes.NewReader(stderr)})
 	if err != nil {
 		t.Fatal(err)
 	}

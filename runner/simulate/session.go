@@ -21,7 +21,7 @@ import (
 
 // In session mode this program stands in for vLLM's Python with vramsweep's own
 // driver: `driver.py 3 4 -- FLAGS`. It speaks the driver's protocol, which
-// package runner/session owns, and misbehaves on it where chaos says so.
+// package runner/vllm owns, and misbehaves on it where chaos says so.
 const sessionProg = "vramsweep session"
 
 // engineDead is what the front end sees of an engine that is no more.
@@ -34,8 +34,9 @@ type SessionEngine struct {
 	Engine
 	// Session is the engine that runs the real thing.
 	Session runner.SharedEngine
-	// Key names the engine process that a wrapped profile needs.
-	Key func(*sweep.Profile) string
+	// Runs is how many runs are planned for each engine, by the profiles'
+	// EngineKey.
+	Runs map[string]int
 }
 
 // Run runs one attempt on the engine that is up, or a new one.
@@ -48,6 +49,9 @@ func (e *SessionEngine) Run(ctx context.Context, job *runner.Job) (*runner.Measu
 	if err != nil {
 		return nil, fmt.Errorf("simulator: %w", err)
 	}
+	if measurement.Session != nil {
+		measurement.Session.GroupSize = e.Runs[job.Profile.EngineKey()]
+	}
 	return measurement, nil
 }
 
@@ -58,10 +62,8 @@ func (e *SessionEngine) Job(job *runner.Job) (*runner.Job, error) {
 	return e.job(job, func(c *Config, wrapped *sweep.Profile) {
 		wrapped.Engine.Python = slices.Clone(e.Self)
 		s := &job.Profile.Settings
-		c.Start = &sessionRequest{
-			Profile: job.Profile.ID, Repeat: job.Repeat, InputLen: s.InputLen, OutputLen: s.OutputLen, BatchSize: s.BatchSize,
-		}
-		c.Key, c.Repeat = e.Key(wrapped), 0
+		c.Start = &sessionRequest{Profile: job.Profile.ID, Repeat: job.Repeat, InputLen: s.InputLen, OutputLen: s.OutputLen, BatchSize: s.BatchSize}
+		c.Key, c.Repeat = wrapped.EngineKey(), 0
 	})
 }
 

@@ -8,11 +8,13 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/sweep"
+	"github.com/vramsweep/vramsweep/sweep/models"
 )
 
 // Paths is what a command line needs beyond its profile.
@@ -66,29 +68,13 @@ type argBuilder struct {
 	errs    []error
 }
 
-// older reports whether the version is known and older than major.minor.patch.
-func (b *argBuilder) older(major, minor, patch int) bool {
-	return b.version != "" && olderThan(b.version, major, minor, patch)
+func (b *argBuilder) fail(format string, args ...any) {
+	b.errs = append(b.errs, fmt.Errorf(format, args...))
 }
 
-func olderThan(version string, major, minor, patch int) bool {
-	a, m, ok := parseVersion(version)
-	if !ok {
-		return false
-	}
-	if a != major || m != minor {
-		return a < major || a == major && m < minor
-	}
-	rest := strings.SplitN(version, ".", 3)
-	if len(rest) < 3 {
-		return patch > 0
-	}
-	end := 0
-	for end < len(rest[2]) && rest[2][end] >= '0' && rest[2][end] <= '9' {
-		end++
-	}
-	n, err := strconv.Atoi(rest[2][:end])
-	return err == nil && n < patch
+// older reports whether the version is known and older than major.minor.patch.
+func (b *argBuilder) older(major, minor, patch int) bool {
+	return models.Older(b.version, major, minor, patch)
 }
 
 // program is what stands before the flags.
@@ -113,15 +99,22 @@ func (b *argBuilder) program() error {
 // which took a list of its own, each with the version that brought it. From
 // 0.6.4 on the benchmark takes every argument of the engine.
 func scriptFlags() map[string][3]int {
-	return map[string][3]int{
-		"model": {0, 4, 0}, "speculative-model": {0, 4, 0}, "num-speculative-tokens": {0, 4, 0}, "tokenizer": {0, 4, 0}, "quantization": {0, 4, 0},
-		"tensor-parallel-size": {0, 4, 0}, "input-len": {0, 4, 0}, "output-len": {0, 4, 0}, "batch-size": {0, 4, 0}, "n": {0, 4, 0},
-		"use-beam-search": {0, 4, 0}, "num-iters-warmup": {0, 4, 1}, "num-iters": {0, 4, 0}, "trust-remote-code": {0, 4, 0}, "max-model-len": {0, 5, 1},
-		"dtype": {0, 4, 0}, "enforce-eager": {0, 4, 0}, "kv-cache-dtype": {0, 4, 0}, "quantization-param-path": {0, 4, 0}, "profile": {0, 4, 0},
-		"profile-result-dir": {0, 4, 0}, "device": {0, 4, 0}, "block-size": {0, 4, 0}, "enable-chunked-prefill": {0, 4, 0}, "enable-prefix-caching": {0, 5, 1},
-		"use-v2-block-manager": {0, 4, 0}, "ray-workers-use-nsight": {0, 4, 0}, "download-dir": {0, 4, 0}, "output-json": {0, 4, 3},
-		"gpu-memory-utilization": {0, 4, 3}, "load-format": {0, 5, 1}, "distributed-executor-backend": {0, 5, 0}, "otlp-traces-endpoint": {0, 5, 0},
+	all := map[string][3]int{}
+	for since, flags := range map[[3]int]string{
+		{0, 4, 0}: "model speculative-model num-speculative-tokens tokenizer quantization tensor-parallel-size input-len " +
+			"output-len batch-size n use-beam-search num-iters trust-remote-code dtype enforce-eager kv-cache-dtype " +
+			"quantization-param-path profile profile-result-dir device block-size enable-chunked-prefill " +
+			"use-v2-block-manager ray-workers-use-nsight download-dir",
+		{0, 4, 1}: "num-iters-warmup",
+		{0, 4, 3}: "output-json gpu-memory-utilization",
+		{0, 5, 0}: "distributed-executor-backend otlp-traces-endpoint",
+		{0, 5, 1}: "max-model-len enable-prefix-caching load-format",
+	} {
+		for _, flag := range strings.Fields(flags) {
+			all[flag] = since
+		}
 	}
+	return all
 }
 
 // sinceFlags came to later versions.
@@ -139,12 +132,12 @@ func (b *argBuilder) known(flag string) bool {
 	since, listed := sinceFlags()[flag]
 	if b.older(0, 6, 4) {
 		if since, listed = scriptFlags()[flag]; !listed {
-			b.errs = append(b.errs, fmt.Errorf("benchmark_latency.py of vLLM %s has no flag --%s: before 0.6.4 it took a list of its own", b.version, flag))
+			b.fail("benchmark_latency.py of vLLM %s has no flag --%s: before 0.6.4 it took a list of its own", b.version, flag)
 			return false
 		}
 	}
 	if listed && b.older(since[0], since[1], since[2]) {
-		b.errs = append(b.errs, fmt.Errorf("vLLM %s has no flag --%s: it came with %d.%d.%d", b.version, flag, since[0], since[1], since[2]))
+		b.fail("vLLM %s has no flag --%s: it came with %d.%d.%d", b.version, flag, since[0], since[1], since[2])
 		return false
 	}
 	return true
@@ -175,12 +168,13 @@ func (b *argBuilder) flag(name string, value any) {
 	flag := strings.ReplaceAll(strings.TrimLeft(name, "-"), "_", "-")
 	switch v := value.(type) {
 	case nil:
-		b.errs = append(b.errs, fmt.Errorf("engine attribute %s is null: leave it out to leave it to vLLM", name))
+		b.fail("engine attribute %s is null: leave it out to leave it to vLLM", name)
 	case bool:
 		b.boolean(flag, v)
 	case []any:
 		if len(v) == 0 {
-			b.errs = append(b.errs, fmt.Errorf("engine attribute %s is an empty list: a flag of vLLM takes one value or more; leave it out to leave it to vLLM", name))
+			b.fail("engine attribute %s is an empty list: a flag of vLLM takes one value or more; "+
+				"leave it out to leave it to vLLM", name)
 			return
 		}
 		values := make([]string, len(v))
@@ -208,11 +202,11 @@ func (b *argBuilder) scalar(name string, value any) string {
 	case map[string]any, []any:
 		text, err := json.Marshal(v)
 		if err != nil {
-			b.errs = append(b.errs, fmt.Errorf("engine attribute %s cannot be written as JSON: %w", name, err))
+			b.fail("engine attribute %s cannot be written as JSON: %w", name, err)
 		}
 		return string(text)
 	}
-	b.errs = append(b.errs, fmt.Errorf("engine attribute %s is a %T: expected a string, a number, true, false, a list or an object", name, value))
+	b.fail("engine attribute %s is a %T: expected a string, a number, true, false, a list or an object", name, value)
 	return ""
 }
 
@@ -242,14 +236,17 @@ func (b *argBuilder) prefixCaching() {
 	if b.version == "" || b.asked("enable_prefix_caching") || b.asked("no_enable_prefix_caching") {
 		return
 	}
-	if _, _, ok := parseVersion(b.version); ok && !b.older(0, 8, 0) && b.older(0, 9, 1) {
+	if !b.older(0, 8, 0) && b.older(0, 9, 1) {
 		b.argv = append(b.argv, "--no-enable-prefix-caching")
 	}
 }
 
 // tokenizerFiles: a model folder with any of these has a tokenizer.
 func tokenizerFiles() []string {
-	return []string{"tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json", "spiece.model"}
+	return []string{
+		"tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json",
+		"spiece.model",
+	}
 }
 
 // withoutTokenizer lets a folder that holds a config.json and nothing else run
@@ -284,13 +281,10 @@ func (b *argBuilder) serveDefaults(devices []runner.Device) {
 	if b.p.Engine.Defaults != "serve" {
 		return
 	}
-	tokens, seqs := int64(8192), int64(1024)
-	for _, d := range devices {
-		small := d.TotalBytes != nil && *d.TotalBytes < 70*runner.GiB
-		if small || strings.Contains(strings.ToLower(d.Name), "a100") {
-			tokens, seqs = 2048, 256
-		}
-	}
+	small := slices.ContainsFunc(devices, func(d runner.Device) bool {
+		return d.TotalBytes != nil && *d.TotalBytes < 70*runner.GiB || strings.Contains(strings.ToLower(d.Name), "a100")
+	})
+	tokens, seqs := models.BatchDefaults(!small, true)
 	s := &b.p.Settings
 	if s.MaxNumBatchedTokens == nil {
 		b.add("max-num-batched-tokens", strconv.FormatInt(tokens, 10))

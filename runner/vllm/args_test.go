@@ -1,6 +1,7 @@
 package vllm
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -187,4 +188,23 @@ func TestReadLatency(t *testing.T) {
 	if _, err := ReadLatency(filepath.Join(dir, "none.json"), 1, 1); err == nil || !strings.Contains(err.Error(), "left no result file") {
 		t.Errorf("missing file: %v", err)
 	}
+}
+
+// FuzzLatencyFile: a result file is read or refused.
+func FuzzLatencyFile(f *testing.F) {
+	f.Add([]byte(`{"avg_latency": 2.0, "latencies": [1.5, 2.5], "percentiles": {"10": 1.6}}`))
+	f.Add([]byte(`{"avg_latency": 1e309, "latencies": [null]}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var file latencyFile
+		if json.Unmarshal(b, &file) != nil {
+			return
+		}
+		s, err := file.stats(3, 5)
+		if (s == nil) == (err == nil) {
+			t.Errorf("%+v, %v", s, err)
+		}
+		if s != nil && (!(s.AvgS > 0) || s.NIters != len(s.LatenciesS)) {
+			t.Errorf("%+v", s)
+		}
+	})
 }

@@ -2,6 +2,7 @@ package vllm
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -12,13 +13,19 @@ import (
 
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/proc"
+	"github.com/vramsweep/vramsweep/runner/vllm/log"
 	"github.com/vramsweep/vramsweep/sweep"
 )
 
-// TestMain lets this test binary be the `vllm` that the engine starts.
+// TestMain lets this test binary be the `vllm` that the engine starts, or the
+// Python of session mode.
 func TestMain(m *testing.M) {
 	if how := os.Getenv("FAKE_VLLM"); how != "" {
 		os.Exit(fakeVLLM(how, os.Args[1:]))
+	}
+	if mode := os.Getenv("FAKE_DRIVER"); mode != "" {
+		fakeDriver(mode)
+		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }
@@ -111,7 +118,7 @@ func runFake(t *testing.T, ctx context.Context, how string, job *runner.Job) *ru
 
 func fixture(t *testing.T, name string) string {
 	t.Helper()
-	abs, err := filepath.Abs(filepath.Join("testdata", name))
+	abs, err := filepath.Abs(filepath.Join("log", "testdata", name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,9 +134,9 @@ func TestLatencyReplay(t *testing.T) {
 		{"h100-v0.26/llama-3.1-8b", runner.OutcomeOK, ""},
 		{"h100-v0.26/tp2-llama-3.1-8b", runner.OutcomeOK, ""},
 		{"vllm-cpu-0.29/tiny", runner.OutcomeOK, ""},
-		{"h100-v0.26/fail-no-kv-util15", runner.OutcomeNoKVMemory, KindNoKVMemory},
-		{"h100-v0.26/fail-oom-load-70b", runner.OutcomeOOM, KindOOM},
-		{"h100-v0.26/fail-bad-util", runner.OutcomeBadArgument, KindBadArgument},
+		{"h100-v0.26/fail-no-kv-util15", runner.OutcomeNoKVMemory, log.KindNoKVMemory},
+		{"h100-v0.26/fail-oom-load-70b", runner.OutcomeOOM, log.KindOOM},
+		{"h100-v0.26/fail-bad-util", runner.OutcomeBadArgument, log.KindBadArgument},
 	} {
 		t.Run(c.run, func(t *testing.T) {
 			job := testJob(t)
@@ -209,7 +216,11 @@ func TestLatencyKeepsNoSecrets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := fmt.Sprintf("%v %v %s %s %+v", m.Command, m.Env, m.ErrorLine, m.Detail, asJSON(t, m.Account))
+	account, err := json.Marshal(m.Account)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := fmt.Sprintf("%v %v %s %s %s", m.Command, m.Env, m.ErrorLine, m.Detail, account)
 	for _, l := range m.Logs {
 		b, _ := os.ReadFile(filepath.Join(job.Dir, l.Path))
 		all += string(b) + l.Tail
@@ -243,18 +254,18 @@ func TestLatencyWithoutVLLM(t *testing.T) {
 	}
 }
 
-func TestRunEnv(t *testing.T) {
+func TestChildEnv(t *testing.T) {
 	job := testJob(t)
 	job.Devices = []runner.Device{{Index: 3, Vendor: "nvidia"}, {Index: 1, Vendor: "nvidia"}}
 	job.Sweep.Env = []sweep.EnvVar{{Name: "A", Value: "of the sweep"}}
-	env, _ := runEnv([]string{"A=inherited", "CUDA_VISIBLE_DEVICES=7", "PATH=/bin"}, job)
+	env, _ := childEnv([]string{"A=inherited", "CUDA_VISIBLE_DEVICES=7", "PATH=/bin"}, job)
 	got := strings.Join(env, " ")
 	if want := "PATH=/bin PYTHONUNBUFFERED=1 CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES=3,1 A=of the sweep"; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	hip := 5
 	job.Devices = []runner.Device{{Index: 2, Vendor: "amd"}, {Index: 0, Vendor: "amd", ComputeIndex: &hip}}
-	env, _ = runEnv([]string{"CUDA_VISIBLE_DEVICES=7", "ROCR_VISIBLE_DEVICES=0"}, job)
+	env, _ = childEnv([]string{"CUDA_VISIBLE_DEVICES=7", "ROCR_VISIBLE_DEVICES=0"}, job)
 	if got := strings.Join(env, " "); got != "PYTHONUNBUFFERED=1 HIP_VISIBLE_DEVICES=2,5 A=of the sweep" {
 		t.Errorf("got %s", got)
 	}

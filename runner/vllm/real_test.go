@@ -52,5 +52,5 @@ func TestRealVLLM(t *testing.T) {
 	if m.Account == nil || m.Account.TotalGPUKVCacheTokens == nil || m.Account.UnreadCount != 0 {
 		t.Errorf("account %+v", m.Account)
 	}
-	t.Logf("%v s, %d KV tokens, vLLM %s, wall %v", m.Latency.AvgS, *m.Account.TotalGPUKVCacheTokens, str(m.Account.VLLMVersion), m.EndedAt.Sub(m.StartedAt))
+	t.Logf("%v s, %d KV tokens, vLLM %s, wall %v", m.Latency.AvgS, *m.Account.TotalGPUKVCacheTokens, *m.Account.VLLMVersion, m.EndedAt.Sub(m.StartedAt))
 }

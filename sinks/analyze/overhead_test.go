@@ -14,7 +14,7 @@ import (
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/attribution"
 	"github.com/vramsweep/vramsweep/runner/replay"
-	"github.com/vramsweep/vramsweep/runner/vllm"
+	vllmlog "github.com/vramsweep/vramsweep/runner/vllm/log"
 	"github.com/vramsweep/vramsweep/sinks"
 	"github.com/vramsweep/vramsweep/sweep/models"
 )
@@ -380,7 +380,7 @@ func TestOverheadBars(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		log, err := vllm.ReadLogs(vllm.NamedReader{Name: "stdout", R: f})
+		log, err := vllmlog.ReadLogs(vllmlog.NamedReader{Name: "stdout", R: f})
 		if err != nil {
 			t.Fatal(err)
 		}

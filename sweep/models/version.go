@@ -4,8 +4,7 @@ package models
 // for: what an empty Request.Version means.
 const NewestVersion = "0.29.0"
 
-// release is major·1e6 + minor·1e3 + patch of a vLLM version.
-type release int
+type release = Release
 
 const (
 	rel08   release = 8_000
@@ -18,33 +17,12 @@ const (
 	newest  release = 29_000
 )
 
-// parseVersion reads the numbers at the start of a version: "0.26.1rc0+g12" is
-// 0.26.1. "" is the newest. ok is false where there are no two numbers.
+// parseVersion is ParseRelease, for which "" is the newest.
 func parseVersion(s string) (v release, ok bool) {
 	if s == "" {
 		return newest, true
 	}
-	if s[0] == 'v' {
-		s = s[1:]
-	}
-	var n [3]int
-	part, digits := 0, 0
-	for i := 0; i < len(s) && part < 3; i++ {
-		switch c := s[i]; {
-		case c >= '0' && c <= '9' && n[part] < 1000:
-			n[part] = n[part]*10 + int(c-'0')
-			digits++
-		case c == '.' && digits > 0:
-			part++
-			digits = 0
-		default:
-			i = len(s)
-		}
-	}
-	if part == 0 || (part == 1 && digits == 0) {
-		return 0, false
-	}
-	return release(n[0]*1_000_000 + n[1]*1_000 + n[2]), true
+	return ParseRelease(s)
 }
 
 // DefaultUtilization is gpu_memory_utilization where nobody sets it.
@@ -109,19 +87,6 @@ func (v release) loadSplit() int64 {
 }
 
 // maxNum is max_num_batched_tokens and max_num_seqs where nobody sets them.
-// Source: vllm/engine/arg_utils.py, get_batch_defaults: devices of at least
-// 70 GiB that are no A100 take 16,384 tokens in the LLM class, which `vllm
-// bench latency` uses, and 8,192 in the API server, with 1,024 sequences; others
-// 8,192 and 2,048 with 256.
-func (v release) maxNum(g GPU, serve bool) (tokens, seqs int64) {
-	large := g.TotalBytes >= 70*gib && g.Arch != "ampere"
-	switch {
-	case large && serve:
-		return 8192, 1024
-	case large:
-		return 16384, 1024
-	case serve:
-		return 2048, 256
-	}
-	return 8192, 256
+func (release) maxNum(g GPU, serve bool) (tokens, seqs int64) {
+	return BatchDefaults(g.TotalBytes >= 70*gib && g.Arch != "ampere", serve)
 }

@@ -1,0 +1,390 @@
+package log
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/vramsweep/vramsweep/runner"
+)
+
+// The kinds of failure, as schema 3.1 names them.
+const (
+	KindOOM                = "oom"
+	KindNoKVMemory         = "no_kv_memory"
+	KindKVTooSmall         = "kv_too_small"
+	KindFreeMemoryCheck    = "free_memory_check"
+	KindMaxModelLen        = "max_model_len_too_large"
+	KindUnsupportedArch    = "unsupported_architecture"
+	KindHub                = "hf_hub"
+	KindTPDivisibility     = "tp_divisibility"
+	KindDeviceRank         = "device_rank_out_of_bounds"
+	KindBadArgument        = "bad_argument"
+	KindNoDevice           = "no_device"
+	KindDtypeUnsupported   = "dtype_unsupported"
+	KindNCCL               = "nccl"
+	KindWorkerDied         = "worker_died"
+	KindUnknown            = "unknown"
+	maxFailures            = 200
+	maxFailureText         = 4096
+	traceFrameLines        = 3000 // a traceback longer than this is not one
+	traceExtraLines        = 40   // lines of any sender that may follow an exception and still end its message
+	maxTraces              = 64
+	maxExtraLinesOfMessage = 12
+)
+
+// A failure is one exception or error record.
+type failure struct {
+	kind       string
+	class      string // "torch.OutOfMemoryError"; "" for a record without one
+	text       string // its message, with the lines that follow it
+	level      string
+	proc       process
+	stream     string
+	src        runner.AccountSource
+	afterReady bool
+	chained    bool // "During handling of the above exception, another exception occurred"
+}
+
+// A trace is a traceback that is being printed.
+type trace struct {
+	key    string
+	level  string
+	prefix string // what stood before "Traceback", and stands before its other lines
+	left   int
+	fail   *int // index of its failure once the exception was read
+	extra  int
+	owner  *run
+}
+
+var (
+	portRE  = regexp.MustCompile(`EADDRINUSE|[Aa]ddress already in use`)
+	emptyRE = regexp.MustCompile(`^(?:RuntimeError|Exception|EngineDeadError|vllm\.\S*EngineDeadError)?:? ?` +
+		`(?:EngineCore failed to start|[Ee]ngine core initialization failed|WorkerProc initialization failed|` +
+		`Engine process failed to start|EngineCore encountered an issue|WorkerProc failed to start|` +
+		`EngineCore encountered a fatal error|WorkerProc hit an exception)`)
+	// exceptionRE is the line that ends a traceback.
+	exceptionRE  = regexp.MustCompile(`^((?:[A-Za-z_]\w*\.)*[A-Z_a-z]\w*)(?:: (.*))?$`)
+	errorLineRE  = regexp.MustCompile(`^((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|IsEnabled|Timeout)): (.+)$`)
+	errorInRE    = regexp.MustCompile(`\b((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception))(?:: |\(['"])(.+)$`)
+	argparseRE   = regexp.MustCompile(`^\s*([\w.\- /]*): error: (.+)$`)
+	torchRankRE  = regexp.MustCompile(`^\[rank(\d+)\]: ?`)
+	accessRE     = regexp.MustCompile(`^(?:INFO|WARNING|ERROR|DEBUG|CRITICAL):\s`) // uvicorn's lines
+	notFailureRE = regexp.MustCompile(`^(?:KeyboardInterrupt|SystemExit|asyncio\.\S*CancelledError|CancelledError|` +
+		`GeneratorExit|BrokenPipeError|ConnectionResetError|StopIteration|zmq\.error\.\w+)$`)
+)
+
+func (r *Reader) classify(class, text string) string {
+	s := class + ": " + head(text, maxError)
+	for _, k := range r.kinds {
+		if k.re.MatchString(s) {
+			return k.kind
+		}
+	}
+	return KindUnknown
+}
+
+// trace follows tracebacks, each by its sender, and reports whether the piece
+// was a line of one and nothing else.
+func (r *Reader) trace(p *piece) bool {
+	if m := torchRankRE.FindString(head(p.msg, 20)); m != "" {
+		p.msg = p.msg[len(m):]
+	}
+	key := p.stream + "\x00" + p.group + "\x00" + senderKey(p) + "\x00" + p.level + "\x00" + p.source
+	t := r.traces[key]
+	r.ageTraces()
+	if i := strings.Index(p.msg, "Traceback (most recent call last)"); i >= 0 {
+		if len(r.traces) < maxTraces {
+			prefix := strings.Clone(cut(p.msg[:i], 200))
+			r.traces[key] = &trace{key: key, level: p.level, prefix: prefix, left: traceFrameLines, owner: r.current}
+		}
+		return true
+	}
+	if t != nil {
+		p.msg = withoutPrefix(p.msg, t.prefix)
+	}
+	if containsAny(p.msg, "direct cause of the following", "During handling of the above") {
+		if len(r.chains) < maxTraces {
+			r.chains[key] = true
+		}
+		delete(r.traces, key)
+		return true
+	}
+	if t == nil {
+		return false
+	}
+	if t.fail == nil {
+		return r.traceFrame(t, p)
+	}
+	return r.traceMessage(t, p)
+}
+
+// traceMessage adds a line to the message of a traceback's exception.
+func (r *Reader) traceMessage(t *trace, p *piece) bool {
+	if t.extra++; t.extra > maxExtraLinesOfMessage || accessRE.MatchString(p.msg) {
+		delete(r.traces, t.key)
+		return false
+	}
+	belongs := p.level == t.level && (p.level != "" || !errorLineRE.MatchString(p.msg))
+	if f := &t.owner.failures[*t.fail]; len(f.text) < maxFailureText && belongs {
+		f.text = cut(f.text+"\n"+strings.TrimSpace(p.msg), maxFailureText)
+		if f.kind == KindUnknown || f.kind == KindBadArgument {
+			f.kind = r.classify(f.class, f.text)
+		}
+		return t.level != ""
+	}
+	return false
+}
+
+// withoutPrefix takes off a prefix whose numbers may differ: the label of a
+// collector, its time, the margin of an exception group.
+func withoutPrefix(s, prefix string) string {
+	digit := func(s string, i int) bool { return i < len(s) && s[i] >= '0' && s[i] <= '9' }
+	i := 0
+	for j := 0; j < len(prefix); {
+		if i == len(s) {
+			break // nothing but the prefix, or its beginning
+		}
+		if digit(prefix, j) != digit(s, i) {
+			return s
+		}
+		if !digit(prefix, j) {
+			if s[i] != prefix[j] {
+				return s
+			}
+			i, j = i+1, j+1
+			continue
+		}
+		for digit(prefix, j) {
+			j++
+		}
+		for digit(s, i) {
+			i++
+		}
+	}
+	return s[i:]
+}
+
+// ageTraces ends the tracebacks whose end never came.
+func (r *Reader) ageTraces() {
+	for k, t := range r.traces {
+		if t.left--; t.left <= 0 {
+			delete(r.traces, k)
+		}
+	}
+}
+
+func (r *Reader) traceFrame(t *trace, p *piece) bool {
+	if hasAnyPrefix(p.msg, " ", "\t", "[Previous line repeated") {
+		return true
+	}
+	m := exceptionRE.FindStringSubmatch(p.msg)
+	if m == nil {
+		delete(r.traces, t.key)
+		return false
+	}
+	t.owner = r.current
+	t.left = traceExtraLines
+	chained := r.chains[t.key]
+	delete(r.chains, t.key)
+	if n := r.current.addFailure(p, t.level, m[1], m[2]); n >= 0 {
+		t.fail = &n
+		r.current.failures[n].chained = chained
+	} else {
+		delete(r.traces, t.key)
+	}
+	return true
+}
+
+// failureLine reads an error that stands outside of a traceback.
+func (r *Reader) failureLine(p *piece) bool {
+	switch p.level {
+	case "INFO", "DEBUG", "WARNING":
+		return false
+	}
+	if len(p.msg) > maxError {
+		p.msg = p.msg[:maxError]
+	}
+	if strings.HasPrefix(p.msg, "    ") || strings.HasPrefix(strings.TrimSpace(p.msg), "raise ") {
+		return true // source code of a traceback that was cut
+	}
+	if r.envelopes.MatchString(p.msg) && p.level != "" || emptyRE.MatchString(p.msg) {
+		r.current.envelope(p)
+	}
+	if m := argparseRE.FindStringSubmatch(p.msg); m != nil && p.level == "" {
+		r.current.addFailure(p, p.level, "", strings.TrimSpace(p.msg))
+		return true
+	}
+	if m := errorLineRE.FindStringSubmatch(p.msg); m != nil {
+		r.current.addFailure(p, p.level, m[1], m[2])
+		return true
+	}
+	return r.failureText(p)
+}
+
+// failureText reads a record without an exception of its own that tells one.
+func (r *Reader) failureText(p *piece) bool {
+	kind := r.classify("", p.msg)
+	switch {
+	case kind == KindUnknown && portRE.MatchString(p.msg): // uvicorn's "[Errno 98] error while attempting to bind"
+	case kind == KindUnknown, kind == KindHub, kind == KindBadArgument:
+		return false
+	}
+	if p.level == "" && strings.HasPrefix(p.msg, " ") {
+		return false
+	}
+	if m := errorInRE.FindStringSubmatch(p.msg); m != nil && r.classify(m[1], m[2]) != KindUnknown {
+		r.current.addFailure(p, p.level, m[1], m[2])
+		return true
+	}
+	r.current.addFailure(p, p.level, "", strings.TrimSpace(p.msg))
+	return true
+}
+
+// envelope notes a line that says only that something failed.
+func (r *run) envelope(p *piece) {
+	r.envelopes++
+	if r.shell == nil || deadRE.MatchString(p.msg) && !deadRE.MatchString(r.shell.text) {
+		text := strings.TrimSpace(p.msg)
+		shell := r.failure(p, text)
+		r.shell = &shell
+		if deadRE.MatchString(text) {
+			r.shell.kind = KindWorkerDied
+		}
+	}
+	if r.reader.fatal.MatchString(p.msg) && r.ready {
+		r.fatal = true
+	}
+}
+
+func (r *run) failure(p *piece, text string) failure {
+	return failure{
+		kind: KindUnknown, text: cut(text, maxFailureText), level: p.level, proc: p.proc, stream: p.stream, src: p.at(),
+		afterReady: r.ready,
+	}
+}
+
+// addFailure keeps an exception and returns its index, -1 if it was not kept.
+func (r *run) addFailure(p *piece, level, class, text string) int {
+	switch level {
+	case "INFO", "DEBUG", "WARNING":
+		return -1
+	}
+	if notFailureRE.MatchString(class) && !portRE.MatchString(text) {
+		return -1
+	}
+	full := class
+	if text != "" {
+		full += ": " + text
+	}
+	if emptyRE.MatchString(full) {
+		r.envelope(p)
+		return -1
+	}
+	if len(r.failures) >= maxFailures {
+		return -1
+	}
+	f := r.failure(p, text)
+	f.kind, f.class, f.level = r.reader.classify(class, text), class, level
+	if r.reader.fatal.MatchString(full) && r.ready {
+		r.fatal = true
+	}
+	r.failures = append(r.failures, f)
+	r.noteFailureFigures(p, &f)
+	return len(r.failures) - 1
+}
+
+var (
+	freeCheckRE = regexp.MustCompile(`(?:Free memory on device\s?\S*|Available memory on node \d+) \(` + num + `/` + num +
+		` GiB\) .*?less than (?:desired|requested) .*?\(` + num + `, ` + num + ` GiB\)`)
+	kvSmallRE = regexp.MustCompile(`max seq len \((\d+)\), \(` + num + ` (?:GiB|GB) KV cache is needed, ` +
+		`which is larger than the available KV cache memory \(` + num + ` (?:GiB|GB)\)`)
+	kvLongestRE = regexp.MustCompile(`estimated maximum model length is (\d+)`)
+	kvTokensRE  = regexp.MustCompile(`max seq len \((\d+)\) is larger than the maximum number of tokens ` +
+		`that can be stored in KV cache \((\d+)\)`)
+)
+
+// noteFailureFigures takes from a failure what it says of the rank's memory.
+func (r *run) noteFailureFigures(p *piece, f *failure) {
+	switch f.kind {
+	case KindFreeMemoryCheck:
+		sets(1, fFailFree, fFailTotal, fFailUtil, fFailRequested)(r, p, freeCheckRE.FindStringSubmatch(f.text))
+	case KindKVTooSmall:
+		if m := kvSmallRE.FindStringSubmatch(f.text); m != nil {
+			r.setWord(&r.failLen, p, m[1])
+			if v, half, ok := number(m[3]); ok {
+				r.failKV = &figure{val: v, half: half, src: p.at()}
+			}
+		} else if m := kvTokensRE.FindStringSubmatch(f.text); m != nil {
+			r.setWord(&r.failLen, p, m[1])
+		}
+	}
+	if len(r.failures) == 1 {
+		r.event(p, runner.EventError, "")
+	}
+}
+
+// cause picks the failure that explains the others, nil where the run went
+// well.
+func (r *run) cause() *failure {
+	if r.done {
+		return nil
+	}
+	var best *failure
+	for i := range r.failures {
+		f := &r.failures[i]
+		if !r.counts(f) {
+			continue
+		}
+		if best == nil || better(f, best) {
+			best = f
+		}
+	}
+	if best == nil && r.shell != nil && (!r.ready || r.fatal) {
+		return r.shell // the cause is in another file, or was never written
+	}
+	return best
+}
+
+// deadRE is an envelope that tells a process killed by a signal.
+var deadRE = regexp.MustCompile(`Failed core proc\(s\): \{[^}]*: -\d+|died unexpectedly|died, exit code`)
+
+// counts reports whether a failure can have ended the run: one before the
+// engine was up does not if it came up nevertheless; one after it does if the
+// engine says that it is dead, or if it ended a program that serves nobody.
+func (r *run) counts(f *failure) bool {
+	if !r.ready {
+		return true
+	}
+	if !f.afterReady && f.stream == r.readyIn {
+		return false // in another stream the order is not known
+	}
+	return r.fatal || !r.server && f.level == "" && !isFront(f.proc.name)
+}
+
+// rank is how well a failure explains others: a worker that dies of bad memory
+// takes its neighbours' NCCL down with it.
+func (f *failure) rank() int {
+	kind := f.kind
+	if kind == KindUnknown && portRE.MatchString(f.text) {
+		kind = KindBadArgument
+	}
+	weak := []string{KindUnknown, KindWorkerDied, KindNCCL, KindBadArgument}
+	if i := slices.Index(weak, kind); i >= 0 {
+		return i
+	}
+	return len(weak)
+}
+
+func better(f, best *failure) bool {
+	a, b := f.rank(), best.rank()
+	if isFront(f.proc.name) != isFront(best.proc.name) && (a > 0) == (b > 0) {
+		return isFront(best.proc.name)
+	}
+	if a != b {
+		return a > b
+	}
+	// In a chain ("During handling of the above exception ...") the last says
+	// most; the same error of another worker, or printed again, says nothing new.
+	return f.chained && f.stream == best.stream && f.proc.pid == best.proc.pid && f.level == best.level
+}
