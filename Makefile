@@ -9,7 +9,7 @@ FUZZTIME ?= 10m
 CORPUS   ?= ../shared/corpus
 H100     := NVIDIA H100 80GB HBM3
 
-.PHONY: demo test test-short test-vllm lint fmt vulncheck build release bench chaos accuracy overheads fuzz golden clean
+.PHONY: demo test test-vllm lint deadcode fmt vulncheck build release bench chaos accuracy overheads fuzz golden clean
 
 build: ## the binary, bin/vramsweep
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/vramsweep
@@ -30,6 +30,9 @@ test-vllm: build ## a sweep with real vLLM on this machine: make test-vllm VLLM=
 
 lint: ## layers, style, correctness
 	$(TOOLS) golangci-lint run ./...
+
+deadcode: ## functions that the command cannot reach; there are none
+	@out=$$($(TOOLS) deadcode ./cmd/vramsweep) && if [ -n "$$out" ]; then echo "$$out"; exit 1; fi
 
 fmt:
 	gofmt -w $$(git ls-files '*.go')

@@ -165,14 +165,16 @@ type Measurement struct {
 
 // A LogEvent is a line of the engine's log that marks a moment of the run.
 type LogEvent struct {
-	Kind    EventKind     `json:"kind"`
-	Arrived time.Time     `json:"arrived,omitzero"`  // when the line was read; zero if the log was recorded by others
-	Stamp   time.Time     `json:"stamp,omitzero"`    // the line's own whole second, without year and zone; zero if it has none
-	Rank    int           `json:"rank"`              // -1: of the engine, not of a rank
-	PID     int           `json:"pid,omitempty"`     // 0 if the line names none
-	File    string        `json:"file"`              // "stdout", "stderr" or "session"
-	Line    int           `json:"line"`              // from 1
-	Took    time.Duration `json:"took_ns,omitempty"` // a duration that the line names, e.g. of loading; 0 if none
+	Kind    EventKind `json:"kind"`
+	Arrived time.Time `json:"arrived,omitzero"` // when the line was read; zero if the log was recorded by others
+	Stamp   time.Time `json:"stamp,omitzero"`   // the line's own whole second, without year and zone; zero if it has none
+	// UncertaintyS is that of Arrived, where it was not read off a clock.
+	UncertaintyS float64       `json:"uncertainty_s,omitempty"`
+	Rank         int           `json:"rank"`              // -1: of the engine, not of a rank
+	PID          int           `json:"pid,omitempty"`     // 0 if the line names none
+	File         string        `json:"file"`              // "stdout", "stderr" or "session"
+	Line         int           `json:"line"`              // from 1
+	Took         time.Duration `json:"took_ns,omitempty"` // a duration that the line names, e.g. of loading; 0 if none
 }
 
 // EventKind names the moment that a LogEvent marks.

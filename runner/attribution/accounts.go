@@ -176,10 +176,7 @@ func (w *work) session() *runner.Session {
 // facts bound the search for the steps of one GPU.
 func (w *work) facts(rank int) facts {
 	l := w.ledgers[rank]
-	f := facts{world: len(w.c.tracks), warmups: 10} // of `vllm bench latency`
-	if n := w.r.BenchmarkParameters.NumItersWarmup; n != nil {
-		f.warmups = *n
-	}
+	f := facts{world: len(w.c.tracks)}
 	if l.weights.ok {
 		f.weights = l.weights.bytes
 	}

@@ -125,7 +125,7 @@ func byRank(m *runner.Measured, s *runner.Session) *runner.Measured {
 // follow finds the course of each GPU; before are those of the engine's first
 // run, where the engine was there before this one.
 func (w *work) follow(before []*course) {
-	moments := newMoments(w.events, w.m.Job.StartedAt)
+	moments := &moments{events: w.events, start: w.m.Job.StartedAt}
 	for i, t := range w.c.tracks {
 		var from *course
 		if i < len(before) {

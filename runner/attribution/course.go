@@ -65,7 +65,6 @@ type facts struct {
 	kv      int64 // as printed; 0: unknown
 	world   int   // ranks
 	v2      bool  // the V2 model runner: after profiling, memory is back at the level after loading
-	warmups int64 // iterations of warm-up
 	latency *runner.LatencyStats
 }
 
@@ -202,24 +201,10 @@ func (fd *finder) beforeLoad() {
 		return
 	}
 	if !ls.present { // older logs: the end, less what loading took
-		ls = moment{lo: le.lo - le.took, hi: le.hi - le.took, exact: le.exact, present: true}
-	}
-	if le.present && !ls.exact {
-		ls.hi = max(ls.lo, min(ls.hi, le.hi-le.took))
+		ls = moment{lo: le.lo - le.took, hi: le.hi - le.took, present: true}
 	}
 	before := fd.settled(ls.hi, sustained)
-	at, unc := ls.at(), ls.uncertainty()
-	if !ls.exact {
-		floor := max(bigContext, fd.f.context*8/10)
-		if fd.p.baseline != nil {
-			floor += fd.p.baseline.level
-		}
-		if sp, ok := fd.t.mem.plateau(ls.lo, ls.hi+stampSlop, stillness, floor); ok {
-			before = &point{min(sp.to, ls.hi+stampSlop), sp.level}
-			at, unc = before.at, fd.step(before.at)
-		}
-	}
-	fd.start(runner.PhaseLoad, at, unc)
+	fd.start(runner.PhaseLoad, ls.hi, ls.uncertainty())
 	if before == nil || fd.c.host {
 		return
 	}
@@ -243,7 +228,7 @@ func (fd *finder) load() {
 	if !le.present {
 		return
 	}
-	fd.start(runner.PhaseProfile, le.at(), le.uncertainty())
+	fd.start(runner.PhaseProfile, le.hi, le.uncertainty())
 	until := fd.to
 	for _, k := range []runner.EventKind{runner.EventProfileEnd, runner.EventKVReady, runner.EventEngineReady, runner.EventError} {
 		if e := fd.m.first(k, fd.t.rank); e.present && e.hi > le.lo {
@@ -254,7 +239,7 @@ func (fd *finder) load() {
 	pe, ps := fd.m.first(runner.EventProfileEnd, fd.t.rank), fd.m.first(runner.EventProfileStart, fd.t.rank)
 	// the first line of compiling comes after tracing, which allocates nothing;
 	// without compiling it comes after profiling, and tells nothing here
-	if ps.present && ps.lo > le.hi && (!pe.present || ps.at()+beforeProfiling < pe.at()) {
+	if ps.present && ps.lo > le.hi && (!pe.present || ps.hi+beforeProfiling < pe.hi) {
 		fd.p.loaded = fd.after(fd.steady(ps.lo), le.lo)
 		return
 	}
@@ -296,10 +281,10 @@ func (fd *finder) profileAndKV() {
 	if er := fd.m.first(runner.EventEngineReady, fd.t.rank); er.present {
 		hi = min(hi, er.hi)
 	}
-	if cs := fd.m.first(runner.EventCaptureStart, fd.t.rank); cs.exact && cs.hi > kr.hi {
+	if cs := fd.m.first(runner.EventCaptureStart, fd.t.rank); cs.present && cs.hi > kr.hi {
 		hi = min(hi, cs.hi)
 	}
-	if ce := fd.m.final(runner.EventCaptureEnd, fd.t.rank); ce.exact && ce.hi > kr.hi {
+	if ce := fd.m.final(runner.EventCaptureEnd, fd.t.rank); ce.present && ce.hi > kr.hi {
 		hi = min(hi, ce.lo)
 	}
 	least := int64(notable)
@@ -314,15 +299,11 @@ func (fd *finder) profileAndKV() {
 	}
 	if !found || fd.steady(jump.after.at) == nil {
 		fd.profilePeak(pe)
-		fd.start(runner.PhaseKVAlloc, kr.at(), kr.uncertainty())
+		fd.start(runner.PhaseKVAlloc, kr.hi, kr.uncertainty())
 		return
 	}
 	fd.p.kv, fd.p.kvJump = &jump.after, jump.bytes()
-	start, unc := jump.before.at, jump.after.at-jump.before.at
-	if kr.exact {
-		start, unc = kr.hi, kr.uncertainty()
-	}
-	fd.start(runner.PhaseKVAlloc, start, unc)
+	fd.start(runner.PhaseKVAlloc, kr.hi, kr.uncertainty())
 	fd.kvBase(jump)
 }
 
@@ -385,22 +366,14 @@ func (fd *finder) capture() {
 		since = fd.p.kv.at
 	}
 	ce := fd.m.final(runner.EventCaptureEnd, fd.t.rank)
-	switch {
-	case !ce.present || ce.hi < kr.lo:
+	if !ce.present || ce.hi < kr.lo {
 		fd.start(runner.PhaseEngineWarmup, since, fd.step(since))
 		return
-	case ce.exact:
-		fd.p.captured = fd.after(fd.settled(ce.hi, sustained), since)
-		fd.start(runner.PhaseEngineWarmup, ce.hi, ce.uncertainty())
-	case fd.p.kv == nil:
-		fd.start(runner.PhaseEngineWarmup, ce.at(), ce.uncertainty())
-	default:
-		end, unc := fd.captureEnd(ce)
-		fd.p.captured = end
-		fd.start(runner.PhaseEngineWarmup, end.at, unc)
 	}
+	fd.p.captured = fd.after(fd.settled(ce.hi, sustained), since)
+	fd.start(runner.PhaseEngineWarmup, ce.hi, ce.uncertainty())
 	end := fd.p.bounds[runner.PhaseEngineWarmup].at
-	if cs := fd.m.first(runner.EventCaptureStart, fd.t.rank); cs.exact && cs.hi < end {
+	if cs := fd.m.first(runner.EventCaptureStart, fd.t.rank); cs.present && cs.hi < end {
 		fd.start(runner.PhaseCapture, cs.hi, cs.uncertainty())
 		return
 	}
@@ -429,29 +402,6 @@ func (fd *finder) settled(at time.Duration, most int64) *point {
 	return fd.steady(at)
 }
 
-// captureEnd finds the end of capture within a whole-second stamp: kernel
-// warm-up follows with a rise that stays, which capture's own do not do near
-// its end.
-func (fd *finder) captureEnd(ce moment) (*point, time.Duration) {
-	var ends []point
-	for _, r := range fd.t.mem.rises(ce.lo, ce.hi, sustained, together) {
-		if low, ok := fd.t.mem.lowest(r.after.at, r.after.at+time.Second); ok && low.level >= r.before.level+r.bytes()*3/4 && r.before.at > fd.p.kv.at {
-			ends = append(ends, r.before)
-		}
-	}
-	if len(ends) == 0 {
-		if p := fd.level(ce.hi - stampSlop); p != nil && p.at > fd.p.kv.at {
-			return p, 2 * ce.uncertainty()
-		}
-		return fd.p.kv, ce.uncertainty()
-	}
-	end := ends[0]
-	if ce.took > 0 && ce.took < 3*time.Second { // the second half of a short capture lies within the stamp too
-		end = ends[len(ends)-1]
-	}
-	return &end, fd.step(end.at)
-}
-
 // benchmark finds engine ready, the warm-up of the benchmark, and the measured
 // iterations.
 func (fd *finder) benchmark() {
@@ -460,13 +410,10 @@ func (fd *finder) benchmark() {
 		return
 	}
 	begin := ws
-	if !ws.present || !ws.exact && er.exact {
+	if !ws.present {
 		begin = er
 	}
-	at, unc := begin.hi, begin.uncertainty()
-	if !begin.exact {
-		at, unc = fd.firstWork(er, begin)
-	}
+	at := begin.hi
 	if fd.p.kv != nil {
 		at = max(at, fd.p.kv.at)
 	}
@@ -474,67 +421,30 @@ func (fd *finder) benchmark() {
 	if !fd.m.has(runner.EventWarmupStart) && fd.f.latency == nil && !fd.m.has(runner.EventMeasureStart) {
 		return // ready, but no benchmark came
 	}
-	fd.start(runner.PhaseBenchWarmup, at, unc)
+	fd.start(runner.PhaseBenchWarmup, at, begin.uncertainty())
 	fd.measure(at)
 }
 
-// firstWork is when the benchmark's warm-up began, after a whole-second stamp:
-// the last stretch of work that leaves room for the iterations that are known
-// to follow (an engine makes a last dummy run before it is ready), or a rise of
-// the memory just before it.
-func (fd *finder) firstWork(er, begin moment) (time.Duration, time.Duration) {
-	if er.present {
-		begin = er
-	}
-	from, limit := begin.lo+stampSlop, fd.to
-	at, unc := begin.at(), begin.uncertainty()
-	if sd := fd.m.first(runner.EventShutdown, fd.t.rank); sd.present {
-		limit = min(limit, sd.hi)
-	}
-	if total, least := fd.iterations(); total > 0 {
-		if end, _, ok := fd.lastWork(from); ok {
-			limit = min(limit, end-total-time.Duration(fd.f.warmups)*least+stampSlop)
-		}
-	}
-	found := false
-	for _, b := range fd.t.busy {
-		if b.from > from && b.from <= limit {
-			// a driver's utilization is that of the last sixth of a second
-			at, unc, found = b.before, b.from-b.before+170*time.Millisecond, true
-		}
-	}
-	since := from
-	if found {
-		since = max(from, at-600*time.Millisecond)
-	}
-	if r := fd.t.mem.rises(since, limit, notable, 0); len(r) > 0 && (!found || r[0].before.at < at) {
-		at, unc = r[0].before.at, r[0].after.at-r[0].before.at
-	}
-	return at, unc
-}
-
-// iterations are what the measured iterations took, and the shortest of them.
-func (fd *finder) iterations() (total, least time.Duration) {
-	if fd.f.latency == nil || len(fd.f.latency.LatenciesS) == 0 {
-		return 0, 0
+// iterations are what the measured iterations took.
+func (fd *finder) iterations() time.Duration {
+	if fd.f.latency == nil {
+		return 0
 	}
 	var sum float64
-	low := fd.f.latency.LatenciesS[0]
 	for _, s := range fd.f.latency.LatenciesS {
 		sum += s
-		low = min(low, s)
 	}
-	return time.Duration(sum * float64(time.Second)), time.Duration(low * float64(time.Second))
+	return time.Duration(sum * float64(time.Second))
 }
 
 func (fd *finder) measure(ready time.Duration) {
 	ms, me := fd.m.first(runner.EventMeasureStart, fd.t.rank), fd.m.final(runner.EventMeasureEnd, fd.t.rank)
-	end, unc, ok := me.hi, me.uncertainty(), me.present && me.exact
+	end, unc, ok := me.hi, me.uncertainty(), me.present
 	if !ok && fd.f.latency != nil {
 		end, unc, ok = fd.lastWork(ready)
 	}
-	start, sunc, known := ms.hi, ms.uncertainty(), ms.present && ms.exact
-	if total, _ := fd.iterations(); !known && ok && total > 0 {
+	start, sunc, known := ms.hi, ms.uncertainty(), ms.present
+	if total := fd.iterations(); !known && ok && total > 0 {
 		start, sunc, known = end-total, unc, true
 	}
 	if known {
@@ -562,7 +472,7 @@ func (fd *finder) lastWork(ready time.Duration) (time.Duration, time.Duration, b
 		}
 	}
 	if sd.present {
-		return sd.lo + stampSlop, time.Second, true
+		return sd.hi, sd.uncertainty(), true
 	}
 	return fd.to, 2 * time.Second, !fd.c.host || fd.to > ready
 }
@@ -572,7 +482,7 @@ func (fd *finder) end(mm *runner.Measured) {
 	if !fd.p.bounds[runner.PhaseTeardown].ok {
 		for _, k := range []runner.EventKind{runner.EventError, runner.EventShutdown} {
 			if e := fd.m.first(k, fd.t.rank); e.present {
-				fd.start(runner.PhaseTeardown, min(e.at(), fd.to), e.uncertainty())
+				fd.start(runner.PhaseTeardown, min(e.hi, fd.to), e.uncertainty())
 				break
 			}
 		}

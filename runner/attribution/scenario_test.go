@@ -519,7 +519,7 @@ func FuzzAttribute(f *testing.F) {
 		runner.EventFirstLine, runner.EventLoadStart, runner.EventLoadEnd, runner.EventProfileStart, runner.EventProfileEnd, runner.EventKVReady, runner.EventCaptureStart,
 		runner.EventCaptureEnd, runner.EventEngineReady, runner.EventWarmupStart, runner.EventMeasureStart, runner.EventMeasureEnd, runner.EventShutdown, runner.EventError,
 	}
-	f.Fuzz(func(t *testing.T, data []byte, gpus uint8, stamps bool) {
+	f.Fuzz(func(t *testing.T, data []byte, gpus uint8, placed bool) {
 		s := run()
 		s.gpus = int(gpus%3) + 1
 		r, m := s.measured()
@@ -533,11 +533,9 @@ func FuzzAttribute(f *testing.F) {
 			data = data[4:]
 			if v%5 == 0 {
 				e := runner.LogEvent{Kind: kinds[int(v>>8)%len(kinds)], Rank: int(v>>16)%4 - 1, Took: time.Duration(v>>20) * time.Millisecond}
-				when := m.Job.StartedAt.Add(time.Duration(v>>9) * time.Microsecond)
-				if stamps {
-					e.Stamp = time.Date(0, when.Month(), when.Day(), when.Hour(), when.Minute(), when.Second(), 0, time.UTC)
-				} else {
-					e.Arrived = when
+				e.Arrived = m.Job.StartedAt.Add(time.Duration(v>>9) * time.Microsecond)
+				if placed {
+					e.UncertaintyS = 0.8
 				}
 				m.Measurement.Events = append(m.Measurement.Events, e)
 				continue

@@ -203,47 +203,6 @@ func TestThinning(t *testing.T) {
 	}
 }
 
-// TestStamps: stamps have neither year nor zone.
-func TestStamps(t *testing.T) {
-	stamp := func(s string) time.Time {
-		v, err := time.Parse("01-02 15:04:05", s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return v
-	}
-	utc := func(s string) time.Time {
-		v, err := time.Parse(time.DateTime, s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return v
-	}
-	for name, c := range map[string]struct {
-		start  time.Time
-		stamps []string
-		want   []time.Duration
-	}{
-		"UTC":              {utc("2026-11-23 18:59:50"), []string{"11-23 19:00:20", "11-23 19:01:19"}, []time.Duration{30 * second, 89 * second}},
-		"Los Angeles":      {utc("2026-11-23 18:59:50"), []string{"11-23 11:00:20"}, []time.Duration{30 * second}},
-		"Kathmandu":        {utc("2026-11-23 18:59:50"), []string{"11-24 00:45:20"}, []time.Duration{30 * second}},
-		"over New Year":    {utc("2026-12-31 23:59:50"), []string{"12-31 23:59:55", "01-01 00:00:30"}, []time.Duration{5 * second, 40 * second}},
-		"New Year in zone": {utc("2026-12-31 23:30:00"), []string{"01-01 08:30:10"}, []time.Duration{10 * second}},
-		"leap day":         {utc("2028-02-29 12:00:00"), []string{"02-29 12:00:07"}, []time.Duration{7 * second}},
-	} {
-		var events []runner.LogEvent
-		for _, s := range c.stamps {
-			events = append(events, runner.LogEvent{Kind: runner.EventFirstLine, Stamp: stamp(s), Rank: -1})
-		}
-		m := newMoments(events, c.start)
-		for i, s := range c.stamps {
-			if got := m.stamped(stamp(s)); got != c.want[i] {
-				t.Errorf("%s: stamp %s is %v after the start, expected %v", name, s, got, c.want[i])
-			}
-		}
-	}
-}
-
 // TestMomentsOfRanks: a rank's own line counts before one that nobody signed,
 // and that before another rank's.
 func TestMomentsOfRanks(t *testing.T) {
@@ -251,7 +210,8 @@ func TestMomentsOfRanks(t *testing.T) {
 	at := func(rank int, s int) runner.LogEvent {
 		return runner.LogEvent{Kind: runner.EventLoadEnd, Rank: rank, Arrived: start.Add(time.Duration(s) * second)}
 	}
-	m := newMoments([]runner.LogEvent{at(0, 1), at(-1, 2), at(1, 3), at(1, 4), {Kind: runner.EventLoadEnd, Rank: 1}}, start)
+	events := []runner.LogEvent{at(0, 1), at(-1, 2), at(1, 3), at(1, 4), {Kind: runner.EventLoadEnd, Rank: 1}}
+	m := &moments{events: events, start: start}
 	for rank, want := range map[int]time.Duration{0: 1 * second, 1: 3 * second, 2: 2 * second} {
 		if got := m.first(runner.EventLoadEnd, rank); got.hi != want {
 			t.Errorf("rank %d: %v, expected %v", rank, got.hi, want)
