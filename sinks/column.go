@@ -143,18 +143,9 @@ func (c *rowColumn[V]) gather(rows unsafe.Pointer, n int, rowSize uintptr) {
 		for i := range uintptr(n) {
 			c.take(c.axisValue((*RunRow)(unsafe.Add(rows, i*rowSize))))
 		}
-	case c.instants:
+	case c.instants || c.nullable && c.direct:
 		for i := range uintptr(n) {
-			c.take(c.instant(*(**time.Time)(unsafe.Add(rows, i*rowSize+c.offset))))
-		}
-	case c.nullable && c.direct:
-		var zero V
-		for i := range uintptr(n) {
-			v := (*V)(unsafe.Add(rows, i*rowSize+c.offset))
-			if *v == zero {
-				v = nil
-			}
-			c.take(v)
+			c.take(c.converted(unsafe.Add(rows, i*rowSize+c.offset)))
 		}
 	case c.nullable && c.dict != nil:
 		for i := range uintptr(n) {
@@ -180,12 +171,20 @@ func (c *rowColumn[V]) gather(rows unsafe.Pointer, n int, rowSize uintptr) {
 	}
 }
 
-func (c *rowColumn[V]) instant(t *time.Time) *V {
-	if t == nil {
-		return nil
+// converted is the value of a field that is none of V's pointers.
+func (c *rowColumn[V]) converted(field unsafe.Pointer) *V {
+	if c.instants {
+		t := *(**time.Time)(field)
+		if t == nil {
+			return nil
+		}
+		at, _ := any(t.UnixMicro()).(V)
+		return &at
 	}
-	at, _ := any(t.UnixMicro()).(V)
-	return &at
+	if v := (*V)(field); *v != *new(V) {
+		return v
+	}
+	return nil
 }
 
 // take is gather for one nullable value.
