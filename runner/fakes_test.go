@@ -188,8 +188,8 @@ func plan(limits sweep.Limits, batches ...int64) *sweep.Plan {
 	for i, b := range batches {
 		s.Profiles = append(s.Profiles, &sweep.Profile{
 			ID: fmt.Sprintf("%016x", b), Sweep: "s", Index: i, Engine: sweep.Engine{Kind: "vllm", Mode: "latency"},
-			Settings: sweep.Settings{Model: "m", HFModelID: "o/m", TensorParallelSize: 1, PipelineParallelSize: 1, InputLen: 8,
-				OutputLen: 8, BatchSize: b},
+			Settings: sweep.Settings{Model: "m", HFModelID: "o/m",
+				Asked: sweep.Asked{TensorParallelSize: 1, PipelineParallelSize: 1, InputLen: 8, OutputLen: 8, BatchSize: b}},
 			Axes: []sweep.AxisValue{{Axis: "batch_size", Value: b}},
 		})
 	}

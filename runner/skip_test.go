@@ -15,10 +15,11 @@ func base(change ...func(*sweep.Profile)) *sweep.Profile {
 	p := &sweep.Profile{
 		ID: "base", Sweep: "s", Engine: sweep.Engine{Kind: "vllm", Mode: "latency"},
 		Settings: sweep.Settings{
-			Model: "m", HFModelID: "o/m", Dtype: ptr("bfloat16"), KVCacheDtype: ptr("auto"), TensorParallelSize: 2,
-			PipelineParallelSize: 1,
-			InputLen:             1024, OutputLen: 128, BatchSize: 8, MaxModelLen: ptr(int64(4096)), MaxNumSeqs: ptr(int64(64)),
-			GPUMemoryUtilization: ptr(0.9),
+			Model: "m", HFModelID: "o/m", Asked: sweep.Asked{
+				Dtype: ptr("bfloat16"), KVCacheDtype: ptr("auto"), TensorParallelSize: 2, PipelineParallelSize: 1,
+				InputLen: 1024, OutputLen: 128, BatchSize: 8, MaxModelLen: ptr(int64(4096)), MaxNumSeqs: ptr(int64(64)),
+				GPUMemoryUtilization: ptr(0.9),
+			},
 		},
 	}
 	for i, c := range change {

@@ -1,7 +1,7 @@
 package sinks
 
 import (
-	"encoding/json"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -13,37 +13,16 @@ import (
 	"time"
 
 	"github.com/vramsweep/vramsweep/runner"
-	"github.com/vramsweep/vramsweep/sweep"
-	"github.com/vramsweep/vramsweep/sweep/models"
 )
 
-// An attempt record says what runs in a folder while it has no run.json, so
-// that an attempt whose runner was killed still has a name and its settings.
-type attempt struct {
-	RunID     string               `json:"run_id"`
-	Execution string               `json:"execution"`
-	Profile   *sweep.Profile       `json:"profile"`
-	Model     *models.Architecture `json:"model,omitempty"`
-	Repeat    int                  `json:"repeat"`
-	Attempt   int                  `json:"attempt"`
-	Devices   []runner.Device      `json:"devices"`
-	Synthetic bool                 `json:"synthetic"`
-	StartedAt time.Time            `json:"started_at"`
-	Version   string               `json:"vramsweep_version"`
-}
-
+// writeJob says what runs in a folder while it has no run.json: the result as it
+// is before anything is measured, so that an attempt whose runner was killed
+// still has a name, its settings and all else that was known.
 func (s *Store) writeJob(rel string, job *runner.Job) error {
-	b, err := json.MarshalIndent(attempt{RunID: job.RunID, Execution: job.Execution, Profile: job.Record(), Model: job.Profile.Model,
-		Repeat: job.Repeat, Attempt: job.Attempt, Devices: job.Devices, Synthetic: job.Synthetic,
-		StartedAt: job.StartedAt, Version: s.opts.Version}, "", "  ")
-	if err != nil {
-		return err
-	}
+	r := runner.NewResult(job)
+	r.ProfilerVersion, r.Provenance.Vramsweep, r.Provenance.Host = s.opts.Version, s.opts.Version, s.opts.Host
 	// Not synced: after a power cut the run is merely due again without its name.
-	return s.f.put(rel+"/"+jobName, false, func(w io.Writer) error {
-		_, err := w.Write(append(b, '\n'))
-		return err
-	})
+	return s.f.put(rel+"/"+jobName, false, func(w io.Writer) error { return EncodeResult(w, r) })
 }
 
 // stageName is where an attempt is gathered before it gets its number; one
@@ -197,55 +176,44 @@ func (s *Store) journalParts(rel string, data *os.File) (index []byte, size int6
 
 // interrupted is the result of an attempt of which only its record is left.
 func (s *Store) interrupted(rel string) (*runner.Result, error) {
-	var a attempt
-	b, err := s.f.readFile(rel + "/" + jobName)
-	if err == nil {
-		err = json.Unmarshal(b, &a)
+	r, err := s.planned(rel)
+	if r == nil {
+		return nil, err
 	}
-	r := &runner.Result{SchemaVersion: runner.SchemaVersion, ProfilerVersion: a.Version, Timestamp: s.now().UTC()}
-	r.Run = runner.RunInfo{RunID: a.RunID, Execution: a.Execution, Repeat: a.Repeat, Attempts: a.Attempt, StartedAt: a.StartedAt, EndedAt: a.StartedAt,
-		Outcome: runner.OutcomeInterrupted, OutcomeDetail: "vramsweep was killed during this attempt; its samples were recovered from the journal",
-		Synthetic: a.Synthetic}
-	r.GPUInfo = a.Devices
-	r.Missing = map[string]string{"memory_breakdown": "the attempt was killed", "latency_stats": "the attempt was killed", "vllm_internal_metrics": "the attempt was killed; `vramsweep explain` reads its raw logs"}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		if errors.As(err, new(*fs.PathError)) {
-			return nil, err
-		}
+	r.Timestamp = s.now().UTC()
+	r.Run.EndedAt, r.Run.Outcome = r.Run.StartedAt, runner.OutcomeInterrupted
+	r.Run.OutcomeDetail = "vramsweep was killed during this attempt; its samples were recovered from the journal"
+	for _, section := range []string{"memory_breakdown", "latency_stats"} {
+		r.Missing[section] = "the attempt was killed"
+	}
+	r.Missing["vllm_internal_metrics"] = "the attempt was killed; `vramsweep explain` reads its raw logs"
+	if err != nil {
 		r.Run.Notes = append(r.Run.Notes, "the record of the attempt cannot be read: "+err.Error())
 	}
-	if a.Profile == nil {
-		r.Run.Execution, r.Run.RunID = path.Base(path.Dir(rel)), path.Base(rel)
-		return r, nil
-	}
-	r.Run.ProfileID, r.Run.Sweep = a.Profile.ID, a.Profile.Sweep
-	r.Run.Axes = map[string]any{}
-	for _, axis := range a.Profile.Axes {
-		r.Run.Axes[axis.Axis] = axis.Value
-	}
-	st := &a.Profile.Settings
-	r.ModelInfo = modelInfo(st, a.Model)
-	r.BenchmarkParameters = runner.BenchmarkParameters{
-		Engine: a.Profile.Engine.Kind, EngineMode: a.Profile.Engine.Mode,
-		Dtype: st.Dtype, KVCacheDtype: st.KVCacheDtype, Quantization: st.Quantization,
-		TensorParallelSize: st.TensorParallelSize, PipelineParallelSize: st.PipelineParallelSize,
-		InputLen: st.InputLen, OutputLen: st.OutputLen, BatchSize: st.BatchSize, MaxModelLen: st.MaxModelLen,
-		MaxNumSeqs: st.MaxNumSeqs, MaxNumBatchedTokens: st.MaxNumBatchedTokens, GPUMemoryUtilization: st.GPUMemoryUtilization,
-		KVCacheMemoryBytes: st.KVCacheMemoryBytes, BlockSize: st.BlockSize, EnforceEager: st.EnforceEager,
-		LoadFormat: st.LoadFormat, NumIters: st.NumIters, NumItersWarmup: st.NumItersWarmup}
 	return r, nil
 }
 
-func modelInfo(st *sweep.Settings, m *models.Architecture) runner.ModelInfo {
-	info := runner.ModelInfo{Model: st.Model, HFModelID: st.HFModelID, Source: "unknown"}
-	if m == nil {
-		return info
+// planned is what writeJob wrote; with an error, what the folder's name tells.
+// There is no result where the disk is at fault.
+func (s *Store) planned(rel string) (*runner.Result, error) {
+	b, err := s.f.readFile(rel + "/" + jobName)
+	var r *runner.Result
+	switch {
+	case err == nil:
+		r, err = DecodeResult(bytes.NewReader(b))
+	case errors.Is(err, fs.ErrNotExist):
+		err = nil
+	case errors.As(err, new(*fs.PathError)):
+		return nil, err
 	}
-	info.Family, info.Source, info.Architecture = m.Family, m.Source, text(m.Architecture)
-	info.Params, info.NumLayers, info.NumHeads = count(m.Params), count(m.NumLayers), count(m.NumHeads)
-	info.NumKVHeads, info.HeadDim = count(m.NumKVHeads), count(m.HeadDim)
-	info.HiddenSize, info.VocabSize = count(m.HiddenSize), count(m.VocabSize)
-	return info
+	if r == nil {
+		r = &runner.Result{SchemaVersion: runner.SchemaVersion, ProfilerVersion: s.opts.Version}
+		r.Run.Execution, r.Run.RunID = path.Base(path.Dir(rel)), path.Base(rel)
+	}
+	if r.Missing == nil {
+		r.Missing = map[string]string{}
+	}
+	return r, err
 }
 
 // A Recovery says what Recover mended.
@@ -265,7 +233,8 @@ type RecoveredAttempt struct {
 
 func (r *Recovery) add(run, rel string, found JournalReport) {
 	dir := path.Dir(path.Dir(rel)) // the stage has no number yet
-	r.Attempts = append(r.Attempts, RecoveredAttempt{RunID: run, Dir: dir, Samples: found.Samples, Lost: found.Lost, Reason: found.Reason})
+	r.Attempts = append(r.Attempts, RecoveredAttempt{RunID: run, Dir: dir,
+		Samples: found.Samples, Lost: found.Lost, Reason: found.Reason})
 }
 
 // Recover puts a folder in order after its runner died: attempts that were cut
@@ -290,7 +259,7 @@ func (s *Store) Recover() (*Recovery, error) {
 	for _, dir := range []string{".", executionsDir} {
 		err = errors.Join(err, s.removeTemporary(dir, report))
 	}
-	if terr := s.withTables(func() error { return errors.Join(s.settleTables(report), s.endLive()) }); terr != nil {
+	if terr := s.withTables(report, s.endExecutions); terr != nil {
 		err = errors.Join(err, s.f.explain("putting tables/ in order", terr))
 	}
 	return report, err
@@ -299,6 +268,9 @@ func (s *Store) Recover() (*Recovery, error) {
 func (s *Store) recoverRun(rel string, report *Recovery) error {
 	if err := s.removeTemporary(rel, report); err != nil {
 		return err
+	}
+	if entries, err := s.f.list(rel); err == nil && len(entries) == 0 { // it was killed before it noted what it runs
+		return s.f.remove(rel)
 	}
 	stage := s.f.exists(rel + "/" + attemptsDir + "/" + stageName)
 	if s.f.exists(rel+"/"+resultName) && !stage { // it was finished, but not tidied up

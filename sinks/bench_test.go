@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/sinks/table"
 )
 
 // BenchmarkSample is the cost that keeping samples adds to a tick of 8 GPUs.
@@ -117,17 +118,17 @@ func BenchmarkTimelineWrite(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		sum := newSumWriter(file)
-		w := newRowWriter[TimelineRow](sum, "bench", nil, nil)
+		sum := &countingWriter{w: file}
+		w := tableOf[TimelineRow]().writer(sum, "bench", nil, nil)
 		wall, cpu = 0, 0
 		err = benchSource(rows, func(r []TimelineRow) error {
 			start, cpuStart := time.Now(), cpuTime(b)
-			err := errors.Join(w.write(r), w.endRun())
+			err := errors.Join(w.Write(r), w.EndRun())
 			wall, cpu = wall+time.Since(start), cpu+cpuTime(b)-cpuStart
 			return err
 		})
 		start, cpuStart := time.Now(), cpuTime(b)
-		err = errors.Join(err, w.close(), file.Close())
+		err = errors.Join(err, w.Close(), file.Close())
 		wall, cpu = wall+time.Since(start), cpu+cpuTime(b)-cpuStart
 		if err != nil {
 			b.Fatal(err)
@@ -149,13 +150,13 @@ func BenchmarkTimelineRead(b *testing.B) {
 		rows = n
 	}
 	var file bytes.Buffer
-	w := newRowWriter[TimelineRow](&file, "bench", nil, nil)
+	w := tableOf[TimelineRow]().writer(&file, "bench", nil, nil)
 	run := ""
 	err := benchSource(rows, func(r []TimelineRow) error {
 		run = r[0].RunID
-		return errors.Join(w.write(r), w.endRun())
+		return errors.Join(w.Write(r), w.EndRun())
 	})
-	if err := errors.Join(err, w.close()); err != nil {
+	if err := errors.Join(err, w.Close()); err != nil {
 		b.Fatal(err)
 	}
 	name := filepath.Join(b.TempDir(), "timeline.parquet")
@@ -187,9 +188,9 @@ func readBench(b *testing.B, name string, where Predicate) (rows int) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	pf, err := openParquet(in, info.Size())
+	f, err := table.Open(in, info.Size())
 	if err == nil {
-		err = readFile(pf, where, func(part []TimelineRow) error { rows += len(part); return nil })
+		err = tableOf[TimelineRow]().read(f, where, func(part []TimelineRow) error { rows += len(part); return nil })
 	}
 	if err != nil {
 		b.Fatal(err)

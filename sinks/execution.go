@@ -72,9 +72,6 @@ func (s *Store) FinishExecution(id string, state ExecutionState, summary any) er
 	if err != nil {
 		return fmt.Errorf("the summary of execution %s: %w", id, err)
 	}
-	s.liveMu.Lock()
-	s.live = nil
-	s.liveMu.Unlock()
 	now := s.now().UTC()
 	e.State, e.EndedAt, e.Summary = state, &now, note
 	perr := s.publishNow(e, state == StateComplete)
@@ -82,6 +79,24 @@ func (s *Store) FinishExecution(id string, state ExecutionState, summary any) er
 		e.State = StateInterrupted // the tables are not complete: `run --resume` or `compact` finishes them
 	}
 	return errors.Join(perr, s.writeExecution(e))
+}
+
+// endExecutions brings tables/ up to date for executions whose runner died: only
+// who holds the lock of the folder knows that.
+func (s *Store) endExecutions() error {
+	executions, err := s.Executions()
+	for _, e := range executions {
+		if e.State != StateRunning {
+			continue
+		}
+		e.State = StateInterrupted
+		perr := s.publish(e, false)
+		if perr == nil {
+			perr = s.writeExecution(e)
+		}
+		err = errors.Join(err, perr)
+	}
+	return err
 }
 
 func (s *Store) writeExecution(e *Execution) error {

@@ -39,32 +39,29 @@ func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
 // journalSchema is the sample as it is: nanoseconds, and null for what Has
 // lacks. Readers of today and of old journals go by position.
 func journalSchema() *arrow.Schema {
-	i64, f64, i32 := arrow.PrimitiveTypes.Int64, arrow.PrimitiveTypes.Float64, arrow.PrimitiveTypes.Int32
-	nullable := func(name string, t arrow.DataType) arrow.Field {
-		return arrow.Field{Name: name, Type: t, Nullable: true}
-	}
-	return arrow.NewSchema([]arrow.Field{
-		{Name: "gpu_index", Type: i32}, // -1: the host
+	fields := []arrow.Field{
+		{Name: "gpu_index", Type: arrow.PrimitiveTypes.Int32}, // -1: the host
 		{Name: "ts", Type: &arrow.TimestampType{Unit: arrow.Nanosecond, TimeZone: "UTC"}},
-		{Name: "t_offset_ns", Type: i64},
-		{Name: "read_ns", Type: i64},
+		{Name: "t_offset_ns", Type: arrow.PrimitiveTypes.Int64},
+		{Name: "read_ns", Type: arrow.PrimitiveTypes.Int64},
 		{Name: "gap", Type: arrow.FixedWidthTypes.Boolean},
 		{Name: "source", Type: arrow.BinaryTypes.String},
-		nullable("memory_used_bytes", i64), nullable("memory_reserved_bytes", i64), nullable("memory_total_bytes", i64),
-		nullable("process_bytes", i64), nullable("host_rss_bytes", i64), nullable("host_pss_bytes", i64),
-		nullable("power_w", f64), nullable("temperature_c", f64), nullable("memory_temperature_c", f64),
-		nullable("energy_j", f64), nullable("host_cpu_pct", f64),
-		nullable("utilization_pct", i32), nullable("memory_utilization_pct", i32),
-		nullable("clock_sm_mhz", i32), nullable("clock_mem_mhz", i32),
-		nullable("throttle_reasons", i64),
-	}, nil)
+	}
+	for _, f := range figures() {
+		fields = append(fields, f.field())
+	}
+	return arrow.NewSchema(fields, nil)
 }
+
+// firstFigure is the column of the first figure.
+const firstFigure = 6
 
 // A journal is open for appending, from any goroutine. Samples are taken under
 // one lock and written under another, so that no tick of a sampler waits for
 // a disk.
 type journal struct {
 	data, index *os.File
+	figures     []figure
 
 	in    sync.Mutex // of what is taken
 	build *array.RecordBuilder
@@ -84,7 +81,7 @@ type journal struct {
 }
 
 func newJournal(data, index *os.File) (*journal, error) {
-	j := &journal{data: data, index: index}
+	j := &journal{data: data, index: index, figures: figures()}
 	schema := journalSchema()
 	j.build = array.NewRecordBuilder(memory.DefaultAllocator, schema)
 	j.stream = ipc.NewWriter(&j.buf, ipc.WithSchema(schema), ipc.WithLZ4(), ipc.WithAllocator(memory.DefaultAllocator))
@@ -125,43 +122,9 @@ func (j *journal) append(s *runner.Sample) {
 	b.Field(3).(*array.Int64Builder).Append(int64(s.Read))
 	b.Field(4).(*array.BooleanBuilder).Append(s.Gap)
 	b.Field(5).(*array.StringBuilder).Append(s.Source)
-	i64 := func(field int, has runner.Fields, v int64) {
-		if c := b.Field(field).(*array.Int64Builder); s.Has&has != 0 {
-			c.Append(v)
-		} else {
-			c.AppendNull()
-		}
+	for i, f := range j.figures {
+		f.build(b.Field(firstFigure+i), s)
 	}
-	f64 := func(field int, has runner.Fields, v float64) {
-		if c := b.Field(field).(*array.Float64Builder); s.Has&has != 0 {
-			c.Append(v)
-		} else {
-			c.AppendNull()
-		}
-	}
-	i32 := func(field int, has runner.Fields, v int32) {
-		if c := b.Field(field).(*array.Int32Builder); s.Has&has != 0 {
-			c.Append(v)
-		} else {
-			c.AppendNull()
-		}
-	}
-	i64(6, runner.HasMemoryUsed, s.MemoryUsed)
-	i64(7, runner.HasMemoryReserved, s.MemoryReserved)
-	i64(8, runner.HasMemoryTotal, s.MemoryTotal)
-	i64(9, runner.HasProcessMemory, s.ProcessMemory)
-	i64(10, runner.HasHostRSS, s.HostRSS)
-	i64(11, runner.HasHostPSS, s.HostPSS)
-	f64(12, runner.HasPower, s.Power)
-	f64(13, runner.HasTemperature, s.Temperature)
-	f64(14, runner.HasMemoryTemp, s.MemoryTemp)
-	f64(15, runner.HasEnergy, s.Energy)
-	f64(16, runner.HasHostCPU, s.HostCPU)
-	i32(17, runner.HasUtilization, s.Utilization)
-	i32(18, runner.HasMemoryUtil, s.MemoryUtil)
-	i32(19, runner.HasClockSM, s.ClockSM)
-	i32(20, runner.HasClockMem, s.ClockMem)
-	i64(21, runner.HasThrottleReasons, s.ThrottleReasons)
 }
 
 // flush encodes the batch and writes it. A write that fails is tried again
@@ -406,36 +369,8 @@ func samplesOf(rec arrow.Record, samples []runner.Sample) []runner.Sample {
 		}
 		s.Source = last
 	}
-	fill(out, rec.Column(6).(*array.Int64), runner.HasMemoryUsed, func(s *runner.Sample) *int64 { return &s.MemoryUsed })
-	fill(out, rec.Column(7).(*array.Int64), runner.HasMemoryReserved, func(s *runner.Sample) *int64 { return &s.MemoryReserved })
-	fill(out, rec.Column(8).(*array.Int64), runner.HasMemoryTotal, func(s *runner.Sample) *int64 { return &s.MemoryTotal })
-	fill(out, rec.Column(9).(*array.Int64), runner.HasProcessMemory, func(s *runner.Sample) *int64 { return &s.ProcessMemory })
-	fill(out, rec.Column(10).(*array.Int64), runner.HasHostRSS, func(s *runner.Sample) *int64 { return &s.HostRSS })
-	fill(out, rec.Column(11).(*array.Int64), runner.HasHostPSS, func(s *runner.Sample) *int64 { return &s.HostPSS })
-	fill(out, rec.Column(12).(*array.Float64), runner.HasPower, func(s *runner.Sample) *float64 { return &s.Power })
-	fill(out, rec.Column(13).(*array.Float64), runner.HasTemperature, func(s *runner.Sample) *float64 { return &s.Temperature })
-	fill(out, rec.Column(14).(*array.Float64), runner.HasMemoryTemp, func(s *runner.Sample) *float64 { return &s.MemoryTemp })
-	fill(out, rec.Column(15).(*array.Float64), runner.HasEnergy, func(s *runner.Sample) *float64 { return &s.Energy })
-	fill(out, rec.Column(16).(*array.Float64), runner.HasHostCPU, func(s *runner.Sample) *float64 { return &s.HostCPU })
-	fill(out, rec.Column(17).(*array.Int32), runner.HasUtilization, func(s *runner.Sample) *int32 { return &s.Utilization })
-	fill(out, rec.Column(18).(*array.Int32), runner.HasMemoryUtil, func(s *runner.Sample) *int32 { return &s.MemoryUtil })
-	fill(out, rec.Column(19).(*array.Int32), runner.HasClockSM, func(s *runner.Sample) *int32 { return &s.ClockSM })
-	fill(out, rec.Column(20).(*array.Int32), runner.HasClockMem, func(s *runner.Sample) *int32 { return &s.ClockMem })
-	fill(out, rec.Column(21).(*array.Int64), runner.HasThrottleReasons, func(s *runner.Sample) *int64 { return &s.ThrottleReasons })
-	return samples
-}
-
-// column is an Arrow array of V.
-type column[V any] interface {
-	arrow.Array
-	Value(i int) V
-}
-
-func fill[V any](out []runner.Sample, col column[V], has runner.Fields, field func(*runner.Sample) *V) {
-	for i := range out {
-		if col.IsValid(i) {
-			*field(&out[i]) = col.Value(i)
-			out[i].Has |= has
-		}
+	for i, f := range figures() {
+		f.fill(out, rec.Column(firstFigure+i))
 	}
+	return samples
 }

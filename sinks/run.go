@@ -6,12 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"iter"
 	"sync"
 	"time"
 
-	"github.com/parquet-go/parquet-go"
-
 	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/sinks/table"
 )
 
 // The files of a run's folder.
@@ -163,7 +164,6 @@ func (r *RunSink) Finish(result *runner.Result) error {
 	r.mu.Unlock()
 	err := errors.Join(j.close(), r.forget())
 	r.store.forget(r)
-	_ = r.store.showRun(r.rel, result.Run.Execution) // in tables/, which the end of the execution brings up to date anyway
 	return r.store.f.explain("tidying up run "+result.Run.RunID, err)
 }
 
@@ -229,16 +229,28 @@ func (s *Store) writeTimelineFile(rel string, result *runner.Result, each func(f
 	sum := sha256.New()
 	// The folder is synced when run.json has followed.
 	err := s.f.put(rel+"/"+timelineName, true, func(w io.Writer) error {
-		counted := newSumWriter(io.MultiWriter(w, sum))
-		out := newRowWriter[TimelineRow](counted, s.opts.Version, nil, nil)
-		if err := errors.Join(writeTimeline(result, each, out), out.close()); err != nil {
+		counted := &countingWriter{w: io.MultiWriter(w, sum)}
+		out := tableOf[TimelineRow]().writer(counted, s.opts.Version, nil, nil)
+		if err := errors.Join(writeTimeline(result, each, out), out.Close()); err != nil {
 			return err
 		}
-		info.Bytes, info.Rows = counted.bytes, &out.total
+		rows := out.Rows()
+		info.Bytes, info.Rows = counted.bytes, &rows
 		return nil
 	})
 	info.SHA256 = hex.EncodeToString(sum.Sum(nil))
 	return info, err
+}
+
+type countingWriter struct {
+	w     io.Writer
+	bytes int64
+}
+
+func (c *countingWriter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.bytes += int64(n)
+	return n, err
 }
 
 // Replace writes a run.json again, e.g. after its raw logs were read anew, and
@@ -264,26 +276,24 @@ func (s *Store) Replace(dir string, result *runner.Result) error {
 // timelineSamples yields the samples in a folder's timeline.parquet; none where
 // there is no such file.
 func (s *Store) timelineSamples(rel string, yield func([]runner.Sample) error) error {
-	name := rel + "/" + timelineName
-	if !s.f.exists(name) {
+	err := s.openTable(rel+"/"+timelineName, func(f *table.File) error { return samplesIn(f, 0, f.Rows(), yield) })
+	if errors.Is(err, fs.ErrNotExist) && !s.f.exists(rel+"/"+timelineName) {
 		return nil
 	}
-	pf, file, err := s.f.openTable(name)
-	if err != nil {
-		return fmt.Errorf("reading %s: %w", s.f.path(name), err)
-	}
+	return err
+}
+
+// samplesIn yields the samples of some rows of a timeline.
+func samplesIn(f *table.File, first, end int64, yield func([]runner.Sample) error) error {
 	var samples []runner.Sample
-	err = readFile(pf, Predicate{}, func(rows []TimelineRow) error {
+	all := figures()
+	return table.ReadRange(f, first, end, func(rows []TimelineRow) error {
 		samples = samples[:0]
 		for i := range rows {
-			samples = append(samples, sampleOf(&rows[i]))
+			samples = append(samples, sampleOf(&rows[i], all))
 		}
 		return yield(samples)
 	})
-	if err := errors.Join(err, file.Close()); err != nil {
-		return fmt.Errorf("reading %s: %w", s.f.path(name), err)
-	}
-	return nil
 }
 
 // Samples reads the samples of a run's folder that is finished: for reparse.
@@ -297,38 +307,27 @@ type folderSamples struct {
 
 // ReadSamples yields the samples ordered by time. The file holds one GPU after
 // another: each is read from its own place, side by side.
-func (f folderSamples) ReadSamples(yield func([]runner.Sample) error) (err error) {
+func (f folderSamples) ReadSamples(yield func([]runner.Sample) error) error {
 	starts, total, err := f.starts()
 	if err != nil || total == 0 {
 		return err
 	}
-	name := f.rel + "/" + timelineName
-	pf, file, err := f.store.f.openTable(name)
-	if err != nil {
-		return fmt.Errorf("reading %s: %w", f.store.f.path(name), err)
-	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	defer rescue(&err)
-	for i, group := range pf.RowGroups() {
-		if err := soundRows(pf, i, 0, int(group.NumRows())); err != nil {
-			return fmt.Errorf("reading %s: %w", f.store.f.path(name), err)
+	return f.store.openTable(f.rel+"/"+timelineName, func(file *table.File) error {
+		cursors := make([]*cursor, len(starts))
+		for i, start := range starts {
+			end := total
+			if i+1 < len(starts) {
+				end = starts[i+1]
+			}
+			c := newCursor(file, start, end)
+			defer c.stop()
+			cursors[i] = c
+			if err := c.fill(); err != nil {
+				return err
+			}
 		}
-	}
-	cursors := make([]*cursor, len(starts))
-	for i, start := range starts {
-		end := total
-		if i+1 < len(starts) {
-			end = starts[i+1]
-		}
-		cursors[i] = &cursor{rows: parquet.NewGenericReader[TimelineRow](pf), left: end - start}
-		if err := cursors[i].rows.SeekToRow(start); err != nil {
-			return err
-		}
-		if err := cursors[i].fill(); err != nil {
-			return err
-		}
-	}
-	return mergeCursors(cursors, yield)
+		return mergeCursors(cursors, yield)
+	})
 }
 
 // starts are the rows at which a GPU's samples begin.
@@ -348,27 +347,32 @@ func (f folderSamples) starts() (starts []int64, total int64, err error) {
 
 // A cursor goes through the samples of one GPU.
 type cursor struct {
-	rows *parquet.GenericReader[TimelineRow]
-	left int64
-	buf  []TimelineRow
+	next func() ([]runner.Sample, error, bool)
+	stop func()
 	held []runner.Sample
 }
 
+func newCursor(f *table.File, first, end int64) *cursor {
+	next, stop := iter.Pull2(func(yield func([]runner.Sample, error) bool) {
+		err := samplesIn(f, first, end, func(samples []runner.Sample) error {
+			if !yield(samples, nil) {
+				return errStopped
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, errStopped) {
+			yield(nil, err)
+		}
+	})
+	return &cursor{next: next, stop: stop}
+}
+
 // fill reads on if nothing is held; held stays empty at the end.
-func (c *cursor) fill() error {
-	if len(c.held) > 0 || c.left == 0 {
-		return nil
+func (c *cursor) fill() (err error) {
+	if len(c.held) == 0 {
+		c.held, err, _ = c.next()
 	}
-	c.buf = make([]TimelineRow, min(c.left, readChunk/4))
-	n, err := c.rows.Read(c.buf)
-	if n == 0 {
-		return errors.Join(errors.New("the file ends early"), err)
-	}
-	for i := range n {
-		c.held = append(c.held, sampleOf(&c.buf[i]))
-	}
-	c.left -= int64(n)
-	return nil
+	return err
 }
 
 func mergeCursors(cursors []*cursor, yield func([]runner.Sample) error) error {
@@ -380,7 +384,7 @@ func mergeCursors(cursors []*cursor, yield func([]runner.Sample) error) error {
 				next = c
 			}
 		}
-		if next == nil || len(batch) == readChunk {
+		if next == nil || len(batch) == timelineChunk {
 			if err := yield(batch); err != nil || next == nil {
 				return err
 			}

@@ -8,8 +8,11 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/sinks/table"
+	"github.com/vramsweep/vramsweep/sweep"
 )
 
 // A Column describes a column of a table.
@@ -24,23 +27,43 @@ type Column struct {
 
 // Columns are the columns of a table in their order; those of free axes
 // (axis_NAME, in runs) depend on the sweeps and are not among them.
-func Columns(t Table) []Column {
+func Columns(name Table) []Column {
+	t, err := lookup(name)
+	if err != nil {
+		return nil
+	}
 	var columns []Column
-	for _, f := range flatFields(rowType(t)) {
-		c := Column{Name: columnName(f), Unit: f.Tag.Get("unit"), Doc: f.Tag.Get("doc")}
+	for _, f := range table.Fields(t.rowType()) {
+		c := Column{Name: table.ColumnName(f), Unit: f.Tag.Get("unit"), Doc: f.Tag.Get("doc"), Nullable: table.Nullable(f)}
 		goType := f.Type
 		if goType.Kind() == reflect.Pointer {
-			c.Nullable, goType = true, goType.Elem()
+			goType = goType.Elem()
 		}
 		c.Type = sqlType(goType)
-		c.Key = slices.Contains(keyColumns(t), c.Name)
+		if c.Doc == "" {
+			c.Doc = askedDoc(c.Name, f.Type.Kind() == reflect.Pointer)
+		}
+		c.Key = slices.Contains(t.def().keys, c.Name)
 		columns = append(columns, c)
 	}
 	return columns
 }
 
+// askedDoc describes the column of a setting.
+func askedDoc(name string, open bool) string {
+	for _, s := range sweep.SettingInfos() {
+		switch {
+		case s.Name == name && open:
+			return "Asked: " + s.Doc + "; null: left to vLLM."
+		case s.Name == name:
+			return "Asked: " + s.Doc + "."
+		}
+	}
+	return ""
+}
+
 func sqlType(t reflect.Type) string {
-	if t == reflect.TypeFor[Micros]() {
+	if t == reflect.TypeFor[Micros]() || t == reflect.TypeFor[time.Time]() {
 		return "TIMESTAMP WITH TIME ZONE"
 	}
 	switch t.Kind() {
@@ -54,26 +77,6 @@ func sqlType(t reflect.Type) string {
 		return "BOOLEAN"
 	default:
 		return "VARCHAR"
-	}
-}
-
-// Grain says what a row of a table is.
-func Grain(t Table) string {
-	switch t {
-	case TableRuns:
-		return "One row a run: one profile, one repeat, one execution. Memory columns are sums over the run's GPUs unless the name says max_gpu."
-	case TableRanks:
-		return "One row a rank of a run: vLLM's own account of it."
-	case TableTimelines:
-		return "One row a sample of a GPU, or of the host (gpu_index null)."
-	case TablePhases:
-		return "One row a phase of a run and GPU."
-	case TableBreakdowns:
-		return "One row a part of the net increase of a rank; the parts of a run add up to its net_increase_bytes, nothing twice."
-	case TableSteps:
-		return "One row a step of the driver's account of a GPU: what its memory did in a phase."
-	default:
-		return "One row a measured iteration."
 	}
 }
 
@@ -162,7 +165,7 @@ func writeSchemaSQL(w io.Writer) error {
 			b.WriteByte('\n')
 		}
 		b.WriteString(");\n")
-		fmt.Fprintf(&b, "COMMENT ON TABLE %s IS %s;\n", t, sqlText(Grain(t)+" Key: "+strings.Join(keyColumns(t), ", ")+"."))
+		fmt.Fprintf(&b, "COMMENT ON TABLE %s IS %s;\n", t, sqlText(Grain(t)+" Key: "+strings.Join(Keys(t), ", ")+"."))
 		for _, c := range columns {
 			doc := c.Doc
 			if c.Unit != "" {

@@ -33,9 +33,6 @@ type Store struct {
 
 	mu   sync.Mutex
 	open map[*RunSink]bool
-
-	liveMu sync.Mutex
-	live   *liveTables // nil: nothing was shown yet
 }
 
 var (
@@ -174,9 +171,6 @@ func (s *Store) begin(job *runner.Job) (*RunSink, error) {
 	rel := runPath(job)
 	if err := s.f.mkdir(rel); err != nil {
 		return nil, err
-	}
-	if s.f.exists(rel + "/" + resultName) {
-		_ = s.hideRun(rel, job.Execution) // of tables/, which the end of the execution brings up to date anyway
 	}
 	if err := s.archive(rel, nil); err != nil {
 		return nil, err

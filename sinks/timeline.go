@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/sinks/table"
 )
 
 // Samplers run side by side and a slow tool delivers late: samples are put in
@@ -57,13 +58,14 @@ func inOrder(each func(func([]runner.Sample) error) error, keep func(*runner.Sam
 
 // A timelineWriter turns the samples of one GPU after another into rows.
 type timelineWriter struct {
-	key    Key
-	phases map[int32][]runner.PhaseRow // by GPU
-	uuids  map[int32]*string
-	out    *rowWriter[TimelineRow]
-	cells  []timelineCells
-	rows   []TimelineRow
-	last   Micros
+	key     Key
+	phases  map[int32][]runner.PhaseRow // by GPU
+	uuids   map[int32]*string
+	out     *table.Writer[TimelineRow]
+	cells   []timelineCells
+	figures []figure
+	rows    []TimelineRow
+	last    Micros
 
 	current []runner.PhaseRow // of the GPU whose samples come
 	gpu     int32
@@ -73,18 +75,16 @@ type timelineWriter struct {
 // timelineCells are what the pointers of a row point to: kept apart and reused,
 // so that a row costs no allocation.
 type timelineCells struct {
-	gpu, util, memUtil, sm, mem                            int32
-	phase                                                  string
-	used, reserved, total, throttle, process, rss, pss     int64
-	readUS                                                 int64
-	power, temperature, memTemperature, energy, cpuPerCent float64
+	sample runner.Sample
+	phase  string
+	readUS int64
 }
 
 const timelineChunk = 1024
 
-func newTimelineWriter(r *runner.Result, out *rowWriter[TimelineRow]) *timelineWriter {
+func newTimelineWriter(r *runner.Result, out *table.Writer[TimelineRow]) *timelineWriter {
 	w := &timelineWriter{key: keyOf(r), phases: map[int32][]runner.PhaseRow{}, uuids: map[int32]*string{}, out: out,
-		cells: make([]timelineCells, timelineChunk), rows: make([]TimelineRow, 0, timelineChunk)}
+		cells: make([]timelineCells, timelineChunk), figures: figures(), rows: make([]TimelineRow, 0, timelineChunk)}
 	for _, p := range r.Phases {
 		gpu := int32(runner.HostGPU)
 		if p.GPUIndex != nil {
@@ -143,13 +143,14 @@ func (w *timelineWriter) add(samples []runner.Sample) error {
 }
 
 func (w *timelineWriter) flush() error {
-	err := w.out.write(w.rows)
+	err := w.out.Write(w.rows)
 	w.rows = w.rows[:0]
 	return err
 }
 
 func (w *timelineWriter) row(s *runner.Sample) {
 	c := &w.cells[len(w.rows)]
+	c.sample = *s
 	ts := MicrosOf(s.TS)
 	if ts <= w.last && len(w.rows) > 0 && sameGPU(w.rows[len(w.rows)-1].GPUIndex, s.GPU) && ts == w.last {
 		ts++ // two instruments in one microsecond: the key stays one row
@@ -157,8 +158,7 @@ func (w *timelineWriter) row(s *runner.Sample) {
 	w.last = ts
 	row := TimelineRow{Key: w.key, TS: ts, TOffsetUS: s.Offset.Microseconds(), Source: s.Source, Gap: s.Gap}
 	if s.GPU != runner.HostGPU {
-		c.gpu = s.GPU
-		row.GPUIndex, row.GPUUUID = &c.gpu, w.uuids[s.GPU]
+		row.GPUIndex, row.GPUUUID = &c.sample.GPU, w.uuids[s.GPU]
 	}
 	if p := w.phaseAt(s); p != nil {
 		c.phase = string(p.Phase)
@@ -168,22 +168,9 @@ func (w *timelineWriter) row(s *runner.Sample) {
 		c.readUS = s.Read.Microseconds()
 		row.ReadUS = &c.readUS
 	}
-	row.MemoryUsedBytes = cell(s, runner.HasMemoryUsed, &c.used, s.MemoryUsed)
-	row.MemoryReservedBytes = cell(s, runner.HasMemoryReserved, &c.reserved, s.MemoryReserved)
-	row.MemoryTotalBytes = cell(s, runner.HasMemoryTotal, &c.total, s.MemoryTotal)
-	row.ProcessBytes = cell(s, runner.HasProcessMemory, &c.process, s.ProcessMemory)
-	row.HostRSSBytes = cell(s, runner.HasHostRSS, &c.rss, s.HostRSS)
-	row.HostPSSBytes = cell(s, runner.HasHostPSS, &c.pss, s.HostPSS)
-	row.PowerW = finiteCell(s, runner.HasPower, &c.power, s.Power)
-	row.TemperatureC = finiteCell(s, runner.HasTemperature, &c.temperature, s.Temperature)
-	row.MemoryTemperatureC = finiteCell(s, runner.HasMemoryTemp, &c.memTemperature, s.MemoryTemp)
-	row.EnergyJ = finiteCell(s, runner.HasEnergy, &c.energy, s.Energy)
-	row.HostCPUPct = finiteCell(s, runner.HasHostCPU, &c.cpuPerCent, s.HostCPU)
-	row.UtilizationPct = cell(s, runner.HasUtilization, &c.util, s.Utilization)
-	row.MemoryUtilizationPct = cell(s, runner.HasMemoryUtil, &c.memUtil, s.MemoryUtil)
-	row.ClockSMMHz = cell(s, runner.HasClockSM, &c.sm, s.ClockSM)
-	row.ClockMemMHz = cell(s, runner.HasClockMem, &c.mem, s.ClockMem)
-	row.ThrottleReasons = cell(s, runner.HasThrottleReasons, &c.throttle, s.ThrottleReasons)
+	for _, f := range w.figures {
+		f.toRow(&row, &c.sample)
+	}
 	w.rows = append(w.rows, row)
 }
 
@@ -194,21 +181,8 @@ func sameGPU(index *int32, gpu int32) bool {
 	return *index == gpu
 }
 
-func cell[V any](s *runner.Sample, has runner.Fields, at *V, v V) *V {
-	if s.Has&has == 0 {
-		return nil
-	}
-	*at = v
-	return at
-}
-
-// finiteCell is cell for figures that an instrument can spoil: NaN is no reading.
-func finiteCell(s *runner.Sample, has runner.Fields, at *float64, v float64) *float64 {
-	return finite(cell(s, has, at, v))
-}
-
 // writeTimeline writes the samples of a run, sorted by GPU and time, the host last.
-func writeTimeline(r *runner.Result, each func(func([]runner.Sample) error) error, out *rowWriter[TimelineRow]) error {
+func writeTimeline(r *runner.Result, each func(func([]runner.Sample) error) error, out *table.Writer[TimelineRow]) error {
 	gpus, err := gpusOf(each)
 	if err != nil {
 		return err
@@ -247,7 +221,7 @@ func gpusOf(each func(func([]runner.Sample) error) error) ([]int32, error) {
 }
 
 // sampleOf is the sample that a row was made from, but for the nanoseconds.
-func sampleOf(row *TimelineRow) runner.Sample {
+func sampleOf(row *TimelineRow, figures []figure) runner.Sample {
 	s := runner.Sample{TS: row.TS.Time(), Offset: time.Duration(row.TOffsetUS) * time.Microsecond,
 		GPU: runner.HostGPU, Gap: row.Gap, Source: row.Source}
 	if row.GPUIndex != nil {
@@ -256,28 +230,8 @@ func sampleOf(row *TimelineRow) runner.Sample {
 	if row.ReadUS != nil {
 		s.Read = time.Duration(*row.ReadUS) * time.Microsecond
 	}
-	put(&s, runner.HasMemoryUsed, &s.MemoryUsed, row.MemoryUsedBytes)
-	put(&s, runner.HasMemoryReserved, &s.MemoryReserved, row.MemoryReservedBytes)
-	put(&s, runner.HasMemoryTotal, &s.MemoryTotal, row.MemoryTotalBytes)
-	put(&s, runner.HasProcessMemory, &s.ProcessMemory, row.ProcessBytes)
-	put(&s, runner.HasHostRSS, &s.HostRSS, row.HostRSSBytes)
-	put(&s, runner.HasHostPSS, &s.HostPSS, row.HostPSSBytes)
-	put(&s, runner.HasPower, &s.Power, row.PowerW)
-	put(&s, runner.HasTemperature, &s.Temperature, row.TemperatureC)
-	put(&s, runner.HasMemoryTemp, &s.MemoryTemp, row.MemoryTemperatureC)
-	put(&s, runner.HasEnergy, &s.Energy, row.EnergyJ)
-	put(&s, runner.HasHostCPU, &s.HostCPU, row.HostCPUPct)
-	put(&s, runner.HasUtilization, &s.Utilization, row.UtilizationPct)
-	put(&s, runner.HasMemoryUtil, &s.MemoryUtil, row.MemoryUtilizationPct)
-	put(&s, runner.HasClockSM, &s.ClockSM, row.ClockSMMHz)
-	put(&s, runner.HasClockMem, &s.ClockMem, row.ClockMemMHz)
-	put(&s, runner.HasThrottleReasons, &s.ThrottleReasons, row.ThrottleReasons)
-	return s
-}
-
-func put[V any](s *runner.Sample, has runner.Fields, at *V, v *V) {
-	if v != nil {
-		*at = *v
-		s.Has |= has
+	for _, f := range figures {
+		f.fromRow(&s, row)
 	}
+	return s
 }

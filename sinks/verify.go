@@ -11,7 +11,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/parquet-go/parquet-go"
+	"github.com/vramsweep/vramsweep/sinks/table"
 )
 
 // A Fault is something in an output folder that is not as it was written.
@@ -29,12 +29,12 @@ func (f Fault) String() string {
 }
 
 // Verify reads everything in the folder: every page of every Parquet file, the
-// checksums of tables and raw logs, every JSON; it checks that no row is there
+// checksums of timelines and raw logs, every JSON; it checks that no row is there
 // twice, that tables and JSON say the same, and that nothing was left half done. No fault
 // is an empty slice. The error says that the folder itself cannot be read. Beside a
 // running sweep its unfinished run is no fault.
 func (s *Store) Verify() ([]Fault, error) {
-	v := &verifier{s: s, live: s.lock == nil && s.lockedByOther(), damaged: map[Table]bool{}}
+	v := &verifier{s: s, live: s.lock == nil && s.lockedByOther()}
 	executions, err := s.f.dirs(runsDir)
 	if err != nil {
 		return nil, s.f.explain("verifying", err)
@@ -52,19 +52,17 @@ func (s *Store) Verify() ([]Fault, error) {
 			v.run(rel)
 		}
 	}
-	v.manifest()
-	for _, t := range Tables() {
-		v.table(t, executions)
+	for _, t := range registry() {
+		t.verify(v, executions)
 	}
 	slices.SortStableFunc(v.faults, func(a, b Fault) int { return strings.Compare(a.File, b.File) })
 	return v.faults, nil
 }
 
 type verifier struct {
-	s       *Store
-	live    bool // somebody runs a sweep in the folder
-	faults  []Fault
-	damaged map[Table]bool // a file of it cannot be read: comparing would only repeat that
+	s      *Store
+	live   bool // somebody runs a sweep in the folder
+	faults []Fault
 }
 
 func (v *verifier) fault(file, place, format string, args ...any) {
@@ -220,138 +218,16 @@ func (v *verifier) named(dir, file string, bytes int64, sum string) {
 	}
 }
 
-// manifest compares the files of tables/ with their checksums.
-func (v *verifier) manifest() {
-	m, err := v.s.readManifest()
+// checkPages reads every page of a Parquet file.
+func (s *Store) checkPages(name string) (faults []Fault) {
+	err := s.openTable(name, func(f *table.File) error {
+		for _, flaw := range f.Check() {
+			faults = append(faults, Fault{File: name, Place: flaw.Place, What: flaw.What})
+		}
+		return nil
+	})
 	if err != nil {
-		v.fault(manifestName, "", "%v", err)
-		return
-	}
-	files, err := v.s.tableFiles("")
-	if err != nil {
-		v.fault(tablesDir, "", "%v", err)
-		return
-	}
-	if len(files) > 0 && !v.s.f.exists(manifestName) {
-		v.fault(manifestName, "", "it is missing; `vramsweep compact` makes it again")
-		return
-	}
-	for _, name := range files {
-		entry := m.Files[name]
-		if entry == nil {
-			v.fault(tablesDir+"/"+name, "", "%s does not name it", manifestName)
-			continue
-		}
-		sum, err := v.s.sumFile(tablesDir + "/" + name)
-		if err != nil {
-			v.fault(tablesDir+"/"+name, "", "%v", err)
-			continue
-		}
-		if !slices.ContainsFunc(entry.Sums, sum.same) {
-			v.fault(tablesDir+"/"+name, "", "it has %d bytes with checksum %08x, %s says %s", sum.Bytes, sum.CRC32C, manifestName, describe(entry.Sums))
-		}
-	}
-	for name, entry := range m.Files {
-		if !entry.Pending && !slices.Contains(files, name) {
-			v.fault(tablesDir+"/"+name, "", "it is missing, but %s names it", manifestName)
-		}
-	}
-}
-
-func describe(sums []fileSum) string {
-	var parts []string
-	for _, s := range sums {
-		parts = append(parts, fmt.Sprintf("%d bytes with checksum %08x", s.Bytes, s.CRC32C))
-	}
-	return strings.Join(parts, " or ")
-}
-
-// table checks one table: its pages, that keys rise, and that it says what the
-// run folders say.
-func (v *verifier) table(t Table, executions []string) {
-	switch t {
-	case TableRuns:
-		verifyTable[RunRow](v, executions)
-	case TableRanks:
-		verifyTable[RankRow](v, executions)
-	case TableTimelines:
-		verifyTable[TimelineRow](v, executions)
-	case TablePhases:
-		verifyTable[PhaseRow](v, executions)
-	case TableBreakdowns:
-		verifyTable[BreakdownRow](v, executions)
-	case TableSteps:
-		verifyTable[StepRow](v, executions)
-	case TableLatencies:
-		verifyTable[LatencyRow](v, executions)
-	}
-}
-
-// checkPages reads every page of a Parquet file: parquet-go compares each with
-// its checksum.
-func (s *Store) checkPages(name string) []Fault {
-	pf, file, err := s.f.openTable(name)
-	if err != nil {
-		return []Fault{{File: name, What: strings.ReplaceAll(err.Error(), "\n", "; ")}}
-	}
-	defer file.Close() //nolint:errcheck // opened to read
-	var faults []Fault
-	rows := int64(0)
-	for g, group := range pf.RowGroups() {
-		rows += group.NumRows()
-		for c := range group.ColumnChunks() {
-			column := ""
-			if paths := pf.Schema().Columns(); c < len(paths) {
-				column = strings.Join(paths[c], ".")
-			}
-			if err := readPages(pf, g, c); err != nil {
-				faults = append(faults, Fault{File: name, Place: fmt.Sprintf("row group %d, column %s", g, column), What: err.Error()})
-			}
-		}
-	}
-	if rows != pf.NumRows() {
-		faults = append(faults, Fault{File: name, Place: "footer", What: fmt.Sprintf("it claims %d rows, its row groups have %d", pf.NumRows(), rows)})
+		faults = append(faults, Fault{File: name, What: strings.ReplaceAll(errors.Unwrap(err).Error(), "\n", "; ")})
 	}
 	return faults
-}
-
-// readPages reads all that there is of a column chunk.
-func readPages(file *parquet.File, at, column int) (err error) {
-	defer rescue(&err)
-	group := file.RowGroups()[at]
-	if err := errors.Join(soundChunk(file, at, column, 0, int(group.NumRows())), soundColumnIndex(file, at, column)); err != nil {
-		return err
-	}
-	rows, pages := group.NumRows(), group.ColumnChunks()[column].Pages()
-	defer func() { err = errors.Join(err, pages.Close()) }()
-	read := int64(0)
-	values := make([]parquet.Value, readChunk)
-	for {
-		page, err := pages.ReadPage()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		read += page.NumRows()
-		in := page.Values()
-		for {
-			n, err := in.ReadValues(values)
-			if errors.Is(err, io.EOF) {
-				break
-			}
-			if err != nil {
-				return err
-			}
-			if n == 0 {
-				return io.ErrNoProgress
-			}
-		}
-		parquet.Release(page)
-	}
-	if read != rows {
-		return fmt.Errorf("its pages have %d rows of %d", read, rows)
-	}
-	return nil
 }

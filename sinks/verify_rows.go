@@ -4,75 +4,70 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"math"
 	"reflect"
 	"slices"
 	"strings"
+
+	"github.com/vramsweep/vramsweep/sinks/table"
 )
 
-// verifyTable checks the files of one table and compares its rows with those
-// that the run folders give.
-func verifyTable[T Row](v *verifier, executions []string) {
-	t := tableOf[T]()
-	files, err := v.s.allTableFiles(t)
+// verify checks the files of one table (their pages, that keys rise, that they
+// hold the executions that they name) and compares their rows with those that the
+// run folders give.
+func (t *rowTable[T]) verify(v *verifier, executions []string) {
+	files, err := v.s.tableFiles(t.name)
 	if err != nil {
-		v.fault(tablesDir+"/"+string(t), "", "%v", err)
+		v.fault(tablesDir+"/"+string(t.name), "", "%v", err)
 		return
 	}
+	damaged := false               // comparing would only repeat that
 	where := map[string][]string{} // execution: files of the table
 	for _, name := range files {
-		faults := v.s.checkPages(tablesDir + "/" + name)
-		if len(faults) > 0 {
-			v.faults, v.damaged[t] = append(v.faults, faults...), true
+		if faults := v.s.checkPages(tablesDir + "/" + name); len(faults) > 0 {
+			v.faults, damaged = append(v.faults, faults...), true
 			continue
 		}
-		verifyKeys[T](v, name)
 		marks, err := v.s.fileMarks(name)
 		if err != nil {
 			v.fault(tablesDir+"/"+name, "", "%v", err)
 			continue
 		}
+		t.verifyKeys(v, name, marks)
 		for _, m := range marks {
 			where[m.Execution] = append(where[m.Execution], name)
 		}
 	}
-	if v.damaged[t] {
-		return
-	}
 	for _, execution := range executions {
-		e, err := v.s.Execution(execution)
-		if err == nil && e.State == StateComplete {
-			compareExecution[T](v, execution, where[execution])
+		if e, err := v.s.Execution(execution); !damaged && err == nil && e.State == StateComplete {
+			t.compareExecution(v, execution, where[execution])
 		}
 	}
 }
 
 // verifyKeys checks that the keys of a file rise: then none is there twice.
-func verifyKeys[T Row](v *verifier, name string) {
-	pf, file, err := v.s.f.openTable(tablesDir + "/" + name)
-	if err != nil {
-		v.fault(tablesDir+"/"+name, "", "%v", err)
-		return
-	}
-	defer file.Close() //nolint:errcheck // opened to read
+func (t *rowTable[T]) verifyKeys(v *verifier, name string, marks []Mark) {
 	seen := map[rowKey]bool{}
 	var last rowKey
 	row, found := int64(0), 0
-	err = readFile(pf, Predicate{}, func(rows []T) error {
+	fault := func(at *T, what string) {
+		found++
+		v.fault(tablesDir+"/"+name, fmt.Sprintf("row %d", row), "the row %s %s", t.keyText(at), what)
+	}
+	check := func(rows []T) error {
 		for i := range rows {
-			k := rowKeyOf(&rows[i])
+			k, execution := t.rowKey(&rows[i]), t.key(&rows[i]).Execution
 			switch {
-			case k.run < last.run || rising(tableOf[T]()) && k.less(last):
-				found++
-				v.fault(tablesDir+"/"+name, fmt.Sprintf("row %d", row), "the row %s is out of order", keyText(&rows[i]))
+			case k.run < last.run || t.rising() && k.less(last):
+				fault(&rows[i], "is out of order")
 			case k == last && row > 0 || seen[k]:
-				found++
-				v.fault(tablesDir+"/"+name, fmt.Sprintf("row %d", row), "the row %s is there twice", keyText(&rows[i]))
+				fault(&rows[i], "is there twice")
+			case k.run != last.run && len(marks) > 0 && !slices.ContainsFunc(marks, func(m Mark) bool { return m.Execution == execution }):
+				fault(&rows[i], "is of an execution that the file does not name: "+execution)
 			}
 			if found >= maxFaultsPerFile {
 				return errStopped
 			}
-			if !rising(tableOf[T]()) {
+			if !t.rising() {
 				if k.run != last.run {
 					clear(seen)
 				}
@@ -82,7 +77,8 @@ func verifyKeys[T Row](v *verifier, name string) {
 			row++
 		}
 		return nil
-	})
+	}
+	err := v.s.openTable(tablesDir+"/"+name, func(f *table.File) error { return t.read(f, Predicate{}, check) })
 	if err != nil && !errors.Is(err, errStopped) {
 		v.fault(tablesDir+"/"+name, "", "%v", err)
 	}
@@ -92,54 +88,12 @@ func verifyKeys[T Row](v *verifier, name string) {
 // say nothing new.
 const maxFaultsPerFile = 20
 
-// A rowKey identifies a row of any table.
-type rowKey struct {
-	run  string
-	a, b int64
-	s    string
-}
-
-func (k rowKey) less(o rowKey) bool {
-	return k.run == o.run && (k.a < o.a || k.a == o.a && k.b < o.b)
-}
-
-// rising says whether whole keys rise in the files of a table; in the others
-// the rows of a run stand in the order of the run.
-func rising(t Table) bool { return len(sortColumns(t)) == len(keyColumns(t)) }
-
-func rowKeyOf[T Row](row *T) rowKey {
-	k := rowKey{run: any(row).(keyed).key().RunID}
-	switch r := any(row).(type) {
-	case *RankRow:
-		k.a = int64(r.Rank)
-	case *TimelineRow:
-		k.a, k.b = gpuOrder(r.GPUIndex), int64(r.TS)
-	case *PhaseRow:
-		k.a, k.s = gpuOrder(r.GPUIndex), r.Phase
-	case *BreakdownRow:
-		k.a, k.s = int64(r.Rank), r.Component
-	case *StepRow:
-		k.a, k.s = int64(r.GPUIndex), r.Step
-	case *LatencyRow:
-		k.a = int64(r.Iteration)
-	}
-	return k
-}
-
-// gpuOrder puts null, the host, last.
-func gpuOrder(gpu *int32) int64 {
-	if gpu == nil {
-		return math.MaxInt64
-	}
-	return int64(*gpu)
-}
-
-func keyText[T Row](row *T) string {
+func (t *rowTable[T]) keyText(row *T) string {
 	value := reflect.ValueOf(row).Elem()
 	var parts []string
-	for _, f := range flatFields(value.Type()) {
-		if slices.Contains(keyColumns(tableOf[T]()), columnName(f)) {
-			parts = append(parts, columnName(f)+" "+valueText(value.FieldByIndex(f.Index)))
+	for _, f := range table.Fields(value.Type()) {
+		if name := table.ColumnName(f); slices.Contains(t.keys, name) {
+			parts = append(parts, name+" "+valueText(value.FieldByIndex(f.Index)))
 		}
 	}
 	return strings.Join(parts, ", ")
@@ -156,8 +110,8 @@ func valueText(v reflect.Value) string {
 }
 
 // compareExecution walks the table and the run folders side by side.
-func compareExecution[T Row](v *verifier, execution string, files []string) {
-	name := tablesDir + "/" + string(tableOf[T]())
+func (t *rowTable[T]) compareExecution(v *verifier, execution string, files []string) {
+	name := tablesDir + "/" + string(t.name)
 	if len(files) > 0 {
 		name = tablesDir + "/" + files[0]
 	}
@@ -165,22 +119,22 @@ func compareExecution[T Row](v *verifier, execution string, files []string) {
 		v.fault(name, "", "execution %s is in other files as well: %s", execution, strings.Join(files[1:], ", "))
 		return
 	}
-	if len(files) == 0 && rowsInFolders[T](v.s, execution) {
+	if len(files) == 0 && t.rowsInFolders(v.s, execution) {
 		v.fault(name, "", "it has no rows of execution %s; `vramsweep compact --rebuild` writes them from its runs", execution)
 		return
 	}
-	nextTable, stopTable := iter.Pull2(tableRows[T](v.s, execution, files))
+	nextTable, stopTable := iter.Pull2(t.tableRows(v.s, execution, files))
 	defer stopTable()
-	nextFolder, stopFolder := iter.Pull2(folderRows[T](v.s, execution))
+	nextFolder, stopFolder := iter.Pull2(t.folderRows(v.s, execution))
 	defer stopFolder()
-	c := &rowComparison[T]{v: v, file: name}
+	c := &rowComparison[T]{rowTable: t, v: v, file: name}
 	inTable, terr, tok := nextTable()
 	inFolder, ferr, fok := nextFolder()
 	for (tok || fok) && c.found < maxFaultsPerFile {
 		if terr != nil || ferr != nil { // the files themselves were named already
 			return
 		}
-		order := sideBySide(&inTable, tok, &inFolder, fok)
+		order := t.sideBySide(&inTable, tok, &inFolder, fok)
 		switch {
 		case order < 0:
 			c.only(&inTable, "stands in the table but in no run folder")
@@ -200,20 +154,20 @@ func compareExecution[T Row](v *verifier, execution string, files []string) {
 
 // sideBySide says which of two rows comes first by its run; one that is not
 // there comes last.
-func sideBySide[T Row](a *T, aok bool, b *T, bok bool) int {
+func (t *rowTable[T]) sideBySide(a *T, aok bool, b *T, bok bool) int {
 	switch {
 	case !aok:
 		return 1
 	case !bok:
 		return -1
 	}
-	return strings.Compare(any(a).(keyed).key().RunID, any(b).(keyed).key().RunID)
+	return strings.Compare(t.key(a).RunID, t.key(b).RunID)
 }
 
 // tableRows are the rows of an execution in files of tables/.
-func tableRows[T Row](s *Store, execution string, files []string) iter.Seq2[T, error] {
+func (t *rowTable[T]) tableRows(s *Store, execution string, files []string) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
-		r := &storeReader[T]{s: s, where: Predicate{Execution: execution}, yield: yield, more: true}
+		r := &storeReader[T]{rowTable: t, s: s, where: Predicate{Execution: execution}, yield: yield, more: true}
 		for _, name := range files {
 			if r.more {
 				r.parquet(tablesDir+"/"+name, nil)
@@ -222,23 +176,24 @@ func tableRows[T Row](s *Store, execution string, files []string) iter.Seq2[T, e
 	}
 }
 
-func rowsInFolders[T Row](s *Store, execution string) bool {
-	for _, err := range folderRows[T](s, execution) {
+func (t *rowTable[T]) rowsInFolders(s *Store, execution string) bool {
+	for _, err := range t.folderRows(s, execution) {
 		return err == nil
 	}
 	return false
 }
 
 // folderRows are the rows that the folders of an execution give.
-func folderRows[T Row](s *Store, execution string) iter.Seq2[T, error] {
+func (t *rowTable[T]) folderRows(s *Store, execution string) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
-		r := &storeReader[T]{s: s, yield: yield, more: true}
+		r := &storeReader[T]{rowTable: t, s: s, yield: yield, more: true}
 		r.folders(execution)
 	}
 }
 
 // A rowComparison names differences, one for a run.
 type rowComparison[T Row] struct {
+	*rowTable[T]
 	v     *verifier
 	file  string
 	last  string // run that was named
@@ -246,11 +201,11 @@ type rowComparison[T Row] struct {
 }
 
 func (c *rowComparison[T]) only(row *T, what string) {
-	c.name(row, "the row %s %s", keyText(row), what)
+	c.note(row, "the row %s %s", c.keyText(row), what)
 }
 
-func (c *rowComparison[T]) name(row *T, format string, args ...any) {
-	run := any(row).(keyed).key().RunID
+func (c *rowComparison[T]) note(row *T, format string, args ...any) {
+	run := c.key(row).RunID
 	if run == c.last {
 		return
 	}
@@ -260,28 +215,28 @@ func (c *rowComparison[T]) name(row *T, format string, args ...any) {
 }
 
 func (c *rowComparison[T]) same(a, b *T) {
-	if runs, ok := any(a).(*RunRow); ok {
-		exactNumbers(runs.Axes)
-		exactNumbers(any(b).(*RunRow).Axes)
+	if c.axes != nil {
+		exactNumbers(*c.axes(a))
+		exactNumbers(*c.axes(b))
 	}
 	if reflect.DeepEqual(a, b) {
 		return
 	}
 	x, y := reflect.ValueOf(a).Elem(), reflect.ValueOf(b).Elem()
-	for _, f := range flatFields(x.Type()) {
+	for _, f := range table.Fields(x.Type()) {
 		p, q := x.FieldByIndex(f.Index), y.FieldByIndex(f.Index)
 		if reflect.DeepEqual(p.Interface(), q.Interface()) {
 			continue
 		}
-		if columnName(f) == "json_sha256" {
-			c.name(a, "its run.json was changed after the table was written: SHA-256 %s, was %s", valueText(q), valueText(p))
+		if table.ColumnName(f) == "json_sha256" {
+			c.note(a, "its run.json was changed after the table was written: SHA-256 %s, was %s", valueText(q), valueText(p))
 			return
 		}
-		c.name(a, "%s: the table says %s = %s, the run's folder says %s", keyText(a), columnName(f), valueText(p), valueText(q))
+		c.note(a, "%s: the table says %s = %s, the run's folder says %s", c.keyText(a), table.ColumnName(f), valueText(p), valueText(q))
 		return
 	}
-	if ra, ok := any(a).(*RunRow); ok {
-		c.name(a, "the table says axes %v, run.json says %v", ra.Axes, any(b).(*RunRow).Axes)
+	if c.axes != nil {
+		c.note(a, "the table says axes %v, run.json says %v", *c.axes(a), *c.axes(b))
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/sinks"
@@ -23,7 +22,8 @@ type profileFlags struct {
 	vllm    []string
 	command string
 	gpus    []int
-	given   []func() // take over the settings that were given
+	model   string
+	known   map[string]**int64 // of the model
 }
 
 // profileVerb runs one profile from flags.
@@ -31,6 +31,7 @@ func (w *world) profileVerb() *cobra.Command {
 	f := &profileFlags{}
 	cmd := verb("profile --model MODEL --input-len N --output-len N --batch-size N", "One profile from flags", exactArgs(),
 		func(cmd *cobra.Command, _ []string) error {
+			f.read(cmd)
 			plan, err := sweep.Single(f.single(w))
 			if err != nil {
 				return w.sayDiagnostics(err, false)
@@ -44,25 +45,24 @@ func (w *world) profileVerb() *cobra.Command {
 func (f *profileFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	o := &f.options
-	flags.StringVar(&o.Model, "model", "", "catalogue name, folder with config.json, or Hugging Face id")
-	flags.StringVar(&o.Model, "hf-model-id", "", "the same")
-	const usage = "as in a sweep file"
-	optional(f, flags, flags.Int64, usage, map[string]**int64{
-		"input-len": &o.InputLen, "output-len": &o.OutputLen, "batch-size": &o.BatchSize,
-		"tensor-parallel-size": &o.TensorParallelSize, "pipeline-parallel-size": &o.PipelineParallelSize,
-		"max-model-len": &o.MaxModelLen, "max-num-seqs": &o.MaxNumSeqs, "max-num-batched-tokens": &o.MaxNumBatchedTokens,
-		"num-iters": &o.NumIters, "num-iters-warmup": &o.NumItersWarmup, "model-params": &o.ModelParams,
-		"num-layers": &o.NumLayers, "num-heads": &o.NumHeads, "hidden-size": &o.HiddenSize,
-	})
-	optional(f, flags, flags.String, usage, map[string]**string{
-		"dtype": &o.Dtype, "kv-cache-dtype": &o.KVCacheDtype, "quantization": &o.Quantization, "load-format": &o.LoadFormat,
-	})
-	optional(f, flags, flags.Bool, usage, map[string]**bool{
-		"enforce-eager": &o.EnforceEager, "trust-remote-code": &o.TrustRemoteCode,
-	})
-	optional(f, flags, flags.Float64, "share of the GPU's memory that vLLM may use", map[string]**float64{
-		"gpu-memory-utilization": &o.GPUMemoryUtilization,
-	})
+	flags.StringVar(&f.model, "hf-model-id", "", "the same as --model")
+	for _, s := range sweep.SettingInfos() {
+		name := flagOf(s.Name)
+		switch s.Zero.(type) {
+		case int64:
+			flags.Int64(name, 0, s.Doc)
+		case float64:
+			flags.Float64(name, 0, s.Doc)
+		case bool:
+			flags.Bool(name, false, s.Doc)
+		default:
+			flags.String(name, "", s.Doc)
+		}
+	}
+	f.known = map[string]**int64{"model-params": &o.ModelParams, "num-layers": &o.NumLayers, "num-heads": &o.NumHeads, "hidden-size": &o.HiddenSize}
+	for name := range f.known {
+		flags.Int64(name, 0, "of the model, laid over what is known of it")
+	}
 	flags.StringVar(&o.Engine, "engine", "vllm", "vllm or simulator")
 	flags.StringVar(&f.command, "command", "", "stands for vllm (a path; blanks separate arguments)")
 	flags.StringArrayVar(&f.vllm, "vllm-flag", nil, "one of vLLM's own flags: NAME=VALUE (repeatable)")
@@ -75,25 +75,43 @@ func (f *profileFlags) add(cmd *cobra.Command) {
 		"write the outcome as one line of JSON to FILE (- for standard output)")
 }
 
-// optional adds flags whose settings stay nil unless they are given.
-func optional[T any](
-	f *profileFlags, flags *pflag.FlagSet, add func(name string, value T, usage string) *T, usage string,
-	settings map[string]**T,
-) {
-	for name, to := range settings {
-		value := add(name, *new(T), usage)
-		f.given = append(f.given, func() {
-			if flags.Changed(name) {
-				*to = value
-			}
-		})
+// read takes over the flags that were given.
+func (f *profileFlags) read(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	f.options.Settings = map[string]any{}
+	if f.model != "" {
+		f.options.Settings["model"] = f.model
+	}
+	for _, s := range sweep.SettingInfos() {
+		name := flagOf(s.Name)
+		if !flags.Changed(name) {
+			continue
+		}
+		var v any
+		switch s.Zero.(type) {
+		case int64:
+			v, _ = flags.GetInt64(name)
+		case float64:
+			v, _ = flags.GetFloat64(name)
+		case bool:
+			v, _ = flags.GetBool(name)
+		default:
+			v, _ = flags.GetString(name)
+		}
+		f.options.Settings[s.Name] = v
+	}
+	for name, to := range f.known {
+		if flags.Changed(name) {
+			v, _ := flags.GetInt64(name)
+			*to = &v
+		}
 	}
 }
 
+// flagOf names the flag of a setting.
+func flagOf(setting string) string { return strings.ReplaceAll(setting, "_", "-") }
+
 func (f *profileFlags) single(w *world) sweep.SingleOptions {
-	for _, take := range f.given {
-		take()
-	}
 	o := f.options
 	o.WorkDir, o.GPUs = w.dir, f.gpus
 	o.Command = strings.Fields(f.command)

@@ -90,7 +90,7 @@ func TestSessionFaults(t *testing.T) {
 		}
 		rows = append(rows, row)
 	}
-	slices.SortFunc(rows, func(a, b sinks.RunRow) int { return int(*a.BatchSize - *b.BatchSize) })
+	slices.SortFunc(rows, func(a, b sinks.RunRow) int { return int(a.BatchSize - b.BatchSize) })
 	if len(rows) != len(sessionFaults) {
 		t.Fatalf("%d rows, want %d", len(rows), len(sessionFaults))
 	}
@@ -119,7 +119,7 @@ func checkPositions(t *testing.T, rows []sinks.RunRow) {
 	want := int64(0)
 	for i, row := range rows {
 		if row.GroupPosition == nil || int64(*row.GroupPosition) != want {
-			t.Errorf("batch %d stands at position %v of its engine, want %d", *row.BatchSize, row.GroupPosition, want)
+			t.Errorf("batch %d stands at position %v of its engine, want %d", row.BatchSize, row.GroupPosition, want)
 		}
 		want++
 		if row.Outcome != string(runner.OutcomeOK) || strings.Contains(sessionFaults[i].chaos, "teardown") {

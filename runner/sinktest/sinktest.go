@@ -22,7 +22,8 @@ func begun() time.Time { return time.Date(2026, 11, 20, 2, 0, 0, 0, time.UTC) }
 func job(name string, attempt int) *runner.Job {
 	p := &sweep.Profile{
 		ID: name, Sweep: "suite", Engine: sweep.Engine{Kind: "vllm", Mode: "latency"},
-		Settings: sweep.Settings{Model: "m", HFModelID: "o/m", TensorParallelSize: 1, PipelineParallelSize: 1, BatchSize: 1},
+		Settings: sweep.Settings{Model: "m", HFModelID: "o/m",
+			Asked: sweep.Asked{TensorParallelSize: 1, PipelineParallelSize: 1, BatchSize: 1}},
 	}
 	const execution = "20261120T020000Z-abcdef"
 	return &runner.Job{

@@ -294,8 +294,8 @@ func stateful(n int) Input {
 		key := sinks.Key{RunID: fmt.Sprintf("s-%d", i), Execution: "e", Model: "state"}
 		activations := 28*tokens*hidden + int64(i)*frame.MiB
 		in.Runs = append(in.Runs, sinks.RunRow{Key: key, Outcome: "ok", GPUName: &gpu, VLLMVersion: &version, ModelRunner: &v2, CompileCache: &warm,
-			HiddenSize: &hidden, NumLayers: &layers, EffectiveMaxNumBatchedTokens: &tokens})
-		in.Ranks = append(in.Ranks, sinks.RankRow{Key: key, ActivationsReservedBytes: &activations})
+			HiddenSize: &hidden, NumLayers: &layers, Effective: runner.Effective{EffectiveMaxNumBatchedTokens: &tokens}})
+		in.Ranks = append(in.Ranks, sinks.RankRow{Key: key, RankRow: runner.RankRow{ActivationsReservedBytes: &activations}})
 	}
 	return in
 }
