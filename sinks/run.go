@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"slices"
 	"sync"
 	"time"
 
@@ -288,9 +289,9 @@ func samplesIn(f *table.File, first, end int64, yield func([]runner.Sample) erro
 	var samples []runner.Sample
 	all := figures()
 	return table.ReadRange(f, first, end, func(rows []TimelineRow) error {
-		samples = samples[:0]
+		samples = slices.Grow(samples[:0], len(rows))[:len(rows)]
 		for i := range rows {
-			samples = append(samples, sampleOf(&rows[i], all))
+			sampleOf(&samples[i], &rows[i], all)
 		}
 		return yield(samples)
 	})
