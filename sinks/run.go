@@ -225,7 +225,9 @@ func (s *Store) writeResult(rel string, result *runner.Result) error {
 }
 
 // writeTimelineFile writes timeline.parquet of a folder and says what it is.
-func (s *Store) writeTimelineFile(rel string, result *runner.Result, each func(func([]runner.Sample) error) error) (runner.FileInfo, error) {
+func (s *Store) writeTimelineFile(rel string, result *runner.Result, each func(func([]runner.Sample) error) error) (
+	runner.FileInfo, error,
+) {
 	info := runner.FileInfo{Name: timelineName}
 	sum := sha256.New()
 	// The folder is synced when run.json has followed.

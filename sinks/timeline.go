@@ -18,7 +18,9 @@ var errStopped = errors.New("the caller has read enough")
 
 // inOrder yields samples by time. each must call its function with the batches
 // as they were written; keep says which samples count.
-func inOrder(each func(func([]runner.Sample) error) error, keep func(*runner.Sample) bool, yield func([]runner.Sample) error) error {
+func inOrder(each func(func([]runner.Sample) error) error, keep func(*runner.Sample) bool,
+	yield func([]runner.Sample) error,
+) error {
 	var held []runner.Sample
 	var newest time.Duration
 	release := func(until time.Duration) error {
@@ -156,7 +158,8 @@ func (w *timelineWriter) row(s *runner.Sample) {
 		ts++ // two instruments in one microsecond: the key stays one row
 	}
 	w.last = ts
-	w.rows = append(w.rows, TimelineRow{Key: w.key, TS: ts, TOffsetUS: s.Offset.Microseconds(), Source: s.Source, Gap: s.Gap})
+	w.rows = append(w.rows, TimelineRow{Key: w.key, TS: ts, TOffsetUS: s.Offset.Microseconds(),
+		Source: s.Source, Gap: s.Gap})
 	row := &w.rows[len(w.rows)-1]
 	if s.GPU != runner.HostGPU {
 		row.GPUIndex, row.GPUUUID = &c.sample.GPU, w.uuids[s.GPU]
@@ -182,7 +185,9 @@ func sameGPU(index *int32, gpu int32) bool {
 }
 
 // writeTimeline writes the samples of a run, sorted by GPU and time, the host last.
-func writeTimeline(r *runner.Result, each func(func([]runner.Sample) error) error, out *table.Writer[TimelineRow]) error {
+func writeTimeline(r *runner.Result, each func(func([]runner.Sample) error) error,
+	out *table.Writer[TimelineRow],
+) error {
 	gpus, err := gpusOf(each)
 	if err != nil {
 		return err

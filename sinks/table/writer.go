@@ -108,7 +108,8 @@ type Writer[T any] struct {
 // table has none.
 func NewWriter[T any](w io.Writer, o Options, axesOf func(*T) map[string]any) *Writer[T] {
 	row := reflect.TypeFor[T]()
-	return &Writer[T]{out: parquet.NewGenericWriter[T](w, o.writerOptions(row)...), plain: SchemaOf(row, nil), axes: o.Axes, axesOf: axesOf}
+	return &Writer[T]{out: parquet.NewGenericWriter[T](w, o.writerOptions(row)...),
+		plain: SchemaOf(row, nil), axes: o.Axes, axesOf: axesOf}
 }
 
 // Rows is how many rows were written.
