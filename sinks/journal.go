@@ -308,7 +308,9 @@ type JournalReport struct {
 
 // readJournal yields the batches of a journal in the order of writing. The
 // slice is reused. Damage ends the reading and stands in the report; it is not an error.
-func readJournal(data io.ReaderAt, size int64, index []byte, yield func([]runner.Sample) error) (report JournalReport, err error) {
+func readJournal(data io.ReaderAt, size int64, index []byte, yield func([]runner.Sample) error) (
+	report JournalReport, err error,
+) {
 	chunks := &chunkReader{data: data, index: index}
 	defer func() {
 		if p := recover(); p != nil { // Arrow panics on some malformed input

@@ -33,7 +33,8 @@ func (s *Store) publishNow(e *Execution, final bool) error {
 
 // publish needs the lock of the tables.
 func (s *Store) publish(e *Execution, final bool) error {
-	p := &publication{s: s, mark: Mark{Execution: e.ID, Final: final}, month: "month=" + e.StartedAt.UTC().Format("2006-01")}
+	p := &publication{s: s, mark: Mark{Execution: e.ID, Final: final},
+		month: "month=" + e.StartedAt.UTC().Format("2006-01")}
 	return errors.Join(p.run(), s.f.removeAll(stagingDir))
 }
 
@@ -251,7 +252,8 @@ func (s *Store) rewrite(t anyTable, from []string, to string, axes []table.Axis)
 	}
 	rows, cerr := out.close()
 	if err = errors.Join(err, cerr); err == nil && rows != expected {
-		err = fmt.Errorf("merging into %s gave %d rows of %d; nothing was changed", s.f.path(tablesDir+"/"+to), rows, expected)
+		err = fmt.Errorf("merging into %s gave %d rows of %d; nothing was changed",
+			s.f.path(tablesDir+"/"+to), rows, expected)
 	}
 	return err
 }

@@ -111,7 +111,9 @@ func (s *Store) readPlan(t Table, where Predicate) ([]readPart, error) {
 
 // planFile plans the reading of a file of tables/, and notes which executions it
 // settles.
-func (s *Store) planFile(name string, marks []Mark, folders []string, settled map[string]bool, where Predicate) (part readPart, wanted bool) {
+func (s *Store) planFile(name string, marks []Mark, folders []string, settled map[string]bool, where Predicate) (
+	part readPart, wanted bool,
+) {
 	part = readPart{file: name, skip: map[string]bool{}}
 	wanted = len(marks) == 0 // a file of others: its rows say what they are
 	for _, m := range marks {

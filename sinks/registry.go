@@ -72,8 +72,9 @@ func registry() []anyTable {
 			of:    func(r *Rows) []PhaseRow { return r.Phases },
 		},
 		&rowTable[BreakdownRow]{
-			definition: definition{name: TableBreakdowns, keys: []string{"run_id", "rank", "component"}, sorted: 2, grain: "One row a part " +
-				"of the net increase of a rank; the parts of a run add up to its net_increase_bytes, nothing twice."},
+			definition: definition{name: TableBreakdowns, keys: []string{"run_id", "rank", "component"}, sorted: 2,
+				grain: "One row a part " +
+					"of the net increase of a rank; the parts of a run add up to its net_increase_bytes, nothing twice."},
 			key:   func(r *BreakdownRow) *Key { return &r.Key },
 			order: func(r *BreakdownRow) rowKey { return rowKey{a: int64(r.Rank), s: r.Component} },
 			of:    func(r *Rows) []BreakdownRow { return r.Breakdowns },
@@ -149,7 +150,8 @@ func TableNamed(name string) (Table, error) {
 type Mark = table.Mark
 
 func (t *rowTable[T]) writer(w io.Writer, version string, axes []table.Axis, marks []Mark) *table.Writer[T] {
-	o := table.Options{Table: string(t.name), Schema: runner.SchemaVersion, Version: version, Sorted: t.keys[:t.sorted], Marks: marks}
+	o := table.Options{Table: string(t.name), Schema: runner.SchemaVersion, Version: version,
+		Sorted: t.keys[:t.sorted], Marks: marks}
 	if t.axes == nil {
 		return table.NewWriter[T](w, o, nil)
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"slices"
 	"sync"
 	"time"
 
@@ -224,7 +225,9 @@ func (s *Store) writeResult(rel string, result *runner.Result) error {
 }
 
 // writeTimelineFile writes timeline.parquet of a folder and says what it is.
-func (s *Store) writeTimelineFile(rel string, result *runner.Result, each func(func([]runner.Sample) error) error) (runner.FileInfo, error) {
+func (s *Store) writeTimelineFile(rel string, result *runner.Result, each func(func([]runner.Sample) error) error) (
+	runner.FileInfo, error,
+) {
 	info := runner.FileInfo{Name: timelineName}
 	sum := sha256.New()
 	// The folder is synced when run.json has followed.
@@ -288,9 +291,9 @@ func samplesIn(f *table.File, first, end int64, yield func([]runner.Sample) erro
 	var samples []runner.Sample
 	all := figures()
 	return table.ReadRange(f, first, end, func(rows []TimelineRow) error {
-		samples = samples[:0]
+		samples = slices.Grow(samples[:0], len(rows))[:len(rows)]
 		for i := range rows {
-			samples = append(samples, sampleOf(&rows[i], all))
+			sampleOf(&samples[i], &rows[i], all)
 		}
 		return yield(samples)
 	})

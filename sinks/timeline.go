@@ -18,7 +18,9 @@ var errStopped = errors.New("the caller has read enough")
 
 // inOrder yields samples by time. each must call its function with the batches
 // as they were written; keep says which samples count.
-func inOrder(each func(func([]runner.Sample) error) error, keep func(*runner.Sample) bool, yield func([]runner.Sample) error) error {
+func inOrder(each func(func([]runner.Sample) error) error, keep func(*runner.Sample) bool,
+	yield func([]runner.Sample) error,
+) error {
 	var held []runner.Sample
 	var newest time.Duration
 	release := func(until time.Duration) error {
@@ -156,7 +158,9 @@ func (w *timelineWriter) row(s *runner.Sample) {
 		ts++ // two instruments in one microsecond: the key stays one row
 	}
 	w.last = ts
-	row := TimelineRow{Key: w.key, TS: ts, TOffsetUS: s.Offset.Microseconds(), Source: s.Source, Gap: s.Gap}
+	w.rows = append(w.rows, TimelineRow{Key: w.key, TS: ts, TOffsetUS: s.Offset.Microseconds(),
+		Source: s.Source, Gap: s.Gap})
+	row := &w.rows[len(w.rows)-1]
 	if s.GPU != runner.HostGPU {
 		row.GPUIndex, row.GPUUUID = &c.sample.GPU, w.uuids[s.GPU]
 	}
@@ -169,9 +173,8 @@ func (w *timelineWriter) row(s *runner.Sample) {
 		row.ReadUS = &c.readUS
 	}
 	for _, f := range w.figures {
-		f.toRow(&row, &c.sample)
+		f.toRow(row, &c.sample)
 	}
-	w.rows = append(w.rows, row)
 }
 
 func sameGPU(index *int32, gpu int32) bool {
@@ -182,7 +185,9 @@ func sameGPU(index *int32, gpu int32) bool {
 }
 
 // writeTimeline writes the samples of a run, sorted by GPU and time, the host last.
-func writeTimeline(r *runner.Result, each func(func([]runner.Sample) error) error, out *table.Writer[TimelineRow]) error {
+func writeTimeline(r *runner.Result, each func(func([]runner.Sample) error) error,
+	out *table.Writer[TimelineRow],
+) error {
 	gpus, err := gpusOf(each)
 	if err != nil {
 		return err
@@ -220,9 +225,9 @@ func gpusOf(each func(func([]runner.Sample) error) error) ([]int32, error) {
 	return gpus, err
 }
 
-// sampleOf is the sample that a row was made from, but for the nanoseconds.
-func sampleOf(row *TimelineRow, figures []figure) runner.Sample {
-	s := runner.Sample{TS: row.TS.Time(), Offset: time.Duration(row.TOffsetUS) * time.Microsecond,
+// sampleOf makes s the sample that a row was made from, but for the nanoseconds.
+func sampleOf(s *runner.Sample, row *TimelineRow, figures []figure) {
+	*s = runner.Sample{TS: row.TS.Time(), Offset: time.Duration(row.TOffsetUS) * time.Microsecond,
 		GPU: runner.HostGPU, Gap: row.Gap, Source: row.Source}
 	if row.GPUIndex != nil {
 		s.GPU = *row.GPUIndex
@@ -231,7 +236,6 @@ func sampleOf(row *TimelineRow, figures []figure) runner.Sample {
 		s.Read = time.Duration(*row.ReadUS) * time.Microsecond
 	}
 	for _, f := range figures {
-		f.fromRow(&s, row)
+		f.fromRow(s, row)
 	}
-	return s
 }

@@ -61,7 +61,8 @@ func (t *rowTable[T]) verifyKeys(v *verifier, name string, marks []Mark) {
 				fault(&rows[i], "is out of order")
 			case k == last && row > 0 || seen[k]:
 				fault(&rows[i], "is there twice")
-			case k.run != last.run && len(marks) > 0 && !slices.ContainsFunc(marks, func(m Mark) bool { return m.Execution == execution }):
+			case k.run != last.run && len(marks) > 0 &&
+				!slices.ContainsFunc(marks, func(m Mark) bool { return m.Execution == execution }):
 				fault(&rows[i], "is of an execution that the file does not name: "+execution)
 			}
 			if found >= maxFaultsPerFile {
@@ -120,7 +121,8 @@ func (t *rowTable[T]) compareExecution(v *verifier, execution string, files []st
 		return
 	}
 	if len(files) == 0 && t.rowsInFolders(v.s, execution) {
-		v.fault(name, "", "it has no rows of execution %s; `vramsweep compact --rebuild` writes them from its runs", execution)
+		v.fault(name, "", "it has no rows of execution %s; `vramsweep compact --rebuild` writes them from its runs",
+			execution)
 		return
 	}
 	nextTable, stopTable := iter.Pull2(t.tableRows(v.s, execution, files))
@@ -232,7 +234,8 @@ func (c *rowComparison[T]) same(a, b *T) {
 			c.note(a, "its run.json was changed after the table was written: SHA-256 %s, was %s", valueText(q), valueText(p))
 			return
 		}
-		c.note(a, "%s: the table says %s = %s, the run's folder says %s", c.keyText(a), table.ColumnName(f), valueText(p), valueText(q))
+		c.note(a, "%s: the table says %s = %s, the run's folder says %s",
+			c.keyText(a), table.ColumnName(f), valueText(p), valueText(q))
 		return
 	}
 	if c.axes != nil {

@@ -48,7 +48,8 @@ func (f *File) plausible() error {
 	rows, size := int64(0), f.pf.Size()
 	for g, group := range f.pf.Metadata().RowGroups {
 		if group.NumRows < 0 || len(group.Columns) != len(f.pf.Schema().Columns()) {
-			return fmt.Errorf("its footer is damaged: row group %d has %d rows of %d columns", g, group.NumRows, len(group.Columns))
+			return fmt.Errorf("its footer is damaged: row group %d has %d rows of %d columns",
+				g, group.NumRows, len(group.Columns))
 		}
 		rows += group.NumRows
 		for c := range group.Columns {

@@ -25,6 +25,10 @@ const (
 // reading differs is written plain.
 const dictionaryLimit = 1 << 20
 
+// pageBytes is what is gathered of a column before it is encoded: less memory
+// for tables of many columns, and a look-up reads little beside its run.
+const pageBytes = 128 << 10
+
 // The keys of a file's metadata.
 const (
 	metaSchema     = "vramsweep.schema_version"
@@ -60,6 +64,7 @@ func (o *Options) writerOptions(row reflect.Type) []parquet.WriterOption {
 		SchemaOf(row, o.Axes),
 		parquet.Compression(&checkedZstd{}),
 		parquet.DictionaryMaxBytes(dictionaryLimit),
+		parquet.PageBufferSize(pageBytes),
 		parquet.SortingWriterConfig(parquet.SortingColumns(sorting...)),
 		parquet.CreatedBy("vramsweep", o.Version, ""),
 		parquet.KeyValueMetadata(metaSchema, o.Schema),
@@ -103,7 +108,8 @@ type Writer[T any] struct {
 // table has none.
 func NewWriter[T any](w io.Writer, o Options, axesOf func(*T) map[string]any) *Writer[T] {
 	row := reflect.TypeFor[T]()
-	return &Writer[T]{out: parquet.NewGenericWriter[T](w, o.writerOptions(row)...), plain: rowSchema(row), axes: o.Axes, axesOf: axesOf}
+	return &Writer[T]{out: parquet.NewGenericWriter[T](w, o.writerOptions(row)...),
+		plain: rowSchema(row), axes: o.Axes, axesOf: axesOf}
 }
 
 // Rows is how many rows were written.

@@ -116,7 +116,7 @@ func FuzzReadPredictions(f *testing.F) {
 func TestAsk(t *testing.T) {
 	rows := grid(16) // four runs of each of four profiles
 	for i := range rows {
-		rows[i].ProfileID, rows[i].BatchSize, rows[i].InputLen = fmt.Sprintf("p%03d", i/4), int64(i/4+1), nil
+		rows[i].ProfileID, rows[i].BatchSize, rows[i].InputLen = fmt.Sprintf("p%03d", i/4), int64(i/4+1), int64(0)
 	}
 	rows[0].Outcome = "oom"
 	asked := map[string]int{}
