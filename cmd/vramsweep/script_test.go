@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/vramsweep/vramsweep/runner/recorded"
 )
 
 // TestMain makes this test binary also the program and the fakes that the
@@ -32,10 +34,7 @@ var updateScripts = flag.Bool("update", false, "rewrite what the scripts compare
 
 // TestScripts runs every verb as a user does.
 func TestScripts(t *testing.T) {
-	measured, err := filepath.Abs("../../docs/measured")
-	if err != nil {
-		t.Fatal(err)
-	}
+	measured := recorded.Folder(t, "h100x2-v0.26")
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		UpdateScripts:       *updateScripts,

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vramsweep/vramsweep/runner/recorded"
 	"github.com/vramsweep/vramsweep/sinks"
 	"github.com/vramsweep/vramsweep/sinks/analyze/compare"
 	"github.com/vramsweep/vramsweep/sinks/analyze/correlate"
@@ -31,7 +32,7 @@ func yearExecution(night int) string {
 // template is a measured run.
 func template(tb testing.TB) sinks.RunRow {
 	tb.Helper()
-	for row, err := range sinks.Read[sinks.RunRow](sinks.Predicate{}, "../../docs/measured/h100x2-vllm-0.26/tp1-llama-3.1-8b") {
+	for row, err := range sinks.Read[sinks.RunRow](sinks.Predicate{}, filepath.Join(recorded.Folder(tb, "h100x2-v0.26"), "tp1-llama-3.1-8b")) {
 		if err != nil {
 			tb.Fatal(err)
 		}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/attribution"
+	"github.com/vramsweep/vramsweep/runner/recorded"
 	"github.com/vramsweep/vramsweep/runner/replay"
 	vllmlog "github.com/vramsweep/vramsweep/runner/vllm/log"
 	"github.com/vramsweep/vramsweep/sinks"
@@ -22,8 +23,6 @@ import (
 )
 
 var update = flag.Bool("update", false, "write golden files")
-
-const measuredDir = "../../../docs/measured/h100x2-vllm-0.26/"
 
 // catalogueFind finds architectures as the program does, by name alone; named
 // gives folders of models their names in the catalogue.
@@ -46,13 +45,14 @@ func catalogueFind(t testing.TB) func(*sinks.RunRow) *models.Architecture {
 	}
 }
 
-// fromFolders reads output folders of docs/measured.
+// fromFolders reads the folders that docs/measured/h100x2-vllm-0.26 reports on.
 func fromFolders(t testing.TB, names ...string) Input {
 	t.Helper()
 	in := Input{Find: catalogueFind(t)}
 	var dirs []string
+	measured := recorded.Folder(t, "h100x2-v0.26")
 	for _, name := range names {
-		dirs = append(dirs, measuredDir+name)
+		dirs = append(dirs, filepath.Join(measured, name))
 	}
 	all(t, &in.Runs, dirs)
 	all(t, &in.Ranks, dirs)

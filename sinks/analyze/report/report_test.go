@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vramsweep/vramsweep/runner/recorded"
 	"github.com/vramsweep/vramsweep/sinks"
 	"github.com/vramsweep/vramsweep/sinks/analyze/compare"
 	"github.com/vramsweep/vramsweep/sinks/analyze/frame"
@@ -199,7 +200,7 @@ func TestReportInBrowser(t *testing.T) {
 // What a browser draws of measured tables are their numbers: each cell of the
 // table of runs, each part and each step of the bars.
 func TestReportDrawsTheTables(t *testing.T) {
-	folder := "../../../docs/measured/h100x2-vllm-0.26/tensor-parallel"
+	folder := filepath.Join(recorded.Folder(t, "h100x2-v0.26"), "tensor-parallel")
 	r, err := Load([]string{folder}, Options{})
 	if err != nil {
 		t.Fatal(err)
