@@ -10,7 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"strconv"
+	"regexp"
 	"strings"
 
 	"github.com/vramsweep/vramsweep/runner"
@@ -36,162 +36,61 @@ func WriteResult(name string, r *runner.Result) error {
 
 // EncodeResult writes the JSON of a result: sections and their fields on lines
 // of their own, what lies deeper compact. A figure that is not finite has no
-// JSON; it becomes null and Missing names it, so that nothing else of the run
-// is lost with it.
+// JSON; in r it becomes null and Missing names it, so that nothing else of the
+// run is lost with it.
 func EncodeResult(w io.Writer, r *runner.Result) error {
-	b, err := json.Marshal(r)
-	var bad *json.UnsupportedValueError
-	if errors.As(err, &bad) {
-		mended := *r
-		mended.Missing = map[string]string{}
-		for k, v := range r.Missing {
-			mended.Missing[k] = v
+	b, err := json.MarshalIndent(r, "", "  ")
+	if errors.As(err, new(*json.UnsupportedValueError)) {
+		if r.Missing == nil {
+			r.Missing = map[string]string{}
 		}
-		clean := mendFloats(reflect.ValueOf(mended), "", mended.Missing).Interface().(runner.Result)
-		b, err = json.Marshal(&clean)
+		dropNonFinite(reflect.ValueOf(r).Elem(), "", r.Missing)
+		b, err = json.MarshalIndent(r, "", "  ")
 	}
 	if err != nil {
 		return fmt.Errorf("encoding the result of %s: %w", r.Run.RunID, err)
 	}
-	_, err = w.Write(layOut(b))
+	// No string has a line break: what is indented by six or more joins the line of its field.
+	b = regexp.MustCompile(`,\n {6,}`).ReplaceAll(b, []byte(", "))
+	b = regexp.MustCompile(`\n {6,}|\n {4}([]}])`).ReplaceAll(b, []byte("$1"))
+	_, err = w.Write(append(b, '\n'))
 	return err
 }
 
-// layOut breaks the lines of compact JSON down to the fields of a section.
-func layOut(b []byte) []byte {
-	l := &layout{}
-	for i := 0; i < len(b); i++ {
-		if b[i] == '"' {
-			end := endOfString(b, i)
-			l.out.Write(b[i:end])
-			i = end - 1
-			continue
-		}
-		next := byte(0)
-		if i+1 < len(b) {
-			next = b[i+1]
-		}
-		l.mark(b[i], next)
+// dropNonFinite makes every figure under v that is not finite null, or 0 where
+// it cannot be null; the names of those go into missing.
+func dropNonFinite(v reflect.Value, name string, missing map[string]string) {
+	figure := v
+	for (figure.Kind() == reflect.Pointer || figure.Kind() == reflect.Interface) && !figure.IsNil() {
+		figure = figure.Elem()
 	}
-	l.out.WriteByte('\n')
-	return l.out.Bytes()
-}
-
-// endOfString is where the string that begins at start has ended.
-func endOfString(b []byte, start int) int {
-	for i := start + 1; i < len(b); i++ {
-		switch b[i] {
-		case '\\':
-			i++
-		case '"':
-			return i + 1
-		}
-	}
-	return len(b)
-}
-
-type layout struct {
-	out   bytes.Buffer
-	depth int
-	last  byte
-}
-
-// deepestLines is the depth down to which members have lines of their own.
-const deepestLines = 2
-
-func (l *layout) line() {
-	l.out.WriteByte('\n')
-	l.out.WriteString(strings.Repeat("  ", l.depth))
-}
-
-// mark writes one byte outside of a string.
-func (l *layout) mark(c, next byte) {
-	switch c {
-	case '{', '[':
-		l.out.WriteByte(c)
-		if l.depth++; l.depth <= deepestLines && next != '}' && next != ']' {
-			l.line()
-		}
-	case '}', ']':
-		if l.depth--; l.depth < deepestLines && l.last != '{' && l.last != '[' {
-			l.line()
-		}
-		l.out.WriteByte(c)
-	case ',':
-		if l.out.WriteByte(c); l.depth <= deepestLines {
-			l.line()
-		} else {
-			l.out.WriteByte(' ')
-		}
-	case ':':
-		l.out.WriteString(": ")
-	default:
-		l.out.WriteByte(c)
-	}
-	l.last = c
-}
-
-// mendFloats is a copy of v in which every figure that is not finite is nil (or
-// 0 where it cannot be nil); the names of those go into missing.
-func mendFloats(v reflect.Value, name string, missing map[string]string) reflect.Value {
-	const reason = "the figure was not a finite number"
-	mended := reflect.New(v.Type()).Elem()
-	mended.Set(v)
-	switch v.Kind() {
-	case reflect.Float64, reflect.Float32:
-		if f := v.Float(); math.IsNaN(f) || math.IsInf(f, 0) {
-			missing[name] = reason
-			mended.SetZero()
-		}
-	case reflect.Pointer, reflect.Interface:
-		if v.IsNil() {
-			break
-		}
-		elem := mendFloats(v.Elem(), name, missing)
-		switch {
-		case missing[name] == reason && elem.CanFloat():
-			mended.SetZero()
-		case v.Kind() == reflect.Interface:
-			mended.Set(elem)
-		default:
-			mended.Set(reflect.New(v.Type().Elem()))
-			mended.Elem().Set(elem)
+	switch figure.Kind() {
+	case reflect.Float64:
+		if f := figure.Float(); math.IsNaN(f) || math.IsInf(f, 0) {
+			missing[name] = "the figure was not a finite number"
+			v.SetZero()
 		}
 	case reflect.Struct:
-		mendStruct(v, mended, name, missing)
-	case reflect.Slice, reflect.Map:
-		if !v.IsNil() {
-			mendMembers(v, mended, name, missing)
+		for f, field := range figure.Fields() {
+			switch tag, _, _ := strings.Cut(f.Tag.Get("json"), ","); {
+			case !f.IsExported() || f.Name == "Missing":
+			case f.Anonymous || tag == "":
+				dropNonFinite(field, name, missing)
+			default:
+				dropNonFinite(field, strings.TrimPrefix(name+"."+tag, "."), missing)
+			}
 		}
-	}
-	return mended
-}
-
-func mendMembers(v, mended reflect.Value, name string, missing map[string]string) {
-	if v.Kind() == reflect.Map {
-		mended.Set(reflect.MakeMap(v.Type()))
-		for _, k := range v.MapKeys() {
-			mended.SetMapIndex(k, mendFloats(v.MapIndex(k), name+"."+fmt.Sprint(k), missing))
+	case reflect.Slice:
+		for i := range figure.Len() {
+			dropNonFinite(figure.Index(i), fmt.Sprintf("%s[%d]", name, i), missing)
 		}
-		return
-	}
-	mended.Set(reflect.MakeSlice(v.Type(), v.Len(), v.Len()))
-	for i := range v.Len() {
-		mended.Index(i).Set(mendFloats(v.Index(i), name+"["+strconv.Itoa(i)+"]", missing))
-	}
-}
-
-func mendStruct(v, mended reflect.Value, name string, missing map[string]string) {
-	for i := range v.NumField() {
-		f := v.Type().Field(i)
-		if !f.IsExported() || f.Name == "Missing" {
-			continue
+	case reflect.Map:
+		for _, k := range figure.MapKeys() { // what a map holds cannot be set in place
+			value := reflect.New(figure.Type().Elem()).Elem()
+			value.Set(figure.MapIndex(k))
+			dropNonFinite(value, fmt.Sprintf("%s.%v", name, k), missing)
+			figure.SetMapIndex(k, value)
 		}
-		field := name
-		if tag, _, _ := strings.Cut(f.Tag.Get("json"), ","); tag != "" && !f.Anonymous {
-			field = strings.TrimPrefix(name+"."+tag, ".")
-		}
-		mended.Field(i).Set(mendFloats(v.Field(i), field, missing))
 	}
 }
 
@@ -240,27 +139,21 @@ func exactAxes(b []byte) (map[string]any, error) {
 	}
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.UseNumber()
-	if err := d.Decode(&head); err != nil {
-		return nil, err
-	}
+	err := d.Decode(&head)
 	for name, v := range head.Run.Axes {
-		switch v.(type) {
-		case json.Number:
+		if _, ok := v.(json.Number); ok {
 			head.Run.Axes[name], _ = axisValue(v)
 		}
 	}
-	return head.Run.Axes, nil
+	return head.Run.Axes, err
 }
 
 // explainJSON adds the line to an error of the JSON decoder.
 func explainJSON(b []byte, err error) error {
-	var syntax *json.SyntaxError
-	var kind *json.UnmarshalTypeError
 	offset := int64(-1)
-	switch {
-	case errors.As(err, &syntax):
+	if syntax := (*json.SyntaxError)(nil); errors.As(err, &syntax) {
 		offset = syntax.Offset
-	case errors.As(err, &kind):
+	} else if kind := (*json.UnmarshalTypeError)(nil); errors.As(err, &kind) {
 		offset = kind.Offset
 	}
 	if offset < 0 || offset > int64(len(b)) {
