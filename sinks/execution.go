@@ -1,10 +1,12 @@
 package sinks
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/vramsweep/vramsweep/runner"
@@ -154,6 +156,8 @@ func (s *Store) Executions() ([]*Execution, error) {
 		}
 		all = append(all, e)
 	}
-	sortExecutions(all)
+	slices.SortFunc(all, func(a, b *Execution) int {
+		return cmp.Or(a.StartedAt.Compare(b.StartedAt), cmp.Compare(a.ID, b.ID))
+	})
 	return all, err
 }

@@ -234,23 +234,10 @@ func arrowType(sql string) arrow.DataType {
 
 func (a *arrowExporter) row(values []any) error {
 	for i, v := range values {
-		switch b := a.build.Field(i).(type) {
-		case *array.Int32Builder:
-			appendTo(b, v, b.Append)
-		case *array.Int64Builder:
-			appendTo(b, v, b.Append)
-		case *array.Float64Builder:
-			appendTo(b, v, b.Append)
-		case *array.BooleanBuilder:
-			appendTo(b, v, b.Append)
-		case *array.StringBuilder:
-			appendTo(b, v, b.Append)
-		case *array.TimestampBuilder:
-			if t, ok := v.(time.Time); ok {
-				v = arrow.Timestamp(t.UnixMicro())
-			}
-			appendTo(b, v, b.Append)
+		if t, ok := v.(time.Time); ok {
+			v = arrow.Timestamp(t.UnixMicro())
 		}
+		appendValue(a.build.Field(i), v)
 	}
 	if a.rows++; a.rows == arrowBatch {
 		return a.flush()
@@ -258,10 +245,31 @@ func (a *arrowExporter) row(values []any) error {
 	return nil
 }
 
+// appendValue adds a value, or what a pointer points to; nil is null.
+func appendValue(b array.Builder, v any) {
+	switch b := b.(type) {
+	case *array.Int32Builder:
+		appendTo(b, v, b.Append)
+	case *array.Int64Builder:
+		appendTo(b, v, b.Append)
+	case *array.Float64Builder:
+		appendTo(b, v, b.Append)
+	case *array.BooleanBuilder:
+		appendTo(b, v, b.Append)
+	case *array.StringBuilder:
+		appendTo(b, v, b.Append)
+	case *array.TimestampBuilder:
+		appendTo(b, v, b.Append)
+	}
+}
+
 func appendTo[V any](b array.Builder, v any, add func(V)) {
-	if x, ok := v.(V); ok {
-		add(x)
-	} else {
+	switch v := v.(type) {
+	case V:
+		add(v)
+	case *V:
+		add(*v)
+	default:
 		b.AppendNull()
 	}
 }

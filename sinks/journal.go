@@ -8,8 +8,9 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
+	"reflect"
+	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/apache/arrow/go/v17/arrow"
@@ -47,8 +48,9 @@ func journalSchema() *arrow.Schema {
 		{Name: "gap", Type: arrow.FixedWidthTypes.Boolean},
 		{Name: "source", Type: arrow.BinaryTypes.String},
 	}
-	for _, f := range figures() {
-		fields = append(fields, f.field())
+	for _, f := range figuresOf(&runner.Sample{}, &TimelineRow{}) {
+		kind := arrowType(sqlType(reflect.TypeOf(f.value).Elem()))
+		fields = append(fields, arrow.Field{Name: f.column, Type: kind, Nullable: true})
 	}
 	return arrow.NewSchema(fields, nil)
 }
@@ -61,13 +63,13 @@ const firstFigure = 6
 // a disk.
 type journal struct {
 	data, index *os.File
-	figures     []figure
 
 	in    sync.Mutex // of what is taken
 	build *array.RecordBuilder
 	rows  int       // in the builder
 	ended bool      // it takes no more
 	since time.Time // when the oldest row in the builder was taken
+	fault error     // of the last write or sync; nil: it went well
 
 	out         sync.Mutex // of what is written; taken before in
 	buf         bytes.Buffer
@@ -76,12 +78,10 @@ type journal struct {
 	pending     [][]byte    // encoded, not yet written
 	pendingSize int
 	dropped     int64 // chunks that never found room
-
-	failed atomic.Pointer[error] // of the last write; nil: it went well
 }
 
 func newJournal(data, index *os.File) (*journal, error) {
-	j := &journal{data: data, index: index, figures: figures()}
+	j := &journal{data: data, index: index}
 	schema := journalSchema()
 	j.build = array.NewRecordBuilder(memory.DefaultAllocator, schema)
 	j.stream = ipc.NewWriter(&j.buf, ipc.WithSchema(schema), ipc.WithLZ4(), ipc.WithAllocator(memory.DefaultAllocator))
@@ -91,13 +91,14 @@ func newJournal(data, index *os.File) (*journal, error) {
 // add takes samples into the next batch. It writes the batch itself where that
 // is large, or older than limit because the machine let nobody else do so: what
 // a SIGKILL may take does not depend on the scheduler. A disk that is at work
-// already is not waited for.
+// already is not waited for. The error is that of the last write, too.
 func (j *journal) add(samples []runner.Sample, limit time.Duration) error {
 	j.in.Lock()
 	if j.ended {
 		j.in.Unlock()
 		return errEnded
 	}
+	before := j.fault
 	if j.rows == 0 {
 		j.since = time.Now()
 	}
@@ -108,10 +109,10 @@ func (j *journal) add(samples []runner.Sample, limit time.Duration) error {
 	due := j.rows >= maxBatchRows || limit > 0 && time.Since(j.since) >= limit
 	j.in.Unlock()
 	if !due || !j.out.TryLock() {
-		return nil
+		return before
 	}
 	defer j.out.Unlock()
-	return j.flushLocked()
+	return errors.Join(j.flushLocked(), before)
 }
 
 func (j *journal) append(s *runner.Sample) {
@@ -122,8 +123,11 @@ func (j *journal) append(s *runner.Sample) {
 	b.Field(3).(*array.Int64Builder).Append(int64(s.Read))
 	b.Field(4).(*array.BooleanBuilder).Append(s.Gap)
 	b.Field(5).(*array.StringBuilder).Append(s.Source)
-	for i, f := range j.figures {
-		f.build(b.Field(firstFigure+i), s)
+	for i, f := range figuresOf(s, &TimelineRow{}) {
+		if s.Has&f.has == 0 {
+			f.value = nil
+		}
+		appendValue(b.Field(firstFigure+i), f.value)
 	}
 }
 
@@ -162,19 +166,9 @@ func (j *journal) flushLocked() (err error) {
 
 // fail keeps the error of the last write or sync; nil: it went well.
 func (j *journal) fail(err error) {
-	if err == nil {
-		j.failed.Store(nil)
-	} else {
-		j.failed.Store(&err)
-	}
-}
-
-// failure is the error of the last write, if it failed.
-func (j *journal) failure() error {
-	if err := j.failed.Load(); err != nil {
-		return *err
-	}
-	return nil
+	j.in.Lock()
+	defer j.in.Unlock()
+	j.fault = err
 }
 
 func (j *journal) encode(batch arrow.Record) error {
@@ -354,25 +348,17 @@ func readJournal(data io.ReaderAt, size int64, index []byte, yield func([]runner
 }
 
 func samplesOf(rec arrow.Record, samples []runner.Sample) []runner.Sample {
-	n := int(rec.NumRows())
-	first := len(samples)
-	samples = append(samples, make([]runner.Sample, n)...)
-	out := samples[first:]
 	gpu, ts := rec.Column(0).(*array.Int32), rec.Column(1).(*array.Timestamp)
 	offset, read := rec.Column(2).(*array.Int64), rec.Column(3).(*array.Int64)
 	gap, source := rec.Column(4).(*array.Boolean), rec.Column(5).(*array.String)
 	last := ""
-	for i := range out {
-		s := &out[i]
-		s.GPU, s.TS = gpu.Value(i), time.Unix(0, int64(ts.Value(i))).UTC()
-		s.Offset, s.Read, s.Gap = time.Duration(offset.Value(i)), time.Duration(read.Value(i)), gap.Value(i)
+	for i := range int(rec.NumRows()) {
 		if v := source.Value(i); v != last { // v lives in the batch: copy it, once per change
-			last = string([]byte(v))
+			last = strings.Clone(v)
 		}
-		s.Source = last
-	}
-	for i, f := range figures() {
-		f.fill(out, rec.Column(firstFigure+i))
+		samples = append(samples, runner.Sample{GPU: gpu.Value(i), TS: time.Unix(0, int64(ts.Value(i))).UTC(),
+			Offset: time.Duration(offset.Value(i)), Read: time.Duration(read.Value(i)), Gap: gap.Value(i), Source: last})
+		figuresFromColumns(&samples[len(samples)-1], rec.Columns()[firstFigure:], i)
 	}
 	return samples
 }

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/vramsweep/vramsweep/runner"
@@ -36,16 +38,16 @@ func WriteResult(name string, r *runner.Result) error {
 
 // EncodeResult writes the JSON of a result: sections and their fields on lines
 // of their own, what lies deeper compact. A figure that is not finite has no
-// JSON; in r it becomes null and Missing names it, so that nothing else of the
-// run is lost with it.
+// JSON; it becomes null and Missing names it, so that nothing else of the run is
+// lost with it.
 func EncodeResult(w io.Writer, r *runner.Result) error {
 	b, err := json.MarshalIndent(r, "", "  ")
 	if errors.As(err, new(*json.UnsupportedValueError)) {
-		if r.Missing == nil {
-			r.Missing = map[string]string{}
-		}
-		dropNonFinite(reflect.ValueOf(r).Elem(), "", r.Missing)
-		b, err = json.MarshalIndent(r, "", "  ")
+		clean := *r
+		clean.Missing = map[string]string{}
+		maps.Copy(clean.Missing, r.Missing)
+		dropNonFinite(reflect.ValueOf(&clean).Elem(), "", clean.Missing)
+		b, err = json.MarshalIndent(&clean, "", "  ")
 	}
 	if err != nil {
 		return fmt.Errorf("encoding the result of %s: %w", r.Run.RunID, err)
@@ -58,20 +60,28 @@ func EncodeResult(w io.Writer, r *runner.Result) error {
 }
 
 // dropNonFinite makes every figure under v that is not finite null, or 0 where
-// it cannot be null; the names of those go into missing.
+// it cannot be null; the names of those go into missing. What v points to is
+// copied before it is changed.
 func dropNonFinite(v reflect.Value, name string, missing map[string]string) {
 	figure := v
-	for (figure.Kind() == reflect.Pointer || figure.Kind() == reflect.Interface) && !figure.IsNil() {
-		figure = figure.Elem()
+	if v.Kind() == reflect.Pointer || v.Kind() == reflect.Interface {
+		figure = v.Elem()
 	}
-	switch figure.Kind() {
-	case reflect.Float64:
-		if f := figure.Float(); math.IsNaN(f) || math.IsInf(f, 0) {
-			missing[name] = "the figure was not a finite number"
-			v.SetZero()
-		}
-	case reflect.Struct:
-		for f, field := range figure.Fields() {
+	if figure.CanFloat() && (math.IsNaN(figure.Float()) || math.IsInf(figure.Float(), 0)) {
+		missing[name] = "the figure was not a finite number"
+		v.SetZero()
+		return
+	}
+	// Members of a map, and what an interface holds, cannot be set in place.
+	clean := func(v reflect.Value, name string) reflect.Value {
+		c := reflect.New(v.Type()).Elem()
+		c.Set(v)
+		dropNonFinite(c, name, missing)
+		return c
+	}
+	switch {
+	case v.Kind() == reflect.Struct:
+		for f, field := range v.Fields() {
 			switch tag, _, _ := strings.Cut(f.Tag.Get("json"), ","); {
 			case !f.IsExported() || f.Name == "Missing":
 			case f.Anonymous || tag == "":
@@ -80,17 +90,22 @@ func dropNonFinite(v reflect.Value, name string, missing map[string]string) {
 				dropNonFinite(field, strings.TrimPrefix(name+"."+tag, "."), missing)
 			}
 		}
-	case reflect.Slice:
-		for i := range figure.Len() {
-			dropNonFinite(figure.Index(i), fmt.Sprintf("%s[%d]", name, i), missing)
+	case !slices.Contains([]reflect.Kind{reflect.Pointer, reflect.Interface, reflect.Slice, reflect.Map}, v.Kind()), v.IsNil():
+	case v.Kind() == reflect.Pointer:
+		v.Set(clean(figure, name).Addr())
+	case v.Kind() == reflect.Interface:
+		v.Set(clean(figure, name))
+	case v.Kind() == reflect.Slice:
+		v.Set(reflect.AppendSlice(reflect.MakeSlice(v.Type(), 0, v.Len()), v))
+		for i := range v.Len() {
+			dropNonFinite(v.Index(i), fmt.Sprintf("%s[%d]", name, i), missing)
 		}
-	case reflect.Map:
-		for _, k := range figure.MapKeys() { // what a map holds cannot be set in place
-			value := reflect.New(figure.Type().Elem()).Elem()
-			value.Set(figure.MapIndex(k))
-			dropNonFinite(value, fmt.Sprintf("%s.%v", name, k), missing)
-			figure.SetMapIndex(k, value)
+	case v.Kind() == reflect.Map:
+		members := reflect.MakeMap(v.Type())
+		for k, member := range v.Seq2() {
+			members.SetMapIndex(k, clean(member, fmt.Sprintf("%s.%v", name, k)))
 		}
+		v.Set(members)
 	}
 }
 

@@ -15,26 +15,26 @@ import (
 // hold the executions that they name) and compares their rows with those that the
 // run folders give.
 func (t *rowTable[T]) verify(v *verifier, executions []string) {
-	files, err := v.s.tableFiles(t.name)
+	names, err := v.s.tableFiles(t.name)
 	if err != nil {
 		v.fault(tablesDir+"/"+string(t.name), "", "%v", err)
 		return
 	}
-	damaged := false               // comparing would only repeat that
+	bad := map[string]bool{}
+	for _, name := range names {
+		faults := v.s.checkPages(tablesDir + "/" + name)
+		v.faults, bad[name] = append(v.faults, faults...), len(faults) > 0
+	}
+	files, err := v.s.footers(t.name)
+	damaged := err != nil          // comparing would only repeat that
 	where := map[string][]string{} // execution: files of the table
-	for _, name := range files {
-		if faults := v.s.checkPages(tablesDir + "/" + name); len(faults) > 0 {
-			v.faults, damaged = append(v.faults, faults...), true
+	for _, f := range files {
+		if damaged = damaged || bad[f.name]; bad[f.name] {
 			continue
 		}
-		marks, err := v.s.fileMarks(name)
-		if err != nil {
-			v.fault(tablesDir+"/"+name, "", "%v", err)
-			continue
-		}
-		t.verifyKeys(v, name, marks)
-		for _, m := range marks {
-			where[m.Execution] = append(where[m.Execution], name)
+		t.verifyKeys(v, &f)
+		for _, m := range f.marks {
+			where[m.Execution] = append(where[m.Execution], f.name)
 		}
 	}
 	for _, execution := range executions {
@@ -45,13 +45,14 @@ func (t *rowTable[T]) verify(v *verifier, executions []string) {
 }
 
 // verifyKeys checks that the keys of a file rise: then none is there twice.
-func (t *rowTable[T]) verifyKeys(v *verifier, name string, marks []Mark) {
+func (t *rowTable[T]) verifyKeys(v *verifier, in *tableFile) {
+	name := tablesDir + "/" + in.name
 	seen := map[rowKey]bool{}
 	var last rowKey
 	row, found := int64(0), 0
 	fault := func(at *T, what string) {
 		found++
-		v.fault(tablesDir+"/"+name, fmt.Sprintf("row %d", row), "the row %s %s", t.keyText(at), what)
+		v.fault(name, fmt.Sprintf("row %d", row), "the row %s %s", t.keyText(at), what)
 	}
 	check := func(rows []T) error {
 		for i := range rows {
@@ -61,8 +62,7 @@ func (t *rowTable[T]) verifyKeys(v *verifier, name string, marks []Mark) {
 				fault(&rows[i], "is out of order")
 			case k == last && row > 0 || seen[k]:
 				fault(&rows[i], "is there twice")
-			case k.run != last.run && len(marks) > 0 &&
-				!slices.ContainsFunc(marks, func(m Mark) bool { return m.Execution == execution }):
+			case k.run != last.run && len(in.marks) > 0 && in.has(execution) < 0:
 				fault(&rows[i], "is of an execution that the file does not name: "+execution)
 			}
 			if found >= maxFaultsPerFile {
@@ -79,9 +79,9 @@ func (t *rowTable[T]) verifyKeys(v *verifier, name string, marks []Mark) {
 		}
 		return nil
 	}
-	err := v.s.openTable(tablesDir+"/"+name, func(f *table.File) error { return t.read(f, Predicate{}, check) })
+	err := v.s.openTable(name, func(f *table.File) error { return t.read(f, Predicate{}, check) })
 	if err != nil && !errors.Is(err, errStopped) {
-		v.fault(tablesDir+"/"+name, "", "%v", err)
+		v.fault(name, "", "%v", err)
 	}
 }
 
@@ -120,76 +120,43 @@ func (t *rowTable[T]) compareExecution(v *verifier, execution string, files []st
 		v.fault(name, "", "execution %s is in other files as well: %s", execution, strings.Join(files[1:], ", "))
 		return
 	}
-	if len(files) == 0 && t.rowsInFolders(v.s, execution) {
-		v.fault(name, "", "it has no rows of execution %s; `vramsweep compact --rebuild` writes them from its runs",
-			execution)
-		return
+	rows := func(read func(*storeReader[T])) iter.Seq2[T, error] {
+		return func(yield func(T, error) bool) {
+			read(&storeReader[T]{rowTable: t, s: v.s, yield: yield, more: true})
+		}
 	}
-	nextTable, stopTable := iter.Pull2(t.tableRows(v.s, execution, files))
+	nextTable, stopTable := iter.Pull2(rows(func(r *storeReader[T]) {
+		if r.where = (Predicate{Execution: execution}); len(files) > 0 {
+			r.parquet(name, nil)
+		}
+	}))
 	defer stopTable()
-	nextFolder, stopFolder := iter.Pull2(t.folderRows(v.s, execution))
+	nextFolder, stopFolder := iter.Pull2(rows(func(r *storeReader[T]) { r.folders(execution) }))
 	defer stopFolder()
 	c := &rowComparison[T]{rowTable: t, v: v, file: name}
 	inTable, terr, tok := nextTable()
 	inFolder, ferr, fok := nextFolder()
-	for (tok || fok) && c.found < maxFaultsPerFile {
-		if terr != nil || ferr != nil { // the files themselves were named already
-			return
-		}
-		order := t.sideBySide(&inTable, tok, &inFolder, fok)
+	if len(files) == 0 && fok && ferr == nil {
+		v.fault(name, "", "it has no rows of execution %s; `vramsweep compact --rebuild` writes them from its runs",
+			execution)
+		return
+	}
+	// Both sides go by run id; the files that end in an error were named already.
+	for (tok || fok) && terr == nil && ferr == nil && c.found < maxFaultsPerFile {
+		order := strings.Compare(c.key(&inTable).RunID, c.key(&inFolder).RunID)
 		switch {
-		case order < 0:
-			c.only(&inTable, "stands in the table but in no run folder")
-		case order > 0:
-			c.only(&inFolder, "of the run's folder is missing in the table; `vramsweep compact --rebuild` writes it again")
+		case !fok || tok && order < 0:
+			c.note(&inTable, "the row %s stands in the table but in no run folder", c.keyText(&inTable))
+			inTable, terr, tok = nextTable()
+		case !tok || order > 0:
+			c.note(&inFolder, "the row %s of the run's folder is missing in the table; "+
+				"`vramsweep compact --rebuild` writes it again", c.keyText(&inFolder))
+			inFolder, ferr, fok = nextFolder()
 		default:
 			c.same(&inTable, &inFolder)
-		}
-		if order <= 0 {
 			inTable, terr, tok = nextTable()
-		}
-		if order >= 0 {
 			inFolder, ferr, fok = nextFolder()
 		}
-	}
-}
-
-// sideBySide says which of two rows comes first by its run; one that is not
-// there comes last.
-func (t *rowTable[T]) sideBySide(a *T, aok bool, b *T, bok bool) int {
-	switch {
-	case !aok:
-		return 1
-	case !bok:
-		return -1
-	}
-	return strings.Compare(t.key(a).RunID, t.key(b).RunID)
-}
-
-// tableRows are the rows of an execution in files of tables/.
-func (t *rowTable[T]) tableRows(s *Store, execution string, files []string) iter.Seq2[T, error] {
-	return func(yield func(T, error) bool) {
-		r := &storeReader[T]{rowTable: t, s: s, where: Predicate{Execution: execution}, yield: yield, more: true}
-		for _, name := range files {
-			if r.more {
-				r.parquet(tablesDir+"/"+name, nil)
-			}
-		}
-	}
-}
-
-func (t *rowTable[T]) rowsInFolders(s *Store, execution string) bool {
-	for _, err := range t.folderRows(s, execution) {
-		return err == nil
-	}
-	return false
-}
-
-// folderRows are the rows that the folders of an execution give.
-func (t *rowTable[T]) folderRows(s *Store, execution string) iter.Seq2[T, error] {
-	return func(yield func(T, error) bool) {
-		r := &storeReader[T]{rowTable: t, s: s, yield: yield, more: true}
-		r.folders(execution)
 	}
 }
 
@@ -200,10 +167,6 @@ type rowComparison[T Row] struct {
 	file  string
 	last  string // run that was named
 	found int
-}
-
-func (c *rowComparison[T]) only(row *T, what string) {
-	c.note(row, "the row %s %s", c.keyText(row), what)
 }
 
 func (c *rowComparison[T]) note(row *T, format string, args ...any) {
