@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -124,13 +125,14 @@ func (f *folder) rename(from, to string) error {
 
 // remove deletes a file, if it is there.
 func (f *folder) remove(name string) error {
-	if err := f.noLinks(name); err != nil {
-		return err
+	err := f.noLinks(name)
+	if err == nil {
+		err = f.root.Remove(name)
 	}
-	if err := f.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return nil
+	return err
 }
 
 // removeAll deletes a folder; links in it are deleted, not followed.
@@ -164,7 +166,7 @@ func (f *folder) list(name string) ([]fs.DirEntry, error) {
 	}
 	entries, err := dir.ReadDir(-1)
 	err = errors.Join(err, dir.Close())
-	sortEntries(entries)
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
 	return entries, err
 }
 

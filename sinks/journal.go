@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -199,16 +200,15 @@ func (j *journal) write(chunk []byte) error {
 	if _, err := j.data.WriteAt(chunk, j.end); err != nil {
 		return errors.Join(err, j.data.Truncate(j.end))
 	}
-	var e [indexEntry]byte
-	binary.LittleEndian.PutUint64(e[0:], uint64(j.end))
-	binary.LittleEndian.PutUint32(e[8:], uint32(len(chunk)))
-	binary.LittleEndian.PutUint32(e[12:], crc32.Checksum(chunk, castagnoli()))
+	entry := binary.LittleEndian.AppendUint64(nil, uint64(j.end))
+	entry = binary.LittleEndian.AppendUint32(entry, uint32(len(chunk)))
+	entry = binary.LittleEndian.AppendUint32(entry, crc32.Checksum(chunk, castagnoli()))
 	info, err := j.index.Stat()
 	if err != nil {
 		return err
 	}
 	at := info.Size() / indexEntry * indexEntry
-	if _, err := j.index.WriteAt(e[:], at); err != nil {
+	if _, err := j.index.WriteAt(entry, at); err != nil {
 		return errors.Join(err, j.index.Truncate(at), j.data.Truncate(j.end))
 	}
 	j.end += int64(len(chunk))
@@ -260,36 +260,35 @@ func (r *chunkReader) next() bool {
 		return false
 	}
 	if len(r.index) < indexEntry {
-		r.stopped = "the index ends within an entry"
-		return false
+		return r.stop("the index ends within an entry")
 	}
-	offset := binary.LittleEndian.Uint64(r.index)
-	length := binary.LittleEndian.Uint32(r.index[8:])
-	sum := binary.LittleEndian.Uint32(r.index[12:])
+	offset, length := binary.LittleEndian.Uint64(r.index), binary.LittleEndian.Uint32(r.index[8:])
 	switch {
 	case offset != uint64(r.end):
-		r.stopped = fmt.Sprintf("entry %d of the index does not follow the one before", r.chunks)
-		return false
+		return r.stop("entry %d of the index does not follow the one before", r.chunks)
 	case length == 0 || length > maxChunk:
-		r.stopped = fmt.Sprintf("entry %d of the index names a batch of %d bytes", r.chunks, length)
-		return false
+		return r.stop("entry %d of the index names a batch of %d bytes", r.chunks, length)
 	}
-	if cap(r.chunk) < int(length) {
-		r.chunk = make([]byte, length)
-	}
-	r.chunk, r.at = r.chunk[:length], 0
+	r.chunk, r.at = slices.Grow(r.chunk[:0], int(length))[:length], 0
 	if _, err := r.data.ReadAt(r.chunk, r.end); err != nil {
-		r.chunk, r.stopped = nil, fmt.Sprintf("batch %d at byte %d is cut off", r.chunks, r.end)
-		return false
+		return r.stop("batch %d at byte %d is cut off", r.chunks, r.end)
 	}
-	if crc32.Checksum(r.chunk, castagnoli()) != sum {
-		r.chunk, r.stopped = nil, fmt.Sprintf("batch %d at byte %d does not match its checksum", r.chunks, r.end)
-		return false
+	if crc32.Checksum(r.chunk, castagnoli()) != binary.LittleEndian.Uint32(r.index[12:]) {
+		return r.stop("batch %d at byte %d does not match its checksum", r.chunks, r.end)
 	}
 	r.end += int64(length)
 	r.chunks++
 	r.index = r.index[indexEntry:]
 	return true
+}
+
+// stop ends the reading; the first reason counts.
+func (r *chunkReader) stop(format string, args ...any) bool {
+	r.chunk = nil
+	if r.stopped == "" {
+		r.stopped = fmt.Sprintf(format, args...)
+	}
+	return false
 }
 
 // A JournalReport says how much of a journal could be read.
@@ -308,7 +307,7 @@ func readJournal(data io.ReaderAt, size int64, index []byte, yield func([]runner
 	chunks := &chunkReader{data: data, index: index}
 	defer func() {
 		if p := recover(); p != nil { // Arrow panics on some malformed input
-			chunks.stopped = fmt.Sprintf("batch %d: %v", chunks.chunks, p)
+			chunks.stop("batch %d: %v", chunks.chunks, p)
 		}
 		report.Bytes, report.Lost, report.Reason = chunks.end, size-chunks.end, chunks.stopped
 		if report.Reason == "" && report.Lost > 0 {
@@ -320,14 +319,12 @@ func readJournal(data io.ReaderAt, size int64, index []byte, yield func([]runner
 	}
 	reader, rerr := ipc.NewReader(chunks, ipc.WithAllocator(memory.DefaultAllocator))
 	if rerr != nil {
-		if chunks.stopped == "" {
-			chunks.stopped = fmt.Sprintf("the schema cannot be read: %v", rerr)
-		}
+		chunks.stop("the schema cannot be read: %v", rerr)
 		return report, nil
 	}
 	defer reader.Release()
 	if !reader.Schema().Equal(journalSchema()) {
-		chunks.stopped = "the schema is not that of a journal of this version"
+		chunks.stop("the schema is not that of a journal of this version")
 		return report, nil
 	}
 	var samples []runner.Sample
@@ -341,8 +338,8 @@ func readJournal(data io.ReaderAt, size int64, index []byte, yield func([]runner
 			return report, err
 		}
 	}
-	if err := reader.Err(); err != nil && !errors.Is(err, io.EOF) && chunks.stopped == "" {
-		chunks.stopped = fmt.Sprintf("batch %d: %v", chunks.chunks, err)
+	if err := reader.Err(); err != nil && !errors.Is(err, io.EOF) {
+		chunks.stop("batch %d: %v", chunks.chunks, err)
 	}
 	return report, nil
 }

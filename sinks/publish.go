@@ -271,30 +271,21 @@ func (s *Store) orderedRuns(execution string) ([]string, error) {
 	return slices.SortedFunc(maps.Keys(ids), func(a, b string) int { return cmp.Compare(ids[a], ids[b]) }), nil
 }
 
-// runID reads a run.json as far as its run_id, which stands near the top.
+// runID reads of a run.json what orders it.
 func (s *Store) runID(rel string) (string, error) {
-	file, err := s.f.open(rel + "/" + resultName)
+	var head struct {
+		Run struct {
+			RunID string `json:"run_id"`
+		} `json:"run"`
+	}
+	b, err := s.f.readFile(rel + "/" + resultName)
 	if err != nil {
 		return "", err
 	}
-	defer file.Close() //nolint:errcheck // opened to read
-	d := json.NewDecoder(file)
-	_, err = d.Token()
-	for err == nil && d.More() {
-		var name json.Token
-		var section struct {
-			RunID string `json:"run_id"`
-		}
-		if name, err = d.Token(); err == nil && name == "run" {
-			err = d.Decode(&section)
-			return section.RunID, err
-		}
-		err = errors.Join(err, d.Decode(new(json.RawMessage)))
+	if err := json.Unmarshal(b, &head); err != nil {
+		return "", fmt.Errorf("reading %s: it is no run.json: %w", s.f.path(rel+"/"+resultName), err)
 	}
-	if err == nil {
-		err = errors.New("it names no run")
-	}
-	return "", fmt.Errorf("reading %s: it is no run.json: %w", s.f.path(rel+"/"+resultName), err)
+	return head.Run.RunID, nil
 }
 
 // publishedRows are the rows of a run's folder, with the checksum of its run.json.

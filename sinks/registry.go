@@ -125,19 +125,16 @@ func (d *definition) rising() bool { return d.sorted == len(d.keys) }
 func (t *rowTable[T]) rowType() reflect.Type { return reflect.TypeFor[T]() }
 
 // Grain says what a row of a table is.
-func Grain(name Table) string {
-	if t, err := lookup(name); err == nil {
-		return t.def().grain
-	}
-	return ""
-}
+func Grain(name Table) string { return defined(name).grain }
 
 // Keys are the columns that identify a row.
-func Keys(name Table) []string {
+func Keys(name Table) []string { return defined(name).keys }
+
+func defined(name Table) *definition {
 	if t, err := lookup(name); err == nil {
-		return t.def().keys
+		return t.def()
 	}
-	return nil
+	return &definition{}
 }
 
 // TableNamed is the table of a name, or an error that lists them.

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/vramsweep/vramsweep/runner"
@@ -24,16 +23,20 @@ const maxResult = 256 << 20
 // WriteResult writes a result to a file of any folder, as run.json is written:
 // under a temporary name beside it, synced, renamed.
 func WriteResult(name string, r *runner.Result) error {
+	return writeFile(name, func(w io.Writer) error { return EncodeResult(w, r) })
+}
+
+// writeFile writes a file of any folder as the files of an output folder are written.
+func writeFile(name string, write func(io.Writer) error) error {
 	dir, base := filepath.Split(name)
 	if dir == "" {
 		dir = "."
 	}
 	f, err := openFolder(dir)
 	if err != nil {
-		return fmt.Errorf("writing the result to %s: %w; the folder must exist", name, err)
+		return fmt.Errorf("writing %s: %w; the folder must exist", name, err)
 	}
-	err = f.replace(base, func(w io.Writer) error { return EncodeResult(w, r) })
-	return errors.Join(f.explain("writing "+base, err), f.close())
+	return errors.Join(f.explain("writing "+base, f.replace(base, write)), f.close())
 }
 
 // EncodeResult writes the JSON of a result: sections and their fields on lines
@@ -63,6 +66,9 @@ func EncodeResult(w io.Writer, r *runner.Result) error {
 // it cannot be null; the names of those go into missing. What v points to is
 // copied before it is changed.
 func dropNonFinite(v reflect.Value, name string, missing map[string]string) {
+	if v.IsZero() {
+		return
+	}
 	figure := v
 	if v.Kind() == reflect.Pointer || v.Kind() == reflect.Interface {
 		figure = v.Elem()
@@ -72,40 +78,43 @@ func dropNonFinite(v reflect.Value, name string, missing map[string]string) {
 		v.SetZero()
 		return
 	}
-	// Members of a map, and what an interface holds, cannot be set in place.
 	clean := func(v reflect.Value, name string) reflect.Value {
 		c := reflect.New(v.Type()).Elem()
 		c.Set(v)
 		dropNonFinite(c, name, missing)
 		return c
 	}
-	switch {
-	case v.Kind() == reflect.Struct:
-		for f, field := range v.Fields() {
-			switch tag, _, _ := strings.Cut(f.Tag.Get("json"), ","); {
-			case !f.IsExported() || f.Name == "Missing":
-			case f.Anonymous || tag == "":
-				dropNonFinite(field, name, missing)
-			default:
-				dropNonFinite(field, strings.TrimPrefix(name+"."+tag, "."), missing)
-			}
-		}
-	case !slices.Contains([]reflect.Kind{reflect.Pointer, reflect.Interface, reflect.Slice, reflect.Map}, v.Kind()), v.IsNil():
-	case v.Kind() == reflect.Pointer:
+	switch v.Kind() {
+	case reflect.Struct:
+		dropInFields(v, name, missing)
+	case reflect.Pointer:
 		v.Set(clean(figure, name).Addr())
-	case v.Kind() == reflect.Interface:
+	case reflect.Interface:
 		v.Set(clean(figure, name))
-	case v.Kind() == reflect.Slice:
-		v.Set(reflect.AppendSlice(reflect.MakeSlice(v.Type(), 0, v.Len()), v))
-		for i := range v.Len() {
-			dropNonFinite(v.Index(i), fmt.Sprintf("%s[%d]", name, i), missing)
+	case reflect.Slice:
+		members := reflect.MakeSlice(v.Type(), 0, v.Len())
+		for i, member := range v.Seq2() {
+			members = reflect.Append(members, clean(member, fmt.Sprintf("%s[%v]", name, i)))
 		}
-	case v.Kind() == reflect.Map:
+		v.Set(members)
+	case reflect.Map:
 		members := reflect.MakeMap(v.Type())
 		for k, member := range v.Seq2() {
 			members.SetMapIndex(k, clean(member, fmt.Sprintf("%s.%v", name, k)))
 		}
 		v.Set(members)
+	}
+}
+
+func dropInFields(v reflect.Value, name string, missing map[string]string) {
+	for f, field := range v.Fields() {
+		switch tag, _, _ := strings.Cut(f.Tag.Get("json"), ","); {
+		case !f.IsExported() || f.Name == "Missing":
+		case f.Anonymous || tag == "":
+			dropNonFinite(field, name, missing)
+		default:
+			dropNonFinite(field, strings.TrimPrefix(name+"."+tag, "."), missing)
+		}
 	}
 }
 

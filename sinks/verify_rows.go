@@ -16,8 +16,7 @@ import (
 // run folders give.
 func (t *rowTable[T]) verify(v *verifier, executions []string) {
 	names, err := v.s.tableFiles(t.name)
-	if err != nil {
-		v.fault(tablesDir+"/"+string(t.name), "", "%v", err)
+	if v.failed(tablesDir+"/"+string(t.name), err) {
 		return
 	}
 	bad := map[string]bool{}
@@ -122,41 +121,21 @@ func (t *rowTable[T]) compareExecution(v *verifier, execution string, files []st
 	}
 	rows := func(read func(*storeReader[T])) iter.Seq2[T, error] {
 		return func(yield func(T, error) bool) {
-			read(&storeReader[T]{rowTable: t, s: v.s, yield: yield, more: true})
+			read(&storeReader[T]{rowTable: t, s: v.s, where: Predicate{Execution: execution}, yield: yield, more: true})
 		}
 	}
-	nextTable, stopTable := iter.Pull2(rows(func(r *storeReader[T]) {
-		if r.where = (Predicate{Execution: execution}); len(files) > 0 {
-			r.parquet(name, nil)
-		}
-	}))
-	defer stopTable()
-	nextFolder, stopFolder := iter.Pull2(rows(func(r *storeReader[T]) { r.folders(execution) }))
-	defer stopFolder()
 	c := &rowComparison[T]{rowTable: t, v: v, file: name}
-	inTable, terr, tok := nextTable()
-	inFolder, ferr, fok := nextFolder()
-	if len(files) == 0 && fok && ferr == nil {
-		v.fault(name, "", "it has no rows of execution %s; `vramsweep compact --rebuild` writes them from its runs",
-			execution)
+	inFolders := rows(func(r *storeReader[T]) { r.folders(execution) })
+	if len(files) > 0 {
+		c.walk(rows(func(r *storeReader[T]) { r.parquet(name, nil) }), inFolders)
 		return
 	}
-	// Both sides go by run id; the files that end in an error were named already.
-	for (tok || fok) && terr == nil && ferr == nil && c.found < maxFaultsPerFile {
-		order := strings.Compare(c.key(&inTable).RunID, c.key(&inFolder).RunID)
-		switch {
-		case !fok || tok && order < 0:
-			c.note(&inTable, "the row %s stands in the table but in no run folder", c.keyText(&inTable))
-			inTable, terr, tok = nextTable()
-		case !tok || order > 0:
-			c.note(&inFolder, "the row %s of the run's folder is missing in the table; "+
-				"`vramsweep compact --rebuild` writes it again", c.keyText(&inFolder))
-			inFolder, ferr, fok = nextFolder()
-		default:
-			c.same(&inTable, &inFolder)
-			inTable, terr, tok = nextTable()
-			inFolder, ferr, fok = nextFolder()
+	for _, err := range inFolders {
+		if err == nil {
+			v.fault(name, "", "it has no rows of execution %s; `vramsweep compact --rebuild` writes them from its runs",
+				execution)
 		}
+		return
 	}
 }
 
@@ -167,6 +146,32 @@ type rowComparison[T Row] struct {
 	file  string
 	last  string // run that was named
 	found int
+}
+
+// walk goes through both sides by run id; those that end in an error were named already.
+func (c *rowComparison[T]) walk(inTable, inFolders iter.Seq2[T, error]) {
+	nextTable, stopTable := iter.Pull2(inTable)
+	defer stopTable()
+	nextFolder, stopFolder := iter.Pull2(inFolders)
+	defer stopFolder()
+	a, aerr, aok := nextTable()
+	b, berr, bok := nextFolder()
+	for (aok || bok) && aerr == nil && berr == nil && c.found < maxFaultsPerFile {
+		order := strings.Compare(c.key(&a).RunID, c.key(&b).RunID)
+		switch {
+		case !bok || aok && order < 0:
+			c.note(&a, "the row %s stands in the table but in no run folder", c.keyText(&a))
+			a, aerr, aok = nextTable()
+		case !aok || order > 0:
+			c.note(&b, "the row %s of the run's folder is missing in the table; "+
+				"`vramsweep compact --rebuild` writes it again", c.keyText(&b))
+			b, berr, bok = nextFolder()
+		default:
+			c.same(&a, &b)
+			a, aerr, aok = nextTable()
+			b, berr, bok = nextFolder()
+		}
+	}
 }
 
 func (c *rowComparison[T]) note(row *T, format string, args ...any) {
