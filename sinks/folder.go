@@ -51,7 +51,8 @@ func (f *folder) noLinks(name string) error {
 			return err
 		}
 		if info.Mode()&fs.ModeSymlink != 0 {
-			return fmt.Errorf("%s is a symbolic link, and links inside an output folder are not followed; replace it by a folder, or make the output folder itself the link", f.path(name[:i]))
+			return fmt.Errorf("%s is a symbolic link, and links inside an output folder are not followed; "+
+				"replace it by a folder, or make the output folder itself the link", f.path(name[:i]))
 		}
 	}
 	return nil
@@ -245,7 +246,8 @@ func (f *folder) explain(what string, err error) error {
 	case errors.Is(err, syscall.EROFS):
 		hint = "; the file system is read-only: choose another output folder with `output { dir = ... }`"
 	case errors.Is(err, fs.ErrPermission):
-		hint = "; this user may not write there: choose another output folder with `output { dir = ... }`, or change its owner"
+		hint = "; this user may not write there: choose another output folder with `output { dir = ... }`, " +
+			"or change its owner"
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		hint = "; too many files are open: raise the limit (ulimit -n)"
 	}

@@ -37,7 +37,8 @@ func (e *LockedError) Error() string {
 	if h := e.Holder; h.PID != 0 {
 		who = fmt.Sprintf(": pid %d on %s (%s), since %s", h.PID, h.Host, h.What, h.Since.UTC().Format(time.RFC3339))
 	}
-	return fmt.Sprintf("%s is in use by another vramsweep%s; wait until it ends, or choose another output folder", e.Dir, who)
+	return fmt.Sprintf("%s is in use by another vramsweep%s; wait until it ends, or choose another output folder",
+		e.Dir, who)
 }
 
 // lock takes a lock that dies with this process (flock) and notes who holds it.

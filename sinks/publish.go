@@ -282,7 +282,10 @@ func (s *Store) runID(rel string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := json.Unmarshal(b, &head); err != nil {
+	if err = json.Unmarshal(b, &head); err == nil && head.Run.RunID == "" {
+		err = errors.New("it names no run")
+	}
+	if err != nil {
 		return "", fmt.Errorf("reading %s: it is no run.json: %w", s.f.path(rel+"/"+resultName), err)
 	}
 	return head.Run.RunID, nil

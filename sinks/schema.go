@@ -136,7 +136,8 @@ func tableGlob(t Table) string { return tablesDir + "/" + string(t) + "/**/*.par
 
 func writeSchemaSQL(w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "-- Tables of vramsweep, schema %s. The files themselves are read without this:\n", runner.SchemaVersion)
+	fmt.Fprintf(&b, "-- Tables of vramsweep, schema %s. The files themselves are read without this:\n",
+		runner.SchemaVersion)
 	for _, t := range Tables() {
 		fmt.Fprintf(&b, "--   CREATE VIEW %s AS SELECT * FROM read_parquet('results/%s');\n", t, tableGlob(t))
 	}
