@@ -137,12 +137,6 @@ func defined(name Table) *definition {
 	return &definition{}
 }
 
-// TableNamed is the table of a name, or an error that lists them.
-func TableNamed(name string) (Table, error) {
-	_, err := lookup(Table(name))
-	return Table(name), err
-}
-
 // A Mark names an execution in a file of tables/, and whether more of it can come.
 type Mark = table.Mark
 
