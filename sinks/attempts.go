@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -30,63 +30,63 @@ func (s *Store) writeJob(rel string, job *runner.Job) error {
 const stageName = tmpMark + "attempt"
 
 // archive moves an earlier attempt, if one was begun in the folder, whole to
-// attempts/N. An unfinished one becomes a result of its own, outcome interrupted. It
-// can be killed at any moment and goes on when it is called again.
-func (s *Store) archive(rel string, report *Recovery) error {
-	stage := rel + "/" + attemptsDir + "/" + stageName
+// attempts/N. An unfinished one becomes a result of its own, outcome interrupted,
+// and is returned. It can be killed at any moment and goes on when it is called again.
+func (s *Store) archive(rel string) (cutOff *RecoveredAttempt, err error) {
+	attempts := rel + "/" + attemptsDir
+	stage := attempts + "/" + stageName
 	begun := s.f.exists(rel+"/"+jobName) || s.f.exists(rel+"/"+resultName) || s.f.exists(rel+"/"+journalName)
 	if !begun && !s.f.exists(stage) {
-		return nil
+		return nil, nil
 	}
 	if err := s.f.mkdir(stage); err != nil {
-		return err
+		return nil, err
 	}
 	if err := s.moveAttempt(rel, stage); err != nil {
-		return err
+		return nil, err
 	}
 	if !s.f.exists(stage + "/" + resultName) {
-		if err := s.conclude(stage, report); err != nil {
-			return err
+		if cutOff, err = s.conclude(stage); err != nil {
+			return nil, err
 		}
 	}
 	if err := s.dropJournal(stage); err != nil {
-		return err
+		return nil, err
 	}
 	earlier, err := s.attempts(rel)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	number := 1
+	last := 0
 	if n := len(earlier); n > 0 {
-		last, err := strconv.Atoi(earlier[n-1])
-		if err != nil {
-			return fmt.Errorf("%s is no number of an attempt", s.f.path(rel+"/"+attemptsDir+"/"+earlier[n-1]))
+		if last, err = strconv.Atoi(earlier[n-1]); err != nil {
+			return nil, fmt.Errorf("%s is no number of an attempt", s.f.path(attempts+"/"+earlier[n-1]))
 		}
-		number = last + 1
 	}
-	if err := s.f.rename(stage, rel+"/"+attemptsDir+"/"+strconv.Itoa(number)); err != nil {
-		return err
+	dir := attempts + "/" + strconv.Itoa(last+1)
+	if cutOff != nil {
+		cutOff.Dir = dir
 	}
-	return errors.Join(s.f.syncDir(rel+"/"+attemptsDir), s.f.syncDir(rel))
+	if err := s.f.rename(stage, dir); err != nil {
+		return nil, err
+	}
+	return cutOff, errors.Join(s.f.syncDir(attempts), s.f.syncDir(rel))
 }
 
 // moveAttempt moves run.json first (from then on the run is due again) and the
 // record of the attempt last (until then the move goes on after a crash).
 func (s *Store) moveAttempt(rel, stage string) error {
+	if err := s.removeTemporary(rel, &Recovery{}); err != nil {
+		return err
+	}
 	entries, err := s.f.list(rel)
 	if err != nil {
 		return err
 	}
 	names := []string{resultName}
 	for _, e := range entries {
-		switch name := e.Name(); {
-		case name == attemptsDir, name == resultName, name == jobName:
-		case strings.HasPrefix(name, tmpMark):
-			if err := s.f.removeAll(rel + "/" + name); err != nil {
-				return err
-			}
-		default:
-			names = append(names, name)
+		if !slices.Contains([]string{attemptsDir, resultName, jobName}, e.Name()) {
+			names = append(names, e.Name())
 		}
 	}
 	for _, name := range append(names, jobName) {
@@ -105,43 +105,46 @@ func (s *Store) dropJournal(rel string) error {
 }
 
 // conclude gives an attempt that was cut off its timeline and its run.json.
-func (s *Store) conclude(rel string, report *Recovery) error {
+func (s *Store) conclude(rel string) (*RecoveredAttempt, error) {
 	result, err := s.interrupted(rel)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	found, err := s.convertJournal(rel, result)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if found.Reason != "" {
 		result.Run.Notes = append(result.Run.Notes, "the journal of samples was cut at its last good batch: "+found.Reason)
 	}
-	if err := s.writeResult(rel, result); err != nil {
-		return err
-	}
-	if report != nil {
-		report.add(result.Run.RunID, rel, found)
-	}
-	return nil
+	return &RecoveredAttempt{RunID: result.Run.RunID, Samples: found.Samples, Lost: found.Lost, Reason: found.Reason},
+		s.writeResult(rel, result)
 }
 
 // convertJournal turns the good part of a journal into timeline.parquet.
-func (s *Store) convertJournal(rel string, result *runner.Result) (JournalReport, error) {
+func (s *Store) convertJournal(rel string, result *runner.Result) (found JournalReport, err error) {
 	data, err := s.f.open(rel + "/" + journalName)
 	if errors.Is(err, fs.ErrNotExist) {
-		return JournalReport{}, nil // it was killed before its journal stood
+		return found, nil // it was killed before its journal stood
 	}
 	if err != nil {
-		return JournalReport{}, err
+		return found, err
 	}
 	defer data.Close() //nolint:errcheck // opened to read
-	index, size, err := s.journalParts(rel, data)
+	info, err := data.Stat()
 	if err != nil {
-		return JournalReport{}, err
+		return found, err
+	}
+	index, err := s.f.readFile(rel + "/" + journalIndex)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // without an index nothing vouches for the journal
+		return found, err
+	}
+	each := func(yield func([]runner.Sample) error) (err error) {
+		found, err = readJournal(data, info.Size(), index, yield)
+		return err
 	}
 	last := time.Duration(0)
-	found, err := readJournal(data, size, index, func(batch []runner.Sample) error {
+	err = each(func(batch []runner.Sample) error {
 		for i := range batch {
 			last = max(last, batch[i].Offset)
 		}
@@ -151,27 +154,9 @@ func (s *Store) convertJournal(rel string, result *runner.Result) (JournalReport
 		return found, err
 	}
 	result.Run.EndedAt, result.Run.WallS = result.Run.StartedAt.Add(last), last.Seconds()
-	info, err := s.writeTimelineFile(rel, result, func(yield func([]runner.Sample) error) error {
-		_, err := readJournal(data, size, index, yield)
-		return err
-	})
-	result.Files = append(result.Files, info)
+	file, err := s.writeTimelineFile(rel, result, each)
+	result.Files = append(result.Files, file)
 	return found, err
-}
-
-func (s *Store) journalParts(rel string, data *os.File) (index []byte, size int64, err error) {
-	info, err := data.Stat()
-	if err != nil {
-		return nil, 0, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, 0, fmt.Errorf("%s is no regular file", s.f.path(rel+"/"+journalName))
-	}
-	index, err = s.f.readFile(rel + "/" + journalIndex)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil // without an index nothing vouches for the journal
-	}
-	return index, info.Size(), err
 }
 
 // interrupted is the result of an attempt of which only its record is left.
@@ -231,12 +216,6 @@ type RecoveredAttempt struct {
 	Reason  string `json:"reason,omitempty"`
 }
 
-func (r *Recovery) add(run, rel string, found JournalReport) {
-	dir := path.Dir(path.Dir(rel)) // the stage has no number yet
-	r.Attempts = append(r.Attempts, RecoveredAttempt{RunID: run, Dir: dir,
-		Samples: found.Samples, Lost: found.Lost, Reason: found.Reason})
-}
-
 // Recover puts a folder in order after its runner died: attempts that were cut
 // off move to attempts/ with all samples that reached their journal, finished runs
 // lose their journals, temporary files go, a half-done compaction is ended.
@@ -281,16 +260,11 @@ func (s *Store) recoverRun(rel string, report *Recovery) error {
 		}
 		return s.dropJournal(rel)
 	}
-	before := len(report.Attempts)
-	if err := s.archive(rel, report); err != nil {
-		return err
+	cutOff, err := s.archive(rel)
+	if cutOff != nil {
+		report.Attempts = append(report.Attempts, *cutOff)
 	}
-	if len(report.Attempts) > before {
-		if n, err := s.attempts(rel); err == nil && len(n) > 0 {
-			report.Attempts[before].Dir = rel + "/" + attemptsDir + "/" + n[len(n)-1]
-		}
-	}
-	return nil
+	return err
 }
 
 func (s *Store) removeTemporary(dir string, report *Recovery) error {

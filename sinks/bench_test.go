@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -72,7 +73,7 @@ func benchSource(rows int, yield func([]TimelineRow) error) error {
 		w.key = keyOf(result)
 		for gpu := range gpus {
 			used, energy := int64(600*mib), 1e6*rng.Float64()
-			w.last = 0
+			w.phases, w.at, w.last = phasesOf(result, int32(gpu)), 0, 0
 			for tick := range ticks {
 				if rng.IntN(20) == 0 {
 					used = min(79<<30, used+int64(rng.IntN(512))*2*mib)
@@ -118,8 +119,8 @@ func BenchmarkTimelineWrite(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		sum := &countingWriter{w: file}
-		w := tableOf[TimelineRow]().writer(sum, "bench", nil, nil)
+		sum := new(countingWriter)
+		w := tableOf[TimelineRow]().writer(io.MultiWriter(file, sum), "bench", nil, nil)
 		wall, cpu = 0, 0
 		err = benchSource(rows, func(r []TimelineRow) error {
 			start, cpuStart := time.Now(), cpuTime(b)
@@ -133,7 +134,7 @@ func BenchmarkTimelineWrite(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		bytes = sum.bytes
+		bytes = int64(*sum)
 	}
 	b.ReportMetric(float64(rows)/wall.Seconds(), "rows/s")
 	b.ReportMetric(float64(rows)/cpu.Seconds(), "rows/cpu-s")

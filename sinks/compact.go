@@ -63,9 +63,15 @@ func (s *Store) compact(rebuild bool) (*Compaction, error) {
 // table runs has not all for good.
 func (s *Store) publishStale(executions []*Execution, rebuild bool, report *Compaction) error {
 	live := s.lock == nil && s.lockedByOther()
-	settled, err := s.settledExecutions()
+	files, err := s.footers(TableRuns)
 	if err != nil {
 		return err
+	}
+	settled := map[string]bool{}
+	for _, f := range files {
+		for _, m := range f.marks {
+			settled[m.Execution] = settled[m.Execution] || m.Final
+		}
 	}
 	for i, e := range executions {
 		final, err := s.settleExecution(e, i == len(executions)-1, live)
@@ -101,11 +107,10 @@ func (s *Store) setAside(report *Compaction) error {
 				continue
 			}
 			to := damagedDir + "/" + s.now().UTC().Format("20060102T150405Z") + "/" + name
-			err := s.f.mkdir(path.Dir(to))
-			if err == nil {
-				err = s.f.rename(tablesDir+"/"+name, to)
+			if err := s.f.mkdir(path.Dir(to)); err != nil {
+				return err
 			}
-			if err != nil {
+			if err := s.f.rename(tablesDir+"/"+name, to); err != nil {
 				return err
 			}
 			report.SetAside = append(report.SetAside, to)
@@ -141,116 +146,86 @@ func (s *Store) lockedByOther() bool {
 
 func (s *Store) count(report *Compaction) error {
 	for _, t := range Tables() {
-		files, err := s.tableFiles(t)
+		files, err := s.footers(t)
 		if err != nil {
 			return err
 		}
-		for _, name := range files {
-			err := s.openTable(tablesDir+"/"+name, func(f *table.File) error {
-				report.Files, report.Rows = report.Files+1, report.Rows+f.Rows()
-				return nil
-			})
-			if err != nil {
-				return err
-			}
+		for _, f := range files {
+			report.Files, report.Rows = report.Files+1, report.Rows+f.rows
 		}
 	}
 	return nil
 }
 
-// settledExecutions are those of which the table of runs has all for good.
-func (s *Store) settledExecutions() (map[string]bool, error) {
-	files, err := s.tableFiles(TableRuns)
-	settled := map[string]bool{}
-	for _, name := range files {
-		marks, merr := s.fileMarks(name)
-		err = errors.Join(err, merr)
-		for _, m := range marks {
-			settled[m.Execution] = settled[m.Execution] || m.Final
-		}
-	}
-	return settled, err
-}
-
 // mergeTable merges neighbours of a month into files of up to mergeBytes, and
 // rewrites files of an older schema.
 func (s *Store) mergeTable(t anyTable, report *Compaction) error {
-	var axes []table.Axis
-	if t.def().name == TableRuns {
-		var err error
-		if axes, err = s.axesOf((*table.File).Axes); err != nil {
-			return err
-		}
-	}
-	groups, err := s.mergeGroups(t, axes)
+	files, err := s.footers(t.def().name)
 	if err != nil {
 		return err
 	}
-	var staged, gone []string
-	for _, g := range groups {
-		name := g.name()
+	var axes []table.Axis
+	for _, f := range files {
+		axes = table.AddAxes(axes, f.Axes())
+	}
+	staged, gone := map[string][]string{}, map[string][]string{} // by month
+	for _, g := range mergeGroups(t, files, axes) {
+		name, dir := g.name(), path.Dir(g.files[0].name)
 		if err := s.rewrite(t, g.files, name, axes); err != nil {
 			return errors.Join(err, s.f.removeAll(stagingDir))
 		}
-		staged = append(staged, name)
+		staged[dir] = append(staged[dir], name)
 		report.Merged += len(g.files)
-		for _, file := range g.files {
-			if file != name {
-				gone = append(gone, file)
+		for _, f := range g.files {
+			if f.name != name {
+				gone[dir] = append(gone[dir], f.name)
 			}
 		}
 	}
-	if len(groups) == 0 {
-		return nil
+	for dir, names := range staged {
+		if len(names) == 1 && len(gone[dir]) == 0 {
+			err = errors.Join(err, s.place(names[0]))
+		} else {
+			err = errors.Join(err, s.exchange(dir, names, gone[dir]))
+		}
 	}
-	return errors.Join(s.apply(staged, gone), s.f.removeAll(stagingDir))
+	return errors.Join(err, s.f.removeAll(stagingDir))
 }
 
 // A mergeGroup becomes one file.
 type mergeGroup struct {
-	files []string
-	marks []Mark
+	files []tableFile
 	bytes int64
-	old   bool // a single file that is rewritten for its schema
+	old   bool // one of them is rewritten for its schema in any case
 }
 
 // name of the merged file: its first execution and how many more it holds.
 func (g *mergeGroup) name() string {
+	first, marks := g.files[0], 0
 	if len(g.files) == 1 {
-		return g.files[0]
+		return first.name
 	}
-	return path.Join(path.Dir(g.files[0]), fmt.Sprintf("%s+%d.parquet", g.marks[0].Execution, len(g.marks)-1))
+	for _, f := range g.files {
+		marks += len(f.marks)
+	}
+	return path.Join(path.Dir(first.name), fmt.Sprintf("%s+%d.parquet", first.marks[0].Execution, marks-1))
 }
 
-func (s *Store) mergeGroups(t anyTable, axes []table.Axis) ([]*mergeGroup, error) {
-	files, err := s.tableFiles(t.def().name)
-	if err != nil {
-		return nil, err
-	}
+func mergeGroups(t anyTable, files []tableFile, axes []table.Axis) []*mergeGroup {
 	var groups []*mergeGroup
-	var current *mergeGroup
-	month := ""
-	for _, name := range files {
-		one := &mergeGroup{files: []string{name}}
-		err := s.openTable(tablesDir+"/"+name, func(f *table.File) error {
-			one.marks, one.bytes, one.old = f.Marks(), f.Size(), !f.SameColumns(t.rowType(), axes)
-			return nil
-		})
-		if err != nil {
-			return nil, err
-		}
-		open := len(one.marks) == 0 || slices.ContainsFunc(one.marks, func(m Mark) bool { return !m.Final })
-		if current == nil || open || path.Dir(name) != month || current.bytes+one.bytes > mergeBytes {
-			current = one
+	var current *mergeGroup // takes more
+	for _, f := range files {
+		open := len(f.marks) == 0 || slices.ContainsFunc(f.marks, func(m Mark) bool { return !m.Final })
+		if current == nil || open || path.Dir(f.name) != path.Dir(current.files[0].name) ||
+			current.bytes+f.Size() > mergeBytes {
+			current = &mergeGroup{}
 			groups = append(groups, current)
-		} else {
-			current.files, current.marks = append(current.files, name), append(current.marks, one.marks...)
-			current.bytes, current.old = current.bytes+one.bytes, current.old || one.old
 		}
-		month = path.Dir(name)
+		current.files, current.bytes = append(current.files, f), current.bytes+f.Size()
+		current.old = current.old || !f.SameColumns(t.rowType(), axes)
 		if open {
 			current = nil
 		}
 	}
-	return slices.DeleteFunc(groups, func(g *mergeGroup) bool { return len(g.files) < 2 && !g.old }), nil
+	return slices.DeleteFunc(groups, func(g *mergeGroup) bool { return len(g.files) < 2 && !g.old })
 }

@@ -1,10 +1,12 @@
 package sinks
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/vramsweep/vramsweep/runner"
@@ -140,13 +142,9 @@ func (s *Store) Execution(id string) (*Execution, error) {
 // Executions are all executions of the folder, the oldest first. One whose
 // file is damaged is left out and named in the error; the others are returned.
 func (s *Store) Executions() ([]*Execution, error) {
-	entries, err := s.f.list(executionsDir)
+	ids, err := s.executionIDs()
 	var all []*Execution
-	for _, entry := range entries {
-		id, ok := strings.CutSuffix(entry.Name(), ".json")
-		if !ok || strings.HasPrefix(entry.Name(), ".") || !entry.Type().IsRegular() {
-			continue
-		}
+	for _, id := range ids {
 		e, rerr := s.Execution(id)
 		if rerr != nil {
 			err = errors.Join(err, rerr)
@@ -154,6 +152,20 @@ func (s *Store) Executions() ([]*Execution, error) {
 		}
 		all = append(all, e)
 	}
-	sortExecutions(all)
+	slices.SortFunc(all, func(a, b *Execution) int {
+		return cmp.Or(a.StartedAt.Compare(b.StartedAt), cmp.Compare(a.ID, b.ID))
+	})
 	return all, err
+}
+
+// executionIDs are the executions that executions/ names.
+func (s *Store) executionIDs() ([]string, error) {
+	entries, err := s.f.list(executionsDir)
+	var ids []string
+	for _, entry := range entries {
+		if id, ok := strings.CutSuffix(entry.Name(), ".json"); ok && !strings.HasPrefix(id, ".") {
+			ids = append(ids, id)
+		}
+	}
+	return ids, err
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/csv"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"reflect"
@@ -50,10 +51,8 @@ func (t *rowTable[T]) export(s *Store, format string, where Predicate, w io.Writ
 		return 0, err
 	}
 	values := make([]any, len(fields), len(fields)+len(axes))
-	var failed error
 	ReadStore(s, where, func(row T, rerr error) bool {
-		if rerr != nil {
-			failed = rerr
+		if err = rerr; err != nil {
 			return false
 		}
 		v := reflect.ValueOf(&row).Elem()
@@ -65,19 +64,16 @@ func (t *rowTable[T]) export(s *Store, format string, where Predicate, w io.Writ
 			line = append(line, table.AxisValues(axes, *t.axes(&row))...)
 		}
 		rows++
-		failed = out.row(line)
-		return failed == nil
+		err = out.row(line)
+		return err == nil
 	})
-	if failed == nil {
-		failed = out.close()
+	if err == nil {
+		err = errors.Join(out.close(), buffered.Flush())
 	}
-	if failed == nil {
-		failed = buffered.Flush()
+	if err != nil {
+		err = fmt.Errorf("exporting table %s as %s: %w", t.name, format, err)
 	}
-	if failed != nil {
-		return rows, fmt.Errorf("exporting table %s as %s: %w", t.name, format, failed)
-	}
-	return rows, nil
+	return rows, err
 }
 
 // exportAxes are the axis columns of the rows that will be exported.
@@ -216,41 +212,20 @@ func newArrowExporter(w io.Writer, t Table, axes []table.Axis) *arrowExporter {
 }
 
 func arrowType(sql string) arrow.DataType {
-	switch sql {
-	case "INTEGER":
-		return arrow.PrimitiveTypes.Int32
-	case "BIGINT":
-		return arrow.PrimitiveTypes.Int64
-	case "DOUBLE":
-		return arrow.PrimitiveTypes.Float64
-	case "BOOLEAN":
-		return arrow.FixedWidthTypes.Boolean
-	case "VARCHAR":
-		return arrow.BinaryTypes.String
-	default:
-		return arrow.FixedWidthTypes.Timestamp_us
+	types := map[string]arrow.DataType{"INTEGER": arrow.PrimitiveTypes.Int32, "BIGINT": arrow.PrimitiveTypes.Int64,
+		"DOUBLE": arrow.PrimitiveTypes.Float64, "BOOLEAN": arrow.FixedWidthTypes.Boolean, "VARCHAR": arrow.BinaryTypes.String}
+	if t, ok := types[sql]; ok {
+		return t
 	}
+	return arrow.FixedWidthTypes.Timestamp_us
 }
 
 func (a *arrowExporter) row(values []any) error {
 	for i, v := range values {
-		switch b := a.build.Field(i).(type) {
-		case *array.Int32Builder:
-			appendTo(b, v, b.Append)
-		case *array.Int64Builder:
-			appendTo(b, v, b.Append)
-		case *array.Float64Builder:
-			appendTo(b, v, b.Append)
-		case *array.BooleanBuilder:
-			appendTo(b, v, b.Append)
-		case *array.StringBuilder:
-			appendTo(b, v, b.Append)
-		case *array.TimestampBuilder:
-			if t, ok := v.(time.Time); ok {
-				v = arrow.Timestamp(t.UnixMicro())
-			}
-			appendTo(b, v, b.Append)
+		if t, ok := v.(time.Time); ok {
+			v = arrow.Timestamp(t.UnixMicro())
 		}
+		appendValue(a.build.Field(i), v)
 	}
 	if a.rows++; a.rows == arrowBatch {
 		return a.flush()
@@ -258,10 +233,31 @@ func (a *arrowExporter) row(values []any) error {
 	return nil
 }
 
+// appendValue adds a value, or what a pointer points to; nil is null.
+func appendValue(b array.Builder, v any) {
+	switch b := b.(type) {
+	case *array.Int32Builder:
+		appendTo(b, v, b.Append)
+	case *array.Int64Builder:
+		appendTo(b, v, b.Append)
+	case *array.Float64Builder:
+		appendTo(b, v, b.Append)
+	case *array.BooleanBuilder:
+		appendTo(b, v, b.Append)
+	case *array.StringBuilder:
+		appendTo(b, v, b.Append)
+	case *array.TimestampBuilder:
+		appendTo(b, v, b.Append)
+	}
+}
+
 func appendTo[V any](b array.Builder, v any, add func(V)) {
-	if x, ok := v.(V); ok {
-		add(x)
-	} else {
+	switch v := v.(type) {
+	case V:
+		add(v)
+	case *V:
+		add(*v)
+	default:
 		b.AppendNull()
 	}
 }

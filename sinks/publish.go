@@ -1,9 +1,9 @@
 package sinks
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,7 +11,6 @@ import (
 	"maps"
 	"path"
 	"slices"
-	"strings"
 
 	"github.com/vramsweep/vramsweep/sinks/table"
 )
@@ -50,10 +49,11 @@ type publication struct {
 type output struct {
 	stager
 	t      anyTable
-	name   string   // path in tables/
-	marks  []Mark   // of the file
-	exists bool     // the file is there already
-	gone   []string // other files with rows of the execution
+	name   string // path in tables/
+	marks  []Mark // of the file
+	at     int    // of them the execution's
+	exists bool   // the file is there already
+	rows   int64
 }
 
 func (p *publication) run() error {
@@ -88,35 +88,23 @@ func (p *publication) run() error {
 	return p.s.widenRuns(axes)
 }
 
-// find looks for the files that hold the execution.
+// find looks for the file that holds the execution.
 func (p *publication) find(t anyTable) (*output, error) {
 	name := t.def().name
-	files, err := p.s.tableFiles(name)
-	if err != nil {
-		return nil, err
-	}
 	o := &output{t: t, name: path.Join(string(name), p.month, p.mark.Execution+".parquet"), marks: []Mark{p.mark}}
-	var own []string
-	for _, file := range files {
-		marks, err := p.s.fileMarks(file)
-		if err != nil {
-			return nil, err
-		}
-		at := slices.IndexFunc(marks, func(m Mark) bool { return m.Execution == p.mark.Execution })
+	files, err := p.s.footers(name)
+	for _, f := range files {
+		at := f.has(p.mark.Execution)
 		switch {
 		case at < 0:
-		case len(marks) == 1:
-			own = append(own, file)
-		case len(o.marks) > 1:
-			return nil, fmt.Errorf("execution %s stands in %s and in %s: remove one of them", p.mark.Execution, o.name, file)
+		case o.exists:
+			return nil, fmt.Errorf("execution %s stands in %s and in %s: remove one of them", p.mark.Execution, o.name, f.name)
 		default:
-			marks[at] = p.mark
-			o.name, o.marks = file, marks
+			f.marks[at] = p.mark
+			o.name, o.marks, o.at, o.exists = f.name, f.marks, at, true
 		}
 	}
-	o.exists = slices.Contains(files, o.name)
-	o.gone = slices.DeleteFunc(own, func(file string) bool { return file == o.name })
-	return o, nil
+	return o, err
 }
 
 // open begins the file with what comes before the execution in it.
@@ -124,26 +112,22 @@ func (p *publication) open(o *output, axes []table.Axis) (err error) {
 	if o.stager, err = o.t.stage(p.s, o.name, o.marks, axes); err != nil {
 		return err
 	}
-	for _, m := range o.marks {
-		if m.Execution == p.mark.Execution {
-			break
-		}
+	return o.others(o.marks[:o.at])
+}
+
+// others copies what the file holds of other executions.
+func (o *output) others(marks []Mark) (err error) {
+	for _, m := range marks {
 		err = errors.Join(err, o.fromFile(o.name, m.Execution))
 	}
 	return err
 }
 
 // end ends the file with what comes behind the execution in it.
-func (p *publication) end(o *output) error {
-	at := slices.IndexFunc(o.marks, func(m Mark) bool { return m.Execution == p.mark.Execution })
-	var err error
-	for _, m := range o.marks[at+1:] {
-		err = errors.Join(err, o.fromFile(o.name, m.Execution))
-	}
+func (o *output) end() error {
+	err := o.others(o.marks[o.at+1:])
 	rows, cerr := o.close()
-	if rows == 0 {
-		o.marks = nil
-	}
+	o.rows = rows
 	return errors.Join(err, cerr)
 }
 
@@ -152,7 +136,7 @@ func (p *publication) stageRows(runs []string, outs []*output) (rows []RunRow, e
 	defer func() {
 		for _, o := range outs {
 			if o.stager != nil {
-				err = errors.Join(err, p.end(o))
+				err = errors.Join(err, o.end())
 			}
 		}
 	}()
@@ -192,19 +176,18 @@ func (p *publication) stageRuns(o *output, rows []RunRow) ([]table.Axis, error) 
 		}
 	}
 	if o.stager != nil {
-		err = errors.Join(err, p.end(o))
+		err = errors.Join(err, o.end())
 	}
 	return axes, err
 }
 
+// apply makes the file visible, or removes one that has no rows any more.
 func (p *publication) apply(o *output) error {
-	switch {
-	case len(o.marks) > 0:
-		return p.s.apply([]string{o.name}, o.gone)
+	switch name := tablesDir + "/" + o.name; {
+	case o.rows > 0:
+		return p.s.place(o.name)
 	case o.exists:
-		return p.s.apply(nil, append(o.gone, o.name))
-	case len(o.gone) > 0:
-		return p.s.apply(nil, o.gone)
+		return errors.Join(p.s.f.remove(name), p.s.f.syncDir(path.Dir(name)))
 	}
 	return nil
 }
@@ -213,17 +196,11 @@ func (p *publication) apply(o *output) error {
 // columns: plain readers want the same in every file.
 func (s *Store) widenRuns(axes []table.Axis) error {
 	t := tableOf[RunRow]()
-	files, err := s.tableFiles(t.name)
-	for _, name := range files {
-		same := false
-		err = errors.Join(err, s.openTable(tablesDir+"/"+name, func(f *table.File) error {
-			same = slices.Equal(f.Axes(), axes)
-			return nil
-		}))
-		if err == nil && !same {
-			err = s.rewrite(t, []string{name}, name, axes)
-			if err == nil {
-				err = s.apply([]string{name}, nil)
+	files, err := s.footers(t.name)
+	for _, f := range files {
+		if err == nil && !slices.Equal(f.Axes(), axes) {
+			if err = s.rewrite(t, []tableFile{f}, f.name, axes); err == nil {
+				err = s.place(f.name)
 			}
 		}
 	}
@@ -231,24 +208,18 @@ func (s *Store) widenRuns(axes []table.Axis) error {
 }
 
 // rewrite stages one file from several.
-func (s *Store) rewrite(t anyTable, from []string, to string, axes []table.Axis) error {
+func (s *Store) rewrite(t anyTable, from []tableFile, to string, axes []table.Axis) error {
 	var marks []Mark
 	var expected int64
-	for _, name := range from {
-		err := s.openTable(tablesDir+"/"+name, func(f *table.File) error {
-			marks, expected = append(marks, f.Marks()...), expected+f.Rows()
-			return nil
-		})
-		if err != nil {
-			return err
-		}
+	for _, f := range from {
+		marks, expected = append(marks, f.marks...), expected+f.rows
 	}
 	out, err := t.stage(s, to, marks, axes)
 	if err != nil {
 		return err
 	}
-	for _, name := range from {
-		err = errors.Join(err, out.fromFile(name, ""))
+	for _, f := range from {
+		err = errors.Join(err, out.fromFile(f.name, ""))
 	}
 	rows, cerr := out.close()
 	if err = errors.Join(err, cerr); err == nil && rows != expected {
@@ -258,29 +229,17 @@ func (s *Store) rewrite(t anyTable, from []string, to string, axes []table.Axis)
 	return err
 }
 
-// knownAxes are the axis columns of the table runs; of those of a file with
-// nothing but the execution otherThan none.
-func (s *Store) axesOf(of func(*table.File) []table.Axis) ([]table.Axis, error) {
-	var axes []table.Axis
-	files, err := s.tableFiles(TableRuns)
-	for _, name := range files {
-		err = errors.Join(err, s.openTable(tablesDir+"/"+name, func(f *table.File) error {
-			axes = table.AddAxes(axes, of(f))
-			return nil
-		}))
-	}
-	return axes, err
-}
-
 // axesWithValues are the axis columns that other executions have values in: an
 // execution that goes on may yet change the type of one that came with it.
 func (s *Store) axesWithValues(otherThan string) ([]table.Axis, error) {
-	return s.axesOf(func(f *table.File) []table.Axis {
-		if f.Has(otherThan) && len(f.Marks()) == 1 {
-			return nil
+	var axes []table.Axis
+	files, err := s.footers(TableRuns)
+	for _, f := range files {
+		if f.has(otherThan) < 0 || len(f.marks) > 1 {
+			axes = table.AddAxes(axes, f.UsedAxes())
 		}
-		return f.UsedAxes()
-	})
+	}
+	return axes, err
 }
 
 // mergeAxes adds the columns that the axes of runs need.
@@ -312,34 +271,24 @@ func (s *Store) orderedRuns(execution string) ([]string, error) {
 	return slices.SortedFunc(maps.Keys(ids), func(a, b string) int { return cmp.Compare(ids[a], ids[b]) }), nil
 }
 
-// runID reads a run.json as far as its run_id, which stands near the top.
+// runID reads of a run.json what orders it.
 func (s *Store) runID(rel string) (string, error) {
-	file, err := s.f.open(rel + "/" + resultName)
+	var head struct {
+		Run struct {
+			RunID string `json:"run_id"`
+		} `json:"run"`
+	}
+	b, err := s.f.readFile(rel + "/" + resultName)
 	if err != nil {
 		return "", err
 	}
-	defer file.Close() //nolint:errcheck // opened to read
-	var run struct {
-		RunID string `json:"run_id"`
+	if err = json.Unmarshal(b, &head); err == nil && head.Run.RunID == "" {
+		err = errors.New("it names no run")
 	}
-	d := json.NewDecoder(file)
-	if _, err := d.Token(); err != nil {
+	if err != nil {
 		return "", fmt.Errorf("reading %s: it is no run.json: %w", s.f.path(rel+"/"+resultName), err)
 	}
-	for d.More() {
-		name, err := d.Token()
-		if err == nil && name == "run" {
-			err = d.Decode(&run)
-			return run.RunID, err
-		}
-		if err == nil {
-			err = d.Decode(new(json.RawMessage))
-		}
-		if err != nil {
-			return "", fmt.Errorf("reading %s: it is no run.json: %w", s.f.path(rel+"/"+resultName), err)
-		}
-	}
-	return "", fmt.Errorf("reading %s: it names no run", s.f.path(rel+"/"+resultName))
+	return head.Run.RunID, nil
 }
 
 // publishedRows are the rows of a run's folder, with the checksum of its run.json.
@@ -348,12 +297,11 @@ func (s *Store) publishedRows(rel string) (*Rows, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := DecodeResult(strings.NewReader(string(b)))
+	r, err := DecodeResult(bytes.NewReader(b))
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", s.f.path(rel+"/"+resultName), err)
 	}
 	rows := RowsOf(r)
-	sum := sha256.Sum256(b)
-	rows.Run.JSONSHA256 = text(hex.EncodeToString(sum[:]))
+	rows.Run.JSONSHA256 = text(fmt.Sprintf("%x", sha256.Sum256(b)))
 	return rows, nil
 }

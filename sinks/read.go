@@ -80,23 +80,15 @@ type readPart struct {
 // for executions that can still get runs, and those that tables/ lacks, whose
 // folders are read.
 func (s *Store) readPlan(t Table, where Predicate) ([]readPart, error) {
-	files, err := s.tableFiles(t)
-	if err != nil {
-		return nil, err
-	}
 	folders, err := s.f.dirs(runsDir)
 	if err != nil {
 		return nil, err
 	}
+	files, err := s.footers(t)
 	var parts []readPart
 	settled := map[string]bool{}
-	for _, name := range files {
-		marks, merr := s.fileMarks(name)
-		if merr != nil {
-			err = errors.Join(err, merr)
-			continue
-		}
-		if part, wanted := s.planFile(name, marks, folders, settled, where); wanted {
+	for _, f := range files {
+		if part, wanted := s.planFile(f.name, f.marks, folders, settled, where); wanted {
 			parts = append(parts, part)
 		}
 	}

@@ -125,25 +125,16 @@ func (d *definition) rising() bool { return d.sorted == len(d.keys) }
 func (t *rowTable[T]) rowType() reflect.Type { return reflect.TypeFor[T]() }
 
 // Grain says what a row of a table is.
-func Grain(name Table) string {
-	if t, err := lookup(name); err == nil {
-		return t.def().grain
-	}
-	return ""
-}
+func Grain(name Table) string { return defined(name).grain }
 
 // Keys are the columns that identify a row.
-func Keys(name Table) []string {
-	if t, err := lookup(name); err == nil {
-		return t.def().keys
-	}
-	return nil
-}
+func Keys(name Table) []string { return defined(name).keys }
 
-// TableNamed is the table of a name, or an error that lists them.
-func TableNamed(name string) (Table, error) {
-	_, err := lookup(Table(name))
-	return Table(name), err
+func defined(name Table) *definition {
+	if t, err := lookup(name); err == nil {
+		return t.def()
+	}
+	return &definition{}
 }
 
 // A Mark names an execution in a file of tables/, and whether more of it can come.

@@ -155,7 +155,7 @@ func TestTimelineSaysWhatSamplesSay(t *testing.T) {
 		row := rows[i]
 		i++
 		var got runner.Sample
-		sampleOf(&got, &row, figures())
+		sampleOf(&got, &row)
 		want.TS, want.Offset, want.Read = want.TS.Truncate(time.Microsecond), want.Offset.Truncate(time.Microsecond), want.Read.Truncate(time.Microsecond)
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Fatalf("row %d (-sample +row):\n%s", i, diff)

@@ -66,18 +66,9 @@ func sqlType(t reflect.Type) string {
 	if t == reflect.TypeFor[Micros]() || t == reflect.TypeFor[time.Time]() {
 		return "TIMESTAMP WITH TIME ZONE"
 	}
-	switch t.Kind() {
-	case reflect.Int32:
-		return "INTEGER"
-	case reflect.Int64:
-		return "BIGINT"
-	case reflect.Float64:
-		return "DOUBLE"
-	case reflect.Bool:
-		return "BOOLEAN"
-	default:
-		return "VARCHAR"
-	}
+	types := map[reflect.Kind]string{reflect.Int32: "INTEGER", reflect.Int64: "BIGINT", reflect.Float64: "DOUBLE",
+		reflect.Bool: "BOOLEAN", reflect.String: "VARCHAR"}
+	return types[t.Kind()]
 }
 
 // WriteSchema prints tables and columns: "text", "json", or "sql" (DDL for DuckDB).
@@ -95,24 +86,22 @@ func WriteSchema(w io.Writer, format string) error {
 }
 
 func writeSchemaText(w io.Writer) error {
+	tab := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for i, t := range Tables() {
-		sep := "\n"
-		if i == 0 {
-			sep = ""
+		if i > 0 {
+			fmt.Fprintln(tab) //nolint:errcheck // Flush reports it
 		}
-		if _, err := fmt.Fprintf(w, "%s%s: %s\n", sep, t, Grain(t)); err != nil {
-			return err
-		}
-		tab := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		fmt.Fprintf(tab, "%s: %s\n", t, Grain(t)) //nolint:errcheck // Flush reports it
 		for _, c := range Columns(t) {
-			null := ""
-			if c.Nullable {
-				null = "null"
-			}
+			var notes []string
 			if c.Key {
-				null = strings.TrimSpace("key " + null)
+				notes = append(notes, "key")
 			}
-			fmt.Fprintf(tab, "  %s\t%s\t%s\t%s\t%s\n", c.Name, c.Type, null, c.Unit, c.Doc) //nolint:errcheck // Flush reports it
+			if c.Nullable {
+				notes = append(notes, "null")
+			}
+			fmt.Fprintf(tab, "  %s\t%s\t%s\t%s\t%s\n", //nolint:errcheck // Flush reports it
+				c.Name, c.Type, strings.Join(notes, " "), c.Unit, c.Doc)
 		}
 		if err := tab.Flush(); err != nil {
 			return err
@@ -147,32 +136,27 @@ func tableGlob(t Table) string { return tablesDir + "/" + string(t) + "/**/*.par
 
 func writeSchemaSQL(w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "-- Tables of vramsweep, schema %s. The files themselves are read without this:\n", runner.SchemaVersion)
+	fmt.Fprintf(&b, "-- Tables of vramsweep, schema %s. The files themselves are read without this:\n",
+		runner.SchemaVersion)
 	for _, t := range Tables() {
 		fmt.Fprintf(&b, "--   CREATE VIEW %s AS SELECT * FROM read_parquet('results/%s');\n", t, tableGlob(t))
 	}
 	for _, t := range Tables() {
-		fmt.Fprintf(&b, "\nCREATE TABLE %s (\n", t)
-		columns := Columns(t)
-		for i, c := range columns {
-			fmt.Fprintf(&b, "  %s %s", c.Name, c.Type)
+		comments := fmt.Sprintf("COMMENT ON TABLE %s IS %s;\n", t,
+			sqlText(Grain(t)+" Key: "+strings.Join(Keys(t), ", ")+"."))
+		var columns []string
+		for _, c := range Columns(t) {
+			column, doc := "  "+c.Name+" "+c.Type, c.Doc
 			if !c.Nullable {
-				b.WriteString(" NOT NULL")
+				column += " NOT NULL"
 			}
-			if i < len(columns)-1 {
-				b.WriteByte(',')
-			}
-			b.WriteByte('\n')
-		}
-		b.WriteString(");\n")
-		fmt.Fprintf(&b, "COMMENT ON TABLE %s IS %s;\n", t, sqlText(Grain(t)+" Key: "+strings.Join(Keys(t), ", ")+"."))
-		for _, c := range columns {
-			doc := c.Doc
 			if c.Unit != "" {
 				doc = "[" + c.Unit + "] " + doc
 			}
-			fmt.Fprintf(&b, "COMMENT ON COLUMN %s.%s IS %s;\n", t, c.Name, sqlText(doc))
+			columns = append(columns, column)
+			comments += fmt.Sprintf("COMMENT ON COLUMN %s.%s IS %s;\n", t, c.Name, sqlText(doc))
 		}
+		fmt.Fprintf(&b, "\nCREATE TABLE %s (\n%s\n);\n%s", t, strings.Join(columns, ",\n"), comments)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -1,7 +1,6 @@
 package sinks
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,8 +22,12 @@ const stagingDir = ".staging"
 
 func stagedPath(name string) string { return stagingDir + "/new/" + name }
 
-// legacyManifest held checksums of the files in tables/, once.
-const legacyManifest = "manifest.json"
+// Earlier versions left a manifest beside tables/, and live files in it: nobody
+// reads them any more.
+const (
+	legacyManifest = "manifest.json"
+	legacyLive     = ".live-"
+)
 
 // tablesWait is how long somebody else may work in tables/.
 const tablesWait = 30 * time.Second
@@ -65,7 +68,11 @@ func (s *Store) settleTables(report *Recovery) error {
 			}
 		}
 	}
-	for _, name := range []string{stagingDir, legacyManifest} {
+	old, err := fs.Glob(s.f.root.FS(), tablesDir+"/*/month=*/*"+legacyLive+"*")
+	if err != nil {
+		return err
+	}
+	for _, name := range append(old, stagingDir, legacyManifest) {
 		if !s.f.exists(name) {
 			continue
 		}
@@ -87,7 +94,8 @@ func (s *Store) tableFiles(t Table) ([]string, error) {
 		entries, lerr := s.f.list(path.Join(tablesDir, string(t), month))
 		err = errors.Join(err, lerr)
 		for _, e := range entries {
-			if e.Type().IsRegular() && strings.HasSuffix(e.Name(), ".parquet") && !strings.HasPrefix(e.Name(), ".") {
+			if e.Type().IsRegular() && strings.HasSuffix(e.Name(), ".parquet") && !strings.HasPrefix(e.Name(), ".") &&
+				!strings.Contains(e.Name(), legacyLive) {
 				files = append(files, path.Join(string(t), month, e.Name()))
 			}
 		}
@@ -119,29 +127,40 @@ func (s *Store) openTable(name string, read func(*table.File) error) error {
 	return fmt.Errorf("reading %s: %w; `vramsweep verify` says more", s.f.path(name), err)
 }
 
-// fileMarks are the executions in a file of tables/. A file that names none, as
-// timelines of older versions do, is its name's, if there are runs of that.
-func (s *Store) fileMarks(name string) (marks []Mark, err error) {
-	err = s.openTable(tablesDir+"/"+name, func(f *table.File) error {
-		marks = f.Marks()
-		return nil
-	})
-	stem, _, _ := strings.Cut(path.Base(name), ".")
-	if err == nil && len(marks) == 0 && s.f.exists(runsDir+"/"+stem) {
-		marks = []Mark{{Execution: stem}}
+// A tableFile is what the footer of a file in tables/ says.
+type tableFile struct {
+	name        string // path in tables/
+	marks       []Mark // the executions in it; none in a file of others
+	rows        int64
+	*table.File // closed: only what its footer says
+}
+
+// footers reads the footers of a table's files. One that cannot be read is left
+// out and named in the error; the others are returned.
+func (s *Store) footers(t Table) ([]tableFile, error) {
+	names, err := s.tableFiles(t)
+	var files []tableFile
+	for _, name := range names {
+		err = errors.Join(err, s.openTable(tablesDir+"/"+name, func(f *table.File) error {
+			files = append(files, tableFile{name: name, marks: f.Marks(), rows: f.Rows(), File: f})
+			return nil
+		}))
 	}
-	return marks, err
+	return files, err
+}
+
+// has is where a mark of an execution stands, or -1.
+func (f *tableFile) has(execution string) int {
+	return slices.IndexFunc(f.marks, func(m Mark) bool { return m.Execution == execution })
 }
 
 // TableExecutions are the executions that the table runs has, oldest first: also
 // those of which executions/ has no note, in a folder that was copied without it.
 func (s *Store) TableExecutions() ([]string, error) {
-	files, err := s.tableFiles(TableRuns)
+	files, err := s.footers(TableRuns)
 	var executions []string
-	for _, name := range files {
-		marks, merr := s.fileMarks(name)
-		err = errors.Join(err, merr)
-		for _, m := range marks {
+	for _, f := range files {
+		for _, m := range f.marks {
 			executions = append(executions, m.Execution)
 		}
 	}
@@ -227,40 +246,21 @@ func (f *stagedFile[T]) close() (int64, error) {
 	return rows, err
 }
 
-// apply makes a change of one table visible: staged files take their places, and
-// some files go. One file comes by a rename, or goes. More are a month's folder
-// that takes the place of the one before: no reader sees a row twice. For the
-// moment between two renames there is none; settleTables ends what dies there.
-func (s *Store) apply(staged, gone []string) error {
-	switch {
-	case len(staged) == 1 && len(gone) == 0:
-		dir := path.Dir(tablesDir + "/" + staged[0])
-		if err := s.f.mkdir(dir); err != nil {
-			return err
-		}
-		if err := s.f.rename(stagedPath(staged[0]), tablesDir+"/"+staged[0]); err != nil {
-			return err
-		}
-		return errors.Join(s.f.syncDir(dir), s.f.syncDir(path.Dir(dir)))
-	case len(staged) == 0 && len(gone) == 1:
-		return errors.Join(s.f.remove(tablesDir+"/"+gone[0]), s.f.syncDir(path.Dir(tablesDir+"/"+gone[0])))
+// place makes a staged file visible.
+func (s *Store) place(name string) error {
+	dir := path.Dir(tablesDir + "/" + name)
+	if err := s.f.mkdir(dir); err != nil {
+		return err
 	}
-	var dirs []string
-	for _, name := range slices.Concat(staged, gone) {
-		dirs = append(dirs, path.Dir(name))
+	if err := s.f.rename(stagedPath(name), tablesDir+"/"+name); err != nil {
+		return err
 	}
-	slices.Sort(dirs)
-	for _, dir := range slices.Compact(dirs) {
-		other := func(name string) bool { return path.Dir(name) != dir }
-		if err := s.exchange(dir, slices.DeleteFunc(slices.Clone(staged), other), gone); err != nil {
-			return err
-		}
-	}
-	return nil
+	return errors.Join(s.f.syncDir(dir), s.f.syncDir(path.Dir(dir)))
 }
 
 // exchange puts another folder in the place of a month's: files that stay are
-// linked into it, not copied.
+// linked into it, not copied. No reader sees a row twice; for the moment between
+// two renames there is none, and settleTables ends what dies there.
 func (s *Store) exchange(dir string, staged, gone []string) error {
 	live, next, old := tablesDir+"/"+dir, stagingDir+"/next/"+dir, stagingDir+"/old/"+dir
 	err := errors.Join(s.f.mkdir(next), s.f.mkdir(path.Dir(old)), s.f.mkdir(live))
@@ -294,10 +294,4 @@ func (s *Store) exchange(dir string, staged, gone []string) error {
 		}
 	}
 	return nil
-}
-
-func sortExecutions(all []*Execution) {
-	slices.SortFunc(all, func(a, b *Execution) int {
-		return cmp.Or(a.StartedAt.Compare(b.StartedAt), cmp.Compare(a.ID, b.ID))
-	})
 }

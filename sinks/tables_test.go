@@ -234,9 +234,9 @@ func TestMergeThatDied(t *testing.T) {
 	}
 }
 
-// TestOldFolderIsTakenOver: what earlier versions left (a manifest, live files
-// under several names, a numbered file) is read once, and becomes one file.
-func TestOldFolderIsTakenOver(t *testing.T) {
+// TestLeftoversOfEarlierVersions: a manifest and live files are no rows to our
+// readers, and recover removes them.
+func TestLeftoversOfEarlierVersions(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	runs := night(0)
@@ -244,51 +244,25 @@ func TestOldFolderIsTakenOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, s, runs)
-	for _, name := range []Table{TableRuns, TableTimelines} {
-		if err := os.MkdirAll(filepath.Join(dir, tablesDir, string(name), "month=2026-11"), 0o755); err != nil {
-			t.Fatal(err)
-		}
+	live := "tables/runs/month=2026-11/" + runs[0].execution + ".live-0000.parquet"
+	err := s.f.mkdir(filepath.Dir(live))
+	for _, name := range []string{legacyManifest, live} {
+		err = errors.Join(err, os.WriteFile(filepath.Join(dir, name), []byte("{"), 0o644))
 	}
-	live := filepath.Join(dir, "tables/runs/month=2026-11", runs[0].execution+".live-0000.parquet")
-	w, err := os.Create(live)
 	if err != nil {
 		t.Fatal(err)
-	}
-	out := tableOf[RunRow]().writer(w, "test", nil, []Mark{{Execution: runs[0].execution}})
-	err = errors.Join(out.Write([]RunRow{RowsOf(runs[0].result()).Run}), out.Close(), w.Close())
-	folders, ferr := s.orderedRuns(runs[0].execution)
-	if err := errors.Join(err, ferr); err != nil {
-		t.Fatal(err)
-	}
-	for _, rel := range folders { // timelines stood there under a second name, and name no execution
-		to := filepath.Join(dir, "tables/timelines/month=2026-11", runs[0].execution+".live-"+filepath.Base(rel)+".parquet")
-		if err := os.Link(filepath.Join(dir, rel, timelineName), to); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.WriteFile(filepath.Join(dir, legacyManifest), []byte("{"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	lines := 0
-	for _, r := range runs {
-		lines += len(r.samples())
 	}
 	if got := len(collect[RunRow](t, Predicate{}, dir)); got != len(runs) {
 		t.Errorf("our reader sees %d runs, expected %d", got, len(runs))
 	}
-	if got := len(collect[TimelineRow](t, Predicate{}, dir)); got != lines {
-		t.Errorf("our reader sees %d samples, expected %d", got, lines)
-	}
-	if _, err := s.Recover(); err != nil {
+	report, err := s.Recover()
+	if err != nil {
 		t.Fatal(err)
 	}
 	shows(t, dir, "after recover", runs, len(runs))
-	if s.f.exists(legacyManifest) {
-		t.Error("the manifest is still there")
-	}
-	for _, name := range Tables() {
-		if files, err := s.tableFiles(name); err != nil || len(files) != 1 {
-			t.Errorf("files of %s: %v %v", name, files, err)
+	for _, name := range []string{legacyManifest, live} {
+		if s.f.exists(name) || !slices.Contains(report.Removed, name) {
+			t.Errorf("%s is still there, or is not reported: %v", name, report.Removed)
 		}
 	}
 }

@@ -3,7 +3,9 @@ package sinks
 import (
 	"cmp"
 	"errors"
+	"maps"
 	"slices"
+	"sort"
 	"time"
 
 	"github.com/vramsweep/vramsweep/runner"
@@ -16,23 +18,19 @@ const reorderWindow = 10 * time.Second
 
 var errStopped = errors.New("the caller has read enough")
 
-// inOrder yields samples by time. each must call its function with the batches
-// as they were written; keep says which samples count.
-func inOrder(each func(func([]runner.Sample) error) error, keep func(*runner.Sample) bool,
-	yield func([]runner.Sample) error,
-) error {
+// batches yields samples in the order of writing, as often as it is called.
+type batches = func(func([]runner.Sample) error) error
+
+// inOrder yields samples by time. keep says which
+// samples count.
+func inOrder(each batches, keep func(*runner.Sample) bool, yield func([]runner.Sample) error) error {
 	var held []runner.Sample
 	var newest time.Duration
 	release := func(until time.Duration) error {
 		slices.SortStableFunc(held, func(a, b runner.Sample) int {
 			return cmp.Or(cmp.Compare(a.Offset, b.Offset), cmp.Compare(a.GPU, b.GPU))
 		})
-		n, _ := slices.BinarySearchFunc(held, until, func(s runner.Sample, t time.Duration) int {
-			if s.Offset <= t {
-				return -1
-			}
-			return 1
-		})
+		n := sort.Search(len(held), func(i int) bool { return held[i].Offset > until })
 		if n == 0 {
 			return nil
 		}
@@ -60,18 +58,16 @@ func inOrder(each func(func([]runner.Sample) error) error, keep func(*runner.Sam
 
 // A timelineWriter turns the samples of one GPU after another into rows.
 type timelineWriter struct {
-	key     Key
-	phases  map[int32][]runner.PhaseRow // by GPU
-	uuids   map[int32]*string
-	out     *table.Writer[TimelineRow]
-	cells   []timelineCells
-	figures []figure
-	rows    []TimelineRow
-	last    Micros
+	key   Key
+	uuids map[int32]*string
+	out   *table.Writer[TimelineRow]
+	cells []timelineCells
+	rows  []TimelineRow
 
-	current []runner.PhaseRow // of the GPU whose samples come
-	gpu     int32
-	at      int // the phase of the last sample
+	// Of the GPU whose samples come.
+	phases []runner.PhaseRow
+	at     int    // the phase of the last sample
+	last   Micros // when it was taken
 }
 
 // timelineCells are what the pointers of a row point to: kept apart and reused,
@@ -85,17 +81,8 @@ type timelineCells struct {
 const timelineChunk = 1024
 
 func newTimelineWriter(r *runner.Result, out *table.Writer[TimelineRow]) *timelineWriter {
-	w := &timelineWriter{key: keyOf(r), phases: map[int32][]runner.PhaseRow{}, uuids: map[int32]*string{}, out: out,
-		cells: make([]timelineCells, timelineChunk), figures: figures(), rows: make([]TimelineRow, 0, timelineChunk)}
-	for _, p := range r.Phases {
-		gpu := int32(runner.HostGPU)
-		if p.GPUIndex != nil {
-			gpu = *p.GPUIndex
-		}
-		if p.StartedAt != nil && p.EndedAt != nil {
-			w.phases[gpu] = append(w.phases[gpu], p)
-		}
-	}
+	w := &timelineWriter{key: keyOf(r), uuids: map[int32]*string{}, out: out,
+		cells: make([]timelineCells, timelineChunk), rows: make([]TimelineRow, 0, timelineChunk)}
 	for _, d := range r.GPUInfo {
 		w.uuids[int32(d.Index)] = text(d.UUID)
 	}
@@ -104,26 +91,28 @@ func newTimelineWriter(r *runner.Result, out *table.Writer[TimelineRow]) *timeli
 
 // phasesOf are the phases of a GPU; the phases of a run are the same moments on
 // every GPU, so those of any other serve where it has none of its own.
-func (w *timelineWriter) phasesOf(gpu int32) []runner.PhaseRow {
-	if own := w.phases[gpu]; len(own) > 0 {
-		return own
-	}
-	for i := int32(runner.HostGPU); i < 1024; i++ {
-		if p := w.phases[i]; len(p) > 0 {
-			return p
+func phasesOf(r *runner.Result, gpu int32) []runner.PhaseRow {
+	phases := map[int32][]runner.PhaseRow{}
+	for _, p := range r.Phases {
+		of := int32(runner.HostGPU)
+		if p.GPUIndex != nil {
+			of = *p.GPUIndex
+		}
+		if p.StartedAt != nil && p.EndedAt != nil {
+			phases[of] = append(phases[of], p)
 		}
 	}
-	return nil
+	if phases[gpu] == nil && len(phases) > 0 {
+		gpu = slices.Min(slices.Collect(maps.Keys(phases)))
+	}
+	return phases[gpu]
 }
 
 // phaseAt is the phase in which a sample was taken: mostly that of the one before.
 func (w *timelineWriter) phaseAt(s *runner.Sample) *runner.PhaseRow {
-	if s.GPU != w.gpu || w.current == nil {
-		w.gpu, w.current, w.at = s.GPU, w.phasesOf(s.GPU), 0
-	}
-	for n := range w.current {
-		i := (w.at + n) % len(w.current)
-		if p := &w.current[i]; !s.TS.Before(*p.StartedAt) && s.TS.Before(*p.EndedAt) {
+	for n := range w.phases {
+		i := (w.at + n) % len(w.phases)
+		if p := &w.phases[i]; !s.TS.Before(*p.StartedAt) && s.TS.Before(*p.EndedAt) {
 			w.at = i
 			return p
 		}
@@ -154,7 +143,7 @@ func (w *timelineWriter) row(s *runner.Sample) {
 	c := &w.cells[len(w.rows)]
 	c.sample = *s
 	ts := MicrosOf(s.TS)
-	if ts <= w.last && len(w.rows) > 0 && sameGPU(w.rows[len(w.rows)-1].GPUIndex, s.GPU) && ts == w.last {
+	if ts == w.last {
 		ts++ // two instruments in one microsecond: the key stays one row
 	}
 	w.last = ts
@@ -172,22 +161,11 @@ func (w *timelineWriter) row(s *runner.Sample) {
 		c.readUS = s.Read.Microseconds()
 		row.ReadUS = &c.readUS
 	}
-	for _, f := range w.figures {
-		f.toRow(row, &c.sample)
-	}
-}
-
-func sameGPU(index *int32, gpu int32) bool {
-	if index == nil {
-		return gpu == runner.HostGPU
-	}
-	return *index == gpu
+	figuresToRow(row, &c.sample)
 }
 
 // writeTimeline writes the samples of a run, sorted by GPU and time, the host last.
-func writeTimeline(r *runner.Result, each func(func([]runner.Sample) error) error,
-	out *table.Writer[TimelineRow],
-) error {
+func writeTimeline(r *runner.Result, each batches, out *table.Writer[TimelineRow]) error {
 	gpus, err := gpusOf(each)
 	if err != nil {
 		return err
@@ -195,7 +173,7 @@ func writeTimeline(r *runner.Result, each func(func([]runner.Sample) error) erro
 	w := newTimelineWriter(r, out)
 	for _, gpu := range gpus {
 		keep := func(s *runner.Sample) bool { return s.GPU == gpu }
-		w.last = 0
+		w.phases, w.at, w.last = phasesOf(r, gpu), 0, 0
 		if err := inOrder(each, keep, w.add); err != nil {
 			return err
 		}
@@ -204,7 +182,7 @@ func writeTimeline(r *runner.Result, each func(func([]runner.Sample) error) erro
 }
 
 // gpusOf are the GPUs that samples are about, the host last.
-func gpusOf(each func(func([]runner.Sample) error) error) ([]int32, error) {
+func gpusOf(each batches) ([]int32, error) {
 	seen := map[int32]bool{}
 	err := each(func(batch []runner.Sample) error {
 		for i := range batch {
@@ -212,21 +190,11 @@ func gpusOf(each func(func([]runner.Sample) error) error) ([]int32, error) {
 		}
 		return nil
 	})
-	var gpus []int32
-	for gpu := range seen {
-		if gpu != runner.HostGPU {
-			gpus = append(gpus, gpu)
-		}
-	}
-	slices.Sort(gpus)
-	if seen[runner.HostGPU] {
-		gpus = append(gpus, runner.HostGPU)
-	}
-	return gpus, err
+	return slices.SortedFunc(maps.Keys(seen), func(a, b int32) int { return cmp.Compare(uint32(a), uint32(b)) }), err
 }
 
 // sampleOf makes s the sample that a row was made from, but for the nanoseconds.
-func sampleOf(s *runner.Sample, row *TimelineRow, figures []figure) {
+func sampleOf(s *runner.Sample, row *TimelineRow) {
 	*s = runner.Sample{TS: row.TS.Time(), Offset: time.Duration(row.TOffsetUS) * time.Microsecond,
 		GPU: runner.HostGPU, Gap: row.Gap, Source: row.Source}
 	if row.GPUIndex != nil {
@@ -235,7 +203,5 @@ func sampleOf(s *runner.Sample, row *TimelineRow, figures []figure) {
 	if row.ReadUS != nil {
 		s.Read = time.Duration(*row.ReadUS) * time.Microsecond
 	}
-	for _, f := range figures {
-		f.fromRow(s, row)
-	}
+	figuresFromRow(s, row)
 }

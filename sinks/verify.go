@@ -36,21 +36,17 @@ func (f Fault) String() string {
 func (s *Store) Verify() ([]Fault, error) {
 	v := &verifier{s: s, live: s.lock == nil && s.lockedByOther()}
 	executions, err := s.f.dirs(runsDir)
-	if err != nil {
-		return nil, s.f.explain("verifying", err)
-	}
-	if err := v.leftovers("."); err != nil {
-		return nil, s.f.explain("verifying", err)
-	}
+	err = errors.Join(err, v.leftovers("."))
 	v.executions(executions)
 	for _, execution := range executions {
-		runs, err := s.runs(execution)
-		if err != nil {
-			return nil, s.f.explain("verifying", err)
-		}
+		runs, rerr := s.runs(execution)
+		err = errors.Join(err, rerr)
 		for _, rel := range runs {
 			v.run(rel)
 		}
+	}
+	if err != nil {
+		return nil, s.f.explain("verifying", err)
 	}
 	for _, t := range registry() {
 		t.verify(v, executions)
@@ -67,6 +63,14 @@ type verifier struct {
 
 func (v *verifier) fault(file, place, format string, args ...any) {
 	v.faults = append(v.faults, Fault{File: file, Place: place, What: fmt.Sprintf(format, args...)})
+}
+
+// failed names what could not be read, and says whether there is such.
+func (v *verifier) failed(file string, err error) bool {
+	if err != nil {
+		v.fault(file, "", "%v", err)
+	}
+	return err != nil
 }
 
 // leftovers names temporary files, wherever they lie.
@@ -94,30 +98,16 @@ func (v *verifier) leftovers(dir string) error {
 }
 
 func (v *verifier) executions(folders []string) {
-	entries, err := v.s.f.list(executionsDir)
-	if err != nil {
-		v.fault(executionsDir, "", "%v", err)
-	}
-	known := map[string]bool{}
-	for _, entry := range entries {
-		id, ok := strings.CutSuffix(entry.Name(), ".json")
-		if !ok || strings.HasPrefix(id, ".") {
-			continue
-		}
-		known[id] = true
+	ids, err := v.s.executionIDs()
+	v.failed(executionsDir, err)
+	for _, id := range ids {
 		e, err := v.s.Execution(id)
-		if err != nil {
-			v.fault(executionFile(id), "", "%v", err)
+		if v.failed(executionFile(id), err) || !slices.Contains(folders, id) || e.State != StateComplete {
 			continue
 		}
-		if !slices.Contains(folders, id) || e.State != StateComplete {
-			continue
-		}
-		finished := 0
 		runs, err := v.s.runs(id)
-		if err != nil {
-			v.fault(runsDir+"/"+id, "", "%v", err)
-		}
+		v.failed(runsDir+"/"+id, err)
+		finished := 0
 		for _, rel := range runs {
 			if v.s.f.exists(rel + "/" + resultName) {
 				finished++
@@ -128,7 +118,7 @@ func (v *verifier) executions(folders []string) {
 		}
 	}
 	for _, id := range folders {
-		if !known[id] {
+		if !slices.Contains(ids, id) {
 			v.fault(executionFile(id), "", "it is missing, but there are runs of this execution")
 		}
 	}
@@ -152,9 +142,7 @@ func (v *verifier) run(rel string) {
 		v.fault(rel+"/"+resultName, "", "it is missing")
 	}
 	attempts, err := v.s.attempts(rel)
-	if err != nil {
-		v.fault(rel+"/"+attemptsDir, "", "%v", err)
-	}
+	v.failed(rel+"/"+attemptsDir, err)
 	for _, n := range attempts {
 		v.result(rel + "/" + attemptsDir + "/" + n)
 	}
@@ -171,8 +159,7 @@ func (v *verifier) due(rel string) bool {
 // result checks a run.json and the files that it names.
 func (v *verifier) result(dir string) {
 	r, err := v.s.result(dir)
-	if err != nil {
-		v.fault(dir+"/"+resultName, "", "%v", err)
+	if v.failed(dir+"/"+resultName, err) {
 		return
 	}
 	for _, f := range r.Files {
@@ -200,14 +187,12 @@ func (v *verifier) named(dir, file string, bytes int64, sum string) {
 		v.fault(name, "", "it is missing, but run.json names it (%d bytes)", bytes)
 		return
 	}
-	if err != nil {
-		v.fault(name, "", "%v", err)
+	if v.failed(name, err) {
 		return
 	}
 	h := sha256.New()
 	n, err := io.Copy(h, in)
-	if err := errors.Join(err, in.Close()); err != nil {
-		v.fault(name, "", "%v", err)
+	if v.failed(name, errors.Join(err, in.Close())) {
 		return
 	}
 	switch is := hex.EncodeToString(h.Sum(nil)); {

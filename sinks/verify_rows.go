@@ -15,26 +15,25 @@ import (
 // hold the executions that they name) and compares their rows with those that the
 // run folders give.
 func (t *rowTable[T]) verify(v *verifier, executions []string) {
-	files, err := v.s.tableFiles(t.name)
-	if err != nil {
-		v.fault(tablesDir+"/"+string(t.name), "", "%v", err)
+	names, err := v.s.tableFiles(t.name)
+	if v.failed(tablesDir+"/"+string(t.name), err) {
 		return
 	}
-	damaged := false               // comparing would only repeat that
+	bad := map[string]bool{}
+	for _, name := range names {
+		faults := v.s.checkPages(tablesDir + "/" + name)
+		v.faults, bad[name] = append(v.faults, faults...), len(faults) > 0
+	}
+	files, err := v.s.footers(t.name)
+	damaged := err != nil          // comparing would only repeat that
 	where := map[string][]string{} // execution: files of the table
-	for _, name := range files {
-		if faults := v.s.checkPages(tablesDir + "/" + name); len(faults) > 0 {
-			v.faults, damaged = append(v.faults, faults...), true
+	for _, f := range files {
+		if damaged = damaged || bad[f.name]; bad[f.name] {
 			continue
 		}
-		marks, err := v.s.fileMarks(name)
-		if err != nil {
-			v.fault(tablesDir+"/"+name, "", "%v", err)
-			continue
-		}
-		t.verifyKeys(v, name, marks)
-		for _, m := range marks {
-			where[m.Execution] = append(where[m.Execution], name)
+		t.verifyKeys(v, &f)
+		for _, m := range f.marks {
+			where[m.Execution] = append(where[m.Execution], f.name)
 		}
 	}
 	for _, execution := range executions {
@@ -45,13 +44,14 @@ func (t *rowTable[T]) verify(v *verifier, executions []string) {
 }
 
 // verifyKeys checks that the keys of a file rise: then none is there twice.
-func (t *rowTable[T]) verifyKeys(v *verifier, name string, marks []Mark) {
+func (t *rowTable[T]) verifyKeys(v *verifier, in *tableFile) {
+	name := tablesDir + "/" + in.name
 	seen := map[rowKey]bool{}
 	var last rowKey
 	row, found := int64(0), 0
 	fault := func(at *T, what string) {
 		found++
-		v.fault(tablesDir+"/"+name, fmt.Sprintf("row %d", row), "the row %s %s", t.keyText(at), what)
+		v.fault(name, fmt.Sprintf("row %d", row), "the row %s %s", t.keyText(at), what)
 	}
 	check := func(rows []T) error {
 		for i := range rows {
@@ -61,8 +61,7 @@ func (t *rowTable[T]) verifyKeys(v *verifier, name string, marks []Mark) {
 				fault(&rows[i], "is out of order")
 			case k == last && row > 0 || seen[k]:
 				fault(&rows[i], "is there twice")
-			case k.run != last.run && len(marks) > 0 &&
-				!slices.ContainsFunc(marks, func(m Mark) bool { return m.Execution == execution }):
+			case k.run != last.run && len(in.marks) > 0 && in.has(execution) < 0:
 				fault(&rows[i], "is of an execution that the file does not name: "+execution)
 			}
 			if found >= maxFaultsPerFile {
@@ -79,9 +78,9 @@ func (t *rowTable[T]) verifyKeys(v *verifier, name string, marks []Mark) {
 		}
 		return nil
 	}
-	err := v.s.openTable(tablesDir+"/"+name, func(f *table.File) error { return t.read(f, Predicate{}, check) })
+	err := v.s.openTable(name, func(f *table.File) error { return t.read(f, Predicate{}, check) })
 	if err != nil && !errors.Is(err, errStopped) {
-		v.fault(tablesDir+"/"+name, "", "%v", err)
+		v.fault(name, "", "%v", err)
 	}
 }
 
@@ -120,76 +119,23 @@ func (t *rowTable[T]) compareExecution(v *verifier, execution string, files []st
 		v.fault(name, "", "execution %s is in other files as well: %s", execution, strings.Join(files[1:], ", "))
 		return
 	}
-	if len(files) == 0 && t.rowsInFolders(v.s, execution) {
-		v.fault(name, "", "it has no rows of execution %s; `vramsweep compact --rebuild` writes them from its runs",
-			execution)
+	rows := func(read func(*storeReader[T])) iter.Seq2[T, error] {
+		return func(yield func(T, error) bool) {
+			read(&storeReader[T]{rowTable: t, s: v.s, where: Predicate{Execution: execution}, yield: yield, more: true})
+		}
+	}
+	c := &rowComparison[T]{rowTable: t, v: v, file: name}
+	inFolders := rows(func(r *storeReader[T]) { r.folders(execution) })
+	if len(files) > 0 {
+		c.walk(rows(func(r *storeReader[T]) { r.parquet(name, nil) }), inFolders)
 		return
 	}
-	nextTable, stopTable := iter.Pull2(t.tableRows(v.s, execution, files))
-	defer stopTable()
-	nextFolder, stopFolder := iter.Pull2(t.folderRows(v.s, execution))
-	defer stopFolder()
-	c := &rowComparison[T]{rowTable: t, v: v, file: name}
-	inTable, terr, tok := nextTable()
-	inFolder, ferr, fok := nextFolder()
-	for (tok || fok) && c.found < maxFaultsPerFile {
-		if terr != nil || ferr != nil { // the files themselves were named already
-			return
+	for _, err := range inFolders {
+		if err == nil {
+			v.fault(name, "", "it has no rows of execution %s; `vramsweep compact --rebuild` writes them from its runs",
+				execution)
 		}
-		order := t.sideBySide(&inTable, tok, &inFolder, fok)
-		switch {
-		case order < 0:
-			c.only(&inTable, "stands in the table but in no run folder")
-		case order > 0:
-			c.only(&inFolder, "of the run's folder is missing in the table; `vramsweep compact --rebuild` writes it again")
-		default:
-			c.same(&inTable, &inFolder)
-		}
-		if order <= 0 {
-			inTable, terr, tok = nextTable()
-		}
-		if order >= 0 {
-			inFolder, ferr, fok = nextFolder()
-		}
-	}
-}
-
-// sideBySide says which of two rows comes first by its run; one that is not
-// there comes last.
-func (t *rowTable[T]) sideBySide(a *T, aok bool, b *T, bok bool) int {
-	switch {
-	case !aok:
-		return 1
-	case !bok:
-		return -1
-	}
-	return strings.Compare(t.key(a).RunID, t.key(b).RunID)
-}
-
-// tableRows are the rows of an execution in files of tables/.
-func (t *rowTable[T]) tableRows(s *Store, execution string, files []string) iter.Seq2[T, error] {
-	return func(yield func(T, error) bool) {
-		r := &storeReader[T]{rowTable: t, s: s, where: Predicate{Execution: execution}, yield: yield, more: true}
-		for _, name := range files {
-			if r.more {
-				r.parquet(tablesDir+"/"+name, nil)
-			}
-		}
-	}
-}
-
-func (t *rowTable[T]) rowsInFolders(s *Store, execution string) bool {
-	for _, err := range t.folderRows(s, execution) {
-		return err == nil
-	}
-	return false
-}
-
-// folderRows are the rows that the folders of an execution give.
-func (t *rowTable[T]) folderRows(s *Store, execution string) iter.Seq2[T, error] {
-	return func(yield func(T, error) bool) {
-		r := &storeReader[T]{rowTable: t, s: s, yield: yield, more: true}
-		r.folders(execution)
+		return
 	}
 }
 
@@ -202,8 +148,30 @@ type rowComparison[T Row] struct {
 	found int
 }
 
-func (c *rowComparison[T]) only(row *T, what string) {
-	c.note(row, "the row %s %s", c.keyText(row), what)
+// walk goes through both sides by run id; those that end in an error were named already.
+func (c *rowComparison[T]) walk(inTable, inFolders iter.Seq2[T, error]) {
+	nextTable, stopTable := iter.Pull2(inTable)
+	defer stopTable()
+	nextFolder, stopFolder := iter.Pull2(inFolders)
+	defer stopFolder()
+	a, aerr, aok := nextTable()
+	b, berr, bok := nextFolder()
+	for (aok || bok) && aerr == nil && berr == nil && c.found < maxFaultsPerFile {
+		order := strings.Compare(c.key(&a).RunID, c.key(&b).RunID)
+		switch {
+		case !bok || aok && order < 0:
+			c.note(&a, "the row %s stands in the table but in no run folder", c.keyText(&a))
+			a, aerr, aok = nextTable()
+		case !aok || order > 0:
+			c.note(&b, "the row %s of the run's folder is missing in the table; "+
+				"`vramsweep compact --rebuild` writes it again", c.keyText(&b))
+			b, berr, bok = nextFolder()
+		default:
+			c.same(&a, &b)
+			a, aerr, aok = nextTable()
+			b, berr, bok = nextFolder()
+		}
+	}
 }
 
 func (c *rowComparison[T]) note(row *T, format string, args ...any) {

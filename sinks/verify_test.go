@@ -187,16 +187,12 @@ func changeBound(t *testing.T, b []byte, name string) []byte {
 func rewriteBreakdowns(t *testing.T, dir string, change func([]BreakdownRow, []Mark) ([]BreakdownRow, []Mark)) {
 	t.Helper()
 	s := openStore(t, dir)
-	files, err := s.tableFiles(TableBreakdowns)
+	files, err := s.footers(TableBreakdowns)
 	if err != nil || len(files) != 1 {
 		t.Fatalf("%v %v", files, err)
 	}
-	marks, err := s.fileMarks(files[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	rows, marks := change(collect[BreakdownRow](t, Predicate{}, dir), marks)
-	out, err := os.Create(filepath.Join(dir, tablesDir, files[0]))
+	rows, marks := change(collect[BreakdownRow](t, Predicate{}, dir), files[0].marks)
+	out, err := os.Create(filepath.Join(dir, tablesDir, files[0].name))
 	if err != nil {
 		t.Fatal(err)
 	}

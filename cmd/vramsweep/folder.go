@@ -111,6 +111,11 @@ func (w *world) compactVerb() *cobra.Command {
 		func(_ *cobra.Command, args []string) error {
 			return viewStore(args[0], func(store *sinks.Store) error { return w.compact(store, rebuild) })
 		})
+	cmd.Long = `Bring tables up to date and merge the executions of each month.
+
+Merging is an offline step: it puts a new folder in the place of a month's, so no
+reader should be listing tables/ meanwhile (no query, no glob). A running sweep
+may go on; its execution stays in a file of its own.`
 	cmd.Flags().BoolVar(&rebuild, "rebuild", false,
 		"write the tables of all executions again from their runs; damaged files are set aside")
 	return cmd

@@ -3,6 +3,7 @@ package table
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -29,23 +30,33 @@ const (
 	KindBool   Kind = "bool"
 )
 
-func (k Kind) goType() reflect.Type {
-	switch k {
-	case KindInt:
-		return reflect.TypeFor[*int64]()
-	case KindDouble:
-		return reflect.TypeFor[*float64]()
-	case KindBool:
-		return reflect.TypeFor[*bool]()
-	default:
-		return reflect.TypeFor[*string]()
+// A kindInfo is what is known of a kind.
+type kindInfo struct {
+	kind    Kind
+	goType  reflect.Type // nullable
+	sql     string       // as DuckDB names it
+	parquet parquet.Kind
+}
+
+func kinds() []kindInfo {
+	return []kindInfo{
+		{KindString, reflect.TypeFor[*string](), "VARCHAR", parquet.ByteArray},
+		{KindInt, reflect.TypeFor[*int64](), "BIGINT", parquet.Int64},
+		{KindDouble, reflect.TypeFor[*float64](), "DOUBLE", parquet.Double},
+		{KindBool, reflect.TypeFor[*bool](), "BOOLEAN", parquet.Boolean},
 	}
 }
 
-// SQLType is the type as DuckDB names it.
-func (k Kind) SQLType() string {
-	return map[Kind]string{KindString: "VARCHAR", KindInt: "BIGINT", KindDouble: "DOUBLE", KindBool: "BOOLEAN"}[k]
+// infoOf is that of the kind that is asked for; of strings where there is none.
+func infoOf(is func(kindInfo) bool) kindInfo {
+	all := kinds()
+	return all[max(0, slices.IndexFunc(all, is))]
 }
+
+func (k Kind) info() kindInfo { return infoOf(func(i kindInfo) bool { return i.kind == k }) }
+
+// SQLType is the type as DuckDB names it.
+func (k Kind) SQLType() string { return k.info().sql }
 
 // As is v in a kind that is as wide or wider.
 func (k Kind) As(v any) any {
@@ -59,16 +70,7 @@ func (k Kind) As(v any) any {
 }
 
 func kindOf(v any) Kind {
-	switch v.(type) {
-	case int64:
-		return KindInt
-	case float64:
-		return KindDouble
-	case bool:
-		return KindBool
-	default:
-		return KindString
-	}
+	return infoOf(func(i kindInfo) bool { return i.goType.Elem() == reflect.TypeOf(v) }).kind
 }
 
 func widerKind(a, b Kind) Kind {
@@ -107,17 +109,12 @@ func MergeAxes(known []Axis, rows []map[string]any) []Axis {
 			row[axis] = kinds[axis].As(v)
 		}
 	}
-	names := make([]string, 0, len(kinds))
-	for axis := range kinds {
-		names = append(names, axis)
-	}
-	slices.Sort(names)
 	axes := slices.Clone(known)
 	taken := map[string]bool{}
 	for _, a := range axes {
 		taken[strings.ToLower(a.Column)] = true
 	}
-	for _, axis := range names {
+	for _, axis := range slices.Sorted(maps.Keys(kinds)) {
 		kind := kinds[axis]
 		if slices.ContainsFunc(axes, func(a Axis) bool { return a.Axis == axis && a.takes(kind) }) {
 			continue
@@ -179,15 +176,7 @@ func (f *File) Axes() []Axis {
 		if !ok || !c.Leaf() {
 			continue
 		}
-		kind := KindString
-		switch c.Type().Kind() {
-		case parquet.Int64:
-			kind = KindInt
-		case parquet.Double:
-			kind = KindDouble
-		case parquet.Boolean:
-			kind = KindBool
-		}
+		kind := infoOf(func(i kindInfo) bool { return i.parquet == c.Type().Kind() }).kind
 		axes = append(axes, Axis{Column: c.Name(), Axis: axis, Kind: kind})
 	}
 	return axes

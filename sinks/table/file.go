@@ -100,11 +100,6 @@ func (f *File) Marks() []Mark {
 	return marks
 }
 
-// Has says whether the file names an execution.
-func (f *File) Has(execution string) bool {
-	return slices.ContainsFunc(f.Marks(), func(m Mark) bool { return m.Execution == execution })
-}
-
 // SameColumns says whether the file has the columns that a writer of today
 // would give it.
 func (f *File) SameColumns(row reflect.Type, axes []Axis) bool {

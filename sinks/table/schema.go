@@ -82,7 +82,7 @@ func SchemaOf(row reflect.Type, axes []Axis) *parquet.Schema {
 		if a.Kind == KindString || a.Kind == KindInt {
 			tag += ",dict"
 		}
-		fields = append(fields, reflect.StructField{Name: fmt.Sprintf("Axis%d", i), Type: a.Kind.goType(),
+		fields = append(fields, reflect.StructField{Name: fmt.Sprintf("Axis%d", i), Type: a.Kind.info().goType,
 			Tag: reflect.StructTag(fmt.Sprintf("parquet:%q", tag))})
 	}
 	return parquet.SchemaOf(reflect.New(reflect.StructOf(fields)).Interface())
