@@ -3,6 +3,8 @@ package sweep
 import (
 	"regexp"
 	"strings"
+
+	"github.com/hashicorp/hcl/v2"
 )
 
 // An ownAttr is an attribute of the engine block that is neither a setting nor
@@ -162,22 +164,28 @@ func (s *sweepBuild) readEngine(b *block) {
 	if b == nil {
 		return
 	}
-	d := s.l.diags
-	switch b.label {
-	case "vllm", "simulator":
-		s.engineKind = b.label
-	default:
-		d.errorAt(codeEngine, b.labelRng, "An engine is \"vllm\" or \"simulator\"; this is %s.%s", show(b.label),
-			didYouMean(b.label, []string{"vllm", "simulator"}))
+	if !s.l.knownEngine(b.label, b.labelRng) {
 		s.broken = true
 		return
 	}
+	s.engineKind = b.label
 	sc := s.pointScope("an engine block", true)
 	for _, at := range b.body.attrs {
 		if !s.readEngineAttr(at, sc) {
 			s.broken = true
 		}
 	}
+}
+
+// knownEngine reports a kind of engine that there is none of.
+func (l *loader) knownEngine(kind string, rng hcl.Range) bool {
+	kinds := []string{"vllm", "simulator"}
+	if contains(kinds, kind) {
+		return true
+	}
+	l.diags.errorAt(codeEngine, rng, "An engine is \"vllm\" or \"simulator\"; this is %s.%s", show(kind),
+		didYouMean(kind, kinds))
+	return false
 }
 
 func (s *sweepBuild) readEngineAttr(at *attr, sc *scope) bool {
