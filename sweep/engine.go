@@ -2,6 +2,7 @@ package sweep
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -80,7 +81,7 @@ func (l *loader) gpuChoice(v any) (*cell, *misfit) {
 		return nil, misfitf(codeValue,
 			"gpu is the name of a GPU of the catalogue or of a gpu block; this is ", describe(v), ".")
 	}
-	if known := append(gpuNames(), l.gpuBlocks...); !contains(known, s) {
+	if known := append(gpuNames(), l.gpuBlocks...); !slices.Contains(known, s) {
 		return nil, misfitf(codeUnknownGPU,
 			"There is no GPU ", show(s), " in the catalogue or in a gpu block.", suggestOrList(s, known))
 	}
@@ -180,7 +181,7 @@ func (s *sweepBuild) readEngine(b *block) {
 // knownEngine reports a kind of engine that there is none of.
 func (l *loader) knownEngine(kind string, rng hcl.Range) bool {
 	kinds := []string{"vllm", "simulator"}
-	if contains(kinds, kind) {
+	if slices.Contains(kinds, kind) {
 		return true
 	}
 	l.diags.errorAt(codeEngine, rng, "An engine is \"vllm\" or \"simulator\"; this is %s.%s", show(kind),

@@ -81,8 +81,6 @@ func (f *field) identifies() bool {
 	return f.role != roleOwn || f.name == "defaults"
 }
 
-func (s *sweepBuild) fieldOf(name string) *field { return s.byName[name] }
-
 // scope is what an expression of the sweep sees that is the same at all points.
 func (s *sweepBuild) scope(where string) *scope {
 	return &scope{

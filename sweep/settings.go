@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -275,9 +276,9 @@ func (s *setting) convert(l *loader, v any) (*cell, *misfit) {
 		}
 		c.v, c.share = x, &x
 	case kindBool:
-		b, ok := v.(bool)
-		if !ok {
-			return nil, misfitf(codeValue, s.name, " is true or false; this is ", describe(v), ".")
+		b, f := asBool(s.name, v)
+		if f != nil {
+			return nil, f
 		}
 		c.flag = &b
 	case kindSize:
@@ -399,7 +400,7 @@ func asStrings(name string, v any) ([]string, *misfit) {
 
 // oddValue says what is unusual about a value that is passed on all the same.
 func (s *setting) oddValue(c *cell) string {
-	if c.text == nil || len(s.choices) == 0 || contains(s.choices, *c.text) {
+	if c.text == nil || len(s.choices) == 0 || slices.Contains(s.choices, *c.text) {
 		return ""
 	}
 	hint := didYouMean(*c.text, s.choices)

@@ -33,12 +33,7 @@ func (w *world) validateVerb() *cobra.Command {
 		})
 }
 
-func plural(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
-}
+func plural(n int, noun string) string { return planner.Plural(n, noun) }
 
 // listVerb says what a file holds.
 func (w *world) listVerb() *cobra.Command {

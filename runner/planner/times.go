@@ -52,7 +52,7 @@ func (t *Times) median(key timeKey) (seconds float64, ok bool) {
 
 // from says what the times rest on.
 func (t *Times) from() string {
-	earlier, model := plural(t.runs, "earlier run")+" in "+t.Dir, "a plain model of start-up, prefill and decoding"
+	earlier, model := Plural(t.runs, "earlier run")+" in "+t.Dir, "a plain model of start-up, prefill and decoding"
 	switch {
 	case t.remembered && t.modelled:
 		return earlier + "; for other engines " + model
