@@ -47,7 +47,7 @@ func planText(p *Plan) string {
 func profileText(p *Profile) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s/%s", p.ID, p.Engine.Kind, p.Engine.Mode)
-	values := p.settingValues()
+	values := p.SettingValues()
 	for _, name := range SettingNames() {
 		if v := values[name]; v != nil {
 			fmt.Fprintf(&b, " %s=%s", name, jsonText(v))

@@ -106,10 +106,7 @@ type validation struct {
 }
 
 func diagnosticsJSON(valid bool, diagnostics []sweep.Diagnostic) validation {
-	out := validation{Valid: valid, Diagnostics: diagnostics}
-	if out.Diagnostics == nil {
-		out.Diagnostics = []sweep.Diagnostic{}
-	}
+	out := validation{Valid: valid, Diagnostics: orEmpty(diagnostics)}
 	for _, d := range diagnostics {
 		if d.Severity == sweep.SeverityError {
 			out.ErrorCount++
