@@ -460,8 +460,8 @@ func (x *executor) checkDisk() error {
 		return fmt.Errorf("see how much room the disk of the output folder has: %w", err)
 	}
 	if free < minFree {
-		return fmt.Errorf("the disk of the output folder has %d MiB free, a run must find %d MiB; make room, then go on with "+
-			"run --resume", free>>20, minFree>>20)
+		return fmt.Errorf("the disk of the output folder has %d MiB free, a run must find %d MiB; "+
+			"make room, then go on with run --resume", free>>20, minFree>>20)
 	}
 	return nil
 }

@@ -164,7 +164,7 @@ type Measurement struct {
 	Session   *Session          // what the engine itself told; session mode only
 	Leftovers []Process         // outlived the engine and were ended
 	Retriable bool              // the failure can pass: hub, port in use, NCCL, device busy
-	Decided   bool              // the engine ended by itself: a limit that broke while its remains were ended changes nothing
+	Decided   bool              // the engine ended by itself: a limit that broke while its remains ended changes nothing
 	Notes     []string          // what else a reader of the run should know
 	Missing   map[string]string // section: why it cannot be there, where the engine knows better than the Runner
 }

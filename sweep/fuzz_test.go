@@ -95,7 +95,8 @@ func checkPlan(t *testing.T, plan *Plan) {
 				t.Errorf("id %q", p.ID)
 			}
 			seen[p.ID] = true
-			if st.Model == "" || st.HFModelID == "" || st.InputLen < 1 || st.OutputLen < 1 || st.BatchSize < 1 || st.TensorParallelSize < 1 {
+			if st.Model == "" || st.HFModelID == "" ||
+				min(st.InputLen, st.OutputLen, st.BatchSize, st.TensorParallelSize) < 1 {
 				t.Errorf("settings %+v", st)
 			}
 			for _, f := range p.Engine.Flags {

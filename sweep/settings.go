@@ -109,8 +109,8 @@ func settings() []*setting {
 
 func kvCacheDtypes() []string {
 	return []string{"auto", "bfloat16", "float16", "fp8", "fp8_ds_mla", "fp8_e4m3", "fp8_e5m2", "fp8_inc",
-		"fp8_per_token_head", "int4_per_token_head", "int8_per_token_head", "nvfp4", "nvfp4_4over6", "turboquant_3bit_nc", "turboquant_4bit_nc",
-		"turboquant_k3v4_nc", "turboquant_k8v4"}
+		"fp8_per_token_head", "int4_per_token_head", "int8_per_token_head", "nvfp4", "nvfp4_4over6",
+		"turboquant_3bit_nc", "turboquant_4bit_nc", "turboquant_k3v4_nc", "turboquant_k8v4"}
 }
 
 // set puts a value in its field.
@@ -309,7 +309,8 @@ func (s *setting) convertSize(v any) (*cell, *misfit) {
 		n, err := ParseSize(t)
 		switch {
 		case errors.Is(err, errNoUnit):
-			return nil, misfitf(codeUnit, s.name, " is a number of bytes or a size with its unit, as in ", show(strings.TrimSpace(t)+"GiB"), ".")
+			return nil, misfitf(codeUnit, s.name, " is a number of bytes or a size with its unit, as in ",
+				show(strings.TrimSpace(t)+"GiB"), ".")
 		case err != nil:
 			return nil, misfitf(codeValue, err.Error(), ".")
 		}

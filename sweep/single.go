@@ -21,7 +21,7 @@ type SingleOptions struct {
 	Model   map[string]int64
 	Engine  string            // "vllm" (default) or "simulator"
 	Command []string          // stands for `vllm`
-	Flags   map[string]string // vLLM's own flags, name with underscores; values are read as HCL where they are, else as text
+	Flags   map[string]string // vLLM's own, name with underscores; a value is read as HCL where it is that, else as text
 	GPUs    []int
 	WorkDir string // relative model folders are relative to it
 }

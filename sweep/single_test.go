@@ -17,7 +17,8 @@ func TestSingle(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := plan.Sweeps[0].Profiles[0]
-	if p.Settings.InputLen != 512 || p.Settings.OutputLen != 128 || p.Settings.HFModelID != "Qwen/Qwen3-0.6B" || len(p.ID) != 16 {
+	if p.Settings.InputLen != 512 || p.Settings.OutputLen != 128 ||
+		p.Settings.HFModelID != "Qwen/Qwen3-0.6B" || len(p.ID) != 16 {
 		t.Errorf("settings: %+v, id %q", p.Settings, p.ID)
 	}
 	if p.Model == nil || p.Model.NumLayers != 4 || p.Model.Source != "flags" {
@@ -56,7 +57,8 @@ func TestSingleFaults(t *testing.T) {
 	model := map[string]any{"model": "Qwen/Qwen3-0.6B"}
 	_, err = Single(SingleOptions{Settings: model, Model: map[string]int64{"num_heads": 0}, Flags: map[string]string{
 		"a b": "1", "dtype": "x"}})
-	if e, ok := asError(err); !ok || len(e.Diagnostics()) != 3 || !strings.Contains(err.Error(), "--num-heads is at least 1") {
+	if e, ok := asError(err); !ok || len(e.Diagnostics()) != 3 ||
+		!strings.Contains(err.Error(), "--num-heads is at least 1") {
 		t.Errorf("got %v", err)
 	}
 	_, err = Single(SingleOptions{GPUs: []int{0}, Settings: map[string]any{

@@ -27,11 +27,13 @@ func (p *Planner) Text(out io.Writer) error {
 	if g := p.GPU; g != nil {
 		fmt.Fprintf(out, "GPU: %s (%s), %.2f GiB as torch counts it, from %s\n", g.Name, g.Product, gib(g.TotalBytes), p.From)
 	} else {
-		fmt.Fprintln(out, "GPU: none known; name one with --gpu or a gpu block (vramsweep plan --gpu h100-80gb) to see what fits")
+		fmt.Fprintln(out, "GPU: none known; name one with --gpu or a gpu block "+
+			"(vramsweep plan --gpu h100-80gb) to see what fits")
 	}
 	fmt.Fprintf(out, "GiB per rank (the largest), estimated%s:\n", p.Basis)
 	table := tabwriter.NewWriter(out, 0, 4, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "#\tprofile\tmodel\ttp\tin\tout\tbs\tweights\tactiv.\tgraphs\tKV\tKV tokens\trequests\tlongest\tfits\t  ")
+	fmt.Fprintln(table, "#\tprofile\tmodel\ttp\tin\tout\tbs\tweights\tactiv.\tgraphs\tKV\tKV tokens\t"+
+		"requests\tlongest\tfits\t  ")
 	sweepName := ""
 	for i, one := range shown {
 		if one.Sweep != sweepName {

@@ -1,6 +1,7 @@
 package planner
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/vramsweep/vramsweep/sweep"
@@ -121,9 +122,4 @@ func (t *Times) expect(profile *sweep.Profile, e *models.Estimate) (duration, bo
 	return duration{startup, float64(iterations) * (prefill + decode)}, true
 }
 
-func or(asked *int64, otherwise int64) int64 {
-	if asked == nil {
-		return otherwise
-	}
-	return *asked
-}
+func or(asked *int64, otherwise int64) int64 { return *cmp.Or(asked, &otherwise) }
