@@ -53,7 +53,8 @@ func withSignals(parent context.Context, stderr io.Writer, supervises bool) (con
 					continue
 				}
 				if supervises {
-					fmt.Fprintf(stderr, "\nvramsweep: %v: ending the run and writing what was measured (once more ends at once)\n", got)
+					fmt.Fprintf(stderr,
+						"\nvramsweep: %v: ending the run and writing what was measured (once more ends at once)\n", got)
 				} else {
 					time.AfterFunc(plainPatience, func() { os.Exit(exitInterrupted) })
 				}

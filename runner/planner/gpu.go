@@ -29,7 +29,8 @@ func NamedGPU(name string, blocks []sweep.GPU) (models.GPU, bool) {
 			return models.GPU{}, false
 		}
 		g.Name, g.Source = b.Name, "gpu block"
-		g.TotalBytes, g.Reserve, g.Context = or(b.TotalMemory, g.TotalBytes), or(b.Reserve, g.Reserve), or(b.Context, g.Context)
+		g.TotalBytes, g.Reserve = or(b.TotalMemory, g.TotalBytes), or(b.Reserve, g.Reserve)
+		g.Context = or(b.Context, g.Context)
 		return g, true
 	}
 	return models.LookupGPU(name)
