@@ -250,6 +250,29 @@ var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 var secretName = regexp.MustCompile(`(?i)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY)`)
 
 // env reads the env block of a sweep, sorted by name.
+// labels are the attributes of a labels block: columns of the tables that nothing
+// else depends on.
+func (s *sweepBuild) readLabels(b *body) {
+	sc := s.scope("a labels block")
+	for _, a := range b.attrs {
+		v, ok := s.l.value(a.expr, sc)
+		if !ok {
+			continue
+		}
+		text, isText := toText(v)
+		switch {
+		case !isText || text == "" || v.IsNull():
+			s.l.diags.errorAt(codeValue, a.expr.Range(), "A label is a string; this is %s.", s.l.describeSecretly(a.expr, v))
+		case slices.Contains(SettingNames(), a.name) || slices.Contains(s.declared, a.name):
+			s.l.diags.errorAt(codeSetTwice, a.nameRng,
+				"%s names a setting or an axis of this sweep, so it cannot be a label as well. "+
+					"Give the label another name.", a.name)
+		default:
+			s.labels = append(s.labels, AxisValue{Axis: a.name, Value: text, Free: true})
+		}
+	}
+}
+
 func (l *loader) env(b *body, sweepScope *scope) []EnvVar {
 	sc := *sweepScope
 	sc.secretsOK = true

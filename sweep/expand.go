@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,6 +24,7 @@ type sweepBuild struct {
 	includes []include
 	fields   []*field // sorted by name once all are known
 	byName   map[string]*field
+	labels   []AxisValue
 	broken   bool // something is at fault: no points are built, the rest is still checked
 
 	declared   []string // the names of all axes, also of those at fault
@@ -137,6 +139,9 @@ func (l *loader) sweep(b *block) *Sweep {
 		}
 	}
 	s.readEngine(b.body.block("engine"))
+	if e := b.body.block("labels"); e != nil {
+		s.readLabels(e.body)
+	}
 	if e := b.body.block("env"); e != nil {
 		s.out.Env = l.env(e.body, s.scope("an env block"))
 	}
@@ -445,7 +450,7 @@ func (s *sweepBuild) profiles(pts [][]int32, include *block, hash *identity, ids
 
 // axisValues are the values of the axes at a point.
 func (s *sweepBuild) axisValues(pt []int32) []AxisValue {
-	list := make([]AxisValue, 0, len(s.axes))
+	list := make([]AxisValue, 0, len(s.axes)+len(s.labels))
 	for j, a := range s.axes {
 		v := &a.vals[pt[j]]
 		list = append(list, AxisValue{Axis: a.name, Value: v.v, Free: a.free() && !a.isObject()})
@@ -453,7 +458,7 @@ func (s *sweepBuild) axisValues(pt []int32) []AxisValue {
 			list = append(list, AxisValue{Axis: a.keys[k], Value: v.cells[k].v, Free: true})
 		}
 	}
-	return list
+	return append(list, s.labels...)
 }
 
 // newEngine is an engine with its defaults.
@@ -616,19 +621,23 @@ func (s *sweepBuild) pointFault(c code, name string, pt []int32, warn bool, form
 // warnings says what looks wrong about the sweep as a whole.
 func (s *sweepBuild) warnings() {
 	for _, a := range s.axes {
-		if a.free() && !a.used && a.n > 1 {
-			detail := "No expression uses matrix.%s, so its values run the same profile %d times."
+		if a.free() && !a.used && !slices.Contains(SettingNames(), a.name) {
+			detail := "matrix.%s names no setting and no expression uses it, so nothing would follow from its values."
 			switch {
 			case s.l.flags[a.name]:
 				detail += fmt.Sprintf(" vLLM's flag is set in the engine block: %s = matrix.%s.", a.name, a.name)
 			case s.ownAttr(a.name) != nil:
 				detail += fmt.Sprintf(" To vary it, write in the engine block: %s = matrix.%s.", a.name, a.name)
-			case nearest(a.name, SettingNames()) != "":
-				detail += didYouMean(a.name, SettingNames())
+			case meantSetting(a.name) != "":
+				detail += meantSetting(a.name)
 			default:
-				detail += " To repeat runs, use repeats."
+				if near := didYouMean(a.name, slices.Sorted(maps.Keys(s.l.flags))); near != "" {
+					detail += fmt.Sprintf("%s That is a flag of vLLM's; it is set in the engine block.", near)
+				}
+				detail += fmt.Sprintf(" A column that nothing depends on is a label: labels { %s = ... }. "+
+					"To repeat runs, use repeats.", a.name)
 			}
-			s.l.diags.warnAt(codeUnusedAxis, a.attr.nameRng, detail, a.name, a.n)
+			s.l.diags.errorAt(codeUnusedAxis, a.attr.nameRng, detail, a.name)
 		}
 	}
 	s.warnOddValues()

@@ -32,6 +32,7 @@ type setting struct {
 	preset  int64    // where it is not asked for; 0: it is left to vLLM
 	choices []string // of kindText: what vLLM 0.29 takes; others are warned of
 	request bool     // a request carries it: it is the benchmark's, not the engine's
+	slips   []string // what it is called elsewhere
 	doc     string
 	field   func(*Settings) any // a pointer to the field
 }
@@ -65,18 +66,22 @@ func settings() []*setting {
 		{name: "model", kind: kindModel, field: func(s *Settings) any { return &s.Model },
 			doc: "a model block, a name of the catalogue, a folder with config.json, or a Hugging Face id"},
 		{name: "input_len", kind: kindWhole, low: 1, preset: 32, request: true,
-			doc: "prompt tokens of a sequence", field: func(s *Settings) any { return &s.InputLen }},
+			slips: []string{"input_length", "seq_len", "sequence_length", "prompt_len", "prompt_length"},
+			doc:   "prompt tokens of a sequence", field: func(s *Settings) any { return &s.InputLen }},
 		{name: "output_len", kind: kindWhole, low: 1, preset: 128, request: true,
-			doc: "tokens to generate for a sequence", field: func(s *Settings) any { return &s.OutputLen }},
+			slips: []string{"output_length", "max_new_tokens", "max_tokens"},
+			doc:   "tokens to generate for a sequence", field: func(s *Settings) any { return &s.OutputLen }},
 		{name: "batch_size", kind: kindWhole, low: 1, most: mostCount, preset: 8, request: true,
-			doc: "sequences at once", field: func(s *Settings) any { return &s.BatchSize }},
-		{name: "tensor_parallel_size", kind: kindWhole, low: 1, most: mostCount, preset: 1,
+			slips: []string{"bs", "batch"},
+			doc:   "sequences at once", field: func(s *Settings) any { return &s.BatchSize }},
+		{name: "tensor_parallel_size", kind: kindWhole, low: 1, most: mostCount, preset: 1, slips: []string{"tp", "tp_size"},
 			doc: "GPUs that share each layer", field: func(s *Settings) any { return &s.TensorParallelSize }},
 		{name: "pipeline_parallel_size", kind: kindWhole, low: 1, most: mostCount, preset: 1,
-			doc: "groups of GPUs that share the layers out", field: func(s *Settings) any { return &s.PipelineParallelSize }},
+			slips: []string{"pp", "pp_size"},
+			doc:   "groups of GPUs that share the layers out", field: func(s *Settings) any { return &s.PipelineParallelSize }},
 		{name: "dtype", kind: kindText, choices: []string{"auto", "bfloat16", "float", "float16", "float32", "half"},
 			doc: "of weights and activations", field: func(s *Settings) any { return &s.Dtype }},
-		{name: "kv_cache_dtype", kind: kindText, choices: kvCacheDtypes(),
+		{name: "kv_cache_dtype", kind: kindText, choices: kvCacheDtypes(), slips: []string{"kv_dtype"},
 			doc: "of the KV cache", field: func(s *Settings) any { return &s.KVCacheDtype }},
 		{name: "quantization", kind: kindText,
 			doc: "vLLM's name of the method", field: func(s *Settings) any { return &s.Quantization }},
@@ -97,7 +102,7 @@ func settings() []*setting {
 			doc: "iterations before", field: func(s *Settings) any { return &s.NumItersWarmup }},
 		{name: "num_iters", kind: kindWhole, low: 1, request: true,
 			doc: "measured iterations", field: func(s *Settings) any { return &s.NumIters }},
-		{name: "gpu_memory_utilization", kind: kindShare,
+		{name: "gpu_memory_utilization", kind: kindShare, slips: []string{"gpu_memory_util", "gpu_mem_util", "utilization"},
 			doc:   "vLLM's share of the GPU's memory, above 0 and at most 1",
 			field: func(s *Settings) any { return &s.GPUMemoryUtilization }},
 		{name: "enforce_eager", kind: kindBool,
@@ -150,6 +155,17 @@ func (s *setting) get(from *Settings) any {
 		return deref(*f)
 	}
 	return nil
+}
+
+// meantSetting is a sentence with the setting that a name may have been meant to
+// be; "" if it is near none.
+func meantSetting(name string) string {
+	for _, s := range settings() {
+		if slices.Contains(s.slips, strings.ToLower(name)) {
+			return didYouMean(s.name, []string{s.name})
+		}
+	}
+	return didYouMean(name, SettingNames())
 }
 
 // SettingNames lists the settings of a profile as files name them.
