@@ -23,14 +23,32 @@ import (
 
 // openStore does something with an output folder that is there, to write in it.
 func openStore(dir, what string, do func(*sinks.Store) error) error {
-	if _, err := os.Stat(dir); err != nil {
-		return usageError("", "%w", err)
+	if what != "import" {
+		if err := needResults(dir); err != nil {
+			return err
+		}
 	}
 	store, err := openFolder(dir, what)
 	if err != nil {
 		return err
 	}
 	return errors.Join(do(store), store.Close())
+}
+
+// needResults refuses a folder that holds nothing of ours: a check of it would
+// find no fault, and say nothing.
+func needResults(dir string) error {
+	if _, err := os.Stat(dir); err != nil {
+		return usageError("", "%w", err)
+	}
+	parts := []string{"runs", "executions", "tables"}
+	for _, part := range parts {
+		if entries, err := os.ReadDir(filepath.Join(dir, part)); err == nil && len(entries) > 0 {
+			return nil
+		}
+	}
+	return usageError("Name the folder that `vramsweep run` wrote: the output block's dir, or --output-dir.",
+		"no results of vramsweep in %s: looked for something in %s", dir, strings.Join(parts, ", "))
 }
 
 // openFolder opens an output folder for writing and makes it if need be.
@@ -67,6 +85,9 @@ func (w *world) publish(store *sinks.Store, results ...*runner.Result) error {
 
 // viewStore does something with an output folder that is only read.
 func viewStore(dir string, do func(*sinks.Store) error) error {
+	if err := needResults(dir); err != nil {
+		return err
+	}
 	store, err := sinks.View(dir, sinks.Options{Version: version})
 	if err != nil {
 		return usageError("", "%w", err)
