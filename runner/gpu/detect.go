@@ -70,18 +70,23 @@ func Detect(ctx context.Context, o Options, all bool) *Machine {
 	return m
 }
 
-// choose marks the first source of each vendor that works.
+// choose marks the source of each vendor that is used: the first that tells
+// memory, else the first that works.
 func (m *Machine) choose() {
-	used := map[string]string{}
-	for i := range m.sources {
-		st := &m.sources[i]
-		vendor := vendorOf(st.Name)
-		switch {
-		case !st.Works:
-		case used[vendor] == "":
-			st.Used, used[vendor] = true, st.Name
-		default:
-			st.Reason = used[vendor] + " serves; this one stands in where that fails"
+	for _, vendor := range vendors() {
+		used := -1
+		for i := range m.sources {
+			st := &m.sources[i]
+			if vendorOf(st.Name) == vendor && st.Works && (used < 0 || st.TellsMemory() && !m.sources[used].TellsMemory()) {
+				used = i
+			}
+		}
+		for i := range m.sources {
+			if st := &m.sources[i]; i == used {
+				st.Used = true
+			} else if vendorOf(st.Name) == vendor && st.Works {
+				st.Reason = m.sources[used].Name + " serves; this one stands in where that fails"
+			}
 		}
 	}
 }
@@ -139,7 +144,12 @@ func (m *Machine) sourcesOf(vendor string, r Run, t *sampling.Tree) []sampling.S
 	var out []sampling.Source
 	for _, st := range m.sources {
 		if (st.Works || st.Standby) && vendorOf(st.Name) == vendor {
-			out = append(out, m.vendors[vendor].Source(st.Name, r, t))
+			source := m.vendors[vendor].Source(st.Name, r, t)
+			if st.Used {
+				out = append([]sampling.Source{source}, out...)
+			} else {
+				out = append(out, source)
+			}
 		}
 	}
 	return out

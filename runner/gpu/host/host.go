@@ -26,27 +26,17 @@ const clockTicks = 100
 // ticks. The name in parentheses may hold anything, parentheses and blanks too:
 // fields count from the last ")".
 func statCPU(b []byte) (ticks uint64, ok bool) {
-	open, end := bytes.IndexByte(b, '('), bytes.LastIndexByte(b, ')')
-	if open < 1 || end < open {
-		return 0, false
-	}
-	rest := b[end+1:]
-	for i := 3; i <= 15; i++ {
-		rest = bytes.TrimLeft(rest, " ")
-		field := rest
-		if cut := bytes.IndexByte(rest, ' '); cut >= 0 {
-			field = rest[:cut]
+	field := 2
+	for f := range bytes.FieldsSeq(b[bytes.LastIndexByte(b, ')')+1:]) {
+		if field++; field < 14 { // utime, stime
+			continue
 		}
-		if i >= 14 { // utime, stime
-			n, ok := sampling.Digits(field)
-			if !ok || len(field) == 0 || len(field) > 18 {
-				return 0, false
-			}
-			ticks += uint64(n)
+		n, err := strconv.ParseUint(string(f), 10, 64)
+		if ticks += n; err != nil || field == 15 {
+			return ticks, err == nil
 		}
-		rest = rest[len(field):]
 	}
-	return ticks, true
+	return 0, false
 }
 
 // A source reads memory and CPU of the run's process tree. On a machine

@@ -1,6 +1,7 @@
 package nvidia
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -174,7 +175,7 @@ func (s *nvmlSource) lacks(m *sampling.Meter, g *sampling.GPU) {
 		m.Never(runner.HasEnergy, sampling.MIGPower)
 	}
 	for f := all &^ g.Sample.Has; f != 0; f &= f - 1 {
-		m.Never(f&-f, "NVML does not tell it for this GPU or driver")
+		m.Never(f&-f, cmp.Or(g.Missing[sampling.FieldName(f&-f)], "NVML does not tell it for this GPU or driver"))
 	}
 	m.Never(runner.HasEnergy, "this GPU or driver has no energy counter, or the run was too short for a reading")
 	m.Never(runner.HasProcessMemory,

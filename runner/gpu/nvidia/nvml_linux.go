@@ -17,6 +17,7 @@ const (
 	nvmlSuccess          = 0
 	nvmlUninitialized    = 1
 	nvmlNotSupported     = 3
+	nvmlNoPermission     = 4
 	nvmlInsufficientSize = 7
 	nvmlDriverNotLoaded  = 9
 	nvmlGPUIsLost        = 15
@@ -126,7 +127,7 @@ func (l *nvmlLibrary) call(fn uintptr, args ...uintptr) int {
 func nvmlError(rc int) string {
 	names := map[int]string{
 		nvmlNoSymbol: "this driver's library lacks the function", nvmlUninitialized: "uninitialized",
-		2: "invalid argument", nvmlNotSupported: "not supported", 4: "no permission", 6: "not found",
+		2: "invalid argument", nvmlNotSupported: "not supported", nvmlNoPermission: "no permission", 6: "not found",
 		nvmlInsufficientSize: "insufficient size", nvmlDriverNotLoaded: "driver not loaded", 10: "time-out",
 		12: "library not found", 13: "function not found", nvmlGPUIsLost: "GPU is lost",
 		nvmlResetRequired: "GPU requires reset", 17: "operating system blocks it",
@@ -316,17 +317,19 @@ func (f *nvmlFieldValue) number() float64 {
 	return math.NaN()
 }
 
-// read fills a sample; the code is that of the memory call, by which a lost GPU
-// shows.
+// read fills a sample. The code is that of the memory call, by which a lost GPU
+// shows; success where this GPU has no memory of its own to tell.
 func (g *nvmlGPU) read(s *runner.Sample) int {
 	rc := g.readMemory(s)
 	switch rc {
+	case nvmlNotSupported, nvmlNoPermission, nvmlNoSymbol:
+		rc = nvmlSuccess
 	case nvmlGPUIsLost, nvmlResetRequired, nvmlUninitialized, nvmlDriverNotLoaded, nvmlVersionMismatch:
 		return rc
 	}
 	if g.l.call(g.fnUtil, g.handle, addr(g.util)) == nvmlSuccess {
-		s.Utilization, s.MemoryUtil = int32(g.util[0]), int32(g.util[1])
-		s.Has |= runner.HasUtilization | runner.HasMemoryUtil
+		sampling.Put(s, runner.HasUtilization, float64(g.util[0]))
+		sampling.Put(s, runner.HasMemoryUtil, float64(g.util[1]))
 	}
 	g.figure(s, runner.HasTemperature, g.fnTemp, 0)
 	g.figure(s, runner.HasClockSM, g.fnClock, 1)
@@ -363,33 +366,38 @@ func (g *nvmlGPU) memoryOf(handle uintptr, s *runner.Sample) int {
 		g.mem2.version = nvmlMemory2Version
 		rc := g.l.call(g.fnMemory, handle, addr(g.mem2))
 		if rc == nvmlSuccess {
-			s.MemoryUsed, s.MemoryReserved, s.MemoryTotal = int64(g.mem2.used), int64(g.mem2.reserved), int64(g.mem2.total)
-			s.Has |= sampling.MemoryFields
+			putMemory(s, g.mem2.used, g.mem2.total)
+			sampling.Put(s, runner.HasMemoryReserved, float64(g.mem2.reserved))
 		}
 		return rc
 	}
 	rc := g.l.call(g.fnMemory, handle, addr(g.mem1))
 	if rc == nvmlSuccess {
-		s.MemoryUsed, s.MemoryTotal = int64(g.mem1.used), int64(g.mem1.total)
-		s.Has |= runner.HasMemoryUsed | runner.HasMemoryTotal
+		putMemory(s, g.mem1.used, g.mem1.total)
 	}
 	return rc
+}
+
+// putMemory leaves out what cannot be: more in use than there is.
+func putMemory(s *runner.Sample, used, total uint64) {
+	sampling.Put(s, runner.HasMemoryUsed, float64(used))
+	sampling.Put(s, runner.HasMemoryTotal, float64(total))
+	if !sampling.MemoryFits(s) {
+		s.Has &^= runner.HasMemoryUsed
+	}
 }
 
 func (g *nvmlGPU) readPower(s *runner.Sample) {
 	if g.readFields() {
 		if f := &g.fields[1]; f.rc == nvmlSuccess && f.number() > 0 {
-			s.MemoryTemp = f.number()
-			s.Has |= runner.HasMemoryTemp
+			sampling.Put(s, runner.HasMemoryTemp, f.number())
 		}
 		if f := &g.fields[0]; g.instant && f.rc == nvmlSuccess {
-			s.Power = f.number() / 1000
-			s.Has |= runner.HasPower
+			sampling.Put(s, runner.HasPower, f.number()/1000)
 		}
 	}
 	if !g.instant && g.l.call(g.fnPower, g.handle, addr(g.u32)) == nvmlSuccess {
-		s.Power = float64(*g.u32) / 1000
-		s.Has |= runner.HasPower
+		sampling.Put(s, runner.HasPower, float64(*g.u32)/1000)
 	}
 }
 

@@ -173,6 +173,7 @@ type smiStream struct {
 	text      []byte // first lines that were no rows
 	totals    map[int32]int64
 	lastOff   map[int32]time.Duration
+	read      map[int32]time.Time // stamp of the last row
 }
 
 // maxSMILine bounds a line; a row has about 150 bytes.
@@ -192,6 +193,7 @@ func newSMIStream(s *smiSource, m *sampling.Meter) *smiStream {
 		pending: make([]runner.Sample, 0, 64),
 		totals:  map[int32]int64{},
 		lastOff: map[int32]time.Duration{},
+		read:    map[int32]time.Time{},
 	}
 }
 
@@ -239,6 +241,12 @@ func (st *smiStream) line(line []byte, now time.Time) {
 	if !st.s.r.Wants(int(smp.GPU)) {
 		return
 	}
+	if at := st.row.stamp; at.Nanosecond() != 0 && at.Equal(st.read[smp.GPU]) {
+		st.m.Because("nvidia-smi repeats a row that it has printed before")
+		st.m.Skip(line)
+		return
+	}
+	st.read[smp.GPU] = st.row.stamp
 	if slices.Contains(st.s.parted, smp.GPU) {
 		st.row.dropMemory(partedMemory, st.miss)
 		st.miss(runner.HasPower, partedPower)

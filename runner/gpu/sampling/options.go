@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/proc"
 )
 
@@ -17,6 +18,7 @@ const (
 	SourceAMDSMI    = "amd-smi"
 	SourceROCmSMI   = "rocm-smi"
 	SourceProc      = "proc"
+	SourceMeminfo   = "meminfo" // of GPUs that share the host's memory
 )
 
 // The bounds of an interval: what a sweep may ask for.
@@ -116,6 +118,11 @@ type SourceStatus struct {
 	TookMS float64  `json:"took_ms"`          // how long finding out took
 
 	Standby bool `json:"-"` // not tried, but worth a try where the source in use fails
+}
+
+// TellsMemory reports whether the memory in use of a GPU comes from the source.
+func (s *SourceStatus) TellsMemory() bool {
+	return s.Works && slices.Contains(s.Reads, FieldName(runner.HasMemoryUsed))
 }
 
 // Why figures of a MIG instance are missing.
