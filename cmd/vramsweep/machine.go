@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -37,13 +38,15 @@ func (w *world) gpusVerb() *cobra.Command {
 		func(cmd *cobra.Command, _ []string) error {
 			machine := gpu.Detect(cmd.Context(), w.machineOptions(nil), true)
 			devices, err := machine.Devices(cmd.Context())
-			if err != nil {
+			if err != nil && len(devices) > 0 {
 				return err
 			}
 			if asJSON {
-				return printJSON(w.stdout, gpuListing{Devices: orEmpty(devices), Sources: orEmpty(machine.Sources())})
+				return errors.Join(err, printJSON(w.stdout, gpuListing{
+					Devices: orEmpty(devices), Sources: orEmpty(machine.Sources()), Notes: machine.MemoryNotes(),
+				}))
 			}
-			return printGPUs(w.stdout, devices, machine.Sources())
+			return errors.Join(err, printGPUs(w.stdout, devices, machine))
 		})
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
@@ -53,6 +56,7 @@ func (w *world) gpusVerb() *cobra.Command {
 type gpuListing struct {
 	Devices []runner.Device    `json:"devices"`
 	Sources []gpu.SourceStatus `json:"sources"`
+	Notes   []string           `json:"notes,omitempty"` // memory that is not told, or is not the GPU's own
 }
 
 // orEmpty makes nil an empty list, which JSON shows as [].
@@ -63,7 +67,8 @@ func orEmpty[T any](list []T) []T {
 	return list
 }
 
-func printGPUs(out io.Writer, devices []runner.Device, sources []gpu.SourceStatus) error {
+func printGPUs(out io.Writer, devices []runner.Device, machine *gpu.Machine) error {
+	sources := machine.Sources()
 	table := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	if len(devices) == 0 {
 		fmt.Fprintln(table, "No GPU is to be seen from here.")
@@ -74,6 +79,9 @@ func printGPUs(out io.Writer, devices []runner.Device, sources []gpu.SourceStatu
 		fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Index, d.Name, gibOf(d.UsedBytes),
 			gibOf(d.ReservedBytes), gibOf(d.TotalBytes),
 			orDash(d.DriverVersion), orDash(d.PCIBusID), orDash(d.UUID), d.Source)
+	}
+	for _, note := range machine.MemoryNotes() {
+		fmt.Fprintln(table, note)
 	}
 	fmt.Fprintln(table, "\nSOURCE\tSERVES\tPOWER\tWHY NOT")
 	for _, s := range sources {

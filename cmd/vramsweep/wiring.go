@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -165,10 +166,15 @@ func (r *rig) inspector(p *sweep.Profile) runner.Inspector {
 		}
 		return device
 	}
-	if len(r.gpus().Found()) == 0 {
+	if len(r.gpus().Found()) == 0 && r.gpus().Unread() == nil && !r.namesGPUs(p) {
 		return nil
 	}
 	return r.gpus().Inspector()
+}
+
+// namesGPUs reports whether the sweep of a profile says which GPUs it wants.
+func (r *rig) namesGPUs(p *sweep.Profile) bool {
+	return slices.ContainsFunc(r.plan.Sweeps, func(s *sweep.Sweep) bool { return s.Name == p.Sweep && len(s.GPUs) > 0 })
 }
 
 // samplers picks the instruments of a run.

@@ -23,6 +23,8 @@ type vendor interface {
 	Source(name string, r Run, t *sampling.Tree) sampling.Source
 	// Read reads the wanted GPUs, or more, in full.
 	Read(ctx context.Context, want []int) (*sampling.Reading, error)
+	// First is the full reading of the start.
+	First() []sampling.GPU
 	Close()
 }
 
@@ -32,9 +34,9 @@ type Machine struct {
 	o       Options
 	devices []runner.Device
 	sources []SourceStatus
-	nvidia  *nvidia.GPUs
 	vendors map[string]vendor
 	masked  masked
+	shared  []int // GPUs whose memory is the host's
 }
 
 // vendors are in the order of samplers and readings.
@@ -48,12 +50,11 @@ func vendorOf(source string) string {
 }
 
 // Detect finds the GPUs and tries the sources in the order of o.Sources. It
-// never fails: a machine without a GPU is a Machine without Devices, and
-// Sources says why. With all, sources are tried that would not be used.
+// never fails: a machine without a GPU is a Machine without Devices, Sources says
+// why, and Unread whether that can be believed. With all, sources are tried that would not be used.
 func Detect(ctx context.Context, o Options, all bool) *Machine {
 	o = o.WithDefaults()
-	m := &Machine{o: o, nvidia: nvidia.New(o)}
-	m.vendors = map[string]vendor{"nvidia": m.nvidia, "amd": amd.New(o)}
+	m := &Machine{o: o, vendors: map[string]vendor{"nvidia": nvidia.New(o), "amd": amd.New(o)}}
 	for _, name := range o.Sources {
 		began := time.Now()
 		st := SourceStatus{Reason: "there is no source of this name; known: " + strings.Join(sampling.DefaultSources(), ", ")}
@@ -66,6 +67,7 @@ func Detect(ctx context.Context, o Options, all bool) *Machine {
 		m.sources = append(m.sources, st)
 	}
 	m.choose()
+	m.findShared()
 	m.masked.Machine = m
 	return m
 }
@@ -126,6 +128,15 @@ func (m *Machine) Samplers(r Run) ([]runner.Sampler, error) {
 			out = append(out, sampling.NewSampler(r, sources))
 		}
 	}
+	var shared []int
+	for _, index := range m.shared {
+		if r.Wants(index) {
+			shared = append(shared, index)
+		}
+	}
+	if len(shared) > 0 {
+		out = append(out, sampling.NewSampler(r, []sampling.Source{host.NewMeminfo(m.o.Proc, r, shared)}))
+	}
 	if r.PIDs != nil {
 		if len(out) > 0 { // the host's side is of less interest than the GPUs
 			r.Interval = max(r.Interval, hostEvery)
@@ -166,18 +177,21 @@ func (m *Machine) indices(vendor string, r Run) []int {
 	return out
 }
 
-// Devices implements runner.Inspector: the GPUs with their memory as it is now.
+// Devices implements runner.Inspector: the GPUs with their memory as it is now. An
+// error says that they cannot be read, or that it cannot be said that there is none.
 func (m *Machine) Devices(ctx context.Context) ([]runner.Device, error) {
 	out := slices.Clone(m.devices)
 	if len(out) == 0 {
-		return out, nil
+		return out, m.Unread()
 	}
 	readings, _, err := m.readings(ctx, nil)
 	if err != nil {
 		return out, err
 	}
 	for i := range out {
-		out[i].UsedBytes = usedNow(&out[i], readings)
+		if out[i].UsedBytes = usedNow(&out[i], readings); slices.Contains(m.shared, out[i].Index) {
+			m.hostMemory(&out[i])
+		}
 	}
 	return out, nil
 }

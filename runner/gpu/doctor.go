@@ -65,7 +65,7 @@ func (m *Machine) checkSources() []Finding {
 				f.Status, f.Mend = StatusWarn, "power is an average over a second: energy of short phases is left out; "+
 					"a driver from 530 on tells power.draw.instant"
 			}
-		} else if m.driverIsThere(st.Name) && !st.Standby {
+		} else if errors.Is(st.Err, sampling.ErrHung) || vendorOf(st.Name) == "nvidia" && m.nvidiaThere() != "" && !st.Standby {
 			f.Status, f.Mend = StatusFail, mendSource(st.Reason)
 			if slices.ContainsFunc(m.sources, func(o SourceStatus) bool {
 				return o.Works && vendorOf(o.Name) == vendorOf(st.Name)
@@ -75,7 +75,10 @@ func (m *Machine) checkSources() []Finding {
 		}
 		out = append(out, f)
 	}
-	if len(m.devices) == 0 {
+	if err := m.Unread(); err != nil {
+		out = append(out, Finding{Name: "GPU", Status: StatusFail, Found: err.Error(),
+			Mend: "mend the sources above; a driver that hangs needs a reset of the GPU or a reboot (see dmesg)"})
+	} else if len(m.devices) == 0 {
 		out = append(out, Finding{Name: "GPU", Status: StatusWarn, Found: "no GPU can be seen",
 			Mend: "sweeps with engine \"simulator\" and of vLLM for CPUs run; for a container give it the GPUs " +
 				"(docker run --gpus all, or --device /dev/kfd --device /dev/dri)"})
@@ -83,13 +86,10 @@ func (m *Machine) checkSources() []Finding {
 	return out
 }
 
-// driverIsThere reports that the kernel has a driver whose tool should work.
-func (m *Machine) driverIsThere(source string) bool {
-	return vendorOf(source) == "nvidia" && sampling.Exists(filepath.Join(m.o.Proc, "driver", "nvidia", "version"))
-}
-
 func mendSource(reason string) string {
 	switch {
+	case strings.Contains(reason, sampling.ErrHung.Error()):
+		return "the driver or the tool hangs: look for Xid or amdgpu lines in dmesg, reset the GPU or reboot"
 	case strings.Contains(reason, "version mismatch") || strings.Contains(reason, "versions differ"):
 		return "driver and library differ since an update: reboot, or reload the nvidia modules"
 	case strings.Contains(reason, "Failed to initialize NVML"):
@@ -130,7 +130,7 @@ func (m *Machine) checkRights() []Finding {
 // checkVersions compares the kernel's driver with the tool's.
 func (m *Machine) checkVersions() []Finding {
 	text := sampling.ReadText(m.o.Proc, "driver", "nvidia", "version")
-	if text == "" || m.nvidia.First() == nil {
+	if text == "" || m.vendors["nvidia"].First() == nil {
 		return nil
 	}
 	for _, d := range m.devices {
@@ -142,12 +142,21 @@ func (m *Machine) checkVersions() []Finding {
 	return nil
 }
 
-// checkGPUs judges the state of each NVIDIA GPU.
+// checkGPUs judges the state of each GPU.
 func (m *Machine) checkGPUs() []Finding {
 	var out []Finding
-	first := m.nvidia.First()
-	for i := range first {
-		out = append(out, checkGPU(&first[i])...)
+	for _, d := range whole(m.devices) {
+		if g := m.firstOf(d.Index); g != nil {
+			out = append(out, checkGPU(g)...)
+		}
+	}
+	for _, note := range m.MemoryNotes() {
+		gpu, text, _ := strings.Cut(note, ": ")
+		f := Finding{Name: gpu + " memory", Status: StatusInfo, Found: text}
+		if strings.HasPrefix(text, "the memory in use is not told") {
+			f.Status, f.Mend = StatusWarn, "runs measure, with the driver's memory null; where the driver asks for a reset, do it first"
+		}
+		out = append(out, f)
 	}
 	return out
 }
@@ -217,8 +226,13 @@ func (m *Machine) checkUse(ctx context.Context) []Finding {
 		used := 0.0
 		if g.VRAMUsedMB != nil {
 			used = *g.VRAMUsedMB
+		} else {
+			f.Status, f.Found = StatusInfo, "no process is listed, and the memory in use is not told"
 		}
 		switch {
+		case len(names) > 0 && g.VRAMUsedMB == nil:
+			f.Status, f.Found = StatusWarn, "held by "+strings.Join(names, ", ")
+			f.Mend = "end them, or let limits { on_dirty_gpu = \"wait\" } wait for them"
 		case len(names) > 0:
 			f.Status = StatusWarn
 			f.Found = fmt.Sprintf("%.0f MiB are held by %s", used, strings.Join(names, ", "))

@@ -29,6 +29,9 @@ func (m *Machine) inspect(ctx context.Context, gpus []int, parts []string) (*run
 	for i := range readings {
 		g := &readings[i]
 		countParts(g, parts, m.devices)
+		if slices.Contains(m.shared, g.Index) {
+			g.Lacks(runner.HasMemoryUsed, "the GPU shares the host's memory: its timeline is sampled from /proc/meminfo")
+		}
 		d.GPUs = append(d.GPUs, detailOf(g))
 		for name, why := range g.Missing {
 			d.Missing[fmt.Sprintf("gpus[%d].%s", g.Index, name)] = why

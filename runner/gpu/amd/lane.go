@@ -83,6 +83,9 @@ func (s *amdSource) sample(ctx context.Context, m *sampling.Meter) error {
 	for _, c := range s.cards {
 		l := &amdLoop{s: s, c: c, m: m, files: openAMD(c)}
 		l.told()
+		if c.gtt > 0 {
+			m.Note("GPU %d: memory is %s", c.index, c.about())
+		}
 		lane.cards = append(lane.cards, l)
 	}
 	if s.r.Interval < amdSlowEvery {
@@ -306,13 +309,17 @@ func (l *amdLoop) read(now time.Time) bool {
 	if l.asleep {
 		return false
 	}
-	used, err := l.files.read(l.files.used)
-	if err != nil || used == 0 { // the driver itself holds memory: 0 is what a card in reset shows
+	used, err := l.files.memory(l.c)
+	switch {
+	case errors.Is(err, errImpossible):
+		l.m.Miss(runner.HasMemoryUsed, []byte(err.Error()))
+	case err != nil || used == 0: // the driver itself holds memory: 0 is what a card in reset shows
 		l.reopen(err)
 		return false
+	default:
+		sampling.Put(&l.smp, runner.HasMemoryUsed, used)
 	}
-	l.smp.MemoryUsed, l.smp.MemoryTotal = int64(used), l.c.total
-	l.smp.Has = runner.HasMemoryUsed | runner.HasMemoryTotal
+	sampling.Put(&l.smp, runner.HasMemoryTotal, float64(l.c.total))
 	if !now.Before(l.slowDue) {
 		l.slowDue = now.Add(amdSlowEvery - l.s.r.Interval/2)
 		l.slow()
@@ -358,7 +365,9 @@ func (l *amdLoop) slow() {
 			l.m.Miss(f.field, sysReason(err))
 			continue
 		}
-		sampling.Put(&got, f.field, v)
+		if !sampling.Put(&got, f.field, v) {
+			l.m.Miss(f.field, []byte(sampling.Impossible(strconv.FormatFloat(v, 'g', -1, 64))))
+		}
 	}
 	if got.Has&(runner.HasPower|runner.HasTemperature) != 0 && got.Power == 0 && got.Temperature == 0 {
 		l.m.Miss(runner.HasPower, []byte("0 W and 0 °C: the card is being reset"))

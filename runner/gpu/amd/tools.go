@@ -48,6 +48,9 @@ func callTool(ctx context.Context, o sampling.Options, tool string) ([]sampling.
 		read = readROCmSMI
 	}
 	gpus, err := read(out.Stdout)
+	for i := range gpus {
+		gpus[i].CheckMemory()
+	}
 	var said *toolError
 	if err != nil && !errors.As(err, &said) || err == nil && len(gpus) == 0 {
 		err = fmt.Errorf("%s (exit code %d): %s", strings.Join(argv, " "), out.Code, out.Text())
@@ -65,10 +68,11 @@ func setText(g *sampling.GPU, f runner.Fields, d sampling.Dimension, cell, unit 
 	}
 	factor, known := sampling.UnitFactor(d, []byte(unit))
 	switch {
-	case ok && known:
-		sampling.Put(&g.Sample, f, v*factor)
+	case ok && known && sampling.Put(&g.Sample, f, v*factor):
 		delete(g.Missing, sampling.FieldName(f))
 		return true
+	case ok && known:
+		g.Lacks(f, sampling.Impossible(cell))
 	case ok:
 		g.Lacks(f, fmt.Sprintf("unknown unit in %q", cell))
 	case strings.TrimSpace(cell) == "":
@@ -86,6 +90,7 @@ type slowSource struct {
 	r       sampling.Run
 	tool    string
 	devices []runner.Device
+	first   []sampling.GPU
 	cpu     time.Duration
 }
 
@@ -101,12 +106,22 @@ func (s *slowSource) Finish(r *runner.SamplerReport) {
 	}
 }
 
+// noteMemory says what the memory figures of a GPU are.
+func noteMemory(m *sampling.Meter, g *sampling.GPU) {
+	if text := g.Texts[sampling.TextMemory]; text != "" {
+		m.Note("GPU %d: memory is %s", g.Index, text)
+	}
+}
+
 // slowPause between two calls: a tool that takes a second shall not take a core.
 const slowPause = time.Second
 
 // Run calls the tool until ctx ends or it fails.
 func (s *slowSource) Run(ctx context.Context, m *sampling.Meter) error {
 	m.Note("%s is started anew for every sample: they are about as far apart as a call takes", s.tool)
+	for i := range s.first {
+		noteMemory(m, &s.first[i])
+	}
 	sched := sampling.NewSchedule(max(s.r.Interval, slowPause))
 	defer sched.Stop()
 	bad := 0

@@ -241,7 +241,7 @@ func (s *source) pss(smp *runner.Sample, m *sampling.Meter) {
 		if err != nil {
 			continue // ended meanwhile
 		}
-		if kib, ok := pssKiB(s.buf[:n]); ok {
+		if kib, ok := kiB(s.buf[:n], "Pss:"); ok {
 			sum += kib << 10
 		}
 	}
@@ -269,14 +269,4 @@ func openFile(path string) (int, error) {
 		return -1, &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	return fd, nil
-}
-
-func pssKiB(b []byte) (int64, bool) {
-	for line := range bytes.Lines(b) {
-		if v, ok := bytes.CutPrefix(line, []byte("Pss:")); ok {
-			kib, unit, ok := sampling.ParseDecimal(v)
-			return int64(kib), ok && string(unit) == "kB"
-		}
-	}
-	return 0, false
 }

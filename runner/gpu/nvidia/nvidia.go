@@ -5,6 +5,7 @@ package nvidia
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"slices"
 	"strconv"
@@ -51,7 +52,7 @@ func (v *GPUs) Try(ctx context.Context, source string, all bool, _ int) (samplin
 	case source == sampling.SourceNVML && runtime.GOOS != "linux":
 		err = errors.New("NVML is read on Linux only")
 	case source == sampling.SourceNvidiaSMI && !found(v.o):
-		err = errors.New(v.o.NvidiaSMI + " is not on the PATH")
+		err = fmt.Errorf("%s %w", v.o.NvidiaSMI, sampling.ErrAbsent)
 	case v.serves && !all:
 		v.standby = append(v.standby, source)
 		other := map[string]string{sampling.SourceNVML: "nvidia-smi", sampling.SourceNvidiaSMI: "NVML"}[source]
@@ -66,7 +67,7 @@ func (v *GPUs) Try(ctx context.Context, source string, all bool, _ int) (samplin
 		}
 	}
 	if err != nil {
-		return sampling.SourceStatus{Reason: err.Error()}, nil
+		return sampling.Failed(err), nil
 	}
 	if len(r.GPUs) == 0 {
 		name := map[string]string{sampling.SourceNVML: "NVML", sampling.SourceNvidiaSMI: "nvidia-smi"}[source]

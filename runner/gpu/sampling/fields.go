@@ -122,6 +122,14 @@ func MemoryFits(s *runner.Sample) bool {
 	return s.Has&both != both || s.MemoryTotal > 0 && s.MemoryUsed+s.MemoryReserved <= s.MemoryTotal+s.MemoryTotal/64
 }
 
+// CheckMemory leaves the memory in use out where it exceeds all that there is.
+func (g *GPU) CheckMemory() {
+	if !MemoryFits(&g.Sample) {
+		g.Sample.Has &^= runner.HasMemoryUsed
+		g.Lacks(runner.HasMemoryUsed, ExceedsTotal)
+	}
+}
+
 // Fill takes what other tells of the same GPU and is not known yet.
 func (g *GPU) Fill(other *GPU) {
 	for f := other.Sample.Has &^ g.Sample.Has; f != 0; f &= f - 1 {

@@ -2,6 +2,7 @@ package sampling
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -117,8 +118,15 @@ type SourceStatus struct {
 	Tool   string   `json:"tool,omitempty"`   // version
 	TookMS float64  `json:"took_ms"`          // how long finding out took
 
-	Standby bool `json:"-"` // not tried, but worth a try where the source in use fails
+	Err     error `json:"-"` // the reason of one that does not work; nil: it answered
+	Standby bool  `json:"-"` // not tried, but worth a try where the source in use fails
 }
+
+// ErrAbsent says that a tool is not installed.
+var ErrAbsent = errors.New("is not on the PATH")
+
+// Failed is the status of a source that does not work.
+func Failed(err error) SourceStatus { return SourceStatus{Reason: err.Error(), Err: err} }
 
 // TellsMemory reports whether the memory in use of a GPU comes from the source.
 func (s *SourceStatus) TellsMemory() bool {

@@ -37,6 +37,10 @@ type GPU struct {
 	Processes []Process `json:"processes"`
 }
 
+// TextMemory is the text of a GPU that says what its memory figures are, where
+// they are not those of a memory of its own.
+const TextMemory = "memory"
+
 // A Process holds GPU memory.
 type Process struct {
 	PID   int    `json:"pid"`
