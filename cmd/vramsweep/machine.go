@@ -70,9 +70,12 @@ func orEmpty[T any](list []T) []T {
 func printGPUs(out io.Writer, devices []runner.Device, machine *gpu.Machine) error {
 	sources := machine.Sources()
 	table := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
-	if len(devices) == 0 {
+	switch {
+	case machine.Unread() != nil:
+		fmt.Fprintln(table, "No GPU can be read, which does not say that there is none.")
+	case len(devices) == 0:
 		fmt.Fprintln(table, "No GPU is to be seen from here.")
-	} else {
+	default:
 		fmt.Fprintln(table, "GPU\tNAME\tUSED\tRESERVED\tTOTAL\tDRIVER\tBUS\tUUID\tTOLD BY")
 	}
 	for _, d := range devices {

@@ -115,7 +115,7 @@ func (m *Machine) nvidiaThere() string {
 	version := filepath.Join(m.o.Proc, "driver", "nvidia", "version")
 	installed := slices.ContainsFunc(m.sources, func(st SourceStatus) bool {
 		return vendorOf(st.Name) == "nvidia" && !errors.Is(st.Err, sampling.ErrAbsent) && !errors.Is(st.Err, sampling.ErrNoHelper) &&
-			!strings.Contains(st.Reason, "cannot open shared object file")
+			!strings.Contains(st.Reason, "cannot be loaded")
 	})
 	if sampling.Exists(version) && installed {
 		return "the driver in " + version

@@ -3,6 +3,7 @@ package nvidia
 import (
 	"fmt"
 	"math"
+	"runtime"
 	"strings"
 	"unsafe"
 
@@ -76,6 +77,8 @@ func nvmlExtras() []string {
 
 // openNVML loads the library and looks all functions up.
 func openNVML(path string) (*nvmlLibrary, error) {
+	runtime.LockOSThread() // the reason of a failure is kept by thread
+	defer runtime.UnlockOSThread()
 	h, err := purego.Dlopen(path, purego.RTLD_LAZY|purego.RTLD_LOCAL)
 	if err != nil {
 		return nil, fmt.Errorf("NVIDIA's library cannot be loaded: %w", err)

@@ -173,7 +173,7 @@ type smiStream struct {
 	text      []byte // first lines that were no rows
 	totals    map[int32]int64
 	lastOff   map[int32]time.Duration
-	read      map[int32]time.Time // stamp of the last row
+	read      map[int32]runner.Sample // the last row, with its stamp as TS
 }
 
 // maxSMILine bounds a line; a row has about 150 bytes.
@@ -193,7 +193,7 @@ func newSMIStream(s *smiSource, m *sampling.Meter) *smiStream {
 		pending: make([]runner.Sample, 0, 64),
 		totals:  map[int32]int64{},
 		lastOff: map[int32]time.Duration{},
-		read:    map[int32]time.Time{},
+		read:    map[int32]runner.Sample{},
 	}
 }
 
@@ -241,12 +241,14 @@ func (st *smiStream) line(line []byte, now time.Time) {
 	if !st.s.r.Wants(int(smp.GPU)) {
 		return
 	}
-	if at := st.row.stamp; at.Nanosecond() != 0 && at.Equal(st.read[smp.GPU]) {
+	fresh := *smp // all that the tool told, with the time of its reading
+	fresh.TS = st.row.stamp
+	if fresh == st.read[smp.GPU] && fresh.TS.Nanosecond() != 0 {
 		st.m.Because("nvidia-smi repeats a row that it has printed before")
 		st.m.Skip(line)
 		return
 	}
-	st.read[smp.GPU] = st.row.stamp
+	st.read[smp.GPU] = fresh
 	if slices.Contains(st.s.parted, smp.GPU) {
 		st.row.dropMemory(partedMemory, st.miss)
 		st.miss(runner.HasPower, partedPower)

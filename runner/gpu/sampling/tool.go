@@ -85,7 +85,7 @@ func (o Options) RunTool(ctx context.Context, argv ...string) (*Output, error) {
 	}
 	exit, err := waitBounded(ctx, p)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w within %v", strings.Join(argv, " "), err, o.ToolTimeout)
+		return nil, fmt.Errorf("%s: %w within %v", Clip(strings.Join(argv, " "), 60), err, o.ToolTimeout)
 	}
 	res := &Output{Stdout: out.Bytes(), Stderr: errs.Bytes(), Code: -1, Took: time.Since(began), CPU: exit.CPU}
 	if exit.Code != nil {
