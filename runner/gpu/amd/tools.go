@@ -91,20 +91,10 @@ type slowSource struct {
 	tool    string
 	devices []runner.Device
 	first   []sampling.GPU
-	cpu     time.Duration
 }
 
 // Name implements sampling.Source.
 func (s *slowSource) Name() string { return s.tool }
-
-// Finish implements sampling.Source.
-func (s *slowSource) Finish(r *runner.SamplerReport) {
-	sampling.AddToolCPU(r, s.cpu)
-	r.PowerKind = sampling.WorstKind(r.PowerKind, sampling.PowerAveraged)
-	for _, f := range []runner.Fields{runner.HasThrottleReasons, runner.HasMemoryReserved, runner.HasProcessMemory} {
-		r.Missing[sampling.FieldName(f)] = s.tool + " is called once a sample and is not asked for it"
-	}
-}
 
 // noteMemory says what the memory figures of a GPU are.
 func noteMemory(m *sampling.Meter, g *sampling.GPU) {
@@ -118,6 +108,10 @@ const slowPause = time.Second
 
 // Run calls the tool until ctx ends or it fails.
 func (s *slowSource) Run(ctx context.Context, m *sampling.Meter) error {
+	m.PowerKind(sampling.PowerAveraged)
+	for _, f := range []runner.Fields{runner.HasThrottleReasons, runner.HasMemoryReserved, runner.HasProcessMemory} {
+		m.Never(f, s.tool+" is called once a sample and is not asked for it")
+	}
 	m.Note("%s is started anew for every sample: they are about as far apart as a call takes", s.tool)
 	for i := range s.first {
 		noteMemory(m, &s.first[i])
@@ -128,7 +122,7 @@ func (s *slowSource) Run(ctx context.Context, m *sampling.Meter) error {
 	for sched.Wait(ctx) {
 		began := time.Now()
 		gpus, out, err := callTool(ctx, s.o, s.tool)
-		s.cpu += out.CPU
+		m.ToolCPU(out.CPU)
 		if ctx.Err() != nil {
 			return nil
 		}

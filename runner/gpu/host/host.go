@@ -92,9 +92,6 @@ func newSource(proc string, r sampling.Run, t *sampling.Tree) *source {
 // Name implements sampling.Source.
 func (s *source) Name() string { return sampling.SourceProc }
 
-// Finish implements sampling.Source.
-func (s *source) Finish(*runner.SamplerReport) {}
-
 // Run reads until ctx ends.
 func (s *source) Run(ctx context.Context, m *sampling.Meter) error {
 	if _, err := os.Stat(filepath.Join(s.proc, "self")); err != nil {

@@ -49,19 +49,15 @@ func NewMeminfo(proc string, r sampling.Run, gpus []int) sampling.Source {
 // Name implements sampling.Source.
 func (s *meminfo) Name() string { return sampling.SourceMeminfo }
 
-// Finish implements sampling.Source.
-func (s *meminfo) Finish(r *runner.SamplerReport) {
-	for _, g := range s.gpus {
-		r.Notes = append(r.Notes, fmt.Sprintf("GPU %d: memory is %s", g, SharedText))
-	}
-}
-
 // SharedText says what the memory figures of a GPU are that shares the host's.
 const SharedText = "that of the host, which it shares: in use is MemTotal less MemAvailable of /proc/meminfo, with all that " +
 	"other programs hold; what the run's processes hold is host_rss_bytes and host_pss_bytes"
 
 // Run reads until ctx ends.
 func (s *meminfo) Run(ctx context.Context, m *sampling.Meter) error {
+	for _, g := range s.gpus {
+		m.Note("GPU %d: memory is %s", g, SharedText)
+	}
 	fd, err := openFile(filepath.Join(s.proc, "meminfo"))
 	if err != nil {
 		return fmt.Errorf("%w: %w", sampling.ErrUnusable, err)

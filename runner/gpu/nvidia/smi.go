@@ -50,11 +50,9 @@ type smiSource struct {
 
 	firstRow, stale time.Duration
 
-	query   smiQuery
-	lost    []string // bus ids that the tool can no longer open
-	toolCPU time.Duration
-	mu      sync.Mutex
-	power   map[int32]powerFrom
+	query smiQuery
+	lost  []string // bus ids that the tool can no longer open
+	power map[int32]powerFrom
 }
 
 type powerFrom int
@@ -93,11 +91,12 @@ func (s *smiSource) Run(ctx context.Context, m *sampling.Meter) error {
 		First: s.firstRow + 2*s.query.took + s.r.Interval, Stale: max(s.stale, 5*s.r.Interval),
 	}
 	if s.apps != nil {
-		i.Beside = func(ctx context.Context) { s.apps.run(ctx, s.o, s.devices) }
+		i.Beside = func(ctx context.Context) { s.apps.run(ctx, m, s.o, s.devices) }
 	}
-	cpu, cause := i.Watch(ctx, m)
+	cause := i.Watch(ctx, m)
 	st.close()
-	s.toolCPU += cpu
+	m.Never(runner.HasEnergy, "nvidia-smi has no energy counter; NVML has")
+	m.Never(runner.HasProcessMemory, s.apps.why())
 	return cause
 }
 
@@ -114,32 +113,6 @@ func (s *smiSource) targets() []string {
 		return nil
 	}
 	return ids
-}
-
-// Finish implements sampling.Source.
-func (s *smiSource) Finish(r *runner.SamplerReport) {
-	sampling.AddToolCPU(r, s.toolCPU+s.query.cpu)
-	r.PowerKind = sampling.WorstKind(r.PowerKind, s.powerKind())
-	if name := sampling.FieldName(runner.HasEnergy); r.Missing[name] == "" {
-		r.Missing[name] = "nvidia-smi has no energy counter; NVML has"
-	}
-	s.apps.finish(r)
-}
-
-// powerKind is what the power figures were. power.draw is an average over a
-// second from Ampere on, and instantaneous before (--help-query-gpu).
-func (s *smiSource) powerKind() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	kind := ""
-	for index, from := range s.power {
-		k := sampling.PowerInstant
-		if from == powerFromDraw && !s.beforeAmpere(index) {
-			k = sampling.PowerAveraged
-		}
-		kind = sampling.WorstKind(kind, k)
-	}
-	return kind
 }
 
 func (s *smiSource) beforeAmpere(index int32) bool {
@@ -295,7 +268,7 @@ func (st *smiStream) checkTotal() {
 // and stays with it: a column must not mix instantaneous and averaged figures.
 func (st *smiStream) choosePower() {
 	smp := &st.row.sample
-	from := st.s.powerOf(smp.GPU, st.row.hasInstant, st.row.hasDrawn)
+	from := st.powerOf(smp.GPU)
 	switch {
 	case from == powerFromInstant && st.row.hasInstant:
 		smp.Power = st.row.instant
@@ -317,22 +290,24 @@ var (
 	partedPower  = []byte(sampling.MIGPower)
 )
 
-func (s *smiSource) powerOf(gpu int32, instant, drawn bool) powerFrom {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	from := s.power[gpu]
-	if from != powerUnknown {
-		return from
-	}
+// powerOf is the field that a GPU's power comes from. power.draw is an average
+// over a second from Ampere on, and instantaneous before (--help-query-gpu).
+func (st *smiStream) powerOf(gpu int32) powerFrom {
+	from, kind := st.s.power[gpu], sampling.PowerInstant
 	switch {
-	case instant:
+	case from != powerUnknown:
+		return from
+	case st.row.hasInstant:
 		from = powerFromInstant
-	case drawn:
-		from = powerFromDraw
+	case st.row.hasDrawn:
+		if from = powerFromDraw; !st.s.beforeAmpere(gpu) {
+			kind = sampling.PowerAveraged
+		}
 	default:
 		return powerUnknown
 	}
-	s.power[gpu] = from
+	st.s.power[gpu] = from
+	st.m.PowerKind(kind)
 	return from
 }
 

@@ -19,8 +19,8 @@ import (
 type smiQuery struct {
 	o    sampling.Options
 	cols []smiColumn
-	took time.Duration // of the last call: the tool's start-up
-	cpu  time.Duration // of all calls
+	took time.Duration       // of the last call: the tool's start-up
+	cpu  func(time.Duration) // hears what each call cost; nil: nobody
 }
 
 func (q *smiQuery) argv(format string, ids []string) []string {
@@ -41,7 +41,9 @@ func (q *smiQuery) ask(ctx context.Context, ids []string, refused func(smiColumn
 			return nil, err
 		}
 		q.took = out.Took
-		q.cpu += out.CPU
+		if q.cpu != nil {
+			q.cpu(out.CPU)
+		}
 		name := refusedField(out)
 		if name == "" {
 			return out, nil
@@ -290,6 +292,7 @@ func readSMIList(b []byte) map[string][]sampling.GPU {
 // units are taken from the header, a GPU that it cannot open is left out from
 // now on.
 func (s *smiSource) probe(ctx context.Context, m *sampling.Meter) error {
+	s.query.cpu = m.ToolCPU
 	for range len(s.devices) + 1 {
 		out, err := s.query.ask(ctx, s.targets(), func(c smiColumn) {
 			m.Never(c.field, "this nvidia-smi does not know "+c.name)

@@ -44,6 +44,8 @@ type Meter struct {
 	skipped   int64
 	skippedEx string
 	reason    string // why the current stretch without samples came about
+	toolCPU   *float64
+	power     string // what the power figures are
 }
 
 type gpuState struct {
@@ -178,12 +180,30 @@ func (m *Meter) Never(f runner.Fields, reason string) {
 	m.mu.Unlock()
 }
 
+// ToolCPU adds what a tool or helper has cost.
+func (m *Meter) ToolCPU(cpu time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	v := cpu.Seconds()
+	if m.toolCPU != nil {
+		v += *m.toolCPU
+	}
+	m.toolCPU = &v
+}
+
+// PowerKind says what the power figures of a GPU are.
+func (m *Meter) PowerKind(kind string) {
+	m.mu.Lock()
+	m.power = WorstKind(m.power, kind)
+	m.mu.Unlock()
+}
+
 // State is what has come about since the last call, for a meter in another
 // process. The caller remembers told, the number of notes of the last state.
 func (m *Meter) State(told *int) State {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := State{Reason: m.reason, Missing: map[string]string{}, Misses: map[string]int64{}}
+	s := State{Reason: m.reason, PowerKind: m.power, Missing: map[string]string{}, Misses: map[string]int64{}}
 	s.Notes = append(s.Notes, m.notes[*told:]...)
 	*told = len(m.notes)
 	for i := range m.fields {
@@ -206,7 +226,7 @@ func (m *Meter) Adopt(s *State) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.reason = s.Reason
+	m.reason, m.power = s.Reason, WorstKind(m.power, s.PowerKind)
 	for i := range m.fields {
 		name := FieldName(runner.Fields(1) << i)
 		st := &m.fields[i]
@@ -275,6 +295,8 @@ func (m *Meter) Report(name string, now time.Time) *runner.SamplerReport {
 		Ticks:      m.ticks,
 		Missed:     m.missed,
 		CPUSeconds: &cpu,
+		ToolCPU:    m.toolCPU,
+		PowerKind:  m.power,
 		Missing:    map[string]string{},
 		Gaps:       m.gaps,
 		Notes:      m.notes,
@@ -327,15 +349,6 @@ func Clip(s string, n int) string {
 		return s
 	}
 	return s[:n] + "..."
-}
-
-// AddToolCPU adds the cost of a tool to a report.
-func AddToolCPU(r *runner.SamplerReport, cpu time.Duration) {
-	v := cpu.Seconds()
-	if r.ToolCPU != nil {
-		v += *r.ToolCPU
-	}
-	r.ToolCPU = &v
 }
 
 // Now is the time, for notes.
