@@ -1,11 +1,9 @@
 package gpu
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -272,68 +270,41 @@ func (m *Machine) checkVLLM(ctx context.Context, command []string) []Finding {
 		return found("vllm", StatusFail, command[0]+" is not on the PATH",
 			"pip install vllm, or name it: engine \"vllm\" { command = [\"/path/to/vllm\"] }")
 	}
-	python := interpreter(path)
-	if python == "" {
+	python, err := proc.Interpreter(path)
+	switch {
+	case err != nil:
+		return found("vllm", StatusFail, err.Error(), "install vLLM anew")
+	case python == nil:
 		return found("vllm", StatusInfo, path+" is no Python script: its version is told by its first log line", "")
 	}
 	const script = `import importlib.metadata as m
 for p in ('vllm','torch'):
   try: print(p, m.version(p))
   except m.PackageNotFoundError: print(p, '-')`
-	out, err := m.o.RunTool(ctx, python, "-c", script)
-	if err != nil || out.Code != 0 {
-		said := ""
-		if err != nil {
-			said = err.Error()
-		} else {
-			said = out.Text()
-		}
-		return found("vllm", StatusFail, fmt.Sprintf("%s: its Python %s does not run: %s", path, python, said),
+	out, err := m.o.RunTool(ctx, append(python, "-c", script)...)
+	if err == nil && out.Code != 0 {
+		err = errors.New(out.Text())
+	}
+	if err != nil {
+		return found("vllm", StatusFail, fmt.Sprintf("%s: its Python %s does not run: %v", path, strings.Join(python, " "), err),
 			"install vLLM anew")
 	}
-	versions := map[string]string{}
-	for line := range strings.Lines(string(out.Stdout)) {
-		if name, v, ok := strings.Cut(strings.TrimSpace(line), " "); ok {
-			versions[name] = v
-		}
-	}
-	return judgeVLLM(path, versions)
+	return judgeVLLM(path, strings.Fields(string(out.Stdout)))
 }
 
-func judgeVLLM(path string, versions map[string]string) []Finding {
-	v := versions["vllm"]
-	if v == "-" || v == "" {
+// judgeVLLM judges what the script told: "vllm", its version, "torch", its version.
+func judgeVLLM(path string, told []string) []Finding {
+	if len(told) != 4 || told[1] == "-" {
 		return found("vllm", StatusFail, path+": its Python has no package vllm", "install vLLM in that environment")
 	}
-	out := found("vllm", StatusOK, fmt.Sprintf("%s (%s), torch %s", v, path, versions["torch"]), "")
+	out := found("vllm", StatusOK, fmt.Sprintf("%s (%s), torch %s", told[1], path, told[3]), "")
 	var major, minor int
-	if _, err := fmt.Sscanf(v, "%d.%d", &major, &minor); err == nil && major == 0 && minor < 9 {
+	if _, err := fmt.Sscanf(told[1], "%d.%d", &major, &minor); err == nil && major == 0 && minor < 9 {
 		out[0].Status = StatusWarn
 		out[0].Mend = "versions before 0.9 may lack `vllm bench latency`: " +
 			"name the script with engine \"vllm\" { benchmark = [...] }"
 	}
 	return out
-}
-
-// interpreter is the program of a script's first line; "" if it is no script.
-func interpreter(path string) string {
-	f, err := os.Open(path)
-	if err != nil {
-		return ""
-	}
-	defer f.Close() //nolint:errcheck // nothing was written to it, or the child is told by the close alone
-	buf := make([]byte, 512)
-	n, _ := f.Read(buf)
-	line, _, _ := bytes.Cut(buf[:n], []byte{'\n'})
-	prog, ok := strings.CutPrefix(string(line), "#!")
-	fields := strings.Fields(prog)
-	if !ok || len(fields) == 0 || !strings.Contains(prog, "python") {
-		return ""
-	}
-	if filepath.Base(fields[0]) == "env" && len(fields) > 1 {
-		return fields[1]
-	}
-	return fields[0]
 }
 
 // Free space below which results may not fit: raw logs and samples of a sweep

@@ -137,7 +137,7 @@ func (s *nvmlSource) greet(h *sampling.Helper, m *sampling.Meter, hello *nvmlHel
 			continue
 		}
 		m.PowerKind(g.PowerKind)
-		if g.Reserve {
+		if g.Reserve && g.Has(runner.HasMemoryUsed) {
 			m.Note("this driver has only NVML's first memory call: the driver's reserve counts as used")
 		}
 		s.lacks(m, g)

@@ -104,8 +104,8 @@ func (s *smiSource) Run(ctx context.Context, m *sampling.Meter) error {
 // ones cost nothing. nil means all.
 func (s *smiSource) targets() []string {
 	var ids []string
-	for _, d := range s.devices {
-		if s.r.Wants(int(d.index)) && d.busID != "" && !slices.Contains(s.lost, sampling.BusKey(d.busID)) {
+	for _, d := range s.wanted() {
+		if d.busID != "" {
 			ids = append(ids, d.busID)
 		}
 	}
@@ -113,6 +113,13 @@ func (s *smiSource) targets() []string {
 		return nil
 	}
 	return ids
+}
+
+// wanted are the run's GPUs that the tool can open.
+func (s *smiSource) wanted() []smiDevice {
+	return slices.DeleteFunc(slices.Clone(s.devices), func(d smiDevice) bool {
+		return !s.r.Wants(int(d.index)) || slices.Contains(s.lost, sampling.BusKey(d.busID))
+	})
 }
 
 func (s *smiSource) beforeAmpere(index int32) bool {
@@ -153,14 +160,8 @@ type smiStream struct {
 const maxSMILine = 16 << 10
 
 func newSMIStream(s *smiSource, m *sampling.Meter) *smiStream {
-	expect := 0
-	for _, d := range s.devices {
-		if s.r.Wants(int(d.index)) && !slices.Contains(s.lost, sampling.BusKey(d.busID)) {
-			expect++
-		}
-	}
 	return &smiStream{
-		s: s, m: m, miss: m.Miss, expect: expect,
+		s: s, m: m, miss: m.Miss, expect: len(s.wanted()),
 		stamped: s.r.Interval < sampling.BatchEvery, empty: time.Now(),
 		buf:     make([]byte, 0, maxSMILine),
 		pending: make([]runner.Sample, 0, 64),

@@ -36,7 +36,6 @@ type Meter struct {
 	last      time.Duration // offset of the last tick
 	gpus      []gpuState
 	fields    [numFields]fieldState
-	fieldGPUs map[int]runner.Fields // what each GPU ever had
 	gaps      []runner.Gap
 	moreGaps  int64
 	notes     []string
@@ -61,13 +60,12 @@ type fieldState struct {
 // NewMeter begins the account of a sampler.
 func NewMeter(interval time.Duration, epoch time.Time, emit func([]runner.Sample)) *Meter {
 	return &Meter{
-		interval:  interval,
-		epoch:     epoch,
-		wall:      epoch.Round(0).UTC(),
-		emit:      emit,
-		began:     ProcessCPU(),
-		started:   time.Since(epoch),
-		fieldGPUs: map[int]runner.Fields{},
+		interval: interval,
+		epoch:    epoch,
+		wall:     epoch.Round(0).UTC(),
+		emit:     emit,
+		began:    ProcessCPU(),
+		started:  time.Since(epoch),
 	}
 }
 
@@ -99,7 +97,9 @@ func (m *Meter) Tick(samples []runner.Sample) {
 		s := &samples[i]
 		s.TS = m.wall.Add(s.Offset)
 		s.Gap = m.seen(s.GPU, s.Offset)
-		m.have(s.GPU, s.Has)
+		for f := s.Has; f != 0; f &= f - 1 {
+			m.fields[bits.TrailingZeros32(uint32(f))].have++
+		}
 	}
 	m.reason = ""
 	m.emit(samples)
@@ -145,18 +145,6 @@ func (m *Meter) addGap(gpu int, from, to time.Duration, reason string) {
 func missedTicks(d, interval time.Duration) int64 {
 	n := int64((d+interval/2)/interval) - 1
 	return max(n, 0)
-}
-
-// have notes what a sample holds. The caller holds the lock.
-func (m *Meter) have(gpu int32, f runner.Fields) {
-	if old := m.fieldGPUs[int(gpu)]; old|f != old {
-		m.fieldGPUs[int(gpu)] = old | f
-	}
-	for f != 0 {
-		i := bits.TrailingZeros32(uint32(f))
-		m.fields[i].have++
-		f &= f - 1
-	}
 }
 
 // Miss notes that a figure could not be read at a tick. The first reason is
