@@ -69,7 +69,8 @@ func TestSharedMemory(t *testing.T) {
 			t.Errorf("the other GPU: %+v", devices[1])
 		}
 		d, err := m.Inspect(t.Context(), nil)
-		if err != nil || d.GPUs[0].VRAMUsedMB != nil || !strings.Contains(d.Missing["gpus[0].memory_used_bytes"], "/proc/meminfo") {
+		why := d.Missing["gpus[0].memory_used_bytes"]
+		if err != nil || d.GPUs[0].VRAMUsedMB != nil || !strings.Contains(why, "/proc/meminfo") {
 			t.Errorf("what others hold of the host's memory must not look like a busy GPU: %+v, %v", d, err)
 		}
 		samplers, err := m.Samplers(Run{Interval: 10 * time.Millisecond, PIDs: func() []int { return nil }})
@@ -132,8 +133,9 @@ func TestNVMLWithoutMemory(t *testing.T) {
 	}
 	m = Detect(t.Context(), nvmlOptions(t, lib, "STUB_NO_MEMORY=16"), false)
 	defer m.Close()
-	if n := m.MemoryNotes(); len(m.Found()) == 0 || len(n) == 0 || !strings.Contains(n[0], "GPU requires reset (NVML 16)") {
-		t.Errorf("%+v, notes %q", m.Found(), n)
+	notes := strings.Join(m.MemoryNotes(), "\n")
+	if len(m.Found()) == 0 || !strings.Contains(notes, "GPU requires reset (NVML 16)") {
+		t.Errorf("%+v, notes %q", m.Found(), notes)
 	}
 }
 
@@ -152,7 +154,9 @@ func TestImpossibleValues(t *testing.T) {
 			t.Fatalf("sample %+v", s)
 		}
 	}
-	for name, want := range map[string]string{"memory_used_bytes": "-5 TB", "clock_sm_mhz": "-500", "power_w": "99999999"} {
+	for name, want := range map[string]string{
+		"memory_used_bytes": "-5 TB", "clock_sm_mhz": "-500", "power_w": "99999999",
+	} {
 		if !strings.Contains(rep.Missing[name], "impossible value: "+want) {
 			t.Errorf("%s: %q", name, rep.Missing[name])
 		}
@@ -190,7 +194,8 @@ func TestToolHangsAtFirst(t *testing.T) {
 		t.Errorf("source %+v", st)
 	}
 	for _, err := range []error{m.Unread(), second(m.Devices(t.Context())), second(m.Inspector().Devices(t.Context()))} {
-		if err == nil || !strings.Contains(err.Error(), "a GPU is expected") || !strings.Contains(err.Error(), "did not answer within 100ms") {
+		if err == nil || !strings.Contains(err.Error(), "a GPU is expected") ||
+			!strings.Contains(err.Error(), "did not answer within 100ms") {
 			t.Errorf("%v", err)
 		}
 	}
@@ -217,7 +222,10 @@ func TestGPUExpected(t *testing.T) {
 		{name: "nothing"},
 		{name: "a tool alone", tools: []string{"nvidia-smi"}},
 		{name: "a container without GPUs", proc: []string{"driver", "nvidia", "version"}},
-		{name: "a driver and its tool", tools: []string{"nvidia-smi"}, proc: []string{"driver", "nvidia", "version"}, want: "the driver in"},
+		{
+			name: "a driver and its tool", tools: []string{"nvidia-smi"}, proc: []string{"driver", "nvidia", "version"},
+			want: "the driver in",
+		},
 		{name: "device files", dev: []string{"nvidia0"}, want: "/nvidia0"},
 		{name: "a Jetson", dev: []string{"nvhost-gpu"}, want: "/nvhost-gpu"},
 		{name: "control files alone", dev: []string{"nvidiactl"}},
@@ -245,7 +253,9 @@ func TestListOfProcessesHangs(t *testing.T) {
 	o.ToolTimeout = 2 * time.Minute // longer than this test may take
 	m := Detect(t.Context(), o, false)
 	mark := filepath.Join(filepath.Dir(lostMarkOf(o)), "listed")
-	for i, want := range []string{"did not answer within 2s of the figures", "not asked for: the list of processes did not answer at "} {
+	for i, want := range []string{
+		"did not answer within 2s of the figures", "not asked for: the list of processes did not answer at ",
+	} {
 		d, err := m.Inspect(t.Context(), nil)
 		if err != nil || d.GPUs[0].VRAMUsedMB == nil || d.GPUs[0].Processes != nil {
 			t.Fatalf("%+v, %v", d, err)
@@ -295,7 +305,8 @@ func TestAPU(t *testing.T) {
 	t.Parallel()
 	o := fakeSys(t, 2)
 	for name, text := range map[string]string{
-		"mem_info_vram_total": "536870912\n", "mem_info_vram_used": "268435456\n", "gpu_metrics": string(fakeMetrics(3, 0, 264, 0)),
+		"mem_info_vram_total": "536870912\n", "mem_info_vram_used": "268435456\n",
+		"gpu_metrics":        string(fakeMetrics(3, 0, 264, 0)),
 		"mem_info_gtt_total": "33554432000\n", "mem_info_gtt_used": "21474836480\n",
 	} {
 		put(t, text, amdDir(o, 0, name))
@@ -304,7 +315,8 @@ func TestAPU(t *testing.T) {
 	if s := c.Samples[0]; s.MemoryUsed != 268435456+21474836480 || s.MemoryTotal != 536870912+33554432000 {
 		t.Errorf("%+v", s)
 	}
-	const want = "GPU 0: memory is that of an APU: 512 MiB of VRAM and 32000 MiB of the host's memory (GTT), counted together"
+	const want = "GPU 0: memory is that of an APU: 512 MiB of VRAM and 32000 MiB of the host's memory (GTT), " +
+		"counted together"
 	if !slices.Contains(rep.Notes, want) || !slices.Equal(m.MemoryNotes(), []string{want}) {
 		t.Errorf("notes %q, %q", rep.Notes, m.MemoryNotes())
 	}
@@ -325,19 +337,22 @@ func TestAMDSMI7(t *testing.T) {
 {"gpu_data": [{"gpu": 0, "usage": "N/A", "power": {"socket_power": {"value": 20, "unit": "W"}}, "mem_usage": {
  "total_vram": {"value": 2048, "unit": "MB"}, "used_vram": {"value": 17592186044415, "unit": "MB"},
  "total_gtt": {"value": 32023, "unit": "MB"}, "used_gtt": {"value": 1162, "unit": "MB"}}}]}`, dir, "metric.json")
-	put(t, `{"gpu_data": [{"gpu": 0, "asic": {"market_name": "AMD Radeon 9999", "asic_serial": "0x00FE"}, "bus": {"bdf": "0000:c5:00.0"}}]}`,
-		dir, "static.json")
-	put(t, `{"gpu_data": [{"gpu": 0, "bdf": "0000:c5:00.0", "uuid": "00ff150e-0000-1000-8000-000000000000"}]}`, dir, "list.json")
+	put(t, `{"gpu_data": [{"gpu": 0, "asic": {"market_name": "AMD Radeon 9999", "asic_serial": "0x00FE"},
+ "bus": {"bdf": "0000:c5:00.0"}}]}`, dir, "static.json")
+	put(t, `{"gpu_data": [{"gpu": 0, "bdf": "0000:c5:00.0", "uuid": "00ff150e-0000-1000-8000-000000000000"}]}`,
+		dir, "list.json")
 	m := Detect(t.Context(), o, false)
 	d, err := m.Devices(t.Context())
-	if err != nil || len(d) != 1 || d[0].Name != "AMD Radeon 9999" || d[0].PCIBusID != "0000:c5:00.0" || d[0].UUID != "00fe" {
+	if err != nil || len(d) != 1 || d[0].Name != "AMD Radeon 9999" || d[0].PCIBusID != "0000:c5:00.0" ||
+		d[0].UUID != "00fe" {
 		t.Fatalf("%+v, %v", d, err)
 	}
 	if d[0].UsedBytes != nil || *d[0].TotalBytes != 2<<30 {
 		t.Errorf("%+v", d[0])
 	}
 	notes := strings.Join(m.MemoryNotes(), "\n")
-	if !strings.Contains(notes, "impossible value: 17592186044415 MB") || !strings.Contains(notes, "1162 MB of 32023 MB beside it (GTT)") {
+	if !strings.Contains(notes, "impossible value: 17592186044415 MB") ||
+		!strings.Contains(notes, "1162 MB of 32023 MB beside it (GTT)") {
 		t.Errorf("notes %s", notes)
 	}
 }

@@ -156,6 +156,12 @@ func (r *smiRow) set(c *smiColumn, cell []byte, miss func(runner.Fields, []byte)
 		r.sample.Has |= c.field
 		return true
 	}
+	r.figure(c, cell, miss)
+	return true
+}
+
+// figure takes a number with its unit.
+func (r *smiRow) figure(c *smiColumn, cell []byte, miss func(runner.Fields, []byte)) {
 	v, ok := c.value(cell)
 	if ok && !sampling.Put(&r.sample, c.field, v) {
 		ok, cell = false, []byte(sampling.Impossible(string(cell)))
@@ -171,7 +177,6 @@ func (r *smiRow) set(c *smiColumn, cell []byte, miss func(runner.Fields, []byte)
 		r.drawn, r.hasDrawn = v, ok
 		r.sample.Has &^= c.field
 	}
-	return true
 }
 
 // value is the figure of a cell in its base unit. A unit of its own, where one
