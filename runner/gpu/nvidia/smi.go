@@ -153,7 +153,7 @@ type smiStream struct {
 	text      []byte // first lines that were no rows
 	totals    map[int32]int64
 	lastOff   map[int32]time.Duration
-	read      map[int32]runner.Sample // the last row, with its stamp as TS
+	read      map[int32]runner.Sample // the last new row, with its stamp as TS and when it came
 }
 
 // maxSMILine bounds a line; a row has about 150 bytes.
@@ -215,14 +215,11 @@ func (st *smiStream) line(line []byte, now time.Time) {
 	if !st.s.r.Wants(int(smp.GPU)) {
 		return
 	}
-	fresh := *smp // all that the tool told, with the time of its reading
-	fresh.TS = st.row.stamp
-	if fresh == st.read[smp.GPU] && fresh.TS.Nanosecond() != 0 {
+	if st.frozen(now) {
 		st.m.Because("nvidia-smi repeats a row that it has printed before")
 		st.m.Skip(line)
 		return
 	}
-	st.read[smp.GPU] = fresh
 	if slices.Contains(st.s.parted, smp.GPU) {
 		st.row.dropMemory(partedMemory, st.miss)
 		st.miss(runner.HasPower, partedPower)
@@ -235,6 +232,19 @@ func (st *smiStream) line(line []byte, now time.Time) {
 	st.s.apps.attach(smp)
 	st.lastRow.Store(int64(st.m.Offset(now)))
 	st.add(smp)
+}
+
+// frozen reports a row that was printed before, with its stamp: the tool goes on
+// writing and reads nothing. Stamps of whole seconds are the same for a second.
+func (st *smiStream) frozen(now time.Time) bool {
+	was, row := st.read[st.row.sample.GPU], st.row.sample
+	row.TS, row.Offset = st.row.stamp, was.Offset
+	if row != was || row.TS.IsZero() {
+		row.Offset = st.m.Offset(now)
+		st.read[row.GPU] = row
+		return false
+	}
+	return row.TS.Nanosecond() != 0 || st.m.Offset(now)-was.Offset > smiStale/2
 }
 
 // index is the GPU's place at the start of the run: nvidia-smi counts anew
