@@ -202,13 +202,13 @@ func usedNow(d *runner.Device, readings []sampling.GPU) *int64 {
 		if readings[i].Index != d.Index {
 			continue
 		}
-		gpus := readings[i : i+1]
-		if d.Parent != "" {
-			gpus = readings[i].Parts
+		if d.Parent == "" {
+			used, _, _ := readings[i].Memory()
+			return used
 		}
-		for j := range gpus {
-			if d.Parent == "" || gpus[j].UUID == d.UUID {
-				used, _, _ := gpus[j].Memory()
+		for _, part := range readings[i].Parts {
+			if part.UUID == d.UUID {
+				used, _, _ := part.Memory()
 				return used
 			}
 		}

@@ -68,13 +68,11 @@ type nvmlSource struct {
 	tree  *sampling.Tree
 	known []smiDevice // the run's view of the devices; empty: the helper's own
 
-	firstRow, stale time.Duration
-
 	told bool // the helper has said what it can
 }
 
 func newNVMLSource(o sampling.Options, r sampling.Run, t *sampling.Tree, known []smiDevice) *nvmlSource {
-	return &nvmlSource{o: o, r: r, tree: t, known: known, firstRow: 5 * time.Second, stale: smiStale}
+	return &nvmlSource{o: o, r: r, tree: t, known: known}
 }
 
 // Name implements sampling.Source.
@@ -98,7 +96,7 @@ func (s *nvmlSource) Run(ctx context.Context, m *sampling.Meter) error {
 		m.Never(runner.HasProcessMemory, notAsked)
 	}
 	h := newNVMLHelper(orders, s.r.Interval)
-	h.First, h.Stale = s.firstRow+s.r.Interval, max(s.stale, 5*s.r.Interval)
+	h.First, h.Stale = 5*time.Second+s.r.Interval, max(smiStale, 5*s.r.Interval)
 	h.Index = map[int32]int32{}
 	h.OnFrame = func(kind byte, body []byte) { s.frame(h, m, kind, body) }
 	return h.Sample(ctx, m, s.o, nil)

@@ -48,8 +48,6 @@ type smiSource struct {
 	apps    *processTable // nil: not read
 	parted  []int32       // GPUs of which MIG instances are in use: nvidia-smi tells the whole GPU's figures
 
-	firstRow, stale time.Duration
-
 	query smiQuery
 	lost  []string // bus ids that the tool can no longer open
 	power map[int32]powerFrom
@@ -65,8 +63,7 @@ const (
 
 func newSMISource(o sampling.Options, r sampling.Run, devices []smiDevice) *smiSource {
 	return &smiSource{
-		o: o, r: r, devices: devices, query: smiQuery{o: o, cols: smiColumns()}, firstRow: smiFirstRow, stale: smiStale,
-		power: map[int32]powerFrom{},
+		o: o, r: r, devices: devices, query: smiQuery{o: o, cols: smiColumns()}, power: map[int32]powerFrom{},
 	}
 }
 
@@ -88,7 +85,7 @@ func (s *smiSource) Run(ctx context.Context, m *sampling.Meter) error {
 	}
 	i := sampling.Instrument{
 		Name: sampling.SourceNvidiaSMI, Running: tool, Last: &st.lastRow, Said: st.said,
-		First: s.firstRow + 2*s.query.took + s.r.Interval, Stale: max(s.stale, 5*s.r.Interval),
+		First: smiFirstRow + 2*s.query.took + s.r.Interval, Stale: max(smiStale, 5*s.r.Interval),
 	}
 	if s.apps != nil {
 		i.Beside = func(ctx context.Context) { s.apps.run(ctx, m, s.o, s.devices) }
