@@ -63,7 +63,8 @@ func (m *Machine) checkSources() []Finding {
 				f.Status, f.Mend = StatusWarn, "power is an average over a second: energy of short phases is left out; "+
 					"a driver from 530 on tells power.draw.instant"
 			}
-		} else if errors.Is(st.Err, sampling.ErrHung) || vendorOf(st.Name) == "nvidia" && m.nvidiaThere() != "" && !st.Standby {
+		} else if errors.Is(st.Err, sampling.ErrHung) ||
+			vendorOf(st.Name) == "nvidia" && m.nvidiaThere() != "" && !st.Standby {
 			f.Status, f.Mend = StatusFail, mendSource(st.Reason)
 			if slices.ContainsFunc(m.sources, func(o SourceStatus) bool {
 				return o.Works && vendorOf(o.Name) == vendorOf(st.Name)
@@ -152,7 +153,8 @@ func (m *Machine) checkGPUs() []Finding {
 		gpu, text, _ := strings.Cut(note, ": ")
 		f := Finding{Name: gpu + " memory", Status: StatusInfo, Found: text}
 		if strings.HasPrefix(text, "the memory in use is not told") {
-			f.Status, f.Mend = StatusWarn, "runs measure, with the driver's memory null; where the driver asks for a reset, do it first"
+			f.Status = StatusWarn
+			f.Mend = "runs measure, with the driver's memory null; where the driver asks for a reset, do it first"
 		}
 		out = append(out, f)
 	}
@@ -286,8 +288,8 @@ for p in ('vllm','torch'):
 		err = errors.New(out.Text())
 	}
 	if err != nil {
-		return found("vllm", StatusFail, fmt.Sprintf("%s: its Python %s does not run: %v", path, strings.Join(python, " "), err),
-			"install vLLM anew")
+		says := fmt.Sprintf("%s: its Python %s does not run: %v", path, strings.Join(python, " "), err)
+		return found("vllm", StatusFail, says, "install vLLM anew")
 	}
 	return judgeVLLM(path, strings.Fields(string(out.Stdout)))
 }

@@ -114,7 +114,8 @@ func (m *Machine) nvidiaThere() string {
 	}
 	version := filepath.Join(m.o.Proc, "driver", "nvidia", "version")
 	installed := slices.ContainsFunc(m.sources, func(st SourceStatus) bool {
-		return vendorOf(st.Name) == "nvidia" && !errors.Is(st.Err, sampling.ErrAbsent) && !errors.Is(st.Err, sampling.ErrNoHelper) &&
+		return vendorOf(st.Name) == "nvidia" &&
+			!errors.Is(st.Err, sampling.ErrAbsent) && !errors.Is(st.Err, sampling.ErrNoHelper) &&
 			!strings.Contains(st.Reason, "cannot be loaded")
 	})
 	if sampling.Exists(version) && installed {

@@ -28,7 +28,8 @@ func memory(b []byte) (total, available int64, err error) {
 	total, ok1 := kiB(b, "MemTotal:")
 	available, ok2 := kiB(b, "MemAvailable:")
 	if !ok1 || !ok2 || available > total {
-		return 0, 0, fmt.Errorf("/proc/meminfo: want MemTotal and MemAvailable in kB, found %q", sampling.Clip(string(b), 120))
+		return 0, 0, fmt.Errorf("/proc/meminfo: want MemTotal and MemAvailable in kB, found %q",
+			sampling.Clip(string(b), 120))
 	}
 	return total << 10, available << 10, nil
 }
@@ -50,8 +51,8 @@ func NewMeminfo(proc string, r sampling.Run, gpus []int) sampling.Source {
 func (s *meminfo) Name() string { return sampling.SourceMeminfo }
 
 // SharedText says what the memory figures of a GPU are that shares the host's.
-const SharedText = "that of the host, which it shares: in use is MemTotal less MemAvailable of /proc/meminfo, with all that " +
-	"other programs hold; what the run's processes hold is host_rss_bytes and host_pss_bytes"
+const SharedText = "that of the host, which it shares: in use is MemTotal less MemAvailable of /proc/meminfo, " +
+	"with all that other programs hold; what the run's processes hold is host_rss_bytes and host_pss_bytes"
 
 // Run reads until ctx ends.
 func (s *meminfo) Run(ctx context.Context, m *sampling.Meter) error {

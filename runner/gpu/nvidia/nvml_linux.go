@@ -329,7 +329,8 @@ func (g *nvmlGPU) read(s *runner.Sample) int {
 	g.figure(s, runner.HasTemperature, "nvmlDeviceGetTemperature", 0)
 	g.figure(s, runner.HasClockSM, "nvmlDeviceGetClockInfo", 1)
 	g.figure(s, runner.HasClockMem, "nvmlDeviceGetClockInfo", 2)
-	if g.l.call("nvmlDeviceGetCurrentClocksEventReasons", g.handle, addr(g.u64)) == nvmlSuccess && *g.u64 <= math.MaxInt64 {
+	reasons := g.l.call("nvmlDeviceGetCurrentClocksEventReasons", g.handle, addr(g.u64))
+	if reasons == nvmlSuccess && *g.u64 <= math.MaxInt64 {
 		s.ThrottleReasons = int64(*g.u64)
 		s.Has |= runner.HasThrottleReasons
 	}

@@ -188,7 +188,8 @@ func (v *GPUs) readFull(ctx context.Context, ids []string) (*sampling.Reading, e
 	v.mu.Unlock()
 	asked := hung.IsZero() || time.Since(hung) >= distrust
 	if !asked {
-		appsErr = fmt.Errorf("not asked for: the list of processes %w at %s", sampling.ErrHung, hung.UTC().Format(time.RFC3339))
+		appsErr = fmt.Errorf("not asked for: the list of processes %w at %s",
+			sampling.ErrHung, hung.UTC().Format(time.RFC3339))
 		close(done)
 	} else {
 		go func() {
