@@ -1,7 +1,11 @@
 package main
 
 import (
+<<<<<<< HEAD
 	"cmp"
+=======
+	"errors"
+>>>>>>> wt-gputools
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -37,33 +41,58 @@ func (w *world) gpusVerb() *cobra.Command {
 		func(cmd *cobra.Command, _ []string, asJSON bool) error {
 			machine := gpu.Detect(cmd.Context(), w.machineOptions(nil), true)
 			devices, err := machine.Devices(cmd.Context())
-			if err != nil {
+			if err != nil && len(devices) > 0 {
 				return err
 			}
 			if asJSON {
+<<<<<<< HEAD
 				return printJSON(w.stdout, struct {
 					Devices []runner.Device    `json:"devices"`
 					Sources []gpu.SourceStatus `json:"sources"`
 				}{orEmpty(devices), orEmpty(machine.Sources())})
+=======
+				return errors.Join(err, printJSON(w.stdout, gpuListing{
+					Devices: orEmpty(devices), Sources: orEmpty(machine.Sources()), Notes: machine.MemoryNotes(),
+				}))
+>>>>>>> wt-gputools
 			}
-			return printGPUs(w.stdout, devices, machine.Sources())
+			return errors.Join(err, printGPUs(w.stdout, devices, machine))
 		})
+<<<<<<< HEAD
+=======
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// gpuListing is `gpus --json`.
+type gpuListing struct {
+	Devices []runner.Device    `json:"devices"`
+	Sources []gpu.SourceStatus `json:"sources"`
+	Notes   []string           `json:"notes,omitempty"` // memory that is not told, or is not the GPU's own
+>>>>>>> wt-gputools
 }
 
 // orEmpty makes nil an empty list, which JSON shows as [].
 func orEmpty[T any](list []T) []T { return append([]T{}, list...) }
 
-func printGPUs(out io.Writer, devices []runner.Device, sources []gpu.SourceStatus) error {
+func printGPUs(out io.Writer, devices []runner.Device, machine *gpu.Machine) error {
+	sources := machine.Sources()
 	table := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
-	if len(devices) == 0 {
+	switch {
+	case machine.Unread() != nil:
+		fmt.Fprintln(table, "No GPU can be read, which does not say that there is none.")
+	case len(devices) == 0:
 		fmt.Fprintln(table, "No GPU is to be seen from here.")
-	} else {
+	default:
 		fmt.Fprintln(table, "GPU\tNAME\tUSED\tRESERVED\tTOTAL\tDRIVER\tBUS\tUUID\tTOLD BY")
 	}
 	for _, d := range devices {
 		fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Index, d.Name, gibOf(d.UsedBytes),
 			gibOf(d.ReservedBytes), gibOf(d.TotalBytes),
 			orDash(d.DriverVersion), orDash(d.PCIBusID), orDash(d.UUID), d.Source)
+	}
+	for _, note := range machine.MemoryNotes() {
+		fmt.Fprintln(table, note)
 	}
 	fmt.Fprintln(table, "\nSOURCE\tSERVES\tPOWER\tWHY NOT")
 	for _, s := range sources {

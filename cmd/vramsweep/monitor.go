@@ -57,6 +57,9 @@ func (w *world) monitor(ctx context.Context, argv []string, f *monitorFlags) err
 		return usageError("", "%w", err)
 	}
 	machine := gpu.Detect(ctx, w.machineOptions(f.sources), false)
+	if err := machine.Unread(); err != nil {
+		return err
+	}
 	gpus, err := chosenGPUs(machine, f.gpus)
 	if err != nil {
 		return err

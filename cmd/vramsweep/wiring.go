@@ -2,12 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
+	"slices"
 	"sync"
 	"time"
 
@@ -165,10 +164,15 @@ func (r *rig) inspector(p *sweep.Profile) runner.Inspector {
 		}
 		return device
 	}
-	if len(r.gpus().Found()) == 0 {
+	if len(r.gpus().Found()) == 0 && r.gpus().Unread() == nil && !r.namesGPUs(p) {
 		return nil
 	}
 	return r.gpus().Inspector()
+}
+
+// namesGPUs reports whether the sweep of a profile says which GPUs it wants.
+func (r *rig) namesGPUs(p *sweep.Profile) bool {
+	return slices.ContainsFunc(r.plan.Sweeps, func(s *sweep.Sweep) bool { return s.Name == p.Sweep && len(s.GPUs) > 0 })
 }
 
 // samplers picks the instruments of a run.
@@ -254,12 +258,8 @@ func (w *world) interpreter(p *sweep.Profile) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("session mode: %w", err)
 	}
-	first, err := firstLine(path)
-	if err != nil {
-		return nil, fmt.Errorf("session mode: %w", err)
-	}
-	if python, ok := strings.CutPrefix(first, "#!"); ok && strings.Contains(python, "python") {
-		return strings.Fields(python), nil
+	if python, err := proc.Interpreter(path); err != nil || python != nil {
+		return python, err
 	}
 	beside := filepath.Join(filepath.Dir(path), "python")
 	if _, err := os.Stat(beside); err == nil {
@@ -267,20 +267,4 @@ func (w *world) interpreter(p *sweep.Profile) ([]string, error) {
 	}
 	return nil, usageError(`Name it: engine "vllm" { python = ["/opt/venv/bin/python"] }`,
 		"session mode needs vLLM's own Python, and %s does not tell which that is", path)
-}
-
-// firstLine reads the first line of a file, or nothing of a binary one.
-func firstLine(path string) (string, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer file.Close() //nolint:errcheck // only read from
-	head := make([]byte, 512)
-	n, err := file.Read(head)
-	if err != nil && n == 0 {
-		return "", errors.Join(fmt.Errorf("read %s", path), err)
-	}
-	line, _, _ := strings.Cut(string(head[:n]), "\n")
-	return strings.TrimSpace(line), nil
 }

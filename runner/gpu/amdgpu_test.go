@@ -68,15 +68,10 @@ func fakeSys(t testing.TB, n int) Options {
 	}
 	put(t, "connector", sys, "class", "drm", "card20-DP-1", "status")
 	put(t, "0\n", sys, "class", "kfd", "kfd", "topology", "nodes", "0", "gpu_id")
-	return Options{Sys: sys, Dev: dev, Proc: proc, Env: []string{"PATH=" + t.TempDir()}, Sources: []string{sampling.SourceAMDGPU, sampling.SourceAMDSMI, sampling.SourceROCmSMI}}
-}
-
-// withHelper lets AMD GPUs be sampled in the helper child.
-func withHelper(t testing.TB, o Options) Options {
-	t.Helper()
-	tools := fakeTools(t, []string{"nvml-helper"})
-	o.Env, o.Helper = tools.Env, []string{"nvml-helper"}
-	return o
+	return Options{
+		Sys: sys, Dev: dev, Proc: proc, Env: fakeTools(t, []string{"nvml-helper"}).Env, Helper: []string{"nvml-helper"},
+		Sources: []string{sampling.SourceAMDGPU, sampling.SourceAMDSMI, sampling.SourceROCmSMI},
+	}
 }
 
 func fakeMetrics(format, content byte, size int, energy uint64) []byte {
@@ -153,7 +148,7 @@ func TestAMDSampler(t *testing.T) {
 // come through, a suspended card is left alone, and a helper that dies comes back.
 func TestAMDThroughHelper(t *testing.T) {
 	t.Parallel()
-	o := withHelper(t, fakeSys(t, 3))
+	o := fakeSys(t, 3)
 	put(t, "suspended\n", amdDir(o, 2, "power", "runtime_status"))
 	put(t, "nonsense\n", amdDir(o, 0, "hwmon", "hwmon7", "freq2_input"))
 	if err := os.Remove(amdDir(o, 1, "mem_busy_percent")); err != nil {

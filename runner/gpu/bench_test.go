@@ -81,7 +81,7 @@ func BenchmarkNVML100Hz8GPUs(b *testing.B) {
 }
 
 func BenchmarkAMDSysfs100Hz8GPUs(b *testing.B) {
-	benchSampler(b, benchMachine(b, withHelper(b, fakeSys(b, 8)), Run{Interval: 10 * time.Millisecond}))
+	benchSampler(b, benchMachine(b, fakeSys(b, 8), Run{Interval: 10 * time.Millisecond}))
 }
 
 // BenchmarkAMDSysfsInProcess100Hz8GPUs is the same without the helper: what it

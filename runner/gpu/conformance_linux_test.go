@@ -18,7 +18,6 @@ func TestConformance(t *testing.T) {
 		"nvidia-smi": smi,
 		"nvml":       nvmlOptions(t, stubNVML(t), "STUB_GPUS=2"),
 		"amdgpu":     fakeSys(t, 2),
-		"helper":     withHelper(t, fakeSys(t, 2)),
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := Detect(t.Context(), o, false)

@@ -23,6 +23,8 @@ type vendor interface {
 	Source(name string, r Run, t *sampling.Tree) sampling.Source
 	// Read reads the wanted GPUs, or more, in full.
 	Read(ctx context.Context, want []int) (*sampling.Reading, error)
+	// First is the full reading of the start.
+	First() []sampling.GPU
 	Close()
 }
 
@@ -32,9 +34,9 @@ type Machine struct {
 	o       Options
 	devices []runner.Device
 	sources []SourceStatus
-	nvidia  *nvidia.GPUs
 	vendors map[string]vendor
 	masked  masked
+	shared  []int // GPUs whose memory is the host's
 }
 
 // vendors are in the order of samplers and readings.
@@ -48,12 +50,11 @@ func vendorOf(source string) string {
 }
 
 // Detect finds the GPUs and tries the sources in the order of o.Sources. It
-// never fails: a machine without a GPU is a Machine without Devices, and
-// Sources says why. With all, sources are tried that would not be used.
+// never fails: a machine without a GPU is a Machine without Devices, Sources says
+// why, and Unread whether that can be believed. With all, sources are tried that would not be used.
 func Detect(ctx context.Context, o Options, all bool) *Machine {
 	o = o.WithDefaults()
-	m := &Machine{o: o, nvidia: nvidia.New(o)}
-	m.vendors = map[string]vendor{"nvidia": m.nvidia, "amd": amd.New(o)}
+	m := &Machine{o: o, vendors: map[string]vendor{"nvidia": nvidia.New(o), "amd": amd.New(o)}}
 	for _, name := range o.Sources {
 		began := time.Now()
 		st := SourceStatus{Reason: "there is no source of this name; known: " + strings.Join(sampling.DefaultSources(), ", ")}
@@ -66,22 +67,28 @@ func Detect(ctx context.Context, o Options, all bool) *Machine {
 		m.sources = append(m.sources, st)
 	}
 	m.choose()
+	m.findShared()
 	m.masked.Machine = m
 	return m
 }
 
-// choose marks the first source of each vendor that works.
+// choose marks the source of each vendor that is used: the first that tells
+// memory, else the first that works.
 func (m *Machine) choose() {
-	used := map[string]string{}
-	for i := range m.sources {
-		st := &m.sources[i]
-		vendor := vendorOf(st.Name)
-		switch {
-		case !st.Works:
-		case used[vendor] == "":
-			st.Used, used[vendor] = true, st.Name
-		default:
-			st.Reason = used[vendor] + " serves; this one stands in where that fails"
+	for _, vendor := range vendors() {
+		used := -1
+		for i := range m.sources {
+			st := &m.sources[i]
+			if vendorOf(st.Name) == vendor && st.Works && (used < 0 || st.TellsMemory() && !m.sources[used].TellsMemory()) {
+				used = i
+			}
+		}
+		for i := range m.sources {
+			if st := &m.sources[i]; i == used {
+				st.Used = true
+			} else if vendorOf(st.Name) == vendor && st.Works {
+				st.Reason = m.sources[used].Name + " serves; this one stands in where that fails"
+			}
 		}
 	}
 }
@@ -121,6 +128,15 @@ func (m *Machine) Samplers(r Run) ([]runner.Sampler, error) {
 			out = append(out, sampling.NewSampler(r, sources))
 		}
 	}
+	var shared []int
+	for _, index := range m.shared {
+		if r.Wants(index) {
+			shared = append(shared, index)
+		}
+	}
+	if len(shared) > 0 {
+		out = append(out, sampling.NewSampler(r, []sampling.Source{host.NewMeminfo(m.o.Proc, r, shared)}))
+	}
 	if r.PIDs != nil {
 		if len(out) > 0 { // the host's side is of less interest than the GPUs
 			r.Interval = max(r.Interval, hostEvery)
@@ -139,7 +155,12 @@ func (m *Machine) sourcesOf(vendor string, r Run, t *sampling.Tree) []sampling.S
 	var out []sampling.Source
 	for _, st := range m.sources {
 		if (st.Works || st.Standby) && vendorOf(st.Name) == vendor {
-			out = append(out, m.vendors[vendor].Source(st.Name, r, t))
+			source := m.vendors[vendor].Source(st.Name, r, t)
+			if st.Used {
+				out = append([]sampling.Source{source}, out...)
+			} else {
+				out = append(out, source)
+			}
 		}
 	}
 	return out
@@ -156,18 +177,21 @@ func (m *Machine) indices(vendor string, r Run) []int {
 	return out
 }
 
-// Devices implements runner.Inspector: the GPUs with their memory as it is now.
+// Devices implements runner.Inspector: the GPUs with their memory as it is now. An
+// error says that they cannot be read, or that it cannot be said that there is none.
 func (m *Machine) Devices(ctx context.Context) ([]runner.Device, error) {
 	out := slices.Clone(m.devices)
 	if len(out) == 0 {
-		return out, nil
+		return out, m.Unread()
 	}
 	readings, _, err := m.readings(ctx, nil)
 	if err != nil {
 		return out, err
 	}
 	for i := range out {
-		out[i].UsedBytes = usedNow(&out[i], readings)
+		if out[i].UsedBytes = usedNow(&out[i], readings); slices.Contains(m.shared, out[i].Index) {
+			m.hostMemory(&out[i])
+		}
 	}
 	return out, nil
 }
@@ -178,13 +202,13 @@ func usedNow(d *runner.Device, readings []sampling.GPU) *int64 {
 		if readings[i].Index != d.Index {
 			continue
 		}
-		gpus := readings[i : i+1]
-		if d.Parent != "" {
-			gpus = readings[i].Parts
+		if d.Parent == "" {
+			used, _, _ := readings[i].Memory()
+			return used
 		}
-		for j := range gpus {
-			if d.Parent == "" || gpus[j].UUID == d.UUID {
-				used, _, _ := gpus[j].Memory()
+		for _, part := range readings[i].Parts {
+			if part.UUID == d.UUID {
+				used, _, _ := part.Memory()
 				return used
 			}
 		}

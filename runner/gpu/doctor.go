@@ -1,11 +1,9 @@
 package gpu
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -65,7 +63,8 @@ func (m *Machine) checkSources() []Finding {
 				f.Status, f.Mend = StatusWarn, "power is an average over a second: energy of short phases is left out; "+
 					"a driver from 530 on tells power.draw.instant"
 			}
-		} else if m.driverIsThere(st.Name) && !st.Standby {
+		} else if errors.Is(st.Err, sampling.ErrHung) ||
+			vendorOf(st.Name) == "nvidia" && m.nvidiaThere() != "" && !st.Standby {
 			f.Status, f.Mend = StatusFail, mendSource(st.Reason)
 			if slices.ContainsFunc(m.sources, func(o SourceStatus) bool {
 				return o.Works && vendorOf(o.Name) == vendorOf(st.Name)
@@ -75,7 +74,10 @@ func (m *Machine) checkSources() []Finding {
 		}
 		out = append(out, f)
 	}
-	if len(m.devices) == 0 {
+	if err := m.Unread(); err != nil {
+		out = append(out, Finding{Name: "GPU", Status: StatusFail, Found: err.Error(),
+			Mend: "mend the sources above; a driver that hangs needs a reset of the GPU or a reboot (see dmesg)"})
+	} else if len(m.devices) == 0 {
 		out = append(out, Finding{Name: "GPU", Status: StatusWarn, Found: "no GPU can be seen",
 			Mend: "sweeps with engine \"simulator\" and of vLLM for CPUs run; for a container give it the GPUs " +
 				"(docker run --gpus all, or --device /dev/kfd --device /dev/dri)"})
@@ -83,13 +85,10 @@ func (m *Machine) checkSources() []Finding {
 	return out
 }
 
-// driverIsThere reports that the kernel has a driver whose tool should work.
-func (m *Machine) driverIsThere(source string) bool {
-	return vendorOf(source) == "nvidia" && sampling.Exists(filepath.Join(m.o.Proc, "driver", "nvidia", "version"))
-}
-
 func mendSource(reason string) string {
 	switch {
+	case strings.Contains(reason, sampling.ErrHung.Error()):
+		return "the driver or the tool hangs: look for Xid or amdgpu lines in dmesg, reset the GPU or reboot"
 	case strings.Contains(reason, "version mismatch") || strings.Contains(reason, "versions differ"):
 		return "driver and library differ since an update: reboot, or reload the nvidia modules"
 	case strings.Contains(reason, "Failed to initialize NVML"):
@@ -130,7 +129,7 @@ func (m *Machine) checkRights() []Finding {
 // checkVersions compares the kernel's driver with the tool's.
 func (m *Machine) checkVersions() []Finding {
 	text := sampling.ReadText(m.o.Proc, "driver", "nvidia", "version")
-	if text == "" || m.nvidia.First() == nil {
+	if text == "" || m.vendors["nvidia"].First() == nil {
 		return nil
 	}
 	for _, d := range m.devices {
@@ -142,12 +141,22 @@ func (m *Machine) checkVersions() []Finding {
 	return nil
 }
 
-// checkGPUs judges the state of each NVIDIA GPU.
+// checkGPUs judges the state of each GPU.
 func (m *Machine) checkGPUs() []Finding {
 	var out []Finding
-	first := m.nvidia.First()
-	for i := range first {
-		out = append(out, checkGPU(&first[i])...)
+	for _, d := range whole(m.devices) {
+		if g := m.firstOf(d.Index); g != nil {
+			out = append(out, checkGPU(g)...)
+		}
+	}
+	for _, note := range m.MemoryNotes() {
+		gpu, text, _ := strings.Cut(note, ": ")
+		f := Finding{Name: gpu + " memory", Status: StatusInfo, Found: text}
+		if strings.HasPrefix(text, "the memory in use is not told") {
+			f.Status = StatusWarn
+			f.Mend = "runs measure, with the driver's memory null; where the driver asks for a reset, do it first"
+		}
+		out = append(out, f)
 	}
 	return out
 }
@@ -217,8 +226,13 @@ func (m *Machine) checkUse(ctx context.Context) []Finding {
 		used := 0.0
 		if g.VRAMUsedMB != nil {
 			used = *g.VRAMUsedMB
+		} else {
+			f.Status, f.Found = StatusInfo, "no process is listed, and the memory in use is not told"
 		}
 		switch {
+		case len(names) > 0 && g.VRAMUsedMB == nil:
+			f.Status, f.Found = StatusWarn, "held by "+strings.Join(names, ", ")
+			f.Mend = "end them, or let limits { on_dirty_gpu = \"wait\" } wait for them"
 		case len(names) > 0:
 			f.Status = StatusWarn
 			f.Found = fmt.Sprintf("%.0f MiB are held by %s", used, strings.Join(names, ", "))
@@ -258,68 +272,41 @@ func (m *Machine) checkVLLM(ctx context.Context, command []string) []Finding {
 		return found("vllm", StatusFail, command[0]+" is not on the PATH",
 			"pip install vllm, or name it: engine \"vllm\" { command = [\"/path/to/vllm\"] }")
 	}
-	python := interpreter(path)
-	if python == "" {
+	python, err := proc.Interpreter(path)
+	switch {
+	case err != nil:
+		return found("vllm", StatusFail, err.Error(), "install vLLM anew")
+	case python == nil:
 		return found("vllm", StatusInfo, path+" is no Python script: its version is told by its first log line", "")
 	}
 	const script = `import importlib.metadata as m
 for p in ('vllm','torch'):
   try: print(p, m.version(p))
   except m.PackageNotFoundError: print(p, '-')`
-	out, err := m.o.RunTool(ctx, python, "-c", script)
-	if err != nil || out.Code != 0 {
-		said := ""
-		if err != nil {
-			said = err.Error()
-		} else {
-			said = out.Text()
-		}
-		return found("vllm", StatusFail, fmt.Sprintf("%s: its Python %s does not run: %s", path, python, said),
-			"install vLLM anew")
+	out, err := m.o.RunTool(ctx, append(python, "-c", script)...)
+	if err == nil && out.Code != 0 {
+		err = errors.New(out.Text())
 	}
-	versions := map[string]string{}
-	for line := range strings.Lines(string(out.Stdout)) {
-		if name, v, ok := strings.Cut(strings.TrimSpace(line), " "); ok {
-			versions[name] = v
-		}
+	if err != nil {
+		says := fmt.Sprintf("%s: its Python %s does not run: %v", path, strings.Join(python, " "), err)
+		return found("vllm", StatusFail, says, "install vLLM anew")
 	}
-	return judgeVLLM(path, versions)
+	return judgeVLLM(path, strings.Fields(string(out.Stdout)))
 }
 
-func judgeVLLM(path string, versions map[string]string) []Finding {
-	v := versions["vllm"]
-	if v == "-" || v == "" {
+// judgeVLLM judges what the script told: "vllm", its version, "torch", its version.
+func judgeVLLM(path string, told []string) []Finding {
+	if len(told) != 4 || told[1] == "-" {
 		return found("vllm", StatusFail, path+": its Python has no package vllm", "install vLLM in that environment")
 	}
-	out := found("vllm", StatusOK, fmt.Sprintf("%s (%s), torch %s", v, path, versions["torch"]), "")
+	out := found("vllm", StatusOK, fmt.Sprintf("%s (%s), torch %s", told[1], path, told[3]), "")
 	var major, minor int
-	if _, err := fmt.Sscanf(v, "%d.%d", &major, &minor); err == nil && major == 0 && minor < 9 {
+	if _, err := fmt.Sscanf(told[1], "%d.%d", &major, &minor); err == nil && major == 0 && minor < 9 {
 		out[0].Status = StatusWarn
 		out[0].Mend = "versions before 0.9 may lack `vllm bench latency`: " +
 			"name the script with engine \"vllm\" { benchmark = [...] }"
 	}
 	return out
-}
-
-// interpreter is the program of a script's first line; "" if it is no script.
-func interpreter(path string) string {
-	f, err := os.Open(path)
-	if err != nil {
-		return ""
-	}
-	defer f.Close() //nolint:errcheck // nothing was written to it, or the child is told by the close alone
-	buf := make([]byte, 512)
-	n, _ := f.Read(buf)
-	line, _, _ := bytes.Cut(buf[:n], []byte{'\n'})
-	prog, ok := strings.CutPrefix(string(line), "#!")
-	fields := strings.Fields(prog)
-	if !ok || len(fields) == 0 || !strings.Contains(prog, "python") {
-		return ""
-	}
-	if filepath.Base(fields[0]) == "env" && len(fields) > 1 {
-		return fields[1]
-	}
-	return fields[0]
 }
 
 // Free space below which results may not fit: raw logs and samples of a sweep

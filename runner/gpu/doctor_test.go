@@ -94,7 +94,7 @@ func TestDoctorBrokenTool(t *testing.T) {
 	if f := finding(got, "source nvidia-smi"); f.Status != StatusFail || f.Mend == "" {
 		t.Errorf("%+v", f)
 	}
-	if f := finding(got, "GPU"); f.Status != StatusWarn {
+	if f := finding(got, "GPU"); f.Status != StatusFail || !strings.Contains(f.Found, "a GPU is expected") {
 		t.Errorf("%+v", f)
 	}
 }

@@ -29,6 +29,9 @@ func (m *Machine) inspect(ctx context.Context, gpus []int, parts []string) (*run
 	for i := range readings {
 		g := &readings[i]
 		countParts(g, parts, m.devices)
+		if slices.Contains(m.shared, g.Index) {
+			g.Lacks(runner.HasMemoryUsed, "the GPU shares the host's memory: its timeline is sampled from /proc/meminfo")
+		}
 		d.GPUs = append(d.GPUs, detailOf(g))
 		for name, why := range g.Missing {
 			d.Missing[fmt.Sprintf("gpus[%d].%s", g.Index, name)] = why
@@ -112,17 +115,12 @@ func countParts(g *sampling.GPU, parts []string, devices []runner.Device) {
 	}) {
 		return
 	}
-	sum, processes, told := sumParts(g, parts)
-	g.Sample.Has &^= sampling.MemoryFields
-	if told {
-		g.Sample.MemoryUsed, g.Sample.MemoryTotal = sum.MemoryUsed, sum.MemoryTotal
-		g.Sample.MemoryReserved = sum.MemoryReserved
-		g.Sample.Has |= sum.Has
-	} else {
-		for f := sampling.MemoryFields; f != 0; f &= f - 1 {
-			g.Lacks(f&-f, sampling.MIGMemory)
-		}
+	sum, processes := sumParts(g, parts)
+	for f := sampling.MemoryFields; f != 0 && sum.Sample.Has == 0; f &= f - 1 {
+		g.Lacks(f&-f, sampling.MIGMemory)
 	}
+	g.Sample.Has &^= sampling.MemoryFields
+	g.Fill(&sum)
 	g.Processes = processes
 	if len(g.Parts) == 1 {
 		return // all of the GPU is its
@@ -133,31 +131,28 @@ func countParts(g *sampling.GPU, parts []string, devices []runner.Device) {
 }
 
 // sumParts adds up the memory and the processes of the MIG instances in use.
-// told is false where none told its memory; processes is nil then, and where
-// one does not tell its own.
-func sumParts(g *sampling.GPU, parts []string) (sum runner.Sample, processes []sampling.Process, told bool) {
-	processes = []sampling.Process{}
-	sum.Has = sampling.MemoryFields
+// processes is nil where one of them, or all, do not tell theirs.
+func sumParts(g *sampling.GPU, parts []string) (sum sampling.GPU, processes []sampling.Process) {
+	s := &sum.Sample
 	for i := range g.Parts {
 		p := &g.Parts[i]
 		if !slices.Contains(parts, p.UUID) || !p.Has(runner.HasMemoryUsed|runner.HasMemoryTotal) {
 			continue
 		}
-		told = true
-		sum.MemoryUsed += p.Sample.MemoryUsed
-		sum.MemoryTotal += p.Sample.MemoryTotal
-		sum.MemoryReserved += p.Sample.MemoryReserved
-		sum.Has &= p.Sample.Has
-		if p.Processes == nil {
+		if s.Has == 0 {
+			s.Has, processes = sampling.MemoryFields, []sampling.Process{}
+		}
+		s.MemoryUsed += p.Sample.MemoryUsed
+		s.MemoryTotal += p.Sample.MemoryTotal
+		s.MemoryReserved += p.Sample.MemoryReserved
+		s.Has &= p.Sample.Has
+		if p.Processes == nil || processes == nil {
 			processes = nil
-		} else if processes != nil {
+		} else {
 			processes = append(processes, p.Processes...)
 		}
 	}
-	if !told {
-		processes = nil
-	}
-	return sum, processes, told
+	return sum, processes
 }
 
 // Inspector is the machine as runs may use it: its Devices are those that the

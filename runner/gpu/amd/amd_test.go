@@ -280,3 +280,27 @@ func FuzzReadTools(f *testing.F) {
 		}
 	})
 }
+
+// TestBrackets has a tool that prints what looks like the beginning of JSON again
+// and again: few of them are tried.
+func TestBrackets(t *testing.T) {
+	const good = `[{"gpu":0,"mem_usage":{"used_vram":{"value":1,"unit":"MB"}}}]`
+	for name, text := range map[string]string{
+		"one line": strings.Repeat("[", 80_000), "lines": strings.Repeat("[\n", 80_000), "objects": strings.Repeat(`{"a":`, 80_000),
+		"words": strings.Repeat("[WARNING] x\n", 80_000),
+	} {
+		began := time.Now()
+		if gpus, err := readAMDSMI([]byte(text)); err == nil || len(gpus) > 0 {
+			t.Errorf("%s: %v", name, gpus)
+		}
+		t.Logf("%s: %v", name, time.Since(began))
+	}
+	docs, noise := jsonDocuments([]byte(strings.Repeat("[x]\n", maxNoise+5) + good))
+	if len(docs) > 0 || !strings.HasPrefix(noise, "[x]") {
+		t.Errorf("%d documents after %d lines that are none", len(docs), maxNoise+5)
+	}
+	deep := strings.Repeat(`{"gpu":0,"a":`, 5000) + "1" + strings.Repeat("}", 5000)
+	if gpus, err := readAMDSMI([]byte("[WARNING]: x\n" + good + good + deep)); err != nil || len(gpus) != 3 {
+		t.Errorf("%d GPUs, %v", len(gpus), err)
+	}
+}

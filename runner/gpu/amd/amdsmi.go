@@ -67,30 +67,37 @@ func readAMDSMI(b []byte) ([]sampling.GPU, error) {
 	return gpus, nil
 }
 
+// maxNoise bounds how many lines that look like JSON and are none are tried: each
+// costs up to the depth that a decoder follows.
+const maxNoise = 64
+
 // jsonDocuments decodes all JSON values in b and returns the text between them.
+// A document begins a line, or where another one ended.
 func jsonDocuments(b []byte) (docs []any, noise string) {
 	var text strings.Builder
-	for len(b) > 0 {
-		at := bytes.IndexAny(b, "[{")
-		if at < 0 {
-			text.Write(b)
+	for failed := 0; failed < maxNoise; {
+		if b = bytes.TrimSpace(b); len(b) == 0 {
 			break
 		}
-		text.Write(b[:at])
-		dec := json.NewDecoder(bytes.NewReader(b[at:]))
-		dec.UseNumber()
-		var v any
-		if err := dec.Decode(&v); err != nil {
-			if errors.Is(err, io.ErrUnexpectedEOF) {
+		if b[0] == '[' || b[0] == '{' {
+			dec := json.NewDecoder(bytes.NewReader(b))
+			dec.UseNumber()
+			var v any
+			err := dec.Decode(&v)
+			if err == nil {
+				docs = append(docs, v)
+				b = b[dec.InputOffset():]
+				continue
+			}
+			if failed++; errors.Is(err, io.ErrUnexpectedEOF) {
 				text.WriteString("(cut off)")
 				break // a document that is still being written
 			}
-			text.WriteByte(b[at])
-			b = b[at+1:]
-			continue
 		}
-		docs = append(docs, v)
-		b = b[at+int(dec.InputOffset()):]
+		line, rest, _ := bytes.Cut(b, []byte{'\n'})
+		if b = rest; text.Len() < 1024 {
+			text.Write(line)
+		}
 	}
 	return docs, text.String()
 }
@@ -123,10 +130,16 @@ func amdGPU(rec map[string]any) (sampling.GPU, bool) {
 	flat := map[string]any{}
 	flatten("", rec, flat)
 	index, err := strconv.Atoi(fmt.Sprint(flat["gpu"]))
-	if err != nil {
+	if err != nil || index < 0 {
 		return sampling.GPU{}, false
 	}
 	g := sampling.NewGPU(index)
+	g.Name = firstText(flat, "asic/market_name", "board/product_name")
+	g.BusID = firstText(flat, "bdf", "bus/bdf")
+	g.UUID = firstText(flat, "uuid")
+	if serial := firstText(flat, "asic/asic_serial"); serial != "" { // what ROCr and sysfs call the GPU
+		g.UUID = strings.ToLower(strings.TrimPrefix(serial, "0x"))
+	}
 	for _, k := range amdKeys() {
 		for _, p := range k.paths {
 			parent, _, _ := strings.Cut(p, "/")
@@ -139,6 +152,11 @@ func amdGPU(rec map[string]any) (sampling.GPU, bool) {
 			}
 		}
 	}
+	gtt, _, _ := sampling.ParseDecimal([]byte(firstText(flat, "mem_usage/used_gtt")))
+	if g.Has(runner.HasMemoryTotal) && gtt*(1<<20) > float64(g.Sample.MemoryUsed) { // an APU keeps its models there
+		g.Texts[sampling.TextMemory] = fmt.Sprintf("VRAM alone; of the host's memory the GPU holds %s of %s beside it (GTT)",
+			firstText(flat, "mem_usage/used_gtt"), firstText(flat, "mem_usage/total_gtt"))
+	}
 	for _, p := range []string{"ecc/total_uncorrectable_count", "ecc/total_uncorrectable"} {
 		if n, err := strconv.ParseInt(fmt.Sprint(flat[p]), 10, 64); err == nil {
 			g.ECC = &n
@@ -149,12 +167,22 @@ func amdGPU(rec map[string]any) (sampling.GPU, bool) {
 	return g, true
 }
 
+// firstText is the first of the values that is told.
+func firstText(flat map[string]any, paths ...string) string {
+	for _, p := range paths {
+		if v, ok := flat[p]; ok && !sampling.Absent(fmt.Sprint(v)) {
+			return fmt.Sprint(v)
+		}
+	}
+	return ""
+}
+
 // flatten turns nested objects into paths. {"value": 612, "unit": "W"} stays
 // one value; lists are left out.
 func flatten(prefix string, v any, out map[string]any) {
 	m, ok := v.(map[string]any)
-	if !ok {
-		if _, list := v.([]any); !list {
+	if !ok || strings.Count(prefix, "/") > 8 { // records have four levels
+		if _, list := v.([]any); !list && !ok {
 			out[prefix] = v
 		}
 		return

@@ -26,9 +26,9 @@ type amdOrder struct {
 	Index int    `json:"index"`
 }
 
-// remote samples through the helper child and watches it until ctx ends or it
-// fails. Which processes are the run's own is known here only.
-func (s *amdSource) remote(ctx context.Context, m *sampling.Meter) error {
+// Run samples through the helper child and watches it until ctx ends or it fails.
+// Which processes are the run's own is known here only.
+func (s *amdSource) Run(ctx context.Context, m *sampling.Meter) error {
 	orders := amdOrders{Source: sampling.SourceAMDGPU, Interval: int64(s.r.Interval), Sys: s.o.Sys, Dev: s.o.Dev}
 	for _, c := range s.cards {
 		orders.Cards = append(orders.Cards, amdOrder{c.bdf, c.index})
@@ -37,9 +37,8 @@ func (s *amdSource) remote(ctx context.Context, m *sampling.Meter) error {
 		Source: sampling.SourceAMDGPU, Orders: orders, Interval: s.r.Interval,
 		First: 5 * time.Second, Stale: 5 * time.Second, LastWord: true,
 		Threads: 1, // a second one would be woken at each tick to find that there is one goroutine
-		OnState: func(st *sampling.State) { s.told(st.PowerKind) },
 	}
-	cpu, err := h.Sample(ctx, m, s.o, func(ctx context.Context) {
+	return h.Sample(ctx, m, s.o, func(ctx context.Context) {
 		for s.r.PIDs != nil {
 			for _, c := range s.cards {
 				if sum, ok := s.kfdOwn(c, m); ok {
@@ -51,17 +50,6 @@ func (s *amdSource) remote(ctx context.Context, m *sampling.Meter) error {
 			}
 		}
 	})
-	s.mu.Lock()
-	s.toolCPU += cpu
-	s.mu.Unlock()
-	return err
-}
-
-// told keeps what the power figures are.
-func (s *amdSource) told(kind string) {
-	s.mu.Lock()
-	s.kind = sampling.WorstKind(s.kind, kind)
-	s.mu.Unlock()
 }
 
 // stateEvery is how often a sampler in the helper says how it is.
@@ -93,9 +81,6 @@ func Help(line []byte, in *bufio.Reader, out *sampling.Wire) int {
 	var was []byte
 	tell := func() {
 		s := m.State(&told)
-		src.mu.Lock()
-		s.PowerKind = src.kind
-		src.mu.Unlock()
 		b, err := json.Marshal(s)
 		if err != nil || bytes.Equal(b, was) && len(s.Notes) == 0 && len(s.Misses) == 0 {
 			b = nil // nothing new, but alive
@@ -132,7 +117,5 @@ func (o *amdOrders) source(epoch time.Time) *amdSource {
 			}
 		}
 	}
-	src := newAMDSource(options, sampling.Run{Interval: time.Duration(o.Interval), Epoch: epoch}, cards, nil)
-	src.alone = true
-	return src
+	return newAMDSource(options, sampling.Run{Interval: time.Duration(o.Interval), Epoch: epoch}, cards, nil)
 }

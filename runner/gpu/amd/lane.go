@@ -17,20 +17,16 @@ import (
 	"github.com/vramsweep/vramsweep/runner/gpu/sampling"
 )
 
-// amdSource samples AMD GPUs from sysfs. One goroutine reads all cards that are
-// well: eight cards take 0.1 ms, and a goroutine for each would cost more in
-// waking up than in reading. A card whose firmware hangs takes that goroutine
-// along; a watchdog then starts another one for the cards that are left.
+// amdSource samples AMD GPUs from sysfs, in the helper child. There one goroutine
+// reads all cards that are well: eight cards take 0.1 ms, and a goroutine for each
+// would cost more in waking up than in reading. A card whose firmware hangs takes
+// that goroutine along; a watchdog then starts another one for the cards that are
+// left.
 type amdSource struct {
 	o     sampling.Options
 	r     sampling.Run
 	cards []*amdCard
 	tree  *sampling.Tree
-	alone bool // this process is the helper: it does nothing else
-
-	mu      sync.Mutex
-	kind    string
-	toolCPU time.Duration // of the helper
 }
 
 func newAMDSource(o sampling.Options, r sampling.Run, cards []*amdCard, t *sampling.Tree) *amdSource {
@@ -46,18 +42,6 @@ func newAMDSource(o sampling.Options, r sampling.Run, cards []*amdCard, t *sampl
 // Name implements sampling.Source.
 func (s *amdSource) Name() string { return sampling.SourceAMDGPU }
 
-// Finish implements sampling.Source.
-func (s *amdSource) Finish(r *runner.SamplerReport) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r.PowerKind = sampling.WorstKind(r.PowerKind, s.kind)
-	if s.toolCPU > 0 {
-		sampling.AddToolCPU(r, s.toolCPU)
-	}
-	r.Missing[sampling.FieldName(runner.HasThrottleReasons)] = "amdgpu has no mask of active throttle reasons"
-	r.Missing[sampling.FieldName(runner.HasMemoryReserved)] = "amdgpu does not tell a reserve apart"
-}
-
 // Rates of the figures that cost more: SMU figures, energy, state and
 // processes. Memory comes from the kernel's own accounts and is read each tick.
 const (
@@ -66,23 +50,20 @@ const (
 	amdStateEvery  = time.Second
 )
 
-// Run samples all cards until ctx ends: in the helper child where there is one.
-func (s *amdSource) Run(ctx context.Context, m *sampling.Meter) error {
-	if len(s.cards) > 0 && len(s.o.Helper) > 0 {
-		return s.remote(ctx, m)
-	}
-	return s.sample(ctx, m)
-}
-
 // sample reads all cards in this process until ctx ends.
 func (s *amdSource) sample(ctx context.Context, m *sampling.Meter) error {
 	if len(s.cards) == 0 {
 		return fmt.Errorf("%w: no card", sampling.ErrUnusable)
 	}
-	lane := &amdLane{m: m, interval: s.r.Interval, alone: s.alone}
+	m.Never(runner.HasThrottleReasons, "amdgpu has no mask of active throttle reasons")
+	m.Never(runner.HasMemoryReserved, "amdgpu does not tell a reserve apart")
+	lane := &amdLane{m: m, interval: s.r.Interval}
 	for _, c := range s.cards {
 		l := &amdLoop{s: s, c: c, m: m, files: openAMD(c)}
 		l.told()
+		if c.gtt > 0 {
+			m.Note("GPU %d: memory is %s", c.index, c.about())
+		}
 		lane.cards = append(lane.cards, l)
 	}
 	if s.r.Interval < amdSlowEvery {
@@ -96,7 +77,6 @@ func (s *amdSource) sample(ctx context.Context, m *sampling.Meter) error {
 type amdLane struct {
 	m        *sampling.Meter
 	interval time.Duration
-	alone    bool // this process is the helper
 	wg       sync.WaitGroup
 
 	mu      sync.Mutex
@@ -152,10 +132,7 @@ func (a *amdLane) remove(c *amdLoop) {
 
 // work samples until ctx ends or another goroutine has taken over.
 func (a *amdLane) work(ctx context.Context, gen int) {
-	sched := sampling.NewSchedule(a.interval)
-	if a.alone {
-		sched = sampling.NewPreciseSchedule(a.interval)
-	}
+	sched := sampling.NewPreciseSchedule(a.interval)
 	defer sched.Stop()
 	tick := make([]runner.Sample, 0, 16)
 	defer a.closeFiles(gen)
@@ -267,11 +244,11 @@ type amdLoop struct {
 	c *amdCard
 	m *sampling.Meter
 
-	files                                *amdFiles
-	slowDue, energyDue, stateDue, appDue time.Time
-	errors                               int
-	asleep                               bool
-	smp                                  runner.Sample
+	files                        *amdFiles
+	slowDue, energyDue, stateDue time.Time
+	errors                       int
+	asleep                       bool
+	smp                          runner.Sample
 }
 
 // Bounds of the circuit breaker.
@@ -283,7 +260,7 @@ const (
 
 // told notes what this card cannot tell.
 func (l *amdLoop) told() {
-	l.s.told(l.files.powerKind())
+	l.m.PowerKind(l.files.powerKind())
 	lacks := (runner.HasPower | runner.HasTemperature | runner.HasMemoryTemp | runner.HasUtilization |
 		runner.HasMemoryUtil | runner.HasClockSM | runner.HasClockMem | runner.HasEnergy) &^ l.files.fields()
 	for ; lacks != 0; lacks &= lacks - 1 {
@@ -306,13 +283,17 @@ func (l *amdLoop) read(now time.Time) bool {
 	if l.asleep {
 		return false
 	}
-	used, err := l.files.read(l.files.used)
-	if err != nil || used == 0 { // the driver itself holds memory: 0 is what a card in reset shows
+	used, err := l.files.memory(l.c)
+	switch {
+	case errors.Is(err, errImpossible):
+		l.m.Miss(runner.HasMemoryUsed, []byte(err.Error()))
+	case err != nil || used == 0: // the driver itself holds memory: 0 is what a card in reset shows
 		l.reopen(err)
 		return false
+	default:
+		sampling.Put(&l.smp, runner.HasMemoryUsed, used)
 	}
-	l.smp.MemoryUsed, l.smp.MemoryTotal = int64(used), l.c.total
-	l.smp.Has = runner.HasMemoryUsed | runner.HasMemoryTotal
+	sampling.Put(&l.smp, runner.HasMemoryTotal, float64(l.c.total))
 	if !now.Before(l.slowDue) {
 		l.slowDue = now.Add(amdSlowEvery - l.s.r.Interval/2)
 		l.slow()
@@ -323,10 +304,6 @@ func (l *amdLoop) read(now time.Time) bool {
 			l.smp.Energy = v
 			l.smp.Has |= runner.HasEnergy
 		}
-	}
-	if !now.Before(l.appDue) {
-		l.appDue = now.Add(sampling.ProcessInterval)
-		l.processes()
 	}
 	return true
 }
@@ -358,7 +335,9 @@ func (l *amdLoop) slow() {
 			l.m.Miss(f.field, sysReason(err))
 			continue
 		}
-		sampling.Put(&got, f.field, v)
+		if !sampling.Put(&got, f.field, v) {
+			l.m.Miss(f.field, []byte(sampling.Impossible(strconv.FormatFloat(v, 'g', -1, 64))))
+		}
 	}
 	if got.Has&(runner.HasPower|runner.HasTemperature) != 0 && got.Power == 0 && got.Temperature == 0 {
 		l.m.Miss(runner.HasPower, []byte("0 W and 0 °C: the card is being reset"))
@@ -407,14 +386,6 @@ func (l *amdLoop) reopen(err error) {
 			l.files = openAMD(c)
 			return
 		}
-	}
-}
-
-// processes gives the sample the memory of the run's own processes.
-func (l *amdLoop) processes() {
-	if sum, ok := l.s.kfdOwn(l.c, l.m); ok {
-		l.smp.ProcessMemory = sum
-		l.smp.Has |= runner.HasProcessMemory
 	}
 }
 

@@ -3,6 +3,7 @@ package amd
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -25,8 +26,9 @@ type amdCard struct {
 	name   string
 	uuid   string
 	driver string
-	render int // -1: not told
-	total  int64
+	render int   // -1: not told
+	total  int64 // VRAM, and with it the GTT of an APU
+	gtt    int64 // of an APU: the host's memory that it can map; 0: another card
 	kfdID  int64 // 0: not told
 	hip    int   // place in HIP's order; -1: not told
 	parts  []kfdNode
@@ -79,6 +81,11 @@ func readCard(dir string) *amdCard {
 		return nil
 	}
 	c := &amdCard{dir: dir, total: total, uuid: sampling.ReadText(dir, "unique_id"), render: -1, hip: -1}
+	head, _ := os.ReadFile(filepath.Join(dir, "gpu_metrics"))
+	if len(head) > 2 && head[2] >= 2 { // formats 2 and 3 are those of APUs (kgd_pp_interface.h)
+		c.gtt, _ = strconv.ParseInt(sampling.ReadText(dir, "mem_info_gtt_total"), 10, 64)
+		c.total += c.gtt
+	}
 	c.bdf = busOf(dir)
 	c.name = sampling.ReadText(dir, "product_name")
 	if c.name == "" {
@@ -152,9 +159,6 @@ func (c *amdCard) device() runner.Device {
 		Index: c.index, Vendor: "amd", Name: c.name, UUID: c.uuid, PCIBusID: c.bdf, DriverVersion: c.driver,
 		TotalBytes: &total, Source: sampling.SourceAMDGPU,
 	}
-	if used, err := strconv.ParseInt(sampling.ReadText(c.dir, "mem_info_vram_used"), 10, 64); err == nil {
-		d.UsedBytes = &used
-	}
 	if c.hip >= 0 {
 		hip := c.hip
 		d.ComputeIndex = &hip
@@ -173,6 +177,7 @@ type sysFile struct {
 // amdFiles are the open files of a card.
 type amdFiles struct {
 	used     sysFile
+	gtt      sysFile   // of an APU; its descriptor is -1 elsewhere
 	state    int       // fd of power/runtime_status; -1: none
 	slow     []sysFile // SMU figures: one firmware message a millisecond serves all
 	metrics  int       // fd of gpu_metrics; -1: none, or of a revision that is not known
@@ -184,8 +189,11 @@ type amdFiles struct {
 // openAMD opens what a card has. Sensors are found by their label: numbers
 // differ between generations.
 func openAMD(c *amdCard) *amdFiles {
-	used := filepath.Join(c.dir, "mem_info_vram_used")
-	f := &amdFiles{used: openSys(used, runner.HasMemoryUsed, 1), metrics: -1, buf: make([]byte, 4096)}
+	open := func(name string) sysFile { return openSys(filepath.Join(c.dir, name), runner.HasMemoryUsed, 1) }
+	f := &amdFiles{used: open("mem_info_vram_used"), gtt: sysFile{fd: -1}, metrics: -1, buf: make([]byte, 4096)}
+	if c.gtt > 0 {
+		f.gtt = open("mem_info_gtt_used")
+	}
 	f.state = openSys(filepath.Join(c.dir, "power", "runtime_status"), 0, 1).fd
 	add := func(field runner.Fields, scale float64, elem ...string) bool {
 		s := openSys(filepath.Join(elem...), field, scale)
@@ -257,7 +265,7 @@ func (f *amdFiles) openMetrics(c *amdCard) {
 }
 
 func (f *amdFiles) close() {
-	for _, s := range append(slices.Clone(f.slow), f.used) {
+	for _, s := range append(slices.Clone(f.slow), f.used, f.gtt) {
 		if s.fd >= 0 {
 			unix.Close(s.fd)
 		}
@@ -267,7 +275,7 @@ func (f *amdFiles) close() {
 			unix.Close(fd)
 		}
 	}
-	f.slow, f.used.fd, f.metrics, f.state = nil, -1, -1, -1
+	f.slow, f.used.fd, f.gtt.fd, f.metrics, f.state = nil, -1, -1, -1, -1
 }
 
 func (f *amdFiles) fields() runner.Fields {
@@ -307,7 +315,35 @@ func (f *amdFiles) read(s sysFile) (float64, error) {
 	return v * s.scale, nil
 }
 
-var errNoNumber = errors.New("holds no number")
+var (
+	errNoNumber   = errors.New("holds no number")
+	errImpossible = errors.New("impossible value of mem_info_vram_used: more than there is")
+)
+
+// memory reads what is in use: VRAM, and on an APU the host's memory that it has
+// mapped. Some kernels let the account of VRAM run below zero: that is no error of
+// the card.
+func (f *amdFiles) memory(c *amdCard) (float64, error) {
+	vram, err := f.read(f.used)
+	if err != nil || c.gtt <= 0 && vram == 0 {
+		return 0, err
+	}
+	if most := float64(c.total - c.gtt); vram < 0 || vram > most*65/64 {
+		return 0, errImpossible
+	}
+	if c.gtt <= 0 {
+		return vram, nil
+	}
+	gtt, err := f.read(f.gtt)
+	return vram + gtt, err
+}
+
+// about says what the memory figures of an APU are.
+func (c *amdCard) about() string {
+	const mib = 1 << 20
+	return fmt.Sprintf("that of an APU: %d MiB of VRAM and %d MiB of the host's memory (GTT), counted together",
+		(c.total-c.gtt)/mib, c.gtt/mib)
+}
 
 // A metricsRev is a known layout of gpu_metrics: where the energy accumulator
 // stands (rocm_smi_gpu_metrics.h; 1.1 to 1.3 agree with a real dump).
@@ -355,10 +391,13 @@ func (c *amdCard) reading() sampling.GPU {
 	sampling.Put(&g.Sample, runner.HasMemoryTotal, float64(c.total))
 	f := openAMD(c)
 	defer f.close()
-	if v, err := f.read(f.used); err == nil && v > 0 {
-		sampling.Put(&g.Sample, runner.HasMemoryUsed, v)
-	} else {
-		g.Lacks(runner.HasMemoryUsed, "mem_info_vram_used cannot be read")
+	if c.gtt > 0 {
+		g.Texts[sampling.TextMemory] = c.about()
+	}
+	if v, err := f.memory(c); err != nil {
+		g.Lacks(runner.HasMemoryUsed, err.Error())
+	} else if v == 0 || !sampling.Put(&g.Sample, runner.HasMemoryUsed, v) {
+		g.Lacks(runner.HasMemoryUsed, "mem_info_vram_used is 0: the card is being reset")
 	}
 	st := sampling.ReadText(c.dir, "power", "runtime_status")
 	if st != "" && st != "active" && st != "unsupported" {
@@ -366,10 +405,10 @@ func (c *amdCard) reading() sampling.GPU {
 		return g
 	}
 	for _, s := range f.slow {
-		if v, err := f.read(s); err == nil {
-			sampling.Put(&g.Sample, s.field, v)
-		} else {
+		if v, err := f.read(s); err != nil {
 			g.Lacks(s.field, err.Error())
+		} else if !sampling.Put(&g.Sample, s.field, v) {
+			g.Lacks(s.field, sampling.Impossible(fmt.Sprint(v)))
 		}
 	}
 	if v, ok := f.energy(); ok && f.metrics >= 0 {

@@ -48,6 +48,9 @@ func callTool(ctx context.Context, o sampling.Options, tool string) ([]sampling.
 		read = readROCmSMI
 	}
 	gpus, err := read(out.Stdout)
+	for i := range gpus {
+		gpus[i].CheckMemory()
+	}
 	var said *toolError
 	if err != nil && !errors.As(err, &said) || err == nil && len(gpus) == 0 {
 		err = fmt.Errorf("%s (exit code %d): %s", strings.Join(argv, " "), out.Code, out.Text())
@@ -65,10 +68,11 @@ func setText(g *sampling.GPU, f runner.Fields, d sampling.Dimension, cell, unit 
 	}
 	factor, known := sampling.UnitFactor(d, []byte(unit))
 	switch {
-	case ok && known:
-		sampling.Put(&g.Sample, f, v*factor)
+	case ok && known && sampling.Put(&g.Sample, f, v*factor):
 		delete(g.Missing, sampling.FieldName(f))
 		return true
+	case ok && known:
+		g.Lacks(f, sampling.Impossible(cell))
 	case ok:
 		g.Lacks(f, fmt.Sprintf("unknown unit in %q", cell))
 	case strings.TrimSpace(cell) == "":
@@ -86,18 +90,16 @@ type slowSource struct {
 	r       sampling.Run
 	tool    string
 	devices []runner.Device
-	cpu     time.Duration
+	first   []sampling.GPU
 }
 
 // Name implements sampling.Source.
 func (s *slowSource) Name() string { return s.tool }
 
-// Finish implements sampling.Source.
-func (s *slowSource) Finish(r *runner.SamplerReport) {
-	sampling.AddToolCPU(r, s.cpu)
-	r.PowerKind = sampling.WorstKind(r.PowerKind, sampling.PowerAveraged)
-	for _, f := range []runner.Fields{runner.HasThrottleReasons, runner.HasMemoryReserved, runner.HasProcessMemory} {
-		r.Missing[sampling.FieldName(f)] = s.tool + " is called once a sample and is not asked for it"
+// noteMemory says what the memory figures of a GPU are.
+func noteMemory(m *sampling.Meter, g *sampling.GPU) {
+	if text := g.Texts[sampling.TextMemory]; text != "" {
+		m.Note("GPU %d: memory is %s", g.Index, text)
 	}
 }
 
@@ -106,14 +108,21 @@ const slowPause = time.Second
 
 // Run calls the tool until ctx ends or it fails.
 func (s *slowSource) Run(ctx context.Context, m *sampling.Meter) error {
+	m.PowerKind(sampling.PowerAveraged)
+	for _, f := range []runner.Fields{runner.HasThrottleReasons, runner.HasMemoryReserved, runner.HasProcessMemory} {
+		m.Never(f, s.tool+" is called once a sample and is not asked for it")
+	}
 	m.Note("%s is started anew for every sample: they are about as far apart as a call takes", s.tool)
+	for i := range s.first {
+		noteMemory(m, &s.first[i])
+	}
 	sched := sampling.NewSchedule(max(s.r.Interval, slowPause))
 	defer sched.Stop()
 	bad := 0
 	for sched.Wait(ctx) {
 		began := time.Now()
 		gpus, out, err := callTool(ctx, s.o, s.tool)
-		s.cpu += out.CPU
+		m.ToolCPU(out.CPU)
 		if ctx.Err() != nil {
 			return nil
 		}

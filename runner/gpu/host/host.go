@@ -26,27 +26,17 @@ const clockTicks = 100
 // ticks. The name in parentheses may hold anything, parentheses and blanks too:
 // fields count from the last ")".
 func statCPU(b []byte) (ticks uint64, ok bool) {
-	open, end := bytes.IndexByte(b, '('), bytes.LastIndexByte(b, ')')
-	if open < 1 || end < open {
-		return 0, false
-	}
-	rest := b[end+1:]
-	for i := 3; i <= 15; i++ {
-		rest = bytes.TrimLeft(rest, " ")
-		field := rest
-		if cut := bytes.IndexByte(rest, ' '); cut >= 0 {
-			field = rest[:cut]
+	field := 2
+	for f := range bytes.FieldsSeq(b[bytes.LastIndexByte(b, ')')+1:]) {
+		if field++; field < 14 { // utime, stime
+			continue
 		}
-		if i >= 14 { // utime, stime
-			n, ok := sampling.Digits(field)
-			if !ok || len(field) == 0 || len(field) > 18 {
-				return 0, false
-			}
-			ticks += uint64(n)
+		n, err := strconv.ParseUint(string(f), 10, 64)
+		if ticks += n; err != nil || field == 15 {
+			return ticks, err == nil
 		}
-		rest = rest[len(field):]
 	}
-	return ticks, true
+	return 0, false
 }
 
 // A source reads memory and CPU of the run's process tree. On a machine
@@ -101,9 +91,6 @@ func newSource(proc string, r sampling.Run, t *sampling.Tree) *source {
 
 // Name implements sampling.Source.
 func (s *source) Name() string { return sampling.SourceProc }
-
-// Finish implements sampling.Source.
-func (s *source) Finish(*runner.SamplerReport) {}
 
 // Run reads until ctx ends.
 func (s *source) Run(ctx context.Context, m *sampling.Meter) error {
@@ -251,7 +238,7 @@ func (s *source) pss(smp *runner.Sample, m *sampling.Meter) {
 		if err != nil {
 			continue // ended meanwhile
 		}
-		if kib, ok := pssKiB(s.buf[:n]); ok {
+		if kib, ok := kiB(s.buf[:n], "Pss:"); ok {
 			sum += kib << 10
 		}
 	}
@@ -279,14 +266,4 @@ func openFile(path string) (int, error) {
 		return -1, &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	return fd, nil
-}
-
-func pssKiB(b []byte) (int64, bool) {
-	for line := range bytes.Lines(b) {
-		if v, ok := bytes.CutPrefix(line, []byte("Pss:")); ok {
-			kib, unit, ok := sampling.ParseDecimal(v)
-			return int64(kib), ok && string(unit) == "kB"
-		}
-	}
-	return 0, false
 }

@@ -5,10 +5,12 @@ package nvidia
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/gpu/sampling"
@@ -24,10 +26,12 @@ type GPUs struct {
 	first   []sampling.GPU  // the full reading of the start
 	answers []string        // sources that gave a full reading
 	standby []string        // sources that were not tried
+	serves  bool            // a source tells memory
 	nvml    nvmlReader
 
 	mu    sync.Mutex
-	query smiQuery // of full readings
+	query smiQuery  // of full readings
+	hung  time.Time // when listing processes last did not end
 }
 
 // New knows no GPU yet.
@@ -42,14 +46,14 @@ func New(o sampling.Options) *GPUs {
 func (v *GPUs) Try(ctx context.Context, source string, all bool, _ int) (sampling.SourceStatus, []runner.Device) {
 	var r *sampling.Reading
 	var err error
-	switch serves := len(v.known) > 0; {
+	switch {
 	case source == sampling.SourceNVML && len(v.o.Helper) == 0:
 		err = sampling.ErrNoHelper
 	case source == sampling.SourceNVML && runtime.GOOS != "linux":
 		err = errors.New("NVML is read on Linux only")
 	case source == sampling.SourceNvidiaSMI && !found(v.o):
-		err = errors.New(v.o.NvidiaSMI + " is not on the PATH")
-	case serves && !all:
+		err = fmt.Errorf("%s %w", v.o.NvidiaSMI, sampling.ErrAbsent)
+	case v.serves && !all:
 		v.standby = append(v.standby, source)
 		other := map[string]string{sampling.SourceNVML: "nvidia-smi", sampling.SourceNvidiaSMI: "NVML"}[source]
 		return sampling.SourceStatus{
@@ -58,12 +62,12 @@ func (v *GPUs) Try(ctx context.Context, source string, all bool, _ int) (samplin
 	case source == sampling.SourceNVML:
 		r, err = v.nvml.read(ctx)
 	default:
-		if r, err = v.readSMI(ctx, nil); err == nil && !serves {
+		if r, err = v.readSMI(ctx, nil); err == nil && len(v.known) == 0 {
 			v.listMIG(ctx, r.GPUs)
 		}
 	}
 	if err != nil {
-		return sampling.SourceStatus{Reason: err.Error()}, nil
+		return sampling.Failed(err), nil
 	}
 	if len(r.GPUs) == 0 {
 		name := map[string]string{sampling.SourceNVML: "NVML", sampling.SourceNvidiaSMI: "nvidia-smi"}[source]
@@ -83,12 +87,12 @@ func (v *GPUs) take(r *sampling.Reading, source string) (sampling.SourceStatus, 
 	if source == sampling.SourceNvidiaSMI || v.first == nil { // nvidia-smi tells more of a GPU's health
 		v.first = r.GPUs
 	}
-	st := r.Status(0)
+	var also runner.Fields
 	if source == sampling.SourceNvidiaSMI {
-		if st = r.Status(runner.HasProcessMemory); !st.Works {
-			st.Reason = "nvidia-smi does not tell memory.used here: " + st.Reason
-		}
+		also = runner.HasProcessMemory
 	}
+	st := r.Status(also)
+	v.serves = v.serves || st.TellsMemory()
 	if len(v.known) > 0 {
 		return st, nil
 	}

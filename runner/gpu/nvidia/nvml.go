@@ -1,6 +1,7 @@
 package nvidia
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -58,6 +59,8 @@ func newNVMLHelper(orders nvmlOrders, interval time.Duration) *sampling.Helper {
 	}
 }
 
+const notAsked = "the run's own processes were not asked for"
+
 // nvmlSource samples through the helper child.
 type nvmlSource struct {
 	o     sampling.Options
@@ -65,17 +68,11 @@ type nvmlSource struct {
 	tree  *sampling.Tree
 	known []smiDevice // the run's view of the devices; empty: the helper's own
 
-	firstRow, stale time.Duration
-
-	mu      sync.Mutex
-	kind    string
-	toolCPU time.Duration
-	reserve bool // the driver's reserve counts as used
-	told    bool // the helper has said what it can
+	told bool // the helper has said what it can
 }
 
 func newNVMLSource(o sampling.Options, r sampling.Run, t *sampling.Tree, known []smiDevice) *nvmlSource {
-	return &nvmlSource{o: o, r: r, tree: t, known: known, firstRow: 5 * time.Second, stale: smiStale}
+	return &nvmlSource{o: o, r: r, tree: t, known: known}
 }
 
 // Name implements sampling.Source.
@@ -95,31 +92,14 @@ func (s *nvmlSource) Run(ctx context.Context, m *sampling.Meter) error {
 	}
 	if s.r.PIDs != nil {
 		orders.Processes = int64(sampling.ProcessInterval)
+	} else {
+		m.Never(runner.HasProcessMemory, notAsked)
 	}
 	h := newNVMLHelper(orders, s.r.Interval)
-	h.First, h.Stale = s.firstRow+s.r.Interval, max(s.stale, 5*s.r.Interval)
+	h.First, h.Stale = 5*time.Second+s.r.Interval, max(smiStale, 5*s.r.Interval)
 	h.Index = map[int32]int32{}
 	h.OnFrame = func(kind byte, body []byte) { s.frame(h, m, kind, body) }
-	cpu, err := h.Sample(ctx, m, s.o, nil)
-	s.mu.Lock()
-	s.toolCPU += cpu
-	s.mu.Unlock()
-	return err
-}
-
-// Finish implements sampling.Source.
-func (s *nvmlSource) Finish(r *runner.SamplerReport) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	sampling.AddToolCPU(r, s.toolCPU)
-	r.PowerKind = sampling.WorstKind(r.PowerKind, s.kind)
-	if s.reserve {
-		r.Notes = append(r.Notes,
-			"this driver has only NVML's first memory call: the driver's reserve counts as used")
-	}
-	if s.r.PIDs == nil {
-		r.Missing[sampling.FieldName(runner.HasProcessMemory)] = "the run's own processes were not asked for"
-	}
+	return h.Sample(ctx, m, s.o, nil)
 }
 
 func (s *nvmlSource) frame(h *sampling.Helper, m *sampling.Meter, kind byte, body []byte) {
@@ -143,8 +123,6 @@ func (s *nvmlSource) frame(h *sampling.Helper, m *sampling.Meter, kind byte, bod
 // greet takes what the helper found: how its devices map to the run's, and what
 // they cannot tell.
 func (s *nvmlSource) greet(h *sampling.Helper, m *sampling.Meter, hello *nvmlHello) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	for i := range hello.GPUs {
 		g := &hello.GPUs[i]
 		for _, known := range s.known {
@@ -156,8 +134,10 @@ func (s *nvmlSource) greet(h *sampling.Helper, m *sampling.Meter, hello *nvmlHel
 			m.Note("GPU %d: %s", g.Index, g.Lost)
 			continue
 		}
-		s.kind = sampling.WorstKind(s.kind, g.PowerKind)
-		s.reserve = s.reserve || g.Reserve
+		m.PowerKind(g.PowerKind)
+		if g.Reserve && g.Has(runner.HasMemoryUsed) {
+			m.Note("this driver has only NVML's first memory call: the driver's reserve counts as used")
+		}
 		s.lacks(m, g)
 	}
 	if len(hello.MissingSymbols) > 0 && !s.told {
@@ -174,7 +154,7 @@ func (s *nvmlSource) lacks(m *sampling.Meter, g *sampling.GPU) {
 		m.Never(runner.HasEnergy, sampling.MIGPower)
 	}
 	for f := all &^ g.Sample.Has; f != 0; f &= f - 1 {
-		m.Never(f&-f, "NVML does not tell it for this GPU or driver")
+		m.Never(f&-f, cmp.Or(g.Missing[sampling.FieldName(f&-f)], "NVML does not tell it for this GPU or driver"))
 	}
 	m.Never(runner.HasEnergy, "this GPU or driver has no energy counter, or the run was too short for a reading")
 	m.Never(runner.HasProcessMemory,

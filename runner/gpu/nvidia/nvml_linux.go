@@ -3,6 +3,7 @@ package nvidia
 import (
 	"fmt"
 	"math"
+	"runtime"
 	"strings"
 	"unsafe"
 
@@ -17,6 +18,7 @@ const (
 	nvmlSuccess          = 0
 	nvmlUninitialized    = 1
 	nvmlNotSupported     = 3
+	nvmlNoPermission     = 4
 	nvmlInsufficientSize = 7
 	nvmlDriverNotLoaded  = 9
 	nvmlGPUIsLost        = 15
@@ -75,6 +77,8 @@ func nvmlExtras() []string {
 
 // openNVML loads the library and looks all functions up.
 func openNVML(path string) (*nvmlLibrary, error) {
+	runtime.LockOSThread() // the reason of a failure is kept by thread
+	defer runtime.UnlockOSThread()
 	h, err := purego.Dlopen(path, purego.RTLD_LAZY|purego.RTLD_LOCAL)
 	if err != nil {
 		return nil, fmt.Errorf("NVIDIA's library cannot be loaded: %w", err)
@@ -106,15 +110,17 @@ func openNVML(path string) (*nvmlLibrary, error) {
 
 // init begins a session with the driver.
 func (l *nvmlLibrary) init() error {
-	if rc := l.call(l.fn["nvmlInit_v2"]); rc != nvmlSuccess {
+	if rc := l.call("nvmlInit_v2"); rc != nvmlSuccess {
 		return fmt.Errorf("nvmlInit_v2: %s", nvmlError(rc))
 	}
 	return nil
 }
 
-func (l *nvmlLibrary) shutdown() { l.call(l.fn["nvmlShutdown"]) }
+func (l *nvmlLibrary) shutdown() { l.call("nvmlShutdown") }
 
-func (l *nvmlLibrary) call(fn uintptr, args ...uintptr) int {
+// call calls a function by its name. It returns its code.
+func (l *nvmlLibrary) call(name string, args ...uintptr) int {
+	fn := l.fn[name]
 	if fn == 0 {
 		return nvmlNoSymbol
 	}
@@ -126,7 +132,7 @@ func (l *nvmlLibrary) call(fn uintptr, args ...uintptr) int {
 func nvmlError(rc int) string {
 	names := map[int]string{
 		nvmlNoSymbol: "this driver's library lacks the function", nvmlUninitialized: "uninitialized",
-		2: "invalid argument", nvmlNotSupported: "not supported", 4: "no permission", 6: "not found",
+		2: "invalid argument", nvmlNotSupported: "not supported", nvmlNoPermission: "no permission", 6: "not found",
 		nvmlInsufficientSize: "insufficient size", nvmlDriverNotLoaded: "driver not loaded", 10: "time-out",
 		12: "library not found", 13: "function not found", nvmlGPUIsLost: "GPU is lost",
 		nvmlResetRequired: "GPU requires reset", 17: "operating system blocks it",
@@ -162,8 +168,6 @@ type nvmlGPU struct {
 	v2       bool
 	instant  bool
 	averaged bool
-
-	fnMemory, fnUtil, fnTemp, fnPower, fnClock, fnReasons, fnFields uintptr
 }
 
 // Layouts of nvml.h; the sizes are checked in a test.
@@ -205,14 +209,14 @@ const (
 // open finds the devices.
 func (l *nvmlLibrary) open() ([]*nvmlGPU, string, error) {
 	n := heap[uint32](l)
-	if rc := l.call(l.fn["nvmlDeviceGetCount_v2"], addr(n)); rc != nvmlSuccess {
+	if rc := l.call("nvmlDeviceGetCount_v2", addr(n)); rc != nvmlSuccess {
 		return nil, "", fmt.Errorf("nvmlDeviceGetCount_v2: %s", nvmlError(rc))
 	}
 	driver := l.text("nvmlSystemGetDriverVersion")
 	var gpus []*nvmlGPU
 	for i := range int(*n) {
 		h := heap[uintptr](l)
-		if rc := l.call(l.fn["nvmlDeviceGetHandleByIndex_v2"], uintptr(i), addr(h)); rc != nvmlSuccess {
+		if rc := l.call("nvmlDeviceGetHandleByIndex_v2", uintptr(i), addr(h)); rc != nvmlSuccess {
 			g := &nvmlGPU{l: l, index: i, lost: true}
 			g.info = sampling.NewGPU(i)
 			g.info.Lost = nvmlError(rc)
@@ -231,7 +235,7 @@ func addr[T any](p *T) uintptr { return uintptr(unsafe.Pointer(p)) }
 // size.
 func (l *nvmlLibrary) text(name string, args ...uintptr) string {
 	buf := heap[[96]byte](l)
-	if l.call(l.fn[name], append(args, addr(buf), uintptr(len(buf)))...) != nvmlSuccess {
+	if l.call(name, append(args, addr(buf), uintptr(len(buf)))...) != nvmlSuccess {
 		return ""
 	}
 	s, _, _ := strings.Cut(string(buf[:]), "\x00")
@@ -243,15 +247,12 @@ func (l *nvmlLibrary) device(i int, h uintptr) *nvmlGPU {
 		l: l, handle: h, index: i, mem2: new(nvmlMemory2), mem1: new(nvmlMemory1), util: new([2]uint32),
 		u32: new(uint32), u64: new(uint64), energy: new(uint64),
 		fields: new([2]nvmlFieldValue), procs: new([nvmlMaxProcesses]nvmlProcess), count: new(uint32),
-		fnUtil: l.fn["nvmlDeviceGetUtilizationRates"], fnTemp: l.fn["nvmlDeviceGetTemperature"],
-		fnPower: l.fn["nvmlDeviceGetPowerUsage"], fnClock: l.fn["nvmlDeviceGetClockInfo"],
-		fnReasons: l.fn["nvmlDeviceGetCurrentClocksEventReasons"], fnFields: l.fn["nvmlDeviceGetFieldValues"],
 	}
 	g.info = sampling.NewGPU(i)
 	g.info.UUID = l.text("nvmlDeviceGetUUID", h)
 	g.info.Name = l.text("nvmlDeviceGetName", h)
 	pci := heap[nvmlPCI](l)
-	if l.call(l.fn["nvmlDeviceGetPciInfo_v3"], h, addr(pci)) == nvmlSuccess {
+	if l.call("nvmlDeviceGetPciInfo_v3", h, addr(pci)) == nvmlSuccess {
 		id, _, _ := strings.Cut(string(pci.busID[:]), "\x00")
 		g.info.BusID = id
 	}
@@ -265,13 +266,8 @@ func (l *nvmlLibrary) device(i int, h uintptr) *nvmlGPU {
 // apart; the first counts it as used.
 func (g *nvmlGPU) chooseMemory() {
 	g.mem2.version = nvmlMemory2Version
-	fn := g.l.fn["nvmlDeviceGetMemoryInfo_v2"]
-	if rc := g.l.call(fn, g.handle, addr(g.mem2)); rc == nvmlSuccess {
-		g.v2, g.fnMemory = true, fn
-		return
-	}
-	g.fnMemory = g.l.fn["nvmlDeviceGetMemoryInfo"]
-	g.info.Reserve = true
+	g.v2 = g.l.call("nvmlDeviceGetMemoryInfo_v2", g.handle, addr(g.mem2)) == nvmlSuccess
+	g.info.Reserve = !g.v2
 }
 
 // choosePower prefers the instantaneous figure. nvmlDeviceGetPowerUsage is an
@@ -279,9 +275,9 @@ func (g *nvmlGPU) chooseMemory() {
 func (g *nvmlGPU) choosePower() {
 	g.readFields()
 	f := &g.fields[0]
-	g.instant = g.fnFields != 0 && f.rc == nvmlSuccess && f.number() > 0
+	g.instant = g.l.fn["nvmlDeviceGetFieldValues"] != 0 && f.rc == nvmlSuccess && f.number() > 0
 	if !g.instant {
-		g.averaged = g.l.call(g.l.fn["nvmlDeviceGetArchitecture"], g.handle, addr(g.u32)) != nvmlSuccess || *g.u32 >= 7
+		g.averaged = g.l.call("nvmlDeviceGetArchitecture", g.handle, addr(g.u32)) != nvmlSuccess || *g.u32 >= 7
 	}
 	g.info.PowerKind = sampling.PowerInstant
 	if g.averaged {
@@ -293,7 +289,7 @@ func (g *nvmlGPU) choosePower() {
 func (g *nvmlGPU) readFields() bool {
 	g.fields[0] = nvmlFieldValue{fieldID: nvmlFieldPowerInstant, rc: nvmlNotSupported}
 	g.fields[1] = nvmlFieldValue{fieldID: nvmlFieldMemoryTemp, rc: nvmlNotSupported}
-	return g.l.call(g.fnFields, g.handle, 2, addr(g.fields)) == nvmlSuccess
+	return g.l.call("nvmlDeviceGetFieldValues", g.handle, 2, addr(g.fields)) == nvmlSuccess
 }
 
 // number is the value of a field as its type says (nvmlValueType_t).
@@ -316,22 +312,25 @@ func (f *nvmlFieldValue) number() float64 {
 	return math.NaN()
 }
 
-// read fills a sample; the code is that of the memory call, by which a lost GPU
-// shows.
+// read fills a sample. The code is that of the memory call, by which a lost GPU
+// shows; success where this GPU has no memory of its own to tell.
 func (g *nvmlGPU) read(s *runner.Sample) int {
 	rc := g.readMemory(s)
 	switch rc {
+	case nvmlNotSupported, nvmlNoPermission, nvmlNoSymbol:
+		rc = nvmlSuccess
 	case nvmlGPUIsLost, nvmlResetRequired, nvmlUninitialized, nvmlDriverNotLoaded, nvmlVersionMismatch:
 		return rc
 	}
-	if g.l.call(g.fnUtil, g.handle, addr(g.util)) == nvmlSuccess {
-		s.Utilization, s.MemoryUtil = int32(g.util[0]), int32(g.util[1])
-		s.Has |= runner.HasUtilization | runner.HasMemoryUtil
+	if g.l.call("nvmlDeviceGetUtilizationRates", g.handle, addr(g.util)) == nvmlSuccess {
+		sampling.Put(s, runner.HasUtilization, float64(g.util[0]))
+		sampling.Put(s, runner.HasMemoryUtil, float64(g.util[1]))
 	}
-	g.figure(s, runner.HasTemperature, g.fnTemp, 0)
-	g.figure(s, runner.HasClockSM, g.fnClock, 1)
-	g.figure(s, runner.HasClockMem, g.fnClock, 2)
-	if g.l.call(g.fnReasons, g.handle, addr(g.u64)) == nvmlSuccess && *g.u64 <= math.MaxInt64 {
+	g.figure(s, runner.HasTemperature, "nvmlDeviceGetTemperature", 0)
+	g.figure(s, runner.HasClockSM, "nvmlDeviceGetClockInfo", 1)
+	g.figure(s, runner.HasClockMem, "nvmlDeviceGetClockInfo", 2)
+	reasons := g.l.call("nvmlDeviceGetCurrentClocksEventReasons", g.handle, addr(g.u64))
+	if reasons == nvmlSuccess && *g.u64 <= math.MaxInt64 {
 		s.ThrottleReasons = int64(*g.u64)
 		s.Has |= runner.HasThrottleReasons
 	}
@@ -344,7 +343,7 @@ func (g *nvmlGPU) read(s *runner.Sample) int {
 }
 
 // figure reads what a function tells of one of its kinds.
-func (g *nvmlGPU) figure(s *runner.Sample, f runner.Fields, fn, kind uintptr) {
+func (g *nvmlGPU) figure(s *runner.Sample, f runner.Fields, fn string, kind uintptr) {
 	if g.l.call(fn, g.handle, kind, addr(g.u32)) == nvmlSuccess {
 		sampling.Put(s, f, float64(*g.u32))
 	}
@@ -361,42 +360,47 @@ func (g *nvmlGPU) readMemory(s *runner.Sample) int {
 func (g *nvmlGPU) memoryOf(handle uintptr, s *runner.Sample) int {
 	if g.v2 {
 		g.mem2.version = nvmlMemory2Version
-		rc := g.l.call(g.fnMemory, handle, addr(g.mem2))
+		rc := g.l.call("nvmlDeviceGetMemoryInfo_v2", handle, addr(g.mem2))
 		if rc == nvmlSuccess {
-			s.MemoryUsed, s.MemoryReserved, s.MemoryTotal = int64(g.mem2.used), int64(g.mem2.reserved), int64(g.mem2.total)
-			s.Has |= sampling.MemoryFields
+			putMemory(s, g.mem2.used, g.mem2.total)
+			sampling.Put(s, runner.HasMemoryReserved, float64(g.mem2.reserved))
 		}
 		return rc
 	}
-	rc := g.l.call(g.fnMemory, handle, addr(g.mem1))
+	rc := g.l.call("nvmlDeviceGetMemoryInfo", handle, addr(g.mem1))
 	if rc == nvmlSuccess {
-		s.MemoryUsed, s.MemoryTotal = int64(g.mem1.used), int64(g.mem1.total)
-		s.Has |= runner.HasMemoryUsed | runner.HasMemoryTotal
+		putMemory(s, g.mem1.used, g.mem1.total)
 	}
 	return rc
+}
+
+// putMemory leaves out what cannot be: more in use than there is.
+func putMemory(s *runner.Sample, used, total uint64) {
+	sampling.Put(s, runner.HasMemoryUsed, float64(used))
+	sampling.Put(s, runner.HasMemoryTotal, float64(total))
+	if !sampling.MemoryFits(s) {
+		s.Has &^= runner.HasMemoryUsed
+	}
 }
 
 func (g *nvmlGPU) readPower(s *runner.Sample) {
 	if g.readFields() {
 		if f := &g.fields[1]; f.rc == nvmlSuccess && f.number() > 0 {
-			s.MemoryTemp = f.number()
-			s.Has |= runner.HasMemoryTemp
+			sampling.Put(s, runner.HasMemoryTemp, f.number())
 		}
 		if f := &g.fields[0]; g.instant && f.rc == nvmlSuccess {
-			s.Power = f.number() / 1000
-			s.Has |= runner.HasPower
+			sampling.Put(s, runner.HasPower, f.number()/1000)
 		}
 	}
-	if !g.instant && g.l.call(g.fnPower, g.handle, addr(g.u32)) == nvmlSuccess {
-		s.Power = float64(*g.u32) / 1000
-		s.Has |= runner.HasPower
+	if !g.instant && g.l.call("nvmlDeviceGetPowerUsage", g.handle, addr(g.u32)) == nvmlSuccess {
+		sampling.Put(s, runner.HasPower, float64(*g.u32)/1000)
 	}
 }
 
 // readEnergy is the counter in J; it costs milliseconds and changes every
 // 100 ms (measured on H100).
 func (g *nvmlGPU) readEnergy() (float64, bool) {
-	if g.l.call(g.l.fn["nvmlDeviceGetTotalEnergyConsumption"], g.handle, addr(g.energy)) != nvmlSuccess {
+	if g.l.call("nvmlDeviceGetTotalEnergyConsumption", g.handle, addr(g.energy)) != nvmlSuccess {
 		return 0, false
 	}
 	return float64(*g.energy) / 1000, true
@@ -406,7 +410,7 @@ func (g *nvmlGPU) readEnergy() (float64, bool) {
 // is good until the next call.
 func (g *nvmlGPU) processes(handle uintptr) ([]nvmlProcess, bool) {
 	*g.count = nvmlMaxProcesses
-	if g.l.call(g.l.fn["nvmlDeviceGetComputeRunningProcesses_v3"], handle, addr(g.count), addr(g.procs)) != nvmlSuccess {
+	if g.l.call("nvmlDeviceGetComputeRunningProcesses_v3", handle, addr(g.count), addr(g.procs)) != nvmlSuccess {
 		return nil, false
 	}
 	return g.procs[:min(*g.count, nvmlMaxProcesses)], true

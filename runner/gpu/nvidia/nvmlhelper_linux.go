@@ -114,8 +114,17 @@ func (h *nvmlHelper) serve(ctx context.Context, lib *nvmlLibrary) int {
 // readFirst notes what a first reading gives: what this GPU can tell.
 func (g *nvmlGPU) readFirst() {
 	var s runner.Sample
-	g.read(&s)
-	g.info.Sample = s
+	rc := g.read(&s)
+	if g.info.Sample = s; s.Has&runner.HasMemoryUsed == 0 {
+		if rc == nvmlSuccess {
+			rc = g.readMemory(&s)
+		}
+		why := "the driver's figures cannot be: more in use than there is"
+		if rc != nvmlSuccess {
+			why = nvmlError(rc)
+		}
+		g.info.Lacks(runner.HasMemoryUsed, why)
+	}
 }
 
 // loop is the sampling loop: one frame, written at once, a tick.
@@ -135,7 +144,7 @@ func (h *nvmlHelper) loop(ctx context.Context) int {
 			if body, rc = h.sample(body, i, g); rc == nvmlGPUIsLost || rc == nvmlResetRequired {
 				g.lost = true
 				h.out.JSON(frameTrouble, nvmlTrouble{Index: g.index, Text: nvmlError(rc)})
-			} else if rc != nvmlSuccess && rc != nvmlNotSupported {
+			} else if rc != nvmlSuccess {
 				fatal = rc
 			}
 		}

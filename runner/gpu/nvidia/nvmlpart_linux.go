@@ -20,16 +20,16 @@ type nvmlPart struct {
 func (g *nvmlGPU) findParts() {
 	l := g.l
 	pending := heap[uint32](l)
-	if l.call(l.fn["nvmlDeviceGetMigMode"], g.handle, addr(g.u32), addr(pending)) != nvmlSuccess {
+	if l.call("nvmlDeviceGetMigMode", g.handle, addr(g.u32), addr(pending)) != nvmlSuccess {
 		return // a GPU that cannot do it
 	}
 	g.word("mig_mode", []string{"Disabled", "Enabled"}, *g.u32)
-	if *g.u32 != 1 || l.call(l.fn["nvmlDeviceGetMaxMigDeviceCount"], g.handle, addr(g.u32)) != nvmlSuccess {
+	if *g.u32 != 1 || l.call("nvmlDeviceGetMaxMigDeviceCount", g.handle, addr(g.u32)) != nvmlSuccess {
 		return
 	}
 	for i := range int(*g.u32) {
 		h := heap[uintptr](l)
-		if l.call(l.fn["nvmlDeviceGetMigDeviceHandleByIndex"], g.handle, uintptr(i), addr(h)) != nvmlSuccess {
+		if l.call("nvmlDeviceGetMigDeviceHandleByIndex", g.handle, uintptr(i), addr(h)) != nvmlSuccess {
 			continue // a place without an instance
 		}
 		name := l.text("nvmlDeviceGetName", *h)
@@ -100,18 +100,18 @@ func (g *nvmlGPU) full(energy bool) {
 		g.info.Missing["processes"] = "NVML does not list the compute processes of this GPU"
 	}
 	const uncorrected, volatile = 1, 0
-	if g.l.call(g.l.fn["nvmlDeviceGetTotalEccErrors"], g.handle, uncorrected, volatile, addr(g.u64)) == nvmlSuccess {
+	if g.l.call("nvmlDeviceGetTotalEccErrors", g.handle, uncorrected, volatile, addr(g.u64)) == nvmlSuccess {
 		n := int64(*g.u64)
 		g.info.ECC = &n
 	}
-	if g.l.call(g.l.fn["nvmlDeviceGetPersistenceMode"], g.handle, addr(g.u32)) == nvmlSuccess {
+	if g.l.call("nvmlDeviceGetPersistenceMode", g.handle, addr(g.u32)) == nvmlSuccess {
 		g.word("persistence_mode", []string{"Disabled", "Enabled"}, *g.u32)
 	}
-	if g.l.call(g.l.fn["nvmlDeviceGetComputeMode"], g.handle, addr(g.u32)) == nvmlSuccess {
+	if g.l.call("nvmlDeviceGetComputeMode", g.handle, addr(g.u32)) == nvmlSuccess {
 		g.word("compute_mode", []string{"Default", "Exclusive_Thread", "Prohibited", "Exclusive_Process"}, *g.u32)
 	}
 	minor := heap[uint32](g.l)
-	if g.l.call(g.l.fn["nvmlDeviceGetCudaComputeCapability"], g.handle, addr(g.u32), addr(minor)) == nvmlSuccess {
+	if g.l.call("nvmlDeviceGetCudaComputeCapability", g.handle, addr(g.u32), addr(minor)) == nvmlSuccess {
 		g.info.Texts["compute_cap"] = fmt.Sprintf("%d.%d", *g.u32, *minor)
 	}
 	for _, p := range g.parts {

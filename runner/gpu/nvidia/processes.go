@@ -20,7 +20,6 @@ type processTable struct {
 	own  sampling.ProcessMemory
 
 	mu      sync.Mutex
-	toolCPU time.Duration
 	missing string // why no figure came; "" once one did
 }
 
@@ -37,12 +36,16 @@ func newProcessTable(t *sampling.Tree) *processTable {
 const appsShare = 50 // 1/50
 
 // run lists the compute processes until ctx ends.
-func (t *processTable) run(ctx context.Context, o sampling.Options, devices []smiDevice) {
+func (t *processTable) run(ctx context.Context, m *sampling.Meter, o sampling.Options, devices []smiDevice) {
 	for {
 		began := time.Now()
 		out, err := o.RunTool(ctx, appsArgv(o)...)
 		if ctx.Err() != nil {
 			return
+		}
+		if err == nil {
+			m.ToolCPU(out.CPU)
+			err = appsError(out)
 		}
 		t.take(out, err, devices)
 		if !sampling.Sleep(ctx, max(sampling.ProcessInterval, appsShare*time.Since(began))) {
@@ -56,10 +59,6 @@ func (t *processTable) take(out *sampling.Output, err error, devices []smiDevice
 	own, _ := t.tree.PIDs()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err == nil {
-		t.toolCPU += out.CPU
-		err = appsError(out)
-	}
 	if err != nil {
 		t.lacks(err.Error())
 		return
@@ -102,18 +101,14 @@ func appsError(out *sampling.Output) error {
 	return fmt.Errorf("nvidia-smi --query-compute-apps (exit code %d): %s", out.Code, out.Text())
 }
 
-// finish says what the table cost and why there is no figure.
-func (t *processTable) finish(r *runner.SamplerReport) {
-	why := "the run's own processes were not asked for"
-	if t != nil {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		sampling.AddToolCPU(r, t.toolCPU)
-		why = t.missing
+// why is why there is no figure; "" where there was one.
+func (t *processTable) why() string {
+	if t == nil {
+		return notAsked
 	}
-	if why != "" {
-		r.Missing[sampling.FieldName(runner.HasProcessMemory)] = why
-	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.missing
 }
 
 // attach gives a sample the latest reading, once.

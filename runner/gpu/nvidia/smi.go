@@ -48,13 +48,9 @@ type smiSource struct {
 	apps    *processTable // nil: not read
 	parted  []int32       // GPUs of which MIG instances are in use: nvidia-smi tells the whole GPU's figures
 
-	firstRow, stale time.Duration
-
-	query   smiQuery
-	lost    []string // bus ids that the tool can no longer open
-	toolCPU time.Duration
-	mu      sync.Mutex
-	power   map[int32]powerFrom
+	query smiQuery
+	lost  []string // bus ids that the tool can no longer open
+	power map[int32]powerFrom
 }
 
 type powerFrom int
@@ -67,8 +63,7 @@ const (
 
 func newSMISource(o sampling.Options, r sampling.Run, devices []smiDevice) *smiSource {
 	return &smiSource{
-		o: o, r: r, devices: devices, query: smiQuery{o: o, cols: smiColumns()}, firstRow: smiFirstRow, stale: smiStale,
-		power: map[int32]powerFrom{},
+		o: o, r: r, devices: devices, query: smiQuery{o: o, cols: smiColumns()}, power: map[int32]powerFrom{},
 	}
 }
 
@@ -90,14 +85,15 @@ func (s *smiSource) Run(ctx context.Context, m *sampling.Meter) error {
 	}
 	i := sampling.Instrument{
 		Name: sampling.SourceNvidiaSMI, Running: tool, Last: &st.lastRow, Said: st.said,
-		First: s.firstRow + 2*s.query.took + s.r.Interval, Stale: max(s.stale, 5*s.r.Interval),
+		First: smiFirstRow + 2*s.query.took + s.r.Interval, Stale: max(smiStale, 5*s.r.Interval),
 	}
 	if s.apps != nil {
-		i.Beside = func(ctx context.Context) { s.apps.run(ctx, s.o, s.devices) }
+		i.Beside = func(ctx context.Context) { s.apps.run(ctx, m, s.o, s.devices) }
 	}
-	cpu, cause := i.Watch(ctx, m)
+	cause := i.Watch(ctx, m)
 	st.close()
-	s.toolCPU += cpu
+	m.Never(runner.HasEnergy, "nvidia-smi has no energy counter; NVML has")
+	m.Never(runner.HasProcessMemory, s.apps.why())
 	return cause
 }
 
@@ -105,8 +101,8 @@ func (s *smiSource) Run(ctx context.Context, m *sampling.Meter) error {
 // ones cost nothing. nil means all.
 func (s *smiSource) targets() []string {
 	var ids []string
-	for _, d := range s.devices {
-		if s.r.Wants(int(d.index)) && d.busID != "" && !slices.Contains(s.lost, sampling.BusKey(d.busID)) {
+	for _, d := range s.wanted() {
+		if d.busID != "" {
 			ids = append(ids, d.busID)
 		}
 	}
@@ -116,30 +112,11 @@ func (s *smiSource) targets() []string {
 	return ids
 }
 
-// Finish implements sampling.Source.
-func (s *smiSource) Finish(r *runner.SamplerReport) {
-	sampling.AddToolCPU(r, s.toolCPU+s.query.cpu)
-	r.PowerKind = sampling.WorstKind(r.PowerKind, s.powerKind())
-	if name := sampling.FieldName(runner.HasEnergy); r.Missing[name] == "" {
-		r.Missing[name] = "nvidia-smi has no energy counter; NVML has"
-	}
-	s.apps.finish(r)
-}
-
-// powerKind is what the power figures were. power.draw is an average over a
-// second from Ampere on, and instantaneous before (--help-query-gpu).
-func (s *smiSource) powerKind() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	kind := ""
-	for index, from := range s.power {
-		k := sampling.PowerInstant
-		if from == powerFromDraw && !s.beforeAmpere(index) {
-			k = sampling.PowerAveraged
-		}
-		kind = sampling.WorstKind(kind, k)
-	}
-	return kind
+// wanted are the run's GPUs that the tool can open.
+func (s *smiSource) wanted() []smiDevice {
+	return slices.DeleteFunc(slices.Clone(s.devices), func(d smiDevice) bool {
+		return !s.r.Wants(int(d.index)) || slices.Contains(s.lost, sampling.BusKey(d.busID))
+	})
 }
 
 func (s *smiSource) beforeAmpere(index int32) bool {
@@ -173,25 +150,21 @@ type smiStream struct {
 	text      []byte // first lines that were no rows
 	totals    map[int32]int64
 	lastOff   map[int32]time.Duration
+	read      map[int32]runner.Sample // the last new row, with its stamp as TS and when it came
 }
 
 // maxSMILine bounds a line; a row has about 150 bytes.
 const maxSMILine = 16 << 10
 
 func newSMIStream(s *smiSource, m *sampling.Meter) *smiStream {
-	expect := 0
-	for _, d := range s.devices {
-		if s.r.Wants(int(d.index)) && !slices.Contains(s.lost, sampling.BusKey(d.busID)) {
-			expect++
-		}
-	}
 	return &smiStream{
-		s: s, m: m, miss: m.Miss, expect: expect,
+		s: s, m: m, miss: m.Miss, expect: len(s.wanted()),
 		stamped: s.r.Interval < sampling.BatchEvery, empty: time.Now(),
 		buf:     make([]byte, 0, maxSMILine),
 		pending: make([]runner.Sample, 0, 64),
 		totals:  map[int32]int64{},
 		lastOff: map[int32]time.Duration{},
+		read:    map[int32]runner.Sample{},
 	}
 }
 
@@ -239,6 +212,11 @@ func (st *smiStream) line(line []byte, now time.Time) {
 	if !st.s.r.Wants(int(smp.GPU)) {
 		return
 	}
+	if st.frozen(now) {
+		st.m.Because("nvidia-smi repeats a row that it has printed before")
+		st.m.Skip(line)
+		return
+	}
 	if slices.Contains(st.s.parted, smp.GPU) {
 		st.row.dropMemory(partedMemory, st.miss)
 		st.miss(runner.HasPower, partedPower)
@@ -251,6 +229,19 @@ func (st *smiStream) line(line []byte, now time.Time) {
 	st.s.apps.attach(smp)
 	st.lastRow.Store(int64(st.m.Offset(now)))
 	st.add(smp)
+}
+
+// frozen reports a row that was printed before, with its stamp: the tool goes on
+// writing and reads nothing. Stamps of whole seconds are the same for a second.
+func (st *smiStream) frozen(now time.Time) bool {
+	was, row := st.read[st.row.sample.GPU], st.row.sample
+	row.TS, row.Offset = st.row.stamp, was.Offset
+	if row != was || row.TS.IsZero() {
+		row.Offset = st.m.Offset(now)
+		st.read[row.GPU] = row
+		return false
+	}
+	return row.TS.Nanosecond() != 0 || st.m.Offset(now)-was.Offset > smiStale/2
 }
 
 // index is the GPU's place at the start of the run: nvidia-smi counts anew
@@ -285,7 +276,7 @@ func (st *smiStream) checkTotal() {
 // and stays with it: a column must not mix instantaneous and averaged figures.
 func (st *smiStream) choosePower() {
 	smp := &st.row.sample
-	from := st.s.powerOf(smp.GPU, st.row.hasInstant, st.row.hasDrawn)
+	from := st.powerOf(smp.GPU)
 	switch {
 	case from == powerFromInstant && st.row.hasInstant:
 		smp.Power = st.row.instant
@@ -307,22 +298,24 @@ var (
 	partedPower  = []byte(sampling.MIGPower)
 )
 
-func (s *smiSource) powerOf(gpu int32, instant, drawn bool) powerFrom {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	from := s.power[gpu]
-	if from != powerUnknown {
-		return from
-	}
+// powerOf is the field that a GPU's power comes from. power.draw is an average
+// over a second from Ampere on, and instantaneous before (--help-query-gpu).
+func (st *smiStream) powerOf(gpu int32) powerFrom {
+	from, kind := st.s.power[gpu], sampling.PowerInstant
 	switch {
-	case instant:
+	case from != powerUnknown:
+		return from
+	case st.row.hasInstant:
 		from = powerFromInstant
-	case drawn:
-		from = powerFromDraw
+	case st.row.hasDrawn:
+		if from = powerFromDraw; !st.s.beforeAmpere(gpu) {
+			kind = sampling.PowerAveraged
+		}
 	default:
 		return powerUnknown
 	}
-	s.power[gpu] = from
+	st.s.power[gpu] = from
+	st.m.PowerKind(kind)
 	return from
 }
 

@@ -57,6 +57,38 @@ func TestSMIDatesBatches(t *testing.T) {
 	}
 }
 
+// TestSMIFrozenRows feeds rows that are repeated: with one stamp of milliseconds
+// they are no samples at once, with one of seconds after a second.
+func TestSMIFrozenRows(t *testing.T) {
+	r, err := sampling.Run{}.Check()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		stamp, used string
+		want        int
+	}{
+		{"2026/12/01 03:00:00.123", "100", 1}, {"2026/12/01 03:00:00", "100", 11}, {"[N/A]", "100", 20},
+		{"2026/12/01 03:00:00.123", "", 20}, // figures that move are no frozen rows
+	} {
+		src := newSMISource(sampling.Options{}, r, []smiDevice{{index: 0}})
+		src.query.cols = pick("timestamp", "index", "memory.used")
+		n := 0
+		m := sampling.NewMeter(r.Interval, r.Epoch, func(s []runner.Sample) { n += len(s) })
+		st := newSMIStream(src, m)
+		for i := range 20 {
+			used := tt.used
+			if used == "" {
+				used = strconv.Itoa(i)
+			}
+			st.line([]byte(tt.stamp+", 0, "+used), r.Epoch.Add(time.Duration(i)*r.Interval))
+		}
+		if n != tt.want {
+			t.Errorf("%s: %d samples of 20 rows, want %d", tt.stamp, n, tt.want)
+		}
+	}
+}
+
 // TestSMIRecordedStream feeds what a real nvidia-smi -lms 10 wrote on two H100s
 // through the stream, in pieces of several sizes.
 func TestSMIRecordedStream(t *testing.T) {
@@ -165,23 +197,28 @@ func BenchmarkSMITick(b *testing.B) {
 		b.Fatal(err)
 	}
 	var devices []smiDevice
-	var tick []byte
+	var ticks [2][]byte // one after the other: a row that is repeated is no sample
 	for g := range 8 {
 		devices = append(devices, smiDevice{index: int32(g), busID: "00000000:0" + strconv.Itoa(g) + ":00.0"})
 		n := strconv.Itoa(g)
-		tick = append(tick, "2026/11/23 18:55:49.600, "+n+", 00000000:0"+n+":00.0"+benchRow+"\n"...)
+		for i := range ticks {
+			row := "2026/11/23 18:55:49.6" + strconv.Itoa(i) + "0, " + n + ", 00000000:0" + n + ":00.0" + benchRow + "\n"
+			ticks[i] = append(ticks[i], row...)
+		}
 	}
 	src := newSMISource(sampling.Options{}, r, devices)
 	src.query.cols = smiColumns()
 	n := 0
 	st := newSMIStream(src, sampling.NewMeter(r.Interval, r.Epoch, func(s []runner.Sample) { n += len(s) }))
 	b.ReportAllocs()
+	loops := 0
 	for b.Loop() {
-		if _, err := st.Write(tick); err != nil {
+		if _, err := st.Write(ticks[loops%2]); err != nil {
 			b.Fatal(err)
 		}
+		loops++
 	}
-	if n == 0 || n%8 != 0 {
-		b.Fatalf("%d samples", n)
+	if n != 8*loops {
+		b.Fatalf("%d samples of %d ticks", n, loops)
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/vramsweep/vramsweep/runner"
@@ -20,8 +19,8 @@ import (
 type smiQuery struct {
 	o    sampling.Options
 	cols []smiColumn
-	took time.Duration // of the last call: the tool's start-up
-	cpu  time.Duration // of all calls
+	took time.Duration       // of the last call: the tool's start-up
+	cpu  func(time.Duration) // hears what each call cost; nil: nobody
 }
 
 func (q *smiQuery) argv(format string, ids []string) []string {
@@ -42,7 +41,9 @@ func (q *smiQuery) ask(ctx context.Context, ids []string, refused func(smiColumn
 			return nil, err
 		}
 		q.took = out.Took
-		q.cpu += out.CPU
+		if q.cpu != nil {
+			q.cpu(out.CPU)
+		}
 		name := refusedField(out)
 		if name == "" {
 			return out, nil
@@ -66,7 +67,7 @@ func (q *smiQuery) drop(name string, refused func(smiColumn)) error {
 	case c.alias != "":
 		q.cols[i].name, q.cols[i].alias = c.alias, ""
 		return nil
-	case c.must:
+	case c.kind == colIndex:
 		return fmt.Errorf("%w: does not know the field %s", sampling.ErrUnusable, name)
 	}
 	q.cols = slices.Delete(q.cols, i, i+1)
@@ -169,20 +170,46 @@ func (r *smiRow) describe(g *sampling.GPU) {
 	}
 }
 
+// appsLate is how much longer than the figures the processes of a full reading
+// may take: both calls start at once and start up alike.
+const appsLate = 2 * time.Second
+
 // readFull calls nvidia-smi twice at once, for the figures and for the
-// processes: one after the other would double the time a run waits.
+// processes: one after the other would double the time a run waits. A list that
+// does not come is not asked for again as long as NVML would not be.
 func (v *GPUs) readFull(ctx context.Context, ids []string) (*sampling.Reading, error) {
-	var wg sync.WaitGroup
 	var apps *sampling.Output
 	var appsErr error
-	wg.Go(func() { apps, appsErr = v.o.RunTool(ctx, appsArgv(v.o)...) })
+	listing, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	done := make(chan struct{})
+	v.mu.Lock()
+	hung := v.hung
+	v.mu.Unlock()
+	asked := hung.IsZero() || time.Since(hung) >= distrust
+	if !asked {
+		appsErr = fmt.Errorf("not asked for: the list of processes %w at %s",
+			sampling.ErrHung, hung.UTC().Format(time.RFC3339))
+		close(done)
+	} else {
+		go func() {
+			defer close(done)
+			if apps, appsErr = v.o.RunTool(listing, appsArgv(v.o)...); appsErr == nil {
+				appsErr = appsError(apps)
+			}
+		}()
+	}
 	r, err := v.readSMI(ctx, ids)
-	wg.Wait()
+	late := time.AfterFunc(appsLate, func() { stop(sampling.ErrHung) })
+	defer late.Stop()
+	if <-done; asked && errors.Is(errors.Join(context.Cause(listing), appsErr), sampling.ErrHung) {
+		appsErr = fmt.Errorf("nvidia-smi --query-compute-apps %w within %v of the figures", sampling.ErrHung, appsLate)
+		v.mu.Lock()
+		v.hung = time.Now()
+		v.mu.Unlock()
+	}
 	if err != nil {
 		return nil, err
-	}
-	if appsErr == nil {
-		appsErr = appsError(apps)
 	}
 	for i := range r.GPUs {
 		g := &r.GPUs[i]
@@ -216,13 +243,13 @@ func parseApp(line []byte) (bus string, p sampling.Process, ok bool) {
 	if len(cells) != 4 {
 		return "", p, false
 	}
-	p.PID, ok = sampling.Digits(bytes.TrimSpace(cells[1]))
+	p.PID, _ = strconv.Atoi(string(bytes.TrimSpace(cells[1])))
 	p.Name = string(bytes.TrimSpace(cells[3]))
-	if v, unit, is := sampling.ParseDecimal(cells[2]); is && len(unit) == 0 {
+	if v, unit, is := sampling.ParseDecimal(cells[2]); is && len(unit) == 0 && v >= 0 && v < 1<<30 {
 		n := int64(v) << 20
 		p.Bytes = &n
 	}
-	return string(bytes.TrimSpace(cells[0])), p, ok && p.PID > 0
+	return string(bytes.TrimSpace(cells[0])), p, p.PID > 0
 }
 
 var (
@@ -266,6 +293,7 @@ func readSMIList(b []byte) map[string][]sampling.GPU {
 // units are taken from the header, a GPU that it cannot open is left out from
 // now on.
 func (s *smiSource) probe(ctx context.Context, m *sampling.Meter) error {
+	s.query.cpu = m.ToolCPU
 	for range len(s.devices) + 1 {
 		out, err := s.query.ask(ctx, s.targets(), func(c smiColumn) {
 			m.Never(c.field, "this nvidia-smi does not know "+c.name)

@@ -18,7 +18,6 @@ type smiColumn struct {
 	kind  columnKind
 	dim   sampling.Dimension
 	field runner.Fields // what a valid value gives; 0: none
-	must  bool          // without it the answer is of no use
 
 	scale float64 // of a value without a unit: from the header of the probe
 }
@@ -42,9 +41,9 @@ const (
 func smiColumns() []smiColumn {
 	return withScale([]smiColumn{
 		{name: "timestamp", kind: colStamp},
-		{name: "index", kind: colIndex, must: true},
+		{name: "index", kind: colIndex},
 		{name: "pci.bus_id", alias: "gpu_bus_id", kind: colBusID},
-		{name: "memory.used", dim: sampling.Bytes, field: runner.HasMemoryUsed, must: true},
+		{name: "memory.used", dim: sampling.Bytes, field: runner.HasMemoryUsed},
 		{name: "memory.reserved", dim: sampling.Bytes, field: runner.HasMemoryReserved},
 		{name: "memory.total", dim: sampling.Bytes, field: runner.HasMemoryTotal},
 		{name: "power.draw.instant", kind: colPowerInstant, dim: sampling.Power, field: runner.HasPower},
@@ -70,13 +69,9 @@ func withScale(cols []smiColumn) []smiColumn {
 	return cols
 }
 
-// smiFullColumns is what a full reading asks for. A GPU that does not tell its
-// memory is listed all the same.
+// smiFullColumns is what a full reading asks for.
 func smiFullColumns() []smiColumn {
 	cols := smiColumns()
-	for i := range cols {
-		cols[i].must = cols[i].kind == colIndex
-	}
 	for _, name := range []string{
 		"uuid", "name", "driver_version", "persistence_mode", "compute_mode", "mig.mode.current", "compute_cap",
 		"gpu_recovery_action", "ecc.errors.uncorrected.volatile.total",
@@ -126,7 +121,9 @@ func parseSMIRow(line []byte, cols []smiColumn, row *smiRow, miss func(runner.Fi
 			return false
 		}
 	}
-	row.checkMemory(miss)
+	if !sampling.MemoryFits(&row.sample) {
+		row.dropMemory([]byte(sampling.ExceedsTotal), miss)
+	}
 	return row.index >= 0
 }
 
@@ -139,8 +136,10 @@ func (r *smiRow) set(c *smiColumn, cell []byte, miss func(runner.Fields, []byte)
 		v, rest, ok := sampling.ParseDecimal(cell)
 		r.index = int32(v)
 		return ok && len(rest) == 0 && v >= 0 && v < 1<<16
-	case colBusID:
-		r.busID = cell
+	case colBusID: // Tegra has none
+		if r.busID = cell; bytes.HasPrefix(cell, []byte("[")) {
+			r.busID = nil
+		}
 		return true
 	case colText:
 		if text := string(cell); !sampling.Absent(text) {
@@ -157,18 +156,27 @@ func (r *smiRow) set(c *smiColumn, cell []byte, miss func(runner.Fields, []byte)
 		r.sample.Has |= c.field
 		return true
 	}
+	r.figure(c, cell, miss)
+	return true
+}
+
+// figure takes a number with its unit.
+func (r *smiRow) figure(c *smiColumn, cell []byte, miss func(runner.Fields, []byte)) {
 	v, ok := c.value(cell)
-	switch {
-	case c.kind == colPowerInstant:
-		r.instant, r.hasInstant = v, ok
-	case c.kind == colPower:
-		r.drawn, r.hasDrawn = v, ok
-	case ok:
-		sampling.Put(&r.sample, c.field, v)
-	default:
+	if ok && !sampling.Put(&r.sample, c.field, v) {
+		ok, cell = false, []byte(sampling.Impossible(string(cell)))
+		miss(c.field, cell)
+	} else if !ok && c.kind == colFigure {
 		miss(c.field, cell)
 	}
-	return true
+	switch c.kind { // which of them counts is settled later
+	case colPowerInstant:
+		r.instant, r.hasInstant = v, ok
+		r.sample.Has &^= c.field
+	case colPower:
+		r.drawn, r.hasDrawn = v, ok
+		r.sample.Has &^= c.field
+	}
 }
 
 // value is the figure of a cell in its base unit. A unit of its own, where one
@@ -185,20 +193,8 @@ func (c *smiColumn) value(cell []byte) (float64, bool) {
 	return v * f, ok
 }
 
-// checkMemory drops memory figures that cannot be true together: more in use
-// than there is. A changed unit shows like that, and a wrong number is worse
-// than a missing one.
-func (r *smiRow) checkMemory(miss func(runner.Fields, []byte)) {
-	s := &r.sample
-	if s.Has&(runner.HasMemoryUsed|runner.HasMemoryTotal) != runner.HasMemoryUsed|runner.HasMemoryTotal {
-		return
-	}
-	if s.MemoryTotal > 0 && s.MemoryUsed >= 0 && s.MemoryUsed+s.MemoryReserved <= s.MemoryTotal+s.MemoryTotal/64 {
-		return
-	}
-	r.dropMemory([]byte("memory.used and memory.reserved exceed memory.total"), miss)
-}
-
+// dropMemory leaves out memory figures that cannot be true: a wrong number is
+// worse than a missing one.
 func (r *smiRow) dropMemory(reason []byte, miss func(runner.Fields, []byte)) {
 	s := &r.sample
 	s.Has &^= sampling.MemoryFields
@@ -210,24 +206,11 @@ func (r *smiRow) dropMemory(reason []byte, miss func(runner.Fields, []byte)) {
 
 // parseStamp reads "2026/11/23 18:55:49.600" as UTC; zero if it is none.
 func parseStamp(b []byte) time.Time {
-	if len(b) < 19 || b[4] != '/' || b[7] != '/' || b[10] != ' ' || b[13] != ':' || b[16] != ':' {
+	t, err := time.Parse("2006/01/02 15:04:05", string(b)) // a fraction may follow
+	if err != nil {
 		return time.Time{}
 	}
-	var ok [6]bool
-	var v [6]int
-	for i, at := range [6][2]int{{0, 4}, {5, 7}, {8, 10}, {11, 13}, {14, 16}, {17, 19}} {
-		v[i], ok[i] = sampling.Digits(b[at[0]:at[1]])
-		if !ok[i] {
-			return time.Time{}
-		}
-	}
-	nano := 0
-	if len(b) >= 23 && b[19] == '.' {
-		if n, fine := sampling.Digits(b[20:23]); fine {
-			nano = n * 1e6
-		}
-	}
-	return time.Date(v[0], time.Month(v[1]), v[2], v[3], v[4], v[5], nano, time.UTC)
+	return t
 }
 
 // readHeader takes the units from the header line of a probe, e.g.

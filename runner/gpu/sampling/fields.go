@@ -55,39 +55,46 @@ func ThrottleNames(mask int64) []string {
 // MemoryFields are the figures of a GPU's memory.
 const MemoryFields = runner.HasMemoryUsed | runner.HasMemoryReserved | runner.HasMemoryTotal
 
-// slot is where a sample has a figure that instruments tell as a number; nil
-// for another one.
-func slot(s *runner.Sample, f runner.Fields) any {
+// slot is where a sample has a figure that instruments tell as a number, and the
+// range outside of which no instrument can be right: an underflow, a sentinel,
+// a unit that is not what it seems. nil for another figure.
+func slot(s *runner.Sample, f runner.Fields) (at any, low, high float64) {
+	const maxBytes, maxWatts, maxJoules, maxMHz = 1 << 50, 1e5, 1e15, 1e5
 	switch f {
 	case runner.HasMemoryUsed:
-		return &s.MemoryUsed
+		return &s.MemoryUsed, 0, maxBytes
 	case runner.HasMemoryReserved:
-		return &s.MemoryReserved
+		return &s.MemoryReserved, 0, maxBytes
 	case runner.HasMemoryTotal:
-		return &s.MemoryTotal
+		return &s.MemoryTotal, 0, maxBytes
 	case runner.HasPower:
-		return &s.Power
+		return &s.Power, 0, maxWatts
 	case runner.HasTemperature:
-		return &s.Temperature
+		return &s.Temperature, -100, 1000
 	case runner.HasMemoryTemp:
-		return &s.MemoryTemp
+		return &s.MemoryTemp, -100, 1000
 	case runner.HasEnergy:
-		return &s.Energy
+		return &s.Energy, 0, maxJoules
 	case runner.HasUtilization:
-		return &s.Utilization
+		return &s.Utilization, 0, 100
 	case runner.HasMemoryUtil:
-		return &s.MemoryUtil
+		return &s.MemoryUtil, 0, 100
 	case runner.HasClockSM:
-		return &s.ClockSM
+		return &s.ClockSM, 0, maxMHz
 	case runner.HasClockMem:
-		return &s.ClockMem
+		return &s.ClockMem, 0, maxMHz
 	}
-	return nil
+	return nil, 0, 0
 }
 
-// Put gives a sample a figure in its base unit.
-func Put(s *runner.Sample, f runner.Fields, v float64) {
-	switch p := slot(s, f).(type) {
+// Put gives a sample a figure in its base unit. It reports false, and gives
+// nothing, where the value cannot be.
+func Put(s *runner.Sample, f runner.Fields, v float64) bool {
+	at, low, high := slot(s, f)
+	if !(low <= v && v <= high) { // NaN, too
+		return false
+	}
+	switch p := at.(type) {
 	case *float64:
 		*p = v
 	case *int64:
@@ -95,15 +102,39 @@ func Put(s *runner.Sample, f runner.Fields, v float64) {
 	case *int32:
 		*p = int32(math.Round(v))
 	default:
-		return
+		return false
 	}
 	s.Has |= f
+	return true
+}
+
+// Impossible is the reason for a value that Put refused.
+func Impossible(value string) string { return "impossible value: " + value }
+
+// ExceedsTotal is why memory figures do not count that cannot be true together:
+// more in use than there is. A changed unit shows like that.
+const ExceedsTotal = "memory in use and reserved exceed the total"
+
+// MemoryFits reports whether the memory figures of a sample can be true
+// together, as far as they are told.
+func MemoryFits(s *runner.Sample) bool {
+	const both = runner.HasMemoryUsed | runner.HasMemoryTotal
+	return s.Has&both != both || s.MemoryTotal > 0 && s.MemoryUsed+s.MemoryReserved <= s.MemoryTotal+s.MemoryTotal/64
+}
+
+// CheckMemory leaves the memory in use out where it exceeds all that there is.
+func (g *GPU) CheckMemory() {
+	if !MemoryFits(&g.Sample) {
+		g.Sample.Has &^= runner.HasMemoryUsed
+		g.Lacks(runner.HasMemoryUsed, ExceedsTotal)
+	}
 }
 
 // Fill takes what other tells of the same GPU and is not known yet.
 func (g *GPU) Fill(other *GPU) {
 	for f := other.Sample.Has &^ g.Sample.Has; f != 0; f &= f - 1 {
-		switch p := slot(&other.Sample, f&-f).(type) {
+		at, _, _ := slot(&other.Sample, f&-f)
+		switch p := at.(type) {
 		case *float64:
 			Put(&g.Sample, f&-f, *p)
 		case *int64:

@@ -26,7 +26,6 @@ type Helper struct {
 	First, Stale time.Duration // how long rows may keep one waiting
 	LastWord     bool          // at the end it may say what it has left
 	OnFrame      func(kind byte, body []byte)
-	OnState      func(*State)
 	Index        map[int32]int32 // of the run's GPUs, by the child's; what is not in it is the same
 
 	errs Limited
@@ -51,14 +50,11 @@ type Helper struct {
 var ErrNoHelper = errors.New("the NVML helper is not configured (Options.Helper)")
 
 // Sample samples through the child and watches it until ctx ends or it fails;
-// beside (nil: nothing) runs meanwhile. It returns the CPU time of the child
-// and why it failed.
-func (h *Helper) Sample(
-	ctx context.Context, m *Meter, o Options, beside func(ctx context.Context),
-) (cpu time.Duration, cause error) {
+// beside (nil: nothing) runs meanwhile. It returns why it failed.
+func (h *Helper) Sample(ctx context.Context, m *Meter, o Options, beside func(ctx context.Context)) error {
 	h.meter, h.shift = m, m.Offset(time.Now())-Monotonic()
 	if err := h.Begin(ctx, o); err != nil {
-		return 0, fmt.Errorf("%w: %w", ErrUnusable, err)
+		return fmt.Errorf("%w: %w", ErrUnusable, err)
 	}
 	i := Instrument{
 		Name: h.Source, Running: h.run, Last: &h.last, First: h.First, Stale: h.Stale, Said: h.said, Beside: beside,
@@ -69,9 +65,11 @@ func (h *Helper) Sample(
 			await(h.run.Ended, ToolGrace)
 		}
 	}
-	cpu, cause = i.Watch(ctx, m)
-	h.close()
-	return cpu, cause
+	cause := i.Watch(ctx, m)
+	h.mu.Lock()
+	h.closed = true
+	h.mu.Unlock()
+	return cause
 }
 
 // Begin starts the child and gives it its orders. It ends with Release or End.
@@ -151,7 +149,6 @@ func (h *Helper) frame(kind byte, body []byte) {
 		var s State
 		if len(body) > 0 && json.Unmarshal(body, &s) == nil && h.meter != nil {
 			h.meter.Adopt(&s)
-			h.OnState(&s)
 		}
 	default:
 		if h.OnFrame != nil {
@@ -193,12 +190,6 @@ func (h *Helper) GPU(index int32) int32 {
 
 // Carry has the next sample of a GPU carry what the run's own processes hold.
 func (h *Helper) Carry(gpu int32, bytes int64) { h.own.Set(gpu, bytes) }
-
-func (h *Helper) close() {
-	h.mu.Lock()
-	h.closed = true
-	h.mu.Unlock()
-}
 
 // Why says why the child has ended.
 func (h *Helper) Why() error {

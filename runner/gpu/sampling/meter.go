@@ -36,7 +36,6 @@ type Meter struct {
 	last      time.Duration // offset of the last tick
 	gpus      []gpuState
 	fields    [numFields]fieldState
-	fieldGPUs map[int]runner.Fields // what each GPU ever had
 	gaps      []runner.Gap
 	moreGaps  int64
 	notes     []string
@@ -44,6 +43,8 @@ type Meter struct {
 	skipped   int64
 	skippedEx string
 	reason    string // why the current stretch without samples came about
+	toolCPU   *float64
+	power     string // what the power figures are
 }
 
 type gpuState struct {
@@ -59,13 +60,12 @@ type fieldState struct {
 // NewMeter begins the account of a sampler.
 func NewMeter(interval time.Duration, epoch time.Time, emit func([]runner.Sample)) *Meter {
 	return &Meter{
-		interval:  interval,
-		epoch:     epoch,
-		wall:      epoch.Round(0).UTC(),
-		emit:      emit,
-		began:     ProcessCPU(),
-		started:   time.Since(epoch),
-		fieldGPUs: map[int]runner.Fields{},
+		interval: interval,
+		epoch:    epoch,
+		wall:     epoch.Round(0).UTC(),
+		emit:     emit,
+		began:    ProcessCPU(),
+		started:  time.Since(epoch),
 	}
 }
 
@@ -97,7 +97,9 @@ func (m *Meter) Tick(samples []runner.Sample) {
 		s := &samples[i]
 		s.TS = m.wall.Add(s.Offset)
 		s.Gap = m.seen(s.GPU, s.Offset)
-		m.have(s.GPU, s.Has)
+		for f := s.Has; f != 0; f &= f - 1 {
+			m.fields[bits.TrailingZeros32(uint32(f))].have++
+		}
 	}
 	m.reason = ""
 	m.emit(samples)
@@ -145,18 +147,6 @@ func missedTicks(d, interval time.Duration) int64 {
 	return max(n, 0)
 }
 
-// have notes what a sample holds. The caller holds the lock.
-func (m *Meter) have(gpu int32, f runner.Fields) {
-	if old := m.fieldGPUs[int(gpu)]; old|f != old {
-		m.fieldGPUs[int(gpu)] = old | f
-	}
-	for f != 0 {
-		i := bits.TrailingZeros32(uint32(f))
-		m.fields[i].have++
-		f &= f - 1
-	}
-}
-
 // Miss notes that a figure could not be read at a tick. The first reason is
 // kept; it is copied only then.
 func (m *Meter) Miss(f runner.Fields, reason []byte) {
@@ -178,12 +168,30 @@ func (m *Meter) Never(f runner.Fields, reason string) {
 	m.mu.Unlock()
 }
 
+// ToolCPU adds what a tool or helper has cost.
+func (m *Meter) ToolCPU(cpu time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	v := cpu.Seconds()
+	if m.toolCPU != nil {
+		v += *m.toolCPU
+	}
+	m.toolCPU = &v
+}
+
+// PowerKind says what the power figures of a GPU are.
+func (m *Meter) PowerKind(kind string) {
+	m.mu.Lock()
+	m.power = WorstKind(m.power, kind)
+	m.mu.Unlock()
+}
+
 // State is what has come about since the last call, for a meter in another
 // process. The caller remembers told, the number of notes of the last state.
 func (m *Meter) State(told *int) State {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := State{Reason: m.reason, Missing: map[string]string{}, Misses: map[string]int64{}}
+	s := State{Reason: m.reason, PowerKind: m.power, Missing: map[string]string{}, Misses: map[string]int64{}}
 	s.Notes = append(s.Notes, m.notes[*told:]...)
 	*told = len(m.notes)
 	for i := range m.fields {
@@ -206,7 +214,7 @@ func (m *Meter) Adopt(s *State) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.reason = s.Reason
+	m.reason, m.power = s.Reason, WorstKind(m.power, s.PowerKind)
 	for i := range m.fields {
 		name := FieldName(runner.Fields(1) << i)
 		st := &m.fields[i]
@@ -275,6 +283,8 @@ func (m *Meter) Report(name string, now time.Time) *runner.SamplerReport {
 		Ticks:      m.ticks,
 		Missed:     m.missed,
 		CPUSeconds: &cpu,
+		ToolCPU:    m.toolCPU,
+		PowerKind:  m.power,
 		Missing:    map[string]string{},
 		Gaps:       m.gaps,
 		Notes:      m.notes,
@@ -327,15 +337,6 @@ func Clip(s string, n int) string {
 		return s
 	}
 	return s[:n] + "..."
-}
-
-// AddToolCPU adds the cost of a tool to a report.
-func AddToolCPU(r *runner.SamplerReport, cpu time.Duration) {
-	v := cpu.Seconds()
-	if r.ToolCPU != nil {
-		v += *r.ToolCPU
-	}
-	r.ToolCPU = &v
 }
 
 // Now is the time, for notes.

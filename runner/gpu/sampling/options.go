@@ -2,10 +2,12 @@ package sampling
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
+	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/proc"
 )
 
@@ -17,6 +19,7 @@ const (
 	SourceAMDSMI    = "amd-smi"
 	SourceROCmSMI   = "rocm-smi"
 	SourceProc      = "proc"
+	SourceMeminfo   = "meminfo" // of GPUs that share the host's memory
 )
 
 // The bounds of an interval: what a sweep may ask for.
@@ -115,7 +118,19 @@ type SourceStatus struct {
 	Tool   string   `json:"tool,omitempty"`   // version
 	TookMS float64  `json:"took_ms"`          // how long finding out took
 
-	Standby bool `json:"-"` // not tried, but worth a try where the source in use fails
+	Err     error `json:"-"` // the reason of one that does not work; nil: it answered
+	Standby bool  `json:"-"` // not tried, but worth a try where the source in use fails
+}
+
+// ErrAbsent says that a tool is not installed.
+var ErrAbsent = errors.New("is not on the PATH")
+
+// Failed is the status of a source that does not work.
+func Failed(err error) SourceStatus { return SourceStatus{Reason: err.Error(), Err: err} }
+
+// TellsMemory reports whether the memory in use of a GPU comes from the source.
+func (s *SourceStatus) TellsMemory() bool {
+	return s.Works && slices.Contains(s.Reads, FieldName(runner.HasMemoryUsed))
 }
 
 // Why figures of a MIG instance are missing.

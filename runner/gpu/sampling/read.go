@@ -1,6 +1,8 @@
 package sampling
 
 import (
+	"cmp"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -35,6 +37,10 @@ type GPU struct {
 	Processes []Process `json:"processes"`
 }
 
+// TextMemory is the text of a GPU that says what its memory figures are, where
+// they are not those of a memory of its own.
+const TextMemory = "memory"
+
 // A Process holds GPU memory.
 type Process struct {
 	PID   int    `json:"pid"`
@@ -66,29 +72,36 @@ func (g *GPU) Memory() (used, total, reserved *int64) {
 		tell(runner.HasMemoryReserved, g.Sample.MemoryReserved)
 }
 
-// Status is what the source of a reading can do, by the first GPU that tells its
-// memory: one that is lost says nothing of the others. It reads also what is
-// named.
+// Status is what the source of a reading can do: what any of the GPUs tells, and
+// also. One that is lost, or does not tell its memory, says nothing of the others.
 func (r *Reading) Status(also runner.Fields) SourceStatus {
-	g := &r.GPUs[0]
+	var told runner.Fields
+	kind, why := "", ""
 	for i := range r.GPUs {
-		if r.GPUs[i].Has(runner.HasMemoryUsed) {
-			g = &r.GPUs[i]
-			break
+		g := &r.GPUs[i]
+		told |= g.Sample.Has
+		if g.Processes != nil {
+			also |= runner.HasProcessMemory
+		}
+		kind = WorstKind(kind, g.PowerKind)
+		if reason := g.MemoryMissing(); reason != "" && why == "" {
+			why = fmt.Sprintf("GPU %d does not tell its memory in use: %s", g.Index, reason)
 		}
 	}
-	fields := g.Sample.Has | also
-	if g.Processes != nil {
-		fields |= runner.HasProcessMemory
+	if kind == "" {
+		kind = PowerAveraged
 	}
-	st := SourceStatus{
-		Works: g.Has(runner.HasMemoryUsed), Tool: r.Driver, Reads: FieldNames(fields), Power: PowerAveraged,
-		Reason: g.Missing[FieldName(runner.HasMemoryUsed)],
+	return SourceStatus{
+		Works: told != 0, Tool: r.Driver, Reads: FieldNames(told | also), Power: kind, Reason: why,
 	}
-	if g.PowerKind == PowerInstant {
-		st.Power = PowerInstant
+}
+
+// MemoryMissing is why the memory in use is not told; "" where it is.
+func (g *GPU) MemoryMissing() string {
+	if g.Has(runner.HasMemoryUsed) {
+		return ""
 	}
-	return st
+	return cmp.Or(g.Missing[FieldName(runner.HasMemoryUsed)], g.Lost, "no reason is told")
 }
 
 // Absent reports a token that stands for a missing value.

@@ -11,12 +11,11 @@ import (
 )
 
 // A Source reads one instrument. Run returns nil when ctx has ended, else why
-// the instrument fails; it may be run again. Finish adds to the report what
-// only the source knows.
+// the instrument fails; it may be run again. What the source knows of itself it
+// tells the meter.
 type Source interface {
 	Name() string
 	Run(ctx context.Context, m *Meter) error
-	Finish(r *runner.SamplerReport)
 }
 
 // ErrUnusable says that another try of the same source is of no use.
@@ -104,11 +103,6 @@ func (s *Sampler) close(m *Meter, used map[int]bool, failures []error) (*runner.
 		}
 	}
 	r := m.Report(strings.Join(names, ", then "), time.Now())
-	for i, src := range s.sources {
-		if used[i] {
-			src.Finish(r)
-		}
-	}
 	if r.Ticks == 0 && len(failures) > 0 {
 		return r, fmt.Errorf("no sample of the GPUs: %w", errors.Join(failures...))
 	}

@@ -56,14 +56,19 @@ func (s *Schedule) Wait(ctx context.Context) bool {
 		}
 	}
 	now := time.Now()
-	s.next = s.next.Add(s.interval)
-	if late := now.Sub(s.next); late >= 0 {
-		s.next = s.next.Add((late/s.interval + 1) * s.interval)
-	}
+	s.advance(now)
 	if !s.precise {
 		s.timer.Reset(s.next.Sub(now))
 	}
 	return true
+}
+
+// advance moves on to the first deadline of the row after now.
+func (s *Schedule) advance(now time.Time) {
+	s.next = s.next.Add(s.interval)
+	if late := now.Sub(s.next); late >= 0 {
+		s.next = s.next.Add((late/s.interval + 1) * s.interval)
+	}
 }
 
 // Stop frees the timer.

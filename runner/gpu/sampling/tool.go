@@ -85,7 +85,7 @@ func (o Options) RunTool(ctx context.Context, argv ...string) (*Output, error) {
 	}
 	exit, err := waitBounded(ctx, p)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w within %v", strings.Join(argv, " "), err, o.ToolTimeout)
+		return nil, fmt.Errorf("%s: %w within %v", Clip(strings.Join(argv, " "), 60), err, o.ToolTimeout)
 	}
 	res := &Output{Stdout: out.Bytes(), Stderr: errs.Bytes(), Code: -1, Took: time.Since(began), CPU: exit.CPU}
 	if exit.Code != nil {
@@ -235,8 +235,8 @@ type Instrument struct {
 }
 
 // Watch waits until ctx ends or the instrument fails, and ends it. It returns
-// the CPU time of the program and why it failed.
-func (i *Instrument) Watch(ctx context.Context, m *Meter) (cpu time.Duration, cause error) {
+// why it failed.
+func (i *Instrument) Watch(ctx context.Context, m *Meter) (cause error) {
 	r := i.Running
 	side, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -259,12 +259,12 @@ func (i *Instrument) Watch(ctx context.Context, m *Meter) (cpu time.Duration, ca
 	if r.err != nil {
 		m.Note("%s: %v", i.Name, r.err)
 	} else if r.exit != nil {
-		cpu = r.exit.CPU
+		m.ToolCPU(r.exit.CPU)
 	}
 	if cause == nil && ctx.Err() == nil {
 		cause = r.Cause(i.Said())
 	}
-	return cpu, cause
+	return cause
 }
 
 func await(done <-chan struct{}, limit time.Duration) {
