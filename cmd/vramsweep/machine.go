@@ -1,11 +1,8 @@
 package main
 
 import (
-<<<<<<< HEAD
 	"cmp"
-=======
 	"errors"
->>>>>>> wt-gputools
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -45,23 +42,12 @@ func (w *world) gpusVerb() *cobra.Command {
 				return err
 			}
 			if asJSON {
-<<<<<<< HEAD
-				return printJSON(w.stdout, struct {
-					Devices []runner.Device    `json:"devices"`
-					Sources []gpu.SourceStatus `json:"sources"`
-				}{orEmpty(devices), orEmpty(machine.Sources())})
-=======
 				return errors.Join(err, printJSON(w.stdout, gpuListing{
 					Devices: orEmpty(devices), Sources: orEmpty(machine.Sources()), Notes: machine.MemoryNotes(),
 				}))
->>>>>>> wt-gputools
 			}
 			return errors.Join(err, printGPUs(w.stdout, devices, machine))
 		})
-<<<<<<< HEAD
-=======
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
 }
 
 // gpuListing is `gpus --json`.
@@ -69,7 +55,6 @@ type gpuListing struct {
 	Devices []runner.Device    `json:"devices"`
 	Sources []gpu.SourceStatus `json:"sources"`
 	Notes   []string           `json:"notes,omitempty"` // memory that is not told, or is not the GPU's own
->>>>>>> wt-gputools
 }
 
 // orEmpty makes nil an empty list, which JSON shows as [].
