@@ -412,13 +412,13 @@ func TestPeakHoldsTheSampler(t *testing.T) {
 			if s.limits(&e); a.Layout == "" || s.width == 0 || a.stateLayers() {
 				continue
 			}
-			p := peak{&s, true}
-			_, low, _, moment := p.bytes()
-			least := p.expertWorkspace() + p.stageBuffers() + cublasWorkspace(s.g) + p.sampler()
+			p, _ := s.peakOf(&e, true)
+			low := *p.activations(&e).Low
+			least := p.expertWorkspace() + p.stageBuffers() + cublasWorkspace(s.g) + p.sampled()
 			if low < least-least/40 {
 				t.Errorf("%s, %d sequences: low %d is below what sampling takes, %d", id, seqs, low, least)
 			}
-			if forward, _ := p.forward(); moment != "sampler" && p.sampler() > forward {
+			if forward, _, _ := p.forward(&e); e.ActivationsAt != "sampler" && p.sampled() > forward {
 				between++
 			}
 		}
