@@ -256,7 +256,7 @@ func (p peak) sampled() int64 {
 	if p.runner == runnerV2 {
 		each := law.n("copies", logits*p.width)
 		if a.LogitsSoftcap { // the capped logits are another tensor
-			each += logits * p.width
+			each += law.n("softcap_copies", logits*p.width)
 		}
 		if p.tp > 1 { // a rank's part and all parts gathered, beside those in order
 			each += logits * (p.width + ceilDiv(p.width, p.tp))

@@ -2,10 +2,10 @@ package models
 
 // serving adds what serving takes beyond the budget and whether the device has
 // it. What of the reserved activation and beyond it comes into use goes with the
-// prompt tokens of a batch, up to one full max_num_batched_tokens:
+// prompt tokens of a batch, up to max_num_batched_tokens:
 //
-//	in use  base + batch x min(1, prompts / T); more where layers have a state,
-//	        whose kernels are tuned with a cache of their own
+//	in use  base + token x min(prompts, T); more where layers have a state, whose
+//	        kernels are tuned with a cache of their own
 //	growth  what of it the reserved activation does not hold
 func (s *setup) serving(e *Estimate) {
 	law, ok := s.law(e, termGrowth)
@@ -13,17 +13,15 @@ func (s *setup) serving(e *Estimate) {
 		e.Growth = unknown("the activations, which it goes beyond, are not known")
 		return
 	}
-	share := func(tokens int64) float64 { return min(1, float64(tokens)/float64(max(s.tokens, 1))) }
 	var n sum
 	n.add(law.c("base_bytes"), 1)
-	c, part := law.c("batch_bytes"), 1.0
-	low := c
+	c, tokens := law.c("token_bytes"), s.tokens
 	if prompts := s.r.InputLen * s.r.BatchSize; prompts > 0 {
-		part = share(prompts)
+		tokens = min(prompts, tokens)
 	} else {
-		low.Low = 0
+		c.Low = 0
 	}
-	n = sum{n.value + part*c.Value, n.low + part*low.Low, n.high + part*c.High}
+	n.add(c, tokens)
 	if s.a.stateLayers() {
 		n.add(law.c("state_bytes"), 1)
 	}

@@ -99,11 +99,11 @@ func lawForms() map[string][]string {
 		"in_projection": {"hidden", "projection", "spread"},
 		"head_copy":     {"head", "hidden"},
 		"logits":        {"logit_bytes", "rows"},
-		"logit_copies":  {"copies", "base_bytes"},
+		"logit_copies":  {"copies", "softcap_copies", "base_bytes"},
 		"first_and_further": {"first_piecewise_bytes", "first_full_v1_bytes", "first_full_v2_bytes", "piece", "piecewise_layer_bytes",
 			"full_layer_bytes", "cublas_workspaces", "splits", "splits_cut", "splits_sinks", "first_spread", "further_spread"},
 		"full_graphs_width": {"base_bytes", "width_bytes"},
-		"in_use":            {"base_bytes", "batch_bytes", "state_bytes"},
+		"in_use":            {"base_bytes", "token_bytes", "state_bytes"},
 	}
 }
 
