@@ -470,7 +470,7 @@ func (f fitter) graphs() Law {
 			l.add(&r, r.graphs, r.graphs, 1, further, split)
 		}
 	}
-	c, spread := l.solve(f.t, ""), around(0, 1.5*l.missed(f.t))
+	c, spread := l.solve(f.t, ""), around(0, max(0.3, 1.5*l.missed(f.t))) // a dozen models say no less
 	layer := fixed(digits(c[1], 3))
 	return Law{Form: "first_and_further", Coefficients: map[string]Coefficient{
 		"first_piecewise_bytes": fixed(digits(c[0], 3)), "piecewise_layer_bytes": layer, "full_layer_bytes": layer,
@@ -520,7 +520,7 @@ func (f fitter) growth() Law {
 	c := l.solve(f.t, "")
 	out := Law{Form: "in_use", Coefficients: map[string]Coefficient{
 		"base_bytes": around(c[0], 1.3*l.missed(f.t)*rounding), "token_bytes": fixed(digits(c[1], 3)),
-	}, Elsewhere: Range{0, 1.6}, Runs: len(l.list),
+	}, Elsewhere: Range{0, 1.3}, Runs: len(l.list),
 		Source: "the driver's highest use beyond requested + context + graphs outside the budget + what was reserved"}
 	most := 0.0
 	for _, r := range f.all {
