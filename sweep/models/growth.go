@@ -9,7 +9,7 @@ package models
 //	growth  what of it the reserved activation does not hold
 func (s *setup) serving(e *Estimate) {
 	law, ok := s.law(e, termGrowth)
-	if !ok || e.Activations.Value == nil || e.Activations.Low == nil {
+	if !ok || s.a == nil || e.Activations.Value == nil || e.Activations.Low == nil {
 		e.Growth = unknown("the activations, which it goes beyond, are not known")
 		return
 	}
