@@ -17,6 +17,7 @@ import (
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/gpu"
 	"github.com/vramsweep/vramsweep/runner/proc"
+	"github.com/vramsweep/vramsweep/runner/simulate"
 	"github.com/vramsweep/vramsweep/runner/vllm"
 	"github.com/vramsweep/vramsweep/sweep"
 	"github.com/vramsweep/vramsweep/sweep/models"
@@ -106,14 +107,33 @@ func (w *world) newPlanner(ctx context.Context, plan *sweep.Plan, f *planFlags) 
 		p.gpu, p.known = gpuFor(machine.Found(), plan.GPUs, nil)
 		p.from = "this machine"
 	}
+	if g, ok := simulatedGPU(plan); ok && !p.known {
+		p.gpu, p.known, p.from = g, true, "the simulator"
+	}
 	return p, nil
+}
+
+// simulatedGPU is the GPU of a plan's first simulated profile.
+func simulatedGPU(plan *sweep.Plan) (models.GPU, bool) {
+	for _, s := range plan.Sweeps {
+		for _, profile := range s.Profiles {
+			if profile.Engine.Kind == "simulator" {
+				return gpuFor(nil, plan.GPUs, profile)
+			}
+		}
+	}
+	return models.GPU{}, false
 }
 
 // gpuFor is the arithmetic's GPU for real devices: their catalogue entry with
 // the memory that the driver tells. A simulated profile has its own.
 func gpuFor(devices []runner.Device, blocks []sweep.GPU, p *sweep.Profile) (models.GPU, bool) {
-	if p != nil && p.Engine.Simulator != nil && p.Engine.Simulator.GPU != "" {
-		return namedGPU(p.Engine.Simulator.GPU, blocks)
+	if p != nil && p.Engine.Kind == "simulator" {
+		name := simulate.DefaultGPU
+		if own := p.Engine.Simulator; own != nil && own.GPU != "" {
+			name = own.GPU
+		}
+		return namedGPU(name, blocks)
 	}
 	if len(devices) == 0 {
 		return models.GPU{}, false
@@ -362,6 +382,9 @@ func (one *plannedProfile) row(n int) string {
 	fits := "?"
 	if e.Fits != nil {
 		fits = "yes"
+		if e.MayRunOut {
+			fits = "starts, may run out"
+		}
 		if !*e.Fits {
 			fits = "NO"
 			if e.ShortBy != nil && *e.ShortBy > 0 {
@@ -451,10 +474,35 @@ func (p *planner) closing(out io.Writer, t totals, shown []*plannedProfile) {
 	for _, text := range order {
 		fmt.Fprintf(out, "note (%s): %s\n", plural(said[text], "profile"), text)
 	}
+	for _, text := range lawsOf(shown) {
+		fmt.Fprintln(out, text)
+	}
 	printOverheads(out, shown)
 	for i, s := range p.plan.Sweeps {
 		p.sessionHint(out, s, &p.engines[i])
 	}
+}
+
+// lawsOf says what the estimates rest on, a line for each measurement.
+func lawsOf(shown []*plannedProfile) []string {
+	terms := map[string][]string{}
+	var order, lines []string
+	for _, one := range shown {
+		for _, law := range one.Estimate.Laws {
+			if terms[law.From] == nil {
+				order = append(order, law.From)
+			}
+			for _, term := range law.Terms {
+				if !slices.Contains(terms[law.From], term) {
+					terms[law.From] = append(terms[law.From], term)
+				}
+			}
+		}
+	}
+	for _, from := range order {
+		lines = append(lines, "terms "+from+": "+strings.Join(terms[from], ", "))
+	}
+	return lines
 }
 
 func roundTime(seconds float64) time.Duration {
@@ -524,12 +572,16 @@ func (p *planner) printOne(one *plannedProfile) error {
 	for _, row := range []struct {
 		name   string
 		figure models.Figure
-	}{{"weights", e.Weights}, {"activations", e.Activations}, {"non-torch", e.NonTorch}, {"CUDA graphs", e.CUDAGraphs}, {"context", e.Context}, {"buffers", e.Buffers}, {"requested", e.Requested}, {"KV cache", e.KVCache}} {
+	}{{"weights", e.Weights}, {"activations", e.Activations}, {"non-torch", e.NonTorch}, {"CUDA graphs", e.CUDAGraphs}, {"context", e.Context}, {"buffers", e.Buffers}, {"requested", e.Requested}, {"KV cache", e.KVCache},
+		{"growth in service", e.Growth}} {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", row.name, figureGiB(row.figure), between(row.figure), orDash(figureBy(row.figure)))
 	}
 	one.Overheads.print(table)
 	fmt.Fprintf(table, "\nKV tokens\t%s\nrequests at once\t%s\nlongest context\t%s\n", figureCount(e.KVCacheTokens), ratioOf(e.MaxConcurrency), countOr(e.MaxContext))
 	fmt.Fprintf(table, "max_num_batched_tokens\t%s\nmax_num_seqs\t%s\nvLLM assumed\t%s, model runner %s\n", countOr(e.MaxNumBatchedTokens), countOr(e.MaxNumSeqs), e.Version, e.ModelRunner)
+	for _, text := range lawsOf([]*plannedProfile{one}) {
+		fmt.Fprintf(table, "\n%s\n", text)
+	}
 	fmt.Fprintf(table, "\ncommand\t%s\n", vllm.Paste(one.Argv))
 	return table.Flush()
 }

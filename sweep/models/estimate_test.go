@@ -231,6 +231,9 @@ func TestLawsAreNamed(t *testing.T) {
 			t.Errorf("%s on %s: %+v; expected %s", c.version, c.g.Name, e.Laws, c.first)
 		}
 	}
+	if e := NewEstimate(a, Request{Version: "0.33.0", TensorParallelSize: 2}, h200); e.Laws[0].Measured {
+		t.Errorf("two ranks, which no run had: %+v", e.Laws)
+	}
 	near := NewEstimate(a, Request{Version: "0.33.0"}, h200).Activations
 	far := NewEstimate(a, Request{Version: "0.34.0"}, h200).Activations
 	if *near.Value != *far.Value || *far.Low >= *near.Low || *far.High <= *near.High {

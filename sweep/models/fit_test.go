@@ -294,7 +294,7 @@ func (s *setup) logits() float64 { return float64(s.seqs * s.a.VocabSize) }
 func fitLaws(t testing.TB, runs []fitRun) *LawFile {
 	base := &LawFile{
 		Schema: LawSchema, VLLM: runs[0].request.Version, From: "0.30.0", GPU: runs[0].gpu.Product, Arch: runs[0].gpu.Arch,
-		Torch: "2.11.0", By: "vramsweep", Source: "runner/recorded, h200-v0.33, fitted by sweep/models/fit_test.go", Runs: len(runs),
+		Torch: "2.11.0", By: "vramsweep", Source: "runner/recorded, h200-v0.33, fitted by sweep/models/fit_test.go", Runs: len(runs), Ranks: 1,
 	}
 	for _, r := range runs {
 		base.RunList = append(base.RunList, r.id)

@@ -44,9 +44,9 @@ func (s *setup) outOfMemory(e *Estimate) {
 	outside := *e.CUDAGraphs.Value - deref(e.GraphEstimate)
 	short := *e.Requested.Value + *e.Context.Value + outside + *e.Growth.Value - s.g.TotalBytes
 	e.ServingShortBy = &short
-	if most := short - *e.Growth.Value + *e.Growth.High; most > 0 {
+	if short-*e.Growth.Value+*e.Growth.High > 0 {
 		e.MayRunOut = true
-		e.warn("it starts, but may run out of memory while serving: what comes into use beyond the budget is up to %.2f GiB, "+
-			"and %.2f GiB are left for it", float64(*e.Growth.High)/float64(gib), float64(*e.Growth.High-most)/float64(gib))
+		e.warn("it starts, but may run out of memory while serving: less is left outside the budget than may come into use there " +
+			"(growth_bytes; a lower gpu_memory_utilization leaves more)")
 	}
 }

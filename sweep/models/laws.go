@@ -33,6 +33,7 @@ type LawFile struct {
 	Source  string   `json:"source"`            // what the coefficients were taken from
 	RunList []string `json:"run_ids,omitempty"` // of the runs that they were fitted to
 	Runs    int      `json:"runs"`
+	Ranks   int64    `json:"ranks"` // the most that a run had
 	// Terms has a law for each term that was measured.
 	Terms map[string]Law `json:"terms"`
 
@@ -285,6 +286,9 @@ type LawSource struct {
 // law finds a term's law and notes its source in the estimate.
 func (s *setup) law(e *Estimate, term string) (found, bool) {
 	f, ok := s.laws.find(term, s.v, s.g)
+	if ok && s.tp*s.pp > f.file.Ranks {
+		f.measured = false
+	}
 	if ok && e != nil {
 		e.note(term, f)
 	}
