@@ -62,8 +62,9 @@ overheads: build ## docs/measured/overheads/overheads.json anew, from the record
 	rm -rf bin/overheads
 	$(BIN) import --gpu "$(H100)" --output-dir bin/overheads/0.19 $(CORPUS)/h100-v0.19 || [ $$? -eq 3 ]
 	$(BIN) import --gpu "$(H100)" --output-dir bin/overheads/0.26 $(CORPUS)/h100-v0.26
+	tar --zstd -xf runner/recorded/testdata/h100x2-v0.26.tar.zst -C bin/overheads
 	$(BIN) overhead build bin/overheads/0.19 bin/overheads/0.26 \
-	  $(addprefix docs/measured/h100x2-vllm-0.26/,tp1-llama-3.1-8b tp1-qwen3-4b tensor-parallel graphs session-as-latency) -o bin/overheads/overheads.json
+	  $(addprefix bin/overheads/h100x2-v0.26/,tp1-llama-3.1-8b tp1-qwen3-4b tensor-parallel graphs session-as-latency) -o bin/overheads/overheads.json
 	cmp bin/overheads/overheads.json docs/measured/overheads/overheads.json || cp bin/overheads/overheads.json docs/measured/overheads/
 
 fuzz: ## every fuzz test for FUZZTIME

@@ -251,7 +251,8 @@ func (x *executor) begin(e *Execution, plan []PlannedProfile) error {
 			return err
 		}
 	}
-	x.display.Begin(&Schedule{Execution: x.id, Runs: x.sum.Planned, Kept: x.sum.Kept, Resumed: x.sum.Resumed, Changes: x.sum.Changes})
+	x.display.Begin(&Schedule{Execution: x.id, Runs: x.sum.Planned, Kept: x.sum.Kept, Resumed: x.sum.Resumed,
+		Changes: x.sum.Changes})
 	return nil
 }
 
@@ -313,7 +314,8 @@ func (x *executor) enqueue(finished map[string]*Result) {
 			for repeat := 1; repeat <= repeats(s); repeat++ {
 				n++
 				d := due{sweep: s, profile: p, repeat: repeat, id: RunID(x.id, p, repeat), n: n}
-				if old := finished[d.id]; old != nil && old.Run.Outcome != OutcomeDirtyGPU && old.Run.Outcome != OutcomeInterrupted {
+				if old := finished[d.id]; old != nil && old.Run.Outcome != OutcomeDirtyGPU &&
+					old.Run.Outcome != OutcomeInterrupted {
 					x.sum.Kept++
 					x.count(old.Run.Outcome)
 					x.rules.learn(s, p, old)
@@ -370,7 +372,12 @@ func (x *executor) runOne(ctx context.Context, d due, next *due) (stop bool, err
 		return false, err
 	}
 	if skip := x.skip(ctx, d); skip != nil {
-		return false, x.keepRow(d, skip)
+		if err := x.keepRow(x.newJob(d, nil, 1), skip); err != nil {
+			return false, err
+		}
+		x.count(OutcomeSkipped)
+		x.display.RunEnds(d.n, skip)
+		return false, nil
 	}
 	for attempt := 1; ; attempt++ {
 		r, retriable, err := x.attempt(ctx, d, next, attempt)
@@ -388,16 +395,18 @@ func (x *executor) runOne(ctx context.Context, d due, next *due) (stop bool, err
 		if retriable && attempt <= d.sweep.Limits.Retries {
 			x.sum.Retried++
 			wait := backOff(attempt)
-			x.display.Note(fmt.Sprintf("%s: %s; this can pass: attempt %d follows in %v", r.Run.Outcome, r.Run.OutcomeDetail, attempt+1, wait))
+			x.display.Note(fmt.Sprintf("%s: %s; this can pass: attempt %d follows in %v", r.Run.Outcome, r.Run.OutcomeDetail,
+				attempt+1, wait))
 			if x.sleep(ctx, wait) != nil {
 				// The attempt is written and final unless the run is resumed: it
 				// stays as it is.
-				return true, x.account(d, r)
+				x.account(d, r)
+				return true, nil
 			}
 			continue
 		}
-		err = x.account(d, r)
-		return r.Run.Outcome == OutcomeDirtyGPU && d.sweep.Limits.OnDirtyGPU == "stop", err
+		x.account(d, r)
+		return r.Run.Outcome == OutcomeDirtyGPU && d.sweep.Limits.OnDirtyGPU == "stop", nil
 	}
 }
 
@@ -407,7 +416,7 @@ func backOff(attempt int) time.Duration {
 }
 
 // account notes a final row.
-func (x *executor) account(d due, r *Result) error {
+func (x *executor) account(d due, r *Result) {
 	x.sum.Ran++
 	x.count(r.Run.Outcome)
 	x.rules.learn(d.sweep, d.profile, r)
@@ -416,14 +425,13 @@ func (x *executor) account(d due, r *Result) error {
 		x.stopBy("on_dirty_gpu = \"stop\": " + r.Run.OutcomeDetail)
 	}
 	if !r.Run.Outcome.Failed() {
-		return nil
+		return
 	}
 	x.failed[d.sweep]++
 	if limit := d.sweep.Limits.MaxFailures; limit > 0 && x.failed[d.sweep] >= limit && !x.given[d.sweep] {
 		x.given[d.sweep] = true
 		x.stopBy(fmt.Sprintf("sweep %q: max_failures = %d was reached", d.sweep.Name, limit))
 	}
-	return nil
 }
 
 func (x *executor) stopBy(why string) {
@@ -434,19 +442,13 @@ func (x *executor) stopBy(why string) {
 }
 
 // keepRow writes a row of a run that was not measured.
-func (x *executor) keepRow(d due, r *Result) error {
-	job := x.newJob(d, nil, 1)
+func (x *executor) keepRow(job *Job, r *Result) error {
 	sinks, err := x.beginSinks(job)
 	if err != nil {
 		return err
 	}
 	r.Run.EndedAt = r.Run.StartedAt
-	if err := x.finishSinks(sinks, r); err != nil {
-		return err
-	}
-	x.count(r.Run.Outcome)
-	x.display.RunEnds(d.n, r)
-	return nil
+	return x.finishSinks(sinks, r)
 }
 
 // checkDisk refuses to start a run that could not be written.

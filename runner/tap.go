@@ -14,8 +14,8 @@ type tap struct {
 	job     *Job
 	display *lockedDisplay
 	pace    *pace
-	n, of   int
-	rest    int
+	n, of   int // which run, of how many
+	rest    int // that follow
 	begun   time.Time
 
 	mu     sync.Mutex
@@ -29,8 +29,11 @@ type gpuState struct {
 	sampled time.Time
 }
 
-func newTap(job *Job, rest, of int, p *pace, d *lockedDisplay, n int) *tap {
-	t := &tap{job: job, display: d, pace: p, n: n, of: of, rest: rest, begun: time.Now(), gpus: map[int32]*gpuState{}}
+func newTap(job *Job, n int, s *Summary, p *pace, d *lockedDisplay) *tap {
+	t := &tap{
+		job: job, display: d, pace: p, n: n, of: s.Planned, rest: s.Remaining - 1,
+		begun: time.Now(), gpus: map[int32]*gpuState{},
+	}
 	for _, dev := range job.Devices {
 		t.gpus[int32(dev.Index)] = &gpuState{used: -1}
 	}

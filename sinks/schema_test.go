@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/apache/arrow/go/v17/arrow/ipc"
 	"github.com/google/go-cmp/cmp"
@@ -21,6 +22,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/sinks/table"
 )
 
 var update = flag.Bool("update", false, "write golden files and the generated parts of docs/")
@@ -57,9 +59,15 @@ func TestSchemaIsPrinted(t *testing.T) {
 
 // TestRulesOfColumns holds every row struct to the rules of rows.go.
 func TestRulesOfColumns(t *testing.T) {
-	for _, table := range Tables() {
-		for _, f := range flatFields(rowType(table)) {
-			name, tag := columnName(f), f.Tag.Get("parquet")
+	for _, def := range registry() {
+		own := def.def().name
+		for _, c := range Columns(own) {
+			if c.Doc == "" {
+				t.Errorf("%s.%s has no doc", own, c.Name)
+			}
+		}
+		for _, f := range table.Fields(def.rowType()) {
+			name, tag := table.ColumnName(f), f.Tag.Get("parquet")
 			options := strings.Split(tag, ",")[1:]
 			has := func(o string) bool {
 				return strings.Contains(","+strings.Join(options, ",")+",", ","+o+",")
@@ -70,20 +78,20 @@ func TestRulesOfColumns(t *testing.T) {
 				base = f.Type.Elem()
 			}
 			switch {
-			case pointer != has("optional"):
-				t.Errorf("%s.%s: a nullable column is a pointer, tagged optional, and nothing else is", table, name)
+			case pointer && !has("optional"):
+				t.Errorf("%s.%s: a pointer is a nullable column, tagged optional", own, name)
+			case has("optional") && !pointer && base.Kind() != reflect.String && base.Kind() != reflect.Int64:
+				t.Errorf("%s.%s: the zero of %v stands for no null", own, name, base)
 			case has("split") && base.Kind() != reflect.Float64 && base.Kind() != reflect.Float32:
-				t.Errorf("%s.%s: split on %v cannot be read by DuckDB", table, name, base)
-			case base == reflect.TypeFor[Micros]() != has("timestamp(microsecond)"):
-				t.Errorf("%s.%s: an instant is Micros, tagged timestamp(microsecond)", table, name)
-			case f.Tag.Get("doc") == "":
-				t.Errorf("%s.%s has no doc", table, name)
+				t.Errorf("%s.%s: split on %v cannot be read by DuckDB", own, name, base)
+			case (base == reflect.TypeFor[Micros]() || base == reflect.TypeFor[time.Time]()) != has("timestamp(microsecond)"):
+				t.Errorf("%s.%s: an instant is tagged timestamp(microsecond)", own, name)
 			case strings.HasSuffix(name, "_bytes") && (base.Kind() != reflect.Int64 || f.Tag.Get("unit") != "bytes"):
-				t.Errorf("%s.%s: bytes are int64 with that unit", table, name)
+				t.Errorf("%s.%s: bytes are int64 with that unit", own, name)
 			}
 		}
-		if _, ok := schemaOf(table, nil).Lookup("month"); ok {
-			t.Errorf("%s: month is a key of the path and stands in no file", table)
+		if _, ok := table.SchemaOf(def.rowType(), nil).Lookup("month"); ok {
+			t.Errorf("%s: month is a key of the path and stands in no file", own)
 		}
 	}
 }
@@ -98,8 +106,8 @@ func TestDocsNameEveryColumn(t *testing.T) {
 	seen := 0
 	got := section.ReplaceAllStringFunc(string(doc), func(s string) string {
 		seen++
-		table, err := TableNamed(section.FindStringSubmatch(s)[1])
-		if err != nil {
+		table := Table(section.FindStringSubmatch(s)[1])
+		if _, err := lookup(table); err != nil {
 			t.Fatal(err)
 		}
 		return "<!-- columns " + string(table) + " -->\n" + docTable(table) + "<!-- end -->"
@@ -112,7 +120,7 @@ func TestDocsNameEveryColumn(t *testing.T) {
 
 func docTable(table Table) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s Key: `%s`.\n\n| column | type | unit | null | meaning |\n|---|---|---|---|---|\n", Grain(table), strings.Join(keyColumns(table), "`, `"))
+	fmt.Fprintf(&b, "%s Key: `%s`.\n\n| column | type | unit | null | meaning |\n|---|---|---|---|---|\n", Grain(table), strings.Join(Keys(table), "`, `"))
 	for _, c := range Columns(table) {
 		null := ""
 		if c.Nullable {
@@ -178,6 +186,13 @@ func allowNull(t reflect.Type, def *schemagen.Schema) {
 		if !ok {
 			continue
 		}
+		doc := f.Tag.Get("doc") // of rows and settings it is for the tables, too
+		if doc == "" && f.Tag.Get("parquet") != "" {
+			doc = askedDoc(name, f.Type.Kind() == reflect.Pointer)
+		}
+		if property.Description == "" {
+			property.Description = doc
+		}
 		switch f.Type.Kind() {
 		case reflect.Pointer, reflect.Slice, reflect.Map:
 			inner := *property
@@ -240,13 +255,13 @@ func TestResultsKeepTheSchema(t *testing.T) {
 
 func TestSchemasOfFiles(t *testing.T) {
 	var b bytes.Buffer
-	for _, table := range Tables() {
-		fmt.Fprintln(&b, strings.Replace(schemaOf(table, nil).String(), "message ", "message "+string(table), 1))
+	for _, def := range registry() {
+		fmt.Fprintln(&b, strings.Replace(table.SchemaOf(def.rowType(), nil).String(), "message ", "message "+string(def.def().name), 1))
 	}
 	axes := mergeAxes(nil, []RunRow{{Axes: map[string]any{"a": int64(1), "b": "x", "c": true, "d": 0.5}}})
-	columns := schemaOf(TableRuns, axes).Columns()
+	columns := table.SchemaOf(reflect.TypeFor[RunRow](), axes).Columns()
 	for _, c := range columns[len(columns)-4:] {
-		leaf, _ := schemaOf(TableRuns, axes).Lookup(c...)
+		leaf, _ := table.SchemaOf(reflect.TypeFor[RunRow](), axes).Lookup(c...)
 		fmt.Fprintf(&b, "%s %v\n", c[0], leaf.Node.Type())
 	}
 	golden(t, "testdata/parquet.schema", b.Bytes())

@@ -140,16 +140,11 @@ func setFilterContext(ctx *hcl.EvalContext, p *Profile, uses map[string]bool) {
 
 // settingValues is the profile's settings by name; nil is left to vLLM.
 func (p *Profile) settingValues() map[string]any {
-	s := &p.Settings
-	return map[string]any{
-		"model": s.Model, "dtype": deref(s.Dtype), "kv_cache_dtype": deref(s.KVCacheDtype), "quantization": deref(s.Quantization),
-		"tensor_parallel_size": s.TensorParallelSize, "pipeline_parallel_size": s.PipelineParallelSize,
-		"input_len": s.InputLen, "output_len": s.OutputLen, "batch_size": s.BatchSize, "max_model_len": deref(s.MaxModelLen),
-		"max_num_seqs": deref(s.MaxNumSeqs), "max_num_batched_tokens": deref(s.MaxNumBatchedTokens),
-		"gpu_memory_utilization": deref(s.GPUMemoryUtilization), "kv_cache_memory_bytes": deref(s.KVCacheMemoryBytes),
-		"block_size": deref(s.BlockSize), "enforce_eager": deref(s.EnforceEager), "load_format": deref(s.LoadFormat),
-		"trust_remote_code": deref(s.TrustRemoteCode), "num_iters": deref(s.NumIters), "num_iters_warmup": deref(s.NumItersWarmup),
+	values := map[string]any{}
+	for _, s := range settings() {
+		values[s.name] = s.get(&p.Settings)
 	}
+	return values
 }
 
 // Setting is a profile's setting by the name that files use; nil is left to

@@ -197,13 +197,16 @@ func (s *sweepBuild) gatherFields() {
 		}
 		s.byName[f.name] = f
 	}
-	for name, n := range defaultSettings() {
-		c := &cell{v: n, whole: &n}
+	for name, st := range s.l.settings {
+		if st.preset == 0 {
+			continue
+		}
+		c := &cell{v: st.preset, whole: &st.preset}
 		if f := s.byName[name]; f != nil {
 			f.unset = c
 			continue
 		}
-		f := &field{name: name, role: roleSetting, setting: s.l.settings[name], axis: -1, origin: "default", fixed: c}
+		f := &field{name: name, role: roleSetting, setting: st, axis: -1, origin: "default", fixed: c}
 		s.fields = append(s.fields, f)
 		s.byName[name] = f
 	}

@@ -17,25 +17,7 @@ const SingleSweep = "profile"
 // SingleOptions are the flags of `vramsweep profile`. What is zero or nil was
 // not given.
 type SingleOptions struct {
-	Model string // --model or --hf-model-id: a catalogue name, a folder, or owner/name
-
-	InputLen             *int64
-	OutputLen            *int64
-	BatchSize            *int64
-	TensorParallelSize   *int64
-	PipelineParallelSize *int64
-	Dtype                *string
-	KVCacheDtype         *string
-	Quantization         *string
-	MaxModelLen          *int64
-	MaxNumSeqs           *int64
-	MaxNumBatchedTokens  *int64
-	GPUMemoryUtilization *float64
-	EnforceEager         *bool
-	LoadFormat           *string
-	TrustRemoteCode      *bool
-	NumIters             *int64
-	NumItersWarmup       *int64
+	Settings map[string]any // by name: a string, int64, float64 or bool
 
 	// What is known of the model, laid over what the catalogue says.
 	ModelParams *int64 // --model-params
@@ -113,31 +95,25 @@ type given struct {
 // singleSettings converts the settings that were given and fills in the
 // defaults.
 func (l *loader) singleSettings(o *SingleOptions, p *Profile) []given {
-	values := map[string]any{
-		"input_len": deref(o.InputLen), "output_len": deref(o.OutputLen), "batch_size": deref(o.BatchSize),
-		"tensor_parallel_size": deref(o.TensorParallelSize), "pipeline_parallel_size": deref(o.PipelineParallelSize),
-		"dtype": deref(o.Dtype), "kv_cache_dtype": deref(o.KVCacheDtype), "quantization": deref(o.Quantization),
-		"max_model_len": deref(o.MaxModelLen), "max_num_seqs": deref(o.MaxNumSeqs), "max_num_batched_tokens": deref(o.MaxNumBatchedTokens),
-		"gpu_memory_utilization": deref(o.GPUMemoryUtilization), "enforce_eager": deref(o.EnforceEager), "load_format": deref(o.LoadFormat),
-		"trust_remote_code": deref(o.TrustRemoteCode), "num_iters": deref(o.NumIters), "num_iters_warmup": deref(o.NumItersWarmup),
-	}
-	if o.Model == "" {
+	if o.Settings["model"] == nil {
 		l.diags.errorAt(codeFlagMissing, hcl.Range{}, "The profile needs a model: --model NAME or --hf-model-id OWNER/NAME.")
-	} else {
-		values["model"] = o.Model
 	}
 	var out []given
-	defaults := defaultSettings()
-	for _, name := range sortedKeys(values) {
-		v, origin := values[name], flagName(name)
-		if v == nil {
-			n, ok := defaults[name]
-			if !ok {
-				continue
-			}
-			v, origin = n, "default"
-		}
+	for _, name := range sortedKeys(l.settings) {
 		st := l.settings[name]
+		v, origin := o.Settings[name], flagName(name)
+		switch {
+		case v != nil:
+		case st.preset != 0:
+			v, origin = st.preset, "default"
+		default:
+			continue
+		}
+		if t, ok := v.(string); ok && st.kind == kindSize {
+			if n := st.parse(t); n != nil { // a flag has no quotes that tell a text from a number
+				v = *n.whole
+			}
+		}
 		c, f := st.convert(l, v)
 		if f != nil {
 			l.singleFault(f, flagName(name))

@@ -8,7 +8,7 @@ import (
 func ptr[T any](v T) *T { return &v }
 
 func TestSingle(t *testing.T) {
-	plan, err := Single(SingleOptions{Model: "Qwen/Qwen3-0.6B", InputLen: ptr(int64(512)), Dtype: ptr("bfloat16"), NumLayers: ptr(int64(4)),
+	plan, err := Single(SingleOptions{Settings: map[string]any{"model": "Qwen/Qwen3-0.6B", "input_len": int64(512), "dtype": "bfloat16"}, NumLayers: ptr(int64(4)),
 		Flags: map[string]string{"seed": "3", "max_lora_rank": "16", "hf_overrides": `{"a": 1}`, "tokenizer": "x/y"}})
 	if err != nil {
 		t.Fatal(err)
@@ -29,7 +29,8 @@ func TestSingle(t *testing.T) {
 }
 
 func TestSingleFaults(t *testing.T) {
-	_, err := Single(SingleOptions{Model: "Qwen3-0.6", InputLen: ptr(int64(0)), MaxModelLen: ptr(int64(10)), Flags: map[string]string{"output_json": "x"}})
+	_, err := Single(SingleOptions{Settings: map[string]any{"model": "Qwen3-0.6", "input_len": int64(0), "max_model_len": int64(10)},
+		Flags: map[string]string{"output_json": "x"}})
 	e, ok := asError(err)
 	if !ok {
 		t.Fatalf("got %v", err)
@@ -47,7 +48,8 @@ func TestSingleFaults(t *testing.T) {
 	if e, ok = asError(err); !ok || len(e.Diagnostics()) < 3 || !strings.Contains(err.Error(), codeFlagMissing.id()) {
 		t.Errorf("got %v", err)
 	}
-	_, err = Single(SingleOptions{Model: "Qwen/Qwen3-0.6B", InputLen: ptr(int64(100)), MaxModelLen: ptr(int64(10)), GPUs: []int{0}, TensorParallelSize: ptr(int64(2))})
+	_, err = Single(SingleOptions{GPUs: []int{0},
+		Settings: map[string]any{"model": "Qwen/Qwen3-0.6B", "input_len": int64(100), "max_model_len": int64(10), "tensor_parallel_size": int64(2)}})
 	if e, ok := asError(err); !ok || len(e.Diagnostics()) != 2 {
 		t.Errorf("got %v", err)
 	}
@@ -56,7 +58,7 @@ func TestSingleFaults(t *testing.T) {
 // TestSingleIsAFile checks that flags and a file that ask for the same have the
 // same settings.
 func TestSingleIsAFile(t *testing.T) {
-	one, err := Single(SingleOptions{Model: "Qwen/Qwen3-0.6B", BatchSize: ptr(int64(4)), EnforceEager: ptr(true), Engine: "simulator", GPUs: []int{0}, OutputDir: "x",
+	one, err := Single(SingleOptions{Settings: map[string]any{"model": "Qwen/Qwen3-0.6B", "batch_size": int64(4), "enforce_eager": true}, Engine: "simulator", GPUs: []int{0}, OutputDir: "x",
 		ModelParams: ptr(int64(1000)), HiddenSize: ptr(int64(2048)), VLLMVersion: "0.26.0", ModelRunner: "v2", Mode: "session"})
 	if err != nil {
 		t.Fatal(err)

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bufio"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -111,23 +109,6 @@ func (w *world) report(dirs []string, output, baseline string, across []string, 
 		fmt.Fprintf(w.stdout, "%s: %s of %s\n", output, plural(len(r.Runs), "run"), plural(len(r.Executions), "execution"))
 	}
 	return nil
-}
-
-// writeTo writes a file whole or not at all; "-" is standard output.
-func (w *world) writeTo(output string, write func(io.Writer) error) error {
-	if output == "-" {
-		buffered := bufio.NewWriter(w.stdout)
-		return errors.Join(write(buffered), buffered.Flush())
-	}
-	file, err := createFile(output)
-	if err != nil {
-		return err
-	}
-	buffered := bufio.NewWriter(file)
-	if err := errors.Join(write(buffered), buffered.Flush()); err != nil {
-		return errors.Join(err, file.abandon())
-	}
-	return file.commit()
 }
 
 // runsOf reads the runs of several folders; FOLDER@EXECUTION is one execution.

@@ -76,7 +76,8 @@ func (d *display) set() {
 // RunBegins names the run.
 func (d *display) RunBegins(n int, job *runner.Job) {
 	s := job.Profile.Settings
-	d.label = fmt.Sprintf("%s tp=%d in=%d out=%d bs=%d", s.Model, s.TensorParallelSize, s.InputLen, s.OutputLen, s.BatchSize)
+	d.label = fmt.Sprintf("%s tp=%d in=%d out=%d bs=%d", s.Model, s.TensorParallelSize, s.InputLen, s.OutputLen,
+		s.BatchSize)
 	d.phase = ""
 	if d.bar == nil {
 		fmt.Fprintf(d.out, "[%d/%d] %s: %s%s\n", n, d.total, job.Sweep.Name, d.label, attempt(job))
@@ -145,7 +146,8 @@ func (d *display) RunEnds(n int, r *runner.Result) {
 
 func runTitle(r *runner.Result) string {
 	b := r.BenchmarkParameters
-	parts := []string{r.Run.Sweep, r.ModelInfo.Model, fmt.Sprintf("tp=%d in=%d out=%d bs=%d", b.TensorParallelSize, b.InputLen, b.OutputLen, b.BatchSize)}
+	parts := []string{r.Run.Sweep, r.ModelInfo.Model,
+		fmt.Sprintf("tp=%d in=%d out=%d bs=%d", b.TensorParallelSize, b.InputLen, b.OutputLen, b.BatchSize)}
 	if r.Run.Synthetic {
 		parts = append(parts, "(synthetic)")
 	}

@@ -59,7 +59,8 @@ func (w *world) load(path string, f *inputFlags, asJSON bool) (*sweep.Plan, erro
 		if asJSON {
 			return nil, errors.Join(quiet(exitUsage), printJSON(w.stdout, diagnosticsJSON(false, plan.Warnings)))
 		}
-		return nil, usageError("Leave --strict out to go on in spite of them.", "%s: %s", path, plural(len(plan.Warnings), "warning"))
+		return nil, usageError("Leave --strict out to go on in spite of them.", "%s: %s", path,
+			plural(len(plan.Warnings), "warning"))
 	}
 	return plan, nil
 }
@@ -70,7 +71,8 @@ func checkPlant(plant map[string]any) error {
 	_, err := simulate.ParsePlant(plant)
 	var kind *json.UnmarshalTypeError
 	if errors.As(err, &kind) {
-		return fmt.Errorf("%q of the plant holds a value of the wrong type: a %s", kind.Field[strings.LastIndex(kind.Field, ".")+1:], kind.Value)
+		return fmt.Errorf("%q of the plant holds a value of the wrong type: a %s",
+			kind.Field[strings.LastIndex(kind.Field, ".")+1:], kind.Value)
 	}
 	if err == nil {
 		return nil

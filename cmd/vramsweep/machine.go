@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -23,14 +22,19 @@ func (w *world) machineOptions(sources []string) gpu.Options {
 	return gpu.Options{Env: w.env, Helper: []string{w.self, nvmlHelper}, Sources: sources}
 }
 
+// checkSources refuses a --sampler that there is none of.
+func checkSources(sources []string) error {
+	if err := gpu.CheckSources(sources); err != nil {
+		return usageError("vramsweep gpus says which of them work here.", "--sampler: %w", err)
+	}
+	return nil
+}
+
 // gpusVerb lists the GPUs and what can be read of them.
 func (w *world) gpusVerb() *cobra.Command {
 	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "gpus",
-		Short: "The GPUs, which source reads what, and why another does not",
-		Args:  exactArgs(),
-		RunE: func(cmd *cobra.Command, _ []string) error {
+	cmd := verb("gpus", "The GPUs, which source reads what, and why another does not", exactArgs(),
+		func(cmd *cobra.Command, _ []string) error {
 			machine := gpu.Detect(cmd.Context(), w.machineOptions(nil), true)
 			devices, err := machine.Devices(cmd.Context())
 			if err != nil {
@@ -40,8 +44,7 @@ func (w *world) gpusVerb() *cobra.Command {
 				return printJSON(w.stdout, gpuListing{Devices: orEmpty(devices), Sources: orEmpty(machine.Sources())})
 			}
 			return printGPUs(w.stdout, devices, machine.Sources())
-		},
-	}
+		})
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -68,7 +71,8 @@ func printGPUs(out io.Writer, devices []runner.Device, sources []gpu.SourceStatu
 		fmt.Fprintln(table, "GPU\tNAME\tUSED\tRESERVED\tTOTAL\tDRIVER\tBUS\tUUID\tTOLD BY")
 	}
 	for _, d := range devices {
-		fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Index, d.Name, gibOf(d.UsedBytes), gibOf(d.ReservedBytes), gibOf(d.TotalBytes),
+		fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Index, d.Name, gibOf(d.UsedBytes),
+			gibOf(d.ReservedBytes), gibOf(d.TotalBytes),
 			orDash(d.DriverVersion), orDash(d.PCIBusID), orDash(d.UUID), d.Source)
 	}
 	fmt.Fprintln(table, "\nSOURCE\tSERVES\tPOWER\tWHY NOT")
@@ -130,16 +134,9 @@ func orDash(s string) string {
 
 // versionVerb prints the version.
 func (w *world) versionVerb() *cobra.Command {
-	return &cobra.Command{
-		Use:   "version",
-		Short: "The version of vramsweep and of what it writes",
-		Args:  exactArgs(),
-		RunE: func(*cobra.Command, []string) error {
+	return verb("version", "The version of vramsweep and of what it writes", exactArgs(),
+		func(*cobra.Command, []string) error {
 			fmt.Fprintf(w.stdout, "vramsweep %s\nschema %s\n", version, runner.SchemaVersion)
 			return nil
-		},
-	}
+		})
 }
-
-// background is for what must end well although the run was interrupted.
-func background(ctx context.Context) context.Context { return context.WithoutCancel(ctx) }

@@ -162,6 +162,12 @@ func newRoot(w *world) *cobra.Command {
 	return root
 }
 
+// verb is one verb of the command line.
+func verb(use, short string, args cobra.PositionalArgs,
+	run func(cmd *cobra.Command, args []string) error) *cobra.Command {
+	return &cobra.Command{Use: use, Short: short, Args: args, RunE: run}
+}
+
 // A verbGroup is a heading of the help text and what stands under it.
 type verbGroup struct {
 	title string
@@ -187,9 +193,11 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 			return nil
 		}
 		if len(args) < len(names) {
-			return usageError(cmd.CommandPath()+" --help shows examples.", "%s: %s is missing", cmd.CommandPath(), names[len(args)])
+			return usageError(cmd.CommandPath()+" --help shows examples.", "%s: %s is missing", cmd.CommandPath(),
+				names[len(args)])
 		}
-		return usageError("Quote names with blanks in them.", "%s: %q is one operand too many", cmd.CommandPath(), args[len(names)])
+		return usageError("Quote names with blanks in them.", "%s: %q is one operand too many", cmd.CommandPath(),
+			args[len(names)])
 	}
 }
 

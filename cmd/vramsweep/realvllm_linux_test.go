@@ -64,7 +64,8 @@ func TestRealVLLM(t *testing.T) {
 	}
 	wall := map[string]float64{}
 	for _, mode := range []string{"latency", "session"} {
-		cmd, out := start(t, bin, dir, "run", file, "--var", "vllm="+vllm, "--var", "mode="+mode, "--output-dir", mode, "--brief", "--summary-json", mode+".json")
+		cmd, out := start(t, bin, dir, "run", file, "--var", "vllm="+vllm, "--var", "mode="+mode, "--output-dir", mode,
+			"--brief", "--summary-json", mode+".json")
 		if code := exitCode(cmd.Wait()); code != 0 {
 			t.Fatalf("%s mode: exit code %d\n%s", mode, code, out)
 		}

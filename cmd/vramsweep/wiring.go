@@ -14,6 +14,7 @@ import (
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/attribution"
 	"github.com/vramsweep/vramsweep/runner/gpu"
+	"github.com/vramsweep/vramsweep/runner/planner"
 	"github.com/vramsweep/vramsweep/runner/proc"
 	"github.com/vramsweep/vramsweep/runner/simulate"
 	"github.com/vramsweep/vramsweep/runner/vllm"
@@ -42,8 +43,8 @@ type rig struct {
 
 // newRig wires a plan to an output folder.
 func (w *world) newRig(plan *sweep.Plan, store *sinks.Store, sources []string) (*rig, error) {
-	if err := gpu.CheckSources(sources); err != nil {
-		return nil, usageError("vramsweep gpus says which of them work here.", "--sampler: %w", err)
+	if err := checkSources(sources); err != nil {
+		return nil, err
 	}
 	mark, err := proc.FolderMark(store.Dir())
 	if err != nil {
@@ -203,7 +204,7 @@ func (f failedSampler) Sample(context.Context, func([]runner.Sample)) (*runner.S
 // estimate is what the arithmetic says of a profile on these GPUs; nil where
 // the GPU is not known to it.
 func (r *rig) estimate(p *sweep.Profile, devices []runner.Device) *models.Estimate {
-	g, ok := gpuFor(devices, r.plan.GPUs, p)
+	g, ok := planner.GPUOf(devices, r.plan.GPUs, p)
 	if !ok {
 		return nil
 	}

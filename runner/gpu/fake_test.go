@@ -9,12 +9,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/runner/gpu/sampling"
 )
 
 // The tools are faked by this test binary under their names: a fake is
@@ -60,7 +59,7 @@ func fakeTools(t testing.TB, names []string, env ...string) Options {
 	// Under the race detector a program waits a second before it exits.
 	env = append([]string{"PATH=" + dir, "FAKE_DIR=" + dir, "GORACE=atexit_sleep_ms=0"}, env...)
 	empty := t.TempDir()
-	return Options{Env: env, Sys: empty, Dev: empty, Proc: "/proc", NVMLLibrary: filepath.Join(empty, "none.so"), Sources: []string{SourceNvidiaSMI}}
+	return Options{Env: env, Sys: empty, Dev: empty, Proc: "/proc", NVMLLibrary: filepath.Join(empty, "none.so"), Sources: []string{sampling.SourceNvidiaSMI}}
 }
 
 // fake is what a stand-in for nvidia-smi does, from its environment:
@@ -192,6 +191,9 @@ func (f *fake) value(field string, g, n int) string {
 		return v
 	}
 	if f.mode == "na" && field != "index" && field != "pci.bus_id" && field != "timestamp" && n > 0 {
+		return "[N/A]"
+	}
+	if f.mode == "no-memory" && g == 0 && strings.HasPrefix(field, "memory.") {
 		return "[N/A]"
 	}
 	switch field {
@@ -353,30 +355,6 @@ func (f *fake) apps(header bool, lms int) int {
 			return 0
 		}
 		time.Sleep(time.Duration(lms) * time.Millisecond)
-	}
-}
-
-// collector keeps samples and can wait for a number of ticks.
-type collector struct {
-	mu      sync.Mutex
-	samples []runner.Sample
-	ticks   int
-	until   func(*collector) bool
-	done    chan struct{}
-	once    sync.Once
-}
-
-func newCollector(until func(*collector) bool) *collector {
-	return &collector{until: until, done: make(chan struct{})}
-}
-
-func (c *collector) emit(s []runner.Sample) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.samples = append(c.samples, s...)
-	c.ticks++
-	if c.until(c) {
-		c.once.Do(func() { close(c.done) })
 	}
 }
 
