@@ -499,7 +499,7 @@ func extrapolated(t *testing.T, old []measured) []measured {
 		return without[r.model]
 	})
 	only := func(version string) *Laws {
-		return &Laws{files: slices.DeleteFunc(slices.Clone(builtinLaws().files), func(f *LawFile) bool { return f.VLLM != version })}
+		return lawsOf(slices.DeleteFunc(slices.Clone(builtinLaws().files), func(f *LawFile) bool { return f.VLLM != version }))
 	}
 	out = append(out, campaign033(starts(all), "0.33 by 0.26", func(*fitRun) *Laws { return only("0.26.0") })...)
 	for _, m := range old {

@@ -294,7 +294,8 @@ func (s *setup) logits() float64 { return float64(s.seqs * s.a.VocabSize) }
 func fitLaws(t testing.TB, runs []fitRun) *LawFile {
 	base := &LawFile{
 		Schema: LawSchema, VLLM: runs[0].request.Version, From: "0.30.0", GPU: runs[0].gpu.Product, Arch: runs[0].gpu.Arch,
-		Torch: "2.11.0", By: "vramsweep", Source: "runner/recorded, h200-v0.33, fitted by sweep/models/fit_test.go", Runs: len(runs), Ranks: 1,
+		Torch: "2.11.0", By: "vramsweep", Source: "runner/recorded, h200-v0.33, fitted by sweep/models/fit_test.go",
+		Runs: len(runs), Ranks: 1,
 	}
 	for _, r := range runs {
 		base.RunList = append(base.RunList, r.id)
@@ -303,10 +304,10 @@ func fitLaws(t testing.TB, runs []fitRun) *LawFile {
 		Elsewhere: Range{0.3, 1.2}, Runs: 2, Source: "Llama 8B at T 4,096 and S 64, and Gemma 2 9B, to the last digit"}
 	seed := *base
 	seed.Terms = map[string]Law{
-		termHead:        head,
-		termSamplerV2:   {Form: "logit_copies", Coefficients: map[string]Coefficient{"copies": fixed(3)}, Elsewhere: Range{1, 1}},
-		termState:       {Form: "in_projection", Coefficients: map[string]Coefficient{"hidden": fixed(2), "projection": fixed(3)}, Elsewhere: Range{1, 1}},
-		termActivations: withoutWorkspaces(),
+		termHead: head, termActivations: withoutWorkspaces(),
+		termSamplerV2: {Form: "logit_copies", Coefficients: map[string]Coefficient{"copies": fixed(3)}, Elsewhere: Range{1, 1}},
+		termState: {Form: "in_projection", Elsewhere: Range{1, 1}, Coefficients: map[string]Coefficient{
+			"hidden": fixed(2), "projection": fixed(3)}},
 	}
 	file := &seed
 	for range 3 {
@@ -350,7 +351,7 @@ func (f fitter) context() Law {
 		"one_bytes":  around(l.solve(f.t, "")[0], 4*rounding), // total and free are printed to 0.1 GiB here
 		"nccl_bytes": inMiB(990, 0, 2048), "peer_bytes": inMiB(10, 0, 20),
 	}, Elsewhere: Range{0.5, 1.5}, Runs: len(f.runs),
-		Source: "total less free memory at start; NCCL and peers, which no run had, as in 0.26, with an interval as wide as that"}
+		Source: "total less free memory at start; NCCL and peers, which no run had, as in 0.26, in a wide interval"}
 }
 
 func (f fitter) nonTorch() Law {
@@ -368,7 +369,7 @@ func (f fitter) nonTorch() Law {
 		"one_bytes": around(c[0], 1.3*l.missed(f.t)*rounding), "per_logit_bytes": fixed(digits(c[1], 3)),
 		"tensor_parallel_bytes": inMiB(200, 50, 2400), "pipeline_bytes": inMiB(70, 20, 360),
 	}, Elsewhere: Range{0.2, 2.6}, Runs: len(l.list),
-		Source: "consumed less weights, buffers and experts' workspace; with several ranks, which no run had, an interval from 0.19 and 0.26"}
+		Source: "consumed less weights, buffers and experts' workspace; with several ranks, which no run had, as in 0.19 and 0.26"}
 }
 
 // sampler fits the copies of the logits to runs whose peak is sampling: those
@@ -476,7 +477,7 @@ func (f fitter) graphs() Law {
 		"first_piecewise_bytes": fixed(digits(c[0], 3)), "piecewise_layer_bytes": layer, "full_layer_bytes": layer,
 		"splits": around(c[2], c[2]*spread.High), "splits_sinks": fixed(1), "first_spread": spread, "further_spread": spread,
 	}, Elsewhere: Range{0.35, 2.7}, Attention: "FLASH_ATTN, FLASH_ATTN_MLA", Runs: len(l.list),
-		Source: "least squares of the relative error over what the capture took; piecewise and full graphs are not told apart"}
+		Source: "least squares of the relative error over the captures; piecewise and full graphs are not told apart"}
 }
 
 // poolOf are the units of the pool's law.

@@ -46,7 +46,7 @@ func (s *setup) outOfMemory(e *Estimate) {
 	e.ServingShortBy = &short
 	if short-*e.Growth.Value+*e.Growth.High > 0 {
 		e.MayRunOut = true
-		e.warn("it starts, but may run out of memory while serving: less is left outside the budget than may come into use there " +
-			"(growth_bytes; a lower gpu_memory_utilization leaves more)")
+		e.warn("it starts, but may run out of memory while serving: less is left outside the budget than may come into " +
+			"use there (growth_bytes; a lower gpu_memory_utilization leaves more)")
 	}
 }

@@ -37,7 +37,8 @@ type LawFile struct {
 	// Terms has a law for each term that was measured.
 	Terms map[string]Law `json:"terms"`
 
-	release, from Release
+	release, from          Release
+	measured, extrapolated string // what an estimate says of its source
 }
 
 // A Law is one term of the arithmetic, as one vLLM on one GPU follows it.
@@ -68,6 +69,7 @@ type Range struct {
 // Laws is a set of law files. It is never changed after it was made.
 type Laws struct {
 	files []*LawFile
+	terms map[string][]found // by term: the files that have it
 }
 
 // ErrLaws says that a laws file cannot be used.
@@ -94,15 +96,15 @@ func lawForms() map[string][]string {
 		"per_rank": {"one_bytes", "nccl_bytes", "peer_bytes"},
 		"by_ranks": {"one_bytes", "per_logit_bytes", "odd_vocabulary_bytes", "tensor_parallel_bytes", "further_rank_bytes",
 			"pipeline_bytes"},
-		"larger_moment": {"base_bytes", "per_logit_bytes", "cublas_workspaces", "tuner_buffers", "forward_hidden", "forward_attention",
-			"forward_width", "plain_width", "plain_unfused", "eager_hidden", "eager_extra_hidden", "eager_width",
+		"larger_moment": {"base_bytes", "per_logit_bytes", "cublas_workspaces", "tuner_buffers", "forward_hidden",
+			"forward_attention", "forward_width", "plain_width", "plain_unfused", "eager_hidden", "eager_extra_hidden", "eager_width",
 			"eager_plain_width", "experts_hidden", "experts_slack", "latent_context", "four_norms", "spread"},
 		"in_projection": {"hidden", "projection", "spread"},
 		"head_copy":     {"head", "hidden"},
 		"logits":        {"logit_bytes", "rows"},
 		"logit_copies":  {"copies", "softcap_copies", "base_bytes"},
-		"first_and_further": {"first_piecewise_bytes", "first_full_v1_bytes", "first_full_v2_bytes", "piece", "piecewise_layer_bytes",
-			"full_layer_bytes", "cublas_workspaces", "splits", "splits_cut", "splits_sinks", "first_spread", "further_spread"},
+		"first_and_further": {"first_piecewise_bytes", "first_full_v1_bytes", "first_full_v2_bytes", "piece",
+			"piecewise_layer_bytes", "full_layer_bytes", "cublas_workspaces", "splits", "splits_cut", "splits_sinks", "first_spread", "further_spread"},
 		"full_graphs_width": {"base_bytes", "width_bytes"},
 		"in_use":            {"base_bytes", "token_bytes", "state_bytes"},
 	}
@@ -110,7 +112,7 @@ func lawForms() map[string][]string {
 
 // ParseLaws reads law files. It fails with ErrLaws where a file is not one.
 func ParseLaws(files ...[]byte) (*Laws, error) {
-	set := &Laws{}
+	var read []*LawFile
 	for _, data := range files {
 		f := &LawFile{}
 		decoder := json.NewDecoder(bytes.NewReader(data))
@@ -121,10 +123,20 @@ func ParseLaws(files ...[]byte) (*Laws, error) {
 		if err := f.check(); err != nil {
 			return nil, fmt.Errorf("%w of vLLM %q on %q: %w", ErrLaws, f.VLLM, f.GPU, err)
 		}
-		set.files = append(set.files, f)
+		read = append(read, f)
 	}
-	slices.SortStableFunc(set.files, func(a, b *LawFile) int { return int(a.from) - int(b.from) })
-	return set, nil
+	return lawsOf(read), nil
+}
+
+// lawsOf makes a set of checked files.
+func lawsOf(files []*LawFile) *Laws {
+	set := &Laws{files: files, terms: map[string][]found{}}
+	for _, f := range files {
+		for term, law := range f.Terms {
+			set.terms[term] = append(set.terms[term], found{Law: &law, file: f})
+		}
+	}
+	return set
 }
 
 // check reads the versions, and compares the coefficients with what the formulas take.
@@ -136,25 +148,36 @@ func (f *LawFile) check() error {
 	f.release, ok = ParseRelease(f.VLLM)
 	f.from, from = ParseRelease(f.From)
 	if !ok || !from || f.from > f.release {
-		return fmt.Errorf("vllm_version %q, from_version %q; expected two like \"0.26.0\", the second not the newer one", f.VLLM, f.From)
+		return fmt.Errorf("vllm_version %q, from_version %q; expected two like \"0.26.0\", the second not the newer one",
+			f.VLLM, f.From)
 	}
+	f.measured = fmt.Sprintf("measured on %s, %s, %d runs", f.VLLM, f.GPU, f.Runs)
+	f.extrapolated = fmt.Sprintf("extrapolated from %s, %s", f.VLLM, f.GPU)
 	forms := lawForms()
 	for term, law := range f.Terms {
 		names, ok := forms[law.Form]
 		if !ok {
 			return fmt.Errorf("term %s: no formula has the name %q", term, law.Form)
 		}
-		for name, c := range law.Coefficients {
-			if !slices.Contains(names, name) {
-				return fmt.Errorf("term %s: formula %s takes no %q; expected %v", term, law.Form, name, names)
-			}
-			if !(c.Low <= c.Value && c.Value <= c.High) || math.IsInf(c.Low, 0) || math.IsInf(c.High, 0) {
-				return fmt.Errorf("term %s: %s is %v; expected low <= value <= high", term, name, c)
-			}
+		if err := law.check(names); err != nil {
+			return fmt.Errorf("term %s: %w", term, err)
 		}
-		if e := law.Elsewhere; !(0 <= e.Low && e.Low <= 1 && 1 <= e.High) || math.IsInf(e.High, 0) {
-			return fmt.Errorf("term %s: elsewhere is %v; expected 0 <= low <= 1 <= high", term, e)
+	}
+	return nil
+}
+
+// check compares the coefficients with the names that the formula takes.
+func (law *Law) check(names []string) error {
+	for name, c := range law.Coefficients {
+		if !slices.Contains(names, name) {
+			return fmt.Errorf("formula %s takes no %q; expected %v", law.Form, name, names)
 		}
+		if !(c.Low <= c.Value && c.Value <= c.High) {
+			return fmt.Errorf("%s is %v; expected low <= value <= high", name, c)
+		}
+	}
+	if e := law.Elsewhere; !(0 <= e.Low && e.Low <= 1 && 1 <= e.High) {
+		return fmt.Errorf("elsewhere is %v; expected 0 <= low <= 1 <= high", e)
 	}
 	return nil
 }
@@ -213,10 +236,9 @@ func (l *Laws) find(term string, v Release, g GPU) (found, bool) {
 		}
 		return n
 	}
-	for _, f := range l.files {
-		law, ok := f.Terms[term]
-		if ok && (best.file == nil || score(f) >= score(best.file)) {
-			best = found{Law: &law, file: f}
+	for _, f := range l.terms[term] {
+		if best.file == nil || score(f.file) >= score(best.file) {
+			best = f
 		}
 	}
 	if best.file == nil {
@@ -241,13 +263,10 @@ func (f found) n(name string, units int64) int64 {
 
 // says tells where the law is from.
 func (f found) says() string {
-	if f.file == nil {
-		return "no law"
-	}
 	if f.measured {
-		return fmt.Sprintf("measured on %s, %s, %d runs", f.file.VLLM, f.file.GPU, f.file.Runs)
+		return f.file.measured
 	}
-	return fmt.Sprintf("extrapolated from %s, %s", f.file.VLLM, f.file.GPU)
+	return f.file.extrapolated
 }
 
 // sum adds coefficients times units, value and interval.
@@ -305,5 +324,5 @@ func (e *Estimate) note(term string, f found) {
 			return
 		}
 	}
-	e.Laws = append(e.Laws, LawSource{From: says, Measured: f.measured, Terms: []string{term}})
+	e.Laws = append(e.Laws, LawSource{From: says, Measured: f.measured, Terms: append(make([]string, 0, 8), term)})
 }

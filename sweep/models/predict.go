@@ -351,7 +351,7 @@ func (s *setup) firstRoom(e *Estimate) room {
 		n := *s.r.KVCacheMemoryBytes
 		return room{value: n, low: n, high: n}
 	}
-	parts := []Figure{e.Requested, e.Weights, e.Activations, e.NonTorch}
+	parts := append(make([]Figure, 0, 6), e.Requested, e.Weights, e.Activations, e.NonTorch)
 	if e.BuffersInBudget && e.Buffers.Value != nil {
 		parts = append(parts, e.Buffers)
 	}
@@ -363,7 +363,7 @@ func (s *setup) firstRoom(e *Estimate) room {
 		n -= *part.Value
 	}
 	// The parts miss independently: their squares add up.
-	var low, high []int64
+	low, high := make([]int64, 0, 6), make([]int64, 0, 6)
 	for i, part := range parts {
 		down, up, ok := spread(part)
 		if !ok {
