@@ -112,7 +112,7 @@ func (a *attempt) measure(ctx context.Context) (*Result, bool, error) {
 	at := a.stage(0, "baseline", a.clock)
 	engineCtx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	a.tap = newTap(a.job, a.n, a.sum, &a.pace, a.display)
+	a.tap = newTap(a.job, a.sum, &a.pace, a.display)
 	a.job.Progress = a.tap.progress
 	a.display.RunBegins(a.n, a.job)
 	a.startSamplers(ctx, end)

@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,11 +39,8 @@ func NewResult(job *Job) *Result {
 		r.Run.Axes[a.Axis] = a.Value
 	}
 	fillDtype(r, p)
-	for i := range job.Devices {
-		if v := job.Devices[i].DriverVersion; v != "" {
-			r.Provenance.DriverVersion = &v
-			break
-		}
+	for _, d := range job.Devices {
+		r.Provenance.DriverVersion = cmp.Or(r.Provenance.DriverVersion, known(d.DriverVersion))
 	}
 	return r
 }
@@ -56,13 +54,7 @@ func fillDtype(r *Result, p *sweep.Profile) {
 		r.Missing["dtype_metadata.kv_bytes_per_token"] = "the catalogue does not have the model"
 		return
 	}
-	text := func(v *string) string {
-		if v == nil {
-			return ""
-		}
-		return *v
-	}
-	weights, ok, why := models.WeightBytes(p.Model, text(s.Dtype), text(s.Quantization), 1, 1)
+	weights, ok, why := models.WeightBytes(p.Model, orZero(s.Dtype), orZero(s.Quantization), 1, 1)
 	if ok && p.Model.Params > 0 {
 		each := float64(weights) / float64(p.Model.Params)
 		d.WeightBytesPerParam = &each
@@ -70,9 +62,9 @@ func fillDtype(r *Result, p *sweep.Profile) {
 		r.Missing["dtype_metadata.weight_bytes_per_param"] = why
 	}
 	tp := max(s.TensorParallelSize, 1)
-	kvDtype := text(s.KVCacheDtype)
+	kvDtype := orZero(s.KVCacheDtype)
 	if q := p.Model.Quantization; (kvDtype == "" || kvDtype == "auto") && (q == nil || q.KVCache == "") {
-		kvDtype = text(s.Dtype) // "auto" follows the model's dtype, which the profile may set
+		kvDtype = orZero(s.Dtype) // "auto" follows the model's dtype, which the profile may set
 	}
 	if n, ok, why := models.KVBytesPerToken(p.Model, kvDtype, tp); ok {
 		n *= tp
@@ -87,20 +79,26 @@ func modelInfo(s *sweep.Settings, m *models.Architecture) ModelInfo {
 	if m == nil {
 		return info
 	}
-	count := func(n int64) *int64 {
-		if n == 0 {
-			return nil
-		}
-		return &n
-	}
-	info.Family, info.Source = m.Family, m.Source
-	if m.Architecture != "" {
-		info.Architecture = &m.Architecture
-	}
-	info.Params, info.NumLayers = count(m.Params), count(m.NumLayers)
-	info.NumHeads, info.NumKVHeads = count(m.NumHeads), count(m.NumKVHeads)
-	info.HeadDim, info.HiddenSize, info.VocabSize = count(m.HeadDim), count(m.HiddenSize), count(m.VocabSize)
+	info.Family, info.Source, info.Architecture = m.Family, m.Source, known(m.Architecture)
+	info.Params, info.NumLayers = known(m.Params), known(m.NumLayers)
+	info.NumHeads, info.NumKVHeads = known(m.NumHeads), known(m.NumKVHeads)
+	info.HeadDim, info.HiddenSize, info.VocabSize = known(m.HeadDim), known(m.HiddenSize), known(m.VocabSize)
 	return info
+}
+
+// known is nil for what a zero says nothing of.
+func known[T comparable](v T) *T {
+	if v == *new(T) {
+		return nil
+	}
+	return &v
+}
+
+func orZero[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
 }
 
 func flagMap(flags []sweep.Flag) map[string]any {

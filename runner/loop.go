@@ -91,13 +91,12 @@ func (r *Runner) written(p *sweep.Profile) *sweep.Profile {
 type Options struct {
 	Resume      bool
 	MaxDuration time.Duration   // 0: none
-	MinFree     int64           // bytes that must be free before each run; 0: DefaultMinFree
 	Kill        context.Context // ends at once, without writing results: the second Ctrl-C; nil: never
 }
 
-// DefaultMinFree is the room on the disk that a run must find: journal, raw
+// minFree is the room on the disk that a run must find: journal, raw
 // logs and tables of a run take some MiB, a log gone wild 100.
-const DefaultMinFree = 256 << 20
+const minFree = 256 << 20
 
 // A due run is one that has no final result yet.
 type due struct {
@@ -456,16 +455,13 @@ func (x *executor) checkDisk() error {
 	if x.FreeBytes == nil {
 		return nil
 	}
-	need := x.opts.MinFree
-	if need == 0 {
-		need = DefaultMinFree
-	}
 	free, err := x.FreeBytes()
 	if err != nil {
 		return fmt.Errorf("see how much room the disk of the output folder has: %w", err)
 	}
-	if free < need {
-		return fmt.Errorf("the disk of the output folder has %d MiB free, a run must find %d MiB; make room, then go on with run --resume", free>>20, need>>20)
+	if free < minFree {
+		return fmt.Errorf("the disk of the output folder has %d MiB free, a run must find %d MiB; "+
+			"make room, then go on with run --resume", free>>20, minFree>>20)
 	}
 	return nil
 }

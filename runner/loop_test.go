@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -537,13 +538,17 @@ func TestAGPUThatIsNotThere(t *testing.T) {
 func TestAttributorGetsEverything(t *testing.T) {
 	k := newKeeper()
 	m := &machine{gpus: 1}
+	var ticks atomic.Int64
 	r := newRunner(k, engineFunc(func(ctx context.Context, job *Job) (*Measurement, error) {
-		for range 5 {
-			job.Progress(Progress{Phase: PhaseLoad})
-			time.Sleep(3 * time.Millisecond)
+		job.Progress(Progress{Phase: PhaseLoad})
+		for ticks.Load() < 6 { // the last may still be on its way
+			time.Sleep(time.Millisecond)
 		}
 		return ok(ctx, job)
 	}))
+	r.Samplers = func(job *Job) []Sampler {
+		return []Sampler{&ticker{job: job, every: time.Millisecond, used: func() int64 { ticks.Add(1); return 1 << 30 }}}
+	}
 	r.Inspector = func(*sweep.Profile) Inspector { return m }
 	at := &spy{}
 	r.Attributor = at
@@ -556,7 +561,7 @@ func TestAttributorGetsEverything(t *testing.T) {
 		t.Errorf("measured %+v, %d samples", g, at.samples)
 	}
 	if len(d.shown) == 0 || d.shown[len(d.shown)-1].Phase != PhaseFinal ||
-		d.shown[len(d.shown)-1].MemoryBytes != 1<<30 || d.shown[0].Runs != 1 {
+		d.shown[len(d.shown)-1].MemoryBytes != 1<<30 || d.shown[0].Phase != PhaseLoad {
 		t.Errorf("progress %+v", d.shown)
 	}
 }

@@ -21,7 +21,8 @@ func Remeasure(r *Result, a *models.Architecture, account *Account, events []Log
 	}
 	from, to := engineSpan(r)
 	m := &Measurement{Account: account, Events: withArrivals(events, r.LogEvents), Latency: r.LatencyStats,
-		Session: r.Session, Logs: r.RawLogs, Outcome: r.Run.Outcome, Detail: r.Run.OutcomeDetail, StartedAt: from, EndedAt: to, ExitCode: r.Run.ExitCode}
+		Session: r.Session, Logs: r.RawLogs, Outcome: r.Run.Outcome, Detail: r.Run.OutcomeDetail,
+		StartedAt: from, EndedAt: to, ExitCode: r.Run.ExitCode}
 	measured := &Measured{Job: job, Measurement: m, Samples: samples, Detail: r.DetailedGPUMetrics}
 	if r.MemoryTimeline != nil {
 		measured.Reports = r.MemoryTimeline.Samplers
@@ -105,10 +106,8 @@ func withArrivals(events, before []LogEvent) []LogEvent {
 
 // trimLog names a stream by its file.
 func trimLog(file string) string {
-	for _, stream := range []string{"stdout", "stderr"} {
-		if file == stream+".log" {
-			return stream
-		}
+	if file == "stdout.log" || file == "stderr.log" {
+		return strings.TrimSuffix(file, ".log")
 	}
 	return file
 }

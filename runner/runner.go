@@ -123,11 +123,9 @@ type Progress struct {
 	MemoryBytes int64 // highest of the current use over the run's GPUs; 0 before the first sample
 	Note        string
 
-	// The Runner fills these; an engine leaves them alone.
-	Run     int           // which one, from 1, of
-	Runs    int           // all that are planned
-	Elapsed time.Duration // of this run
-	ETA     time.Duration // of the execution, from the runs so far; 0: unknown
+	// ETA is that of the execution, from the runs so far; 0: unknown. The Runner
+	// fills it.
+	ETA time.Duration
 }
 
 // Measured is all that one attempt brought back, as the Attributor needs it.
@@ -166,7 +164,7 @@ type Measurement struct {
 	Session   *Session          // what the engine itself told; session mode only
 	Leftovers []Process         // outlived the engine and were ended
 	Retriable bool              // the failure can pass: hub, port in use, NCCL, device busy
-	Decided   bool              // the engine ended by itself: a limit that broke while its remains were ended changes nothing
+	Decided   bool              // the engine ended by itself: a limit that broke while its remains ended changes nothing
 	Notes     []string          // what else a reader of the run should know
 	Missing   map[string]string // section: why it cannot be there, where the engine knows better than the Runner
 }

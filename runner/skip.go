@@ -195,15 +195,12 @@ func larger(f, c float64, equal bool) bool {
 }
 
 // eager: without graphs less is needed; left to vLLM is as false.
-func eager(s *sweep.Settings) bool { return s.EnforceEager != nil && *s.EnforceEager }
+func eager(s *sweep.Settings) bool { return orZero(s.EnforceEager) }
 
 // dtypeBytes is the size of a parameter; 0 where the model decides or the name
 // is unknown.
 func dtypeBytes(dtype *string) float64 {
-	if dtype == nil {
-		return 0
-	}
-	switch *dtype {
+	switch orZero(dtype) {
 	case "float32", "float":
 		return 4
 	case "float16", "half", "bfloat16":

@@ -14,7 +14,6 @@ type tap struct {
 	job     *Job
 	display *lockedDisplay
 	pace    *pace
-	n, of   int // which run, of how many
 	rest    int // that follow
 	begun   time.Time
 
@@ -29,10 +28,9 @@ type gpuState struct {
 	sampled time.Time
 }
 
-func newTap(job *Job, n int, s *Summary, p *pace, d *lockedDisplay) *tap {
+func newTap(job *Job, s *Summary, p *pace, d *lockedDisplay) *tap {
 	t := &tap{
-		job: job, display: d, pace: p, n: n, of: s.Planned, rest: s.Remaining - 1,
-		begun: time.Now(), gpus: map[int32]*gpuState{},
+		job: job, display: d, pace: p, rest: s.Remaining - 1, begun: time.Now(), gpus: map[int32]*gpuState{},
 	}
 	for _, dev := range job.Devices {
 		t.gpus[int32(dev.Index)] = &gpuState{used: -1}
@@ -109,7 +107,6 @@ func (t *tap) show() {
 	if p.Phase == "" {
 		p.Phase = PhaseBaseline
 	}
-	p.Run, p.Runs, p.Elapsed = t.n, t.of, time.Since(t.begun)
-	p.ETA = t.pace.eta(t.rest, p.Elapsed)
+	p.ETA = t.pace.eta(t.rest, time.Since(t.begun))
 	t.display.Progress(p)
 }

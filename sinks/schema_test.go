@@ -6,7 +6,11 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -17,9 +21,8 @@ import (
 
 	"github.com/apache/arrow/go/v17/arrow/ipc"
 	"github.com/google/go-cmp/cmp"
-	schemagen "github.com/invopop/jsonschema"
+	"github.com/google/jsonschema-go/jsonschema"
 	"github.com/parquet-go/parquet-go"
-	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/sinks/table"
@@ -135,81 +138,162 @@ func docTable(table Table) string {
 // TestResultSchema publishes the JSON Schema of run.json, with the comments of
 // the Go types as descriptions.
 func TestResultSchema(t *testing.T) {
-	r := &schemagen.Reflector{BaseSchemaID: "urn:vramsweep", AllowAdditionalProperties: true}
-	if err := r.AddGoComments("github.com/vramsweep/vramsweep", "../runner"); err != nil {
-		t.Fatal(err)
-	}
-	comments := map[string]string{}
-	for name, comment := range r.CommentMap { // AddGoComments takes the path for the name of the package
-		comments[strings.Replace(name, "vramsweep/runner", "vramsweep/vramsweep/runner", 1)] = strings.ReplaceAll(comment, "\n", " ")
-	}
-	r.CommentMap = comments
-	schema := r.Reflect(&runner.Result{})
-	schema.ID = "urn:vramsweep:run:" + runner.SchemaVersion
-	schema.Title = "run.json of vramsweep, schema " + runner.SchemaVersion
-	types := map[string]reflect.Type{}
+	types := map[reflect.Type]*jsonschema.Schema{}
 	structsOf(reflect.TypeFor[runner.Result](), types)
-	for name, def := range schema.Definitions {
-		allowNull(types[name], def)
+	types[reflect.TypeFor[time.Time]()] = &jsonschema.Schema{Type: "string", Format: "date-time"}
+	types[reflect.TypeFor[map[int]int64]()] = &jsonschema.Schema{
+		Types:                []string{"null", "object"},
+		PatternProperties:    map[string]*jsonschema.Schema{"^[0-9]+$": {Type: "integer"}},
+		AdditionalProperties: &jsonschema.Schema{Not: &jsonschema.Schema{}},
+	}
+	docs := comments(t, "../runner")
+	schema := &jsonschema.Schema{
+		Schema: "https://json-schema.org/draft/2020-12/schema", ID: "urn:vramsweep:run:" + runner.SchemaVersion,
+		Title: "run.json of vramsweep, schema " + runner.SchemaVersion, Ref: "#/$defs/Result",
+		Defs: map[string]*jsonschema.Schema{},
+	}
+	for typ, ref := range types {
+		if ref.Ref == "" {
+			continue
+		}
+		others := maps.Clone(types)
+		delete(others, typ)
+		for i := range typ.NumField() {
+			if f := typ.Field(i); f.Anonymous {
+				delete(others, f.Type)
+			}
+		}
+		def, err := jsonschema.ForType(typ, &jsonschema.ForOptions{TypeSchemas: others})
+		if err != nil {
+			t.Fatal(err)
+		}
+		def.Description, def.AdditionalProperties = docs[typ.Name()], nil
+		for _, f := range reflect.VisibleFields(typ) {
+			if property := def.Properties[jsonName(f)]; property != nil && !f.Anonymous {
+				if ref := types[f.Type]; ref != nil { // also where the type is embedded as well
+					*property = *ref
+				}
+				describe(property, typ, f, docs)
+			}
+		}
+		schema.Defs[typ.Name()] = def
 	}
 	b, err := json.MarshalIndent(schema, "", "  ")
 	if err != nil {
 		t.Fatal(err)
 	}
-	b = regexp.MustCompile(`"anyOf": \[\s*\{\s*"type": "(\w+)"\s*\},\s*\{\s*"type": "null"\s*\}\s*\]`).ReplaceAll(b, []byte(`"type": ["$1", "null"]`))
+	b = regexp.MustCompile(`"type": \[\s*"null",\s*"(\w+)"\s*\]`).ReplaceAll(b, []byte(`"type": ["$1", "null"]`))
 	golden(t, "../docs/run.schema.json", append(b, '\n'))
 }
 
-func structsOf(t reflect.Type, types map[string]reflect.Type) {
+// structsOf notes the structs that a type holds, each as a reference to its
+// definition; the fields of embedded ones are those of the struct around them.
+func structsOf(t reflect.Type, types map[reflect.Type]*jsonschema.Schema) {
 	switch t.Kind() {
 	case reflect.Pointer, reflect.Slice, reflect.Map:
 		structsOf(t.Elem(), types)
 	case reflect.Struct:
-		if types[t.Name()] != nil {
+		if types[t] != nil || t == reflect.TypeFor[time.Time]() {
 			return
 		}
-		types[t.Name()] = t
-		for i := range t.NumField() {
-			structsOf(t.Field(i).Type, types)
+		types[t] = &jsonschema.Schema{Ref: "#/$defs/" + t.Name()}
+		for _, f := range reflect.VisibleFields(t) {
+			if !f.Anonymous {
+				structsOf(f.Type, types)
+			}
 		}
 	}
 }
 
-// allowNull lets null stand for what is nil in Go: missing has a name.
-func allowNull(t reflect.Type, def *schemagen.Schema) {
-	if t == nil || def.Properties == nil {
-		return
+// describe adds what the inference leaves out: null for what is nil in Go
+// (missing has a name), and the comment or the doc tag of the field.
+func describe(property *jsonschema.Schema, in reflect.Type, f reflect.StructField, docs map[string]string) {
+	switch {
+	case property.Ref != "" && f.Type.Kind() == reflect.Pointer:
+		*property = jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Ref: property.Ref}, {Type: "null"}}}
+	case f.Type.Kind() == reflect.Slice && property.Items.Ref != "":
+		property.Items.Types = nil // of pointers none is nil
+	case f.Type.Kind() == reflect.Map:
+		property.Type, property.Types = "", []string{"null", "object"}
 	}
-	for _, f := range reflect.VisibleFields(t) {
-		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		property, ok := def.Properties.Get(name)
-		if !ok {
-			continue
-		}
-		doc := f.Tag.Get("doc") // of rows and settings it is for the tables, too
-		if doc == "" && f.Tag.Get("parquet") != "" {
-			doc = askedDoc(name, f.Type.Kind() == reflect.Pointer)
-		}
-		if property.Description == "" {
-			property.Description = doc
-		}
-		switch f.Type.Kind() {
-		case reflect.Pointer, reflect.Slice, reflect.Map:
-			inner := *property
-			inner.Description = ""
-			def.Properties.Set(name, &schemagen.Schema{Description: property.Description, AnyOf: []*schemagen.Schema{&inner, {Type: "null"}}})
-		}
+	for len(f.Index) > 1 { // promoted: its comment stands in the embedded type
+		in, f.Index = in.Field(f.Index[0]).Type, f.Index[1:]
 	}
+	doc := docs[in.Name()+"."+f.Name]
+	if doc == "" {
+		doc = f.Tag.Get("doc") // of rows and settings it is for the tables, too
+	}
+	if doc == "" && f.Tag.Get("parquet") != "" {
+		doc = askedDoc(jsonName(f), f.Type.Kind() == reflect.Pointer)
+	}
+	property.Description = doc
+}
+
+func jsonName(f reflect.StructField) string {
+	name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+	return name
+}
+
+// comments are those of the types of a package and of their fields, by Type and
+// Type.Field.
+func comments(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	docs := map[string]string{}
+	text := func(groups ...*ast.CommentGroup) string {
+		for _, g := range groups {
+			if s := strings.TrimSpace(g.Text()); s != "" {
+				return strings.ReplaceAll(s, "\n", " ")
+			}
+		}
+		return ""
+	}
+	for _, name := range files {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			decl, ok := n.(*ast.GenDecl)
+			if !ok || decl.Tok != token.TYPE {
+				return true
+			}
+			for _, spec := range decl.Specs {
+				typ := spec.(*ast.TypeSpec)
+				docs[typ.Name.Name] = text(typ.Doc, decl.Doc)
+				if s, ok := typ.Type.(*ast.StructType); ok {
+					for _, field := range s.Fields.List {
+						for _, name := range field.Names {
+							docs[typ.Name.Name+"."+name.Name] = text(field.Doc, field.Comment)
+						}
+					}
+				}
+			}
+			return false
+		})
+	}
+	return docs
 }
 
 // resultSchema is the published schema.
-func resultSchema(t *testing.T) *jsonschema.Schema {
+func resultSchema(t *testing.T) *jsonschema.Resolved {
 	t.Helper()
-	s, err := jsonschema.NewCompiler().Compile("../docs/run.schema.json")
+	b, err := os.ReadFile("../docs/run.schema.json")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s
+	var s jsonschema.Schema
+	if err := json.Unmarshal(b, &s); err != nil {
+		t.Fatal(err)
+	}
+	resolved, err := s.Resolve(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resolved
 }
 
 func TestResultsKeepTheSchema(t *testing.T) {
@@ -227,8 +311,8 @@ func TestResultsKeepTheSchema(t *testing.T) {
 		t.Fatalf("%v %v", names, err)
 	}
 	validate := func(b []byte) error {
-		v, err := jsonschema.UnmarshalJSON(bytes.NewReader(b))
-		if err != nil {
+		var v any
+		if err := json.Unmarshal(b, &v); err != nil {
 			return err
 		}
 		return schema.Validate(v)

@@ -120,7 +120,7 @@ func TestEverySettingGoesAllTheWay(t *testing.T) {
 			}
 		}
 		for _, info := range sweep.SettingInfos() {
-			v, _ := p.Setting(info.Name)
+			v := p.SettingValues()[info.Name]
 			if got := cellOf(t, *row, info.Name); v == nil || got != v {
 				t.Errorf("%s: column %s is %v, want %v", when, info.Name, got, v)
 			}
@@ -145,7 +145,7 @@ func TestEverySettingGoesAllTheWay(t *testing.T) {
 		if !slices.Contains(argv, "--"+strings.ReplaceAll(info.Name, "_", "-")) {
 			t.Errorf("%s is no flag of %v", info.Name, argv)
 		}
-		v, _ := p.Setting(info.Name)
+		v := p.SettingValues()[info.Name]
 		section := "benchmark_parameters"
 		if info.Name == "model" {
 			section = "model_info"

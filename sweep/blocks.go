@@ -44,13 +44,15 @@ func (l *loader) stringAttr(b *body, name, fallback string, sc *scope) string {
 }
 
 func (l *loader) boolAttr(b *body, name string, fallback bool, sc *scope) bool {
-	return attrOf(l, b, name, fallback, sc, func(name string, v any) (bool, *misfit) {
-		x, ok := v.(bool)
-		if !ok {
-			return false, misfitf(codeValue, name, " is true or false; this is ", describe(v), ".")
-		}
-		return x, nil
-	})
+	return attrOf(l, b, name, fallback, sc, asBool)
+}
+
+func asBool(name string, v any) (bool, *misfit) {
+	x, ok := v.(bool)
+	if !ok {
+		return false, misfitf(codeValue, name, " is true or false; this is ", describe(v), ".")
+	}
+	return x, nil
 }
 
 func (l *loader) intAttr(b *body, name string, fallback, low, high int64, sc *scope) int64 {
@@ -159,7 +161,7 @@ func (l *loader) gpus() []GPU {
 
 func (l *loader) checkGPUName(name string, rng hcl.Range) {
 	known := gpuNames()
-	if len(known) > 0 && !contains(known, name) {
+	if len(known) > 0 && !slices.Contains(known, name) {
 		l.diags.errorAt(codeUnknownGPU, rng, "The catalogue has no GPU %q.%s", name, suggestOrList(name, known))
 	}
 }

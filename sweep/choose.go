@@ -28,11 +28,11 @@ func (l *loader) only(plan *Plan) {
 		names = append(names, s.Name)
 	}
 	for _, o := range l.in.Only {
-		if !contains(names, o) {
+		if !slices.Contains(names, o) {
 			l.diags.errorAt(codeUnknownSweep, hcl.Range{}, "There is no sweep %s.%s", show(o), suggestOrList(o, names))
 		}
 	}
-	plan.Sweeps = slices.DeleteFunc(plan.Sweeps, func(s *Sweep) bool { return !contains(l.in.Only, s.Name) })
+	plan.Sweeps = slices.DeleteFunc(plan.Sweeps, func(s *Sweep) bool { return !slices.Contains(l.in.Only, s.Name) })
 }
 
 // filter keeps the profiles for which the expression is true. A sweep that has
@@ -128,7 +128,7 @@ func setFilterContext(ctx *hcl.EvalContext, p *Profile, uses map[string]bool) {
 		ctx.Variables["matrix"] = fromGo(m)
 	}
 	if uses["profile"] {
-		ctx.Variables["profile"] = fromGo(p.settingValues())
+		ctx.Variables["profile"] = fromGo(p.SettingValues())
 	}
 	if uses["model"] {
 		ctx.Variables["model"] = (&modelRef{arch: p.Model}).object()
@@ -138,18 +138,12 @@ func setFilterContext(ctx *hcl.EvalContext, p *Profile, uses map[string]bool) {
 	}
 }
 
-// settingValues is the profile's settings by name; nil is left to vLLM.
-func (p *Profile) settingValues() map[string]any {
+// SettingValues is the profile's settings by the names that files use; nil is
+// left to vLLM.
+func (p *Profile) SettingValues() map[string]any {
 	values := map[string]any{}
 	for _, s := range settings() {
 		values[s.name] = s.get(&p.Settings)
 	}
 	return values
-}
-
-// Setting is a profile's setting by the name that files use; nil is left to
-// vLLM. ok is false if there is no such setting.
-func (p *Profile) Setting(name string) (v any, ok bool) {
-	v, ok = p.settingValues()[name]
-	return v, ok
 }

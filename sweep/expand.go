@@ -81,8 +81,6 @@ func (f *field) identifies() bool {
 	return f.role != roleOwn || f.name == "defaults"
 }
 
-func (s *sweepBuild) fieldOf(name string) *field { return s.byName[name] }
-
 // scope is what an expression of the sweep sees that is the same at all points.
 func (s *sweepBuild) scope(where string) *scope {
 	return &scope{
@@ -106,9 +104,13 @@ func (s *sweepBuild) pointScope(where string, profile bool) *scope {
 	return sc
 }
 
+func (l *loader) newSweep(b *block) *sweepBuild {
+	return &sweepBuild{l: l, block: b, folds: map[foldKey]*fold{}, byName: map[string]*field{}}
+}
+
 // sweep reads and expands one sweep block.
 func (l *loader) sweep(b *block) *Sweep {
-	s := &sweepBuild{l: l, block: b, folds: map[foldKey]*fold{}, byName: map[string]*field{}}
+	s := l.newSweep(b)
 	if !isName(b.label) {
 		l.diags.errorAt(codeName, b.labelRng, "%s", nameRule("sweep", b.label))
 	}
@@ -210,15 +212,19 @@ func (s *sweepBuild) gatherFields() {
 		s.fields = append(s.fields, f)
 		s.byName[name] = f
 	}
-	slices.SortFunc(s.fields, func(a, b *field) int {
-		return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.role, b.role))
-	})
+	sortFields(s.fields)
 	s.checkCells()
 	if s.byName["model"] == nil {
 		s.l.diags.errorAt(codeNoModel, s.block.rng,
 			"The sweep names no model. Give it an axis, as in: model = [\"Qwen/Qwen3-0.6B\"], or set model in the engine block.")
 		s.broken = true
 	}
+}
+
+func sortFields(fields []*field) {
+	slices.SortFunc(fields, func(a, b *field) int {
+		return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.role, b.role))
+	})
 }
 
 // checkKeys reports keys of objects that are called like another axis: both

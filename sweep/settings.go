@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -108,8 +109,8 @@ func settings() []*setting {
 
 func kvCacheDtypes() []string {
 	return []string{"auto", "bfloat16", "float16", "fp8", "fp8_ds_mla", "fp8_e4m3", "fp8_e5m2", "fp8_inc",
-		"fp8_per_token_head", "int4_per_token_head", "int8_per_token_head", "nvfp4", "nvfp4_4over6", "turboquant_3bit_nc", "turboquant_4bit_nc",
-		"turboquant_k3v4_nc", "turboquant_k8v4"}
+		"fp8_per_token_head", "int4_per_token_head", "int8_per_token_head", "nvfp4", "nvfp4_4over6",
+		"turboquant_3bit_nc", "turboquant_4bit_nc", "turboquant_k3v4_nc", "turboquant_k8v4"}
 }
 
 // set puts a value in its field.
@@ -275,9 +276,9 @@ func (s *setting) convert(l *loader, v any) (*cell, *misfit) {
 		}
 		c.v, c.share = x, &x
 	case kindBool:
-		b, ok := v.(bool)
-		if !ok {
-			return nil, misfitf(codeValue, s.name, " is true or false; this is ", describe(v), ".")
+		b, f := asBool(s.name, v)
+		if f != nil {
+			return nil, f
 		}
 		c.flag = &b
 	case kindSize:
@@ -308,7 +309,8 @@ func (s *setting) convertSize(v any) (*cell, *misfit) {
 		n, err := ParseSize(t)
 		switch {
 		case errors.Is(err, errNoUnit):
-			return nil, misfitf(codeUnit, s.name, " is a number of bytes or a size with its unit, as in ", show(strings.TrimSpace(t)+"GiB"), ".")
+			return nil, misfitf(codeUnit, s.name, " is a number of bytes or a size with its unit, as in ",
+				show(strings.TrimSpace(t)+"GiB"), ".")
 		case err != nil:
 			return nil, misfitf(codeValue, err.Error(), ".")
 		}
@@ -399,7 +401,7 @@ func asStrings(name string, v any) ([]string, *misfit) {
 
 // oddValue says what is unusual about a value that is passed on all the same.
 func (s *setting) oddValue(c *cell) string {
-	if c.text == nil || len(s.choices) == 0 || contains(s.choices, *c.text) {
+	if c.text == nil || len(s.choices) == 0 || slices.Contains(s.choices, *c.text) {
 		return ""
 	}
 	hint := didYouMean(*c.text, s.choices)

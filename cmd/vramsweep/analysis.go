@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/vramsweep/vramsweep/sinks"
 	"github.com/vramsweep/vramsweep/sinks/analyze/compare"
@@ -44,14 +43,15 @@ func (w *world) reportVerb() *cobra.Command {
 	flags.StringVar(&title, "title", "", "heading; default: the folders")
 	flags.StringVar(&baseline, "baseline", "", "compare with FOLDER, FOLDER@EXECUTION or a baseline file")
 	flags.StringSliceVar(&across, "across", nil, "settings in which --baseline is meant to differ, as in compare")
-	addWhere(flags, &where, "this execution alone; last, previous: of a single DIR")
+	addWhere(cmd, &where, "this execution alone; last, previous: of a single DIR")
 	flags.IntVar(&points, "points", 0,
 		"samples that stay of a GPU's timeline; default: as many as keep the file below 20 MB, 600 at most")
 	return cmd
 }
 
 // addWhere adds the flags that choose runs.
-func addWhere(flags *pflag.FlagSet, where *sinks.Predicate, execution string) {
+func addWhere(cmd *cobra.Command, where *sinks.Predicate, execution string) {
+	flags := cmd.Flags()
 	flags.StringVar(&where.Execution, "execution", "", execution)
 	flags.StringVar(&where.Sweep, "sweep", "", "this sweep alone")
 	flags.StringVar(&where.Model, "model", "", "this model alone")

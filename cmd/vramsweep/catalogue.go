@@ -22,8 +22,7 @@ func (w *world) modelsVerb() *cobra.Command {
 }
 
 func (w *world) modelsListVerb() *cobra.Command {
-	var asJSON bool
-	cmd := verb("list", "All models", exactArgs(), func(*cobra.Command, []string) error {
+	return jsonVerb("list", "All models", exactArgs(), func(_ *cobra.Command, _ []string, asJSON bool) error {
 		catalogue, err := models.Builtin()
 		if err != nil {
 			return err
@@ -44,8 +43,6 @@ func (w *world) modelsListVerb() *cobra.Command {
 		}
 		return table.Flush()
 	})
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
 }
 
 // paramsOf prints a parameter count as people say it.
@@ -54,18 +51,15 @@ func paramsOf(a *models.Architecture) string {
 	if !ok {
 		return "-"
 	}
-	switch {
-	case n >= 1e9:
+	if n >= 1e9 {
 		return fmt.Sprintf("%.2f B", float64(n)/1e9)
-	default:
-		return fmt.Sprintf("%.1f M", float64(n)/1e6)
 	}
+	return fmt.Sprintf("%.1f M", float64(n)/1e6)
 }
 
 func (w *world) modelsShowVerb() *cobra.Command {
-	var asJSON bool
-	cmd := verb("show ID|FOLDER", "One model: its architecture, parameters and KV bytes per token", exactArgs("ID"),
-		func(_ *cobra.Command, args []string) error {
+	return jsonVerb("show ID|FOLDER", "One model: its architecture, parameters and KV bytes per token", exactArgs("ID"),
+		func(_ *cobra.Command, args []string, asJSON bool) error {
 			a, err := w.architecture(args[0])
 			if err != nil {
 				return err
@@ -75,8 +69,6 @@ func (w *world) modelsShowVerb() *cobra.Command {
 			}
 			return printModel(w.stdout, a)
 		})
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
 }
 
 // architecture finds a model by name, or reads a folder with config.json.
@@ -99,8 +91,7 @@ func printModel(out io.Writer, a *models.Architecture) error {
 	table := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	fmt.Fprintf(table, "model\t%s\n", a.ID)
 	fmt.Fprintf(table, "architecture\t%s (%s)\n", a.Architecture, orDash(a.Family))
-	n, ok := models.Params(a)
-	if ok {
+	if n, ok := models.Params(a); ok {
 		fmt.Fprintf(table, "parameters\t%s (%d), counted from the architecture\n", paramsOf(a), n)
 	} else {
 		fmt.Fprintf(table, "parameters\tnot known: the arithmetic does not know all parts of this architecture\n")

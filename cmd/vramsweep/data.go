@@ -76,7 +76,7 @@ func (w *world) exportVerb() *cobra.Command {
 	flags.StringVar(&format, "format", "csv", strings.Join(sinks.ExportFormats(), ", "))
 	flags.StringVar(&table, "table", "runs", "runs, ranks, timelines, phases, breakdowns, steps, latencies")
 	flags.StringVar(&output, "output", "-", "FILE, - for standard output")
-	addWhere(flags, &where, "this execution alone")
+	addWhere(cmd, &where, "this execution alone")
 	return cmd
 }
 

@@ -76,13 +76,10 @@ func viewStore(dir string, do func(*sinks.Store) error) error {
 
 // recoverVerb mends a folder after a crash.
 func (w *world) recoverVerb() *cobra.Command {
-	var asJSON bool
-	cmd := verb("recover DIR", "Mend a folder after a crash: samples of cut-off runs, left-over files", exactArgs("DIR"),
-		func(_ *cobra.Command, args []string) error {
+	return jsonVerb("recover DIR", "Mend a folder after a crash: samples of cut-off runs, left-over files",
+		exactArgs("DIR"), func(_ *cobra.Command, args []string, asJSON bool) error {
 			return openStore(args[0], "recover", func(store *sinks.Store) error { return w.recover(store, asJSON) })
 		})
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
 }
 
 func (w *world) recover(store *sinks.Store, asJSON bool) error {

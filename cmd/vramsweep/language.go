@@ -33,12 +33,7 @@ func (w *world) validateVerb() *cobra.Command {
 		})
 }
 
-func plural(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
-}
+func plural(n int, noun string) string { return planner.Plural(n, noun) }
 
 // listVerb says what a file holds.
 func (w *world) listVerb() *cobra.Command {
@@ -156,37 +151,31 @@ func (f *formatter) standardInput() error {
 	if err != nil {
 		return fmt.Errorf("read standard input: %w", err)
 	}
-	out, ok, err := f.format("<stdin>", src)
-	if err != nil || !ok {
-		return err
+	out, err := f.format("<stdin>", src)
+	if err == nil && !f.check && !f.diff {
+		_, err = f.w.stdout.Write(out)
 	}
-	if f.check || f.diff {
-		return nil
-	}
-	_, err = f.w.stdout.Write(out)
 	return err
 }
 
-// format returns the formatted source; ok is false where it does not parse,
-// which has then been said.
-func (f *formatter) format(name string, src []byte) (out []byte, ok bool, err error) {
+// format returns the formatted source; nil where it does not parse, which has
+// then been said.
+func (f *formatter) format(name string, src []byte) (out []byte, err error) {
 	out, err = sweep.Format(name, src)
 	var wrong *sweep.Error
-	if errors.As(err, &wrong) {
+	switch {
+	case errors.As(err, &wrong):
 		f.broken = true
-		return nil, false, wrong.Render(f.w.stderr, f.w.renderOptions(f.w.stderr))
+		return nil, wrong.Render(f.w.stderr, f.w.renderOptions(f.w.stderr))
+	case err != nil || bytes.Equal(src, out):
+		return out, err
 	}
-	if err != nil {
-		return nil, false, err
+	f.changed = true
+	if f.diff {
+		text := diff.Diff(name, src, name+" (formatted)", out)
+		fmt.Fprintf(f.w.stdout, "%s\n", bytes.TrimSuffix(text, []byte("\n")))
 	}
-	if !bytes.Equal(src, out) {
-		f.changed = true
-		if f.diff {
-			text := diff.Diff(name, src, name+" (formatted)", out)
-			fmt.Fprintf(f.w.stdout, "%s\n", bytes.TrimSuffix(text, []byte("\n")))
-		}
-	}
-	return out, true, nil
+	return out, nil
 }
 
 func (f *formatter) file(path string) error {
@@ -194,16 +183,14 @@ func (f *formatter) file(path string) error {
 	if err != nil {
 		return usageError("", "%w", err)
 	}
-	out, ok, err := f.format(path, src)
-	if err != nil || !ok || bytes.Equal(src, out) {
+	out, err := f.format(path, src)
+	if err != nil || out == nil || bytes.Equal(src, out) {
 		return err
 	}
-	if f.check {
-		fmt.Fprintln(f.w.stdout, path)
-		return nil
-	}
-	if err := replaceFile(path, out); err != nil {
-		return fmt.Errorf("format %s: %w", path, err)
+	if !f.check {
+		if err := replaceFile(path, out); err != nil {
+			return fmt.Errorf("format %s: %w", path, err)
+		}
 	}
 	fmt.Fprintln(f.w.stdout, path)
 	return nil

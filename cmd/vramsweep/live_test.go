@@ -47,7 +47,8 @@ func TestLiveLine(t *testing.T) {
 	}
 	_ = l.Samples(tick[:1])
 	l.end()
-	if want := "\n\r\x1b[K9s | GPU 0 1.00 GiB (max 3.00) 97% 310 W | GPU 1 2.00 GiB (max 2.00) | host 0.50 GiB\r\x1b[K"; out.String() != want {
+	const want = "\n\r\x1b[K9s | GPU 0 1.00 GiB (max 3.00) 97% 310 W | GPU 1 2.00 GiB (max 2.00) | host 0.50 GiB\r\x1b[K"
+	if out.String() != want {
 		t.Errorf("got  %q\nwant %q", out.String(), want)
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -32,36 +33,25 @@ func checkSources(sources []string) error {
 
 // gpusVerb lists the GPUs and what can be read of them.
 func (w *world) gpusVerb() *cobra.Command {
-	var asJSON bool
-	cmd := verb("gpus", "The GPUs, which source reads what, and why another does not", exactArgs(),
-		func(cmd *cobra.Command, _ []string) error {
+	return jsonVerb("gpus", "The GPUs, which source reads what, and why another does not", exactArgs(),
+		func(cmd *cobra.Command, _ []string, asJSON bool) error {
 			machine := gpu.Detect(cmd.Context(), w.machineOptions(nil), true)
 			devices, err := machine.Devices(cmd.Context())
 			if err != nil {
 				return err
 			}
 			if asJSON {
-				return printJSON(w.stdout, gpuListing{Devices: orEmpty(devices), Sources: orEmpty(machine.Sources())})
+				return printJSON(w.stdout, struct {
+					Devices []runner.Device    `json:"devices"`
+					Sources []gpu.SourceStatus `json:"sources"`
+				}{orEmpty(devices), orEmpty(machine.Sources())})
 			}
 			return printGPUs(w.stdout, devices, machine.Sources())
 		})
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
-}
-
-// gpuListing is `gpus --json`.
-type gpuListing struct {
-	Devices []runner.Device    `json:"devices"`
-	Sources []gpu.SourceStatus `json:"sources"`
 }
 
 // orEmpty makes nil an empty list, which JSON shows as [].
-func orEmpty[T any](list []T) []T {
-	if list == nil {
-		return []T{}
-	}
-	return list
-}
+func orEmpty[T any](list []T) []T { return append([]T{}, list...) }
 
 func printGPUs(out io.Writer, devices []runner.Device, sources []gpu.SourceStatus) error {
 	table := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
@@ -99,22 +89,17 @@ func printGPUs(out io.Writer, devices []runner.Device, sources []gpu.SourceStatu
 
 // wrapped prints words in lines of at most width, indented.
 func wrapped(words []string, width int) string {
-	const indent = "  "
-	line, text := indent, ""
+	text, column := " ", 1
 	for i, word := range words {
 		if i < len(words)-1 {
 			word += ","
 		}
-		if len(line)+1+len(word) > width && line != indent {
-			text += line + "\n"
-			line = indent
+		if column+1+len(word) > width {
+			text, column = text+"\n ", 1
 		}
-		if line != indent {
-			line += " "
-		}
-		line += word
+		text, column = text+" "+word, column+1+len(word)
 	}
-	return text + line
+	return text
 }
 
 // gibOf prints bytes as GiB, "-" where they are missing.
@@ -125,12 +110,7 @@ func gibOf(bytes *int64) string {
 	return fmt.Sprintf("%.2f GiB", float64(*bytes)/runner.GiB)
 }
 
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
-}
+func orDash(s string) string { return cmp.Or(s, "-") }
 
 // versionVerb prints the version.
 func (w *world) versionVerb() *cobra.Command {

@@ -168,6 +168,15 @@ func verb(use, short string, args cobra.PositionalArgs,
 	return &cobra.Command{Use: use, Short: short, Args: args, RunE: run}
 }
 
+// jsonVerb is a verb that prints for people or, with --json, JSON.
+func jsonVerb(use, short string, args cobra.PositionalArgs,
+	run func(cmd *cobra.Command, args []string, asJSON bool) error) *cobra.Command {
+	var asJSON bool
+	cmd := verb(use, short, args, func(cmd *cobra.Command, args []string) error { return run(cmd, args, asJSON) })
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
 // A verbGroup is a heading of the help text and what stands under it.
 type verbGroup struct {
 	title string
@@ -203,10 +212,5 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 
 // minArgs asks for at least one operand called name.
 func minArgs(name string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if len(args) > 0 {
-			return nil
-		}
-		return usageError(cmd.CommandPath()+" --help shows examples.", "%s: %s is missing", cmd.CommandPath(), name)
-	}
+	return func(cmd *cobra.Command, args []string) error { return exactArgs(name)(cmd, args[:min(len(args), 1)]) }
 }

@@ -18,7 +18,8 @@ func TestMeasured(t *testing.T) {
 		t.Fatalf("no run.json in docs/measured: %v", err)
 	}
 	const limit = runner.GiB / 5
-	// What the page tells of: OPT 1.3B's profiling left 0.34 GiB behind for good, which samples do not tell from its KV cache.
+	// What the page tells of: OPT 1.3B's profiling left 0.34 GiB behind for good, which samples do not tell from its
+	// KV cache.
 	named := map[string]float64{"20261124T032402Z-b84481-graphs-967798eea062d70b-r1 kv_alloc": 359284081}
 	var sum, worst float64
 	n := 0

@@ -118,19 +118,14 @@ func (w *world) fileVerb(
 	name, short string, asJSON *bool, jsonHelp string, do func(ctx context.Context, file string, plan *sweep.Plan) error,
 ) *cobra.Command {
 	var inputs inputFlags
-	cmd := &cobra.Command{
-		Use:   name + " FILE|FOLDER",
-		Short: short,
-		Args:  exactArgs("FILE"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			w.quick()
-			plan, err := w.load(args[0], &inputs, *asJSON)
-			if err != nil {
-				return err
-			}
-			return do(cmd.Context(), args[0], plan)
-		},
-	}
+	cmd := verb(name+" FILE|FOLDER", short, exactArgs("FILE"), func(cmd *cobra.Command, args []string) error {
+		w.quick()
+		plan, err := w.load(args[0], &inputs, *asJSON)
+		if err != nil {
+			return err
+		}
+		return do(cmd.Context(), args[0], plan)
+	})
 	inputs.add(cmd)
 	cmd.Flags().BoolVar(asJSON, "json", false, jsonHelp)
 	return cmd

@@ -23,7 +23,6 @@ type profileFlags struct {
 	command string
 	gpus    []int
 	model   string
-	known   map[string]**int64 // of the model
 }
 
 // profileVerb runs one profile from flags.
@@ -59,9 +58,8 @@ func (f *profileFlags) add(cmd *cobra.Command) {
 			flags.String(name, "", s.Doc)
 		}
 	}
-	f.known = map[string]**int64{"model-params": &o.ModelParams, "num-layers": &o.NumLayers, "num-heads": &o.NumHeads, "hidden-size": &o.HiddenSize}
-	for name := range f.known {
-		flags.Int64(name, 0, "of the model, laid over what is known of it")
+	for _, name := range modelFlags() {
+		flags.Int64(flagOf(name), 0, "of the model, laid over what is known of it")
 	}
 	flags.StringVar(&o.Engine, "engine", "vllm", "vllm or simulator")
 	flags.StringVar(&f.command, "command", "", "stands for vllm (a path; blanks separate arguments)")
@@ -100,13 +98,16 @@ func (f *profileFlags) read(cmd *cobra.Command) {
 		}
 		f.options.Settings[s.Name] = v
 	}
-	for name, to := range f.known {
-		if flags.Changed(name) {
-			v, _ := flags.GetInt64(name)
-			*to = &v
+	f.options.Model = map[string]int64{}
+	for _, name := range modelFlags() {
+		if flags.Changed(flagOf(name)) {
+			f.options.Model[name], _ = flags.GetInt64(flagOf(name))
 		}
 	}
 }
+
+// modelFlags are the settings of the model itself.
+func modelFlags() []string { return []string{"model_params", "num_layers", "num_heads", "hidden_size"} }
 
 // flagOf names the flag of a setting.
 func flagOf(setting string) string { return strings.ReplaceAll(setting, "_", "-") }

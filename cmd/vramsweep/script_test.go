@@ -48,7 +48,8 @@ func TestScripts(t *testing.T) {
 			// The tree of a run is found by /proc, which the scripts share.
 			env.Setenv("NO_COLOR", "1")
 			env.Setenv("MEASURED", measured)
-			env.Setenv("GORACE", "atexit_sleep_ms=0") // else every program waits a second before it exits, under the race detector
+			// Else every program waits a second before it exits, under the race detector.
+			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			env.Setenv("HF_TOKEN", "hf_0123456789abcdefghijklmnop")
 			return nil
 		},

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/vramsweep/vramsweep/runner/gpu/sampling"
+	"github.com/vramsweep/vramsweep/sweep/testenv"
 )
 
 // The tools are faked by this test binary under their names: a fake is
@@ -363,7 +364,7 @@ func corpus(t testing.TB, elem ...string) []byte {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(append([]string{corpusDir()}, elem...)...))
 	if err != nil {
-		t.Skipf("no corpus: %v", err)
+		testenv.Skip(t, "no corpus: %v", err)
 	}
 	return b
 }

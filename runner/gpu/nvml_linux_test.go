@@ -12,6 +12,7 @@ import (
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/gpu/sampling"
 	"github.com/vramsweep/vramsweep/runner/runnertest"
+	"github.com/vramsweep/vramsweep/sweep/testenv"
 )
 
 // stubNVML builds the stand-in library; the test is skipped without gcc. The
@@ -24,7 +25,7 @@ func stubNVML(t testing.TB, flags ...string) string {
 	}
 	gcc, err := exec.LookPath("gcc")
 	if err != nil {
-		t.Skip("no gcc to build the stand-in for libnvidia-ml")
+		testenv.Skip(t, "no gcc to build the stand-in for libnvidia-ml")
 	}
 	lib := filepath.Join(t.TempDir(), "libnvidia-ml.so.1")
 	args := append([]string{"-shared", "-fPIC", "-O1", "-o", lib, filepath.Join("testdata", "nvml_stub.c")}, flags...)

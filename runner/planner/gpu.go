@@ -49,14 +49,8 @@ func NamedGPU(name string, blocks []sweep.GPU) (models.GPU, bool) {
 			return models.GPU{}, false
 		}
 		g.Name, g.Source = b.Name, "gpu block"
-		for _, field := range []struct {
-			from *int64
-			to   *int64
-		}{{b.TotalMemory, &g.TotalBytes}, {b.Reserve, &g.Reserve}, {b.Context, &g.Context}} {
-			if field.from != nil {
-				*field.to = *field.from
-			}
-		}
+		g.TotalBytes, g.Reserve = or(b.TotalMemory, g.TotalBytes), or(b.Reserve, g.Reserve)
+		g.Context = or(b.Context, g.Context)
 		return g, true
 	}
 	return models.LookupGPU(name)

@@ -1,8 +1,7 @@
 package planner
 
 import (
-	"bytes"
-	"encoding/json"
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -28,11 +27,13 @@ func (p *Planner) Text(out io.Writer) error {
 	if g, from := p.gpu(); g != nil {
 		fmt.Fprintf(out, "GPU: %s (%s), %.2f GiB as torch counts it, from %s\n", g.Name, g.Product, gib(g.TotalBytes), from)
 	} else {
-		fmt.Fprintln(out, "GPU: none known; name one with --gpu or a gpu block (vramsweep plan --gpu h100-80gb) to see what fits")
+		fmt.Fprintln(out, "GPU: none known; name one with --gpu or a gpu block "+
+			"(vramsweep plan --gpu h100-80gb) to see what fits")
 	}
 	fmt.Fprintf(out, "GiB per rank (the largest), estimated%s:\n", p.Basis)
 	table := tabwriter.NewWriter(out, 0, 4, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "#\tprofile\tmodel\ttp\tin\tout\tbs\tweights\tactiv.\tgraphs\tKV\tKV tokens\trequests\tlongest\tfits\t  ")
+	fmt.Fprintln(table, "#\tprofile\tmodel\ttp\tin\tout\tbs\tweights\tactiv.\tgraphs\tKV\tKV tokens\t"+
+		"requests\tlongest\tfits\t  ")
 	sweepName := ""
 	for i, one := range shown {
 		if one.Sweep != sweepName {
@@ -119,18 +120,15 @@ func inGiB(f models.Figure) string {
 	return fmt.Sprintf("%.2f", gib(*f.Value))
 }
 
-func count(n *int64) string {
-	if n == nil {
-		return "?"
-	}
-	return fmt.Sprint(*n)
-}
+func count(n *int64) string { return known("%d", n) }
 
-func ratio(f *float64) string {
-	if f == nil {
+func ratio(f *float64) string { return known("%.1f", f) }
+
+func known[T any](format string, v *T) string {
+	if v == nil {
 		return "?"
 	}
-	return fmt.Sprintf("%.1f", *f)
+	return fmt.Sprintf(format, *v)
 }
 
 func between(f models.Figure) string {
@@ -140,14 +138,8 @@ func between(f models.Figure) string {
 	return fmt.Sprintf("%.2f .. %.2f", gib(*f.Low), gib(*f.High))
 }
 
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
-}
-
-func plural(n int, noun string) string {
+// Plural counts things by their noun.
+func Plural(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun
 	}
@@ -161,7 +153,7 @@ func Counts(plan *sweep.Plan) string {
 		profiles += len(s.Profiles)
 		runs += len(s.Profiles) * s.Repeats
 	}
-	return fmt.Sprintf("%s, %s, %s", plural(len(plan.Sweeps), "sweep"), plural(profiles, "profile"), plural(runs, "run"))
+	return fmt.Sprintf("%s, %s, %s", Plural(len(plan.Sweeps), "sweep"), Plural(profiles, "profile"), Plural(runs, "run"))
 }
 
 // closing prints counts, times, reasons and hints.
@@ -243,7 +235,7 @@ func (t *tally) add(text string) {
 
 func (t *tally) print(out io.Writer, what string) {
 	for _, text := range t.order {
-		fmt.Fprintf(out, "%s (%s): %s\n", what, plural(t.count[text], "profile"), text)
+		fmt.Fprintf(out, "%s (%s): %s\n", what, Plural(t.count[text], "profile"), text)
 	}
 }
 
@@ -262,10 +254,10 @@ func sessionHint(out io.Writer, s *sweep.Sweep, engines *sweep.EngineCounter) {
 	}
 	n, groups := len(s.Profiles), engines.Engines()
 	if usesSession(s) {
-		fmt.Fprintf(out, "sweep %s, session mode: %s of %s\n", s.Name, plural(groups, "engine start"), plural(n, "profile"))
+		fmt.Fprintf(out, "sweep %s, session mode: %s of %s\n", s.Name, Plural(groups, "engine start"), Plural(n, "profile"))
 	} else if groups < n {
 		fmt.Fprintf(out, "hint: the %d profiles of sweep %s need %s: mode = \"session\" would start only that many\n",
-			n, s.Name, plural(groups, "engine"))
+			n, s.Name, Plural(groups, "engine"))
 	}
 	joined := engines.AnyLength()
 	if longest, all := engines.Longest(); all && joined < groups {
@@ -275,16 +267,21 @@ func sessionHint(out io.Writer, s *sweep.Sweep, engines *sweep.EngineCounter) {
 }
 
 func groupsText(groups, profiles int) string {
-	return fmt.Sprintf("%s of %g", plural(groups, "group"), math.Round(10*float64(profiles)/float64(groups))/10)
+	return fmt.Sprintf("%s of %g", Plural(groups, "group"), math.Round(10*float64(profiles)/float64(groups))/10)
 }
 
 // Text prints a single profile whole.
 func (one *Profile) Text(out io.Writer) error {
 	table := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	fmt.Fprintf(table, "profile\t%s\nsweep\t%s\n\nSETTING\tVALUE\tFROM\n", one.ID, one.Sweep)
-	values := settingValues(one.profile)
+	values := one.profile.SettingValues()
+	values["hf_model_id"] = one.profile.Settings.HFModelID
+	for _, flag := range one.profile.Engine.Flags {
+		values[flag.Name] = flag.Value
+	}
+	maps.DeleteFunc(values, func(_ string, v any) bool { return v == nil })
 	for _, name := range slices.Sorted(maps.Keys(values)) {
-		fmt.Fprintf(table, "%s\t%s\t%s\n", name, inLine(values[name]), orDash(one.Origins[name]))
+		fmt.Fprintf(table, "%s\t%s\t%s\n", name, inLine(values[name]), cmp.Or(one.Origins[name], "-"))
 	}
 	fmt.Fprintln(table, "\nESTIMATE (per rank)\tGiB\tBETWEEN\tBY")
 	e := one.Estimate
@@ -293,7 +290,7 @@ func (one *Profile) Text(out io.Writer) error {
 		if f.Source != "" && f.Reason != "" {
 			by = f.Source + " (" + f.Reason + ")"
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", name, inGiB(f), between(f), orDash(by))
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", name, inGiB(f), between(f), cmp.Or(by, "-"))
 	}
 	figure("weights", e.Weights)
 	figure("activations", e.Activations)
@@ -314,24 +311,4 @@ func (one *Profile) Text(out io.Writer) error {
 	fmt.Fprintf(table, "\n%s", lawsOf(one))
 	fmt.Fprintf(table, "\ncommand\t%s\n", vllm.Paste(one.Argv))
 	return table.Flush()
-}
-
-// settingValues are the settings of a profile that are set, by name, and vLLM's
-// own flags.
-func settingValues(p *sweep.Profile) map[string]any {
-	data, err := json.Marshal(p.Settings)
-	if err != nil {
-		return nil
-	}
-	values := map[string]any{}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.UseNumber() // 8589934592, not 8.589934592e+09
-	if dec.Decode(&values) != nil {
-		return nil
-	}
-	maps.DeleteFunc(values, func(_ string, v any) bool { return v == nil })
-	for _, flag := range p.Engine.Flags {
-		values[flag.Name] = flag.Value
-	}
-	return values
 }

@@ -1,6 +1,7 @@
 package planner
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/vramsweep/vramsweep/sweep"
@@ -52,7 +53,7 @@ func (t *Times) median(key timeKey) (seconds float64, ok bool) {
 
 // from says what the times rest on.
 func (t *Times) from() string {
-	earlier, model := plural(t.runs, "earlier run")+" in "+t.Dir, "a plain model of start-up, prefill and decoding"
+	earlier, model := Plural(t.runs, "earlier run")+" in "+t.Dir, "a plain model of start-up, prefill and decoding"
 	switch {
 	case t.remembered && t.modelled:
 		return earlier + "; for other engines " + model
@@ -121,9 +122,4 @@ func (t *Times) expect(profile *sweep.Profile, e *models.Estimate) (duration, bo
 	return duration{startup, float64(iterations) * (prefill + decode)}, true
 }
 
-func or(asked *int64, otherwise int64) int64 {
-	if asked == nil {
-		return otherwise
-	}
-	return *asked
-}
+func or(asked *int64, otherwise int64) int64 { return *cmp.Or(asked, &otherwise) }

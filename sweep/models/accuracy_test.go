@@ -11,6 +11,8 @@ import (
 	"sort"
 	"strings"
 	"testing"
+
+	"github.com/vramsweep/vramsweep/sweep/testenv"
 )
 
 // accuracy prints predicted against measured for each run, and writes
@@ -67,7 +69,7 @@ func readJSON(t testing.TB, path string, to any) {
 func campaign019(t testing.TB, c *Catalogue) []measured {
 	files, _ := filepath.Glob(corpusDir + "/h100-v0.19/*.json")
 	if len(files) == 0 {
-		t.Skipf("no %s/h100-v0.19: the corpus is not here", corpusDir)
+		testenv.Skip(t, "no %s/h100-v0.19: the corpus is not here", corpusDir)
 	}
 	var out []measured
 	tokens, seqs := int64(8192), int64(1024)
@@ -123,7 +125,7 @@ type ownRun struct {
 func campaign026(t testing.TB) []measured {
 	files, _ := filepath.Glob(corpusDir + "/h100-v0.26/*/run.json")
 	if len(files) == 0 {
-		t.Skipf("no %s/h100-v0.26: the corpus is not here", corpusDir)
+		testenv.Skip(t, "no %s/h100-v0.26: the corpus is not here", corpusDir)
 	}
 	var out []measured
 	for _, file := range files {

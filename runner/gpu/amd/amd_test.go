@@ -14,6 +14,7 @@ import (
 
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/gpu/sampling"
+	"github.com/vramsweep/vramsweep/sweep/testenv"
 )
 
 func corpusDir() string { return filepath.Join("..", "..", "..", "..", "shared", "corpus", "gpu") }
@@ -41,7 +42,7 @@ func TestCorpus(t *testing.T) {
 		}
 	}
 	if compared == 0 {
-		t.Skip("no corpus beside the repository")
+		testenv.Skip(t, "no corpus beside the repository")
 	}
 	if compared < 120 {
 		t.Errorf("%d figures compared", compared)
@@ -171,7 +172,7 @@ func compareProcesses(t *testing.T, gpus []sampling.GPU, want sidecar) (compared
 func TestKFDCorpus(t *testing.T) {
 	data, err := os.ReadFile(filepath.Join(corpusDir(), "kfd_topology_MI308_nodes2-3.txt"))
 	if err != nil {
-		t.Skipf("no corpus: %v", err)
+		testenv.Skip(t, "no corpus: %v", err)
 	}
 	var want sidecar
 	side, err := os.ReadFile(filepath.Join(corpusDir(), "kfd_topology_MI308_nodes2-3.txt.json"))

@@ -13,6 +13,7 @@ import (
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/gpu/sampling"
 	"github.com/vramsweep/vramsweep/runner/runnertest"
+	"github.com/vramsweep/vramsweep/sweep/testenv"
 )
 
 // fakeProcess writes what the sampler reads of a process.
@@ -74,7 +75,7 @@ func TestProcSampler(t *testing.T) {
 func TestProcSamplerOfItself(t *testing.T) {
 	t.Parallel()
 	if _, err := os.Stat("/proc/self/statm"); err != nil {
-		t.Skip("no /proc")
+		testenv.Skip(t, "no /proc")
 	}
 	r, err := sampling.Run{Interval: 10 * time.Millisecond}.Check()
 	if err != nil {
@@ -105,7 +106,7 @@ func TestProcSamplerFollowsExec(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := cmd.Start(); err != nil {
-		t.Skip(err)
+		testenv.Skip(t, "%v", err)
 	}
 	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
 	pid := cmd.Process.Pid

@@ -10,6 +10,7 @@ import (
 
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/gpu/sampling"
+	"github.com/vramsweep/vramsweep/sweep/testenv"
 )
 
 func corpusDir() string { return filepath.Join("..", "..", "..", "..", "shared", "corpus", "gpu") }
@@ -58,7 +59,7 @@ func TestOwnRecording(t *testing.T) {
 func TestCorpus(t *testing.T) {
 	files, _ := filepath.Glob(filepath.Join(corpusDir(), "nvidia-smi_query-gpu_*.csv"))
 	if len(files) == 0 {
-		t.Skip("no corpus beside the repository")
+		testenv.Skip(t, "no corpus beside the repository")
 	}
 	figures := 0
 	for _, file := range files {

@@ -20,6 +20,7 @@ import (
 	"github.com/vramsweep/vramsweep/sinks"
 	"github.com/vramsweep/vramsweep/sinks/analyze/frame"
 	"github.com/vramsweep/vramsweep/sweep/models"
+	"github.com/vramsweep/vramsweep/sweep/testenv"
 )
 
 var update = flag.Bool("update", false, "write golden files")
@@ -367,7 +368,7 @@ func TestOverheadBars(t *testing.T) {
 	dirs, _ := filepath.Glob(corpus + "h100-v0.26/*/run.json")
 	logs, _ := filepath.Glob(corpus + "h100-v0.19/*.log")
 	if len(dirs) == 0 || len(logs) == 0 {
-		t.Skipf("no %sh100-v0.26 and h100-v0.19: the corpora are not here", corpus)
+		testenv.Skip(t, "no %sh100-v0.26 and h100-v0.19: the corpora are not here", corpus)
 	}
 	add := func(r *replay.Recording, err error) {
 		if err != nil {

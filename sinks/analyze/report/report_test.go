@@ -22,6 +22,7 @@ import (
 	"github.com/vramsweep/vramsweep/sinks"
 	"github.com/vramsweep/vramsweep/sinks/analyze/compare"
 	"github.com/vramsweep/vramsweep/sinks/analyze/frame"
+	"github.com/vramsweep/vramsweep/sweep/testenv"
 )
 
 // night makes an execution of n profiles with repeats: 30 MiB of noise on
@@ -145,9 +146,12 @@ func TestReportHTML(t *testing.T) {
 // its console says.
 func inBrowser(t *testing.T, r *Report) func(hash string) string {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("starts a browser")
+	}
 	browser, err := exec.LookPath("chromium")
-	if err != nil || testing.Short() {
-		t.Skip("needs chromium, and not -short")
+	if err != nil {
+		testenv.Skip(t, "no chromium: %v", err)
 	}
 	page := filepath.Join(t.TempDir(), "report.html")
 	file, err := os.Create(page)
@@ -165,7 +169,7 @@ func inBrowser(t *testing.T, r *Report) func(hash string) string {
 		cmd.Stderr = &console
 		out, err := cmd.Output()
 		if err != nil {
-			t.Skipf("chromium does not run here: %v", err)
+			testenv.Skip(t, "chromium does not run here: %v", err)
 		}
 		for _, line := range strings.Split(console.String(), "\n") {
 			if strings.Contains(line, "CONSOLE") {
