@@ -9,7 +9,7 @@ FUZZTIME ?= 10m
 CORPUS   ?= ../shared/corpus
 H100     := NVIDIA H100 80GB HBM3
 
-.PHONY: demo test test-vllm lint deadcode fmt vulncheck build release bench chaos accuracy overheads fuzz golden clean
+.PHONY: laws demo test test-vllm lint deadcode fmt vulncheck build release bench chaos accuracy overheads fuzz golden clean
 
 build: ## the binary, bin/vramsweep
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/vramsweep
@@ -52,6 +52,9 @@ chaos: build ## kill -9 at random moments, hundreds of times
 
 accuracy: ## predicted against measured, on the recordings beside the checkout
 	$(GO) test ./sweep/models -run TestAccuracy -count=1 -v
+
+laws: ## sweep/models/laws/h200-v0.33.json anew, fitted to its recording; OUTPUT=DIR CONFIGS=DIR prints those of another folder
+	$(GO) test ./sweep/models -run TestLawsAreFitted -count=1 $(if $(OUTPUT),-v -output $(abspath $(OUTPUT)) -configs $(abspath $(CONFIGS)),-update)
 
 overheads: build ## docs/measured/overheads/overheads.json anew, from the recordings beside the checkout
 	@for d in h100-v0.19 h100-v0.26; do test -d $(CORPUS)/$$d || \

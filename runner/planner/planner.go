@@ -200,9 +200,10 @@ func (p *Planner) Document() (*Document, error) {
 	if err != nil {
 		return nil, err
 	}
+	gpu, _ := p.gpu()
 	d := &Document{
 		Files: p.Plan.Files, Variables: append([]sweep.VariableValue{}, p.Plan.Variables...), OutputDir: p.Plan.OutputDir,
-		ProfileCount: t.profiles, RunCount: t.runs, NeverFits: t.never, GPU: p.GPU, TimeFrom: p.Times.from(),
+		ProfileCount: t.profiles, RunCount: t.runs, NeverFits: t.never, GPU: gpu, TimeFrom: p.Times.from(),
 		Profiles: append([]*Profile{}, shown...), Warnings: p.Plan.Warnings,
 	}
 	if t.untimed == 0 {

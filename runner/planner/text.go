@@ -24,8 +24,8 @@ func (p *Planner) Text(out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if g := p.GPU; g != nil {
-		fmt.Fprintf(out, "GPU: %s (%s), %.2f GiB as torch counts it, from %s\n", g.Name, g.Product, gib(g.TotalBytes), p.From)
+	if g, from := p.gpu(); g != nil {
+		fmt.Fprintf(out, "GPU: %s (%s), %.2f GiB as torch counts it, from %s\n", g.Name, g.Product, gib(g.TotalBytes), from)
 	} else {
 		fmt.Fprintln(out, "GPU: none known; name one with --gpu or a gpu block "+
 			"(vramsweep plan --gpu h100-80gb) to see what fits")
@@ -57,6 +57,9 @@ func (one *Profile) row(out io.Writer, n int) {
 	fits := "?"
 	if e.Fits != nil {
 		fits = "yes"
+		if e.MayRunOut {
+			fits = "starts, may run out"
+		}
 		if !*e.Fits {
 			fits = "NO"
 			if e.ShortBy != nil && *e.ShortBy > 0 {
@@ -182,10 +185,34 @@ func (p *Planner) closing(out io.Writer, t *totals, shown []*Profile) {
 		}
 	}
 	notes.print(out, "note")
+	fmt.Fprint(out, lawsOf(shown...))
 	overheads.print(out, "overheads")
 	for i, s := range p.Plan.Sweeps {
 		sessionHint(out, s, &p.engines[i])
 	}
+}
+
+// lawsOf says what the estimates rest on, a line for each measurement.
+func lawsOf(shown ...*Profile) string {
+	terms := map[string][]string{}
+	var order []string
+	for _, one := range shown {
+		for _, law := range one.Estimate.Laws {
+			if terms[law.From] == nil {
+				order = append(order, law.From)
+			}
+			for _, term := range law.Terms {
+				if !slices.Contains(terms[law.From], term) {
+					terms[law.From] = append(terms[law.From], term)
+				}
+			}
+		}
+	}
+	var lines strings.Builder
+	for _, from := range order {
+		fmt.Fprintf(&lines, "terms %s: %s\n", from, strings.Join(terms[from], ", "))
+	}
+	return lines.String()
 }
 
 // A tally says equal things once, with how many profiles each is of.
@@ -273,6 +300,7 @@ func (one *Profile) Text(out io.Writer) error {
 	figure("buffers", e.Buffers)
 	figure("requested", e.Requested)
 	figure("KV cache", e.KVCache)
+	figure("growth in service", e.Growth)
 	if one.Overheads != nil {
 		figure("highest use", one.Overheads.HighestUse())
 	}
@@ -280,6 +308,7 @@ func (one *Profile) Text(out io.Writer) error {
 		count(e.KVCacheTokens.Value), ratio(e.MaxConcurrency), count(e.MaxContext))
 	fmt.Fprintf(table, "max_num_batched_tokens\t%s\nmax_num_seqs\t%s\nvLLM assumed\t%s, model runner %s\n",
 		count(e.MaxNumBatchedTokens), count(e.MaxNumSeqs), e.Version, e.ModelRunner)
+	fmt.Fprintf(table, "\n%s", lawsOf(one))
 	fmt.Fprintf(table, "\ncommand\t%s\n", vllm.Paste(one.Argv))
 	return table.Flush()
 }

@@ -197,7 +197,7 @@ func (s *script) breakdown() *runner.Breakdown {
 		sum.weights += m.weights
 		sum.kv += m.kv
 		sum.graphs += m.graphs
-		sum.nonTorch += m.nonTorch
+		sum.nonTorch += m.beside() // what the log calls consumed has the buffers in it
 		room := m.highest() - m.captured() + m.buffers
 		excess := max(room-m.activation, 0)
 		sum.activation += max(room-m.buffers-excess, 0)
