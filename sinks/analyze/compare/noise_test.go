@@ -6,6 +6,8 @@ import (
 	"math"
 	"os"
 	"testing"
+
+	"github.com/vramsweep/vramsweep/sinks/analyze/frame"
 )
 
 // The statistics are those of scipy: of the golden file of package correlate,
@@ -19,7 +21,7 @@ func TestNoiseEqualsSciPy(t *testing.T) {
 	if err := json.Unmarshal(text, &want); err != nil {
 		t.Fatal(err)
 	}
-	d := (&test{base: []float64{10, 11, 10.5}, new: []float64{12, 11.2, 13, 12.4}}).differ(prior{})
+	d := oneTest([]float64{10, 11, 10.5}, []float64{12, 11.2, 13, 12.4})
 	got := map[string]float64{"t p": d.p, "trigamma": trigamma(1.5)}
 	got["t low"], got["t high"] = d.interval()
 	for i, q := range adjust([]float64{0.001, 0.2, 0.04, 0.03, 0.9, 0.041}) {
@@ -31,4 +33,12 @@ func TestNoiseEqualsSciPy(t *testing.T) {
 			t.Errorf("%s: %v, scipy says %v", name, have, v)
 		}
 	}
+}
+
+// oneTest is the difference of two samples, each of one execution.
+func oneTest(base, fresh []float64) difference {
+	t := &test{base: side{nights: []night{{group: "base", mean: frame.Mean(base), values: base}}},
+		new: side{nights: []night{{group: "new", mean: frame.Mean(fresh), values: fresh}}}}
+	n := learn([]*test{t})
+	return t.differ(&n, 1)
 }
