@@ -414,7 +414,12 @@ func (c *Comparison) figures(o Options) {
 		}
 		noise := learn(of)
 		for _, t := range of {
-			t.d = t.differ(&noise, len(of))
+			t.differ(&noise, len(of))
+		}
+		if all := together(of, &noise); all != nil {
+			of = append(of, all)
+		}
+		for _, t := range of {
 			p = append(p, t.d.p)
 			switch {
 			case !t.d.assessed:
@@ -533,6 +538,9 @@ func (c *Comparison) findable(tests []*test, o Options) {
 		to := from
 		for ; to < len(tests) && tests[to].figure == f; to++ {
 			t := tests[to]
+			if t.pair.key == "" { // all profiles together
+				continue
+			}
 			base := t.scale(t.base.mean())
 			least := max(t.least(base, o), t.base.off+t.new.off)
 			if f.Ratio {
@@ -550,7 +558,7 @@ func (c *Comparison) findable(tests []*test, o Options) {
 			}
 			changes = append(changes, least)
 		}
-		one := Findable{Figure: f.Name, Unit: f.Unit, Profiles: to - from, Change: median(changes)}
+		one := Findable{Figure: f.Name, Unit: f.Unit, Profiles: len(changes), Change: median(changes)}
 		if f.Ratio {
 			one.Relative = new(median(relative))
 		}
@@ -573,6 +581,8 @@ type test struct {
 	repeats   spread  // within executions
 	own       spread  // between them
 	d         difference
+	called    bool
+	of        []*test // of all profiles together: each
 }
 
 // A value is one run's, on the figure's scale.
@@ -661,17 +671,17 @@ func sideOf(figure *frame.Figure, rows []*sinks.RunRow, home func(*sinks.RunRow)
 
 // judge turns a test into a change, if it is one.
 func (c *Comparison) judge(t *test, q float64, o Options) {
-	called := (!t.d.assessed || q <= o.FDR) && t.beyond(o)
-	if !called && !o.All {
+	t.called = (!t.d.assessed || q <= o.FDR) && t.beyond(o) && !t.byFew(o)
+	if !t.called && !o.All {
 		return
 	}
 	change, bad := t.change(q), t.figure.Bad
-	change.Called = called
-	change.Regression = called && (bad == frame.BadBoth || (bad == frame.BadUp) == (change.Difference > 0))
+	change.Called = t.called
+	change.Regression = t.called && (bad == frame.BadBoth || (bad == frame.BadUp) == (change.Difference > 0))
 	switch {
 	case change.Regression:
 		c.Regressions = append(c.Regressions, change)
-	case called:
+	case t.called:
 		c.Gains = append(c.Gains, change)
 	}
 	if o.All {
@@ -691,6 +701,19 @@ func (t *test) beyond(o Options) bool {
 	return size > 0 && size >= t.least(base, o) && size > t.base.off+t.new.off
 }
 
+// byFew says of all profiles together that those which were called by themselves
+// make the difference: without them it is below the threshold.
+func (t *test) byFew(o Options) bool {
+	sum, rest := 0.0, 0.0
+	for _, one := range t.of {
+		if one.d.assessed && !one.called {
+			sum, rest = sum+one.d.mean, rest+1
+		}
+	}
+	base := t.scale(t.base.mean())
+	return rest > 0 && math.Abs(t.scale(t.base.mean()+sum/rest)-base) < t.least(base, o)
+}
+
 // scale takes a value from the figure's scale into its unit.
 func (t *test) scale(x float64) float64 {
 	if t.figure.Ratio {
@@ -702,6 +725,9 @@ func (t *test) scale(x float64) float64 {
 // least is the threshold of a figure, in its unit.
 func (t *test) least(base float64, o Options) float64 {
 	absolute, relative := t.figure.Absolute, t.figure.Relative
+	if !t.d.assessed {
+		relative = max(relative, t.figure.Blind)
+	}
 	own := o.Thresholds[t.figure.Name]
 	if own.Absolute != nil {
 		absolute = *own.Absolute

@@ -96,9 +96,9 @@ func TestComparePlanted(t *testing.T) {
 }
 
 func TestCompareFalseAlarms(t *testing.T) {
-	seeds := uint64(100) // the bar: at most one alarm in these
-	if testing.Short() {
-		seeds = 10
+	seeds := uint64(20) // the bar: at most one alarm in a hundred
+	if *power {
+		seeds = 100
 	}
 	defer debug.SetGCPercent(debug.SetGCPercent(1000)) // the rows of a night are soon gone
 	alarms := 0
@@ -167,5 +167,99 @@ func TestCompareOutcomes(t *testing.T) {
 	}
 	if !c.Regressed() {
 		t.Error("a new failure and a vanished profile are no regression")
+	}
+}
+
+// What an execution has not got to yet, or was stopped in, is no regression.
+func TestCompareUnfinished(t *testing.T) {
+	base, fresh := nightOf("a", 6, 2, 1), nightOf("b", 6, 2, 2)
+	fresh[8].Outcome, fresh[9].Outcome = "interrupted", "interrupted" // p004
+	fresh[6].Outcome = "interrupted"                                  // one of two of p003
+	for i, o := range []Options{{Unfinished: []string{"b"}}, {}} {
+		c, err := Run("a", base, "b", fresh[:10], o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(c.NewFailures) != 0 || len(c.Vanished) != i || len(c.Unfinished) != 2-i || c.Matched != 4 || c.Regressed() != (i == 1) {
+			t.Errorf("%+v: %d fail, %d vanished, %d unfinished, %d matched", o, len(c.NewFailures), len(c.Vanished), len(c.Unfinished), c.Matched)
+		}
+	}
+}
+
+// An execution says nothing about itself; what stands on both sides is new.
+func TestCompareWithItself(t *testing.T) {
+	base, fresh := nightOf("a", 3, 1, 1), nightOf("b", 3, 1, 2)
+	if _, err := Run("a", base, "a", base, Options{}); !errors.Is(err, ErrSame) {
+		t.Errorf("itself: %v, want ErrSame", err)
+	}
+	c, err := Run("all", slices.Concat(base, fresh), "b", fresh, Options{})
+	if err != nil || !slices.Equal(c.Base.Executions, []string{"a"}) {
+		t.Errorf("a folder and its last execution: %v, base %+v", err, c)
+	}
+}
+
+// A remainder that changed alone is no regression; with a part it is one. What says the same stands once.
+func TestCompareRemainders(t *testing.T) {
+	base, fresh := nightOf("a", 1, 1, 1), nightOf("b", 1, 1, 1)
+	fresh[0].FrameworkOverheadBytes = new(*base[0].FrameworkOverheadBytes + frame.GiB)
+	c, err := Run("a", base, "b", fresh, Options{})
+	if err != nil || len(c.Alone) != 1 || c.Regressed() {
+		t.Fatalf("%v; %d alone, regressed %v: want one alone, and no regression", err, len(c.Alone), c.Regressed())
+	}
+	fresh[0].PeakMemoryBytes, fresh[0].NetIncreaseBytes = new(*base[0].PeakMemoryBytes+frame.GiB), new(*base[0].NetIncreaseBytes+frame.GiB)
+	c, err = Run("a", base, "b", fresh, Options{})
+	if err != nil || len(c.Alone) != 0 || len(c.Regressions) != 2 || !slices.Equal(c.Regressions[0].Also, []string{"net_increase_bytes"}) {
+		t.Errorf("%v; %+v: want peak, with net beside it, and the remainder", err, c.Regressions)
+	}
+}
+
+// The log prints 0.01 GiB: where nothing else differs the interval is not of no width.
+func TestCompareRounding(t *testing.T) {
+	base, fresh := nightOf("a", 4, 3, 1), nightOf("b", 4, 3, 1)
+	for i := range base {
+		base[i].ModelWeightsBytes, fresh[i].ModelWeightsBytes = new(int64(15*frame.GiB)), new(int64(15*frame.GiB+frame.GiB/100))
+	}
+	c, err := Run("a", base, "b", fresh, Options{All: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, one := range c.All {
+		if one.Figure == "model_weights_bytes" && one.Profile != "" && (*one.Low > 3*frame.MiB || *one.High < 17*frame.MiB || *one.Q < 0.001) {
+			t.Errorf("a last digit apart: %v .. %v, q %v", *one.Low, *one.High, *one.Q)
+		}
+	}
+}
+
+// Earlier executions say how far executions drift; those of another version do not.
+func TestCompareHistory(t *testing.T) {
+	w := world{profiles: 6, repeats: 3, memory: frame.MiB, ratio: 0.003, shared: 0.05, random: rand.New(rand.NewPCG(1, 5))}
+	base := w.night("n9")
+	var past []sinks.RunRow
+	for i := range 8 {
+		past = append(past, w.night(fmt.Sprintf("n%d", i))...)
+	}
+	w.shared, w.random = 0, rand.New(rand.NewPCG(2, 5))
+	fresh := w.night("n10")
+	for i := range fresh { // a night of its own: 8 % slower
+		fresh[i].AvgLatencyS = new(1.08 * *base[i].AvgLatencyS)
+	}
+	slow := func(o Options) (called bool, noise Noise) {
+		c, err := Run("n9", base, "n10", fresh, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(c.Regressions, func(x Change) bool { return x.Figure == "avg_latency_s" }), c.Noise
+	}
+	if called, noise := slow(Options{}); !called || noise != NoiseRepeats {
+		t.Errorf("without history: called %v by %q", called, noise)
+	}
+	if called, noise := slow(Options{History: past}); called || noise != NoiseExecutions {
+		t.Errorf("with nights that drift by 5 %%: called %v by %q", called, noise)
+	}
+	for i := range past {
+		past[i].VLLMVersion = new("0.1")
+	}
+	if called, noise := slow(Options{History: past}); !called || noise != NoiseRepeats {
+		t.Errorf("with nights of another version: called %v by %q", called, noise)
 	}
 }

@@ -2,11 +2,11 @@ package compare
 
 import (
 	"cmp"
+	"fmt"
 	"math"
 	"slices"
 
 	"gonum.org/v1/gonum/mathext"
-	"gonum.org/v1/gonum/stat"
 	"gonum.org/v1/gonum/stat/distuv"
 
 	"github.com/vramsweep/vramsweep/sinks/analyze/frame"
@@ -23,41 +23,71 @@ type prior struct {
 }
 
 // priorOf fits a scaled inverse chi-square prior to the variances of many
-// profiles by the moments of their logarithms: Smyth 2004, "Linear models and
-// empirical Bayes methods", equations for s0 and d0. A few repeats say little
-// of a profile's own noise; hundreds of profiles say much of noise in general.
-// Where the variances differ by no more than chance, it is their pooled
-// variance, as in limma since 2017.
+// profiles, so that each variance over its scale is F distributed (Smyth 2004,
+// "Linear models and empirical Bayes methods"): a few repeats say little of a
+// profile's own noise, many profiles say much of noise in general. The fit is of
+// maximum likelihood over degrees of freedom up to all of them; by the moments of
+// logarithms, as limma has it, 36 profiles of one noise too often look like several.
 func priorOf(all []spread) prior {
-	type constants struct{ bias, spread float64 }
-	of := map[float64]constants{}
-	var logs, trigammas []float64
-	pooled := spread{}
+	var known []spread
 	for _, s := range all {
-		pooled.variance, pooled.dof = pooled.variance+s.variance*s.dof, pooled.dof+s.dof
-		if s.dof == 0 || s.variance <= 0 {
-			continue
+		if s.dof > 0 && s.variance > 0 {
+			known = append(known, s)
 		}
-		c, known := of[s.dof] // most profiles have the same number of repeats
-		if !known {
-			c = constants{bias: math.Log(s.dof/2) - mathext.Digamma(s.dof/2), spread: trigamma(s.dof / 2)}
-			of[s.dof] = c
-		}
-		logs, trigammas = append(logs, math.Log(s.variance)+c.bias), append(trigammas, c.spread)
 	}
-	if len(logs) < 3 {
+	if len(known) < 3 {
 		return prior{}
 	}
-	before := prior{pooled: pooled.dof}
-	mean, variance := stat.MeanVariance(logs, nil)
-	excess := variance - stat.Mean(trigammas, nil)
-	if excess <= 0 {
-		before.spread = spread{pooled.variance / pooled.dof, math.Inf(1)}
-		return before
+	best, most := prior{}, math.Inf(-1)
+	one := sumOfSquares(known)
+	scale := one.variance
+	for _, dof := range []float64{math.Inf(1), 64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1} {
+		var likely float64
+		if scale, likely = fit(known, dof, scale); likely > most {
+			best, most = prior{spread{scale, dof}, one.dof}, likely
+		}
 	}
-	half := inverseTrigamma(excess)
-	before.spread = spread{math.Exp(mean + mathext.Digamma(half) - math.Log(half)), 2 * half}
-	return before
+	return best
+}
+
+// sumOfSquares pools variances.
+func sumOfSquares(all []spread) (one spread) {
+	for _, s := range all {
+		one.dof += s.dof
+		one.variance += s.variance * s.dof
+	}
+	one.variance /= one.dof
+	return one
+}
+
+// fit finds the scale of the prior with these degrees of freedom (by expectation
+// and maximization, from a first guess), and the logarithm of its likelihood
+// less what no prior changes.
+func fit(known []spread, dof, scale float64) (best, likely float64) {
+	if math.IsInf(dof, 1) {
+		for _, s := range known {
+			x := s.dof / 2
+			lgamma, _ := math.Lgamma(x)
+			likely += x*math.Log(x/scale) - x*s.variance/scale - lgamma
+		}
+		return scale, likely
+	}
+	for range 20 {
+		sum, total := 0.0, 0.0
+		for _, s := range known {
+			sum += s.dof * s.variance * (s.dof + dof) / (dof + s.dof*s.variance/scale)
+			total += s.dof
+		}
+		before := scale
+		if scale = sum / total; math.Abs(scale-before) < 1e-6*scale {
+			break
+		}
+	}
+	for _, s := range known {
+		a, b := s.dof/2, dof/2
+		likely += a*math.Log(s.dof/dof/scale) - (a+b)*math.Log1p(s.dof*s.variance/dof/scale) - mathext.Lbeta(a, b)
+	}
+	return scale, likely
 }
 
 // moderate weighs a profile's own variance and that of all profiles by their
@@ -73,30 +103,6 @@ func (own spread) moderate(before prior) spread {
 	}
 	dof := own.dof + before.dof
 	return spread{(own.dof*own.variance + before.dof*before.variance) / dof, min(dof, before.pooled)}
-}
-
-// trigamma is the Hurwitz zeta function at 2.
-func trigamma(x float64) float64 { return mathext.Zeta(2, x) }
-
-// inverseTrigamma solves trigamma(x) = y by Newton's method (Smyth 2004,
-// appendix).
-func inverseTrigamma(y float64) float64 {
-	switch {
-	case y > 1e7:
-		return 1 / math.Sqrt(y)
-	case y < 1e-6:
-		return 1 / y
-	}
-	x := 0.5 + 1/y
-	for range 50 {
-		tri := trigamma(x)
-		step := tri * (1 - tri/y) / (-2 * mathext.Zeta(3, x)) // the derivative of trigamma
-		x += step
-		if -step/x < 1e-8 {
-			break
-		}
-	}
-	return x
 }
 
 // A noise is what is known of one figure's: between repeats, and between
@@ -215,57 +221,116 @@ type difference struct {
 	assessed bool
 }
 
-// differ compares the sides by a moderated t test. Its variance is a sum: of the
-// noise between executions, or between repeats where no side has several; and of
-// what each figure may be off by itself (rounding, sampling), even over its width.
-// The degrees of freedom of the sum are Satterthwaite's (1946).
-func (t *test) differ(n *noise, profiles int) difference {
-	d := difference{mean: t.new.mean() - t.base.mean(), p: math.NaN(), noise: math.NaN()}
+// parts are what the variance of a test's difference is a sum of: of the noise
+// between executions, or between repeats where no side has several. common is
+// that of all profiles together. nil: the noise is not known.
+func (t *test) parts(n *noise, profiles int) (own []spread, common spread) {
 	each := t.base.each() + t.new.each()
 	repeats := t.repeats.moderate(n.repeats)
-	parts := []spread{{(t.base.off*t.base.off + t.new.off*t.new.off) / 3, math.Inf(1)}}
-	if n.common.dof > 0 {
-		sides := 1/float64(len(t.base.nights)) + 1/float64(len(t.new.nights))
-		own := t.own.moderate(n.nights)
-		if own.dof == 0 && profiles > 1 {
-			return d
-		}
-		parts = append(parts, n.common.times(sides), own.times(sides))
-		if fewer := each - sides/n.runs; fewer > 1e-9 { // than the executions that the noise was learnt from
-			parts = append(parts, repeats.times(fewer))
-		}
-	} else if repeats.dof == 0 {
-		return d
-	} else {
-		parts = append(parts, repeats.times(each))
+	switch {
+	case n.common.dof == 0 && repeats.dof == 0:
+		return nil, common
+	case n.common.dof == 0:
+		return []spread{repeats.times(each)}, common
 	}
-	d.assessed = true
-	variance, freedom := 0.0, 0.0
+	sides := 1/float64(len(t.base.nights)) + 1/float64(len(t.new.nights))
+	night := t.own.moderate(n.nights)
+	if night.dof == 0 && profiles > 1 {
+		return nil, common
+	}
+	own = []spread{night.times(sides)}
+	if fewer := each - sides/n.runs; fewer > 1e-9 { // repeats than the noise was learnt from
+		own = append(own, repeats.times(fewer))
+	}
+	return own, n.common.times(sides)
+}
+
+func (own spread) times(by float64) spread { return spread{own.variance * by, own.dof} }
+
+// sumOf independent parts; its degrees of freedom are Satterthwaite's (1946).
+func sumOf(parts ...spread) (sum spread) {
+	freedom := 0.0
 	for _, p := range parts {
-		if variance += p.variance; p.variance > 0 {
+		if sum.variance += p.variance; p.variance > 0 {
 			freedom += p.variance * p.variance / p.dof
 		}
 	}
-	d.noise, d.dof = math.Sqrt(variance), variance*variance/freedom
+	sum.dof = math.Inf(1)
+	if dof := sum.variance * sum.variance / freedom; dof < 1e6 {
+		sum.dof = dof
+	}
+	return sum
+}
+
+// differ compares the sides by a moderated t test. Beside its noise each figure
+// may be off by itself (rounding, sampling), evenly over that width.
+func (t *test) differ(n *noise, profiles int) {
+	t.d = difference{mean: t.new.mean() - t.base.mean(), p: math.NaN(), noise: math.NaN()}
+	if own, common := t.parts(n, profiles); own != nil {
+		t.assess(append(own, common)...)
+	}
+}
+
+func (t *test) assess(parts ...spread) {
+	off := spread{(t.base.off*t.base.off + t.new.off*t.new.off) / 3, math.Inf(1)}
+	sum := sumOf(append(parts, off)...)
+	d := &t.d
+	d.assessed, d.noise, d.dof = true, math.Sqrt(sum.variance), sum.dof
 	switch {
 	case d.mean == 0:
 		d.p = 1
 	case d.noise == 0: // no repeat ever differed: any difference is real
-		d.p, d.dof = 0, math.Inf(1)
+		d.p = 0
 	default:
 		d.p = 2 * d.distribution().CDF(-math.Abs(d.mean)/d.noise)
 	}
-	return d
 }
 
-func (own spread) times(by float64) spread { return spread{own.variance * by, own.dof} }
+// leastTogether are the profiles that a figure is also judged by as a whole.
+const leastTogether = 3
+
+// together is the test of the mean over all profiles: a few per cent on each of
+// them are far from noise, and on none of them alone. nil: there are too few.
+func together(tests []*test, n *noise) *test {
+	all := &test{pair: &pair{}, of: tests}
+	var own, common []spread
+	k := 0.0
+	for _, t := range tests {
+		if parts, shared := t.parts(n, len(tests)); parts != nil {
+			k++
+			own, common = append(own, parts...), append(common, shared)
+			all.figure = t.figure
+			all.base.add(t.base)
+			all.new.add(t.new)
+			all.d.mean += t.d.mean
+			all.pair.base, all.pair.new = append(all.pair.base, t.pair.base...), append(all.pair.new, t.pair.new...)
+		}
+	}
+	if k < leastTogether {
+		return nil
+	}
+	all.pair.label = fmt.Sprintf("all %.0f profiles", k)
+	all.d.mean /= k
+	all.base.off, all.new.off = all.base.off/k, all.new.off/k
+	sum, shared := sumOf(own...).times(1/(k*k)), sumOf(common...).times(1/k)
+	sum.dof, shared.dof = min(sum.dof, cmp.Or(n.nights.pooled, n.repeats.pooled, sum.dof)), n.common.dof
+	all.assess(sum, shared)
+	return all
+}
+
+// add takes the side of a further profile.
+func (s *side) add(more side) {
+	s.runs += more.runs
+	s.off += more.off
+	s.nights = append(s.nights, night{mean: more.mean()})
+}
 
 // distribution is that of the difference over its noise where nothing changed.
 func (d difference) distribution() interface {
 	CDF(float64) float64
 	Quantile(float64) float64
 } {
-	if math.IsInf(d.dof, 1) || math.IsNaN(d.dof) {
+	if math.IsInf(d.dof, 1) {
 		return distuv.UnitNormal
 	}
 	return distuv.StudentsT{Mu: 0, Sigma: 1, Nu: d.dof}

@@ -1,6 +1,7 @@
 package compare
 
 import (
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"runtime/debug"
@@ -10,6 +11,8 @@ import (
 	"github.com/vramsweep/vramsweep/sinks"
 	"github.com/vramsweep/vramsweep/sinks/analyze/frame"
 )
+
+var power = flag.Bool("power", false, "1,000 comparisons, and the table of docs/analysis.md")
 
 // many makes n comparisons of a world with itself: how many called anything, and
 // the share of intervals that hold the truth, which is no difference.
@@ -52,9 +55,9 @@ func quiet(r *rand.Rand) world {
 // Where nothing changed nothing is called but for the stated rate, and intervals
 // hold the truth as often as they say; noise is large, so that no threshold helps.
 func TestNothingChanged(t *testing.T) {
-	n := 1000
-	if testing.Short() {
-		n = 100
+	n := 200
+	if *power {
+		n = 1000
 	}
 	for name, c := range map[string]struct {
 		nights    int
@@ -86,12 +89,12 @@ func TestNothingChanged(t *testing.T) {
 // What is found of a change on one profile of 36, three repeats, 30 MiB and 1 %
 // of noise, with the default thresholds: the table of docs/analysis.md.
 func TestPower(t *testing.T) {
-	n := 100
-	if testing.Short() {
-		n = 20
+	n := 10
+	if *power {
+		n = 200
 	}
 	var table strings.Builder
-	found := func(w world, figure string) (share float64) {
+	found := func(w world, figure, profile string) (share float64) {
 		for i := range n {
 			w.random = rand.New(rand.NewPCG(11, uint64(i)))
 			fresh := w
@@ -102,36 +105,52 @@ func TestPower(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, one := range c.Regressions {
-				if one.Profile == "p007" && one.Figure == figure {
+				if one.Profile == profile && one.Figure == figure {
 					share += 1 / float64(n)
 				}
 			}
 		}
 		return share
 	}
-	on := func(by float64) func(int) float64 {
-		return func(p int) float64 { return map[bool]float64{true: by}[p == 7] }
-	}
 	base := world{profiles: 36, repeats: 3, memory: 30 * frame.MiB, ratio: 0.01}
-	got := map[string]float64{}
-	for _, mib := range []float64{50, 75, 100, 125, 150, 200} {
-		w := base
-		w.more = on(mib * frame.MiB)
-		name := fmt.Sprintf("+%.0f MiB", mib)
-		got[name] = found(w, "peak_memory_bytes")
-		fmt.Fprintf(&table, "| peak_memory_bytes | %s | %.0f %% |\n", name, 100*got[name])
-	}
-	for _, percent := range []float64{2, 3, 4, 5, 6, 8} {
-		w := base
-		w.slower = on(percent / 100)
-		name := fmt.Sprintf("+%.0f %%", percent)
-		got[name] = found(w, "avg_latency_s")
-		fmt.Fprintf(&table, "| avg_latency_s | %s | %.0f %% |\n", name, 100*got[name])
-	}
-	t.Logf("36 profiles, 3 repeats, one changed:\n%s", table.String())
-	for name, least := range map[string]float64{"+100 MiB": 0.5, "+200 MiB": 1, "+8 %": 1} {
-		if got[name] < least-1e-9 {
-			t.Errorf("%s found in %.0f of 100, at least %.0f asked", name, 100*got[name], 100*least)
+	for _, on := range []struct {
+		says, profile string
+		of            func(p int) bool
+		least         [4]float64 // share that has to be found of +100 MiB, +200 MiB, +3 %, +8 %
+	}{
+		{"one profile", "p007", func(p int) bool { return p == 7 }, [4]float64{0, 0.8, 0, 0.8}},
+		{"each, where all change", "p007", func(int) bool { return true }, [4]float64{0.2, 1, 0, 1}},
+		{"all together", "", func(int) bool { return true }, [4]float64{1, 1, 0.2, 1}},
+	} {
+		fmt.Fprintf(&table, "| %s |", on.says)
+		planted := func(by float64) func(int) float64 {
+			return func(p int) float64 { return map[bool]float64{true: by}[on.of(p)] }
 		}
+		judge := func(share, least float64) {
+			fmt.Fprintf(&table, " %.0f %% |", 100*share)
+			if share < least-1e-9 {
+				t.Errorf("%s: %.0f %% found, at least %.0f %% asked", on.says, 100*share, 100*least)
+			}
+		}
+		for i, mib := range []float64{100, 200, 75, 125, 150} {
+			w := base
+			w.more = planted(mib * frame.MiB)
+			if i < 2 {
+				judge(found(w, "peak_memory_bytes", on.profile), on.least[i])
+			} else if *power {
+				judge(found(w, "peak_memory_bytes", on.profile), 0)
+			}
+		}
+		for i, percent := range []float64{3, 8, 2, 4, 5, 6} {
+			w := base
+			w.slower = planted(percent / 100)
+			if i < 2 {
+				judge(found(w, "avg_latency_s", on.profile), on.least[2+i])
+			} else if *power {
+				judge(found(w, "avg_latency_s", on.profile), 0)
+			}
+		}
+		table.WriteString("\n")
 	}
+	t.Logf("found, 36 profiles, 3 repeats; +100, 200 (75, 125, 150) MiB, +3, 8 (2, 4, 5, 6) %%:\n%s", table.String())
 }

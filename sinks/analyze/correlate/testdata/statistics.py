@@ -5,7 +5,6 @@ import sys
 
 import numpy as np
 import pandas as pd
-import scipy.special
 import scipy.stats as s
 
 data = json.load(sys.stdin)
@@ -55,5 +54,4 @@ error = np.sqrt(((v - slope * u) ** 2).sum() / (len(u) - 1) / (u @ u))
 half = s.t.ppf(0.975, len(u) - 1) * error
 out["origin slope"], out["origin low"], out["origin high"] = slope, slope - half, slope + half
 
-out["trigamma"] = scipy.special.polygamma(1, 1.5)
 print(json.dumps({k: float(v) for k, v in out.items()}, indent=1))
