@@ -186,7 +186,7 @@ func TestReportInBrowser(t *testing.T) {
 	if !strings.Contains(all, `data-ready="1"`) || !strings.Contains(all, `<p id="errors" class="banner" hidden="">`) {
 		t.Error("the script did not come to its end, or reported an error")
 	}
-	for _, want := range []string{`data-part="weights" data-frame.GiB="15"`, `data-part="kv_alloc" data-frame.GiB="48.876953125"`, "6 of 6 runs", "CUDA out of memory", "<canvas", "12.00 GiB", "x1"} {
+	for _, want := range []string{`data-part="weights" data-gib="15"`, `data-part="kv_alloc" data-gib="48.876953125"`, "6 of 6 runs", "CUDA out of memory", "<canvas", "12.00 GiB", "x1"} {
 		if !strings.Contains(all, want) {
 			t.Errorf("the page does not show %q", want)
 		}
@@ -208,7 +208,7 @@ func TestReportDrawsTheTables(t *testing.T) {
 	const rounding = 0.006 * 2 / 1024 // 0.01 MiB of each rank
 	drawn := map[string]float64{}
 	var run string
-	for _, m := range regexp.MustCompile(`<tr data-run="([^"]*)"|data-figure="([^"]*)" data-v="([^"]*)"|aria-label="memory of ([^"]*)"|fill="url\(#p-([a-z_]+)\)" data-part="[a-z_]+" data-frame.GiB="([^"]*)"`).FindAllStringSubmatch(page, -1) {
+	for _, m := range regexp.MustCompile(`<tr data-run="([^"]*)"|data-figure="([^"]*)" data-v="([^"]*)"|aria-label="memory of ([^"]*)"|fill="url\(#p-([a-z_]+)\)" data-part="[a-z_]+" data-gib="([^"]*)"`).FindAllStringSubmatch(page, -1) {
 		name, value := m[2], m[3]
 		switch {
 		case m[1]+m[4] != "":
