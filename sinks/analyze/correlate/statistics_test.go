@@ -135,7 +135,7 @@ func ours(t *testing.T, rows []sinks.RunRow, in statisticsInput) map[string]floa
 	for i := range rows {
 		f.Add(&rows[i])
 	}
-	groups := frame.GroupBy(f.All(), f.Word("dtype"), nil, f.Find("y"))
+	groups := frame.GroupBy(f.All(), f.Word("dtype"), nil, f.Find("y"), nil)
 	got["eta squared"] = *groups.Eta2
 	for _, g := range groups.Groups {
 		got["group "+g.Name+" mean"], got["group "+g.Name+" low"], got["group "+g.Name+" high"] = g.Mean, *g.Low, *g.High
