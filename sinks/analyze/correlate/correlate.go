@@ -279,13 +279,18 @@ func (r *relator) inside(c *Row, rows []int, x, y *frame.Series) {
 		}
 		c.Inside = in
 	}
-	for name, v := range map[string]*float64{"within models": pearsonOf(c.Inside), "with the other settings taken out": c.Partial} {
-		if v != nil && *v**c.Pearson < 0 && min(math.Abs(*v), math.Abs(*c.Pearson)) >= leastSign {
-			c.Warning = fmt.Sprintf("the whole and its parts go opposite ways: %+.3f over all, %+.3f %s; the slope over all tells models apart, "+
-				"not what %s does", *c.Pearson, *v, name, c.X)
-		}
+	if in := c.Inside; in != nil && opposite(in.Pearson, *c.Pearson) {
+		c.Warning = fmt.Sprintf("over all %+.3f, within models %+.3f: what is over all tells models apart, not what %s does",
+			*c.Pearson, in.Pearson, c.X)
+	} else if c.Partial != nil && opposite(*c.Partial, *c.Pearson) {
+		c.Warning = fmt.Sprintf("over all %+.3f, with the other settings taken out %+.3f: what is over all is not what %s does",
+			*c.Pearson, *c.Partial, c.X)
 	}
 }
+
+// opposite says that two correlations have different signs, and that both are
+// large enough to have one.
+func opposite(a, b float64) bool { return a*b < 0 && min(math.Abs(a), math.Abs(b)) >= leastSign }
 
 // leastSign is the correlation from which its sign is spoken of.
 const leastSign = 0.1

@@ -151,7 +151,7 @@ func (c *Report) textAll(w *frame.Text) {
 				slope = row.readableSlope()
 			}
 			if row.Warning != "" {
-				slope = "models differ: opposite ways within them; not a slope of " + row.X
+				slope = row.Warning
 			}
 			line.Printf("  %s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\n", row.Y, row.X, row.N, coefficient(row.Pearson),
 				coefficient(row.Spearman), coefficient(row.Partial), coefficient(pearsonOf(row.Inside)), slope)
