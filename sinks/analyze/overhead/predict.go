@@ -158,7 +158,7 @@ func (db *Database) part(d driver, q *Query, u *units) Part {
 		if b := db.nearest(d, says, q, u.at(d)); b != nil {
 			part.take(b, n)
 			part.widen(d, b.rung, own)
-			if !b.rung.own && !b.rung.far {
+			if !b.rung.own {
 				part.leave(own, db.arithmeticIsNearer(d.component))
 			}
 			return part
@@ -245,7 +245,7 @@ func (part *Part) leave(own models.Figure, nearer string) {
 		part.Low, part.High = new(min(*part.Low, value)), new(max(*part.High, value))
 	}
 	part.Bytes, part.Runs, part.Models, part.Law, part.Factor = &value, 0, 0, "", nil
-	part.Basis, part.Reason = "the arithmetic: "+nearer, ""
+	part.Basis = "the arithmetic: " + nearer
 }
 
 // unitless says why a component has no law for a profile.
