@@ -523,48 +523,48 @@ func (c *Comparison) settle() {
 
 // findable is what each figure's tests could have found: beyond the threshold,
 // and beyond the noise at the rate that a single change among all tests would need.
+// Without noise there is no saying.
 func (c *Comparison) findable(tests []*test, o Options) {
-	assessed := 0
+	byFigure := map[string][]*test{}
+	assessed := 0.0
 	for _, t := range tests {
 		if t.d.assessed {
 			assessed++
+			if t.of == nil { // not all profiles together
+				byFigure[t.figure.Name] = append(byFigure[t.figure.Name], t)
+			}
 		}
 	}
-	power := distuv.UnitNormal.Quantile(0.8)
 	reach := map[float64]float64{} // standard errors that a call asks for, by degrees of freedom
-	for from := 0; from < len(tests); {
-		f := tests[from].figure
+	for _, name := range frame.FigureNames() {
 		var changes, relative []float64
-		to := from
-		for ; to < len(tests) && tests[to].figure == f; to++ {
-			t := tests[to]
-			if t.pair.key == "" { // all profiles together
-				continue
+		for _, t := range byFigure[name] {
+			if reach[t.d.dof] == 0 {
+				reach[t.d.dof] = -t.d.distribution().Quantile(o.FDR / (2 * assessed))
 			}
 			base := t.scale(t.base.mean())
-			least := max(t.least(base, o), t.base.off+t.new.off)
-			if f.Ratio {
-				least = math.Log1p(least / base)
-			}
-			if t.d.assessed {
-				if reach[t.d.dof] == 0 {
-					reach[t.d.dof] = -t.d.distribution().Quantile(o.FDR / float64(2*assessed))
-				}
-				least = max(least, reach[t.d.dof]*t.d.noise) + power*t.d.noise
-			}
-			if f.Ratio {
-				relative = append(relative, math.Expm1(least))
-				least = base * math.Expm1(least)
-			}
-			changes = append(changes, least)
+			change := t.findable(reach[t.d.dof], base, o)
+			changes, relative = append(changes, change), append(relative, change/base)
 		}
-		one := Findable{Figure: f.Name, Unit: f.Unit, Profiles: len(changes), Change: median(changes)}
-		if f.Ratio {
+		if len(changes) == 0 {
+			continue
+		}
+		one := Findable{Figure: name, Unit: byFigure[name][0].figure.Unit, Profiles: len(changes), Change: median(changes)}
+		if byFigure[name][0].figure.Ratio {
 			one.Relative = new(median(relative))
 		}
 		c.Findable = append(c.Findable, one)
-		from = to
 	}
+}
+
+// findable is the change of one test, in its unit, that is found in 80 of 100.
+func (t *test) findable(reach, base float64, o Options) float64 {
+	power := distuv.UnitNormal.Quantile(0.8) * t.d.noise
+	least := max(t.least(base, o), t.base.off+t.new.off)
+	if !t.figure.Ratio {
+		return max(least, reach*t.d.noise) + power
+	}
+	return base * math.Expm1(max(math.Log1p(least/base), reach*t.d.noise)+power)
 }
 
 func median(values []float64) float64 {

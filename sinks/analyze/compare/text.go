@@ -55,7 +55,9 @@ func (c *Comparison) Text(out io.Writer) error {
 	for _, note := range c.Notes {
 		w.Printf("\nnote: %s\n", note)
 	}
-	w.Printf("\nnote: a change of one profile is found in 80 of 100 such comparisons from: %s\n", c.found())
+	if len(c.Findable) > 0 {
+		w.Printf("\nnote: a change of one profile is found in 80 of 100 such comparisons from: %s\n", c.found())
+	}
 	w.Printf("\n%s\n", c.verdict())
 	return w.Err
 }
