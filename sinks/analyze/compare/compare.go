@@ -496,11 +496,11 @@ func (c *Comparison) settle() {
 		return cmp.Or(cmp.Compare(slices.Index(order, a.Figure), slices.Index(order, b.Figure)),
 			cmp.Compare(math.Abs(b.Difference), math.Abs(a.Difference)), strings.Compare(a.Label, b.Label))
 	}
-	moved := map[string]bool{}
-	for _, change := range slices.Concat(c.Regressions, c.Gains) {
-		moved[change.Profile] = moved[change.Profile] || !change.remainder
-	}
 	once := func(all []Change) []Change {
+		moved := map[string]bool{} // profiles of which memory that was measured moved the same way
+		for _, change := range all {
+			moved[change.Profile] = moved[change.Profile] || change.Unit == frame.UnitBytes && !change.remainder
+		}
 		slices.SortStableFunc(all, bySize)
 		kept := []Change{}
 		for _, change := range all {
@@ -560,11 +560,11 @@ func (c *Comparison) findable(tests []*test, o Options) {
 // findable is the change of one test, in its unit, that is found in 80 of 100.
 func (t *test) findable(reach, base float64, o Options) float64 {
 	power := distuv.UnitNormal.Quantile(0.8) * t.d.noise
-	least := max(t.least(base, o), t.base.off+t.new.off)
+	least := max(t.base.off+t.new.off, reach*t.d.noise)
 	if !t.figure.Ratio {
-		return max(least, reach*t.d.noise) + power
+		return max(least, t.least(base, o)) + power
 	}
-	return base * math.Expm1(max(math.Log1p(least/base), reach*t.d.noise)+power)
+	return base * math.Expm1(max(least, math.Log1p(t.least(base, o)/base))+power)
 }
 
 func median(values []float64) float64 {
@@ -658,11 +658,12 @@ func sideOf(figure *frame.Figure, rows []*sinks.RunRow, home func(*sinks.RunRow)
 		if v == nil || row.Outcome != "ok" || group == "" || figure.Ratio && *v <= 0 {
 			continue
 		}
+		off := figure.Uncertainty(row)
 		if figure.Ratio {
-			*v = math.Log(*v)
+			*v, off = math.Log(*v), off / *v
 		}
 		values = append(values, value{*v, row.Execution, group})
-		s.off += figure.Uncertainty(row)
+		s.off += off
 	}
 	s.runs, s.nights = len(values), nightsOf(values)
 	s.off /= float64(max(s.runs, 1))
@@ -671,7 +672,7 @@ func sideOf(figure *frame.Figure, rows []*sinks.RunRow, home func(*sinks.RunRow)
 
 // judge turns a test into a change, if it is one.
 func (c *Comparison) judge(t *test, q float64, o Options) {
-	t.called = (!t.d.assessed || q <= o.FDR) && t.beyond(o) && !t.byFew(o)
+	t.called = (!t.d.assessed || q <= o.FDR) && t.beyond(o) && !t.byFew()
 	if !t.called && !o.All {
 		return
 	}
@@ -698,20 +699,19 @@ func (t *test) beyond(o Options) bool {
 	}
 	base := t.scale(t.base.mean())
 	size := math.Abs(t.scale(t.base.mean()+t.d.mean) - base)
-	return size > 0 && size >= t.least(base, o) && size > t.base.off+t.new.off
+	return size > 0 && size >= t.least(base, o) && math.Abs(t.d.mean) > t.base.off+t.new.off
 }
 
 // byFew says of all profiles together that those which were called by themselves
-// make the difference: without them it is below the threshold.
-func (t *test) byFew(o Options) bool {
+// make the difference: without them it is within the noise.
+func (t *test) byFew() bool {
 	sum, rest := 0.0, 0.0
 	for _, one := range t.of {
 		if one.d.assessed && !one.called {
 			sum, rest = sum+one.d.mean, rest+1
 		}
 	}
-	base := t.scale(t.base.mean())
-	return rest > 0 && math.Abs(t.scale(t.base.mean()+sum/rest)-base) < t.least(base, o)
+	return rest > 0 && math.Abs(sum/rest) <= 2*t.d.noise*math.Sqrt(float64(len(t.of))/rest)
 }
 
 // scale takes a value from the figure's scale into its unit.

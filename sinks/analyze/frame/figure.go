@@ -66,8 +66,8 @@ type Figure struct {
 const Rounding = 0.005 * GiB
 
 // Uncertainty is how far the figure of a run may be off by itself, to either
-// side: by the rounding of the log, and by what the column
-// NAME_uncertainty_bytes says where the table has one. Repeats do not average it out.
+// side, in its unit: by the rounding of the log, and by what the column
+// NAME_uncertainty_UNIT says where the table has one. Repeats do not average it out.
 func (f *Figure) Uncertainty(r *sinks.RunRow) float64 {
 	ranks := float64(max(1, Deref(r.TensorParallelSize)*max(1, Deref(r.PipelineParallelSize))))
 	off := Rounding * ranks * math.Sqrt(float64(f.Logged))
@@ -121,7 +121,8 @@ func Figures() []Figure {
 		ratio("energy_j", "J", BadUp, "energy", 0.10),
 	}
 	for i := range figures {
-		name := strings.TrimSuffix(figures[i].Name, "_bytes") + "_uncertainty_bytes"
+		at := strings.LastIndex(figures[i].Name, "_")
+		name := figures[i].Name[:at] + "_uncertainty" + figures[i].Name[at:]
 		if fields[name] != nil {
 			figures[i].uncertainty = new(column(fields, name))
 		}
