@@ -28,7 +28,8 @@ type Options struct {
 	// FDR is the share of false alarms among the changes called; default 0.001.
 	FDR float64
 	// History are runs of earlier executions: with one execution a side they say
-	// how far executions drift. Those of other versions or machines than the sides' are left out.
+	// how far executions drift. Those of the sides themselves, and of other versions
+	// or machines than the sides', are left out.
 	History []sinks.RunRow
 	// Unfinished are the executions that still run, or were stopped.
 	Unfinished []string
@@ -251,9 +252,13 @@ func (c *Comparison) match(base, fresh []sinks.RunRow, o Options) error {
 	}
 	add(base, func(p *pair) *[]*sinks.RunRow { return &p.base })
 	add(fresh, func(p *pair) *[]*sinks.RunRow { return &p.new })
+	seen, sides := map[string]bool{}, slices.Concat(c.Base.Executions, c.New.Executions)
 	for i := range o.History {
-		if p := byKey[keyOf(&o.History[i])]; p != nil && o.History[i].Synthetic == fresh[0].Synthetic {
-			p.past = append(p.past, &o.History[i])
+		r := &o.History[i]
+		p := byKey[keyOf(r)]
+		if p != nil && !seen[r.RunID] && !slices.Contains(sides, r.Execution) && r.Synthetic == fresh[0].Synthetic {
+			p.past = append(p.past, r)
+			seen[r.RunID] = true
 		}
 	}
 	// Whatever order the rows came in (tables, folders, a baseline file), sums

@@ -256,6 +256,9 @@ func TestCompareHistory(t *testing.T) {
 	if called, noise := slow(Options{History: past}); called || noise != NoiseExecutions {
 		t.Errorf("with nights that drift by 5 %%: called %v by %q", called, noise)
 	}
+	if called, noise := slow(Options{History: slices.Concat(base, fresh, base)}); !called || noise != NoiseRepeats {
+		t.Errorf("with the sides as history: called %v by %q", called, noise)
+	}
 	for i := range past {
 		past[i].VLLMVersion = new("0.1")
 	}

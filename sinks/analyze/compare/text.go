@@ -1,6 +1,7 @@
 package compare
 
 import (
+	"cmp"
 	"encoding/xml"
 	"fmt"
 	"io"
@@ -35,7 +36,8 @@ func filled[T any](all ...section[T]) []section[T] {
 func (c *Comparison) Text(out io.Writer) error {
 	w := frame.NewText(out)
 	w.Printf("base  %s: %s\nnew   %s: %s\n", c.Base.Name, c.Base.rests(), c.New.Name, c.New.rests())
-	w.Printf("%d profiles on both sides, %d figures compared, false discovery rate %g\n", c.Matched, c.Tests, c.FDR)
+	w.Printf("%d profiles on both sides, %d figures compared, false discovery rate %g, noise of %s\n", c.Matched, c.Tests, c.FDR,
+		cmp.Or(string(c.Noise), "nothing: thresholds alone"))
 	for _, s := range c.changes() {
 		w.Printf("\n%s\n", s.title)
 		w.Right(func(line *frame.Text) {

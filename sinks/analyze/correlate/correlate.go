@@ -253,8 +253,25 @@ func (r *relator) inside(c *Row, rows []int, x, y *frame.Series) {
 	if c.Pearson == nil {
 		return
 	}
-	var xs, ys []float64
-	in := &Inside{}
+	xs, ys, models := r.centred(rows, x, y)
+	xx, yy, xy := floats.Dot(xs, xs), floats.Dot(ys, ys), floats.Dot(xs, ys)
+	if n := float64(len(xs) - models); n >= 2 && xx > 0 && yy > 0 {
+		in := &Inside{Models: models, Pearson: max(-1, min(1, xy/math.Sqrt(xx*yy))), Slope: xy / xx}
+		in.Low, in.High = fisher(in.Pearson, n-2)
+		in.SlopeLow, in.SlopeHigh = frame.Around(in.Slope, frame.T95(n-1)*math.Sqrt(max(0, yy-xy*xy/xx)/(n-1)/xx))
+		c.Inside = in
+	}
+	if in := c.Inside; in != nil && opposite(in.Pearson, *c.Pearson) {
+		c.Warning = fmt.Sprintf("over all %+.3f, within models %+.3f: what is over all tells models apart, not what %s does",
+			*c.Pearson, in.Pearson, c.X)
+	} else if c.Partial != nil && opposite(*c.Partial, *c.Pearson) {
+		c.Warning = fmt.Sprintf("over all %+.3f, with the other settings taken out %+.3f: what is over all is not what %s does",
+			*c.Pearson, *c.Partial, c.X)
+	}
+}
+
+// centred are x and y less the mean of their model, of the models in which x varies.
+func (r *relator) centred(rows []int, x, y *frame.Series) (xs, ys []float64, models int) {
 	for _, part := range frame.Split(rows, r.f.Word("model"), nil) {
 		var px, py []float64
 		for _, at := range part.Rows {
@@ -265,27 +282,12 @@ func (r *relator) inside(c *Row, rows []int, x, y *frame.Series) {
 		if len(px) < 2 || frame.Constant(px) {
 			continue
 		}
-		in.Models++
+		models++
 		floats.AddConst(-stat.Mean(px, nil), px)
 		floats.AddConst(-stat.Mean(py, nil), py)
 		xs, ys = append(xs, px...), append(ys, py...)
 	}
-	xx, yy, xy := floats.Dot(xs, xs), floats.Dot(ys, ys), floats.Dot(xs, ys)
-	if n := float64(len(xs) - in.Models); in.Models > 0 && n >= 2 && xx > 0 && yy > 0 {
-		in.Pearson, in.Slope = max(-1, min(1, xy/math.Sqrt(xx*yy))), xy/xx
-		in.Low, in.High = fisher(in.Pearson, n-2)
-		if n > 1 {
-			in.SlopeLow, in.SlopeHigh = frame.Around(in.Slope, frame.T95(n-1)*math.Sqrt(max(0, yy-xy*xy/xx)/(n-1)/xx))
-		}
-		c.Inside = in
-	}
-	if in := c.Inside; in != nil && opposite(in.Pearson, *c.Pearson) {
-		c.Warning = fmt.Sprintf("over all %+.3f, within models %+.3f: what is over all tells models apart, not what %s does",
-			*c.Pearson, in.Pearson, c.X)
-	} else if c.Partial != nil && opposite(*c.Partial, *c.Pearson) {
-		c.Warning = fmt.Sprintf("over all %+.3f, with the other settings taken out %+.3f: what is over all is not what %s does",
-			*c.Pearson, *c.Partial, c.X)
-	}
+	return xs, ys, models
 }
 
 // opposite says that two correlations have different signs, and that both are
