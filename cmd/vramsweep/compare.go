@@ -74,7 +74,8 @@ func (w *world) compare(baseName, newName string, f *compareFlags) error {
 	if !(f.fdr > 0 && f.fdr < 1) {
 		return usageError("", "compare --fdr %v: it is a share between 0 and 1", f.fdr)
 	}
-	c, err := w.comparison(baseName, newName, compare.Options{Across: f.across, FDR: f.fdr, Thresholds: thresholds, All: f.all})
+	c, err := w.comparison(baseName, newName,
+		compare.Options{Across: f.across, FDR: f.fdr, Thresholds: thresholds, All: f.all})
 	if err != nil {
 		return err
 	}

@@ -146,7 +146,8 @@ func Run(baseName string, base []sinks.RunRow, newName string, fresh []sinks.Run
 		return nil, err
 	}
 	c := &Comparison{Across: o.Across, FDR: o.FDR, Regressions: []Change{}, Gains: []Change{}, Alone: []Change{},
-		NewFailures: []Outcome{}, Recovered: []Outcome{}, Vanished: []Outcome{}, Added: []Outcome{}, Unfinished: []Outcome{}}
+		NewFailures: []Outcome{}, Recovered: []Outcome{}, Vanished: []Outcome{}, Added: []Outcome{},
+		Unfinished: []Outcome{}, Findable: []Findable{}}
 	base, err := c.apart(base, fresh)
 	if err != nil {
 		return nil, err
@@ -306,7 +307,8 @@ func without(names, less []string) []string {
 func (c *Comparison) outcomes(p *pair, o Options) {
 	out := Outcome{Profile: p.key, Label: p.label}
 	waits := func(side Side) bool {
-		return p.stopped || slices.ContainsFunc(side.Executions, func(e string) bool { return slices.Contains(o.Unfinished, e) })
+		return p.stopped || slices.ContainsFunc(side.Executions,
+			func(e string) bool { return slices.Contains(o.Unfinished, e) })
 	}
 	switch {
 	case len(p.base)+len(p.new) == 0, len(p.new) == 0 && waits(c.New), len(p.base) == 0 && waits(c.Base):
@@ -509,7 +511,9 @@ func (c *Comparison) settle() {
 		slices.SortStableFunc(all, bySize)
 		kept := []Change{}
 		for _, change := range all {
-			at := slices.IndexFunc(kept, func(k Change) bool { return k.Profile == change.Profile && k.Figure == like[change.Figure] })
+			at := slices.IndexFunc(kept, func(k Change) bool {
+				return k.Profile == change.Profile && k.Figure == like[change.Figure]
+			})
 			switch {
 			case at >= 0:
 				kept[at].Also = append(kept[at].Also, change.Figure)
@@ -628,7 +632,8 @@ type lost struct{ weights, base, new int }
 func testsOf(figure *frame.Figure, pairs []*pair, home func(*sinks.RunRow) string) (tests []*test, lacks lost) {
 	fixed := func(name string) func(*sinks.RunRow) string { return func(*sinks.RunRow) string { return name } }
 	for _, p := range pairs {
-		t := &test{figure: figure, pair: p, base: sideOf(figure, p.base, fixed("base")), new: sideOf(figure, p.new, fixed("new"))}
+		t := &test{figure: figure, pair: p,
+			base: sideOf(figure, p.base, fixed("base")), new: sideOf(figure, p.new, fixed("new"))}
 		switch {
 		case t.base.runs == 0 && t.new.runs == 0:
 		case t.base.runs == 0 && shareOK(p.base) > 0:

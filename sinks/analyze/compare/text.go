@@ -36,8 +36,8 @@ func filled[T any](all ...section[T]) []section[T] {
 func (c *Comparison) Text(out io.Writer) error {
 	w := frame.NewText(out)
 	w.Printf("base  %s: %s\nnew   %s: %s\n", c.Base.Name, c.Base.rests(), c.New.Name, c.New.rests())
-	w.Printf("%d profiles on both sides, %d figures compared, false discovery rate %g, noise of %s\n", c.Matched, c.Tests, c.FDR,
-		cmp.Or(string(c.Noise), "nothing: thresholds alone"))
+	w.Printf("%d profiles on both sides, %d figures compared, false discovery rate %g, noise of %s\n",
+		c.Matched, c.Tests, c.FDR, cmp.Or(string(c.Noise), "nothing: thresholds alone"))
 	for _, s := range c.changes() {
 		w.Printf("\n%s\n", s.title)
 		w.Right(func(line *frame.Text) {
@@ -89,7 +89,7 @@ func (c *Comparison) found() string {
 	var all []string
 	for _, f := range c.Findable {
 		switch {
-		case len(c.All) == 0 && f.Figure != "peak_memory_bytes" && f.Figure != "kv_cache_bytes" && f.Figure != "avg_latency_s":
+		case len(c.All) == 0 && !slices.Contains([]string{"peak_memory_bytes", "kv_cache_bytes", "avg_latency_s"}, f.Figure):
 		case f.Relative != nil:
 			all = append(all, fmt.Sprintf("%s %.1f %%", f.Figure, 100**f.Relative))
 		default:
@@ -266,7 +266,8 @@ func (c *Comparison) JUnit(out io.Writer) error {
 		suite.Cases = append(suite.Cases,
 			junitCase{Name: name, Class: "vramsweep." + p.sweep, Time: "0", Failure: worse[p.key], Skipped: waits[p.key]})
 	}
-	suite.Cases = append(suite.Cases, junitCase{Name: "all profiles together", Class: "vramsweep", Time: "0", Failure: worse[""]})
+	suite.Cases = append(suite.Cases,
+		junitCase{Name: "all profiles together", Class: "vramsweep", Time: "0", Failure: worse[""]})
 	suite.Failures, suite.Skipped = len(worse), len(waits)
 	suite.Tests = len(suite.Cases)
 	report := junitReport{Name: c.Base.Name + " to " + c.New.Name, Tests: suite.Tests, Failures: suite.Failures,

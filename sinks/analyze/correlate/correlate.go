@@ -265,8 +265,8 @@ func (r *relator) inside(c *Row, rows []int, x, y *frame.Series) {
 		c.Warning = fmt.Sprintf("over all %+.3f, within models %+.3f: what is over all tells models apart, not what %s does",
 			*c.Pearson, in.Pearson, c.X)
 	} else if c.Partial != nil && opposite(*c.Partial, *c.Pearson) {
-		c.Warning = fmt.Sprintf("over all %+.3f, with the other settings taken out %+.3f: what is over all is not what %s does",
-			*c.Pearson, *c.Partial, c.X)
+		c.Warning = fmt.Sprintf("over all %+.3f, with the other settings taken out %+.3f: "+
+			"what is over all is not what %s does", *c.Pearson, *c.Partial, c.X)
 	}
 }
 

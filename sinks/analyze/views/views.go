@@ -39,7 +39,8 @@ func Write(out io.Writer, dirs ...string) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(&sql, "CREATE OR REPLACE VIEW %s AS %s;\nCOMMENT ON VIEW %[1]s IS %[3]s;\n", table, source, text(sinks.Grain(table)))
+		fmt.Fprintf(&sql, "CREATE OR REPLACE VIEW %s AS %s;\nCOMMENT ON VIEW %[1]s IS %[3]s;\n",
+			table, source, text(sinks.Grain(table)))
 		for _, c := range sinks.Columns(table) {
 			unit := ""
 			if c.Unit != "" {
