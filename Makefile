@@ -9,7 +9,7 @@ FUZZTIME ?= 10m
 CORPUS   ?= ../shared/corpus
 H100     := NVIDIA H100 80GB HBM3
 
-.PHONY: laws demo test test-vllm lint deadcode fmt vulncheck build release bench chaos accuracy overheads fuzz golden clean
+.PHONY: laws demo test test-vllm lint deadcode fmt vulncheck build release bench chaos power accuracy overheads fuzz golden clean
 
 build: ## the binary, bin/vramsweep
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/vramsweep
@@ -49,6 +49,9 @@ bench: ## speed and memory, never judged in tests
 
 chaos: build ## kill -9 at random moments, hundreds of times
 	$(GO) test ./cmd/vramsweep -run TestChaos -count=1 -v -timeout 60m -chaos
+
+power: ## how small a change compare finds, and how often it calls what is none
+	$(GO) test ./sinks/analyze/compare -run 'TestNothingChanged|TestPower' -count=1 -v -timeout 30m -power
 
 accuracy: ## predicted against measured, on the recordings beside the checkout
 	$(GO) test ./sweep/models -run TestAccuracy -count=1 -v

@@ -139,10 +139,10 @@ func TestCookbook(t *testing.T) {
 			t.Errorf("%q needs a cast: %s", title, cast)
 		}
 	}
-	if len(book.Questions) != 12 {
-		t.Errorf("%d questions, expected twelve", len(book.Questions))
+	if len(book.Questions) != 14 {
+		t.Errorf("%d questions, expected fourteen", len(book.Questions))
 	}
-	interpreter := python(t, "duckdb", "pandas", "pyarrow", "numpy")
+	interpreter := python(t, "duckdb", "pandas", "polars", "pyarrow", "numpy")
 	in, err := json.Marshal(book)
 	if err != nil {
 		t.Fatal(err)
@@ -153,6 +153,13 @@ func TestCookbook(t *testing.T) {
 	}
 	cmd := exec.Command(interpreter, script)
 	cmd.Dir, cmd.Stdin = resultsFolder(t), bytes.NewReader(in)
+	other := openStore(t, filepath.Join(cmd.Dir, "other-results")) // of another sweep, with an axis of its own
+	runs := night(5)
+	for i := range runs {
+		runs[i].axes = map[string]any{"share": 0.25 * float64(i)}
+	}
+	write(t, other, runs)
+	finish(t, other, runs[0].execution)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)

@@ -82,7 +82,8 @@ func (w *world) report(dirs []string, output, baseline string, across []string, 
 		o.Where.Execution = id
 	}
 	if baseline != "" {
-		base, err := w.sideOf(baseline)
+		options := compare.Options{Across: across}
+		base, err := w.sideOf(baseline, &options)
 		if err != nil {
 			return err
 		}
@@ -90,9 +91,9 @@ func (w *world) report(dirs []string, output, baseline string, across []string, 
 		if err != nil {
 			return err
 		}
-		o.Baseline, err = compare.Run(baseline, base, strings.Join(dirs, ", "), fresh, compare.Options{Across: across})
+		o.Baseline, err = compare.Run(baseline, base, strings.Join(dirs, ", "), fresh, options)
 		if err != nil {
-			return usageError("", "report --baseline: %w", err)
+			return usageError(compareHint(err, len(across) > 0), "report --baseline: %w", err)
 		}
 	}
 	r, err := htmlreport.Load(dirs, o)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 type compareFlags struct {
 	across, thresholds    []string
 	json, markdown, junit bool
+	all                   bool
 	fdr                   float64
 	output                string
 }
@@ -30,15 +32,18 @@ func (w *world) compareVerb() *cobra.Command {
 		Use:   "compare BASE NEW",
 		Short: "What changed from one folder or execution to another; exit 4 on a regression",
 		Long: `BASE and NEW are output folders, FOLDER@EXECUTION for one execution of a folder
-(FOLDER@last, FOLDER@previous), or baseline files that "compare save" has written.
+(FOLDER@last, FOLDER@previous), or baseline files that "compare save" has written;
+several make one side with commas between them: a@last,b@last.
 
 A figure counts as changed beyond its threshold (docs/analysis.md lists them) and,
-where repeats tell the noise, when it is unlikely to be noise.
+where repeats or executions tell the noise, when it is unlikely to be noise. Earlier
+executions of FOLDER in FOLDER@EXECUTION say how far executions drift.
 --threshold FIGURE=AMOUNT replaces one: peak_memory_bytes=128MiB, avg_latency_s=3%,
 energy_j=5se (standard errors of the difference), memory=1% (all that are bytes).
 
 Exit 0: no regression; 4: a regression, a new failure or a vanished profile;
-2: nothing could be matched.`,
+2: nothing could be matched, or both sides are the same runs. What an unfinished
+execution lacks is named and not compared.`,
 		Example: `  vramsweep compare results@previous results@last
   vramsweep compare vllm-0.26 vllm-0.29 --across vllm_version --markdown >> "$GITHUB_STEP_SUMMARY"
   vramsweep compare save results@last -o baseline.json
@@ -51,6 +56,7 @@ Exit 0: no regression; 4: a regression, a new failure or a vanished profile;
 		"settings in which the sides are meant to differ (vllm_version, dtype, ...)")
 	flags.StringArrayVar(&f.thresholds, "threshold", nil, "FIGURE=AMOUNT, in place of the default (repeatable)")
 	flags.BoolVar(&f.json, "json", false, "print JSON")
+	flags.BoolVar(&f.all, "all", false, "print every figure of every profile, called or not")
 	flags.BoolVar(&f.markdown, "markdown", false, "print Markdown, for the summary of a CI job")
 	flags.BoolVar(&f.junit, "junit", false, "print a JUnit report: a test a profile")
 	flags.Float64Var(&f.fdr, "fdr", 0.001, "share of false alarms among the changes that are called")
@@ -68,18 +74,10 @@ func (w *world) compare(baseName, newName string, f *compareFlags) error {
 	if !(f.fdr > 0 && f.fdr < 1) {
 		return usageError("", "compare --fdr %v: it is a share between 0 and 1", f.fdr)
 	}
-	base, err := w.sideOf(baseName)
+	c, err := w.comparison(baseName, newName,
+		compare.Options{Across: f.across, FDR: f.fdr, Thresholds: thresholds, All: f.all})
 	if err != nil {
 		return err
-	}
-	fresh, err := w.sideOf(newName)
-	if err != nil {
-		return err
-	}
-	options := compare.Options{Across: f.across, FDR: f.fdr, Thresholds: thresholds}
-	c, err := compare.Run(baseName, base, newName, fresh, options)
-	if err != nil {
-		return usageError(compareHint(err, f), "compare: %w", err)
 	}
 	write := c.Text
 	switch {
@@ -99,9 +97,28 @@ func (w *world) compare(baseName, newName string, f *compareFlags) error {
 	return nil
 }
 
-func compareHint(err error, f *compareFlags) string {
+// comparison reads both sides and compares them.
+func (w *world) comparison(baseName, newName string, o compare.Options) (*compare.Comparison, error) {
+	base, err := w.sideOf(baseName, &o)
+	if err != nil {
+		return nil, err
+	}
+	fresh, err := w.sideOf(newName, &o)
+	if err != nil {
+		return nil, err
+	}
+	c, err := compare.Run(baseName, base, newName, fresh, o)
+	if err != nil {
+		return nil, usageError(compareHint(err, len(o.Across) > 0), "compare: %w", err)
+	}
+	return c, nil
+}
+
+func compareHint(err error, across bool) string {
 	switch {
-	case errors.Is(err, compare.ErrNothing) && len(f.across) == 0:
+	case errors.Is(err, compare.ErrSame):
+		return "Name two executions: FOLDER@previous FOLDER@last."
+	case errors.Is(err, compare.ErrNothing) && !across:
 		return "A profile's id is a hash over its sweep's name and settings. " +
 			"--across NAME,... matches by all settings but those named."
 	case errors.Is(err, compare.ErrNothing):
@@ -145,20 +162,69 @@ A folder of the name "save" is compared as ./save.`,
 	return cmd
 }
 
-// sideOf reads a side of a comparison: a folder, an execution or a baseline file.
-func (w *world) sideOf(name string) ([]sinks.RunRow, error) {
-	if !isBaselineFile(name) {
-		return w.rowsOf(name)
+// sideOf reads a side of a comparison: folders, executions or baseline files. What
+// the folder says of other executions goes to the options.
+func (w *world) sideOf(names string, o *compare.Options) (rows []sinks.RunRow, err error) {
+	parts := strings.Split(names, ",")
+	if _, err := os.Stat(names); err == nil {
+		parts = []string{names} // the comma is its own
 	}
-	data, err := os.ReadFile(name)
-	if err != nil {
-		return nil, usageError("", "%w", err)
-	}
-	rows, err := compare.ReadBaseline(bytes.NewReader(data))
-	if err != nil {
-		return nil, usageError("vramsweep compare save DIR writes one.", "%s: %w", name, err)
+	for _, name := range parts {
+		more, err := w.partOf(name, o)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, more...)
 	}
 	return rows, nil
+}
+
+func (w *world) partOf(name string, o *compare.Options) ([]sinks.RunRow, error) {
+	if isBaselineFile(name) {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return nil, usageError("", "%w", err)
+		}
+		rows, err := compare.ReadBaseline(bytes.NewReader(data))
+		if err != nil {
+			return nil, usageError("vramsweep compare save DIR writes one.", "%s: %w", name, err)
+		}
+		return rows, nil
+	}
+	rows, err := w.rowsOf(name)
+	if err != nil {
+		return nil, err
+	}
+	dir, where, err := w.sourceOf(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.unfinished(dir, o); err != nil {
+		return nil, err
+	}
+	if where.Execution == "" { // all of the folder
+		return rows, nil
+	}
+	all, err := w.rowsOf(dir)
+	for i := range all {
+		if all[i].Execution < where.Execution { // ids begin with their start
+			o.History = append(o.History, all[i])
+		}
+	}
+	return rows, err
+}
+
+// unfinished notes the executions of a folder that have not come to their end.
+func (w *world) unfinished(dir string, o *compare.Options) error {
+	return viewStore(dir, func(store *sinks.Store) error {
+		noted, err := store.Executions()
+		for _, e := range noted {
+			if e.State != sinks.StateComplete && !slices.Contains(o.Unfinished, e.ID) {
+				o.Unfinished = append(o.Unfinished, e.ID)
+			}
+		}
+		return err
+	})
 }
 
 // isBaselineFile tells a baseline from a folder and from a run.json.

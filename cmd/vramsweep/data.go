@@ -15,6 +15,7 @@ import (
 	"github.com/vramsweep/vramsweep/runner/gpu"
 	vllmlog "github.com/vramsweep/vramsweep/runner/vllm/log"
 	"github.com/vramsweep/vramsweep/sinks"
+	"github.com/vramsweep/vramsweep/sinks/analyze/views"
 	"github.com/vramsweep/vramsweep/sweep/models"
 )
 
@@ -95,18 +96,35 @@ func (w *world) export(store *sinks.Store, table sinks.Table, format, output str
 // schemaVerb describes the tables.
 func (w *world) schemaVerb() *cobra.Command {
 	var format string
+	var dirs []string
 	cmd := &cobra.Command{
 		Use:   "schema",
 		Short: "Tables and columns, for people, as JSON or as SQL for DuckDB",
-		Args:  exactArgs(),
+		Long: `Describes the tables. --format views writes DuckDB views of output folders:
+the tables, runs_main with what people ask for first, memory in GiB, joins ready.`,
+		Example: `  vramsweep schema --format views --dir results > views.sql`,
+		Args:    exactArgs(),
 		RunE: func(*cobra.Command, []string) error {
-			if err := sinks.WriteSchema(w.stdout, format); err != nil {
-				return usageError("", "%w", err)
+			if (format == "views") != (len(dirs) > 0) {
+				return usageError("vramsweep schema --format views --dir results",
+					"schema: --format views and --dir belong together: views read the files of a folder")
 			}
-			return nil
+			if format != "views" {
+				if err := sinks.WriteSchema(w.stdout, format); err != nil {
+					return usageError("--format views --dir DIR writes views.", "%w", err)
+				}
+				return nil
+			}
+			for _, dir := range dirs {
+				if err := w.eachRun(dir, func(*sinks.RunRow) {}); err != nil {
+					return err
+				}
+			}
+			return views.Write(w.stdout, dirs...)
 		},
 	}
-	cmd.Flags().StringVar(&format, "format", "text", "text, json, sql")
+	cmd.Flags().StringVar(&format, "format", "text", "text, json, sql, views")
+	cmd.Flags().StringArrayVar(&dirs, "dir", nil, "output folder that the views read (repeatable)")
 	return cmd
 }
 

@@ -23,7 +23,8 @@ type Predictor struct {
 	Says    string // what it computes
 	Predict func(*sinks.RunRow) (parts map[string]float64, reason string)
 
-	notes func() []string // asked after all predictions; may be nil
+	notes func() []string           // asked after all predictions; may be nil
+	clash func(*sinks.RunRow) error // two predictions of one run; may be nil
 }
 
 // A component is something that a calculator can be right or wrong about, and
@@ -219,10 +220,11 @@ type Bend struct {
 	Setting string        `json:"setting"`
 	Share   float64       `json:"share"` // of the error's variance that it explains (eta squared)
 	Groups  []frame.Group `json:"groups"`
+	Alike   []string      `json:"alike,omitempty"` // settings that part the runs in the same way
 }
 
 // Check holds calculators against the runs that ended well. It fails
-// with ErrNoRuns and ErrMixed.
+// with ErrNoRuns, ErrMixed, and ErrPredictions where two of a file are equally about a run.
 func Check(rows []sinks.RunRow, predictors []Predictor) (*Verdict, error) {
 	if err := frame.SameKind(rows); err != nil {
 		return nil, err
@@ -244,6 +246,14 @@ func Check(rows []sinks.RunRow, predictors []Predictor) (*Verdict, error) {
 	}
 	truth := measured(ok)
 	for _, c := range predictors {
+		for _, r := range ok {
+			if c.clash == nil {
+				break
+			}
+			if err := c.clash(r); err != nil {
+				return nil, fmt.Errorf("%s: %w", c.Name, err)
+			}
+		}
 		v.Calculators = append(v.Calculators, check(c, ok, truth, f))
 	}
 	return v, nil
@@ -306,19 +316,19 @@ func (v *ComponentVerdict) explain(rows []int, off *frame.Series, deviation floa
 	for _, s := range f.Settings {
 		switch s.Name {
 		case "model":
-			v.By = frame.GroupBy(rows, s, nil, off).Groups
+			v.By = frame.GroupBy(rows, s, nil, off, nil).Groups
 		case "execution", "host", "sweep", "params":
 			continue
 		}
 		if len(rows) < 4 || deviation < leastBend { // it is the same everywhere
 			continue
 		}
-		g := frame.GroupBy(rows, s, func(word string) string { return orLeft(s.Name, word) }, off)
+		g := frame.GroupBy(rows, s, func(word string) string { return orLeft(s.Name, word) }, off, f.Settings)
 		// As many values as runs explain all and tell nothing.
 		if g.Eta2 == nil || len(g.Groups) > len(rows)/2 || *g.Eta2 < 0.1 {
 			continue
 		}
-		v.Bends = append(v.Bends, Bend{Setting: s.Name, Share: *g.Eta2, Groups: g.Groups})
+		v.Bends = append(v.Bends, Bend{Setting: s.Name, Share: *g.Eta2, Groups: g.Groups, Alike: g.Alike})
 	}
 	slices.SortStableFunc(v.Bends, func(a, b Bend) int { return cmp.Compare(b.Share, a.Share) })
 	v.Bends = v.Bends[:min(len(v.Bends), 3)]

@@ -211,3 +211,15 @@ func FuzzReadAnswer(f *testing.F) {
 		}
 	})
 }
+
+// Two rows that name equally much of one run are an error that names both.
+func TestPredictionsClash(t *testing.T) {
+	c, err := ReadPredictions("mine.csv", strings.NewReader("model,batch_size,weights_gib\nm,,1\n,8,2\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = Check(grid(64), []Predictor{c})
+	if !errors.Is(err, ErrPredictions) || !strings.Contains(err.Error(), "rows 1 (model=m) and 2 (batch_size=8)") {
+		t.Errorf("%v, want ErrPredictions that names rows 1 and 2", err)
+	}
+}

@@ -19,6 +19,7 @@ type prediction struct {
 	match map[string]string  // column -> value that a run must have
 	parts map[string]float64 // bytes
 	used  bool               // a run was there that it is about
+	row   int                // in its file, from 1
 }
 
 // ErrPredictions says that predictions cannot be read.
@@ -51,17 +52,44 @@ func ReadPredictions(name string, in io.Reader) (Predictor, error) {
 		if err != nil {
 			return Predictor{}, fmt.Errorf("%w in %s, row %d: %w", ErrPredictions, name, i+1, err)
 		}
+		p.row = i + 1
 		list = append(list, &p)
 	}
 	if len(list) == 0 {
 		return Predictor{}, fmt.Errorf("%w in %s: it has no rows", ErrPredictions, name)
 	}
-	return Predictor{Name: name, Says: fmt.Sprintf("%d predictions", len(list)), Predict: lookup(list),
+	find := nearest(list)
+	return Predictor{Name: name, Says: fmt.Sprintf("%d predictions", len(list)),
+		Predict: func(r *sinks.RunRow) (map[string]float64, string) {
+			best := find(r)
+			if len(best) == 0 {
+				return nil, "no row of the predictions is about them"
+			}
+			best[0].used = true
+			return best[0].parts, ""
+		},
+		clash: func(r *sinks.RunRow) error { // no saying which of two is meant
+			best := find(r)
+			if len(best) < 2 {
+				return nil
+			}
+			return fmt.Errorf("%w: rows %d (%s) and %d (%s) are equally about run %s: let one name more settings",
+				ErrPredictions, best[0].row, best[0].about(), best[1].row, best[1].about(), r.RunID)
+		},
 		notes: func() []string { return idle(list) }}, nil
 }
 
-// lookup finds the prediction of a run; the one that names more wins.
-func lookup(list []*prediction) func(*sinks.RunRow) (map[string]float64, string) {
+// about says which runs it is about.
+func (p *prediction) about() string {
+	var all []string
+	for _, column := range frame.SortedKeys(p.match) {
+		all = append(all, column+"="+p.match[column])
+	}
+	return strings.Join(all, " ")
+}
+
+// nearest finds the predictions of a run that name most.
+func nearest(list []*prediction) func(*sinks.RunRow) []*prediction {
 	slices.SortStableFunc(list, func(a, b *prediction) int { return len(b.match) - len(a.match) })
 	asked := map[string]bool{}
 	for _, p := range list {
@@ -70,18 +98,20 @@ func lookup(list []*prediction) func(*sinks.RunRow) (map[string]float64, string)
 		}
 	}
 	columns := frame.Of(frame.SortedKeys(asked)...)
-	return func(r *sinks.RunRow) (map[string]float64, string) {
+	return func(r *sinks.RunRow) (best []*prediction) {
 		have := make(map[string]string, len(columns))
 		for _, s := range columns {
 			have[s.Name] = s.Text(r)
 		}
 		for _, p := range list {
+			if len(best) > 0 && len(p.match) < len(best[0].match) {
+				break
+			}
 			if p.fits(have) {
-				p.used = true
-				return p.parts, ""
+				best = append(best, p)
 			}
 		}
-		return nil, "no row of the predictions is about them"
+		return best
 	}
 }
 
@@ -113,9 +143,7 @@ func idle(list []*prediction) []string {
 			continue
 		}
 		if n++; first == "" {
-			for _, column := range frame.SortedKeys(p.match) {
-				first += " " + column + "=" + p.match[column]
-			}
+			first = " " + p.about()
 		}
 	}
 	if n == 0 {

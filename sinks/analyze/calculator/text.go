@@ -3,6 +3,7 @@ package calculator
 import (
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/vramsweep/vramsweep/sinks/analyze/frame"
 )
@@ -39,8 +40,12 @@ func (c *PredictorVerdict) text(w *frame.Text) {
 	})
 	for _, p := range c.Components {
 		for _, b := range p.Bends {
-			w.Printf("  %s bends with %s (explains %.0f %% of the error's variance):%s\n",
-				p.Component, b.Setting, 100*b.Share, groupsText(b.Groups))
+			alike := ""
+			if len(b.Alike) > 0 {
+				alike = ", which parts these runs as " + strings.Join(b.Alike, ", ") + " does"
+			}
+			w.Printf("  %s bends with %s (explains %.0f %% of the error's variance%s):%s\n",
+				p.Component, b.Setting, 100*b.Share, alike, groupsText(b.Groups))
 		}
 		if len(p.By) > 1 && p.MeanAbs >= leastBend {
 			w.Printf("  %s by model:%s\n", p.Component, groupsText(p.By))

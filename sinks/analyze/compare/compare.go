@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 
+	"gonum.org/v1/gonum/stat/distuv"
+
 	"github.com/vramsweep/vramsweep/sinks"
 	"github.com/vramsweep/vramsweep/sinks/analyze/frame"
 )
@@ -25,6 +27,14 @@ type Options struct {
 	Thresholds map[string]Threshold
 	// FDR is the share of false alarms among the changes called; default 0.001.
 	FDR float64
+	// History are runs of earlier executions: with one execution a side they say
+	// how far executions drift. Those of the sides themselves, and of other versions
+	// or machines than the sides', are left out.
+	History []sinks.RunRow
+	// Unfinished are the executions that still run, or were stopped.
+	Unfinished []string
+	// All keeps every test.
+	All bool
 }
 
 // A Comparison is what changed from one side to the other.
@@ -38,12 +48,40 @@ type Comparison struct {
 	Gains       []Change  `json:"improvements"`
 	NewFailures []Outcome `json:"new_failures"`
 	Recovered   []Outcome `json:"recovered"`
-	Vanished    []Outcome `json:"vanished"` // in base alone
-	Added       []Outcome `json:"added"`    // in new alone
+	Vanished    []Outcome `json:"vanished"`   // in base alone
+	Added       []Outcome `json:"added"`      // in new alone
+	Unfinished  []Outcome `json:"unfinished"` // a side has not got to them yet
 	Notes       []string  `json:"notes,omitempty"`
 	FDR         float64   `json:"false_discovery_rate"`
+	// Alone are remainders that changed while nothing that was measured did: no regressions.
+	Alone []Change `json:"remainders_alone"`
+	// Noise is where it was learnt; "": nowhere, thresholds decide alone.
+	Noise Noise `json:"noise"`
+	// Findable is the smallest change of each figure that would have been found.
+	Findable []Findable `json:"findable"`
+	All      []Change   `json:"all,omitempty"` // every test
 
 	profiles []*pair // on either side, for a test report
+}
+
+// Noise says where the noise of a comparison was learnt.
+type Noise string
+
+// The sources of noise.
+const (
+	NoiseNone       Noise = ""
+	NoiseRepeats    Noise = "repeats"    // drift between executions is not known
+	NoiseExecutions Noise = "executions" // of the sides, or earlier ones
+)
+
+// A Findable is the change of a figure that would be found in 80 of 100
+// comparisons such as this one: the median over profiles.
+type Findable struct {
+	Figure   string     `json:"figure"`
+	Unit     frame.Unit `json:"unit"`
+	Profiles int        `json:"profiles"`
+	Change   float64    `json:"change"`   // in the unit
+	Relative *float64   `json:"relative"` // of base, for figures that are compared by ratio
 }
 
 // A Side is what one side of a comparison rests on.
@@ -78,12 +116,19 @@ type Change struct {
 	Q          *float64   `json:"q"` // false discovery rate at which it would just count
 	BaseRuns   []string   `json:"base_runs"`
 	NewRuns    []string   `json:"new_runs"`
+	Also       []string   `json:"also,omitempty"` // figures that say the same
 	Note       string     `json:"note,omitempty"`
 	Regression bool       `json:"regression"`
+	Called     bool       `json:"called"` // beyond threshold and noise
+
+	remainder bool
 }
 
 // ErrNothing says that no profile stands on both sides.
 var ErrNothing = errors.New("no profile stands on both sides")
+
+// ErrSame says that both sides are the same runs.
+var ErrSame = errors.New("both sides are the same runs, and an execution says nothing about itself")
 
 // Regressed tells whether anything got worse: a figure, a new failure or a
 // profile that vanished.
@@ -91,7 +136,8 @@ func (c *Comparison) Regressed() bool {
 	return len(c.Regressions)+len(c.NewFailures)+len(c.Vanished) > 0
 }
 
-// Run compares two sets of runs. It fails with frame.ErrMixed or ErrNothing.
+// Run compares two sets of runs. What stands on both sides counts as new. It
+// fails with frame.ErrMixed, ErrNothing or ErrSame.
 func Run(baseName string, base []sinks.RunRow, newName string, fresh []sinks.RunRow, o Options) (*Comparison, error) {
 	if o.FDR == 0 {
 		o.FDR = 0.001
@@ -99,27 +145,57 @@ func Run(baseName string, base []sinks.RunRow, newName string, fresh []sinks.Run
 	if err := frame.SameKind(base, fresh); err != nil {
 		return nil, err
 	}
-	c := &Comparison{Base: SideOf(baseName, base), New: SideOf(newName, fresh), Across: o.Across, FDR: o.FDR,
-		Regressions: []Change{}, Gains: []Change{},
-		NewFailures: []Outcome{}, Recovered: []Outcome{}, Vanished: []Outcome{}, Added: []Outcome{}}
-	pairs, err := match(base, fresh, o.Across)
+	c := &Comparison{Across: o.Across, FDR: o.FDR, Regressions: []Change{}, Gains: []Change{}, Alone: []Change{},
+		NewFailures: []Outcome{}, Recovered: []Outcome{}, Vanished: []Outcome{}, Added: []Outcome{},
+		Unfinished: []Outcome{}, Findable: []Findable{}}
+	base, err := c.apart(base, fresh)
 	if err != nil {
 		return nil, err
 	}
-	for _, p := range pairs {
+	c.Base, c.New = SideOf(baseName, base), SideOf(newName, fresh)
+	if err := c.match(base, fresh, o); err != nil {
+		return nil, err
+	}
+	for _, p := range c.profiles {
 		if len(p.base) > 0 && len(p.new) > 0 {
 			c.Matched++
 		}
-		c.outcomes(p)
+		c.outcomes(p, o)
 	}
 	if c.Matched == 0 {
 		return nil, fmt.Errorf("%w: %d in %s, %d in %s",
 			ErrNothing, countProfiles(base), baseName, countProfiles(fresh), newName)
 	}
-	c.profiles = pairs
-	c.figures(pairs, o)
+	if n := len(c.Unfinished); n > 0 {
+		c.note("%d profiles are not compared: a side is not finished (%s)", n,
+			cmp.Or(strings.Join(o.Unfinished, ", "), "runs were interrupted"))
+	}
+	c.figures(o)
 	c.surroundings(base, fresh)
 	return c, nil
+}
+
+// apart takes out of base what stands in new too: a folder against its own last execution.
+func (c *Comparison) apart(base, fresh []sinks.RunRow) ([]sinks.RunRow, error) {
+	ids := map[string]bool{}
+	for i := range fresh {
+		ids[fresh[i].RunID] = true
+	}
+	var rest []sinks.RunRow
+	for i := range base {
+		if !ids[base[i].RunID] {
+			rest = append(rest, base[i])
+		}
+	}
+	switch n := len(base) - len(rest); {
+	case n == 0:
+		return base, nil
+	case len(rest) == 0:
+		return nil, fmt.Errorf("%w: all %d of base are in new", ErrSame, n)
+	default:
+		c.note("%d runs stand on both sides and count as new", n)
+	}
+	return rest, nil
 }
 
 // SideOf sums up one side.
@@ -148,42 +224,53 @@ func countProfiles(rows []sinks.RunRow) int {
 // A pair is one profile on both sides.
 type pair struct {
 	key, label, sweep string
-	base, new         []*sinks.RunRow
+	base, new, past   []*sinks.RunRow
+	stopped           bool // runs of it were interrupted: they measured nothing
 }
 
 // match puts the runs of both sides together by profile, in order of first
 // appearance.
-func match(base, fresh []sinks.RunRow, across []string) ([]*pair, error) {
-	keyOf, err := matcher(across)
+func (c *Comparison) match(base, fresh []sinks.RunRow, o Options) error {
+	keyOf, err := matcher(o.Across)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	byKey := map[string]*pair{}
-	var pairs []*pair
-	of := func(row *sinks.RunRow) *pair {
-		key := keyOf(row)
-		if byKey[key] == nil {
-			byKey[key] = &pair{key: key, label: frame.Label(row), sweep: row.Sweep}
-			pairs = append(pairs, byKey[key])
+	add := func(rows []sinks.RunRow, side func(*pair) *[]*sinks.RunRow) {
+		for i := range rows {
+			key := keyOf(&rows[i])
+			p := byKey[key]
+			if p == nil {
+				p = &pair{key: key, label: frame.Label(&rows[i]), sweep: rows[i].Sweep}
+				byKey[key], c.profiles = p, append(c.profiles, p)
+			}
+			if rows[i].Outcome == "interrupted" {
+				p.stopped = true
+				continue
+			}
+			*side(p) = append(*side(p), &rows[i])
 		}
-		return byKey[key]
 	}
-	for i := range base {
-		p := of(&base[i])
-		p.base = append(p.base, &base[i])
-	}
-	for i := range fresh {
-		p := of(&fresh[i])
-		p.new = append(p.new, &fresh[i])
+	add(base, func(p *pair) *[]*sinks.RunRow { return &p.base })
+	add(fresh, func(p *pair) *[]*sinks.RunRow { return &p.new })
+	seen, sides := map[string]bool{}, slices.Concat(c.Base.Executions, c.New.Executions)
+	for i := range o.History {
+		r := &o.History[i]
+		p := byKey[keyOf(r)]
+		if p != nil && !seen[r.RunID] && !slices.Contains(sides, r.Execution) && r.Synthetic == fresh[0].Synthetic {
+			p.past = append(p.past, r)
+			seen[r.RunID] = true
+		}
 	}
 	// Whatever order the rows came in (tables, folders, a baseline file), sums
 	// and lists of runs are the same.
 	byRun := func(a, b *sinks.RunRow) int { return strings.Compare(a.RunID, b.RunID) }
-	for _, p := range pairs {
+	for _, p := range c.profiles {
 		slices.SortStableFunc(p.base, byRun)
 		slices.SortStableFunc(p.new, byRun)
+		slices.SortStableFunc(p.past, byRun)
 	}
-	return pairs, nil
+	return nil
 }
 
 // matcher returns what two runs must have in common.
@@ -217,9 +304,16 @@ func without(names, less []string) []string {
 // outcomes notes how the outcome of a profile changed. A profile fails now
 // where all of its runs ended well and one does not, or some did and none does.
 // A run that is skipped measures nothing and counts as one that failed.
-func (c *Comparison) outcomes(p *pair) {
+func (c *Comparison) outcomes(p *pair, o Options) {
 	out := Outcome{Profile: p.key, Label: p.label}
+	waits := func(side Side) bool {
+		return p.stopped || slices.ContainsFunc(side.Executions,
+			func(e string) bool { return slices.Contains(o.Unfinished, e) })
+	}
 	switch {
+	case len(p.base)+len(p.new) == 0, len(p.new) == 0 && waits(c.New), len(p.base) == 0 && waits(c.Base):
+		c.Unfinished = append(c.Unfinished, out)
+		return
 	case len(p.base) == 0:
 		out.New = worst(p.new).Outcome
 		c.Added = append(c.Added, out)
@@ -309,27 +403,38 @@ func wordsOf(values []string) string {
 }
 
 // figures compares every figure over all profiles.
-func (c *Comparison) figures(pairs []*pair, o Options) {
+func (c *Comparison) figures(o Options) {
 	var tests []*test
 	var p []float64
 	dummies, unassessed := 0, 0
 	var gone []string // what one side alone lacks
+	homes := c.homes(o)
 	figures := frame.Figures()
 	for i := range figures {
 		figure := &figures[i]
-		of, lacks := testsOf(figure, pairs)
+		of, lacks := testsOf(figure, c.profiles, homes)
 		dummies += lacks.weights
 		for side, n := range map[string]int{c.Base.Name: lacks.base, c.New.Name: lacks.new} {
 			if n > 0 {
 				gone = append(gone, fmt.Sprintf("%s: %d profiles in %s", figure.Name, n, side))
 			}
 		}
-		before := priorOf(of)
+		noise := learn(of)
 		for _, t := range of {
-			t.d = t.differ(before)
+			t.differ(&noise, len(of))
+		}
+		if all := together(of, &noise); all != nil {
+			of = append(of, all)
+		}
+		for _, t := range of {
 			p = append(p, t.d.p)
-			if !t.d.assessed {
+			switch {
+			case !t.d.assessed:
 				unassessed++
+			case noise.common.dof > 0:
+				c.Noise = NoiseExecutions
+			case c.Noise == NoiseNone:
+				c.Noise = NoiseRepeats
 			}
 		}
 		tests = append(tests, of...)
@@ -338,16 +443,15 @@ func (c *Comparison) figures(pairs []*pair, o Options) {
 	for i, q := range adjust(p) {
 		c.judge(tests[i], q, o)
 	}
-	order := frame.FigureNames()
-	bySize := func(a, b Change) int {
-		return cmp.Or(cmp.Compare(slices.Index(order, a.Figure), slices.Index(order, b.Figure)),
-			cmp.Compare(math.Abs(b.Difference), math.Abs(a.Difference)), strings.Compare(a.Label, b.Label))
-	}
-	slices.SortStableFunc(c.Regressions, bySize)
-	slices.SortStableFunc(c.Gains, bySize)
-	if unassessed > 0 {
+	c.settle()
+	c.findable(tests, o)
+	switch {
+	case unassessed > 0:
 		c.note("%d of %d figures have one run a side and no repeats to learn noise from: judged by the threshold alone",
 			unassessed, len(tests))
+	case c.Noise == NoiseRepeats:
+		c.note("noise is that of repeats: one execution a side and no earlier ones with these profiles, " +
+			"so a change cannot be told from drift between executions")
 	}
 	if len(gone) > 0 {
 		slices.Sort(gone)
@@ -359,31 +463,188 @@ func (c *Comparison) figures(pairs []*pair, o Options) {
 	}
 }
 
+// homes are the sides that earlier executions may stand by, by what surrounds a
+// run: with another version or machine they say nothing about noise.
+func (c *Comparison) homes(o Options) func(*sinks.RunRow) string {
+	if len(o.History) == 0 {
+		return func(*sinks.RunRow) string { return "" }
+	}
+	context := frame.Of(without(frame.Context(), []string{"compile_cache"})...) // cold once, warm ever after
+	of := func(r *sinks.RunRow) string {
+		var b strings.Builder
+		for _, s := range context {
+			b.WriteString(s.Text(r) + ";")
+		}
+		return b.String()
+	}
+	home := map[string]string{}
+	for _, p := range c.profiles {
+		for _, r := range p.new {
+			home[of(r)] = "new"
+		}
+	}
+	for _, p := range c.profiles {
+		for _, r := range p.base {
+			home[of(r)] = "base"
+		}
+	}
+	return func(r *sinks.RunRow) string { return home[of(r)] }
+}
+
+// settle puts changes in order; figures that say the same stand once, and
+// remainders that changed alone stand apart.
+func (c *Comparison) settle() {
+	order := frame.FigureNames()
+	like := map[string]string{}
+	for _, f := range frame.Figures() {
+		like[f.Name] = f.Like
+	}
+	bySize := func(a, b Change) int {
+		return cmp.Or(cmp.Compare(slices.Index(order, a.Figure), slices.Index(order, b.Figure)),
+			cmp.Compare(math.Abs(b.Difference), math.Abs(a.Difference)), strings.Compare(a.Label, b.Label))
+	}
+	once := func(all []Change) []Change {
+		moved := map[string]bool{} // profiles of which memory that was measured moved the same way
+		for _, change := range all {
+			moved[change.Profile] = moved[change.Profile] || change.Unit == frame.UnitBytes && !change.remainder
+		}
+		slices.SortStableFunc(all, bySize)
+		kept := []Change{}
+		for _, change := range all {
+			at := slices.IndexFunc(kept, func(k Change) bool {
+				return k.Profile == change.Profile && k.Figure == like[change.Figure]
+			})
+			switch {
+			case at >= 0:
+				kept[at].Also = append(kept[at].Also, change.Figure)
+			case change.remainder && !moved[change.Profile]:
+				c.Alone = append(c.Alone, change)
+			default:
+				kept = append(kept, change)
+			}
+		}
+		return kept
+	}
+	c.Regressions, c.Gains = once(c.Regressions), once(c.Gains)
+	slices.SortStableFunc(c.Alone, bySize)
+	slices.SortStableFunc(c.All, bySize)
+}
+
+// findable is what each figure's tests could have found: beyond the threshold,
+// and beyond the noise at the rate that a single change among all tests would need.
+// Without noise there is no saying.
+func (c *Comparison) findable(tests []*test, o Options) {
+	byFigure := map[string][]*test{}
+	assessed := 0.0
+	for _, t := range tests {
+		if t.d.assessed {
+			assessed++
+			if t.of == nil { // not all profiles together
+				byFigure[t.figure.Name] = append(byFigure[t.figure.Name], t)
+			}
+		}
+	}
+	reach := map[float64]float64{} // standard errors that a call asks for, by degrees of freedom
+	for _, name := range frame.FigureNames() {
+		var changes, relative []float64
+		for _, t := range byFigure[name] {
+			if reach[t.d.dof] == 0 {
+				reach[t.d.dof] = -t.d.distribution().Quantile(o.FDR / (2 * assessed))
+			}
+			base := t.scale(t.base.mean())
+			change := t.findable(reach[t.d.dof], base, o)
+			changes, relative = append(changes, change), append(relative, change/base)
+		}
+		if len(changes) == 0 {
+			continue
+		}
+		one := Findable{Figure: name, Unit: byFigure[name][0].figure.Unit, Profiles: len(changes), Change: median(changes)}
+		if byFigure[name][0].figure.Ratio {
+			one.Relative = new(median(relative))
+		}
+		c.Findable = append(c.Findable, one)
+	}
+}
+
+// findable is the change of one test, in its unit, that is found in 80 of 100.
+func (t *test) findable(reach, base float64, o Options) float64 {
+	power := distuv.UnitNormal.Quantile(0.8) * t.d.noise
+	least := max(t.base.off+t.new.off, reach*t.d.noise)
+	if !t.figure.Ratio {
+		return max(least, t.least(base, o)) + power
+	}
+	return base * math.Expm1(max(least, math.Log1p(t.least(base, o)/base))+power)
+}
+
+func median(values []float64) float64 {
+	slices.Sort(values)
+	return (values[(len(values)-1)/2] + values[len(values)/2]) / 2
+}
+
 // A test is one figure of one profile on both sides.
 type test struct {
 	figure    *frame.Figure
 	pair      *pair
-	base, new []float64 // on the figure's scale
+	base, new side
+	past      []night // earlier executions that noise is learnt from
+	repeats   spread  // within executions
+	own       spread  // between them
 	d         difference
+	called    bool
+	of        []*test // of all profiles together: each
+}
+
+// A value is one run's, on the figure's scale.
+type value struct {
+	v                float64
+	execution, group string
+}
+
+// A side is one side's values.
+type side struct {
+	runs   int
+	nights []night
+	off    float64 // how far the mean may be off by itself
+}
+
+// mean is that of the executions; each is the share of a run's noise that is in it.
+func (s side) mean() float64 { return meanOf(s.nights) }
+
+func meanOf(nights []night) (mean float64) {
+	for _, n := range nights {
+		mean += n.mean / float64(len(nights))
+	}
+	return mean
+}
+
+func (s side) each() (share float64) {
+	n := float64(len(s.nights))
+	for _, at := range s.nights {
+		share += 1 / (n * n * float64(len(at.values)))
+	}
+	return share
 }
 
 // lost counts the profiles that a figure cannot be compared of.
 type lost struct{ weights, base, new int }
 
 // testsOf collects the values of one figure. Runs that failed have none.
-func testsOf(figure *frame.Figure, pairs []*pair) (tests []*test, lacks lost) {
+func testsOf(figure *frame.Figure, pairs []*pair, home func(*sinks.RunRow) string) (tests []*test, lacks lost) {
+	fixed := func(name string) func(*sinks.RunRow) string { return func(*sinks.RunRow) string { return name } }
 	for _, p := range pairs {
-		t := &test{figure: figure, pair: p, base: valuesOf(figure, p.base), new: valuesOf(figure, p.new)}
+		t := &test{figure: figure, pair: p,
+			base: sideOf(figure, p.base, fixed("base")), new: sideOf(figure, p.new, fixed("new"))}
 		switch {
-		case len(t.base) == 0 && len(t.new) == 0:
-		case len(t.base) == 0 && shareOK(p.base) > 0:
+		case t.base.runs == 0 && t.new.runs == 0:
+		case t.base.runs == 0 && shareOK(p.base) > 0:
 			lacks.base++
-		case len(t.new) == 0 && shareOK(p.new) > 0:
+		case t.new.runs == 0 && shareOK(p.new) > 0:
 			lacks.new++
-		case len(t.base) == 0, len(t.new) == 0: // no run ended well: that is an outcome
+		case t.base.runs == 0, t.new.runs == 0: // no run ended well: that is an outcome
 		case figure.Ratio && mixedWeights(p):
 			lacks.weights++
 		default:
+			t.past = sideOf(figure, p.past, home).nights
 			tests = append(tests, t)
 		}
 	}
@@ -399,43 +660,84 @@ func mixedWeights(p *pair) bool {
 	})
 }
 
-// valuesOf are the values of a figure, on its scale.
-func valuesOf(figure *frame.Figure, rows []*sinks.RunRow) []float64 {
-	var out []float64
+// sideOf are the values of a figure, on its scale; runs without a home are left out.
+func sideOf(figure *frame.Figure, rows []*sinks.RunRow, home func(*sinks.RunRow) string) (s side) {
+	var values []value
 	for _, row := range rows {
-		v := figure.Number(row)
-		switch {
-		case v == nil, row.Outcome != "ok", figure.Ratio && *v <= 0:
-		case figure.Ratio:
-			out = append(out, math.Log(*v))
-		default:
-			out = append(out, *v)
+		v, group := figure.Number(row), home(row)
+		if v == nil || row.Outcome != "ok" || group == "" || figure.Ratio && *v <= 0 {
+			continue
 		}
+		off := figure.Uncertainty(row)
+		if figure.Ratio {
+			*v, off = math.Log(*v), off / *v
+		}
+		values = append(values, value{*v, row.Execution, group})
+		s.off += off
 	}
-	return out
+	s.runs, s.nights = len(values), nightsOf(values)
+	s.off /= float64(max(s.runs, 1))
+	return s
 }
 
 // judge turns a test into a change, if it is one.
 func (c *Comparison) judge(t *test, q float64, o Options) {
-	if t.d.assessed && q > o.FDR {
+	t.called = (!t.d.assessed || q <= o.FDR) && t.beyond(o) && !t.byFew()
+	if !t.called && !o.All {
 		return
 	}
-	change := t.change(q)
-	if !t.beyond(change, o) {
-		return
-	}
-	bad := t.figure.Bad
-	change.Regression = bad == frame.BadBoth || (bad == frame.BadUp) == (change.Difference > 0)
-	if change.Regression {
+	change, bad := t.change(q), t.figure.Bad
+	change.Called = t.called
+	change.Regression = t.called && (bad == frame.BadBoth || (bad == frame.BadUp) == (change.Difference > 0))
+	switch {
+	case change.Regression:
 		c.Regressions = append(c.Regressions, change)
-	} else {
+	case t.called:
 		c.Gains = append(c.Gains, change)
+	}
+	if o.All {
+		c.All = append(c.All, change)
 	}
 }
 
-// beyond tells whether a change exceeds the figure's thresholds.
-func (t *test) beyond(change Change, o Options) bool {
+// beyond tells whether a change exceeds the figure's thresholds, and by how much
+// both sides may be off by themselves.
+func (t *test) beyond(o Options) bool {
+	own := o.Thresholds[t.figure.Name]
+	if own.Noise != nil && t.d.assessed && math.Abs(t.d.mean) < *own.Noise*t.d.noise {
+		return false
+	}
+	base := t.scale(t.base.mean())
+	size := math.Abs(t.scale(t.base.mean()+t.d.mean) - base)
+	return size > 0 && size >= t.least(base, o) && math.Abs(t.d.mean) > t.base.off+t.new.off
+}
+
+// byFew says of all profiles together that those which were called by themselves
+// make the difference: without them it is within the noise.
+func (t *test) byFew() bool {
+	sum, rest := 0.0, 0.0
+	for _, one := range t.of {
+		if one.d.assessed && !one.called {
+			sum, rest = sum+one.d.mean, rest+1
+		}
+	}
+	return rest > 0 && math.Abs(sum/rest) <= 2*t.d.noise*math.Sqrt(float64(len(t.of))/rest)
+}
+
+// scale takes a value from the figure's scale into its unit.
+func (t *test) scale(x float64) float64 {
+	if t.figure.Ratio {
+		return math.Exp(x)
+	}
+	return x
+}
+
+// least is the threshold of a figure, in its unit.
+func (t *test) least(base float64, o Options) float64 {
 	absolute, relative := t.figure.Absolute, t.figure.Relative
+	if !t.d.assessed {
+		relative = max(relative, t.figure.Blind)
+	}
 	own := o.Thresholds[t.figure.Name]
 	if own.Absolute != nil {
 		absolute = *own.Absolute
@@ -443,30 +745,22 @@ func (t *test) beyond(change Change, o Options) bool {
 	if own.Relative != nil {
 		relative = *own.Relative
 	}
-	if own.Noise != nil && t.d.assessed && math.Abs(t.d.mean) < *own.Noise*t.d.noise {
-		return false
-	}
-	size := math.Abs(change.Difference)
-	return size > 0 && size >= absolute && size >= relative*math.Abs(change.Base)
+	return max(absolute, relative*math.Abs(base))
 }
 
 // change puts a test into the figure's own unit.
 func (t *test) change(q float64) Change {
+	mean := t.base.mean()
 	c := Change{Profile: t.pair.key, Label: t.pair.label, Figure: t.figure.Name, Unit: t.figure.Unit,
-		Base: frame.Mean(t.base), BaseRuns: runIDs(t.pair.base), NewRuns: runIDs(t.pair.new)}
-	scale := func(x float64) float64 { return x }
-	if t.figure.Ratio {
-		c.Base = math.Exp(c.Base)
-		scale = func(x float64) float64 { return c.Base * (math.Exp(x) - 1) }
-	}
-	c.Difference = scale(t.d.mean)
-	c.New = c.Base + c.Difference
+		Base: t.scale(mean), New: t.scale(mean + t.d.mean), remainder: t.figure.Remainder,
+		BaseRuns: runIDs(t.pair.base), NewRuns: runIDs(t.pair.new)}
+	c.Difference = c.New - c.Base
 	if c.Base != 0 {
 		c.Relative = new(c.Difference / math.Abs(c.Base))
 	}
 	if t.d.assessed {
 		low, high := t.d.interval()
-		c.Low, c.High, c.Q = new(scale(low)), new(scale(high)), &q
+		c.Low, c.High, c.Q = new(t.scale(mean+low)-c.Base), new(t.scale(mean+high)-c.Base), &q
 	} else {
 		c.Note = "one run a side: judged by the threshold alone"
 	}

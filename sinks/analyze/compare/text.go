@@ -1,6 +1,7 @@
 package compare
 
 import (
+	"cmp"
 	"encoding/xml"
 	"fmt"
 	"io"
@@ -17,12 +18,14 @@ type section[T any] struct {
 }
 
 func (c *Comparison) changes() []section[Change] {
-	return filled(section[Change]{"Worse", c.Regressions}, section[Change]{"Better", c.Gains})
+	return filled(section[Change]{"Worse", c.Regressions}, section[Change]{"Better", c.Gains},
+		section[Change]{"Changed alone: what other figures leave over, and none of them moved; no regression", c.Alone})
 }
 
 func (c *Comparison) others() []section[Outcome] {
 	return filled(section[Outcome]{"Fail now", c.NewFailures}, section[Outcome]{"Vanished", c.Vanished},
-		section[Outcome]{"Work again", c.Recovered}, section[Outcome]{"New", c.Added})
+		section[Outcome]{"Work again", c.Recovered}, section[Outcome]{"New", c.Added},
+		section[Outcome]{"Not finished, not compared", c.Unfinished})
 }
 
 func filled[T any](all ...section[T]) []section[T] {
@@ -33,7 +36,8 @@ func filled[T any](all ...section[T]) []section[T] {
 func (c *Comparison) Text(out io.Writer) error {
 	w := frame.NewText(out)
 	w.Printf("base  %s: %s\nnew   %s: %s\n", c.Base.Name, c.Base.rests(), c.New.Name, c.New.rests())
-	w.Printf("%d profiles on both sides, %d figures compared, false discovery rate %g\n", c.Matched, c.Tests, c.FDR)
+	w.Printf("%d profiles on both sides, %d figures compared, false discovery rate %g, noise of %s\n",
+		c.Matched, c.Tests, c.FDR, cmp.Or(string(c.Noise), "nothing: thresholds alone"))
 	for _, s := range c.changes() {
 		w.Printf("\n%s\n", s.title)
 		w.Right(func(line *frame.Text) {
@@ -49,15 +53,67 @@ func (c *Comparison) Text(out io.Writer) error {
 			w.Printf("  %s  %s\n", o.Label, o.what())
 		}
 	}
+	c.textAll(w)
 	for _, note := range c.Notes {
 		w.Printf("\nnote: %s\n", note)
 	}
-	if c.Regressed() {
-		w.Printf("\nRegression.\n")
-	} else {
-		w.Printf("\nNo regression.\n")
+	if len(c.Findable) > 0 {
+		w.Printf("\nnote: a change of one profile is found in 80 of 100 such comparisons from: %s\n", c.found())
 	}
+	w.Printf("\n%s\n", c.verdict())
 	return w.Err
+}
+
+// textAll prints every test; shares are those of figures that are compared by ratio.
+func (c *Comparison) textAll(w *frame.Text) {
+	if len(c.All) == 0 {
+		return
+	}
+	w.Printf("\nAll figures (called: beyond threshold and noise)\n")
+	w.Right(func(line *frame.Text) {
+		line.Printf("  figure\tbase\tnew\tchange\t\t95 %% interval\truns\tq\tcalled\t  profile\n")
+		for _, change := range c.All {
+			q := "-"
+			if change.Q != nil {
+				q = fmt.Sprintf("%.2g", *change.Q)
+			}
+			cells := append(change.cells(), q, map[bool]string{true: "yes"}[change.Called], change.Label)
+			line.Printf("  %s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t  %s\n", cells...)
+		}
+	})
+}
+
+// found says how small a change each figure would have shown; the leading figures
+// alone, where not all tests are printed.
+func (c *Comparison) found() string {
+	var all []string
+	for _, f := range c.Findable {
+		switch {
+		case len(c.All) == 0 && !slices.Contains([]string{"peak_memory_bytes", "kv_cache_bytes", "avg_latency_s"}, f.Figure):
+		case f.Relative != nil:
+			all = append(all, fmt.Sprintf("%s %.1f %%", f.Figure, 100**f.Relative))
+		default:
+			all = append(all, f.Figure+" "+strings.TrimPrefix(frame.Signed(f.Change, f.Unit), "+"))
+		}
+	}
+	if len(c.All) == 0 {
+		all = append(all, "and so on (--all)")
+	}
+	return strings.Join(all, ", ")
+}
+
+func (c *Comparison) verdict() string {
+	verdict := "No regression."
+	if c.Regressed() {
+		verdict = "Regression."
+	}
+	if c.Noise == NoiseRepeats && len(c.Regressions)+len(c.Gains) > 0 {
+		verdict += " It cannot be told from drift between executions: there is one a side, and no earlier one."
+	}
+	if len(c.Unfinished) > 0 {
+		verdict += fmt.Sprintf(" %d profiles are not finished.", len(c.Unfinished))
+	}
+	return verdict
 }
 
 func (s Side) rests() string {
@@ -66,6 +122,8 @@ func (s Side) rests() string {
 
 func (o Outcome) what() string {
 	switch {
+	case o.Base == "" && o.New == "":
+		return "not measured yet, or interrupted"
 	case o.Base == "":
 		return o.New
 	case o.New == "":
@@ -82,7 +140,11 @@ func (c Change) cells() []any {
 	if c.Relative != nil {
 		share = fmt.Sprintf("%+.1f %%", *c.Relative*100)
 	}
-	return []any{c.Figure, frame.Amount(c.Base, c.Unit), frame.Amount(c.New, c.Unit),
+	figure := c.Figure
+	if len(c.Also) > 0 {
+		figure += " (" + strings.Join(c.Also, ", ") + ")"
+	}
+	return []any{figure, frame.Amount(c.Base, c.Unit), frame.Amount(c.New, c.Unit),
 		frame.Signed(c.Difference, c.Unit), share, c.interval(), fmt.Sprintf("%d + %d", len(c.BaseRuns), len(c.NewRuns))}
 }
 
@@ -151,6 +213,7 @@ type (
 		Class   string        `xml:"classname,attr"`
 		Time    string        `xml:"time,attr"`
 		Failure *junitFailure `xml:"failure"`
+		Skipped *junitFailure `xml:"skipped"`
 	}
 	junitFailure struct {
 		Message string `xml:"message,attr"`
@@ -160,7 +223,8 @@ type (
 )
 
 // JUnit prints a comparison as a test report: a test a profile of either side,
-// under the same name every night, which fails where anything of it got worse.
+// under the same name every night, which fails where anything of it got worse; and
+// one of all profiles together.
 func (c *Comparison) JUnit(out io.Writer) error {
 	worse := map[string]*junitFailure{}
 	note := func(key, kind, message, text string) {
@@ -185,6 +249,10 @@ func (c *Comparison) JUnit(out io.Writer) error {
 	for _, o := range c.Vanished {
 		note(o.Profile, "vanished", "not in "+c.New.Name, "profile "+o.Profile+" "+o.what()+", is not in "+c.New.Name)
 	}
+	waits := map[string]*junitFailure{}
+	for _, o := range c.Unfinished {
+		waits[o.Profile] = &junitFailure{Type: "not finished", Message: o.what()}
+	}
 	suite := junitSuite{Name: "vramsweep compare", Time: "0", Out: strings.Join(c.Notes, "\n")}
 	labels := map[string]int{}
 	for _, p := range c.profiles {
@@ -196,11 +264,11 @@ func (c *Comparison) JUnit(out io.Writer) error {
 			name += " [" + slices.Concat(p.base, p.new)[0].ProfileID + "]"
 		}
 		suite.Cases = append(suite.Cases,
-			junitCase{Name: name, Class: "vramsweep." + p.sweep, Time: "0", Failure: worse[p.key]})
-		if worse[p.key] != nil {
-			suite.Failures++
-		}
+			junitCase{Name: name, Class: "vramsweep." + p.sweep, Time: "0", Failure: worse[p.key], Skipped: waits[p.key]})
 	}
+	suite.Cases = append(suite.Cases,
+		junitCase{Name: "all profiles together", Class: "vramsweep", Time: "0", Failure: worse[""]})
+	suite.Failures, suite.Skipped = len(worse), len(waits)
 	suite.Tests = len(suite.Cases)
 	report := junitReport{Name: c.Base.Name + " to " + c.New.Name, Tests: suite.Tests, Failures: suite.Failures,
 		Time: "0", Suite: suite}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"gonum.org/v1/gonum/floats"
 	"gonum.org/v1/gonum/stat"
 	"gonum.org/v1/gonum/stat/distuv"
 
@@ -29,7 +30,8 @@ type Options struct {
 
 // A Report is all that was found.
 type Report struct {
-	Runs      int             `json:"runs"` // measured ones; failed and skipped runs have no figures
+	Runs      int             `json:"runs"`     // measured ones; failed and skipped runs have no figures
+	Profiles  int             `json:"profiles"` // what is related: the means of a profile's repeats and nights
 	Failed    int             `json:"failed_or_skipped"`
 	Synthetic bool            `json:"synthetic"`
 	Rows      []Row           `json:"rows"`
@@ -45,21 +47,40 @@ type Row struct {
 	Y        string   `json:"y"`
 	Question string   `json:"question,omitempty"` // "" in the rows of everything with everything
 	Within   string   `json:"within,omitempty"`   // e.g. "model=llama": only its runs
-	N        int      `json:"n"`                  // runs that have both
+	N        int      `json:"n"`                  // profiles that have both
 	Pearson  *float64 `json:"pearson"`
+	Low      *float64 `json:"pearson_low"` // 95 %, Fisher's z
+	High     *float64 `json:"pearson_high"`
 	Spearman *float64 `json:"spearman"`
+	// Inside is the same line through the profiles of each model and number of
+	// GPUs, less their means: what models differ by is not in it.
+	Inside *Inside `json:"within_models,omitempty"`
 	// Partial is Pearson's with the linear influence of the other varying
 	// settings (numbers as they are, words as one indicator a value) taken out of both.
-	Partial    *float64  `json:"partial"`
-	Slope      *float64  `json:"slope"`
-	SlopeLow   *float64  `json:"slope_low"` // 95 %: least squares, runs as independent
-	SlopeHigh  *float64  `json:"slope_high"`
-	SlopeUnit  string    `json:"slope_unit"`
-	Origin     bool      `json:"through_origin,omitempty"` // the slope is that of y proportional to x
-	Expected   *float64  `json:"expected,omitempty"`       // what the architecture says of the slope
-	Outliers   []Outlier `json:"outliers,omitempty"`
-	Reason     string    `json:"reason,omitempty"`
-	PartialWhy string    `json:"partial_reason,omitempty"`
+	Partial     *float64  `json:"partial"`
+	PartialLow  *float64  `json:"partial_low"` // 95 %, Fisher's z
+	PartialHigh *float64  `json:"partial_high"`
+	Slope       *float64  `json:"slope"`
+	SlopeLow    *float64  `json:"slope_low"` // 95 %: least squares, profiles as independent
+	SlopeHigh   *float64  `json:"slope_high"`
+	SlopeUnit   string    `json:"slope_unit"`
+	Origin      bool      `json:"through_origin,omitempty"` // the slope is that of y proportional to x
+	Expected    *float64  `json:"expected,omitempty"`       // what the architecture says of the slope
+	Outliers    []Outlier `json:"outliers,omitempty"`
+	Reason      string    `json:"reason,omitempty"`
+	PartialWhy  string    `json:"partial_reason,omitempty"`
+	Warning     string    `json:"warning,omitempty"` // the whole goes one way, its parts another
+}
+
+// An Inside is a relation within models.
+type Inside struct {
+	Models    int      `json:"models"`
+	Pearson   float64  `json:"pearson"`
+	Low       *float64 `json:"pearson_low"`
+	High      *float64 `json:"pearson_high"`
+	Slope     float64  `json:"slope"`
+	SlopeLow  *float64 `json:"slope_low"`
+	SlopeHigh *float64 `json:"slope_high"`
 }
 
 // An Outlier is a run that lies off the line of its row.
@@ -109,12 +130,14 @@ func (c *Correlator) Report() (*Report, error) {
 	case c.f.N == 0:
 		return nil, fmt.Errorf("correlate: %w ended well: %d failed or were skipped", frame.ErrNoRuns, c.failed)
 	}
+	runs := c.f.N
+	c.f = c.f.Means()
 	xs, ys, err := c.chosen()
 	if err != nil {
 		return nil, err
 	}
 	r := &relator{f: c.f, ranked: map[*frame.Series][]float64{},
-		out: &Report{Runs: c.f.N, Failed: c.failed, Synthetic: c.kinds.Synthetic != ""}}
+		out: &Report{Runs: runs, Profiles: c.f.N, Failed: c.failed, Synthetic: c.kinds.Synthetic != ""}}
 	r.questions(c.o)
 	r.grouped()
 	if !c.o.QuestionsOnly {
@@ -178,6 +201,7 @@ func (r *relator) against(xs []*frame.Series, y *frame.Series) {
 	for _, x := range xs {
 		row := r.relate(have, x, y)
 		row.partial(g, x.Name)
+		r.inside(&row, have, x, y)
 		r.out.Rows = append(r.out.Rows, row)
 	}
 }
@@ -207,9 +231,77 @@ func (r *relator) relate(rows []int, x, y *frame.Series) Row {
 		return c
 	}
 	c.Pearson = new(stat.Correlation(xs, ys, nil))
+	c.Low, c.High = fisher(*c.Pearson, float64(c.N-3))
 	c.Spearman = new(stat.Correlation(r.ranks(x, xs), r.ranks(y, ys), nil))
 	c.line(xs, ys, ids)
 	return c
+}
+
+// fisher is the 95 % interval of a correlation whose z is worth so many degrees
+// of freedom (Fisher 1921); nil without any.
+func fisher(r, freedom float64) (low, high *float64) {
+	if freedom <= 0 || math.Abs(r) >= 1 {
+		return nil, nil
+	}
+	half := distuv.UnitNormal.Quantile(0.975) / math.Sqrt(freedom)
+	return new(math.Tanh(math.Atanh(r) - half)), new(math.Tanh(math.Atanh(r) + half))
+}
+
+// inside relates x and y within each model and number of GPUs, and warns where
+// that goes the other way than the whole: then the whole says how models differ.
+func (r *relator) inside(c *Row, rows []int, x, y *frame.Series) {
+	if c.Pearson == nil {
+		return
+	}
+	xs, ys, models := r.centred(rows, x, y)
+	xx, yy, xy := floats.Dot(xs, xs), floats.Dot(ys, ys), floats.Dot(xs, ys)
+	if n := float64(len(xs) - models); n >= 2 && xx > 0 && yy > 0 {
+		in := &Inside{Models: models, Pearson: max(-1, min(1, xy/math.Sqrt(xx*yy))), Slope: xy / xx}
+		in.Low, in.High = fisher(in.Pearson, n-2)
+		in.SlopeLow, in.SlopeHigh = frame.Around(in.Slope, frame.T95(n-1)*math.Sqrt(max(0, yy-xy*xy/xx)/(n-1)/xx))
+		c.Inside = in
+	}
+	if in := c.Inside; in != nil && opposite(in.Pearson, *c.Pearson) {
+		c.Warning = fmt.Sprintf("over all %+.3f, within models %+.3f: what is over all tells models apart, not what %s does",
+			*c.Pearson, in.Pearson, c.X)
+	} else if c.Partial != nil && opposite(*c.Partial, *c.Pearson) {
+		c.Warning = fmt.Sprintf("over all %+.3f, with the other settings taken out %+.3f: "+
+			"what is over all is not what %s does", *c.Pearson, *c.Partial, c.X)
+	}
+}
+
+// centred are x and y less the mean of their model, of the models in which x varies.
+func (r *relator) centred(rows []int, x, y *frame.Series) (xs, ys []float64, models int) {
+	for _, part := range frame.Split(rows, r.f.Word("model"), nil) {
+		var px, py []float64
+		for _, at := range part.Rows {
+			if a, b := x.Values[at], y.Values[at]; !math.IsNaN(a) && !math.IsNaN(b) {
+				px, py = append(px, a), append(py, b)
+			}
+		}
+		if len(px) < 2 || frame.Constant(px) {
+			continue
+		}
+		models++
+		floats.AddConst(-stat.Mean(px, nil), px)
+		floats.AddConst(-stat.Mean(py, nil), py)
+		xs, ys = append(xs, px...), append(ys, py...)
+	}
+	return xs, ys, models
+}
+
+// opposite says that two correlations have different signs, and that both are
+// large enough to have one.
+func opposite(a, b float64) bool { return a*b < 0 && min(math.Abs(a), math.Abs(b)) >= leastSign }
+
+// leastSign is the correlation from which its sign is spoken of.
+const leastSign = 0.1
+
+func pearsonOf(in *Inside) *float64 {
+	if in == nil {
+		return nil
+	}
+	return &in.Pearson
 }
 
 // ranks remembers those of series that all runs have: ranking is most of the

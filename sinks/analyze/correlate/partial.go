@@ -184,7 +184,7 @@ func (c *Row) partial(g *gramMatrix, x string) {
 	case len(others) == 0:
 		c.PartialWhy = "no other setting varies: it is Pearson's"
 		v := *c.Pearson
-		c.Partial = &v
+		c.Partial, c.PartialLow, c.PartialHigh = &v, c.Low, c.High
 		return
 	}
 	left, rank, ok := g.residual(at, others)
@@ -200,6 +200,7 @@ func (c *Row) partial(g *gramMatrix, x string) {
 	default:
 		v := min(max(left[2]/math.Sqrt(left[0]*left[1]), -1), 1)
 		c.Partial = &v
+		c.PartialLow, c.PartialHigh = fisher(v, float64(g.n-rank-3))
 	}
 }
 

@@ -27,6 +27,15 @@ func usedShare(r *sinks.RunRow) *float64 {
 	return &v
 }
 
+// powerOfGPU is the mean power of a GPU of the run.
+func powerOfGPU(r *sinks.RunRow) *float64 {
+	if r.MeanPowerW == nil || r.GPUCount == nil || *r.GPUCount <= 0 {
+		return nil
+	}
+	v := *r.MeanPowerW / float64(*r.GPUCount)
+	return &v
+}
+
 // weightPerParam is what one parameter takes, in bytes, on all ranks together.
 func weightPerParam(r *sinks.RunRow) *float64 {
 	if r.ModelWeightsBytes == nil || r.Params == nil || *r.Params <= 0 {
@@ -48,9 +57,9 @@ func questionQuantities(o Options) []frame.Quantity {
 	rate := frame.Scaled("output_rate", "tokens/s", 1, "output_tokens_per_s")
 	rate.Real = true
 	return []frame.Quantity{
-		frame.Scaled("peak_memory", "GiB", frame.GiB, "peak_memory_bytes"),
+		frame.Scaled("peak_memory", "GiB", frame.GiB, "peak_memory_max_gpu_bytes"), // of a GPU: else TP 2 is twice TP 1
 		{Name: "overhead", Unit: "GiB", Value: overhead},
-		frame.Scaled("mean_power", "W", 1, "mean_power_w"),
+		{Name: "mean_power", Unit: "W", Value: powerOfGPU},
 		{Name: "mean_temperature", Unit: "°C", Value: temperature},
 		{Name: "kv_cache_used_share", Unit: "%", Value: usedShare},
 		{Name: "weight_bytes_per_param", Unit: "bytes", Value: weightPerParam},
@@ -74,17 +83,27 @@ func questionWords() []frame.Column {
 // questions answers those that are asked first.
 func (r *relator) questions(o Options) {
 	all := r.f.All()
-	r.ask(all, "Does memory move with power?", "", "mean_power", "peak_memory")
-	row := r.ask(all, "Does memory move with temperature?", "", "mean_temperature", "peak_memory")
+	models := frame.Split(all, r.f.Word("model"), nil)
+	each := func(question, x, y string) (whole *Row) {
+		at := len(r.out.Rows)
+		r.ask(all, question, "", x, y)
+		for _, part := range models {
+			if len(models) > 1 && len(part.Rows) >= 3 { // a line asks for three
+				r.ask(part.Rows, question, part.Name, x, y)
+			}
+		}
+		return &r.out.Rows[at]
+	}
+	each("Does the memory of a GPU move with its power?", "mean_power", "peak_memory")
+	row := each("Does the memory of a GPU move with its temperature?", "mean_temperature", "peak_memory")
 	if o.Temperatures == nil {
 		row.Reason = "temperatures stand in the timelines, which were not read (--timelines reads them)"
 	}
-	r.ask(all, "How much of the KV cache does a larger batch fill?", "", "batch_size", "kv_cache_used_share")
+	each("How much of the KV cache does a larger batch fill?", "batch_size", "kv_cache_used_share")
 	r.ask(all, "Does overhead (neither weights nor KV cache) grow with the model?", "", "params", "overhead")
 	for _, part := range frame.Split(all, r.f.Word("family"), nil) {
 		r.ask(part.Rows, "Does overhead grow with the model, in this family?", "family="+part.Name, "params", "overhead")
 	}
-	models := frame.Split(all, r.f.Word("model"), nil)
 	for _, part := range models {
 		row := r.ask(part.Rows, "What does a token of KV cache take?", part.Name, "kv_tokens", "kv_cache")
 		row.throughOrigin(part.Rows, r.f.Find("kv_tokens"), r.f.Find("kv_cache"))
@@ -135,6 +154,9 @@ func (r *relator) ask(rows []int, question, within, xName, yName string) *Row {
 	if row.Pearson != nil {
 		both := slices.DeleteFunc(have, func(at int) bool { return math.IsNaN(x.Values[at]) })
 		row.partial(r.design(both).gram(y, x), x.Name)
+		if within == "" {
+			r.inside(&row, have, x, y)
+		}
 	}
 	r.out.Rows = append(r.out.Rows, row)
 	return &r.out.Rows[len(r.out.Rows)-1]
@@ -152,7 +174,7 @@ func (r *relator) grouped() {
 
 func (r *relator) group(question, by, yName string) {
 	y := r.f.Find(yName)
-	g := frame.GroupBy(r.f.Having(r.f.All(), y), r.f.Word(by), nil, y)
+	g := frame.GroupBy(r.f.Having(r.f.All(), y), r.f.Word(by), nil, y, r.f.Settings)
 	g.Question = question
 	r.out.Groups = append(r.out.Groups, g)
 }

@@ -14,7 +14,7 @@ import (
 func (c *Report) Text(out io.Writer) error {
 	w := frame.NewText(out)
 	w.Runs(c.Runs, c.Synthetic, c.Failed)
-	w.Printf("\n")
+	w.Printf(". n counts profiles: %d, each the mean of its repeats and nights\n", c.Profiles)
 	last := ""
 	for i := range c.Rows {
 		row := &c.Rows[i]
@@ -47,12 +47,19 @@ func (c *Row) text(w *frame.Text) {
 		w.Printf("  %s: not defined: %s\n", head, c.Reason)
 		return
 	}
-	w.Printf("  %s: n %d, Pearson %s, Spearman %s, partial %s; slope %s", head, c.N,
-		coefficient(c.Pearson), coefficient(c.Spearman), coefficient(c.Partial), c.slope())
+	w.Printf("  %s: n %d, Pearson %s%s, Spearman %s, partial %s%s; slope %s", head, c.N, coefficient(c.Pearson),
+		interval(c.Low, c.High), coefficient(c.Spearman), coefficient(c.Partial), interval(c.PartialLow, c.PartialHigh), c.slope())
 	if c.Expected != nil {
 		w.Printf(", the architecture says %.4g", *c.Expected)
 	}
 	w.Printf("\n")
+	if in := c.Inside; in != nil && in.Models > 1 {
+		inside := Row{Slope: &in.Slope, SlopeLow: in.SlopeLow, SlopeHigh: in.SlopeHigh, SlopeUnit: c.SlopeUnit}
+		w.Printf("    within %d models: Pearson %+.3f%s; slope %s\n", in.Models, in.Pearson, interval(in.Low, in.High), inside.slope())
+	}
+	if c.Warning != "" {
+		w.Printf("    warning: %s\n", c.Warning)
+	}
 	if c.Reason != "" {
 		w.Printf("    correlation: %s\n", c.Reason)
 	}
@@ -81,15 +88,28 @@ func coefficient(v *float64) string {
 	return fmt.Sprintf("%+.3f", *v)
 }
 
+func interval(low, high *float64) string {
+	if low == nil || high == nil {
+		return ""
+	}
+	return fmt.Sprintf(" [%+.2f, %+.2f]", *low, *high)
+}
+
 func textGroups(w *frame.Text, g *frame.Grouped) {
 	w.Printf("\n%s: %s", g.Question, g.Y)
-	if g.Reason != "" {
+	if g.Reason != "" && len(g.Groups) < 2 {
 		w.Printf(": not defined: %s\n", g.Reason)
 		return
 	}
 	w.Printf(" (%s), n %d", g.Unit, g.N)
+	if g.Reason != "" {
+		w.Printf(", %s", g.Reason)
+	}
 	if g.Eta2 != nil {
 		w.Printf(", %s explains %.0f %% of its variance", g.By, 100**g.Eta2)
+		if len(g.Alike) > 0 {
+			w.Printf(" (and so would %s, which part these runs alike)", strings.Join(g.Alike, ", "))
+		}
 	}
 	w.Printf("\n")
 	for _, group := range g.Groups {
@@ -124,14 +144,17 @@ func (c *Report) textAll(w *frame.Text) {
 	}
 	w.Printf("\nSettings with figures\n")
 	w.Table(func(line *frame.Text) {
-		line.Printf("  figure\tsetting\tn\tPearson\tSpearman\tpartial\tslope [95 %%]\n")
+		line.Printf("  figure\tsetting\tn\tPearson\tSpearman\tpartial\twithin models\tslope [95 %%]\n")
 		for i := range all {
 			row, slope := &all[i], all[i].Reason
 			if slope == "" {
 				slope = row.readableSlope()
 			}
-			line.Printf("  %s\t%s\t%d\t%s\t%s\t%s\t%s\n", row.Y, row.X, row.N,
-				coefficient(row.Pearson), coefficient(row.Spearman), coefficient(row.Partial), slope)
+			if row.Warning != "" {
+				slope = row.Warning
+			}
+			line.Printf("  %s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\n", row.Y, row.X, row.N, coefficient(row.Pearson),
+				coefficient(row.Spearman), coefficient(row.Partial), coefficient(pearsonOf(row.Inside)), slope)
 		}
 	})
 }

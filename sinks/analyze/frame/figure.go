@@ -3,6 +3,7 @@ package frame
 import (
 	"fmt"
 	"math"
+	"strings"
 
 	"github.com/vramsweep/vramsweep/sinks"
 )
@@ -43,11 +44,39 @@ type Figure struct {
 	// Relative to the base. Zero asks nothing.
 	Absolute float64
 	Relative float64
+	Blind    float64 // takes the place of Relative where nothing tells the noise; 0: Relative does
+
+	uncertainty *Column // nil: the table has none
 
 	// Ratio figures are compared on a logarithmic scale: their noise is a share
 	// of their size. They depend on what the weights are, or on loading them:
 	// random weights (load_format dummy) are never compared with real ones.
 	Ratio bool
+
+	// Logged says how many figures that vLLM's log rounds are in it, of each GPU.
+	Logged int
+	// Remainder is what other figures leave: where it changes alone, nothing that
+	// was measured has.
+	Remainder bool
+	// Like names a figure that says the same, and stands for it.
+	Like string
+}
+
+// Rounding is half of the last digit that vLLM prints of a size: 0.01 GiB.
+const Rounding = 0.005 * GiB
+
+// Uncertainty is how far the figure of a run may be off by itself, to either
+// side, in its unit: by the rounding of the log, and by what the column
+// NAME_uncertainty_UNIT says where the table has one. Repeats do not average it out.
+func (f *Figure) Uncertainty(r *sinks.RunRow) float64 {
+	ranks := float64(max(1, r.TensorParallelSize*max(1, r.PipelineParallelSize)))
+	off := Rounding * ranks * math.Sqrt(float64(f.Logged))
+	if f.uncertainty != nil {
+		if v := f.uncertainty.Number(r); v != nil {
+			off = max(off, *v)
+		}
+	}
+	return off
 }
 
 // Figures are all figures that are compared, with the direction that is bad and
@@ -57,27 +86,48 @@ func Figures() []Figure {
 	memory := func(name string, bad Bad, label string) Figure {
 		return Figure{Column: column(fields, name), Unit: UnitBytes, Bad: bad, Label: label, Absolute: 64 * MiB}
 	}
+	logged := func(name string, bad Bad, label string) Figure {
+		f := memory(name, bad, label)
+		f.Logged = 1
+		return f
+	}
+	remainder := func(name string, bad Bad, label string) Figure {
+		f := memory(name, bad, label)
+		f.Logged, f.Remainder = 4, true // weights, KV cache, activations, non-torch
+		return f
+	}
+	like := func(f Figure, name string) Figure { f.Like = name; return f }
+	blind := func(f Figure, relative float64) Figure { f.Blind = relative; return f }
 	ratio := func(name string, unit Unit, bad Bad, label string, relative float64) Figure {
 		return Figure{Column: column(fields, name), Unit: unit, Bad: bad, Label: label, Relative: relative, Ratio: true}
 	}
-	return []Figure{
+	figures := []Figure{
 		memory("peak_memory_bytes", BadUp, "peak memory"),
-		memory("net_increase_bytes", BadUp, "net increase"),
-		memory("model_weights_bytes", BadUp, "weights"),
-		memory("kv_cache_bytes", BadDown, "KV cache"),
-		memory("activations_reserved_bytes", BadUp, "reserved activations"),
-		memory("cuda_graphs_bytes", BadUp, "CUDA graphs"),
-		memory("non_torch_bytes", BadUp, "non-torch"),
+		like(memory("net_increase_bytes", BadUp, "net increase"), "peak_memory_bytes"),
+		logged("model_weights_bytes", BadUp, "weights"),
+		logged("kv_cache_bytes", BadDown, "KV cache"),
+		logged("activations_reserved_bytes", BadUp, "reserved activations"),
+		logged("cuda_graphs_bytes", BadUp, "CUDA graphs"),
+		logged("non_torch_bytes", BadUp, "non-torch"),
 		memory("context_bytes", BadUp, "context"),
-		memory("growth_excess_bytes", BadUp, "growth beyond all"),
-		memory("framework_overhead_bytes", BadBoth, "framework overhead"),
-		memory("beyond_budget_gross_bytes", BadUp, "use beyond the budget"),
-		{Column: column(fields, "kv_cache_tokens"), Unit: UnitTokens, Bad: BadDown, Label: "KV tokens", Relative: 0.005},
-		ratio("avg_latency_s", "s", BadUp, "latency", 0.05),
-		ratio("output_tokens_per_s", "tokens/s", BadDown, "throughput", 0.05),
+		remainder("growth_excess_bytes", BadUp, "growth beyond all"),
+		remainder("framework_overhead_bytes", BadBoth, "framework overhead"),
+		like(memory("beyond_budget_gross_bytes", BadUp, "use beyond the budget"), "peak_memory_bytes"),
+		like(Figure{Column: column(fields, "kv_cache_tokens"), Unit: UnitTokens, Bad: BadDown, Label: "KV tokens",
+			Relative: 0.005}, "kv_cache_bytes"),
+		blind(ratio("avg_latency_s", "s", BadUp, "latency", 0.03), 0.05),
+		blind(like(ratio("output_tokens_per_s", "tokens/s", BadDown, "throughput", 0.03), "avg_latency_s"), 0.05),
 		ratio("mean_power_w", "W", BadUp, "power", 0.10),
 		ratio("energy_j", "J", BadUp, "energy", 0.10),
 	}
+	for i := range figures {
+		at := strings.LastIndex(figures[i].Name, "_")
+		name := figures[i].Name[:at] + "_uncertainty" + figures[i].Name[at:]
+		if fields[name] != nil {
+			figures[i].uncertainty = new(column(fields, name))
+		}
+	}
+	return figures
 }
 
 // FigureNames are the names of all figures.

@@ -59,6 +59,8 @@ type Frame struct {
 	IDs      []string
 	Settings []*Values // what was asked, and what surrounds the run
 	random   []bool    // the run had random weights
+	points   map[string]int
+	point    []int     // of each run: the profile and surroundings that it is one of
 	words    []*Values // derived words
 	series   []*Series
 	axes     map[string]bool
@@ -97,7 +99,7 @@ func valuesOf(columns []Column) (all []*Values) {
 
 // New is an empty frame of these quantities and derived words.
 func New(quantities []Quantity, words []Column) *Frame {
-	f := &Frame{axes: map[string]bool{}, Settings: valuesOf(fixed()), words: valuesOf(words)}
+	f := &Frame{axes: map[string]bool{}, points: map[string]int{}, Settings: valuesOf(fixed()), words: valuesOf(words)}
 	for _, q := range quantities {
 		f.series = append(f.series, &Series{Quantity: q})
 	}
@@ -130,9 +132,74 @@ func (f *Frame) Add(r *sinks.RunRow) {
 		}
 		s.Values = append(s.Values, v)
 	}
+	f.point = append(f.point, f.pointOf(r))
 	f.IDs = append(f.IDs, r.RunID)
 	f.random = append(f.random, RandomWeights(r))
 	f.N++
+}
+
+// pointOf numbers profiles, apart for each that surrounds them but the execution.
+func (f *Frame) pointOf(r *sinks.RunRow) int {
+	if r.ProfileID == "" {
+		return -1 - f.N // a run of its own
+	}
+	key := r.ProfileID
+	for _, c := range f.Settings {
+		if slices.Contains(Context(), c.Name) {
+			key += "|" + c.Text(r)
+		}
+	}
+	at, known := f.points[key]
+	if !known {
+		at = len(f.points)
+		f.points[key] = at
+	}
+	return at
+}
+
+// Means is the frame of profiles: repeats and nights of one are one point, the
+// mean of its figures, since they are no independent evidence of what a setting
+// does. A point has the id of its first run.
+func (f *Frame) Means() *Frame {
+	first, rows := map[int]int{}, [][]int{}
+	for i, at := range f.point {
+		k, known := first[at]
+		if !known {
+			k, rows = len(rows), append(rows, nil)
+			first[at] = k
+		}
+		rows[k] = append(rows[k], i)
+	}
+	out := &Frame{N: len(rows)}
+	for _, of := range rows {
+		out.IDs, out.random = append(out.IDs, f.IDs[of[0]]), append(out.random, f.random[of[0]])
+	}
+	pick := func(all []*Values) (picked []*Values) {
+		for _, v := range all {
+			c := *v
+			c.Numbers, c.Codes = make([]float64, len(rows)), make([]int32, len(rows))
+			for k, of := range rows {
+				c.Numbers[k], c.Codes[k] = v.Numbers[of[0]], v.Codes[of[0]]
+			}
+			picked = append(picked, &c)
+		}
+		return picked
+	}
+	out.Settings, out.words = pick(f.Settings), pick(f.words)
+	for _, s := range f.series {
+		mean := &Series{Quantity: s.Quantity, Values: make([]float64, len(rows))}
+		for k, of := range rows {
+			sum, n := 0.0, 0.0
+			for _, i := range of {
+				if v := s.Values[i]; !math.IsNaN(v) {
+					sum, n = sum+v, n+1
+				}
+			}
+			mean.Values[k] = sum / n // NaN where no run has it
+		}
+		out.series = append(out.series, mean)
+	}
+	return out
 }
 
 func (v *Values) put(r *sinks.RunRow) {

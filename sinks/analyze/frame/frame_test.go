@@ -49,3 +49,50 @@ func TestLabel(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// A figure is off by the rounding of the log, or by more where its column says so.
+func TestUncertainty(t *testing.T) {
+	row := sinks.RunRow{}
+	row.TensorParallelSize = 2
+	says := 3.0 * GiB
+	column := Column{Number: func(*sinks.RunRow) *float64 { return &says }}
+	for _, c := range []struct {
+		of   Figure
+		want float64
+	}{{Figure{}, 0}, {Figure{Logged: 1}, 2 * Rounding}, {Figure{Logged: 4}, 4 * Rounding}, {Figure{Logged: 1, uncertainty: &column}, says}} {
+		if got := c.of.Uncertainty(&row); got != c.want {
+			t.Errorf("%+v: %v, want %v", c.of, got, c.want)
+		}
+	}
+}
+
+// Two nights of a profile are one point with their mean; another version is another.
+func TestMeans(t *testing.T) {
+	f := New([]Quantity{Scaled("peak", "", 1, "peak_memory_bytes")}, nil)
+	for i, version := range []string{"1", "1", "2"} {
+		row := sinks.RunRow{ProfileID: "p", VLLMVersion: &version, PeakMemoryBytes: new(int64(10 * i))}
+		f.Add(&row)
+	}
+	if means := f.Means(); means.N != 2 || !slices.Equal(means.Find("peak").Values, []float64{5, 20}) {
+		t.Errorf("%d points of %v, want 5 and 20", means.N, means.Find("peak").Values)
+	}
+}
+
+// A group of 3 and one of 1 explain nothing; what parts rows alike is named, and numbers stand as numbers.
+func TestGroupBy(t *testing.T) {
+	f := New([]Quantity{Scaled("peak", "", 1, "peak_memory_bytes")}, nil)
+	for i := range 6 {
+		row := sinks.RunRow{PeakMemoryBytes: new(int64(10*(i/3) + i%3)), CompileCache: new([]string{"cold", "warm"}[i/3])}
+		row.BatchSize = []int64{16, 2}[i/3]
+		f.Add(&row)
+	}
+	at := slices.IndexFunc(f.Settings, func(v *Values) bool { return v.Name == "batch_size" })
+	batch, peak := f.Settings[at], f.Find("peak")
+	g := GroupBy(f.All(), batch, nil, peak, f.Settings)
+	if g.Eta2 == nil || !slices.Equal(g.Alike, []string{"compile_cache"}) || g.Groups[0].Name != "2" {
+		t.Errorf("%+v: want an effect that compile_cache may have as well, and batch 2 first", g)
+	}
+	if g := GroupBy([]int{0, 1, 2, 3}, batch, nil, peak, f.Settings); g.Eta2 != nil || g.Reason == "" {
+		t.Errorf("3 and 1: %+v, want no share and a reason", g)
+	}
+}

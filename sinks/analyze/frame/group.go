@@ -1,8 +1,11 @@
 package frame
 
 import (
+	"cmp"
+	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"gonum.org/v1/gonum/stat"
@@ -17,8 +20,10 @@ type Grouped struct {
 	Unit     string   `json:"unit"`
 	N        int      `json:"n"`
 	Groups   []Group  `json:"groups"`
-	Eta2     *float64 `json:"eta_squared"` // share of the variance that the groups explain
-	Reason   string   `json:"reason,omitempty"`
+	Eta2     *float64 `json:"eta_squared"` // share of the variance that groups of 3 and more explain
+	// Alike are settings that part the runs in the same way: it may be them.
+	Alike  []string `json:"alike,omitempty"`
+	Reason string   `json:"reason,omitempty"`
 }
 
 // A Group is one value of a word.
@@ -55,22 +60,37 @@ func Split(rows []int, by *Values, name func(string) string) []Part {
 		p.Rows = append(p.Rows, i)
 	}
 	parts = slices.DeleteFunc(parts, func(p Part) bool { return p.Name == "" })
-	slices.SortFunc(parts, func(a, b Part) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(parts, func(a, b Part) int { // numbers as numbers: 2 before 16
+		x, xerr := strconv.ParseFloat(a.Name, 64)
+		y, yerr := strconv.ParseFloat(b.Name, 64)
+		if xerr == nil && yerr == nil {
+			return cmp.Compare(x, y)
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
 	return parts
 }
 
-// GroupBy is the mean of a figure by a word, and how much the word explains.
-// All rows have the figure.
-func GroupBy(rows []int, by *Values, name func(string) string, y *Series) Grouped {
+// leastGroup is how many runs a group needs to say anything of what parts them.
+const leastGroup = 3
+
+// GroupBy is the mean of a figure by a word, how much the word explains, and which
+// of the other settings part the runs alike. All rows have the figure.
+func GroupBy(rows []int, by *Values, name func(string) string, y *Series, others []*Values) Grouped {
 	g := Grouped{By: by.Name, Y: y.Name, Unit: y.Unit}
 	var all []float64
 	parts := Split(rows, by, name)
+	var enough []float64
+	large := 0
 	for _, p := range parts {
 		from := len(all)
 		for _, at := range p.Rows {
 			all = append(all, y.Values[at])
 		}
 		g.Groups = append(g.Groups, groupOf(p.Name, all[from:]))
+		if len(p.Rows) >= leastGroup {
+			enough, large = append(enough, all[from:]...), large+1
+		}
 	}
 	g.N = len(all)
 	switch {
@@ -80,16 +100,41 @@ func GroupBy(rows []int, by *Values, name func(string) string, y *Series) Groupe
 	case len(parts) < 2:
 		g.Reason = "all runs have one " + by.Name + " (" + parts[0].Name + "): nothing to compare with"
 		return g
-	case Constant(all):
+	case large < 2:
+		g.Reason = fmt.Sprintf("fewer than two groups have %d runs: no saying what %s explains", leastGroup, by.Name)
+		return g
+	case Constant(enough):
 		g.Reason = y.Name + " is the same in all runs: nothing varies"
 		return g
 	}
-	between, mean := 0.0, stat.Mean(all, nil)
+	between, mean := 0.0, stat.Mean(enough, nil)
 	for _, group := range g.Groups {
+		if group.N < leastGroup {
+			continue
+		}
 		between += float64(group.N) * (group.Mean - mean) * (group.Mean - mean)
 	}
-	g.Eta2 = new(between / (stat.Variance(all, nil) * float64(g.N-1)))
+	g.Eta2 = new(between / (stat.Variance(enough, nil) * float64(len(enough)-1)))
+	for _, other := range others {
+		if other.Name != by.Name && partition(rows, other) == partition(rows, by) {
+			g.Alike = append(g.Alike, other.Name)
+		}
+	}
 	return g
+}
+
+// partition is how a word parts rows, whatever its values are.
+func partition(rows []int, by *Values) string {
+	places, out := map[int32]int{}, make([]byte, 0, 4*len(rows))
+	for _, i := range rows {
+		code, known := places[by.Codes[i]]
+		if !known {
+			code = len(places)
+			places[by.Codes[i]] = code
+		}
+		out = append(out, fmt.Sprint(code, " ")...)
+	}
+	return string(out)
 }
 
 func groupOf(name string, values []float64) Group {

@@ -35,6 +35,9 @@ type Database struct {
 	of      map[string][]*Entry // entries by component
 	spreads map[spreadKey]spreadOf
 
+	choice sync.Once
+	nearer map[string]string // see chosen
+
 	mu    sync.Mutex // of bases
 	bases map[basisKey]*basis
 }

@@ -158,6 +158,9 @@ func (db *Database) part(d driver, q *Query, u *units) Part {
 		if b := db.nearest(d, says, q, u.at(d)); b != nil {
 			part.take(b, n)
 			part.widen(d, b.rung, own)
+			if !b.rung.own {
+				part.leave(own, db.arithmeticIsNearer(d.component))
+			}
 			return part
 		}
 	}
@@ -229,6 +232,20 @@ func (part *Part) take(b *basis, n float64) {
 	if b.sure { // no component is less than nothing
 		part.Low, part.High = new(max(b.law.bytes(b.low, n)-rounding, 0)), new(b.law.bytes(b.high, n)+rounding)
 	}
+}
+
+// leave the part to the arithmetic, where that is nearer for models that a
+// database has not seen: the interval holds both.
+func (part *Part) leave(own models.Figure, nearer string) {
+	if nearer == "" || own.Value == nil {
+		return
+	}
+	value := float64(*own.Value)
+	if part.Low != nil {
+		part.Low, part.High = new(min(*part.Low, value)), new(max(*part.High, value))
+	}
+	part.Bytes, part.Runs, part.Models, part.Law, part.Factor = &value, 0, 0, "", nil
+	part.Basis = "the arithmetic: " + nearer
 }
 
 // unitless says why a component has no law for a profile.
@@ -337,7 +354,7 @@ func (db *Database) half(d driver, l Law, r rung, values []float64) (float64, bo
 const enough = 6
 
 // rounding is half of the last digit that vLLM prints: 0.01 GiB.
-const rounding = 0.005 * (1 << 30)
+const rounding = frame.Rounding
 
 // isOwn says that an entry is of the query's model: of the same shape, whatever
 // it is called.

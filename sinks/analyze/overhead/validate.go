@@ -1,6 +1,7 @@
 package overhead
 
 import (
+	"fmt"
 	"math"
 	"slices"
 
@@ -83,18 +84,7 @@ func (db *Database) Validate() Validation {
 		v.Reason = "the database has one model: no other to predict it from"
 		return v
 	}
-	for _, out := range folds {
-		rest := &Database{Version: db.Version, Synthetic: db.Synthetic, arcs: db.arcs}
-		for i := range db.Runs {
-			if !slices.Contains(out, i) {
-				rest.Runs = append(rest.Runs, db.Runs[i])
-			}
-		}
-		rest.settle()
-		for _, i := range out {
-			v.Runs = append(v.Runs, rest.check(&db.Runs[i])...)
-		}
-	}
+	v.Runs = db.leaveOut(folds, db.chosen())
 	v.Runs = append(v.Runs, db.refit(folds)...)
 	for _, component := range append(Components(), checked()...) {
 		if c := componentError(component, v.Runs); c != nil {
@@ -102,6 +92,69 @@ func (db *Database) Validate() Validation {
 		}
 	}
 	return v
+}
+
+// leaveOut predicts each fold from the others. nearer are the components that are
+// left to the arithmetic.
+func (db *Database) leaveOut(folds [][]int, nearer map[string]string) (all []RunError) {
+	for _, out := range folds {
+		rest := &Database{Version: db.Version, Synthetic: db.Synthetic, arcs: db.arcs, nearer: nearer}
+		for i := range db.Runs {
+			if !slices.Contains(out, i) {
+				rest.Runs = append(rest.Runs, db.Runs[i])
+			}
+		}
+		rest.settle()
+		for _, i := range out {
+			all = append(all, rest.check(&db.Runs[i])...)
+		}
+	}
+	return all
+}
+
+// arithmeticIsNearer says why a component of an unseen model is left to the
+// arithmetic; "": the database is nearer.
+func (db *Database) arithmeticIsNearer(component string) string { return db.chosen()[component] }
+
+// chosen are the components that the arithmetic alone tells better of models left
+// out, each with one vote, and by how much. It is worked out once.
+func (db *Database) chosen() map[string]string {
+	db.choice.Do(func() {
+		if db.nearer != nil {
+			return
+		}
+		db.nearer = map[string]string{}
+		folds := db.folds()
+		if len(folds) < 2 {
+			return
+		}
+		off := map[string]map[string][][2]float64{} // by component and model: of the database, of the arithmetic
+		for _, r := range db.leaveOut(folds, map[string]string{}) {
+			if r.Predicted == nil || r.Alone == nil || r.ByArithmetic || r.Measured == 0 {
+				continue
+			}
+			if off[r.Component] == nil {
+				off[r.Component] = map[string][][2]float64{}
+			}
+			off[r.Component][r.Model] = append(off[r.Component][r.Model],
+				[2]float64{math.Abs(*r.Predicted/r.Measured - 1), math.Abs(*r.Alone/r.Measured - 1)})
+		}
+		for component, byModel := range off {
+			var sum [2]float64
+			for _, model := range frame.SortedKeys(byModel) {
+				for _, one := range byModel[model] {
+					for k := range sum {
+						sum[k] += one[k] / float64(len(byModel[model])*len(byModel))
+					}
+				}
+			}
+			if sum[1] < sum[0] && len(byModel) >= enough {
+				db.nearer[component] = fmt.Sprintf("for models left out it is nearer than the database (%.2f against %.2f %%)",
+					100*sum[1], 100*sum[0])
+			}
+		}
+	})
+	return db.nearer
 }
 
 // folds are the runs of each architecture, in the order of its first run.
@@ -149,7 +202,9 @@ func (db *Database) check(run *Run) []RunError {
 		}
 		e := RunError{Component: part.Component, Predicted: part.Bytes, Low: part.Low, High: part.High, Basis: part.From(),
 			Alone: floatOf(part.Arithmetic)}
-		if part.Runs == 0 { // what a plan falls back to
+		if part.Runs == 0 && part.Bytes != nil && db.nearer[part.Component] != "" {
+			e.Basis, e.ByArithmetic = part.Basis, true
+		} else if part.Runs == 0 { // what a plan falls back to
 			e = ofFigure(part.Component, u.figure(part.Component), part.Arithmetic)
 			e.Basis, e.ByArithmetic = "the arithmetic: "+part.Reason, true
 		}

@@ -5,8 +5,8 @@ import sys
 
 import numpy as np
 import pandas as pd
-import scipy.special
 import scipy.stats as s
+import statsmodels.api as sm
 
 data = json.load(sys.stdin)
 out = {}
@@ -26,6 +26,19 @@ others = pd.get_dummies(d[["length", "dtype"]], columns=["dtype"], drop_first=Tr
 others = np.c_[np.ones(len(d)), others]
 left = lambda v: v - others @ np.linalg.lstsq(others, v, rcond=None)[0]
 out["partial"] = s.pearsonr(left(x), left(y))[0]
+
+# The same as a fit: t of a coefficient beside the others is the partial correlation.
+fit = sm.OLS(y, np.c_[x, others]).fit()
+out["partial statsmodels"] = fit.tvalues[0] / np.sqrt(fit.tvalues[0] ** 2 + fit.df_resid)
+interval = s.pearsonr(x, y).confidence_interval(0.95)
+out["pearson low"], out["pearson high"] = interval.low, interval.high
+
+# Within models: a fit with a constant for each.
+m = pd.DataFrame(data["models"])
+fit = sm.OLS(m["y"], np.c_[m["x"], pd.get_dummies(m["model"]).to_numpy(float)]).fit()
+out["within slope"], (out["within low"], out["within high"]) = fit.params.iloc[0], fit.conf_int().iloc[0]
+out["within pearson"] = fit.tvalues.iloc[0] / np.sqrt(fit.tvalues.iloc[0] ** 2 + fit.df_resid)
+out["over all pearson"] = s.pearsonr(m["x"], m["y"])[0]
 
 residuals = y - line.intercept - line.slope * x
 scale = s.median_abs_deviation(residuals, center=lambda v, axis: 0, scale="normal")
@@ -55,5 +68,4 @@ error = np.sqrt(((v - slope * u) ** 2).sum() / (len(u) - 1) / (u @ u))
 half = s.t.ppf(0.975, len(u) - 1) * error
 out["origin slope"], out["origin low"], out["origin high"] = slope, slope - half, slope + half
 
-out["trigamma"] = scipy.special.polygamma(1, 1.5)
 print(json.dumps({k: float(v) for k, v in out.items()}, indent=1))
