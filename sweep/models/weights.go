@@ -277,7 +277,7 @@ func weightBytes(a *Architecture, dtype, quantization string, tp, pp, rank int64
 // known but whose parameter count is given.
 func weightsFromCount(a *Architecture, dtype, quantization string, tp, pp int64) (int64, bool, string) {
 	if a.Params <= 0 {
-		return 0, false, "the model type is not one whose modules are known, and no parameter count is given"
+		return 0, false, a.unknown() + ", and no parameter count is given"
 	}
 	s := scheme{}
 	if a.Quantization != nil || quantization != "" {
@@ -305,11 +305,11 @@ func (a *Architecture) load(s scheme, k weightKey) int64 {
 	tables := 0
 	for i := st.first; i < st.last; i++ {
 		c := a.derived.class(a.derived.kinds[i], a.derived.moe[i])
-		rope := a.Rope != nil && hasAttention(c.kind) && tables < a.ropeTables(c.kind, tables)
+		rope := a.Rope != nil && attends(c.kind) && tables < a.ropeTables(c.kind, tables)
 		if rope {
 			tables++
 		}
-		a.layer(p, s, k, c, rope)
+		a.layer(p, s, k, c, rope, tables == 2)
 	}
 	if st.isLast {
 		for _, m := range a.derived.model {
@@ -324,10 +324,18 @@ func (a *Architecture) load(s scheme, k weightKey) int64 {
 // ropeTables is how many tables exist once a layer of this kind was built: of
 // two, the first comes with the first layer, the second with the first full one.
 func (a *Architecture) ropeTables(kind byte, have int) int {
-	if a.Rope.Tables > 1 && have == 1 && kind == 'f' {
+	if a.Rope.Tables > 1 && have == 1 && isGlobal(kind) {
 		return 2
 	}
 	return 1
+}
+
+// unknown says why the modules of a are not known.
+func (a *Architecture) unknown() string {
+	if a.Unknown == "" {
+		return "the model type is not one whose modules are known"
+	}
+	return "not understood: " + a.Unknown
 }
 
 // class finds the layers of a kind; nil if there are none yet.
@@ -343,10 +351,10 @@ func (d *derived) class(kind byte, moe bool) *layerClass {
 // layer places the modules of one layer in their order, the rotary table, where
 // it is made here, behind the attention. What vLLM fuses is one tensor: query, key
 // and value; gate and up.
-func (a *Architecture) layer(p *allocator, s scheme, k weightKey, c *layerClass, rope bool) {
+func (a *Architecture) layer(p *allocator, s scheme, k weightKey, c *layerClass, rope, second bool) {
 	for i, n := 0, 0; i < len(c.modules); i += n {
 		if rope && !strings.HasPrefix(c.modules[i].name, "self_attn.") {
-			a.placeRope(p, k.dtype)
+			a.placeRope(p, k.dtype, second)
 			rope = false
 		}
 		n = 1
@@ -356,7 +364,7 @@ func (a *Architecture) layer(p *allocator, s scheme, k weightKey, c *layerClass,
 		a.place(p, s, k, c.modules[i:i+n]...)
 	}
 	if rope {
-		a.placeRope(p, k.dtype)
+		a.placeRope(p, k.dtype, second)
 	}
 }
 
@@ -410,8 +418,12 @@ func padExperts(m module, out, in int64) (int64, int64) {
 // placeRope plays the making of a rotary table: angles, cosines, sines and both
 // joined in float32, then the table in the model's dtype.
 // Source: vllm/model_executor/layers/rotary_embedding/base.py.
-func (a *Architecture) placeRope(p *allocator, dtype int64) {
-	half := a.Rope.Length * a.Rope.Dim / 2 * 4
+func (a *Architecture) placeRope(p *allocator, dtype int64, second bool) {
+	dim, length := a.Rope.Dim, a.Rope.Length
+	if second {
+		dim, length = orElse(a.Rope.GlobalDim, dim), orElse(a.Rope.GlobalLength, length)
+	}
+	half := length * dim / 2 * 4
 	angles, cos, sin := p.alloc(half), p.alloc(half), p.alloc(half)
 	joined := p.alloc(2 * half)
 	p.release(angles)
@@ -420,6 +432,6 @@ func (a *Architecture) placeRope(p *allocator, dtype int64) {
 	if dtype == 4 || a.Rope.Float {
 		return // the joined table is the table
 	}
-	p.alloc(a.Rope.Length * a.Rope.Dim * dtype)
+	p.alloc(length * dim * dtype)
 	p.release(joined)
 }

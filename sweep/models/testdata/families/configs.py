@@ -1,0 +1,87 @@
+"""Writes one config.json an architecture from transformers' configuration classes.
+
+usage: python configs.py DIR     (pip install transformers; no torch is needed)
+
+What a class assumes is written out, as save_pretrained does. CHANGED holds what is
+set besides: where the class's own defaults are no model (a list of no layers), or
+leave out what the type is known for.
+"""
+
+import json
+import pathlib
+import sys
+
+import transformers
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+# model type: architecture, what is set besides
+CHANGED = {
+    "qwen3_5": ("Qwen3_5ForConditionalGeneration", {}),
+    "qwen3_5_moe": ("Qwen3_5MoeForConditionalGeneration", {}),
+    "qwen3_next": ("Qwen3NextForCausalLM", {}),
+    "qwen3_moe": ("Qwen3MoeForCausalLM", {"num_experts": 128, "head_dim": 128}),
+    "deepseek_v3": ("DeepseekV3ForCausalLM", {}),
+    "deepseek_v32": ("DeepseekV32ForCausalLM", {}),
+    "deepseek_v4": ("DeepseekV4ForCausalLM", {}),
+    "glm4": ("Glm4ForCausalLM", {}),
+    "glm4_moe": ("Glm4MoeForCausalLM", {}),
+    "glm4_moe_lite": ("Glm4MoeLiteForCausalLM", {}),
+    "glm_moe_dsa": ("GlmMoeDsaForCausalLM", {}),
+    "glm5_next": ("Glm5NextForConditionalGeneration", {}),
+    "kimi_linear": ("KimiLinearForCausalLM", {}),
+    "kimi_k25": ("KimiK25ForConditionalGeneration", {}),
+    "minimax_m2": ("MiniMaxM2ForCausalLM", {}),
+    "minimax_m3_vl_text": ("MiniMaxM3SparseForCausalLM", {}),
+    "gemma4_text": ("Gemma4ForCausalLM", {"num_kv_shared_layers": 10, "use_double_wide_mlp": True}),
+    "gpt_oss": ("GptOssForCausalLM", {}),
+    "nemotron_h": ("NemotronHForCausalLM", {"layers_block_type": [
+        "linear_attention", "moe", "linear_attention", "moe", "full_attention", "moe", "linear_attention", "mlp"] * 4}),
+    "llama4_text": ("Llama4ForCausalLM", {}),
+    "mistral4": ("Mistral4ForCausalLM", {}),
+    "ministral3": ("Ministral3ForCausalLM", {}),
+    "granitemoehybrid": ("GraniteMoeHybridForCausalLM", {"layer_types": (["linear_attention"] * 7 + ["full_attention"]) * 4,
+                                                         "position_embedding_type": "rope"}),
+    "falcon_h1": ("FalconH1ForCausalLM", {}),
+    "lfm2": ("Lfm2ForCausalLM", {"layer_types": ["conv", "conv", "full_attention", "conv"] * 8}),
+    "lfm2_moe": ("Lfm2MoeForCausalLM", {"layer_types": ["conv", "conv", "full_attention", "conv"] * 8}),
+    "bamba": ("BambaForCausalLM", {"attn_layer_indices": [9, 18, 27]}),
+    "jamba": ("JambaForCausalLM", {}),
+    "hunyuan_v1_dense": ("HunYuanDenseV1ForCausalLM", {"head_dim": 128}),
+    "hunyuan_v1_moe": ("HunYuanMoEV1ForCausalLM", {"head_dim": 128, "num_experts": 16}),
+    "hy_v3": ("HYV3ForCausalLM", {}),
+    "ernie4_5": ("Ernie4_5ForCausalLM", {}),
+    "ernie4_5_moe": ("Ernie4_5_MoeForCausalLM", {}),
+    "longcat_flash": ("LongcatFlashForCausalLM", {}),
+    "olmo3": ("Olmo3ForCausalLM", {}),
+    "olmoe": ("OlmoeForCausalLM", {}),
+    "olmo_hybrid": ("OlmoHybridForCausalLM", {}),
+    "seed_oss": ("SeedOssForCausalLM", {}),
+    "exaone4": ("Exaone4ForCausalLM", {}),
+    "exaone_moe": ("ExaoneMoeForCausalLM", {}),
+    "smollm3": ("SmolLM3ForCausalLM", {}),
+    "mamba": ("MambaForCausalLM", {}),
+    "mamba2": ("Mamba2ForCausalLM", {}),
+    "falcon_mamba": ("FalconMambaForCausalLM", {}),
+    "granitemoeshared": ("GraniteMoeSharedForCausalLM", {"shared_intermediate_size": 1024}),
+    "mimo_v2_flash": ("MiMoV2FlashForCausalLM", {}),
+    "zamba2": ("Zamba2ForCausalLM", {}),
+    "gemma3n_text": ("Gemma3nForCausalLM", {}),
+    "minicpm3": ("MiniCPM3ForCausalLM", {}),
+    "nemotron": ("NemotronForCausalLM", {}),
+    "bailing_hybrid": ("BailingMoeV3ForCausalLM", {}),
+    "laguna": ("LagunaForCausalLM", {}),
+}
+
+
+def main(out: pathlib.Path) -> None:
+    for model_type, (architecture, changes) in CHANGED.items():
+        config = CONFIG_MAPPING[model_type](**changes)
+        fields = config.to_diff_dict()
+        fields.update(architectures=[architecture], dtype="bfloat16", transformers_version=transformers.__version__)
+        path = out / model_type / "config.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(fields, indent=1, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    main(pathlib.Path(sys.argv[1]))
