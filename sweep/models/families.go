@@ -1,6 +1,11 @@
 package models
 
-import "strings"
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
 
 // layoutDecoder is the one layout that modules (shapes.go) walks: a stack of
 // decoder layers between a word embedding and an output projection.
@@ -28,6 +33,10 @@ func defaultsOf(modelType string) defaults {
 		return defaults{vocab: 32000}
 	case "nemotron_h":
 		return defaults{headDim: 128}
+	case "lfm2", "lfm2_moe", "ernie4_5", "ernie4_5_moe", "minicpm3", "mamba", "falcon_mamba":
+		return defaults{tied: true}
+	case "mamba2":
+		return defaults{headDim: 64}
 	}
 	return defaults{}
 }
@@ -37,7 +46,7 @@ func familyName(modelType string) string {
 	for _, name := range []string{
 		"llama4", "llama", "mixtral", "mistral", "qwen", "gemma", "phi", "deepseek", "glm", "gpt_oss", "granite",
 		"falcon", "opt", "gpt2", "minimax", "nemotron", "kimi", "olmo", "cohere", "starcoder", "stablelm",
-		"exaone", "gpt_neox", "bloom",
+		"exaone", "gpt_neox", "bloom", "hunyuan", "hy_v3", "lfm2", "ernie4_5", "longcat", "jamba", "bamba", "mamba",
 	} {
 		if strings.HasPrefix(modelType, name) {
 			return name
@@ -46,46 +55,55 @@ func familyName(modelType string) string {
 	return modelType
 }
 
-// known sets what the model type adds to the plain fields and says whether
-// the package knows the type. Each setting was read in the model's class in
-// vLLM (model_executor/models) and is checked by a published count where there is one.
-func (c *config) known(a *Architecture) bool {
+// known sets what the model type adds to the plain fields and names what of it
+// the package does not know; "": it knows all. Each setting was read in the
+// model's class in vLLM (model_executor/models), and is checked by the sum of
+// the parameters of that class (testdata/families) or by a published count.
+func (c *config) known(a *Architecture) (unknown string) {
 	a.MLP, a.Norm, a.NormsPerLayer = "gated", "rms", 2
 	switch a.ModelType {
 	case "llama", "mistral", "yi", "granite", "smollm3", "seed_oss", "internlm3", "ministral", "ministral3",
-		"mistral3_text", "arcee", "exaone4", "olmo2":
+		"mistral3_text", "arcee", "exaone4", "olmo2", "olmo3", "ernie4_5", "hunyuan_v1_dense", "glm4", "nemotron":
 		c.llamaLike(a)
 	case "qwen2", "qwen2_moe", "qwen2_vl_text", "qwen2_5_vl_text", "qwen2_vl", "qwen2_5_vl", "qwen3", "qwen3_moe",
 		"qwen3_vl_text", "qwen3_vl_moe_text", "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text":
 		c.qwen(a)
-	case "gemma", "gemma2", "gemma3", "gemma3_text":
-		c.gemma(a)
-	case "gemma4", "gemma4_text":
-		return c.gemma4(a)
+	case "gemma", "gemma2", "gemma3", "gemma3_text", "gemma4", "gemma4_text":
+		unknown = c.gemma(a)
 	case "phi3", "phi", "starcoder2", "stablelm":
 		c.phi(a)
 	case "opt", "gpt2", "falcon", "gpt_neox", "gpt_bigcode":
-		return c.older(a)
-	case "mixtral", "granitemoe", "phimoe", "gpt_oss", "minimax_m2", "llama4_text", "llama4":
+		unknown = c.older(a)
+	case "mixtral", "granitemoe", "granitemoeshared", "phimoe", "gpt_oss", "minimax_m2", "llama4_text", "llama4", "olmoe":
 		c.experts(a)
-	case "deepseek_v2", "deepseek_v3", "deepseek_v32", "kimi_k2", "glm_moe_dsa":
-		c.deepseek(a)
+	case "exaone_moe", "hy_v3", "hunyuan_v1_moe", "ernie4_5_moe":
+		c.sharedExperts(a)
+	case "deepseek_v2", "deepseek_v3", "deepseek_v32", "kimi_k2", "glm_moe_dsa", "glm4_moe_lite", "longcat_flash",
+		"kimi_linear":
+		unknown = c.deepseek(a)
 	case "glm4_moe":
 		c.glm(a)
-	case "nemotron_h":
-		c.nemotron(a)
+	case "minimax_m3_text", "minimax_m3_vl_text":
+		c.minimaxM3(a)
+	case "nemotron_h", "granitemoehybrid", "bamba", "falcon_h1", "jamba", "mamba", "mamba2", "falcon_mamba":
+		c.mamba(a)
+	case "lfm2", "lfm2_moe":
+		c.lfm2(a)
 	case "cohere", "cohere2":
 		a.NormsPerLayer = 1
 		a.Norm = "layer-no-bias"
 		a.LogitsScale = true
 		if c.bool(false, "use_qk_norm") {
-			return false // its norm has one weight a head and dimension
+			unknown = "use_qk_norm: its norm has one weight a head and dimension"
 		}
 	default:
 		a.MLP, a.Norm, a.NormsPerLayer = "", "", 0
-		return false
+		return fmt.Sprintf("model type %q", a.ModelType)
 	}
-	return a.HiddenSize > 0 && a.NumLayers > 0 && a.VocabSize > 0
+	if unknown == "" && (a.HiddenSize == 0 || a.NumLayers == 0 || a.VocabSize == 0) {
+		unknown = "a model without hidden_size, num_hidden_layers or vocab_size"
+	}
+	return unknown
 }
 
 // moe is what most types say of their experts.
@@ -93,6 +111,31 @@ func (c *config) moe(experts int64) *MoE {
 	return &MoE{
 		Experts: experts, TopK: c.int(0, "num_experts_per_tok", "top_k_experts"),
 		IntermediateSize: c.int(0, "moe_intermediate_size"),
+	}
+}
+
+// expertLayers says in which layers experts are: those of which is holds.
+func (m *MoE) expertLayers(layers int64, is func(i int64) bool) {
+	b := make([]byte, layers)
+	for i := range b {
+		b[i] = 'd'
+		if is(int64(i)) {
+			b[i] = 'e'
+		}
+	}
+	dense := strings.IndexByte(string(b), 'e')
+	if dense >= 0 && strings.Trim(string(b[dense:]), "e") == "" {
+		m.FirstDense = int64(dense)
+		return
+	}
+	m.Pattern = shortest(string(b))
+}
+
+// listed reads mlp_layer_types, which says of each layer whether it has experts.
+func (c *config) listed(a *Architecture) {
+	if types := c.strings("mlp_layer_types"); a.MoE != nil && len(types) > 0 {
+		a.MoE.FirstDense = 0
+		a.MoE.expertLayers(int64(len(types)), func(i int64) bool { return types[i] != "dense" })
 	}
 }
 
@@ -113,10 +156,18 @@ func (c *config) llamaLike(a *Architecture) {
 		a.LogitsScale, a.OutputBias = true, a.QKVBias
 	case "arcee":
 		a.MLP = "plain"
-	case "exaone4":
+	case "exaone4", "hunyuan_v1_dense":
 		a.QKNorm = "head"
-	case "olmo2":
+		a.OutputBias = a.QKVBias
+	case "olmo2", "olmo3":
 		a.QKNorm = "full"
+	case "ernie4_5":
+		a.QKVBias = c.bool(false, "use_bias")
+		a.OutputBias, a.MLPBias = a.QKVBias, a.QKVBias
+	case "glm4":
+		a.NormsPerLayer = 4
+	case "nemotron":
+		a.MLP, a.Norm, a.OutputBias = "plain", "layer", a.QKVBias
 	}
 }
 
@@ -134,6 +185,11 @@ func (c *config) qwen(a *Architecture) {
 		a.MoE.SharedIntermediate = c.int(0, "shared_expert_intermediate_size")
 		a.MoE.SharedGate = a.MoE.SharedIntermediate > 0
 		a.MoE.Every = c.every("decoder_sparse_step")
+		if dense := c.numbers("mlp_only_layers"); len(dense) > 0 {
+			step := max(a.MoE.Every, 1)
+			a.MoE.Every = 0
+			a.MoE.expertLayers(a.NumLayers, func(i int64) bool { return (i+1)%step == 0 && !slices.Contains(dense, i) })
+		}
 	}
 	if k := c.int(0, "linear_num_key_heads"); k > 0 {
 		a.AttentionGate = c.bool(true, "attn_output_gate")
@@ -145,30 +201,53 @@ func (c *config) qwen(a *Architecture) {
 	}
 }
 
-func (c *config) gemma(a *Architecture) {
+func (c *config) gemma(a *Architecture) (unknown string) {
 	a.QKVBias = c.bool(false, "attention_bias")
 	a.OutputBias = a.QKVBias
 	if a.ModelType != "gemma" {
 		a.NormsPerLayer = 4
 	}
-	if strings.HasPrefix(a.ModelType, "gemma3") {
-		a.QKNorm = "head"
-	}
 	a.LogitsSoftcap = a.ModelType == "gemma2" || c.float(0, "final_logit_softcapping") > 0
 	a.AttentionSoftcap = a.ModelType == "gemma2" || c.float(0, "attn_logit_softcapping") > 0
+	switch {
+	case strings.HasPrefix(a.ModelType, "gemma3"):
+		a.QKNorm = "head"
+	case strings.HasPrefix(a.ModelType, "gemma4"):
+		a.QKNorm = "head"
+		return c.gemma4(a)
+	}
+	return ""
 }
 
-// gemma4 reads what the KV cache needs; its parameters are not counted module
-// by module (per-layer embeddings, scalars and two kinds of layers).
-func (c *config) gemma4(a *Architecture) bool {
+// gemma4: full layers with heads of another size, layers that read an earlier
+// one's cache, an embedding of each layer, and experts beside the MLP.
+// Source: vllm/model_executor/models/gemma4.py.
+func (c *config) gemma4(a *Architecture) (unknown string) {
 	a.GlobalHeadDim = c.int(0, "global_head_dim")
 	a.GlobalKVHeads = c.int(0, "num_global_key_value_heads")
+	layers, _, _ := c.lookup([]string{"per_layer_config"})
+	each, _ := layers.(map[string]any)
+	for i, name := range slices.Sorted(maps.Keys(each)) {
+		layer := config{text: fields{m: sub(each, name), path: "per_layer_config." + name}}
+		dim, heads := layer.int(a.HeadDim, "head_dim"), layer.int(a.NumKVHeads, "num_key_value_heads")
+		if i > 0 && (dim != a.GlobalHeadDim || heads != orElse(a.GlobalKVHeads, a.NumKVHeads)) {
+			return "per_layer_config with more than one kind of layer"
+		}
+		a.GlobalHeadDim, a.GlobalKVHeads = dim, 0
+		if heads != a.NumKVHeads {
+			a.GlobalKVHeads = heads
+		}
+	}
+	a.WideSharedMLP = c.bool(false, "use_double_wide_mlp") && c.int(0, "num_kv_shared_layers") > 0
+	if n := c.int(0, "hidden_size_per_layer_input"); n > 0 {
+		a.PerLayerEmbedding, a.PerLayerVocab = n, c.int(a.VocabSize, "vocab_size_per_layer_input")
+	}
 	if e := c.int(0, "num_experts"); e > 0 {
 		a.MoE = c.moe(e)
-		a.MoE.DenseToo = true
+		a.MoE.IntermediateSize = orElse(a.MoE.IntermediateSize, c.int(0, "expert_intermediate_size"))
+		a.MoE.DenseToo, a.MoE.RouterScale, a.MoE.Norms = true, true, 3
 	}
-	a.QKNorm = "head"
-	return false
+	return ""
 }
 
 func (c *config) phi(a *Architecture) {
@@ -188,8 +267,8 @@ func (c *config) phi(a *Architecture) {
 	}
 }
 
-// older sets the families before Llama; false for a variant that is not counted.
-func (c *config) older(a *Architecture) bool {
+// older sets the families before Llama, and names a variant that is not counted.
+func (c *config) older(a *Architecture) (unknown string) {
 	a.MLP, a.Norm = "plain", "layer"
 	all := true
 	switch a.ModelType {
@@ -210,7 +289,7 @@ func (c *config) older(a *Architecture) bool {
 		c.falcon(a)
 		all = c.bool(false, "bias")
 		if c.bool(false, "alibi") {
-			return false
+			return "alibi"
 		}
 	case "gpt_neox":
 		all = c.bool(true, "attention_bias")
@@ -219,7 +298,7 @@ func (c *config) older(a *Architecture) bool {
 	if a.ModelType == "gpt_neox" {
 		a.MLPBias = true
 	}
-	return a.HiddenSize > 0 && a.NumLayers > 0 && a.VocabSize > 0
+	return ""
 }
 
 // falcon: the new decoder has grouped KV heads and two norms a layer, the old
@@ -260,8 +339,11 @@ func (c *config) experts(a *Architecture) {
 		}
 	case "phimoe":
 		a.Norm, a.OutputBias, a.LMHeadBias = "layer", a.QKVBias, c.bool(false, "lm_head_bias")
-	case "granitemoe":
+	case "granitemoe", "granitemoeshared":
 		a.LogitsScale = true
+		m.SharedIntermediate = c.int(0, "shared_intermediate_size")
+	case "olmoe":
+		a.QKNorm = "full"
 	case "llama4_text", "llama4":
 		a.IntermediateSize = c.int(0, "intermediate_size_mlp")
 		m.SharedIntermediate = m.IntermediateSize
@@ -269,7 +351,30 @@ func (c *config) experts(a *Architecture) {
 	}
 }
 
-func (c *config) deepseek(a *Architecture) {
+// sharedExperts sets the types whose experts stand beside shared ones.
+func (c *config) sharedExperts(a *Architecture) {
+	a.QKVBias = c.bool(false, "attention_bias", "use_bias")
+	a.OutputBias, a.QKNorm = a.QKVBias, "head"
+	a.MoE = &MoE{
+		Experts: c.int(0, "num_experts", "moe_num_experts"), TopK: c.int(0, "num_experts_per_tok", "moe_k", "moe_topk"),
+		IntermediateSize: c.int(a.IntermediateSize, "moe_intermediate_size"), RouterCorrection: true,
+		FirstDense: c.int(0, "first_k_dense_replace"),
+	}
+	shared := c.int(0, "num_shared_experts", "moe_num_shared_experts")
+	switch a.ModelType {
+	case "hunyuan_v1_moe":
+		a.MoE.RouterCorrection, shared = false, 1
+	case "ernie4_5_moe":
+		a.QKNorm, a.OutputBias, a.MLPBias = "", false, a.QKVBias
+		first, last, step := c.int(0, "moe_layer_start_index"), c.int(a.NumLayers-1, "moe_layer_end_index"),
+			max(c.int(1, "moe_layer_interval"), 1)
+		a.MoE.expertLayers(a.NumLayers, func(i int64) bool { return (i+1)%step == 0 && i >= first && i <= last })
+	}
+	a.MoE.SharedIntermediate = shared * a.MoE.IntermediateSize
+	c.listed(a)
+}
+
+func (c *config) deepseek(a *Architecture) (unknown string) {
 	if k := c.int(0, "kv_lora_rank"); k > 0 {
 		a.MLA = &MLA{
 			QLoraRank: c.int(0, "q_lora_rank"), KVLoraRank: k, NopeDim: c.int(0, "qk_nope_head_dim"),
@@ -280,10 +385,83 @@ func (c *config) deepseek(a *Architecture) {
 	a.MTPLayers = c.int(0, "num_nextn_predict_layers")
 	if e := c.int(0, "n_routed_experts", "num_experts"); e > 0 {
 		a.MoE = c.moe(e)
-		a.MoE.SharedIntermediate = a.MoE.IntermediateSize * c.int(0, "n_shared_experts")
+		a.MoE.SharedIntermediate = a.MoE.IntermediateSize * c.int(0, "n_shared_experts", "num_shared_experts")
 		a.MoE.FirstDense, a.MoE.Every = c.int(0, "first_k_dense_replace"), c.every("moe_layer_freq")
 		a.MoE.RouterCorrection = c.string(noaux(a.ModelType), "topk_method") == "noaux_tc"
+		c.listed(a)
 	}
+	switch {
+	case slices.Contains(c.strings("indexer_types"), "shared"):
+		return "indexer_types: layers that share an indexer"
+	case a.ModelType == "longcat_flash":
+		c.longcat(a)
+	case a.ModelType == "kimi_linear":
+		c.kda(a)
+	}
+	return ""
+}
+
+// minimaxM3: layers whose attention chooses blocks of positions by an index.
+// vLLM's configuration lists them, and the layers with experts, as 0 and 1.
+// Source: vllm/models/minimax_m3/nvidia/model.py.
+func (c *config) minimaxM3(a *Architecture) {
+	a.QKNorm = "head"
+	a.MoE = c.moe(c.int(0, "num_local_experts"))
+	a.MoE.IntermediateSize, a.MoE.RouterCorrection = a.IntermediateSize, c.bool(true, "use_routing_bias")
+	a.MoE.SharedIntermediate = c.int(0, "shared_intermediate_size") * c.int(1, "n_shared_experts")
+	a.IntermediateSize = c.int(0, "dense_intermediate_size")
+	if experts := c.numbers("moe_layer_freq"); len(experts) > 0 {
+		a.MoE.expertLayers(int64(len(experts)), func(i int64) bool { return experts[i] != 0 })
+	}
+	c.listed(a)
+	sparse := config{text: fields{m: sub(c.text.m, "sparse_attention_config"), path: "sparse_attention_config"}}
+	a.Index = &Index{
+		Heads: sparse.int(c.int(0, "index_n_heads"), "sparse_num_index_heads"),
+		Dim:   sparse.int(c.int(0, "index_head_dim"), "sparse_index_dim"),
+	}
+	if indexed := sparse.numbers("sparse_attention_freq"); len(indexed) > 0 {
+		b := []byte(strings.Repeat("f", len(indexed)))
+		for i, n := range indexed {
+			if n != 0 {
+				b[i] = 'i'
+			}
+		}
+		a.LayerPattern = string(b)
+	}
+}
+
+// longcat: each of its layers is two, an attention and an MLP each, and the
+// experts stand beside the second.
+// Source: vllm/model_executor/models/longcat_flash.py.
+func (c *config) longcat(a *Architecture) {
+	a.NumLayers *= 2
+	a.MoE.IntermediateSize = c.int(a.MoE.IntermediateSize, "expert_ffn_hidden_size")
+	a.MoE.TopK = c.int(a.MoE.TopK, "moe_topk")
+	a.MoE.ZeroExperts, a.MoE.DenseToo, a.MoE.Pattern = c.int(0, "zero_expert_num"), true, "de"
+	a.Notes = append(a.Notes, "num_layers counts each of the model's layers as two: an attention and an MLP each, experts in the second")
+}
+
+// kda: Kimi Delta Attention between layers of latent attention without positions.
+func (c *config) kda(a *Architecture) {
+	own := config{text: fields{m: sub(c.text.m, "linear_attn_config"), path: "linear_attn_config"}}
+	c.read["linear_attn_config"] = true
+	heads := own.int(c.int(0, "linear_num_heads"), "num_heads")
+	dim := own.int(c.int(0, "linear_head_dim"), "head_dim")
+	a.DeltaNet = &DeltaNet{
+		Kind: "kda", ConvKernel: own.int(c.int(4, "linear_conv_kernel_dim"), "short_conv_kernel_size"),
+		KeyHeads: heads, ValueHeads: heads, KeyDim: dim, ValueDim: dim, StateDtype: "float32",
+	}
+	if full := own.numbers("full_attn_layers"); len(full) > 0 { // counted from 1
+		b := []byte(strings.Repeat("l", int(a.NumLayers)))
+		for _, i := range full {
+			if i > 0 && i <= a.NumLayers {
+				b[i-1] = 'f'
+			}
+		}
+		a.LayerPattern = string(b)
+	}
+	a.MoE.TopK = c.int(a.MoE.TopK, "num_experts_per_token")
+	a.MoE.RouterCorrection = true
 }
 
 // noaux is how a type routes where its config does not say (topk_method).
@@ -299,23 +477,6 @@ func (c *config) glm(a *Architecture) {
 	a.QKVBias = c.bool(false, "attention_bias")
 	if c.bool(false, "use_qk_norm") {
 		a.QKNorm = "head"
-	}
-}
-
-func (c *config) nemotron(a *Architecture) {
-	a.MLP, a.NormsPerLayer = "plain", 1
-	a.QKVBias = c.bool(false, "attention_bias")
-	a.OutputBias = a.QKVBias
-	a.MLPBias = c.bool(false, "mlp_bias")
-	a.Mamba = &Mamba{
-		Heads: c.int(0, "mamba_num_heads"), HeadDim: c.int(0, "mamba_head_dim"), StateSize: c.int(0, "ssm_state_size"),
-		ConvKernel: c.int(4, "conv_kernel"), Groups: c.int(1, "n_groups"), ConvBias: c.bool(true, "use_conv_bias"),
-		ProjBias: c.bool(false, "use_bias", "mamba_proj_bias"), StateDtype: c.string("", "mamba_ssm_cache_dtype"),
-	}
-	if e := c.int(0, "n_routed_experts", "num_experts"); e > 0 {
-		a.MoE = c.moe(e)
-		a.MoE.SharedIntermediate = c.int(0, "moe_shared_expert_intermediate_size") * c.int(1, "n_shared_experts")
-		a.MoE.RouterCorrection = true
 	}
 }
 
@@ -337,6 +498,12 @@ func (c *config) defaultPattern(a *Architecture) string {
 		return repeatThen('c', c.int(4, "no_rope_layer_interval"))
 	case "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text":
 		return repeatThen('l', c.int(4, "full_attention_interval"))
+	case "jamba", "bamba", "lfm2", "lfm2_moe", "granitemoehybrid":
+		return c.attentionAt(a)
+	case "mamba", "mamba2", "falcon_mamba":
+		return "M"
+	case "falcon_h1":
+		return "h"
 	case "exaone4":
 		if p := c.string("", "sliding_window_pattern"); p == "LLLG" {
 			return "sssf"

@@ -23,6 +23,7 @@ type cacheLayout struct {
 	block    int64 // tokens in a block of full attention; of a model of states alone, as asked
 	page     int64 // bytes of a block of one layer
 	perGroup int64 // layers that share a pool on this rank
+	bytes    int64 // of a block of the pool, on the rank
 	groups   []cacheGroup
 	total    int64 // groups in all
 }
@@ -64,7 +65,11 @@ func (a *Architecture) tokenBytes(kind byte, width, tp int64) int64 {
 		return n
 	}
 	heads, dim := a.heads(kind)
-	return max(1, ceilDiv(heads, tp)) * 2 * dim * width
+	n := max(1, ceilDiv(heads, tp)) * 2 * dim * width
+	if kind == 'i' {
+		n += 2 * a.Index.Dim // 16 bit, whatever the cache's dtype
+	}
+	return n
 }
 
 // stateBytes is what a sequence takes in one state layer, on one rank:
@@ -152,6 +157,9 @@ func (a *Architecture) layout(width, tp, pp, block int64, st stage) cacheLayout 
 		}
 	}
 	l.pages(a, width, tp, state)
+	if len(l.groups) > 1 && a.full() {
+		return l.together(a, width, tp, st)
+	}
 	l.split()
 	for _, g := range l.groups {
 		here := g.layers
@@ -165,6 +173,31 @@ func (a *Architecture) layout(width, tp, pp, block int64, st stage) cacheLayout 
 		}
 		l.perGroup = max(l.perGroup, ceilDiv(here, g.groups))
 	}
+	l.bytes = l.page * l.perGroup
+	return l
+}
+
+// full says that all layers with a cache keep all positions, whatever the
+// size of their pages: vLLM then makes one group of them.
+func (a *Architecture) full() bool {
+	for _, c := range a.derived.classes {
+		for _, kind := range cacheKinds(c.kind) {
+			if !isGlobal(kind) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// together makes one group of all layers, a block of which is a page of each.
+func (l cacheLayout) together(a *Architecture, width, tp int64, st stage) cacheLayout {
+	for _, kind := range a.derived.kinds[st.first:st.last] {
+		for _, kind := range cacheKinds(kind) {
+			l.bytes += l.block * a.tokenBytes(kind, width, tp)
+		}
+	}
+	l.groups, l.total = []cacheGroup{{kind: 'f', groups: 1, block: l.block}}, 1
 	return l
 }
 
@@ -273,7 +306,7 @@ func (l *cacheLayout) blocks(a *Architecture, length, inFlight int64) int64 {
 }
 
 // blockBytes is what one block of the pool takes on the rank.
-func (l *cacheLayout) blockBytes() int64 { return l.page * l.perGroup }
+func (l *cacheLayout) blockBytes() int64 { return l.bytes }
 
 // KVUsedBytes is what batch sequences of length tokens fill of the KV cache of
 // one rank, whole blocks of block tokens (0: 16): the windows of sliding

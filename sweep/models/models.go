@@ -53,7 +53,8 @@ type Architecture struct {
 	LogitsScale      bool   `json:"logits_scale,omitempty"`      // the logits are divided by a constant
 
 	// LayerPattern is repeated over the layers; one letter a layer:
-	// f full attention, s sliding window, c chunked attention, l delta net,
+	// f full attention, i the same with an index of its own beside the cache,
+	// s sliding window, c chunked attention, l delta net,
 	// m Mamba, v short convolution, h full attention and Mamba side by side,
 	// each followed by an MLP or experts; F and S are f and s that read the
 	// cache of an earlier layer; and layers with one part alone: M Mamba,
@@ -79,6 +80,7 @@ type Architecture struct {
 	DeltaNet     *DeltaNet     `json:"delta_net,omitempty"`
 	Mamba        *Mamba        `json:"mamba,omitempty"`
 	ShortConv    *ShortConv    `json:"short_conv,omitempty"`
+	Index        *Index        `json:"index,omitempty"`
 	Vision       *Tower        `json:"vision,omitempty"`
 	Audio        *Tower        `json:"audio,omitempty"`
 	Quantization *Quantization `json:"quantization,omitempty"`
@@ -178,10 +180,20 @@ type ShortConv struct {
 	Bias   bool  `json:"bias,omitempty"`
 }
 
+// Index describes the index by which i layers choose blocks of positions
+// (MiniMax M3): heads of queries, one key a token.
+type Index struct {
+	Heads int64 `json:"heads"`
+	Dim   int64 `json:"head_dim"`
+}
+
 // A Tower is a vision or audio encoder with what joins it to the language model.
 type Tower struct {
 	Type   string `json:"type"`             // "pixtral", "siglip_vision_model", ...
 	Params int64  `json:"params,omitempty"` // projector included; 0: unknown
+	// Rough says that Params is that of a plain transformer of the tower's
+	// width and depth, because its type is not known.
+	Rough bool `json:"rough,omitempty"`
 	// ImageSize and ImageTokens are of the largest image that one item may be:
 	// pixels a side, and embeddings that it becomes.
 	ImageSize   int64 `json:"image_size,omitempty"`

@@ -214,6 +214,9 @@ func (s *setup) weights(rank int64) Figure {
 		return unknown(reason)
 	case s.a.Layout == "" || !s.a.towersKnown():
 		return within(n, 100, "parameter count x bytes: the modules of the model are not known")
+	case s.a.roughTowers() > 0:
+		d := s.a.roughTowers() * max(s.width, 2) / 2
+		return figure(n, n-d-n/200, n+d+n/200, "modules, with an encoder of unknown type counted as a plain transformer")
 	case s.a.Quantization != nil || (s.r.Quantization != "" && s.r.Quantization != "auto"):
 		return figure(n, n-n/50, n+n/33, "modules, quantized: what kernels repack is not counted")
 	}

@@ -68,10 +68,10 @@ type layerClass struct {
 }
 
 // kindsOfLayer are the letters of a layer pattern.
-const kindsOfLayer = "fscFShlmvM*E-"
+const kindsOfLayer = "fiscFShlmvM*E-"
 
 // hasAttention says that a layer of this kind has a KV cache.
-func hasAttention(kind byte) bool { return strings.IndexByte("fsc*h", kind) >= 0 }
+func hasAttention(kind byte) bool { return strings.IndexByte("fisc*h", kind) >= 0 }
 
 // attends says that a layer of this kind has attention, with a KV cache of its
 // own or an earlier layer's.
@@ -81,7 +81,7 @@ func attends(kind byte) bool { return hasAttention(kind) || sharesCache(kind) }
 func sharesCache(kind byte) bool { return kind == 'F' || kind == 'S' }
 
 // isGlobal says that a layer of this kind attends to all positions.
-func isGlobal(kind byte) bool { return strings.IndexByte("fF*h", kind) >= 0 }
+func isGlobal(kind byte) bool { return strings.IndexByte("fiF*h", kind) >= 0 }
 
 // hasState says that a layer of this kind keeps one state a sequence.
 func hasState(kind byte) bool { return strings.IndexByte("lmMvh", kind) >= 0 }
@@ -222,6 +222,9 @@ func (a *Architecture) volume() float64 {
 		wide += 3*inner + group
 		square += f(m.ConvKernel)*(inner+group) + inner*(f(m.StateSize)+f(m.TimeStepRank))
 	}
+	if m := a.Index; m != nil {
+		wide += f(m.Heads)*f(m.Dim) + f(m.Dim)
+	}
 	if m := a.ShortConv; m != nil {
 		wide += 2*f(a.HiddenSize) + f(m.Kernel)
 	}
@@ -243,6 +246,8 @@ func (a *Architecture) checkParts() error {
 		return fmt.Errorf("layer pattern %q has linear-attention layers, but no field describes them", a.LayerPattern)
 	case strings.Contains(a.LayerPattern, "v") && a.ShortConv == nil:
 		return fmt.Errorf("layer pattern %q has short-convolution layers, but no field describes them", a.LayerPattern)
+	case strings.Contains(a.LayerPattern, "i") && a.Index == nil:
+		return fmt.Errorf("layer pattern %q has layers with an index, but no field describes it", a.LayerPattern)
 	case strings.Contains(a.LayerPattern, "E") && a.MoE == nil:
 		return fmt.Errorf("layer pattern %q has layers of experts, but no field describes them", a.LayerPattern)
 	}
@@ -271,7 +276,7 @@ func (a *Architecture) finish() {
 		d.model = a.modelModules()
 	}
 	a.derived = d
-	if a.Params == 0 && a.Layout != "" && a.towersKnown() {
+	if a.Params == 0 && a.Layout != "" && a.towersKnown() && a.roughTowers() == 0 {
 		a.Params = a.countParams()
 	}
 }
@@ -279,6 +284,16 @@ func (a *Architecture) finish() {
 // towersKnown says that no encoder of unknown size hangs on the model.
 func (a *Architecture) towersKnown() bool {
 	return (a.Vision == nil || a.Vision.Params > 0) && (a.Audio == nil || a.Audio.Params > 0)
+}
+
+// roughTowers is the parameters of the encoders whose count is a rough one.
+func (a *Architecture) roughTowers() (n int64) {
+	for _, t := range []*Tower{a.Vision, a.Audio} {
+		if t != nil && t.Rough {
+			n += t.Params
+		}
+	}
+	return n
 }
 
 // Params counts the parameters that a stays in memory with, module by module;
@@ -291,7 +306,7 @@ func Params(a *Architecture) (n int64, ok bool) {
 	if a == nil {
 		return 0, false
 	}
-	if a.Layout == "" || !a.towersKnown() {
+	if a.Layout == "" || !a.towersKnown() || a.roughTowers() > 0 {
 		return a.Params, a.Params > 0
 	}
 	return a.countParams(), true
@@ -450,6 +465,12 @@ func (a *Architecture) attentionModules(kind byte) []module {
 		ms = append(ms, plain("self_attn.qk_norm", normed, 1, replicated))
 	case "full":
 		ms = append(ms, plain("self_attn.qk_norm", out+kv, 1, column))
+	}
+	if n := a.Index; kind == 'i' { // vllm/models/minimax_m3/nvidia/model.py
+		ms = append(ms, linear("self_attn.index_q_proj", n.Heads*n.Dim, a.HiddenSize, kvHeads),
+			linear("self_attn.index_k_proj", n.Dim, a.HiddenSize, replicated),
+			plain("self_attn.index_norms", 2*n.Dim, 1, replicated))
+		ms[len(ms)-3].units = n.Heads
 	}
 	if a.AttentionSinks {
 		ms = append(ms, plain("self_attn.sinks", a.NumHeads, 1, column))

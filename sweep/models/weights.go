@@ -1,6 +1,9 @@
 package models
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 func ceilDiv(a, b int64) int64 {
 	if b <= 0 {
@@ -231,6 +234,7 @@ type weightKey struct {
 	tp, pp, rank int64
 	dtype        int64 // bytes
 	split        int64
+	oldMXFP4     bool
 	quant        string
 }
 
@@ -264,7 +268,7 @@ func weightBytes(a *Architecture, dtype, quantization string, tp, pp, rank int64
 	if reason != "" {
 		return 0, false, reason
 	}
-	k := weightKey{tp: tp, pp: pp, rank: rank, dtype: dtypeSize(name), split: v.loadSplit(), quant: quantization}
+	k := weightKey{tp: tp, pp: pp, rank: rank, dtype: dtypeSize(name), split: v.loadSplit(), oldMXFP4: v < rel32, quant: quantization}
 	n, ok := a.derived.weights.Load(k)
 	if !ok {
 		n = a.load(s, k)
@@ -332,10 +336,15 @@ func (a *Architecture) ropeTables(kind byte, have int) int {
 
 // unknown says why the modules of a are not known.
 func (a *Architecture) unknown() string {
-	if a.Unknown == "" {
-		return "the model type is not one whose modules are known"
+	switch {
+	case a.Unknown != "":
+		return "not understood: " + a.Unknown
+	case a.Vision != nil && a.Vision.Params == 0:
+		return fmt.Sprintf("the size of its vision tower, of type %q, is not known", a.Vision.Type)
+	case a.Audio != nil && a.Audio.Params == 0:
+		return fmt.Sprintf("the size of its audio tower, of type %q, is not known", a.Audio.Type)
 	}
-	return "not understood: " + a.Unknown
+	return "the model type is not one whose modules are known"
 }
 
 // class finds the layers of a kind; nil if there are none yet.
@@ -387,6 +396,9 @@ func (a *Architecture) place(p *allocator, s scheme, k weightKey, ms ...module) 
 		if m.float {
 			width = 4
 		}
+		if s.pad && m.expert && !k.oldMXFP4 {
+			width = 4 // what the mxfp4 kernels add is float32
+		}
 		bias += m.count * b * width
 		converted := s.bits > 0 && m.linear && (!s.only || m.expert) && (a.Quantization == nil || !a.Quantization.keeps(m))
 		if !converted {
@@ -394,7 +406,9 @@ func (a *Architecture) place(p *allocator, s scheme, k weightKey, ms ...module) 
 			continue
 		}
 		if s.pad && m.expert {
-			out, in = padExperts(m, out, in)
+			var rows int64
+			out, in, rows = padExperts(m, out, in, k.oldMXFP4)
+			scales += m.count * (rows - out) * ceilDiv(in, s.group) * s.scale
 		}
 		w, sc := s.bytesOf(out, in, m.count)
 		weight += w
@@ -405,14 +419,25 @@ func (a *Architecture) place(p *allocator, s scheme, k weightKey, ms ...module) 
 	p.alloc(bias)
 }
 
-// padExperts is the size that the mxfp4 kernels on Hopper store: the experts'
-// width is padded to 64, the hidden dimension of the packed weight to 256.
+// padExperts is the size that the mxfp4 kernels on Hopper store, and the rows
+// that have scales: the experts' width is padded to 64, the rows of scales (of
+// gate and up together) to 256. To 0.19, the hidden dimension of the packed
+// weight was padded to 256 instead; between that and 0.32 it was not read.
 // Source: vllm/model_executor/layers/fused_moe/oracle/mxfp4.py.
-func padExperts(m module, out, in int64) (int64, int64) {
-	if m.split == row { // down: hidden x width
-		return roundUp(out, 256), roundUp(in, 64)
+func padExperts(m module, out, in int64, old bool) (rows, columns, scaled int64) {
+	step := int64(1)
+	if old {
+		step = 256
 	}
-	return roundUp(out, 64), roundUp(in, 256)
+	if m.split == row { // down: hidden x width
+		rows = roundUp(out, step)
+		return rows, roundUp(in, 64), roundUp(rows, 256)
+	}
+	rows, columns = roundUp(out, 64), roundUp(in, step)
+	if old {
+		return rows, columns, rows
+	}
+	return rows, columns, roundUp(2*rows, 256) / 2
 }
 
 // placeRope plays the making of a rotary table: angles, cosines, sines and both

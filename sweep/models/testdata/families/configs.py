@@ -24,11 +24,13 @@ CHANGED = {
     "deepseek_v32": ("DeepseekV32ForCausalLM", {}),
     "deepseek_v4": ("DeepseekV4ForCausalLM", {}),
     "glm4": ("Glm4ForCausalLM", {}),
-    "glm4_moe": ("Glm4MoeForCausalLM", {}),
-    "glm4_moe_lite": ("Glm4MoeLiteForCausalLM", {}),
+    "glm4_moe": ("Glm4MoeForCausalLM", {"head_dim": 128}),
+    "glm4_moe_lite": ("Glm4MoeLiteForCausalLM", {"first_k_dense_replace": 1}),
     "glm_moe_dsa": ("GlmMoeDsaForCausalLM", {}),
     "glm5_next": ("Glm5NextForConditionalGeneration", {}),
     "kimi_linear": ("KimiLinearForCausalLM", {}),
+    "qwen3_vl": ("Qwen3VLForConditionalGeneration", {}),
+    "mistral3": ("Mistral3ForConditionalGeneration", {}),
     "kimi_k25": ("KimiK25ForConditionalGeneration", {}),
     "minimax_m2": ("MiniMaxM2ForCausalLM", {}),
     "minimax_m3_vl_text": ("MiniMaxM3SparseForCausalLM", {}),
@@ -42,13 +44,13 @@ CHANGED = {
     "granitemoehybrid": ("GraniteMoeHybridForCausalLM", {"layer_types": (["linear_attention"] * 7 + ["full_attention"]) * 4,
                                                          "position_embedding_type": "rope"}),
     "falcon_h1": ("FalconH1ForCausalLM", {}),
-    "lfm2": ("Lfm2ForCausalLM", {"layer_types": ["conv", "conv", "full_attention", "conv"] * 8}),
+    "lfm2": ("Lfm2ForCausalLM", {"conv_dim": 2560, "conv_dim_out": 2560, "layer_types": ["conv", "conv", "full_attention", "conv"] * 8}),
     "lfm2_moe": ("Lfm2MoeForCausalLM", {"layer_types": ["conv", "conv", "full_attention", "conv"] * 8}),
     "bamba": ("BambaForCausalLM", {"attn_layer_indices": [9, 18, 27]}),
     "jamba": ("JambaForCausalLM", {}),
     "hunyuan_v1_dense": ("HunYuanDenseV1ForCausalLM", {"head_dim": 128}),
     "hunyuan_v1_moe": ("HunYuanMoEV1ForCausalLM", {"head_dim": 128, "num_experts": 16}),
-    "hy_v3": ("HYV3ForCausalLM", {}),
+    "hy_v3": ("HYV3ForCausalLM", {"first_k_dense_replace": 1}),
     "ernie4_5": ("Ernie4_5ForCausalLM", {}),
     "ernie4_5_moe": ("Ernie4_5_MoeForCausalLM", {}),
     "longcat_flash": ("LongcatFlashForCausalLM", {}),
@@ -80,7 +82,8 @@ def main(out: pathlib.Path) -> None:
         fields.update(architectures=[architecture], dtype="bfloat16", transformers_version=transformers.__version__)
         path = out / model_type / "config.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(fields, indent=1, sort_keys=True) + "\n")
+        lines = (f" {json.dumps(key)}: {json.dumps(fields[key])}" for key in sorted(fields))
+        path.write_text("{\n" + ",\n".join(lines).replace("Infinity", "1e30") + "\n}\n")
 
 
 if __name__ == "__main__":
