@@ -3,9 +3,7 @@ package models
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"math"
-	"os"
 	"path/filepath"
 	"testing"
 )
@@ -56,7 +54,6 @@ func TestFamiliesAreCounted(t *testing.T) {
 			if off := float64(n-want.Params) / float64(want.Params); ok && math.Abs(off) > 0.003 {
 				t.Errorf("%d parameters, %s has %d: %+.2f %%", n, want.Class, want.Params, 100*off)
 			}
-			fmt.Fprintln(os.Stderr, name, n, want.Params)
 		})
 	}
 }

@@ -148,7 +148,7 @@ type MLA struct {
 
 // DeltaNet describes delta net layers.
 type DeltaNet struct {
-	Kind       string `json:"kind,omitempty"` // "": gated (Qwen3-Next), "split": gated, OLMo's, "kda": Kimi Delta Attention
+	Kind       string `json:"kind,omitempty"` // "": gated (Qwen3-Next), "kda": Kimi Delta Attention
 	ConvKernel int64  `json:"conv_kernel"`
 	KeyHeads   int64  `json:"key_heads"`
 	ValueHeads int64  `json:"value_heads"`

@@ -33,7 +33,8 @@ CHANGED = {
     "mistral3": ("Mistral3ForConditionalGeneration", {}),
     "kimi_k25": ("KimiK25ForConditionalGeneration", {}),
     "minimax_m2": ("MiniMaxM2ForCausalLM", {}),
-    "minimax_m3_vl_text": ("MiniMaxM3SparseForCausalLM", {}),
+    "minimax_m3_vl": ("MiniMaxM3SparseForConditionalGeneration", {"text_config": {
+        "moe_layer_freq": [0] * 3 + [1] * 57, "sparse_attention_config": {"sparse_attention_freq": [0] * 3 + [1] * 57}}}),
     "gemma4_text": ("Gemma4ForCausalLM", {"num_kv_shared_layers": 10, "use_double_wide_mlp": True}),
     "gpt_oss": ("GptOssForCausalLM", {}),
     "nemotron_h": ("NemotronHForCausalLM", {"layers_block_type": [
@@ -50,7 +51,7 @@ CHANGED = {
     "jamba": ("JambaForCausalLM", {}),
     "hunyuan_v1_dense": ("HunYuanDenseV1ForCausalLM", {"head_dim": 128}),
     "hunyuan_v1_moe": ("HunYuanMoEV1ForCausalLM", {"head_dim": 128, "num_experts": 16}),
-    "hy_v3": ("HYV3ForCausalLM", {"first_k_dense_replace": 1}),
+    "hy_v3": ("HYV3ForCausalLM", {"first_k_dense_replace": 1, "expert_hidden_dim": 1536}),
     "ernie4_5": ("Ernie4_5ForCausalLM", {}),
     "ernie4_5_moe": ("Ernie4_5_MoeForCausalLM", {}),
     "longcat_flash": ("LongcatFlashForCausalLM", {}),

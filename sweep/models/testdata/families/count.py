@@ -43,8 +43,8 @@ def of_vllm(path: str):
                  enforce_eager=True)
     try:
         config = EngineArgs(**asked).create_engine_config()
-    except ValueError:  # KDA asks for it
-        config = EngineArgs(**asked, enable_prefix_caching=True).create_engine_config()
+    except ValueError:  # the states of KDA
+        config = EngineArgs(**asked, enable_prefix_caching=False).create_engine_config()
     torch.nn.Module.to = lambda self, *args, **more: self  # there is nothing to copy
     torch.Tensor.item = lambda self: 1.0  # and nothing to read
     with set_current_vllm_config(config):
