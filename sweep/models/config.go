@@ -274,6 +274,9 @@ func (c *config) fill(a *Architecture) {
 	a.TiedEmbeddings = c.bool(d.tied, "tie_word_embeddings")
 	a.NativeDtype = nativeDtype(c.string("", "dtype", "torch_dtype"))
 	a.Family = familyName(a.ModelType)
+	if a.Check() != nil {
+		return // FromConfig reports it: what follows makes lists as long as the model is deep
+	}
 	a.Unknown = c.known(a)
 	c.window(a)
 	if a.Unknown == "" {
@@ -287,6 +290,9 @@ func (c *config) fill(a *Architecture) {
 	for _, f := range []fields{c.text, c.top} {
 		if q := sub(f.m, "quantization_config"); q != nil {
 			a.Quantization = readQuantization(fields{m: q, path: f.at("quantization_config")}, "")
+			if a.Quantization != nil {
+				a.Quantization.Experts = c.string("", "expert_dtype")
+			}
 		}
 	}
 }
@@ -371,6 +377,10 @@ func (c *config) rope(a *Architecture) {
 	}
 	_, dim := a.heads('f')
 	r := &Rope{}
+	if x := a.Compressed; x != nil { // with and without compression: vllm/models/deepseek_v4/common/rope.py
+		a.Rope = &Rope{Dim: x.RopeDim, Length: a.MaxPosition, Tables: 2, Float: true}
+		return
+	}
 	if strings.ContainsAny(a.LayerPattern, "sS") && strings.HasPrefix(a.Family, "gemma") && a.ModelType != "gemma2" ||
 		a.SlidingWindow > 0 && !reflect.DeepEqual(sliding, full) {
 		r.Tables = 2
@@ -464,7 +474,7 @@ func (c *config) window(a *Architecture) {
 	if a.LayerPattern == "f" {
 		a.LayerPattern = ""
 	}
-	if !strings.Contains(a.LayerPattern, "s") {
+	if !strings.ContainsAny(a.LayerPattern, "sxyz") {
 		a.SlidingWindow = 0
 	}
 	a.ChunkSize = 0
@@ -489,6 +499,7 @@ func (a *Architecture) layerLetters() map[string]byte {
 	}
 	return map[string]byte{
 		"full_attention": 'f', "attention": 'f', "indexed_attention": indexed, "minimax_m3_sparse": indexed,
+		"compressed_sparse_attention": 'x', "heavily_compressed_attention": 'y',
 		"sliding_attention": 's', "chunked_attention": 'c', "linear_attention": state, "mamba": 'm', "mamba2": 'm', "conv": 'v',
 	}
 }

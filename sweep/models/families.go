@@ -83,6 +83,8 @@ func (c *config) known(a *Architecture) (unknown string) {
 		unknown = c.deepseek(a)
 	case "glm4_moe":
 		c.glm(a)
+	case "deepseek_v4":
+		unknown = c.deepseekV4(a)
 	case "minimax_m3_text", "minimax_m3_vl_text":
 		c.minimaxM3(a)
 	case "nemotron_h", "granitemoehybrid", "bamba", "falcon_h1", "jamba", "mamba", "mamba2", "falcon_mamba":
@@ -428,6 +430,35 @@ func (c *config) minimaxM3(a *Architecture) {
 		}
 		a.LayerPattern = string(b)
 	}
+}
+
+// deepseekV4: attention over compressed positions, hyper-connections, and
+// experts in each layer. Its layers are named by transformers, or have their
+// rates listed by the checkpoint.
+func (c *config) deepseekV4(a *Architecture) (unknown string) {
+	rates, where, _ := c.lookup([]string{"compress_rates"})
+	each := config{text: fields{path: where}}
+	each.text.m, _ = rates.(map[string]any)
+	a.Compressed = &Compressed{
+		QLoraRank: c.int(0, "q_lora_rank"), OGroups: c.int(1, "o_groups"), OLoraRank: c.int(0, "o_lora_rank"),
+		RopeDim: c.int(64, "qk_rope_head_dim"), IndexHeads: c.int(0, "index_n_heads"), IndexDim: c.int(0, "index_head_dim"),
+		SparseRate: each.int(4, "compressed_sparse_attention"), HeavyRate: each.int(128, "heavily_compressed_attention"),
+	}
+	a.Streams = c.int(4, "hc_mult")
+	a.MoE = c.moe(c.int(0, "n_routed_experts"))
+	a.MoE.SharedIntermediate = a.MoE.IntermediateSize * c.int(1, "n_shared_experts")
+	a.MoE.RouterCorrection = c.string("", "topk_method") == "noaux_tc"
+	a.MTPLayers = c.int(0, "num_nextn_predict_layers")
+	letter := map[int64]byte{0: 'z', 1: 'z', a.Compressed.SparseRate: 'x', a.Compressed.HeavyRate: 'y'}
+	var b []byte
+	for _, rate := range c.numbers("compress_ratios") {
+		if letter[rate] == 0 {
+			return fmt.Sprintf("a compress_ratios of %d", rate)
+		}
+		b = append(b, letter[rate])
+	}
+	a.LayerPattern = string(b[:min(int64(len(b)), a.NumLayers)]) // prediction layers may follow
+	return ""
 }
 
 // longcat: each of its layers is two, an attention and an MLP each, and the

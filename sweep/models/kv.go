@@ -110,6 +110,8 @@ func cacheKnown(a *Architecture) string {
 		return "the number of layers is not known"
 	case a.Unknown != "" && a.stateLayers():
 		return a.unknown()
+	case strings.ContainsAny(a.LayerPattern, "xyz"):
+		return "how the caches of compressed attention share pages was neither read nor measured"
 	case a.MLA == nil && (a.NumKVHeads <= 0 || a.HeadDim <= 0) && strings.Trim(cmp.Or(a.LayerPattern, "f"), "mMlv-E") != "":
 		return "the number of KV heads or their size is not known"
 	case a.stateLayers() && a.DeltaNet == nil && a.Mamba == nil && a.ShortConv == nil:

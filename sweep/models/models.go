@@ -54,7 +54,8 @@ type Architecture struct {
 
 	// LayerPattern is repeated over the layers; one letter a layer:
 	// f full attention, i the same with an index of its own beside the cache,
-	// s sliding window, c chunked attention, l delta net,
+	// s sliding window, c chunked attention, x, y and z attention over sparsely
+	// and heavily compressed positions and over a window alone, l delta net,
 	// m Mamba, v short convolution, h full attention and Mamba side by side,
 	// each followed by an MLP or experts; F and S are f and s that read the
 	// cache of an earlier layer; and layers with one part alone: M Mamba,
@@ -75,12 +76,16 @@ type Architecture struct {
 	PerLayerVocab     int64 `json:"per_layer_vocab,omitempty"`
 	WideSharedMLP     bool  `json:"wide_shared_mlp,omitempty"`
 
+	// Streams is how many residual streams hyper-connections mix; 0: one, without them.
+	Streams int64 `json:"streams,omitempty"`
+
 	MoE          *MoE          `json:"moe,omitempty"`
 	MLA          *MLA          `json:"mla,omitempty"`
 	DeltaNet     *DeltaNet     `json:"delta_net,omitempty"`
 	Mamba        *Mamba        `json:"mamba,omitempty"`
 	ShortConv    *ShortConv    `json:"short_conv,omitempty"`
 	Index        *Index        `json:"index,omitempty"`
+	Compressed   *Compressed   `json:"compressed,omitempty"`
 	Vision       *Tower        `json:"vision,omitempty"`
 	Audio        *Tower        `json:"audio,omitempty"`
 	Quantization *Quantization `json:"quantization,omitempty"`
@@ -187,6 +192,20 @@ type Index struct {
 	Dim   int64 `json:"head_dim"`
 }
 
+// Compressed describes attention over compressed positions (DeepSeek V4): one
+// key, which is the value too, for SparseRate positions, of which an index
+// chooses, or for HeavyRate, beside a sliding window.
+type Compressed struct {
+	QLoraRank  int64 `json:"q_lora_rank"`
+	OGroups    int64 `json:"o_groups"`
+	OLoraRank  int64 `json:"o_lora_rank"`
+	RopeDim    int64 `json:"qk_rope_head_dim"`
+	SparseRate int64 `json:"sparse_rate"`
+	HeavyRate  int64 `json:"heavy_rate"`
+	IndexHeads int64 `json:"index_heads"`
+	IndexDim   int64 `json:"index_head_dim"`
+}
+
 // A Tower is a vision or audio encoder with what joins it to the language model.
 type Tower struct {
 	Type   string `json:"type"`             // "pixtral", "siglip_vision_model", ...
@@ -207,6 +226,7 @@ type Quantization struct {
 	Method    string   `json:"method"`               // "fp8", "awq", "gptq", "compressed-tensors", "mxfp4", ...
 	Format    string   `json:"format,omitempty"`     // as compressed-tensors and modelopt name it
 	Bits      int64    `json:"bits,omitempty"`       // of a weight
+	Experts   string   `json:"experts,omitempty"`    // dtype of the experts' where it is another: "fp4"
 	GroupSize int64    `json:"group_size,omitempty"` // input dimensions that share a scale; 0: one a row or a tensor
 	Block     []int64  `json:"block,omitempty"`      // rows, columns that share a scale (fp8)
 	ZeroPoint bool     `json:"zero_point,omitempty"` //

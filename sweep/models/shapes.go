@@ -68,20 +68,23 @@ type layerClass struct {
 }
 
 // kindsOfLayer are the letters of a layer pattern.
-const kindsOfLayer = "fiscFShlmvM*E-"
+const kindsOfLayer = "fiscxyzFShlmvM*E-"
 
 // hasAttention says that a layer of this kind has a KV cache.
 func hasAttention(kind byte) bool { return strings.IndexByte("fisc*h", kind) >= 0 }
 
 // attends says that a layer of this kind has attention, with a KV cache of its
 // own or an earlier layer's.
-func attends(kind byte) bool { return hasAttention(kind) || sharesCache(kind) }
+func attends(kind byte) bool { return hasAttention(kind) || sharesCache(kind) || compresses(kind) }
+
+// compresses says that a layer of this kind attends to compressed positions.
+func compresses(kind byte) bool { return strings.IndexByte("xyz", kind) >= 0 }
 
 // sharesCache says that a layer of this kind reads the cache of an earlier layer.
 func sharesCache(kind byte) bool { return kind == 'F' || kind == 'S' }
 
 // isGlobal says that a layer of this kind attends to all positions.
-func isGlobal(kind byte) bool { return strings.IndexByte("fiF*h", kind) >= 0 }
+func isGlobal(kind byte) bool { return strings.IndexByte("fiF*hxy", kind) >= 0 }
 
 // hasState says that a layer of this kind keeps one state a sequence.
 func hasState(kind byte) bool { return strings.IndexByte("lmMvh", kind) >= 0 }
@@ -222,6 +225,12 @@ func (a *Architecture) volume() float64 {
 		wide += 3*inner + group
 		square += f(m.ConvKernel)*(inner+group) + inner*(f(m.StateSize)+f(m.TimeStepRank))
 	}
+	if m := a.Compressed; m != nil {
+		wide += f(m.QLoraRank) + f(m.OGroups)*f(m.OLoraRank) + 8*f(m.IndexDim) + f(m.IndexHeads)
+		square += f(m.QLoraRank)*(f(m.IndexHeads)*f(m.IndexDim)+f(a.NumHeads)*f(a.HeadDim)) +
+			f(m.OLoraRank)*f(a.NumHeads)*f(a.HeadDim) + (f(m.SparseRate)+f(m.HeavyRate))*4*f(a.HeadDim)
+	}
+	square += 2 * (2 + f(a.Streams)) * f(a.Streams) * f(a.Streams) * f(a.HiddenSize)
 	if m := a.Index; m != nil {
 		wide += f(m.Heads)*f(m.Dim) + f(m.Dim)
 	}
@@ -246,6 +255,8 @@ func (a *Architecture) checkParts() error {
 		return fmt.Errorf("layer pattern %q has linear-attention layers, but no field describes them", a.LayerPattern)
 	case strings.Contains(a.LayerPattern, "v") && a.ShortConv == nil:
 		return fmt.Errorf("layer pattern %q has short-convolution layers, but no field describes them", a.LayerPattern)
+	case strings.ContainsAny(a.LayerPattern, "xyz") && (a.Compressed == nil || a.Compressed.OGroups == 0):
+		return fmt.Errorf("layer pattern %q has layers of compressed attention, but no field describes them", a.LayerPattern)
 	case strings.Contains(a.LayerPattern, "i") && a.Index == nil:
 		return fmt.Errorf("layer pattern %q has layers with an index, but no field describes it", a.LayerPattern)
 	case strings.Contains(a.LayerPattern, "E") && a.MoE == nil:
@@ -372,6 +383,11 @@ func (a *Architecture) modelModules() []module {
 			plain("per_layer_model_projection", n*a.NumLayers, a.HiddenSize, column).of(partEmbedding),
 			plain("per_layer_projection_norm", n, 1, replicated).of(partEmbedding))
 	}
+	if n := a.Streams; n > 0 {
+		m := plain("hyper_connections", n*n*a.HiddenSize+n+1, 1, replicated).of(partHead)
+		m.float = true
+		ms = append(ms, m)
+	}
 	if a.EmbeddingSize > 0 {
 		ms = append(ms, plain("project_in", a.HiddenSize, embed, replicated).of(partEmbedding),
 			plain("project_out", embed, a.HiddenSize, replicated).of(partHead))
@@ -408,6 +424,11 @@ func (a *Architecture) layerModules(kind byte, moe bool) []module {
 	default:
 		ms = append(ms, a.mlpModules("mlp", a.HiddenSize, inter, a.MLPBias)...)
 	}
+	if n := a.Streams; n > 0 { // for attention and MLP each: vllm/models/deepseek_v4/nvidia/model.py
+		m := plain("hyper_connections", 2*((2+n)*n*(n*a.HiddenSize+1)+3), 1, replicated)
+		m.float = true
+		ms = append(ms, m)
+	}
 	for i := range a.NormsPerLayer {
 		ms = append(ms, a.norm(fmt.Sprintf("norm%d", i), a.HiddenSize))
 	}
@@ -426,6 +447,8 @@ func (a *Architecture) layerModules(kind byte, moe bool) []module {
 func (a *Architecture) mixerModules(kind byte) []module {
 	var ms []module
 	switch {
+	case compresses(kind):
+		ms = a.compressedModules(kind)
 	case attends(kind) && a.MLA != nil:
 		ms = a.mlaModules()
 	case attends(kind):
@@ -506,6 +529,46 @@ func (a *Architecture) mlaModules() []module {
 			plain("self_attn.indexer.weights_proj", x.IndexHeads, hidden, replicated))
 	}
 	return ms
+}
+
+// compressedModules: query through its low rank, one key and value, the output
+// in groups through a low rank, the compressor of positions, and of a sparse
+// layer the index with a compressor of its own.
+// Source: vllm/models/deepseek_v4/{attention,compressor}.py.
+func (a *Architecture) compressedModules(kind byte) []module {
+	x, dim, wide := a.Compressed, a.HeadDim, a.NumHeads*a.HeadDim
+	sinks := plain("attn.attn_sink", a.NumHeads, 1, column)
+	sinks.float = true
+	ms := []module{
+		sinks,
+		linear("attn.fused_wqa_wkv", x.QLoraRank+dim, a.HiddenSize, replicated),
+		plain("attn.norms", x.QLoraRank+dim, 1, replicated),
+		linear("attn.wq_b", wide, x.QLoraRank, column),
+		linear("attn.wo_a", x.OGroups*x.OLoraRank, wide/x.OGroups, column),
+		linear("attn.wo_b", a.HiddenSize, x.OGroups*x.OLoraRank, row),
+	}
+	switch kind {
+	case 'x':
+		ms = append(ms, a.compressor("attn.compressor", x.SparseRate, 2, dim)...)
+		ms = append(ms, linear("attn.indexer.wq_b", x.IndexHeads*x.IndexDim, x.QLoraRank, replicated),
+			plain("attn.indexer.weights_proj", x.IndexHeads, a.HiddenSize, replicated))
+		ms = append(ms, a.compressor("attn.indexer.compressor", x.SparseRate, 2, x.IndexDim)...)
+	case 'y':
+		ms = append(ms, a.compressor("attn.compressor", x.HeavyRate, 1, dim)...)
+	}
+	return ms
+}
+
+// compressor makes one key of rate positions, where overlap is 2 of two
+// neighbouring groups of them.
+func (a *Architecture) compressor(name string, rate, overlap, dim int64) []module {
+	positions := plain(name+".ape", rate, overlap*dim, replicated)
+	positions.float = true
+	return []module{
+		positions,
+		plain(name+".fused_wkv_wgate", 2*overlap*dim, a.HiddenSize, replicated),
+		plain(name+".norm", dim, 1, replicated),
+	}
 }
 
 // deltaNetModules: one projection to query, key, value and gate, one to the

@@ -410,6 +410,10 @@ func (a *Architecture) place(p *allocator, s scheme, k weightKey, ms ...module) 
 			out, in, rows = padExperts(m, out, in, k.oldMXFP4)
 			scales += m.count * (rows - out) * ceilDiv(in, s.group) * s.scale
 		}
+		s := s
+		if m.expert && a.Quantization != nil && a.Quantization.Experts == "fp4" {
+			s = scheme{bits: 4, group: 32, scale: 1}
+		}
 		w, sc := s.bytesOf(out, in, m.count)
 		weight += w
 		scales += sc
