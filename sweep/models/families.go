@@ -174,6 +174,7 @@ func (c *config) llamaLike(a *Architecture) {
 }
 
 func (c *config) qwen(a *Architecture) {
+	a.MTPLayers = c.int(0, "mtp_num_hidden_layers", "num_nextn_predict_layers")
 	switch {
 	case strings.HasPrefix(a.ModelType, "qwen2"):
 		a.QKVBias = c.bool(true, "qkv_bias", "attention_bias")

@@ -78,7 +78,7 @@ func (a *Architecture) tokenBytes(kind byte, width, tp int64) int64 {
 // Source: vllm/model_executor/layers/mamba/mamba_utils.py.
 func (a *Architecture) stateBytes(kind byte, width, tp int64) int64 {
 	state := func(name string) int64 { return orElse(dtypeSize(name), width) }
-	conv := func(channels, kernel int64) int64 { return ceilDiv(channels, tp) * max(kernel-1, 0) * width }
+	conv := func(channels, kernel int64) int64 { return ceilDiv(channels, tp) * (max(kernel-1, 0) + a.guesses) * width }
 	switch {
 	case kind == 'v' && a.ShortConv != nil:
 		return conv(a.HiddenSize, a.ShortConv.Kernel)
@@ -284,7 +284,7 @@ func (l *cacheLayout) split() {
 //	full      ceil(len / block)
 //	sliding   ceil(min(window - 1 + inFlight, len) / block) + 1
 //	chunked   ceil(min(chunk + inFlight, len) / block)
-//	state     1
+//	state     1, one more a guessed token, and one with prefix caching
 //
 // Source: vllm/v1/kv_cache_interface.py, max_admission_blocks_per_request.
 func (l *cacheLayout) blocks(a *Architecture, length, inFlight int64) int64 {
@@ -293,7 +293,10 @@ func (l *cacheLayout) blocks(a *Architecture, length, inFlight int64) int64 {
 		b := ceilDiv(length, g.block)
 		switch {
 		case hasState(g.kind):
-			b = 1
+			b = 1 + a.guesses
+			if a.cached {
+				b++ // the state at the last block's end, for another prompt to start from
+			}
 		case g.kind == 's':
 			b = ceilDiv(min(a.SlidingWindow-1+inFlight, length), g.block) + 1
 			if len(l.groups) == 1 { // a model of one kind: no bound by the pool's other groups

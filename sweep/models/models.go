@@ -92,7 +92,10 @@ type Architecture struct {
 
 	Notes []string `json:"notes,omitempty"`
 
-	derived *derived // computed once by finish
+	derived    *derived // computed once by finish
+	guesses    int64    // tokens guessed a step
+	predicting int64    // layers that guess, the last of the pattern
+	cached     bool     // prefix caching is on
 }
 
 // Published is a parameter count that somebody else states, to check ours by.

@@ -100,6 +100,7 @@ func newSetup(a *Architecture, r Request, g GPU, v release, e *Estimate) setup {
 		b.finish()
 		s.a = &b
 	}
+	s.speculation(e)
 	sure := true
 	switch r.ModelRunner {
 	case runnerV1, runnerV2:

@@ -398,6 +398,7 @@ func (a *Architecture) modelModules() []module {
 	if !a.TiedEmbeddings {
 		ms = append(ms, plain("lm_head", a.VocabSize, embed, vocabulary).biased(a.LMHeadBias).of(partHead))
 	}
+	ms = append(ms, a.predictionModules()...)
 	for name, t := range map[string]*Tower{"vision_tower": a.Vision, "audio_tower": a.Audio} {
 		if t != nil && t.Params > 0 {
 			m := plain(name, t.Params, 1, replicated).of(partTower)

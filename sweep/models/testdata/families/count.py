@@ -63,7 +63,8 @@ def of_vllm(path: str):
     except ValueError:  # the states of KDA
         config = EngineArgs(**asked, enable_prefix_caching=False).create_engine_config()
     torch.nn.Module.to = lambda self, *args, **more: self  # there is nothing to copy
-    torch.Tensor.item = lambda self: 1.0  # and nothing to read
+    torch.Tensor.item = lambda self: 1.0  # nor to read
+    torch.cuda.Stream = torch.cuda.Event = unittest.mock.MagicMock
     with set_current_vllm_config(config):
         init_distributed_environment(1, 0, "tcp://127.0.0.1:%d" % (20000 + os.getpid() % 20000), 0, "gloo")
         initialize_model_parallel(1, 1)
