@@ -403,7 +403,7 @@ func (c *config) noRope(a *Architecture) bool {
 	switch a.ModelType {
 	case "granitemoehybrid":
 		return c.string("", "position_embedding_type") != "rope"
-	case "kimi_linear", "jamba", "nemotron_h", "mamba", "mamba2", "falcon_mamba":
+	case "kimi_linear", "glm5_next_text", "jamba", "nemotron_h", "mamba", "mamba2", "falcon_mamba":
 		return true
 	}
 	return false

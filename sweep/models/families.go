@@ -79,7 +79,7 @@ func (c *config) known(a *Architecture) (unknown string) {
 	case "exaone_moe", "hy_v3", "hunyuan_v1_moe", "ernie4_5_moe":
 		c.sharedExperts(a)
 	case "deepseek_v2", "deepseek_v3", "deepseek_v32", "kimi_k2", "glm_moe_dsa", "glm4_moe_lite", "longcat_flash",
-		"kimi_linear":
+		"kimi_linear", "mistral4", "glm5_next_text":
 		unknown = c.deepseek(a)
 	case "glm4_moe":
 		c.glm(a)
@@ -400,6 +400,11 @@ func (c *config) deepseek(a *Architecture) (unknown string) {
 		c.longcat(a)
 	case a.ModelType == "kimi_linear":
 		c.kda(a)
+	case a.ModelType == "glm5_next_text":
+		c.kda(a)
+		a.MoE.TopK = c.int(0, "num_experts_per_tok")
+		a.Streams = c.int(0, "hc_mult")
+		a.MLA.IndexPool = c.int(0, "index_kpool")
 	}
 	return ""
 }
@@ -498,7 +503,7 @@ func (c *config) kda(a *Architecture) {
 
 // noaux is how a type routes where its config does not say (topk_method).
 func noaux(modelType string) string {
-	if modelType == "deepseek_v2" {
+	if modelType == "deepseek_v2" || modelType == "mistral4" {
 		return "greedy"
 	}
 	return "noaux_tc"

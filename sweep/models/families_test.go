@@ -22,7 +22,9 @@ type counted struct {
 const familiesDir = "testdata/families"
 
 // TestFamiliesAreCounted holds the parameters of each family's config.json
-// against the sum over the module tree that runs it.
+// against the sum over the module tree that runs it: vLLM's own, or that of
+// transformers where vLLM hands over to it or asks for a GPU. Half of an
+// encoder of unknown type may be missing. What is not understood has a name.
 func TestFamiliesAreCounted(t *testing.T) {
 	var trees [2]counted
 	readJSON(t, familiesDir+"/vllm.json", &trees[0])
@@ -42,17 +44,18 @@ func TestFamiliesAreCounted(t *testing.T) {
 			if want.Params == 0 {
 				want = trees[1].Counts[name]
 			}
-			n, ok := Params(a)
 			switch {
-			case !ok && a.Unknown == "":
+			case a.Layout == "" && a.Unknown == "":
 				t.Fatal("its parameters are not known, and nothing says what is not understood")
-			case !ok:
+			case a.Layout == "":
 				t.Logf("not understood: %s", a.Unknown)
+				return
 			case want.Params == 0:
 				t.Fatalf("no tree was counted: %s", want.Failed)
 			}
-			if off := float64(n-want.Params) / float64(want.Params); ok && math.Abs(off) > 0.003 {
-				t.Errorf("%d parameters, %s has %d: %+.2f %%", n, want.Class, want.Params, 100*off)
+			n, rough := a.countParams(), float64(a.roughTowers())/2
+			if off := float64(n - want.Params); math.Abs(off) > 0.003*float64(want.Params)+rough {
+				t.Errorf("%d parameters, %s has %d: %+.2f %%", n, want.Class, want.Params, 100*off/float64(want.Params))
 			}
 		})
 	}

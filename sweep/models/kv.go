@@ -60,7 +60,7 @@ func (a *Architecture) tokenBytes(kind byte, width, tp int64) int64 {
 			if width == 1 {
 				n = 656
 			}
-			n += a.MLA.IndexDim + a.MLA.IndexDim/128*4
+			n += ceilDiv(a.MLA.IndexDim+a.MLA.IndexDim/128*4, max(a.MLA.IndexPool, 1))
 		}
 		return n
 	}

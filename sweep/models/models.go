@@ -152,6 +152,7 @@ type MLA struct {
 	IndexHeads int64 `json:"index_heads,omitempty"` // of the sparse indexer; 0: none
 	IndexDim   int64 `json:"index_head_dim,omitempty"`
 	IndexTopK  int64 `json:"index_topk,omitempty"`
+	IndexPool  int64 `json:"index_pool,omitempty"` // positions that share a key of the index; 0: one each
 }
 
 // DeltaNet describes delta net layers.

@@ -529,6 +529,9 @@ func (a *Architecture) mlaModules() []module {
 			plain("self_attn.indexer.k_norm", 2*x.IndexDim, 1, replicated),
 			plain("self_attn.indexer.weights_proj", x.IndexHeads, hidden, replicated))
 	}
+	if x.IndexPool > 0 {
+		ms = append(ms, plain("self_attn.indexer.index_kpool_compress", x.IndexDim, hidden+x.IndexPool, replicated))
+	}
 	return ms
 }
 

@@ -28,9 +28,8 @@ CHANGED = {
     "glm4_moe_lite": ("Glm4MoeLiteForCausalLM", {"first_k_dense_replace": 1}),
     "glm_moe_dsa": ("GlmMoeDsaForCausalLM", {}),
     "glm5_next": ("Glm5NextForConditionalGeneration", {}),
-    "kimi_linear": ("KimiLinearForCausalLM", {}),
+    "kimi_linear": ("KimiLinearForCausalLM", {"mla_use_nope": True}),
     "qwen3_vl": ("Qwen3VLForConditionalGeneration", {}),
-    "mistral3": ("Mistral3ForConditionalGeneration", {}),
     "kimi_k25": ("KimiK25ForConditionalGeneration", {}),
     "minimax_m2": ("MiniMaxM2ForCausalLM", {}),
     "minimax_m3_vl": ("MiniMaxM3SparseForConditionalGeneration", {"text_config": {
