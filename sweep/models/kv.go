@@ -78,7 +78,9 @@ func (a *Architecture) tokenBytes(kind byte, width, tp int64) int64 {
 // Source: vllm/model_executor/layers/mamba/mamba_utils.py.
 func (a *Architecture) stateBytes(kind byte, width, tp int64) int64 {
 	state := func(name string) int64 { return orElse(dtypeSize(name), width) }
-	conv := func(channels, kernel int64) int64 { return ceilDiv(channels, tp) * (max(kernel-1, 0) + a.guesses) * width }
+	conv := func(channels, kernel int64) int64 {
+		return ceilDiv(channels, tp) * (max(kernel-1, 0) + a.guesses) * width
+	}
 	switch {
 	case kind == 'v' && a.ShortConv != nil:
 		return conv(a.HiddenSize, a.ShortConv.Kernel)

@@ -13,7 +13,9 @@ type Speculative struct {
 }
 
 // ownLayers says that the prediction layers of the checkpoint guess.
-func (s *Speculative) ownLayers() bool { return s.Method == "mtp" || strings.HasSuffix(s.Method, "_mtp") }
+func (s *Speculative) ownLayers() bool {
+	return s.Method == "mtp" || strings.HasSuffix(s.Method, "_mtp")
+}
 
 // speculating is a with what guessing adds. The prediction layers are layers
 // of full attention, each with a projection of two hidden states to one and

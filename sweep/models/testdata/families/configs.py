@@ -28,7 +28,9 @@ CHANGED = {
     "glm4_moe_lite": ("Glm4MoeLiteForCausalLM", {"first_k_dense_replace": 1}),
     "glm_moe_dsa": ("GlmMoeDsaForCausalLM", {}),
     "glm5_next": ("Glm5NextForConditionalGeneration", {}),
-    "kimi_linear": ("KimiLinearForCausalLM", {"mla_use_nope": True}),
+    "kimi_linear": ("KimiLinearForCausalLM", {"mla_use_nope": True, "first_k_dense_replace": 1, "linear_attn_config": {
+        "head_dim": 128, "num_heads": 32, "short_conv_kernel_size": 4, "full_attn_layers": [4, 8, 12, 16, 20, 24, 27],
+        "kda_layers": [n for n in range(1, 27) if n % 4]}}),
     "qwen3_vl": ("Qwen3VLForConditionalGeneration", {}),
     "kimi_k25": ("KimiK25ForConditionalGeneration", {}),
     "minimax_m2": ("MiniMaxM2ForCausalLM", {}),
