@@ -1,7 +1,6 @@
 package models
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -359,43 +358,50 @@ func (c *config) rope(a *Architecture) {
 	if a.LearnedPositions > 0 || c.bool(false, "alibi") || c.noRope(a) {
 		return
 	}
+	if x := a.Compressed; x != nil { // with and without compression: vllm/models/deepseek_v4/common/rope.py
+		a.Rope = &Rope{Dim: x.RopeDim, Length: a.MaxPosition, Tables: 2, Float: true}
+		return
+	}
+	sliding, full := c.ropeSettings(a)
+	r := &Rope{}
+	two := strings.ContainsAny(a.LayerPattern, "sS") && a.Family == "gemma" && a.ModelType != "gemma2"
+	if !two && (a.SlidingWindow == 0 || reflect.DeepEqual(sliding, full)) {
+		r.Dim, r.Length, r.Float = c.table(a, full, a.HeadDim)
+		a.Rope = r
+		return
+	}
+	r.Tables = 2
+	r.Dim, r.Length, r.Float = c.table(a, sliding, a.HeadDim)
+	_, head := a.heads('f')
+	dim, length, _ := c.table(a, full, head)
+	if dim != r.Dim {
+		r.GlobalDim = dim
+	}
+	if length != r.Length {
+		r.GlobalLength = length
+	}
+	a.Rope = r
+}
+
+// ropeSettings are those of the sliding and of the full layers.
+func (c *config) ropeSettings(a *Architecture) (sliding, full map[string]any) {
 	all := sub(c.text.m, "rope_parameters")
-	sliding, full := sub(all, "sliding_attention"), sub(all, "full_attention")
+	sliding, full = sub(all, "sliding_attention"), sub(all, "full_attention")
 	switch {
 	case full == nil && sliding == nil:
 		if all == nil {
 			all = sub(c.text.m, "rope_scaling")
 		}
-		full, sliding = all, all
 		if strings.HasPrefix(a.ModelType, "gemma3") { // the factor is the full layers'
-			sliding = nil
+			return nil, all
 		}
+		return all, all
 	case sliding == nil:
-		sliding = full
+		return full, full
 	case full == nil:
-		full = sliding
+		return sliding, sliding
 	}
-	_, dim := a.heads('f')
-	r := &Rope{}
-	if x := a.Compressed; x != nil { // with and without compression: vllm/models/deepseek_v4/common/rope.py
-		a.Rope = &Rope{Dim: x.RopeDim, Length: a.MaxPosition, Tables: 2, Float: true}
-		return
-	}
-	if strings.ContainsAny(a.LayerPattern, "sS") && strings.HasPrefix(a.Family, "gemma") && a.ModelType != "gemma2" ||
-		a.SlidingWindow > 0 && !reflect.DeepEqual(sliding, full) {
-		r.Tables = 2
-		r.Dim, r.Length, r.Float = c.table(a, sliding, a.HeadDim)
-		r.GlobalDim, r.GlobalLength, _ = c.table(a, full, dim)
-		if r.GlobalDim == r.Dim {
-			r.GlobalDim = 0
-		}
-		if r.GlobalLength == r.Length {
-			r.GlobalLength = 0
-		}
-	} else {
-		r.Dim, r.Length, r.Float = c.table(a, full, a.HeadDim)
-	}
-	a.Rope = r
+	return sliding, full
 }
 
 // noRope says that a model's attention knows no positions.
@@ -415,8 +421,9 @@ func (c *config) table(a *Architecture, setting map[string]any, head int64) (dim
 	f := config{text: fields{m: setting, path: "rope_parameters"}, top: c.text}
 	kind := f.string("", "rope_type", "type")
 	dim, length = head, a.MaxPosition
-	if p := f.float(1, "partial_rotary_factor", "rotary_pct", "rotary_emb_fraction"); p > 0 && p < 1 && kind != "proportional" {
-		dim = int64(p * float64(head))
+	part := f.float(1, "partial_rotary_factor", "rotary_pct", "rotary_emb_fraction")
+	if part > 0 && part < 1 && kind != "proportional" {
+		dim = int64(part * float64(head))
 	}
 	if a.MLA != nil {
 		dim = a.MLA.RopeDim
@@ -465,12 +472,7 @@ func (c *config) window(a *Architecture) {
 	if a.SlidingWindow == 0 {
 		a.LayerPattern = strings.ReplaceAll(a.LayerPattern, "s", "f")
 	}
-	if n := c.int(0, "num_kv_shared_layers"); n > 0 && n < a.NumLayers {
-		all := []byte(strings.Repeat(a.LayerPattern, int(a.NumLayers)/len(a.LayerPattern)+1)[:a.NumLayers])
-		copy(all[a.NumLayers-n:], bytes.ToUpper(all[a.NumLayers-n:]))
-		a.LayerPattern = string(all)
-	}
-	a.LayerPattern = shortest(a.LayerPattern)
+	a.LayerPattern = shortest(a.sharing(c.int(0, "num_kv_shared_layers")))
 	if a.LayerPattern == "f" {
 		a.LayerPattern = ""
 	}
@@ -481,6 +483,15 @@ func (c *config) window(a *Architecture) {
 	if strings.Contains(a.LayerPattern, "c") {
 		a.ChunkSize = c.int(8192, "attention_chunk_size")
 	}
+}
+
+// sharing is the pattern of a whose last n layers read the cache of earlier ones.
+func (a *Architecture) sharing(n int64) string {
+	if n <= 0 || n >= a.NumLayers || a.LayerPattern == "" {
+		return a.LayerPattern
+	}
+	all := strings.Repeat(a.LayerPattern, int(a.NumLayers)/len(a.LayerPattern)+1)[:a.NumLayers]
+	return all[:a.NumLayers-n] + strings.ToUpper(all[a.NumLayers-n:])
 }
 
 // layerLetters is the letter of each of Hugging Face's layer types in a. The
@@ -500,7 +511,8 @@ func (a *Architecture) layerLetters() map[string]byte {
 	return map[string]byte{
 		"full_attention": 'f', "attention": 'f', "indexed_attention": indexed, "minimax_m3_sparse": indexed,
 		"compressed_sparse_attention": 'x', "heavily_compressed_attention": 'y',
-		"sliding_attention": 's', "chunked_attention": 'c', "linear_attention": state, "mamba": 'm', "mamba2": 'm', "conv": 'v',
+		"sliding_attention": 's', "chunked_attention": 'c', "linear_attention": state,
+		"mamba": 'm', "mamba2": 'm', "conv": 'v', "deepseek_sparse_attention": 'f',
 	}
 }
 

@@ -55,57 +55,72 @@ func familyName(modelType string) string {
 	return modelType
 }
 
-// known sets what the model type adds to the plain fields and names what of it
-// the package does not know; "": it knows all. Each setting was read in the
-// model's class in vLLM (model_executor/models), and is checked by the sum of
-// the parameters of that class (testdata/families) or by a published count.
+// A reader sets what a model type adds to the plain fields and names what of
+// it the package does not know; "": it knows all.
+type reader struct {
+	read  func(c *config, a *Architecture) (unknown string)
+	types []string
+}
+
+// readers are those of all types. Each setting was read in the model's class
+// in vLLM (model_executor/models), and is checked by the sum of the parameters
+// of that class (testdata/families) or by a published count.
+func readers() []reader {
+	return []reader{
+		{(*config).llamaLike, []string{
+			"llama", "mistral", "yi", "granite", "smollm3", "seed_oss", "internlm3", "ministral", "ministral3", "mistral3_text",
+			"arcee", "exaone4", "olmo2", "olmo3", "ernie4_5", "hunyuan_v1_dense", "glm4", "nemotron",
+		}},
+		{(*config).qwen, []string{
+			"qwen2", "qwen2_moe", "qwen2_vl_text", "qwen2_5_vl_text", "qwen2_vl", "qwen2_5_vl", "qwen3", "qwen3_moe",
+			"qwen3_vl_text", "qwen3_vl_moe_text", "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text",
+		}},
+		{(*config).gemma, []string{"gemma", "gemma2", "gemma3", "gemma3_text", "gemma4", "gemma4_text"}},
+		{(*config).phi, []string{"phi3", "phi", "starcoder2", "stablelm"}},
+		{(*config).older, []string{"opt", "gpt2", "falcon", "gpt_neox", "gpt_bigcode"}},
+		{(*config).experts, []string{
+			"mixtral", "granitemoe", "granitemoeshared", "phimoe", "gpt_oss", "minimax_m2", "llama4_text", "llama4", "olmoe",
+		}},
+		{(*config).sharedExperts, []string{"exaone_moe", "hy_v3", "hunyuan_v1_moe", "ernie4_5_moe"}},
+		{(*config).deepseek, []string{
+			"deepseek_v2", "deepseek_v3", "deepseek_v32", "kimi_k2", "glm_moe_dsa", "glm4_moe_lite", "longcat_flash",
+			"kimi_linear", "mistral4", "glm5_next_text",
+		}},
+		{(*config).glm, []string{"glm4_moe"}},
+		{(*config).deepseekV4, []string{"deepseek_v4"}},
+		{(*config).minimaxM3, []string{"minimax_m3_text", "minimax_m3_vl_text"}},
+		{(*config).mamba, []string{
+			"nemotron_h", "granitemoehybrid", "bamba", "falcon_h1", "jamba", "mamba", "mamba2", "falcon_mamba",
+		}},
+		{(*config).lfm2, []string{"lfm2", "lfm2_moe"}},
+		{(*config).cohere, []string{"cohere", "cohere2"}},
+	}
+}
+
+// known reads a by its type, and names what of it is not known.
 func (c *config) known(a *Architecture) (unknown string) {
-	a.MLP, a.Norm, a.NormsPerLayer = "gated", "rms", 2
-	switch a.ModelType {
-	case "llama", "mistral", "yi", "granite", "smollm3", "seed_oss", "internlm3", "ministral", "ministral3",
-		"mistral3_text", "arcee", "exaone4", "olmo2", "olmo3", "ernie4_5", "hunyuan_v1_dense", "glm4", "nemotron":
-		c.llamaLike(a)
-	case "qwen2", "qwen2_moe", "qwen2_vl_text", "qwen2_5_vl_text", "qwen2_vl", "qwen2_5_vl", "qwen3", "qwen3_moe",
-		"qwen3_vl_text", "qwen3_vl_moe_text", "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text":
-		c.qwen(a)
-	case "gemma", "gemma2", "gemma3", "gemma3_text", "gemma4", "gemma4_text":
-		unknown = c.gemma(a)
-	case "phi3", "phi", "starcoder2", "stablelm":
-		c.phi(a)
-	case "opt", "gpt2", "falcon", "gpt_neox", "gpt_bigcode":
-		unknown = c.older(a)
-	case "mixtral", "granitemoe", "granitemoeshared", "phimoe", "gpt_oss", "minimax_m2", "llama4_text", "llama4", "olmoe":
-		c.experts(a)
-	case "exaone_moe", "hy_v3", "hunyuan_v1_moe", "ernie4_5_moe":
-		c.sharedExperts(a)
-	case "deepseek_v2", "deepseek_v3", "deepseek_v32", "kimi_k2", "glm_moe_dsa", "glm4_moe_lite", "longcat_flash",
-		"kimi_linear", "mistral4", "glm5_next_text":
-		unknown = c.deepseek(a)
-	case "glm4_moe":
-		c.glm(a)
-	case "deepseek_v4":
-		unknown = c.deepseekV4(a)
-	case "minimax_m3_text", "minimax_m3_vl_text":
-		c.minimaxM3(a)
-	case "nemotron_h", "granitemoehybrid", "bamba", "falcon_h1", "jamba", "mamba", "mamba2", "falcon_mamba":
-		c.mamba(a)
-	case "lfm2", "lfm2_moe":
-		c.lfm2(a)
-	case "cohere", "cohere2":
-		a.NormsPerLayer = 1
-		a.Norm = "layer-no-bias"
-		a.LogitsScale = true
-		if c.bool(false, "use_qk_norm") {
-			unknown = "use_qk_norm: its norm has one weight a head and dimension"
+	for _, r := range readers() {
+		if !slices.Contains(r.types, a.ModelType) {
+			continue
 		}
-	default:
-		a.MLP, a.Norm, a.NormsPerLayer = "", "", 0
-		return fmt.Sprintf("model type %q", a.ModelType)
+		a.MLP, a.Norm, a.NormsPerLayer = "gated", "rms", 2
+		unknown = r.read(c, a)
+		if unknown == "" && (a.HiddenSize == 0 || a.NumLayers == 0 || a.VocabSize == 0) {
+			unknown = "a model without hidden_size, num_hidden_layers or vocab_size"
+		}
+		return unknown
 	}
-	if unknown == "" && (a.HiddenSize == 0 || a.NumLayers == 0 || a.VocabSize == 0) {
-		unknown = "a model without hidden_size, num_hidden_layers or vocab_size"
+	return fmt.Sprintf("model type %q", a.ModelType)
+}
+
+func (c *config) cohere(a *Architecture) (unknown string) {
+	a.NormsPerLayer = 1
+	a.Norm = "layer-no-bias"
+	a.LogitsScale = true
+	if c.bool(false, "use_qk_norm") {
+		return "use_qk_norm: its norm has one weight a head and dimension"
 	}
-	return unknown
+	return ""
 }
 
 // moe is what most types say of their experts.
@@ -149,7 +164,7 @@ func (c *config) every(name string) int64 {
 	return 0
 }
 
-func (c *config) llamaLike(a *Architecture) {
+func (c *config) llamaLike(a *Architecture) (unknown string) {
 	a.QKVBias = c.bool(false, "attention_bias", "qkv_bias")
 	a.OutputBias = c.bool(a.QKVBias && a.ModelType == "llama", "attention_out_bias")
 	a.MLPBias = c.bool(false, "mlp_bias")
@@ -171,9 +186,10 @@ func (c *config) llamaLike(a *Architecture) {
 	case "nemotron":
 		a.MLP, a.Norm, a.OutputBias = "plain", "layer", a.QKVBias
 	}
+	return ""
 }
 
-func (c *config) qwen(a *Architecture) {
+func (c *config) qwen(a *Architecture) (unknown string) {
 	a.MTPLayers = c.int(0, "mtp_num_hidden_layers", "num_nextn_predict_layers")
 	switch {
 	case strings.HasPrefix(a.ModelType, "qwen2"):
@@ -202,6 +218,7 @@ func (c *config) qwen(a *Architecture) {
 			StateDtype: c.string("", "mamba_ssm_dtype"),
 		}
 	}
+	return ""
 }
 
 func (c *config) gemma(a *Architecture) (unknown string) {
@@ -253,7 +270,7 @@ func (c *config) gemma4(a *Architecture) (unknown string) {
 	return ""
 }
 
-func (c *config) phi(a *Architecture) {
+func (c *config) phi(a *Architecture) (unknown string) {
 	switch a.ModelType {
 	case "phi3":
 		a.QKVBias = c.bool(false, "attention_bias")
@@ -268,6 +285,7 @@ func (c *config) phi(a *Architecture) {
 		a.Norm = "layer"
 		a.QKVBias = c.bool(false, "use_qkv_bias")
 	}
+	return ""
 }
 
 // older sets the families before Llama, and names a variant that is not counted.
@@ -321,7 +339,7 @@ func (c *config) falcon(a *Architecture) {
 	}
 }
 
-func (c *config) experts(a *Architecture) {
+func (c *config) experts(a *Architecture) (unknown string) {
 	a.QKVBias = c.bool(false, "attention_bias")
 	m := &MoE{
 		Experts: c.int(0, "num_local_experts", "num_experts"), TopK: c.int(0, "num_experts_per_tok"),
@@ -352,10 +370,11 @@ func (c *config) experts(a *Architecture) {
 		m.SharedIntermediate = m.IntermediateSize
 		m.Every = c.every("interleave_moe_layer_step")
 	}
+	return ""
 }
 
 // sharedExperts sets the types whose experts stand beside shared ones.
-func (c *config) sharedExperts(a *Architecture) {
+func (c *config) sharedExperts(a *Architecture) (unknown string) {
 	a.QKVBias = c.bool(false, "attention_bias", "use_bias")
 	a.OutputBias, a.QKNorm = a.QKVBias, "head"
 	a.MoE = &MoE{
@@ -375,6 +394,7 @@ func (c *config) sharedExperts(a *Architecture) {
 	}
 	a.MoE.SharedIntermediate = shared * a.MoE.IntermediateSize
 	c.listed(a)
+	return ""
 }
 
 func (c *config) deepseek(a *Architecture) (unknown string) {
@@ -412,7 +432,7 @@ func (c *config) deepseek(a *Architecture) (unknown string) {
 // minimaxM3: layers whose attention chooses blocks of positions by an index.
 // vLLM's configuration lists them, and the layers with experts, as 0 and 1.
 // Source: vllm/models/minimax_m3/nvidia/model.py.
-func (c *config) minimaxM3(a *Architecture) {
+func (c *config) minimaxM3(a *Architecture) (unknown string) {
 	a.QKNorm = "head"
 	a.MoE = c.moe(c.int(0, "num_local_experts"))
 	a.MoE.IntermediateSize, a.MoE.RouterCorrection = a.IntermediateSize, c.bool(true, "use_routing_bias")
@@ -436,6 +456,7 @@ func (c *config) minimaxM3(a *Architecture) {
 		}
 		a.LayerPattern = string(b)
 	}
+	return ""
 }
 
 // deepseekV4: attention over compressed positions, hyper-connections, and
@@ -475,7 +496,8 @@ func (c *config) longcat(a *Architecture) {
 	a.MoE.IntermediateSize = c.int(a.MoE.IntermediateSize, "expert_ffn_hidden_size")
 	a.MoE.TopK = c.int(a.MoE.TopK, "moe_topk")
 	a.MoE.ZeroExperts, a.MoE.DenseToo, a.MoE.Pattern = c.int(0, "zero_expert_num"), true, "de"
-	a.Notes = append(a.Notes, "num_layers counts each of the model's layers as two: an attention and an MLP each, experts in the second")
+	a.Notes = append(a.Notes, "num_layers counts each of the model's layers as two: "+
+		"an attention and an MLP each, experts in the second")
 }
 
 // kda: Kimi Delta Attention between layers of latent attention without positions.
@@ -509,12 +531,13 @@ func noaux(modelType string) string {
 	return "noaux_tc"
 }
 
-func (c *config) glm(a *Architecture) {
-	c.deepseek(a)
+func (c *config) glm(a *Architecture) (unknown string) {
+	unknown = c.deepseek(a)
 	a.QKVBias = c.bool(false, "attention_bias")
 	if c.bool(false, "use_qk_norm") {
 		a.QKNorm = "head"
 	}
+	return unknown
 }
 
 // defaultPattern is the pattern of a type whose config lists no layer_types.

@@ -8,7 +8,7 @@ import (
 // mamba sets the types with Mamba layers: alone, between layers of attention,
 // or beside it. Their fields have two sets of names.
 // Source: vllm/model_executor/models/{nemotron_h,granitemoehybrid,falcon_h1,jamba,mamba,mamba2}.py.
-func (c *config) mamba(a *Architecture) {
+func (c *config) mamba(a *Architecture) (unknown string) {
 	a.QKVBias = c.bool(false, "attention_bias")
 	a.OutputBias = a.QKVBias
 	a.MLPBias = c.bool(false, "mlp_bias")
@@ -42,6 +42,7 @@ func (c *config) mamba(a *Architecture) {
 	if a.Mamba.HeadDim == 0 && a.Mamba.Heads > 0 { // "auto"
 		a.Mamba.HeadDim = inner / a.Mamba.Heads
 	}
+	return ""
 }
 
 // one makes n Mamba 1: all channels are heads of one dimension.
@@ -85,19 +86,20 @@ func (c *config) jamba(a *Architecture) {
 
 // lfm2 sets the types with short convolutions between layers of attention.
 // Source: vllm/model_executor/models/{lfm2,lfm2_moe}.py.
-func (c *config) lfm2(a *Architecture) {
+func (c *config) lfm2(a *Architecture) (unknown string) {
 	a.QKNorm = "head"
 	a.ShortConv = &ShortConv{Kernel: c.int(3, "conv_L_cache"), Bias: c.bool(false, "conv_bias")}
 	if a.ModelType == "lfm2_moe" {
 		a.MoE = c.moe(c.int(0, "num_experts"))
 		a.MoE.FirstDense, a.MoE.RouterCorrection = c.int(0, "num_dense_layers"), c.bool(true, "use_expert_bias")
-		return
+		return ""
 	}
 	a.IntermediateSize = c.int(a.IntermediateSize, "block_ff_dim", "intermediate_size")
 	if c.bool(true, "block_auto_adjust_ff_dim") {
 		inter := int64(c.float(1, "block_ffn_dim_multiplier") * float64(2*a.IntermediateSize/3))
 		a.IntermediateSize = roundUp(inter, max(c.int(256, "block_multiple_of"), 1))
 	}
+	return ""
 }
 
 // attentionAt is the pattern of a model whose layers of attention are listed,

@@ -114,7 +114,8 @@ func cacheKnown(a *Architecture) string {
 		return a.unknown()
 	case strings.ContainsAny(a.LayerPattern, "xyz"):
 		return "how the caches of compressed attention share pages was neither read nor measured"
-	case a.MLA == nil && (a.NumKVHeads <= 0 || a.HeadDim <= 0) && strings.Trim(cmp.Or(a.LayerPattern, "f"), "mMlv-E") != "":
+	case a.MLA == nil && (a.NumKVHeads <= 0 || a.HeadDim <= 0) &&
+		strings.Trim(cmp.Or(a.LayerPattern, "f"), "mMlv-E") != "": // not of states alone
 		return "the number of KV heads or their size is not known"
 	case a.stateLayers() && a.DeltaNet == nil && a.Mamba == nil && a.ShortConv == nil:
 		return "the size of the state layers is not known"

@@ -133,7 +133,7 @@ type MoE struct {
 	// layers have experts in place of FirstDense and Every.
 	Pattern          string `json:"pattern,omitempty"`
 	ZeroExperts      int64  `json:"zero_experts,omitempty"`      // experts that copy their input: a row of the router each
-	LatentSize       int64  `json:"latent_size,omitempty"`       // experts work on a projection of the hidden state; 0: on itself
+	LatentSize       int64  `json:"latent_size,omitempty"`       // width that experts work on; 0: the hidden size
 	RouterBias       bool   `json:"router_bias,omitempty"`       //
 	RouterCorrection bool   `json:"router_correction,omitempty"` // e_score_correction_bias: one float an expert
 	ExpertBias       bool   `json:"expert_bias,omitempty"`       //

@@ -132,7 +132,8 @@ func (a *Architecture) isMoE(i int64, kind byte) bool {
 // arithmetic on it take all memory or overflow. With and Lookup rest on it.
 func (a *Architecture) Check() error {
 	if strings.Trim(a.LayerPattern, kindsOfLayer) != "" {
-		return fmt.Errorf("layer pattern %q has letters other than %s", a.LayerPattern, strings.Join(strings.Split(kindsOfLayer, ""), " "))
+		return fmt.Errorf("layer pattern %q has letters other than %s", a.LayerPattern,
+			strings.Join(strings.Split(kindsOfLayer, ""), " "))
 	}
 	if a.MoE != nil && strings.Trim(a.MoE.Pattern, "de") != "" {
 		return fmt.Errorf("moe.pattern %q has letters other than d e", a.MoE.Pattern)

@@ -55,7 +55,8 @@ func (c *config) visionParams(kind string, hidden int64, top *config) int64 {
 	switch kind {
 	case "qwen2_vl", "qwen2_5_vl":
 		return c.qwenVision(kind, hidden)
-	case "qwen3_vl", "qwen3_vl_moe", "qwen3_vl_vision", "qwen3_vl_moe_vision", "qwen3_5", "qwen3_5_moe", "qwen3_5_vision", "qwen3_5_moe_vision":
+	case "qwen3_vl", "qwen3_vl_moe", "qwen3_vl_vision", "qwen3_vl_moe_vision",
+		"qwen3_5", "qwen3_5_moe", "qwen3_5_vision", "qwen3_5_moe_vision":
 		return c.qwen3Vision()
 	case "kimi_k25_vision":
 		return c.moonVision(hidden)

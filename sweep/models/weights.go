@@ -405,22 +405,26 @@ func (a *Architecture) place(p *allocator, s scheme, k weightKey, ms ...module) 
 			weight += m.count * out * in * width
 			continue
 		}
-		if s.pad && m.expert {
-			var rows int64
-			out, in, rows = padExperts(m, out, in, k.oldMXFP4)
-			scales += m.count * (rows - out) * ceilDiv(in, s.group) * s.scale
-		}
-		s := s
-		if m.expert && a.Quantization != nil && a.Quantization.Experts == "fp4" {
-			s = scheme{bits: 4, group: 32, scale: 1}
-		}
-		w, sc := s.bytesOf(out, in, m.count)
+		w, sc := a.converted(s, k, m, out, in)
 		weight += w
 		scales += sc
 	}
 	p.alloc(weight)
 	p.alloc(scales)
 	p.alloc(bias)
+}
+
+// converted is what a rank keeps of quantized module m, of out x in.
+func (a *Architecture) converted(s scheme, k weightKey, m module, out, in int64) (weight, scales int64) {
+	if m.expert && a.Quantization != nil && a.Quantization.Experts == "fp4" {
+		s = scheme{bits: 4, group: 32, scale: 1}
+	}
+	if !s.pad || !m.expert {
+		return s.bytesOf(out, in, m.count)
+	}
+	rows, columns, scaled := padExperts(m, out, in, k.oldMXFP4)
+	weight, scales = s.bytesOf(rows, columns, m.count)
+	return weight, scales + m.count*(scaled-rows)*ceilDiv(columns, s.group)*s.scale
 }
 
 // padExperts is the size that the mxfp4 kernels on Hopper store, and the rows

@@ -33,7 +33,7 @@ CHANGED = {
         "kda_layers": [n for n in range(1, 27) if n % 4]}}),
     "qwen3_vl": ("Qwen3VLForConditionalGeneration", {}),
     "kimi_k25": ("KimiK25ForConditionalGeneration", {}),
-    "minimax_m2": ("MiniMaxM2ForCausalLM", {}),
+    "minimax_m2": ("MiniMaxM2ForCausalLM", {"rotary_dim": 64}),
     "minimax_m3_vl": ("MiniMaxM3SparseForConditionalGeneration", {"text_config": {
         "moe_layer_freq": [0] * 3 + [1] * 57, "sparse_attention_config": {"sparse_attention_freq": [0] * 3 + [1] * 57}}}),
     "gemma4_text": ("Gemma4ForCausalLM", {"num_kv_shared_layers": 10, "use_double_wide_mlp": True}),
@@ -70,7 +70,7 @@ CHANGED = {
     "granitemoeshared": ("GraniteMoeSharedForCausalLM", {"shared_intermediate_size": 1024}),
     "zamba2": ("Zamba2ForCausalLM", {}),
     "gemma3n_text": ("Gemma3nForCausalLM", {}),
-    "nemotron": ("NemotronForCausalLM", {}),
+    "nemotron": ("NemotronForCausalLM", {"num_key_value_heads": 8}),
     "laguna": ("LagunaForCausalLM", {}),
 }
 
