@@ -33,7 +33,7 @@ CHANGED = {
         "kda_layers": [n for n in range(1, 27) if n % 4]}}),
     "qwen3_vl": ("Qwen3VLForConditionalGeneration", {}),
     "kimi_k25": ("KimiK25ForConditionalGeneration", {}),
-    "minimax_m2": ("MiniMaxM2ForCausalLM", {"rotary_dim": 64}),
+    "minimax_m2": ("MiniMaxM2ForCausalLM", {"rotary_dim": 64, "scoring_func": "sigmoid", "use_routing_bias": True}),
     "minimax_m3_vl": ("MiniMaxM3SparseForConditionalGeneration", {"text_config": {
         "moe_layer_freq": [0] * 3 + [1] * 57, "sparse_attention_config": {"sparse_attention_freq": [0] * 3 + [1] * 57}}}),
     "gemma4_text": ("Gemma4ForCausalLM", {"num_kv_shared_layers": 10, "use_double_wide_mlp": True}),
