@@ -520,7 +520,7 @@ func (a *Architecture) layerLetters() map[string]byte {
 // the model one that is not understood.
 func (c *config) letters(a *Architecture, types []string, letter map[string]byte) string {
 	var b strings.Builder
-	for _, t := range types {
+	for _, t := range types[:min(int64(len(types)), a.NumLayers)] {
 		l, ok := letter[t]
 		if !ok {
 			l = 'f'

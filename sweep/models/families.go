@@ -152,7 +152,7 @@ func (m *MoE) expertLayers(layers int64, is func(i int64) bool) {
 func (c *config) listed(a *Architecture) {
 	if types := c.strings("mlp_layer_types"); a.MoE != nil && len(types) > 0 {
 		a.MoE.FirstDense = 0
-		a.MoE.expertLayers(int64(len(types)), func(i int64) bool { return types[i] != "dense" })
+		a.MoE.expertLayers(min(int64(len(types)), a.NumLayers), func(i int64) bool { return types[i] != "dense" })
 	}
 }
 
@@ -439,7 +439,7 @@ func (c *config) minimaxM3(a *Architecture) (unknown string) {
 	a.MoE.SharedIntermediate = c.int(0, "shared_intermediate_size") * c.int(1, "n_shared_experts")
 	a.IntermediateSize = c.int(0, "dense_intermediate_size")
 	if experts := c.numbers("moe_layer_freq"); len(experts) > 0 {
-		a.MoE.expertLayers(int64(len(experts)), func(i int64) bool { return experts[i] != 0 })
+		a.MoE.expertLayers(min(int64(len(experts)), a.NumLayers), func(i int64) bool { return experts[i] != 0 })
 	}
 	c.listed(a)
 	sparse := config{text: fields{m: sub(c.text.m, "sparse_attention_config"), path: "sparse_attention_config"}}
@@ -448,6 +448,7 @@ func (c *config) minimaxM3(a *Architecture) (unknown string) {
 		Dim:   sparse.int(c.int(0, "index_head_dim"), "sparse_index_dim"),
 	}
 	if indexed := sparse.numbers("sparse_attention_freq"); len(indexed) > 0 {
+		indexed = indexed[:min(int64(len(indexed)), a.NumLayers)]
 		b := []byte(strings.Repeat("f", len(indexed)))
 		for i, n := range indexed {
 			if n != 0 {
@@ -478,13 +479,14 @@ func (c *config) deepseekV4(a *Architecture) (unknown string) {
 	a.MTPLayers = c.int(0, "num_nextn_predict_layers")
 	letter := map[int64]byte{0: 'z', 1: 'z', a.Compressed.SparseRate: 'x', a.Compressed.HeavyRate: 'y'}
 	var b []byte
-	for _, rate := range c.numbers("compress_ratios") {
+	rated := c.numbers("compress_ratios") // prediction layers may follow
+	for _, rate := range rated[:min(int64(len(rated)), a.NumLayers)] {
 		if letter[rate] == 0 {
 			return fmt.Sprintf("a compress_ratios of %d", rate)
 		}
 		b = append(b, letter[rate])
 	}
-	a.LayerPattern = string(b[:min(int64(len(b)), a.NumLayers)]) // prediction layers may follow
+	a.LayerPattern = string(b)
 	return ""
 }
 

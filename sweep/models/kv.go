@@ -111,7 +111,7 @@ func cacheKnown(a *Architecture) string {
 	case a.NumLayers <= 0:
 		return "the number of layers is not known"
 	case a.Unknown != "" && a.stateLayers():
-		return a.unknown()
+		return a.NotKnown()
 	case strings.ContainsAny(a.LayerPattern, "xyz"):
 		return "how the caches of compressed attention share pages was neither read nor measured"
 	case a.MLA == nil && (a.NumKVHeads <= 0 || a.HeadDim <= 0) &&

@@ -25,7 +25,7 @@ func (s *Speculative) ownLayers() bool {
 func (a *Architecture) speculating(s *Speculative) *Architecture {
 	b := *a
 	b.derived, b.guesses = nil, s.Tokens
-	if n := max(a.MTPLayers, 1); s.ownLayers() && a.Layout != "" {
+	if n := min(max(a.MTPLayers, 1), 64); s.ownLayers() && a.Layout != "" {
 		kinds := slices.Clone(a.derived.kinds)
 		for range n {
 			kinds = append(kinds, 'f')

@@ -281,7 +281,7 @@ func weightBytes(a *Architecture, dtype, quantization string, tp, pp, rank int64
 // known but whose parameter count is given.
 func weightsFromCount(a *Architecture, dtype, quantization string, tp, pp int64) (int64, bool, string) {
 	if a.Params <= 0 {
-		return 0, false, a.unknown() + ", and no parameter count is given"
+		return 0, false, a.NotKnown() + ", and no parameter count is given"
 	}
 	s := scheme{}
 	if a.Quantization != nil || quantization != "" {
@@ -334,14 +334,14 @@ func (a *Architecture) ropeTables(kind byte, have int) int {
 	return 1
 }
 
-// unknown says why the modules of a are not known.
-func (a *Architecture) unknown() string {
+// NotKnown says why the parameters of a are not known exactly.
+func (a *Architecture) NotKnown() string {
 	switch {
 	case a.Unknown != "":
 		return "not understood: " + a.Unknown
-	case a.Vision != nil && a.Vision.Params == 0:
+	case a.Vision != nil && (a.Vision.Params == 0 || a.Vision.Rough):
 		return fmt.Sprintf("the size of its vision tower, of type %q, is not known", a.Vision.Type)
-	case a.Audio != nil && a.Audio.Params == 0:
+	case a.Audio != nil && (a.Audio.Params == 0 || a.Audio.Rough):
 		return fmt.Sprintf("the size of its audio tower, of type %q, is not known", a.Audio.Type)
 	}
 	return "the model type is not one whose modules are known"
