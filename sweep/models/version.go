@@ -14,7 +14,6 @@ const (
 	rel22   release = 22_000
 	rel26   release = 26_000
 	rel29   release = 29_000
-	rel32   release = 32_000
 	newest  release = 29_000
 )
 
