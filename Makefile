@@ -9,7 +9,7 @@ FUZZTIME ?= 10m
 CORPUS   ?= ../shared/corpus
 H100     := NVIDIA H100 80GB HBM3
 
-.PHONY: demo test test-vllm lint deadcode fmt vulncheck build release bench chaos accuracy overheads fuzz golden clean
+.PHONY: laws demo test test-vllm lint deadcode fmt vulncheck build release bench chaos accuracy overheads fuzz golden clean
 
 build: ## the binary, bin/vramsweep
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/vramsweep
@@ -53,14 +53,18 @@ chaos: build ## kill -9 at random moments, hundreds of times
 accuracy: ## predicted against measured, on the recordings beside the checkout
 	$(GO) test ./sweep/models -run TestAccuracy -count=1 -v
 
+laws: ## sweep/models/laws/h200-v0.33.json anew, fitted to its recording; OUTPUT=DIR CONFIGS=DIR prints those of another folder
+	$(GO) test ./sweep/models -run TestLawsAreFitted -count=1 $(if $(OUTPUT),-v -output $(abspath $(OUTPUT)) -configs $(abspath $(CONFIGS)),-update)
+
 overheads: build ## docs/measured/overheads/overheads.json anew, from the recordings beside the checkout
 	@for d in h100-v0.19 h100-v0.26; do test -d $(CORPUS)/$$d || \
 	  { echo "make overheads needs the recordings in $(CORPUS)/$$d, which is not there; CORPUS=DIR names another place"; exit 2; }; done
 	rm -rf bin/overheads
 	$(BIN) import --gpu "$(H100)" --output-dir bin/overheads/0.19 $(CORPUS)/h100-v0.19 || [ $$? -eq 3 ]
 	$(BIN) import --gpu "$(H100)" --output-dir bin/overheads/0.26 $(CORPUS)/h100-v0.26
+	tar --zstd -xf runner/recorded/testdata/h100x2-v0.26.tar.zst -C bin/overheads
 	$(BIN) overhead build bin/overheads/0.19 bin/overheads/0.26 \
-	  $(addprefix docs/measured/h100x2-vllm-0.26/,tp1-llama-3.1-8b tp1-qwen3-4b tensor-parallel graphs session-as-latency) -o bin/overheads/overheads.json
+	  $(addprefix bin/overheads/h100x2-v0.26/,tp1-llama-3.1-8b tp1-qwen3-4b tensor-parallel graphs session-as-latency) -o bin/overheads/overheads.json
 	cmp bin/overheads/overheads.json docs/measured/overheads/overheads.json || cp bin/overheads/overheads.json docs/measured/overheads/
 
 fuzz: ## every fuzz test for FUZZTIME

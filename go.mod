@@ -6,20 +6,16 @@ require (
 	github.com/apache/arrow/go/v17 v17.0.0 // the crash-safe journal of samples (Arrow IPC), and export as Arrow
 	github.com/ebitengine/purego v0.11.3 // loads NVML at run time without cgo
 	github.com/google/go-cmp v0.7.0 // readable differences in tests
+	github.com/google/jsonschema-go v0.4.3 // the JSON Schemas of run.json and models.json, in tests
 	github.com/hashicorp/hcl/v2 v2.25.0 // the language of sweep files
-	github.com/invopop/jsonschema v0.14.0 // the JSON Schema of run.json from its Go types
 	github.com/klauspost/compress v1.20.3 // logs that were kept with gzip or zstd
 	github.com/parquet-go/parquet-go v0.32.0 // the tables
 	github.com/rivo/uniseg v0.4.7 // columns of a diagnostic where a line has wide characters
 	github.com/rogpeppe/go-internal v1.16.0 // testscript, txtar, and the differences that fmt --diff shows
-	github.com/santhosh-tekuri/jsonschema/v6 v6.0.3 // checks JSON against the published schemas in tests
 	github.com/schollz/progressbar/v3 v3.19.1 // the progress bar
 	github.com/spf13/cobra v1.10.2 // verbs, flags before and after operands, help
-	github.com/spf13/pflag v1.1.0 // the flags of cobra
 	github.com/zclconf/go-cty v1.20.0 // the values of HCL
-	golang.org/x/sys v0.49.0 // process groups, locks, pread, statfs
-	golang.org/x/term v0.47.0 // whether output is a terminal, and how wide
-	golang.org/x/tools v0.51.0 // txtar archives in tests
+	golang.org/x/sys v0.49.0 // process groups, locks, pread, statfs, the width of a terminal
 	gonum.org/v1/gonum v0.17.0 // statistics
 	gonum.org/v1/plot v0.17.0 // canvases and fonts of the plot of a run
 )
@@ -33,8 +29,6 @@ require (
 	github.com/andybalholm/brotli v1.1.1 // indirect
 	github.com/apparentlymart/go-textseg/v15 v15.0.0 // indirect
 	github.com/apparentlymart/go-textseg/v17 v17.0.1 // indirect
-	github.com/bahlo/generic-list-go v0.2.0 // indirect
-	github.com/buger/jsonparser v1.1.2 // indirect
 	github.com/goccy/go-json v0.10.3 // indirect
 	github.com/golang/freetype v0.0.0-20170609003504-e2365dfdc4a0 // indirect
 	github.com/google/flatbuffers v24.3.25+incompatible // indirect
@@ -45,17 +39,18 @@ require (
 	github.com/mitchellh/go-wordwrap v1.0.1 // indirect
 	github.com/parquet-go/bitpack v1.0.0 // indirect
 	github.com/parquet-go/jsonlite v1.0.0 // indirect
-	github.com/pb33f/ordered-map/v2 v2.3.1 // indirect
 	github.com/pierrec/lz4/v4 v4.1.21 // indirect
+	github.com/spf13/pflag v1.1.0 // indirect
 	github.com/twpayne/go-geom v1.6.1 // indirect
 	github.com/zeebo/xxh3 v1.0.2 // indirect
-	go.yaml.in/yaml/v4 v4.0.0-rc.2 // indirect
 	golang.org/x/exp v0.0.0-20240222234643-814bf88cf225 // indirect
 	golang.org/x/image v0.30.0 // indirect
 	golang.org/x/mod v0.41.0 // indirect
 	golang.org/x/sync v0.24.0 // indirect
 	golang.org/x/telemetry v0.0.0-20260924152758-ed294f943157 // indirect
+	golang.org/x/term v0.47.0 // indirect
 	golang.org/x/text v0.43.0 // indirect
+	golang.org/x/tools v0.51.0 // indirect
 	golang.org/x/xerrors v0.0.0-20231012003039-104605ab7028 // indirect
 	google.golang.org/protobuf v1.36.12 // indirect
 )

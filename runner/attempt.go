@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
-
-	"github.com/vramsweep/vramsweep/sweep"
 )
 
 // samplerPatience is how long samplers may take to end.
@@ -44,9 +44,10 @@ type attempt struct {
 func (x *executor) attempt(ctx context.Context, d due, next *due, number int) (r *Result, retriable bool, err error) {
 	a := &attempt{executor: x, due: d, clock: time.Now()}
 	if a.engine, err = x.Engines(d.profile); err != nil {
-		return nil, false, fmt.Errorf("engine %q of profile %s (%s): %w", d.profile.Engine.Kind, d.profile.ID, point(d.profile), err)
+		return nil, false, fmt.Errorf("engine %q of profile %s (%s): %w", d.profile.Engine.Kind, d.profile.ID,
+			point(d.profile), err)
 	}
-	if err := a.switchShared(ctx, next); err != nil {
+	if err := a.share(ctx); err != nil {
 		return nil, false, err
 	}
 	a.insp = x.inspector(d.profile)
@@ -65,8 +66,9 @@ func (x *executor) attempt(ctx context.Context, d due, next *due, number int) (r
 	}
 	a.setStart()
 	if dirty != "" {
-		r, err := a.dirtyRow(dirty)
-		return r, false, err
+		r := a.newResult()
+		r.Run.Outcome, r.Run.OutcomeDetail = OutcomeDirtyGPU, dirty
+		return r, false, a.keepRow(a.job, r)
 	}
 	return a.measure(ctx)
 }
@@ -74,7 +76,8 @@ func (x *executor) attempt(ctx context.Context, d due, next *due, number int) (r
 // newJob makes the job of an attempt.
 func (x *executor) newJob(d due, devices []Device, number int) *Job {
 	return &Job{
-		RunID: d.id, Execution: x.id, Profile: d.profile, Written: x.written(d.profile), Sweep: d.sweep, Repeat: d.repeat, Attempt: number,
+		RunID: d.id, Execution: x.id, Profile: d.profile, Written: x.written(d.profile), Sweep: d.sweep, Repeat: d.repeat,
+		Attempt: number,
 		Devices: devices, Synthetic: synthetic(d.profile), Mark: x.runMark(), StartedAt: x.now(),
 		Progress: func(Progress) {}, Pulse: &Pulse{},
 	}
@@ -85,7 +88,8 @@ func (a *attempt) setStart() {
 	a.job.StartedAt = a.now()
 	begun := time.Now()
 	if waited := begun.Sub(a.clock); a.insp != nil {
-		a.stages = append(a.stages, Stage{Stage: -1, Name: "idle_wait", StartedAt: a.job.StartedAt.Add(-waited).UTC(), OffsetS: -waited.Seconds(), DurationS: waited.Seconds()})
+		a.stages = append(a.stages, Stage{Stage: -1, Name: "idle_wait", StartedAt: a.job.StartedAt.Add(-waited).UTC(),
+			OffsetS: -waited.Seconds(), DurationS: waited.Seconds()})
 	}
 	a.clock = begun
 }
@@ -94,20 +98,9 @@ func (a *attempt) setStart() {
 func (a *attempt) stage(number int, name string, begun time.Time) time.Time {
 	now := time.Now()
 	offset := begun.Sub(a.clock)
-	a.stages = append(a.stages, Stage{Stage: number, Name: name, StartedAt: a.job.StartedAt.Add(offset).UTC(), OffsetS: offset.Seconds(), DurationS: now.Sub(begun).Seconds()})
+	a.stages = append(a.stages, Stage{Stage: number, Name: name, StartedAt: a.job.StartedAt.Add(offset).UTC(),
+		OffsetS: offset.Seconds(), DurationS: now.Sub(begun).Seconds()})
 	return now
-}
-
-// dirtyRow is the row of a run whose GPUs did not become idle.
-func (a *attempt) dirtyRow(why string) (*Result, error) {
-	r := a.newResult()
-	r.Run.Outcome, r.Run.OutcomeDetail = OutcomeDirtyGPU, why
-	r.Run.EndedAt = r.Run.StartedAt
-	sinks, err := a.beginSinks(a.job)
-	if err != nil {
-		return nil, err
-	}
-	return r, a.finishSinks(sinks, r)
 }
 
 // measure goes through the phases from the baseline on.
@@ -119,7 +112,7 @@ func (a *attempt) measure(ctx context.Context) (*Result, bool, error) {
 	at := a.stage(0, "baseline", a.clock)
 	engineCtx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	a.tap = newTap(a.job, len(a.queueRest()), a.sum.Planned, &a.pace, a.display, a.n)
+	a.tap = newTap(a.job, a.sum, &a.pace, a.display)
 	a.job.Progress = a.tap.progress
 	a.display.RunBegins(a.n, a.job)
 	a.startSamplers(ctx, end)
@@ -131,7 +124,7 @@ func (a *attempt) measure(ctx context.Context) (*Result, bool, error) {
 	watch.Go(func() { a.watch(done, end) })
 	a.measured, err = a.engine.Run(engineCtx, a.job)
 	engineTook := time.Since(at)
-	if a.shared != nil && !a.warm(a.profile) {
+	if !a.warm() {
 		a.shared = nil // it ended its process by itself
 	}
 	cause := context.Cause(engineCtx)
@@ -150,14 +143,22 @@ func (a *attempt) measure(ctx context.Context) (*Result, bool, error) {
 }
 
 // conclude reads what the attempt brought back and keeps it.
-func (a *attempt) conclude(ctx context.Context, at time.Time, engineTook time.Duration, cause error) (*Result, bool, error) {
+func (a *attempt) conclude(
+	ctx context.Context, at time.Time, engineTook time.Duration, cause error,
+) (r *Result, retriable bool, err error) {
 	if a.measured == nil {
 		a.measured = &Measurement{Outcome: OutcomeInterrupted, Detail: "the engine told nothing"}
 	}
-	r := a.newResult()
+	r = a.newResult()
 	a.fill(r, cause)
+	maps.Copy(r.Missing, a.measured.Missing)
+	if a.shares() {
+		r.Run.FailedIn = "" // a command has no phases to fail in
+	}
 	at = a.stage(4, "read", at)
-	a.readDetail(ctx)
+	if a.insp != nil && len(a.job.Devices) > 0 {
+		a.detail, _ = a.inspect(context.WithoutCancel(ctx), a.gpuIndices()) // noted
+	}
 	r.DetailedGPUMetrics = a.detail
 	at = a.stage(5, "detail", at)
 	a.tap.progress(Progress{Phase: PhaseFinal})
@@ -177,25 +178,13 @@ func (a *attempt) conclude(ctx context.Context, at time.Time, engineTook time.Du
 	sinkErr := a.sinkErr
 	a.mu.Unlock()
 	// What was measured is offered to the sinks also where they refused samples.
-	err := errors.Join(sinkErr, a.finishSinks(a.sinks, r))
+	err = errors.Join(sinkErr, a.finishSinks(a.sinks, r))
 	a.took = append(a.took, time.Since(a.clock)-engineTook-a.waited)
 	a.pace.add(wall)
 	if err != nil {
-		return nil, false, fmt.Errorf("keep the result of run %s: %w", a.id(), err)
+		return nil, false, fmt.Errorf("keep the result of run %s: %w", a.job.RunID, err)
 	}
 	return r, a.measured.Retriable && r.Run.Outcome.Failed() && r.Run.Outcome != OutcomeInterrupted, nil
-}
-
-func (a *attempt) id() string { return a.job.RunID }
-
-// queueRest are the runs that follow in the queue.
-func (a *attempt) queueRest() []due {
-	for i := range a.queue {
-		if a.queue[i].n == a.n {
-			return a.queue[i+1:]
-		}
-	}
-	return nil
 }
 
 // startSamplers lets every sampler run until stopSampling. They outlive ctx:
@@ -212,14 +201,14 @@ func (a *attempt) startSamplers(ctx context.Context, end context.CancelCauseFunc
 		}
 	}
 	if a.Samplers != nil {
-		for _, s := range a.Samplers(a.job) {
+		samplers := a.Samplers(a.job)
+		a.reports = make([]*SamplerReport, len(samplers)) // in the samplers' order, nil while they run
+		for i, s := range samplers {
 			running.Go(func() {
 				report, err := s.Sample(samplerCtx, emit)
 				a.mu.Lock()
 				defer a.mu.Unlock()
-				if report != nil {
-					a.reports = append(a.reports, report)
-				}
+				a.reports[i] = report
 				if err != nil {
 					a.samplerErrs = append(a.samplerErrs, err)
 				}
@@ -253,17 +242,30 @@ func (a *attempt) refused(err error, end context.CancelCauseFunc) {
 	}
 }
 
-// headPatience is how long a run on a warm engine waits for its first samples.
-const headPatience = 2 * time.Second
+// headPatience is how long a run that begins at once waits for its first samples:
+// on a busy machine a sampler's start can take seconds.
+const headPatience = 5 * time.Second
 
-// head waits until each GPU was sampled once, where the engine is up and begins at
+// head waits until each GPU was sampled once, where the engine is up or begins at
 // once: what its first request takes would else lie before the first sample,
 // and growth would be missed.
 func (a *attempt) head(ctx context.Context) {
-	if !a.warm(a.profile) || len(a.job.Devices) == 0 {
+	margin := a.margin()
+	if len(a.job.Devices) == 0 || margin == 0 && !a.warm() {
 		return
 	}
 	a.sampled(ctx, a.job.StartedAt, headPatience)
+	if margin > 0 {
+		a.sampled(ctx, time.Now().Add(margin), 2*margin)
+	}
+}
+
+// margin is how long samples are asked for on either side of the engine's run.
+func (a *attempt) margin() time.Duration {
+	if e, ok := a.engine.(PromptEngine); ok {
+		return e.Margin(a.job)
+	}
+	return 0
 }
 
 // sampled waits until each GPU was sampled after since, at most for limit.
@@ -285,14 +287,15 @@ func (a *attempt) tail(ctx context.Context) {
 	}
 	begun := time.Now()
 	limit := min(2*max(a.job.Sweep.Sample.Interval, 10*time.Millisecond), time.Second)
-	a.sampled(ctx, begun, limit)
+	a.sampled(ctx, begun.Add(a.margin()), a.margin()+limit)
 	a.waited += time.Since(begun)
 }
 
 // attribute hands everything to the Attributor.
 func (a *attempt) attribute(r *Result) {
 	a.mu.Lock()
-	reports, errs := a.reports, a.samplerErrs
+	reports := slices.DeleteFunc(slices.Clone(a.reports), func(r *SamplerReport) bool { return r == nil })
+	errs := a.samplerErrs
 	a.mu.Unlock()
 	for _, err := range errs {
 		r.Run.Notes = append(r.Run.Notes, "sampler: "+err.Error())
@@ -321,16 +324,17 @@ type noSamples struct{}
 
 func (noSamples) ReadSamples(func([]Sample) error) error { return nil }
 
-// switchShared ends the shared engine of the runs before if this run does not
-// use it.
-func (a *attempt) switchShared(ctx context.Context, _ *due) error {
-	if a.shared == nil {
-		return nil
+// share makes the engine of this run the shared one, if it can be shared, and
+// ends that of the runs before unless it serves this run too.
+func (a *attempt) share(ctx context.Context) error {
+	se, _ := a.engine.(SharedEngine)
+	if a.shared != nil && !(se == a.shared && a.warm()) {
+		if err := a.closeShared(ctx); err != nil {
+			return err
+		}
 	}
-	if se, ok := a.engine.(SharedEngine); ok && se == a.shared && se.Alive(a.profile) {
-		return nil
-	}
-	return a.closeShared(ctx)
+	a.shared = se
+	return nil
 }
 
 func (x *executor) closeShared(ctx context.Context) error {
@@ -342,17 +346,10 @@ func (x *executor) closeShared(ctx context.Context) error {
 
 // keepEngine reports whether the next run is to use this one's process.
 func (a *attempt) keepEngine(next *due) bool {
-	se, ok := a.engine.(SharedEngine)
-	if !ok {
-		return false
-	}
-	a.shared = se
-	return next != nil && !a.given[next.sweep] && next.sweep == a.sweep && se.Shares(a.profile, next.profile)
+	return a.shared != nil && next != nil && !a.given[next.sweep] && next.sweep == a.sweep &&
+		a.shared.Shares(a.profile, next.profile)
 }
 
-// warm reports whether the engine of the runs before goes on: then the GPUs are
-// not idle and need not be.
-func (a *attempt) warm(p *sweep.Profile) bool {
-	se, ok := a.engine.(SharedEngine)
-	return ok && se.Alive(p)
-}
+// warm reports whether the shared engine of the runs before goes on: then the
+// GPUs are not idle and need not be.
+func (a *attempt) warm() bool { return a.shared != nil && a.shared.Alive(a.profile) }

@@ -87,10 +87,8 @@ func point(p *sweep.Profile) string {
 	for i, a := range p.Axes {
 		v := fmt.Sprint(a.Value)
 		if m, ok := a.Value.(map[string]any); ok {
-			b, err := json.Marshal(m) // sorted, unlike fmt of nested values
-			if err == nil {
-				v = string(b)
-			}
+			b, _ := json.Marshal(m) // plain data; sorted, unlike fmt of nested values
+			v = string(b)
 		}
 		parts[i] = a.Axis + "=" + v
 	}
@@ -138,8 +136,7 @@ func comparePlans(before, now []PlannedProfile) []PlanChange {
 		byID[p.ID] = p
 		byPlace[place{p.Sweep, p.Point}] = p
 	}
-	kept := map[string]bool{}
-	stays := map[string]bool{}
+	kept, stays := map[string]bool{}, map[string]bool{}
 	for _, p := range now {
 		stays[p.ID] = true
 	}
@@ -148,12 +145,11 @@ func comparePlans(before, now []PlannedProfile) []PlanChange {
 		change := PlanChange{ID: p.ID, Sweep: p.Sweep, Point: p.Point}
 		old, same := byID[p.ID]
 		moved, there := byPlace[place{p.Sweep, p.Point}]
+		kept[p.ID] = kept[p.ID] || same
 		switch {
 		case same && old.Digest == p.Digest:
-			kept[p.ID] = true
 			continue
 		case same:
-			kept[p.ID] = true
 			change.Change = "changed"
 		case there && !kept[moved.ID] && !stays[moved.ID]:
 			kept[moved.ID] = true

@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,7 +33,8 @@ func (t *ticker) Sample(ctx context.Context, emit func([]Sample)) (*SamplerRepor
 	for {
 		var s []Sample
 		for _, d := range t.job.Devices {
-			s = append(s, Sample{GPU: int32(d.Index), TS: time.Now(), Offset: time.Since(t.job.StartedAt), Has: HasMemoryUsed, MemoryUsed: t.used()})
+			s = append(s, Sample{GPU: int32(d.Index), TS: time.Now(), Offset: time.Since(t.job.StartedAt), Has: HasMemoryUsed,
+				MemoryUsed: t.used()})
 		}
 		emit(s)
 		report.Ticks++
@@ -57,6 +59,9 @@ type keeper struct {
 	finish   error
 	closed   int
 }
+
+// NewKeeper is newKeeper for those who may not know more of it.
+func NewKeeper() Sink { return newKeeper() }
 
 func newKeeper() *keeper {
 	return &keeper{results: map[string]*Result{}, attempts: map[string][]*Result{}, samples: map[string][]Sample{}}
@@ -86,7 +91,11 @@ func (r *keptRun) Samples(s []Sample) error {
 }
 
 func (r *keptRun) ReadSamples(yield func([]Sample) error) error {
-	return yield(r.samples[r.job.RunID])
+	r.mu.Lock()
+	all := slices.Clone(r.samples[r.job.RunID])
+	r.mu.Unlock()
+	slices.SortStableFunc(all, func(a, b Sample) int { return cmp.Compare(a.Offset, b.Offset) })
+	return yield(all)
 }
 
 func (r *keptRun) Close() error { r.closed++; return nil }
@@ -179,8 +188,9 @@ func plan(limits sweep.Limits, batches ...int64) *sweep.Plan {
 	for i, b := range batches {
 		s.Profiles = append(s.Profiles, &sweep.Profile{
 			ID: fmt.Sprintf("%016x", b), Sweep: "s", Index: i, Engine: sweep.Engine{Kind: "vllm", Mode: "latency"},
-			Settings: sweep.Settings{Model: "m", HFModelID: "o/m", TensorParallelSize: 1, PipelineParallelSize: 1, InputLen: 8, OutputLen: 8, BatchSize: b},
-			Axes:     []sweep.AxisValue{{Axis: "batch_size", Value: b}},
+			Settings: sweep.Settings{Model: "m", HFModelID: "o/m",
+				Asked: sweep.Asked{TensorParallelSize: 1, PipelineParallelSize: 1, InputLen: 8, OutputLen: 8, BatchSize: b}},
+			Axes: []sweep.AxisValue{{Axis: "batch_size", Value: b}},
 		})
 	}
 	return &sweep.Plan{Files: []string{"a.hcl"}, Sweeps: []*sweep.Sweep{s}}
@@ -188,11 +198,14 @@ func plan(limits sweep.Limits, batches ...int64) *sweep.Plan {
 
 // notes is a Display that remembers what it was told.
 type notes struct {
-	Discard
 	notes []string
 	shown []Progress
 	rows  []Outcome
 }
+
+func (n *notes) Begin(*Schedule) {}
+
+func (n *notes) RunBegins(int, *Job) {}
 
 func (n *notes) Note(s string) { n.notes = append(n.notes, s) }
 
@@ -214,8 +227,10 @@ func newRunner(k *keeper, e Engine) *Runner {
 	}
 }
 
+// mustRun runs a plan and checks that nothing of it goes on.
 func mustRun(t *testing.T, r *Runner, p *sweep.Plan, o Options) *Summary {
 	t.Helper()
+	defer nothingGoesOn(t)()
 	sum, err := r.Run(context.Background(), p, o)
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,21 +20,17 @@ func NewResult(job *Job) *Result {
 		SchemaVersion: SchemaVersion, Timestamp: job.StartedAt.UTC(), GPUInfo: job.Devices,
 		Missing: map[string]string{},
 		Run: RunInfo{
-			RunID: job.RunID, ProfileID: p.ID, Execution: job.Execution, Sweep: p.Sweep, Repeat: job.Repeat, Attempts: job.Attempt,
-			StartedAt: job.StartedAt.UTC(), Synthetic: job.Synthetic, Axes: map[string]any{}, Command: []string{}, Environment: map[string]string{},
+			RunID: job.RunID, ProfileID: p.ID, Execution: job.Execution, Sweep: p.Sweep,
+			Repeat: job.Repeat, Attempts: job.Attempt, StartedAt: job.StartedAt.UTC(), Synthetic: job.Synthetic,
+			Axes: map[string]any{}, Command: []string{}, Environment: map[string]string{},
 		},
 		ModelInfo:     modelInfo(s, p.Model),
 		DtypeMetadata: DtypeMetadata{Dtype: s.Dtype, KVCacheDtype: s.KVCacheDtype, Quantization: s.Quantization},
 		BenchmarkParameters: BenchmarkParameters{
-			Engine: p.Engine.Kind, EngineMode: p.Engine.Mode,
-			Dtype: s.Dtype, KVCacheDtype: s.KVCacheDtype, Quantization: s.Quantization,
-			TensorParallelSize: s.TensorParallelSize, PipelineParallelSize: s.PipelineParallelSize,
-			InputLen: s.InputLen, OutputLen: s.OutputLen, BatchSize: s.BatchSize, MaxModelLen: s.MaxModelLen,
-			MaxNumSeqs: s.MaxNumSeqs, MaxNumBatchedTokens: s.MaxNumBatchedTokens, GPUMemoryUtilization: s.GPUMemoryUtilization,
-			KVCacheMemoryBytes: s.KVCacheMemoryBytes, BlockSize: s.BlockSize, EnforceEager: s.EnforceEager, LoadFormat: s.LoadFormat,
-			NumIters: s.NumIters, NumItersWarmup: s.NumItersWarmup, Flags: flagMap(p.Engine.Flags),
+			Engine: p.Engine.Kind, EngineMode: p.Engine.Mode, Asked: s.Asked, Flags: flagMap(p.Engine.Flags),
 		},
 		EngineMetadata: EngineMetadata{Engine: p.Engine.Kind, LoadFormat: s.LoadFormat},
+		Provenance:     Provenance{VLLMEnv: map[string]string{}},
 	}
 	if p.Engine.VLLMVersion != "" && p.Engine.Kind == "simulator" {
 		r.EngineMetadata.VLLMVersion = &p.Engine.VLLMVersion
@@ -42,11 +39,8 @@ func NewResult(job *Job) *Result {
 		r.Run.Axes[a.Axis] = a.Value
 	}
 	fillDtype(r, p)
-	for i := range job.Devices {
-		if v := job.Devices[i].DriverVersion; v != "" {
-			r.Provenance.DriverVersion = &v
-			break
-		}
+	for _, d := range job.Devices {
+		r.Provenance.DriverVersion = cmp.Or(r.Provenance.DriverVersion, known(d.DriverVersion))
 	}
 	return r
 }
@@ -60,13 +54,7 @@ func fillDtype(r *Result, p *sweep.Profile) {
 		r.Missing["dtype_metadata.kv_bytes_per_token"] = "the catalogue does not have the model"
 		return
 	}
-	text := func(v *string) string {
-		if v == nil {
-			return ""
-		}
-		return *v
-	}
-	weights, ok, why := models.WeightBytes(p.Model, text(s.Dtype), text(s.Quantization), 1, 1)
+	weights, ok, why := models.WeightBytes(p.Model, orZero(s.Dtype), orZero(s.Quantization), 1, 1)
 	if ok && p.Model.Params > 0 {
 		each := float64(weights) / float64(p.Model.Params)
 		d.WeightBytesPerParam = &each
@@ -74,9 +62,9 @@ func fillDtype(r *Result, p *sweep.Profile) {
 		r.Missing["dtype_metadata.weight_bytes_per_param"] = why
 	}
 	tp := max(s.TensorParallelSize, 1)
-	kvDtype := text(s.KVCacheDtype)
+	kvDtype := orZero(s.KVCacheDtype)
 	if q := p.Model.Quantization; (kvDtype == "" || kvDtype == "auto") && (q == nil || q.KVCache == "") {
-		kvDtype = text(s.Dtype) // "auto" follows the model's dtype, which the profile may set
+		kvDtype = orZero(s.Dtype) // "auto" follows the model's dtype, which the profile may set
 	}
 	if n, ok, why := models.KVBytesPerToken(p.Model, kvDtype, tp); ok {
 		n *= tp
@@ -91,19 +79,26 @@ func modelInfo(s *sweep.Settings, m *models.Architecture) ModelInfo {
 	if m == nil {
 		return info
 	}
-	count := func(n int64) *int64 {
-		if n == 0 {
-			return nil
-		}
-		return &n
-	}
-	info.Family, info.Source = m.Family, m.Source
-	if m.Architecture != "" {
-		info.Architecture = &m.Architecture
-	}
-	info.Params, info.NumLayers, info.NumHeads, info.NumKVHeads = count(m.Params), count(m.NumLayers), count(m.NumHeads), count(m.NumKVHeads)
-	info.HeadDim, info.HiddenSize, info.VocabSize = count(m.HeadDim), count(m.HiddenSize), count(m.VocabSize)
+	info.Family, info.Source, info.Architecture = m.Family, m.Source, known(m.Architecture)
+	info.Params, info.NumLayers = known(m.Params), known(m.NumLayers)
+	info.NumHeads, info.NumKVHeads = known(m.NumHeads), known(m.NumKVHeads)
+	info.HeadDim, info.HiddenSize, info.VocabSize = known(m.HeadDim), known(m.HiddenSize), known(m.VocabSize)
 	return info
+}
+
+// known is nil for what a zero says nothing of.
+func known[T comparable](v T) *T {
+	if v == *new(T) {
+		return nil
+	}
+	return &v
+}
+
+func orZero[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
 }
 
 func flagMap(flags []sweep.Flag) map[string]any {
@@ -124,23 +119,31 @@ func (x *executor) newResult(job *Job) *Result {
 	r := NewResult(job)
 	r.ProfilerVersion = x.Version
 	r.Provenance.Host, r.Provenance.OS, r.Provenance.Vramsweep = x.Host, x.OS, x.Version
-	r.Provenance.VLLMEnv = map[string]string{}
 	return r
 }
 
 // fill takes over what the engine brought back; cause is that of its context.
 func (a *attempt) fill(r *Result, cause error) {
-	m := a.measured
+	r.Take(a.measured)
 	run := &r.Run
-	run.Outcome, run.OutcomeDetail, run.ErrorLine, run.ExitCode = m.Outcome, m.Detail, m.ErrorLine, m.ExitCode
-	if m.Signal != "" && m.Outcome.Failed() && !strings.Contains(run.OutcomeDetail, m.Signal) {
-		run.Notes = append(run.Notes, "the engine was ended by a signal: "+m.Signal)
-	}
-	if !m.Decided {
+	if !a.measured.Decided {
 		causeDecides(run, cause)
 	}
 	if run.Outcome == "" {
 		run.Outcome, run.OutcomeDetail = OutcomeEngineError, "the engine ended without an outcome"
+	}
+	if run.Outcome.Failed() {
+		run.FailedIn = lastPhase(a.measured.Events)
+	}
+	a.missing(r)
+}
+
+// Take takes over what the engine brought back.
+func (r *Result) Take(m *Measurement) {
+	run := &r.Run
+	run.Outcome, run.OutcomeDetail, run.ErrorLine, run.ExitCode = m.Outcome, m.Detail, m.ErrorLine, m.ExitCode
+	if m.Signal != "" && m.Outcome.Failed() && !strings.Contains(run.OutcomeDetail, m.Signal) {
+		run.Notes = append(run.Notes, "the engine was ended by a signal: "+m.Signal)
 	}
 	if m.Command != nil {
 		run.Command = m.Command
@@ -150,9 +153,6 @@ func (a *attempt) fill(r *Result, cause error) {
 	}
 	run.Leftovers = m.Leftovers
 	run.Notes = append(run.Notes, m.Notes...)
-	if run.Outcome.Failed() {
-		run.FailedIn = lastPhase(m.Events)
-	}
 	r.VLLMInternalMetrics, r.LatencyStats, r.Session = m.Account, m.Latency, m.Session
 	r.RawLogs, r.LogEvents = m.Logs, m.Events
 	for name, value := range run.Environment {
@@ -163,7 +163,6 @@ func (a *attempt) fill(r *Result, cause error) {
 	if m.Account != nil {
 		fillAccount(r, m.Account)
 	}
-	a.missing(r)
 }
 
 // causeDecides: a limit or an interruption ended the engine, whatever the engine
@@ -186,13 +185,16 @@ func fillAccount(r *Result, acc *Account) {
 	if acc.VLLMVersion != nil {
 		e.VLLMVersion = acc.VLLMVersion
 	}
-	e.EngineVersion, e.ModelRunner, e.AttentionBackend, e.CompileCache = acc.Engine, acc.ModelRunner, acc.AttentionBackend, acc.CompileCache
+	e.EngineVersion, e.ModelRunner = acc.Engine, acc.ModelRunner
+	e.AttentionBackend, e.CompileCache = acc.AttentionBackend, acc.CompileCache
 	if acc.LoadFormat != nil {
 		e.LoadFormat = acc.LoadFormat
 	}
 	r.BenchmarkParameters.Effective = Effective{
-		Dtype: acc.Dtype, KVCacheDtype: acc.KVCacheDtype, Quantization: acc.Quantization, MaxModelLen: acc.MaxModelLen,
-		MaxNumSeqs: acc.MaxNumSeqs, MaxNumBatchedTokens: acc.MaxNumBatchedTokens, GPUMemoryUtilization: acc.GPUMemoryUtilization, BlockSize: acc.BlockSize,
+		EffectiveDtype: acc.Dtype, EffectiveKVCacheDtype: acc.KVCacheDtype, EffectiveQuantization: acc.Quantization,
+		EffectiveMaxModelLen: acc.MaxModelLen, EffectiveMaxNumSeqs: acc.MaxNumSeqs,
+		EffectiveMaxNumBatchedTokens:  acc.MaxNumBatchedTokens,
+		EffectiveGPUMemoryUtilization: acc.GPUMemoryUtilization, EffectiveBlockSize: acc.BlockSize,
 	}
 	if r.ModelInfo.Architecture == nil {
 		r.ModelInfo.Architecture = acc.Architecture
@@ -222,7 +224,8 @@ func (a *attempt) missing(r *Result) {
 		r.Missing["detailed_gpu_metrics"] = "no GPU can be seen on this machine"
 	}
 	if a.profile.Model == nil {
-		r.Missing["model_info"] = fmt.Sprintf("the catalogue does not have %s; vramsweep models add reads its config.json", r.ModelInfo.Model)
+		r.Missing["model_info"] = fmt.Sprintf(
+			"the catalogue does not have %s; vramsweep models add reads its config.json", r.ModelInfo.Model)
 	}
 	if r.EngineMetadata.VLLMVersion == nil {
 		r.Missing["engine_metadata.vllm_version"] = "the engine's log does not name it"

@@ -92,6 +92,9 @@ func (x *executor) devices(ctx context.Context, insp Inspector, s *sweep.Sweep, 
 		return nil, err
 	}
 	ranks := int(max(p.Settings.TensorParallelSize, 1) * max(p.Settings.PipelineParallelSize, 1))
+	if p.Engine.Kind == EngineCommand { // it has no ranks
+		ranks = len(f.devices)
+	}
 	if len(s.GPUs) == 0 {
 		return slices.Clone(f.devices[:min(ranks, len(f.devices))]), nil
 	}
@@ -132,7 +135,7 @@ func (a *attempt) waitIdle(ctx context.Context) (dirty string, err error) {
 		return "", nil
 	}
 	f, gpus := a.gpus[a.insp], a.gpuIndices()
-	if a.warm(a.profile) {
+	if a.warm() {
 		a.baseline = f.shared
 		return "", nil
 	}
@@ -149,7 +152,7 @@ func (a *attempt) waitIdle(ctx context.Context) (dirty string, err error) {
 			}
 		}
 		busy, holders := busyGPUs(a.baseline)
-		if busy == "" {
+		if busy == "" || a.shares() {
 			f.shared = a.baseline
 			return "", nil
 		}
@@ -185,14 +188,9 @@ func (w *idleWait) give(ctx context.Context, busy string, holders []Process) str
 			patience = math.MaxInt64 // no limit: until --max-duration or Ctrl-C
 		}
 	}
-	if !w.cleaned && w.Clean != nil {
+	if !w.cleaned {
 		w.cleaned = true
-		ended, err := w.Clean(ctx, w.runMark())
-		if err != nil {
-			w.note("end what earlier runs left: " + err.Error())
-		}
-		w.addEnded(ended, "held a GPU after its run")
-		w.ours = append(w.ours, ended...)
+		w.clean(ctx)
 	}
 	if waited >= patience {
 		return fmt.Sprintf("%s; waited %v", busy, waited.Round(time.Millisecond))
@@ -209,6 +207,24 @@ func (w *idleWait) give(ctx context.Context, busy string, holders []Process) str
 func (w *idleWait) pause() time.Duration {
 	w.polls++
 	return min(50*time.Millisecond<<min(w.polls-1, 10), 2*time.Second)
+}
+
+// shares reports whether the GPUs may be others' too: a command is measured as
+// it is found.
+func (a *attempt) shares() bool { return a.profile.Engine.Kind == EngineCommand }
+
+// clean ends what earlier runs, or this one, left on the GPUs, and counts it.
+func (a *attempt) clean(ctx context.Context) int {
+	if a.Clean == nil {
+		return 0
+	}
+	ended, err := a.Clean(ctx, a.runMark())
+	if err != nil {
+		a.note("end what runs left: " + err.Error())
+	}
+	a.addEnded(ended, "held a GPU after its run")
+	a.ours = append(a.ours, ended...)
+	return len(ended)
 }
 
 func (a *attempt) note(text string) { a.notes = append(a.notes, text) }
@@ -242,9 +258,11 @@ func busyGPUs(d *DetailedGPUMetrics) (why string, holders []Process) {
 		}
 		if used := mib(*g.VRAMUsedMB) - desktop; used > limit {
 			n := int64(used)
-			parts = append(parts, fmt.Sprintf("GPU %d: %s are in use by a process that cannot be seen from here", g.GPUID, gib(&n)))
+			parts = append(parts, fmt.Sprintf("GPU %d: %s are in use by a process that cannot be seen from here", g.GPUID,
+				gib(&n)))
 			index := g.GPUID
-			holders = append(holders, Process{GPUIndex: &index, MemoryBytes: &n, Note: "cannot be seen from here (another container or user)"})
+			holders = append(holders, Process{GPUIndex: &index, MemoryBytes: &n,
+				Note: "cannot be seen from here (another container or user)"})
 		}
 	}
 	return strings.Join(parts, "; "), holders
@@ -295,14 +313,6 @@ func gib(n *int64) string {
 	return fmt.Sprintf("%.2f GiB", float64(*n)/GiB)
 }
 
-// readDetail is phase 5.
-func (a *attempt) readDetail(ctx context.Context) {
-	if a.insp == nil || len(a.job.Devices) == 0 {
-		return
-	}
-	a.detail, _ = a.inspect(context.WithoutCancel(ctx), a.gpuIndices()) // noted
-}
-
 // final is phase 6: it proves that the memory is back at the baseline, or says
 // who holds it. The reading of phase 5 serves if it shows that already. An
 // interrupted run looks once: nobody waits after Ctrl-C.
@@ -312,8 +322,8 @@ func (a *attempt) final(ctx context.Context) {
 	}
 	a.end = a.detail
 	f, gpus := a.gpus[a.insp], a.gpuIndices()
-	if a.warm(a.profile) {
-		return // the session's engine holds its memory on purpose
+	if a.warm() || a.shares() {
+		return // the session's engine holds its memory on purpose; a command's is its own affair
 	}
 	begun := time.Now()
 	defer func() { a.waited += time.Since(begun) }()
@@ -324,15 +334,9 @@ func (a *attempt) final(ctx context.Context) {
 			return
 		}
 		if waited := time.Since(begun); waited > a.settleTime() || ctx.Err() != nil {
-			if !cleaned && a.Clean != nil {
+			if !cleaned {
 				cleaned, begun = true, time.Now()
-				ended, err := a.Clean(context.WithoutCancel(ctx), a.runMark())
-				if err != nil {
-					a.note("end what the run left: " + err.Error())
-				}
-				a.addEnded(ended, "held a GPU after its run")
-				a.ours = append(a.ours, ended...)
-				if len(ended) > 0 {
+				if a.clean(context.WithoutCancel(ctx)) > 0 {
 					continue
 				}
 			}

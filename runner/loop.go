@@ -91,13 +91,12 @@ func (r *Runner) written(p *sweep.Profile) *sweep.Profile {
 type Options struct {
 	Resume      bool
 	MaxDuration time.Duration   // 0: none
-	MinFree     int64           // bytes that must be free before each run; 0: DefaultMinFree
 	Kill        context.Context // ends at once, without writing results: the second Ctrl-C; nil: never
 }
 
-// DefaultMinFree is the room on the disk that a run must find: journal, raw
+// minFree is the room on the disk that a run must find: journal, raw
 // logs and tables of a run take some MiB, a log gone wild 100.
-const DefaultMinFree = 256 << 20
+const minFree = 256 << 20
 
 // A due run is one that has no final result yet.
 type due struct {
@@ -251,7 +250,8 @@ func (x *executor) begin(e *Execution, plan []PlannedProfile) error {
 			return err
 		}
 	}
-	x.display.Begin(&Schedule{Execution: x.id, Runs: x.sum.Planned, Kept: x.sum.Kept, Resumed: x.sum.Resumed, Changes: x.sum.Changes})
+	x.display.Begin(&Schedule{Execution: x.id, Runs: x.sum.Planned, Kept: x.sum.Kept, Resumed: x.sum.Resumed,
+		Changes: x.sum.Changes})
 	return nil
 }
 
@@ -313,7 +313,8 @@ func (x *executor) enqueue(finished map[string]*Result) {
 			for repeat := 1; repeat <= repeats(s); repeat++ {
 				n++
 				d := due{sweep: s, profile: p, repeat: repeat, id: RunID(x.id, p, repeat), n: n}
-				if old := finished[d.id]; old != nil && old.Run.Outcome != OutcomeDirtyGPU && old.Run.Outcome != OutcomeInterrupted {
+				if old := finished[d.id]; old != nil && old.Run.Outcome != OutcomeDirtyGPU &&
+					old.Run.Outcome != OutcomeInterrupted {
 					x.sum.Kept++
 					x.count(old.Run.Outcome)
 					x.rules.learn(s, p, old)
@@ -370,7 +371,12 @@ func (x *executor) runOne(ctx context.Context, d due, next *due) (stop bool, err
 		return false, err
 	}
 	if skip := x.skip(ctx, d); skip != nil {
-		return false, x.keepRow(d, skip)
+		if err := x.keepRow(x.newJob(d, nil, 1), skip); err != nil {
+			return false, err
+		}
+		x.count(OutcomeSkipped)
+		x.display.RunEnds(d.n, skip)
+		return false, nil
 	}
 	for attempt := 1; ; attempt++ {
 		r, retriable, err := x.attempt(ctx, d, next, attempt)
@@ -388,16 +394,18 @@ func (x *executor) runOne(ctx context.Context, d due, next *due) (stop bool, err
 		if retriable && attempt <= d.sweep.Limits.Retries {
 			x.sum.Retried++
 			wait := backOff(attempt)
-			x.display.Note(fmt.Sprintf("%s: %s; this can pass: attempt %d follows in %v", r.Run.Outcome, r.Run.OutcomeDetail, attempt+1, wait))
+			x.display.Note(fmt.Sprintf("%s: %s; this can pass: attempt %d follows in %v", r.Run.Outcome, r.Run.OutcomeDetail,
+				attempt+1, wait))
 			if x.sleep(ctx, wait) != nil {
 				// The attempt is written and final unless the run is resumed: it
 				// stays as it is.
-				return true, x.account(d, r)
+				x.account(d, r)
+				return true, nil
 			}
 			continue
 		}
-		err = x.account(d, r)
-		return r.Run.Outcome == OutcomeDirtyGPU && d.sweep.Limits.OnDirtyGPU == "stop", err
+		x.account(d, r)
+		return r.Run.Outcome == OutcomeDirtyGPU && d.sweep.Limits.OnDirtyGPU == "stop", nil
 	}
 }
 
@@ -407,7 +415,7 @@ func backOff(attempt int) time.Duration {
 }
 
 // account notes a final row.
-func (x *executor) account(d due, r *Result) error {
+func (x *executor) account(d due, r *Result) {
 	x.sum.Ran++
 	x.count(r.Run.Outcome)
 	x.rules.learn(d.sweep, d.profile, r)
@@ -416,14 +424,13 @@ func (x *executor) account(d due, r *Result) error {
 		x.stopBy("on_dirty_gpu = \"stop\": " + r.Run.OutcomeDetail)
 	}
 	if !r.Run.Outcome.Failed() {
-		return nil
+		return
 	}
 	x.failed[d.sweep]++
 	if limit := d.sweep.Limits.MaxFailures; limit > 0 && x.failed[d.sweep] >= limit && !x.given[d.sweep] {
 		x.given[d.sweep] = true
 		x.stopBy(fmt.Sprintf("sweep %q: max_failures = %d was reached", d.sweep.Name, limit))
 	}
-	return nil
 }
 
 func (x *executor) stopBy(why string) {
@@ -434,19 +441,13 @@ func (x *executor) stopBy(why string) {
 }
 
 // keepRow writes a row of a run that was not measured.
-func (x *executor) keepRow(d due, r *Result) error {
-	job := x.newJob(d, nil, 1)
+func (x *executor) keepRow(job *Job, r *Result) error {
 	sinks, err := x.beginSinks(job)
 	if err != nil {
 		return err
 	}
 	r.Run.EndedAt = r.Run.StartedAt
-	if err := x.finishSinks(sinks, r); err != nil {
-		return err
-	}
-	x.count(r.Run.Outcome)
-	x.display.RunEnds(d.n, r)
-	return nil
+	return x.finishSinks(sinks, r)
 }
 
 // checkDisk refuses to start a run that could not be written.
@@ -454,16 +455,13 @@ func (x *executor) checkDisk() error {
 	if x.FreeBytes == nil {
 		return nil
 	}
-	need := x.opts.MinFree
-	if need == 0 {
-		need = DefaultMinFree
-	}
 	free, err := x.FreeBytes()
 	if err != nil {
 		return fmt.Errorf("see how much room the disk of the output folder has: %w", err)
 	}
-	if free < need {
-		return fmt.Errorf("the disk of the output folder has %d MiB free, a run must find %d MiB; make room, then go on with run --resume", free>>20, need>>20)
+	if free < minFree {
+		return fmt.Errorf("the disk of the output folder has %d MiB free, a run must find %d MiB; "+
+			"make room, then go on with run --resume", free>>20, minFree>>20)
 	}
 	return nil
 }

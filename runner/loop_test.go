@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -61,7 +62,7 @@ func TestStagesAreStamped(t *testing.T) {
 	var names []string
 	for i, s := range run.Stages {
 		names = append(names, fmt.Sprintf("%d %s", s.Stage, s.Name))
-		if s.DurationS < 0 || s.DurationS > 5 || (i > 1 && s.OffsetS < run.Stages[i-1].OffsetS) {
+		if s.DurationS < 0 || s.DurationS > 1800 || (i > 1 && s.OffsetS < run.Stages[i-1].OffsetS) {
 			t.Errorf("stage %+v", s)
 		}
 	}
@@ -72,7 +73,7 @@ func TestStagesAreStamped(t *testing.T) {
 	if d := k.results[k.order[0]].DetailedGPUMetrics; d == nil || len(d.GPUs) != 1 {
 		t.Errorf("detailed_gpu_metrics holds %+v, want the reading of phase 5", d)
 	}
-	if run.WallS < 0.02 || run.WallS > 5 || run.OverheadS > run.WallS-0.02 {
+	if run.WallS < 0.02 || run.WallS > 1800 || run.OverheadS > run.WallS-0.02 {
 		t.Errorf("wall %v s, overhead %v s", run.WallS, run.OverheadS)
 	}
 }
@@ -81,7 +82,8 @@ func TestAFailedRunIsARow(t *testing.T) {
 	k := newKeeper()
 	r := newRunner(k, engineFunc(func(ctx context.Context, job *Job) (*Measurement, error) {
 		if job.Profile.Settings.BatchSize == 2 {
-			return &Measurement{Outcome: OutcomeOOM, Detail: "tried to allocate 2 GiB", Events: []LogEvent{{Kind: EventLoadStart}}}, nil
+			return &Measurement{Outcome: OutcomeOOM, Detail: "tried to allocate 2 GiB",
+				Events: []LogEvent{{Kind: EventLoadStart}}}, nil
 		}
 		return ok(ctx, job)
 	}))
@@ -119,7 +121,8 @@ func TestRetriesOnlyWhatCanPass(t *testing.T) {
 		retries   int
 		calls     int
 		outcome   Outcome
-	}{{true, 2, 3, OutcomeOK}, {true, 1, 2, OutcomeEngineError}, {false, 2, 1, OutcomeEngineError}, {true, 0, 1, OutcomeEngineError}} {
+	}{{true, 2, 3, OutcomeOK}, {true, 1, 2, OutcomeEngineError}, {false, 2, 1, OutcomeEngineError},
+		{true, 0, 1, OutcomeEngineError}} {
 		k := newKeeper()
 		calls := 0
 		r := newRunner(k, engineFunc(func(ctx context.Context, job *Job) (*Measurement, error) {
@@ -135,8 +138,10 @@ func TestRetriesOnlyWhatCanPass(t *testing.T) {
 		r.Sleep = func(_ context.Context, d time.Duration) error { waits = append(waits, d); return nil }
 		sum := mustRun(t, r, plan(sweep.Limits{Retries: c.retries}, 1), Options{})
 		run := k.results[k.order[len(k.order)-1]].Run
-		if calls != c.calls || run.Outcome != c.outcome || run.Attempts != calls || len(k.attempts[run.RunID]) != calls-1 || sum.Retried != calls-1 {
-			t.Errorf("%+v: %d calls, %s after %d attempts, %d kept", c, calls, run.Outcome, run.Attempts, len(k.attempts[run.RunID]))
+		if calls != c.calls || run.Outcome != c.outcome || run.Attempts != calls || len(k.attempts[run.RunID]) != calls-1 ||
+			sum.Retried != calls-1 {
+			t.Errorf("%+v: %d calls, %s after %d attempts, %d kept", c, calls, run.Outcome, run.Attempts,
+				len(k.attempts[run.RunID]))
 		}
 		for i := 1; i < len(waits); i++ {
 			if waits[i] <= waits[i-1] {
@@ -159,7 +164,8 @@ func TestMaxFailuresEndsTheSweepOnly(t *testing.T) {
 		return ok(ctx, job)
 	}))
 	sum := mustRun(t, r, p, Options{})
-	if sum.Failed != 2 || sum.OK != 1 || sum.Remaining != 2 || sum.State != StateInterrupted || sum.ExitCode() != 3 || !strings.Contains(sum.StoppedBy, "max_failures = 2") {
+	if sum.Failed != 2 || sum.OK != 1 || sum.Remaining != 2 || sum.State != StateInterrupted || sum.ExitCode() != 3 ||
+		!strings.Contains(sum.StoppedBy, "max_failures = 2") {
 		t.Errorf("summary %+v exit %d", sum, sum.ExitCode())
 	}
 }
@@ -185,20 +191,39 @@ func TestLimits(t *testing.T) {
 		engine Engine
 		want   Outcome
 	}{
-		"whole":            {sweep.Limits{Timeout: limit}, hang(true, true), OutcomeTimeout},
-		"start-up":         {sweep.Limits{StartupTimeout: limit}, hang(false, true), OutcomeStartupTimeout},
-		"ready in time":    {sweep.Limits{StartupTimeout: limit, Timeout: 3 * limit}, hang(true, true), OutcomeTimeout},
-		"silence":          {sweep.Limits{SilenceTimeout: limit}, hang(true, false), OutcomeSilenceTimeout},
-		"silent, not long": {sweep.Limits{SilenceTimeout: limit, Timeout: 3 * limit}, hang(true, true), OutcomeTimeout},
+		"whole":    {sweep.Limits{Timeout: limit}, hang(true, true), OutcomeTimeout},
+		"start-up": {sweep.Limits{StartupTimeout: limit}, hang(false, true), OutcomeStartupTimeout},
+		"silence":  {sweep.Limits{SilenceTimeout: limit}, hang(true, false), OutcomeSilenceTimeout},
 	} {
 		t.Run(name, func(t *testing.T) {
 			k := newKeeper()
 			mustRun(t, newRunner(k, c.engine), plan(c.limits, 1), Options{})
 			run := k.results[k.order[0]].Run
-			if run.Outcome != c.want || !strings.Contains(run.OutcomeDetail, "60ms") && !strings.Contains(run.OutcomeDetail, "180ms") {
+			if run.Outcome != c.want || !strings.Contains(run.OutcomeDetail, "60ms") {
 				t.Errorf("%s: %s (%s), want %s", name, run.Outcome, run.OutcomeDetail, c.want)
 			}
 		})
+	}
+}
+
+func TestBrokenLimit(t *testing.T) {
+	t0 := time.Now()
+	ready, early := &Pulse{}, &Pulse{}
+	ready.Ready()
+	lim := sweep.Limits{Timeout: time.Hour, StartupTimeout: time.Minute}
+	if e := brokenLimit(lim, t0.Add(59*time.Minute), t0, ready, t0); e != nil {
+		t.Errorf("an engine that was ready in time: %v", e)
+	}
+	if e := brokenLimit(lim, t0.Add(time.Hour), t0, ready, t0); e == nil || e.Outcome != OutcomeTimeout {
+		t.Errorf("after an hour: %v", e)
+	}
+	if e := brokenLimit(lim, t0.Add(time.Minute), t0, early, t0); e == nil || e.Outcome != OutcomeStartupTimeout {
+		t.Errorf("an engine that was not ready in time: %v", e)
+	}
+	early.Output(t0.Add(10 * time.Minute))
+	silence := sweep.Limits{SilenceTimeout: time.Minute}
+	if e := brokenLimit(silence, t0.Add(10*time.Minute+30*time.Second), t0, early, t0); e != nil {
+		t.Errorf("an engine that spoke 30 s ago: %v", e)
 	}
 }
 
@@ -208,7 +233,8 @@ func TestBrokenLimitCountsGPUActivity(t *testing.T) {
 	if e := brokenLimit(lim, t0.Add(90*time.Second), t0, &Pulse{}, t0.Add(40*time.Second)); e != nil {
 		t.Errorf("a GPU that was active 50 s ago: %v", e)
 	}
-	if e := brokenLimit(lim, t0.Add(101*time.Second), t0, &Pulse{}, t0.Add(40*time.Second)); e == nil || e.Outcome != OutcomeSilenceTimeout {
+	if e := brokenLimit(lim, t0.Add(101*time.Second), t0, &Pulse{}, t0.Add(40*time.Second)); e == nil ||
+		e.Outcome != OutcomeSilenceTimeout {
 		t.Errorf("silent for 61 s: %v", e)
 	}
 }
@@ -228,17 +254,20 @@ func TestInterruptionWritesWhatWasMeasured(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !sum.Interrupted || sum.ExitCode() != 130 || sum.Remaining != 2 || sum.OK != 1 || k.execs[0].State != StateInterrupted || !strings.Contains(sum.StoppedBy, "SIGINT") {
+	if !sum.Interrupted || sum.ExitCode() != 130 || sum.Remaining != 2 || sum.OK != 1 ||
+		k.execs[0].State != StateInterrupted || !strings.Contains(sum.StoppedBy, "SIGINT") {
 		t.Errorf("summary %+v", sum)
 	}
-	if run := k.results[k.order[1]].Run; run.Outcome != OutcomeInterrupted || !strings.Contains(run.OutcomeDetail, "SIGINT") {
+	if run := k.results[k.order[1]].Run; run.Outcome != OutcomeInterrupted ||
+		!strings.Contains(run.OutcomeDetail, "SIGINT") {
 		t.Errorf("row %+v", run)
 	}
 
 	// The same folder, resumed: the first run is kept, the interrupted attempt too.
 	r.Engines = func(*sweep.Profile) (Engine, error) { return engineFunc(ok), nil }
 	again := mustRun(t, r, plan(sweep.Limits{}, 1, 2, 3), Options{Resume: true})
-	if again.Execution != sum.Execution || !again.Resumed || again.Kept != 1 || again.Ran != 2 || again.OK != 3 || again.State != StateComplete {
+	if again.Execution != sum.Execution || !again.Resumed || again.Kept != 1 || again.Ran != 2 || again.OK != 3 ||
+		again.State != StateComplete {
 		t.Errorf("resumed: %+v", again)
 	}
 	if id := k.order[1]; len(k.attempts[id]) != 1 || k.attempts[id][0].Run.Outcome != OutcomeInterrupted {
@@ -298,7 +327,8 @@ func TestResumeAfterTheFileChanged(t *testing.T) {
 	for _, c := range sum.Changes {
 		got = append(got, c.Change+" "+c.Point+" "+c.Was)
 	}
-	want := []string{"changed batch_size=2 ", "changed batch_size=3 0000000000000003", "added batch_size=4 ", "removed batch_size=1 "}
+	want := []string{"changed batch_size=2 ", "changed batch_size=3 0000000000000003", "added batch_size=4 ",
+		"removed batch_size=1 "}
 	if !slices.Equal(got, want) {
 		t.Errorf("changes %q, want %q", got, want)
 	}
@@ -343,7 +373,8 @@ func TestDiskGuard(t *testing.T) {
 	}))
 	r.FreeBytes = func() (int64, error) { return free, nil }
 	sum, err := r.Run(context.Background(), plan(sweep.Limits{}, 1, 2), Options{})
-	if err == nil || !strings.Contains(err.Error(), "10 MiB free, a run must find 256 MiB") || sum.OK != 1 || len(k.order) != 1 {
+	if err == nil || !strings.Contains(err.Error(), "10 MiB free, a run must find 256 MiB") || sum.OK != 1 ||
+		len(k.order) != 1 {
 		t.Errorf("error %v, summary %+v", err, sum)
 	}
 }
@@ -379,7 +410,8 @@ func TestNeverFits(t *testing.T) {
 	}
 	sum := mustRun(t, r, plan(sweep.Limits{SkipNeverFits: true}, 1, 2), Options{})
 	row := k.results[k.order[1]]
-	if sum.Skipped != 1 || sum.ExitCode() != 0 || row.Run.Outcome != OutcomeSkipped || !strings.HasPrefix(row.Run.OutcomeDetail, "never_fits: it does not fit by the estimate (3.00 GiB short") {
+	if sum.Skipped != 1 || sum.ExitCode() != 0 || row.Run.Outcome != OutcomeSkipped ||
+		!strings.HasPrefix(row.Run.OutcomeDetail, "never_fits: it does not fit by the estimate (3.00 GiB short") {
 		t.Errorf("summary %+v, row %+v", sum, row.Run)
 	}
 }
@@ -413,6 +445,9 @@ func TestWaitsForIdleGPUs(t *testing.T) {
 				r.Sleep = func(context.Context, time.Duration) error { time.Sleep(time.Millisecond); return nil }
 			}
 			limits := sweep.Limits{IdleTimeout: 400 * time.Millisecond, OnDirtyGPU: c.policy}
+			if c.leaves {
+				limits.IdleTimeout = time.Hour
+			}
 			sum := runImpatient(t, r, plan(limits, 1, 2))
 			if !slices.Equal(d.rows, c.want) || sum.ExitCode() != c.exit || (sum.StoppedBy != "") != c.stopped {
 				t.Errorf("rows %v, want %v; summary %+v", d.rows, c.want, sum)
@@ -421,7 +456,8 @@ func TestWaitsForIdleGPUs(t *testing.T) {
 			if len(run.Holders) != 1 && len(run.Holders) != 0 || len(run.Holders) > 0 && run.Holders[0].PID != 77 {
 				t.Errorf("holders %+v", run.Holders)
 			}
-			if run.Outcome == OutcomeDirtyGPU && !strings.Contains(run.OutcomeDetail, "GPU 0: /usr/bin/python3 (PID 77) holds 4.00 GiB") {
+			if run.Outcome == OutcomeDirtyGPU && !strings.Contains(run.OutcomeDetail,
+				"GPU 0: /usr/bin/python3 (PID 77) holds 4.00 GiB") {
 				t.Errorf("detail %q", run.OutcomeDetail)
 			}
 		})
@@ -460,7 +496,8 @@ func TestMemoryMustComeBack(t *testing.T) {
 	}
 	sum := runImpatient(t, r, plan(sweep.Limits{}, 1))
 	run := k.results[k.order[0]].Run
-	if run.Outcome != OutcomeOK || len(sum.Ended) != 1 || sum.Ended[0].PID != 99 || !sum.Ended[0].Ours || len(run.Leftovers) != 1 {
+	if run.Outcome != OutcomeOK || len(sum.Ended) != 1 || sum.Ended[0].PID != 99 || !sum.Ended[0].Ours ||
+		len(run.Leftovers) != 1 {
 		t.Errorf("ended %+v, leftovers %+v, notes %q", sum.Ended, run.Leftovers, run.Notes)
 	}
 }
@@ -489,7 +526,8 @@ func TestAGPUThatIsNotThere(t *testing.T) {
 	r.Inspector = func(*sweep.Profile) Inspector { return m }
 	p := plan(sweep.Limits{}, 1)
 	p.Sweeps[0].GPUs = []int{3}
-	if _, err := r.Run(context.Background(), p, Options{}); err == nil || !strings.Contains(err.Error(), "asks for GPU 3: this machine has GPU 0, 1") {
+	if _, err := r.Run(context.Background(), p, Options{}); err == nil ||
+		!strings.Contains(err.Error(), "asks for GPU 3: this machine has GPU 0, 1") {
 		t.Errorf("error %v", err)
 	}
 	if len(k.execs) != 0 {
@@ -500,13 +538,17 @@ func TestAGPUThatIsNotThere(t *testing.T) {
 func TestAttributorGetsEverything(t *testing.T) {
 	k := newKeeper()
 	m := &machine{gpus: 1}
+	var ticks atomic.Int64
 	r := newRunner(k, engineFunc(func(ctx context.Context, job *Job) (*Measurement, error) {
-		for range 5 {
-			job.Progress(Progress{Phase: PhaseLoad})
-			time.Sleep(3 * time.Millisecond)
+		job.Progress(Progress{Phase: PhaseLoad})
+		for ticks.Load() < 6 { // the last may still be on its way
+			time.Sleep(time.Millisecond)
 		}
 		return ok(ctx, job)
 	}))
+	r.Samplers = func(job *Job) []Sampler {
+		return []Sampler{&ticker{job: job, every: time.Millisecond, used: func() int64 { ticks.Add(1); return 1 << 30 }}}
+	}
 	r.Inspector = func(*sweep.Profile) Inspector { return m }
 	at := &spy{}
 	r.Attributor = at
@@ -514,10 +556,12 @@ func TestAttributorGetsEverything(t *testing.T) {
 	r.Display = d
 	mustRun(t, r, plan(sweep.Limits{}, 1), Options{})
 	g := at.got
-	if g == nil || g.Baseline == nil || g.Detail == nil || g.Final == nil || len(g.Reports) != 1 || g.Measurement == nil || at.samples < 5 {
+	if g == nil || g.Baseline == nil || g.Detail == nil || g.Final == nil || len(g.Reports) != 1 ||
+		g.Measurement == nil || at.samples < 5 {
 		t.Errorf("measured %+v, %d samples", g, at.samples)
 	}
-	if len(d.shown) == 0 || d.shown[len(d.shown)-1].Phase != PhaseFinal || d.shown[len(d.shown)-1].MemoryBytes != 1<<30 || d.shown[0].Runs != 1 {
+	if len(d.shown) == 0 || d.shown[len(d.shown)-1].Phase != PhaseFinal ||
+		d.shown[len(d.shown)-1].MemoryBytes != 1<<30 || d.shown[0].Phase != PhaseLoad {
 		t.Errorf("progress %+v", d.shown)
 	}
 }

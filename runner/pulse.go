@@ -1,7 +1,6 @@
 package runner
 
 import (
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -11,33 +10,24 @@ import (
 // of start-up and silence by it, and samplers ask it for the process tree. All
 // methods may be called on a nil Pulse and from any goroutine.
 type Pulse struct {
-	base   sync.Once
-	zero   time.Time    // with its monotonic reading: a clock that is set is no silence
-	output atomic.Int64 // of the last line, since zero; 0: none
+	output atomic.Pointer[time.Time] // with its monotonic reading: a clock that is set is no silence
 	ready  atomic.Bool
-
-	mu   sync.Mutex
-	tree func() []int
+	tree   atomic.Pointer[func() []int]
 }
 
 // Output says that the engine printed something at this time.
 func (p *Pulse) Output(at time.Time) {
 	if p != nil {
-		p.output.Store(max(int64(at.Sub(p.start())), 1))
+		p.output.Store(&at)
 	}
 }
 
 // LastOutput is the time of the last Output; zero if there was none.
 func (p *Pulse) LastOutput() time.Time {
-	if p == nil || p.output.Load() == 0 {
+	if p == nil || p.output.Load() == nil {
 		return time.Time{}
 	}
-	return p.start().Add(time.Duration(p.output.Load()))
-}
-
-func (p *Pulse) start() time.Time {
-	p.base.Do(func() { p.zero = time.Now() })
-	return p.zero
+	return *p.output.Load()
 }
 
 // Ready says that the engine has started up: startup_timeout no longer counts.
@@ -53,12 +43,9 @@ func (p *Pulse) IsReady() bool { return p != nil && p.ready.Load() }
 // SetTree tells how the engine's live processes are listed (proc.Process.Tree).
 // It is set to nil when they are gone.
 func (p *Pulse) SetTree(tree func() []int) {
-	if p == nil {
-		return
+	if p != nil {
+		p.tree.Store(&tree)
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.tree = tree
 }
 
 // Tree lists the engine's live processes; empty before it has started.
@@ -66,11 +53,8 @@ func (p *Pulse) Tree() []int {
 	if p == nil {
 		return nil
 	}
-	p.mu.Lock()
-	tree := p.tree
-	p.mu.Unlock()
-	if tree == nil {
-		return nil
+	if tree := p.tree.Load(); tree != nil && *tree != nil {
+		return (*tree)()
 	}
-	return tree()
+	return nil
 }

@@ -20,8 +20,9 @@ func Remeasure(r *Result, a *models.Architecture, account *Account, events []Log
 		StartedAt: r.Run.StartedAt, Progress: func(Progress) {}, Pulse: &Pulse{},
 	}
 	from, to := engineSpan(r)
-	m := &Measurement{Account: account, Events: withArrivals(events, r.LogEvents), Latency: r.LatencyStats, Session: r.Session, Logs: r.RawLogs,
-		Outcome: r.Run.Outcome, Detail: r.Run.OutcomeDetail, StartedAt: from, EndedAt: to, ExitCode: r.Run.ExitCode}
+	m := &Measurement{Account: account, Events: withArrivals(events, r.LogEvents), Latency: r.LatencyStats,
+		Session: r.Session, Logs: r.RawLogs, Outcome: r.Run.Outcome, Detail: r.Run.OutcomeDetail,
+		StartedAt: from, EndedAt: to, ExitCode: r.Run.ExitCode}
 	measured := &Measured{Job: job, Measurement: m, Samples: samples, Detail: r.DetailedGPUMetrics}
 	if r.MemoryTimeline != nil {
 		measured.Reports = r.MemoryTimeline.Samplers
@@ -105,10 +106,8 @@ func withArrivals(events, before []LogEvent) []LogEvent {
 
 // trimLog names a stream by its file.
 func trimLog(file string) string {
-	for _, stream := range []string{"stdout", "stderr"} {
-		if file == stream+".log" {
-			return stream
-		}
+	if file == "stdout.log" || file == "stderr.log" {
+		return strings.TrimSuffix(file, ".log")
 	}
 	return file
 }
@@ -118,12 +117,7 @@ func profileOf(r *Result, a *models.Architecture) *sweep.Profile {
 	b := &r.BenchmarkParameters
 	return &sweep.Profile{
 		ID: r.Run.ProfileID, Sweep: r.Run.Sweep, Model: a,
-		Settings: sweep.Settings{
-			Model: r.ModelInfo.Model, HFModelID: r.ModelInfo.HFModelID, Dtype: b.Dtype, KVCacheDtype: b.KVCacheDtype, Quantization: b.Quantization,
-			TensorParallelSize: b.TensorParallelSize, PipelineParallelSize: b.PipelineParallelSize, InputLen: b.InputLen, OutputLen: b.OutputLen, BatchSize: b.BatchSize,
-			MaxModelLen: b.MaxModelLen, MaxNumSeqs: b.MaxNumSeqs, MaxNumBatchedTokens: b.MaxNumBatchedTokens, GPUMemoryUtilization: b.GPUMemoryUtilization,
-			KVCacheMemoryBytes: b.KVCacheMemoryBytes, BlockSize: b.BlockSize, EnforceEager: b.EnforceEager, LoadFormat: b.LoadFormat, NumIters: b.NumIters, NumItersWarmup: b.NumItersWarmup,
-		},
-		Engine: sweep.Engine{Kind: b.Engine, Mode: b.EngineMode},
+		Settings: sweep.Settings{Model: r.ModelInfo.Model, HFModelID: r.ModelInfo.HFModelID, Asked: b.Asked},
+		Engine:   sweep.Engine{Kind: b.Engine, Mode: b.EngineMode},
 	}
 }

@@ -1,6 +1,10 @@
 package runner
 
-import "time"
+import (
+	"time"
+
+	"github.com/vramsweep/vramsweep/sweep"
+)
 
 // SchemaVersion of run.json and of the tables.
 const SchemaVersion = "3.1"
@@ -101,40 +105,23 @@ const EngineCommand = "command"
 // BenchmarkParameters are what was asked (null: left to vLLM) and what vLLM
 // said it used.
 type BenchmarkParameters struct {
-	Engine               string         `json:"engine"` // "vllm", "simulator", "import", "command"
-	EngineMode           string         `json:"engine_mode"`
-	Dtype                *string        `json:"dtype"`
-	KVCacheDtype         *string        `json:"kv_cache_dtype"`
-	Quantization         *string        `json:"quantization"`
-	TensorParallelSize   int64          `json:"tensor_parallel_size"`
-	PipelineParallelSize int64          `json:"pipeline_parallel_size"`
-	InputLen             int64          `json:"input_len"`
-	OutputLen            int64          `json:"output_len"`
-	BatchSize            int64          `json:"batch_size"`
-	MaxModelLen          *int64         `json:"max_model_len"`
-	MaxNumSeqs           *int64         `json:"max_num_seqs"`
-	MaxNumBatchedTokens  *int64         `json:"max_num_batched_tokens"`
-	GPUMemoryUtilization *float64       `json:"gpu_memory_utilization"`
-	KVCacheMemoryBytes   *int64         `json:"kv_cache_memory_bytes"`
-	BlockSize            *int64         `json:"block_size"`
-	EnforceEager         *bool          `json:"enforce_eager"`
-	LoadFormat           *string        `json:"load_format"`
-	NumIters             *int64         `json:"num_iters"`
-	NumItersWarmup       *int64         `json:"num_iters_warmup"`
-	Flags                map[string]any `json:"flags,omitempty"` // vLLM's own flags
-	Effective            Effective      `json:"effective"`
+	Engine     string `json:"engine"` // "vllm", "simulator", "import", "command"
+	EngineMode string `json:"engine_mode"`
+	sweep.Asked
+	Flags     map[string]any `json:"flags,omitempty"` // vLLM's own flags
+	Effective Effective      `json:"effective"`
 }
 
 // Effective is what vLLM said it used.
 type Effective struct {
-	Dtype                *string  `json:"dtype"`
-	KVCacheDtype         *string  `json:"kv_cache_dtype"`
-	Quantization         *string  `json:"quantization"`
-	MaxModelLen          *int64   `json:"max_model_len"`
-	MaxNumSeqs           *int64   `json:"max_num_seqs"`
-	MaxNumBatchedTokens  *int64   `json:"max_num_batched_tokens"`
-	GPUMemoryUtilization *float64 `json:"gpu_memory_utilization"`
-	BlockSize            *int64   `json:"block_size"`
+	EffectiveDtype                *string  `json:"dtype" parquet:"effective_dtype,optional,dict" doc:"What vLLM said it used."`
+	EffectiveKVCacheDtype         *string  `json:"kv_cache_dtype" parquet:"effective_kv_cache_dtype,optional,dict" doc:"What vLLM said it used."`
+	EffectiveQuantization         *string  `json:"quantization" parquet:"effective_quantization,optional,dict" doc:"What vLLM said it used."`
+	EffectiveMaxModelLen          *int64   `json:"max_model_len" parquet:"effective_max_model_len,optional,dict" unit:"tokens" doc:"What vLLM said it used."`
+	EffectiveMaxNumSeqs           *int64   `json:"max_num_seqs" parquet:"effective_max_num_seqs,optional,dict" doc:"What vLLM said it used."`
+	EffectiveMaxNumBatchedTokens  *int64   `json:"max_num_batched_tokens" parquet:"effective_max_num_batched_tokens,optional,dict" unit:"tokens" doc:"What vLLM said it used."`
+	EffectiveGPUMemoryUtilization *float64 `json:"gpu_memory_utilization" parquet:"effective_gpu_memory_utilization,optional" unit:"ratio" doc:"What vLLM said it used."`
+	EffectiveBlockSize            *int64   `json:"block_size" parquet:"effective_block_size,optional,dict" unit:"tokens" doc:"What vLLM said it used."`
 }
 
 // DtypeMetadata says what a parameter and a token cost.
@@ -393,64 +380,70 @@ type Provenance struct {
 	Vramsweep     string            `json:"vramsweep_version"`
 }
 
+// The rows of the tables phases, ranks, steps and breakdowns, as run.json holds
+// them: the tables put the run's key before them. The parquet tag names the
+// column, unit and doc describe it.
+
 // A PhaseRow is one phase on one GPU (nil: the host).
 type PhaseRow struct {
-	GPUIndex     *int32     `json:"gpu_index"`
-	Phase        Phase      `json:"phase"`
-	StartedAt    *time.Time `json:"started_at"`
-	EndedAt      *time.Time `json:"ended_at"`
-	DurationS    *float64   `json:"duration_s"`
-	UncertaintyS *float64   `json:"uncertainty_s"` // of its start
-	MinBytes     *int64     `json:"memory_min_bytes"`
-	MaxBytes     *int64     `json:"memory_max_bytes"`
-	MeanBytes    *int64     `json:"memory_mean_bytes"`
-	StartBytes   *int64     `json:"memory_start_bytes"`
-	EndBytes     *int64     `json:"memory_end_bytes"`
-	EnergyJ      *float64   `json:"energy_j"`
-	MeanPowerW   *float64   `json:"mean_power_w"`
+	GPUIndex     *int32     `json:"gpu_index" parquet:"gpu_index,optional" doc:"The driver's index; null: the host."`
+	Phase        Phase      `json:"phase" parquet:"phase,dict" doc:"Name of the phase."`
+	StartedAt    *time.Time `json:"started_at" parquet:"started_at,optional,timestamp(microsecond)" doc:"Start of the phase."`
+	EndedAt      *time.Time `json:"ended_at" parquet:"ended_at,optional,timestamp(microsecond)" doc:"End of the phase."`
+	DurationS    *float64   `json:"duration_s" parquet:"duration_s,optional" unit:"s" doc:"Length of the phase."`
+	UncertaintyS *float64   `json:"uncertainty_s" parquet:"uncertainty_s,optional" unit:"s" doc:"Of its start."`
+	MinBytes     *int64     `json:"memory_min_bytes" parquet:"memory_min_bytes,optional" unit:"bytes" doc:"Lowest sample in the phase."`
+	MaxBytes     *int64     `json:"memory_max_bytes" parquet:"memory_max_bytes,optional" unit:"bytes" doc:"Highest sample in the phase."`
+	MeanBytes    *int64     `json:"memory_mean_bytes" parquet:"memory_mean_bytes,optional" unit:"bytes" doc:"Mean of the samples in the phase."`
+	StartBytes   *int64     `json:"memory_start_bytes" parquet:"memory_start_bytes,optional" unit:"bytes" doc:"At its start."`
+	EndBytes     *int64     `json:"memory_end_bytes" parquet:"memory_end_bytes,optional" unit:"bytes" doc:"At its end."`
+	EnergyJ      *float64   `json:"energy_j" parquet:"energy_j,optional" unit:"J" doc:"Spent in the phase."`
+	MeanPowerW   *float64   `json:"mean_power_w" parquet:"mean_power_w,optional" unit:"W" doc:"Mean power in the phase."`
 }
 
 // A RankRow is one rank: vLLM's account of it in bytes.
 type RankRow struct {
-	Rank                     int32   `json:"rank"`
-	GPUIndex                 *int32  `json:"gpu_index"`
-	GPUUUID                  *string `json:"gpu_uuid"`
-	ModelWeightsBytes        *int64  `json:"model_weights_bytes"`
-	KVCacheBytes             *int64  `json:"kv_cache_bytes"`
-	ActivationsReservedBytes *int64  `json:"activations_reserved_bytes"`
-	CUDAGraphsBytes          *int64  `json:"cuda_graphs_bytes"`
-	NonTorchBytes            *int64  `json:"non_torch_bytes"`
-	ContextBytes             *int64  `json:"context_bytes"`
-	BuffersBytes             *int64  `json:"buffers_bytes"`
-	RequestedBytes           *int64  `json:"requested_bytes"`
-	FreeAtStartBytes         *int64  `json:"free_at_start_bytes"`
-	GraphEstimateBytes       *int64  `json:"graph_estimate_bytes"`
-	BudgetDifferenceBytes    *int64  `json:"budget_difference_bytes"`
-	TorchAllocatedBytes      *int64  `json:"torch_allocated_bytes"` // at the highest point; session mode only
-	TorchReservedBytes       *int64  `json:"torch_reserved_bytes"`
-	TorchPeakBytes           *int64  `json:"torch_peak_bytes"`
+	Rank                     int32   `json:"rank" parquet:"rank" doc:"From 0."`
+	GPUIndex                 *int32  `json:"gpu_index" parquet:"gpu_index,optional" doc:"The driver's index; null on a machine without GPUs."`
+	GPUUUID                  *string `json:"gpu_uuid" parquet:"gpu_uuid,optional,dict" doc:"The driver's name of the GPU."`
+	ModelWeightsBytes        *int64  `json:"model_weights_bytes" parquet:"model_weights_bytes,optional" unit:"bytes" doc:"As the log says."`
+	KVCacheBytes             *int64  `json:"kv_cache_bytes" parquet:"kv_cache_bytes,optional" unit:"bytes" doc:"KV cache of the rank."`
+	ActivationsReservedBytes *int64  `json:"activations_reserved_bytes" parquet:"activations_reserved_bytes,optional" unit:"bytes" doc:"Peak of activations in profiling, set aside."`
+	CUDAGraphsBytes          *int64  `json:"cuda_graphs_bytes" parquet:"cuda_graphs_bytes,optional" unit:"bytes" doc:"Captured graphs."`
+	NonTorchBytes            *int64  `json:"non_torch_bytes" parquet:"non_torch_bytes,optional" unit:"bytes" doc:"Held outside torch."`
+	ContextBytes             *int64  `json:"context_bytes" parquet:"context_bytes,optional" unit:"bytes" doc:"The driver's context."`
+	BuffersBytes             *int64  `json:"buffers_bytes" parquet:"buffers_bytes,optional" unit:"bytes" doc:"The runner's persistent buffers, calculated."`
+	RequestedBytes           *int64  `json:"requested_bytes" parquet:"requested_bytes,optional" unit:"bytes" doc:"The budget: total x utilization."`
+	FreeAtStartBytes         *int64  `json:"free_at_start_bytes" parquet:"free_at_start_bytes,optional" unit:"bytes" doc:"Free memory as vLLM saw it at its start."`
+	GraphEstimateBytes       *int64  `json:"graph_estimate_bytes" parquet:"graph_estimate_bytes,optional" unit:"bytes" doc:"vLLM's estimate of its graphs."`
+	BudgetDifferenceBytes    *int64  `json:"budget_difference_bytes" parquet:"budget_difference_bytes,optional" unit:"bytes" doc:"requested - consumed - headroom - graph estimate - available KV: a check of the reading."`
+	TorchAllocatedBytes      *int64  `json:"torch_allocated_bytes" parquet:"torch_allocated_bytes,optional" unit:"bytes" doc:"torch's own figure; session mode only."`
+	TorchReservedBytes       *int64  `json:"torch_reserved_bytes" parquet:"torch_reserved_bytes,optional" unit:"bytes" doc:"torch's own figure; session mode only."`
+	TorchPeakBytes           *int64  `json:"torch_peak_bytes" parquet:"torch_peak_bytes,optional" unit:"bytes" doc:"torch's own figure; session mode only."`
 }
 
-// A StepRow is one step of the driver's account on one GPU.
+// A StepRow is one step of the driver's account on one GPU: what its memory did
+// in a phase.
 type StepRow struct {
-	GPUIndex        int32      `json:"gpu_index"`
-	Step            string     `json:"step"` // context, load, profile_peak, kv_alloc, capture, engine_warmup, bench_warmup, measure, left_after
-	Bytes           *int64     `json:"bytes"`
-	TFrom           *time.Time `json:"t_from"`
-	TTo             *time.Time `json:"t_to"`
-	VLLMBytes       *int64     `json:"vllm_bytes"`
-	DifferenceBytes *int64     `json:"difference_bytes"`
-	Reason          string     `json:"reason,omitempty"`
+	GPUIndex        int32      `json:"gpu_index" parquet:"gpu_index" doc:"The driver's index."`
+	Step            string     `json:"step" parquet:"step,dict" doc:"context, load, profile_peak, kv_alloc, capture, engine_warmup, bench_warmup, measure, left_after."`
+	Bytes           *int64     `json:"bytes" parquet:"bytes,optional" unit:"bytes" doc:"Change of the driver's memory."`
+	TFrom           *time.Time `json:"t_from" parquet:"t_from,optional,timestamp(microsecond)" doc:"Start of the step."`
+	TTo             *time.Time `json:"t_to" parquet:"t_to,optional,timestamp(microsecond)" doc:"End of the step."`
+	VLLMBytes       *int64     `json:"vllm_bytes" parquet:"vllm_bytes,optional" unit:"bytes" doc:"What vLLM says of the same."`
+	DifferenceBytes *int64     `json:"difference_bytes" parquet:"difference_bytes,optional" unit:"bytes" doc:"bytes - vllm_bytes."`
+	Reason          string     `json:"reason,omitempty" parquet:"reason,optional,dict" doc:"Why a figure is null, or what explains the difference."`
 }
 
-// A BreakdownRow is one part of the net increase on one rank.
+// A BreakdownRow is one part of the net increase on one rank; the parts of a run
+// add up to its net increase.
 type BreakdownRow struct {
-	Rank       int32      `json:"rank"`
-	Component  string     `json:"component"` // weights, kv_cache, activations, cuda_graphs, non_torch, context, buffers, growth_excess, framework_overhead
-	Bytes      int64      `json:"bytes"`
-	Share      *float64   `json:"share"` // of the rank's net increase
-	Source     string     `json:"source"`
-	Confidence Confidence `json:"confidence"`
+	Rank       int32      `json:"rank" parquet:"rank" doc:"From 0."`
+	Component  string     `json:"component" parquet:"component,dict" doc:"weights, kv_cache, activations, cuda_graphs, non_torch, context, buffers, growth_excess, framework_overhead."`
+	Bytes      int64      `json:"bytes" parquet:"bytes" unit:"bytes" doc:"The part; negative is kept."`
+	Share      *float64   `json:"share" parquet:"share,optional" unit:"ratio" doc:"Of the rank's net increase."`
+	Source     string     `json:"source" parquet:"source,dict" doc:"Where the figure comes from."`
+	Confidence Confidence `json:"confidence" parquet:"confidence,dict" doc:"high_from_vllm_logs, high_measured_step, high_calculated, low_estimated, calculated_residual."`
 }
 
 // A Session is what the engine itself told through the session driver.

@@ -49,6 +49,13 @@ type SharedEngine interface {
 	Close(ctx context.Context) ([]Process, error)
 }
 
+// A PromptEngine uses the GPUs from the moment Run is called until it returns:
+// the Runner has each GPU sampled for Margin before and after that.
+type PromptEngine interface {
+	Engine
+	Margin(job *Job) time.Duration
+}
+
 // A Sampler reads an instrument at a fixed rate until ctx ends. The slice that
 // it gives to emit holds one tick and is reused: emit copies what it keeps.
 // A Sampler whose instrument fails goes on as well as it can and says so in
@@ -116,11 +123,9 @@ type Progress struct {
 	MemoryBytes int64 // highest of the current use over the run's GPUs; 0 before the first sample
 	Note        string
 
-	// The Runner fills these; an engine leaves them alone.
-	Run     int           // which one, from 1, of
-	Runs    int           // all that are planned
-	Elapsed time.Duration // of this run
-	ETA     time.Duration // of the execution, from the runs so far; 0: unknown
+	// ETA is that of the execution, from the runs so far; 0: unknown. The Runner
+	// fills it.
+	ETA time.Duration
 }
 
 // Measured is all that one attempt brought back, as the Attributor needs it.
@@ -156,11 +161,12 @@ type Measurement struct {
 	Events    []LogEvent
 	Latency   *LatencyStats
 	Logs      []RawLog
-	Session   *Session  // what the engine itself told; session mode only
-	Leftovers []Process // outlived the engine and were ended
-	Retriable bool      // the failure can pass: hub, port in use, NCCL, device busy
-	Decided   bool      // the engine ended by itself: a limit that broke while its remains were ended changes nothing
-	Notes     []string  // what else a reader of the run should know
+	Session   *Session          // what the engine itself told; session mode only
+	Leftovers []Process         // outlived the engine and were ended
+	Retriable bool              // the failure can pass: hub, port in use, NCCL, device busy
+	Decided   bool              // the engine ended by itself: a limit that broke while its remains ended changes nothing
+	Notes     []string          // what else a reader of the run should know
+	Missing   map[string]string // section: why it cannot be there, where the engine knows better than the Runner
 }
 
 // A LogEvent is a line of the engine's log that marks a moment of the run.

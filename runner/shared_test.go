@@ -110,7 +110,8 @@ func TestWarmEngineWaitsForItsSamplers(t *testing.T) {
 	}})
 	r.Inspector = func(*sweep.Profile) Inspector { return m }
 	r.Samplers = func(job *Job) []Sampler {
-		at = &late{ticker: ticker{job: job, every: 2 * time.Millisecond, used: func() int64 { return 1 << 30 }}, after: 60 * time.Millisecond}
+		at = &late{ticker: ticker{job: job, every: 2 * time.Millisecond, used: func() int64 { return 1 << 30 }},
+			after: 60 * time.Millisecond}
 		return []Sampler{at}
 	}
 	sum := runImpatient(t, r, plan(sweep.Limits{}, 1, 2, 3))

@@ -1,9 +1,11 @@
 package runner
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"reflect"
+	"slices"
 
 	"github.com/vramsweep/vramsweep/sweep"
 	"github.com/vramsweep/vramsweep/sweep/models"
@@ -21,14 +23,15 @@ func (x *executor) skip(ctx context.Context, d due) *Result {
 		if insp := x.inspector(d.profile); insp != nil {
 			devices, _ = x.devices(ctx, insp, d.sweep, d.profile) // the run itself will say what is wrong
 		}
-		reason = neverFits(x, d.profile, devices)
+		reason = neverFits(x.Estimate(d.profile, devices))
 	}
 	if reason == "" {
 		return nil
 	}
 	r := x.newResult(x.newJob(d, devices, 1))
 	r.Run.Outcome, r.Run.OutcomeDetail, r.Run.SkippedBecause = OutcomeSkipped, reason, because
-	for _, section := range []string{"latency_stats", "vllm_internal_metrics", "memory_timeline", "memory_breakdown", "detailed_gpu_metrics"} {
+	for _, section := range []string{"latency_stats", "vllm_internal_metrics", "memory_timeline", "memory_breakdown",
+		"detailed_gpu_metrics"} {
 		r.Missing[section] = "the run was skipped: " + reason
 	}
 	return r
@@ -36,17 +39,11 @@ func (x *executor) skip(ctx context.Context, d due) *Result {
 
 // neverFits says why a profile cannot fit by the arithmetic, "" if it may: also
 // where the estimate says no but its error is larger than what is missing.
-func neverFits(x *executor, p *sweep.Profile, devices []Device) string {
-	e := x.Estimate(p, devices)
+func neverFits(e *models.Estimate) string {
 	if e == nil || e.Fits == nil || *e.Fits || (e.ShortBy != nil && *e.ShortBy <= estimateError(e)) {
 		return ""
 	}
-	text := "never_fits: "
-	if e.Reason == "" {
-		text += "it does not fit by the estimate"
-	} else {
-		text += e.Reason
-	}
+	text := "never_fits: " + cmp.Or(e.Reason, "it does not fit by the estimate")
 	if e.ShortBy != nil {
 		text += fmt.Sprintf(" (%s short by the estimate, whose error is %s)", gib(e.ShortBy), gib(new(estimateError(e))))
 	}
@@ -55,19 +52,16 @@ func neverFits(x *executor, p *sweep.Profile, devices []Device) string {
 
 // estimateError is by how much memory may turn out larger than estimated, bytes.
 func estimateError(e *models.Estimate) int64 {
-	up := func(f models.Figure) int64 {
-		if f.Value == nil || f.High == nil {
-			return 0
-		}
-		return max(*f.High-*f.Value, 0)
+	down := func(f models.Figure) int64 { return spread(f.Low, f.Value) }
+	return max(spread(e.KVCache.Value, e.KVCache.High), down(e.Context),
+		down(e.Weights)+down(e.Activations)+down(e.NonTorch))
+}
+
+func spread(low, high *int64) int64 {
+	if low == nil || high == nil {
+		return 0
 	}
-	down := func(f models.Figure) int64 {
-		if f.Value == nil || f.Low == nil {
-			return 0
-		}
-		return max(*f.Value-*f.Low, 0)
-	}
-	return max(up(e.KVCache), down(e.Context), down(e.Weights)+down(e.Activations)+down(e.NonTorch))
+	return max(*high-*low, 0)
 }
 
 // A check is what a failed run failed at: which settings enter it.
@@ -138,69 +132,38 @@ func (r *rules) dominated(s *sweep.Sweep, p *sweep.Profile) (reason, run string)
 	return "", ""
 }
 
-// A need compares a setting of the failed profile with that of another one.
-type need int
-
-const (
-	needsLess need = iota - 1
-	needsSame
-	needsMore
-	cannotTell need = 2
-)
-
 // needsAtLeast reports whether candidate c needs at least as much as f in all
 // settings that enter the check. Settings that do not enter it do not matter;
 // settings of which it is not known must be equal.
 func needsAtLeast(ch check, f, c *sweep.Profile) bool {
-	if !sameOtherwise(f, c) {
-		return false
-	}
-	for _, n := range compare(ch, &f.Settings, &c.Settings) {
-		if n == needsLess || n == cannotTell {
-			return false
-		}
-	}
-	return true
+	return sameOtherwise(f, c) && compare(ch, &f.Settings, &c.Settings)
 }
 
-// compare lists how c compares with f in the settings that enter the check.
-func compare(ch check, f, c *sweep.Settings) []need {
-	dtype := more(dtypeBytes(f.Dtype), dtypeBytes(c.Dtype), same(f.Dtype, c.Dtype))
-	needs := []need{
-		// Fewer GPUs hold more each.
-		more(float64(c.TensorParallelSize), float64(f.TensorParallelSize), true),
-		more(float64(c.PipelineParallelSize), float64(f.PipelineParallelSize), true),
-		dtype,
-	}
-	scheduler := []need{
-		moreInt(f.MaxModelLen, c.MaxModelLen), moreInt(f.MaxNumSeqs, c.MaxNumSeqs),
-		moreInt(f.MaxNumBatchedTokens, c.MaxNumBatchedTokens), graphs(f, c),
-	}
+// compare is needsAtLeast of the settings that enter the check.
+func compare(ch check, f, c *sweep.Settings) bool {
+	// Fewer GPUs hold more each.
+	gpus := c.TensorParallelSize <= f.TensorParallelSize && c.PipelineParallelSize <= f.PipelineParallelSize
+	dtype := larger(dtypeBytes(f.Dtype), dtypeBytes(c.Dtype), same(f.Dtype, c.Dtype))
+	types := same(f.Dtype, c.Dtype) && same(f.KVCacheDtype, c.KVCacheDtype)
+	limits := asked(f.MaxModelLen, c.MaxModelLen) && asked(f.MaxNumSeqs, c.MaxNumSeqs) &&
+		asked(f.MaxNumBatchedTokens, c.MaxNumBatchedTokens)
+	graphs := eager(f) || !eager(c)
+	fixed := same(f.KVCacheMemoryBytes, c.KVCacheMemoryBytes) && same(f.BlockSize, c.BlockSize)
 	// A larger share leaves less outside of it, a smaller one less within.
-	larger := moreFloat(f.GPUMemoryUtilization, c.GPUMemoryUtilization)
-	smaller := moreFloat(c.GPUMemoryUtilization, f.GPUMemoryUtilization)
-	kvDtype := more(kvBytes(f), kvBytes(c), same(f.KVCacheDtype, c.KVCacheDtype) && same(f.Dtype, c.Dtype))
-	fixed := []need{equal(same(f.KVCacheMemoryBytes, c.KVCacheMemoryBytes)), equal(same(f.BlockSize, c.BlockSize))}
-	switch ch {
-	case checkLoad:
-		// The V2 runner's buffers, held from load on, grow with the sequences.
-		return append(needs, moreInt(f.MaxNumSeqs, c.MaxNumSeqs), moreInt(f.MaxModelLen, c.MaxModelLen), moreInt(f.MaxNumBatchedTokens, c.MaxNumBatchedTokens))
-	case checkProfile:
-		return append(needs, scheduler...)
-	case checkKV:
-		return append(append(append(needs, scheduler...), fixed...), smaller)
-	case checkLength:
-		return append(append(append(needs, scheduler...), fixed...), smaller, kvDtype)
-	case checkCapture:
-		needs[2] = equal(same(f.Dtype, c.Dtype)) // weights and KV share one budget
-		return append(append(append(needs, scheduler...), fixed...), larger, equal(same(f.KVCacheDtype, c.KVCacheDtype)))
-	case checkMeasure:
-		needs[2] = equal(same(f.Dtype, c.Dtype))
-		return append(append(append(needs, scheduler...), fixed...), larger, equal(same(f.KVCacheDtype, c.KVCacheDtype)),
-			more(float64(f.BatchSize), float64(c.BatchSize), true), more(float64(f.InputLen), float64(c.InputLen), true),
-			more(float64(f.OutputLen), float64(c.OutputLen), true))
-	}
-	return []need{cannotTell}
+	within := asked(c.GPUMemoryUtilization, f.GPUMemoryUtilization)
+	outside := asked(f.GPUMemoryUtilization, c.GPUMemoryUtilization)
+	longer := c.BatchSize >= f.BatchSize && c.InputLen >= f.InputLen && c.OutputLen >= f.OutputLen
+	needs, known := map[check][]bool{
+		// The V2 runner's buffers, held from load on, grow with the limits.
+		checkLoad:    {dtype, limits},
+		checkProfile: {dtype, limits, graphs},
+		checkKV:      {dtype, limits, graphs, fixed, within},
+		checkLength:  {dtype, limits, graphs, fixed, within, larger(kvBytes(f), kvBytes(c), types)},
+		// Weights and KV share one budget: with another type of either it cannot be told.
+		checkCapture: {types, limits, graphs, fixed, outside},
+		checkMeasure: {types, limits, graphs, fixed, outside, longer},
+	}[ch]
+	return known && gpus && !slices.Contains(needs, false)
 }
 
 // sameOtherwise: whatever is neither compared nor known to be without effect on
@@ -215,60 +178,29 @@ func same[T comparable](a, b *T) bool {
 	return a == nil && b == nil || a != nil && b != nil && *a == *b
 }
 
-func equal(yes bool) need {
-	if yes {
-		return needsSame
-	}
-	return cannotTell
-}
-
-// more compares f with c; 0 is unknown, and then only known stands for sameness.
-func more(f, c float64, known bool) need {
-	switch {
-	case f == 0 || c == 0:
-		return equal(known && f == c)
-	case c > f:
-		return needsMore
-	case c == f:
-		return needsSame
-	}
-	return needsLess
-}
-
-// moreInt compares settings that may be left to vLLM: then both must be.
-func moreInt(f, c *int64) need {
+// asked compares settings that may be left to vLLM: then both must be.
+func asked[T int64 | float64](f, c *T) bool {
 	if f == nil || c == nil {
-		return equal(f == nil && c == nil)
+		return f == nil && c == nil
 	}
-	return more(float64(*f), float64(*c), true)
+	return *c >= *f
 }
 
-func moreFloat(f, c *float64) need {
-	if f == nil || c == nil {
-		return equal(f == nil && c == nil)
+// larger compares sizes; 0 is unknown, and then they must be known to be equal.
+func larger(f, c float64, equal bool) bool {
+	if f == 0 || c == 0 {
+		return f == c && equal
 	}
-	return more(*f, *c, true)
+	return c >= f
 }
 
-// graphs: enforce_eager needs less; left to vLLM is as false.
-func graphs(f, c *sweep.Settings) need {
-	eager := func(b *bool) bool { return b != nil && *b }
-	switch {
-	case eager(f.EnforceEager) == eager(c.EnforceEager):
-		return needsSame
-	case eager(f.EnforceEager):
-		return needsMore
-	}
-	return needsLess
-}
+// eager: without graphs less is needed; left to vLLM is as false.
+func eager(s *sweep.Settings) bool { return orZero(s.EnforceEager) }
 
 // dtypeBytes is the size of a parameter; 0 where the model decides or the name
 // is unknown.
 func dtypeBytes(dtype *string) float64 {
-	if dtype == nil {
-		return 0
-	}
-	switch *dtype {
+	switch orZero(dtype) {
 	case "float32", "float":
 		return 4
 	case "float16", "half", "bfloat16":

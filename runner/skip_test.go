@@ -15,9 +15,11 @@ func base(change ...func(*sweep.Profile)) *sweep.Profile {
 	p := &sweep.Profile{
 		ID: "base", Sweep: "s", Engine: sweep.Engine{Kind: "vllm", Mode: "latency"},
 		Settings: sweep.Settings{
-			Model: "m", HFModelID: "o/m", Dtype: ptr("bfloat16"), KVCacheDtype: ptr("auto"), TensorParallelSize: 2, PipelineParallelSize: 1,
-			InputLen: 1024, OutputLen: 128, BatchSize: 8, MaxModelLen: ptr(int64(4096)), MaxNumSeqs: ptr(int64(64)),
-			GPUMemoryUtilization: ptr(0.9),
+			Model: "m", HFModelID: "o/m", Asked: sweep.Asked{
+				Dtype: ptr("bfloat16"), KVCacheDtype: ptr("auto"), TensorParallelSize: 2, PipelineParallelSize: 1,
+				InputLen: 1024, OutputLen: 128, BatchSize: 8, MaxModelLen: ptr(int64(4096)), MaxNumSeqs: ptr(int64(64)),
+				GPUMemoryUtilization: ptr(0.9),
+			},
 		},
 	}
 	for i, c := range change {
@@ -52,23 +54,34 @@ func TestDominated(t *testing.T) {
 		"eager":                      set(func(s *sweep.Settings) { s.EnforceEager = ptr(true) }),
 		"another model":              set(func(s *sweep.Settings) { s.HFModelID = "o/larger" }),
 		"quantized":                  set(func(s *sweep.Settings) { s.Quantization = ptr("awq") }),
-		"another flag":               func(p *profile) { p.Engine.Flags = []sweep.Flag{{Name: "cpu_offload_gb", Value: int64(4)}} },
+		"another flag": func(p *profile) {
+			p.Engine.Flags = []sweep.Flag{{Name: "cpu_offload_gb",
+				Value: int64(4)}}
+		},
 	}
 	oom := func(in Phase) RunInfo { return RunInfo{Outcome: OutcomeOOM, FailedIn: in} }
 	for name, c := range map[string]struct {
 		run     RunInfo
 		skipped []string
 	}{
-		"load": {oom(PhaseLoad), []string{"the same, other iterations", "larger dtype", "fewer GPUs", "larger batch", "smaller batch", "longer input", "shorter output",
+		"load": {oom(PhaseLoad), []string{"the same, other iterations", "larger dtype", "fewer GPUs", "larger batch",
+			"smaller batch", "longer input", "shorter output",
 			"longer context", "fp8 KV", "lower utilization", "higher utilization", "eager"}},
-		"profile": {oom(PhaseProfile), []string{"the same, other iterations", "larger dtype", "fewer GPUs", "larger batch", "smaller batch", "longer input", "shorter output",
+		"profile": {oom(PhaseProfile), []string{"the same, other iterations", "larger dtype", "fewer GPUs", "larger batch",
+			"smaller batch", "longer input", "shorter output",
 			"longer context", "fp8 KV", "lower utilization", "higher utilization"}},
-		"no KV memory": {RunInfo{Outcome: OutcomeNoKVMemory}, []string{"the same, other iterations", "larger dtype", "fewer GPUs", "larger batch", "smaller batch", "longer input", "shorter output",
-			"longer context", "fp8 KV", "lower utilization"}},
-		"KV too small": {RunInfo{Outcome: OutcomeKVTooSmall}, []string{"the same, other iterations", "larger dtype", "fewer GPUs", "larger batch", "smaller batch", "longer input", "shorter output",
-			"longer context", "lower utilization"}},
-		"capture": {oom(PhaseCapture), []string{"the same, other iterations", "fewer GPUs", "larger batch", "smaller batch", "longer input", "shorter output", "longer context", "higher utilization"}},
-		"measure": {oom(PhaseMeasure), []string{"the same, other iterations", "fewer GPUs", "larger batch", "longer input", "longer context", "higher utilization"}},
+		"no KV memory": {RunInfo{Outcome: OutcomeNoKVMemory},
+			[]string{"the same, other iterations", "larger dtype", "fewer GPUs", "larger batch", "smaller batch",
+				"longer input", "shorter output",
+				"longer context", "fp8 KV", "lower utilization"}},
+		"KV too small": {RunInfo{Outcome: OutcomeKVTooSmall},
+			[]string{"the same, other iterations", "larger dtype", "fewer GPUs", "larger batch", "smaller batch",
+				"longer input", "shorter output",
+				"longer context", "lower utilization"}},
+		"capture": {oom(PhaseCapture), []string{"the same, other iterations", "fewer GPUs", "larger batch", "smaller batch",
+			"longer input", "shorter output", "longer context", "higher utilization"}},
+		"measure": {oom(PhaseMeasure), []string{"the same, other iterations", "fewer GPUs", "larger batch", "longer input",
+			"longer context", "higher utilization"}},
 		"timeout": {RunInfo{Outcome: OutcomeTimeout}, nil},
 		"error":   {RunInfo{Outcome: OutcomeEngineError, FailedIn: PhaseLoad}, nil},
 		"ok":      {RunInfo{Outcome: OutcomeOK}, nil},

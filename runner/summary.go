@@ -70,23 +70,4 @@ type Schedule struct {
 	Kept      int // finished already
 	Resumed   bool
 	Changes   []PlanChange
-	Dirs      []string
 }
-
-// Discard is a Display that shows nothing.
-type Discard struct{}
-
-// Begin does nothing.
-func (Discard) Begin(*Schedule) {}
-
-// RunBegins does nothing.
-func (Discard) RunBegins(int, *Job) {}
-
-// Progress does nothing.
-func (Discard) Progress(Progress) {}
-
-// RunEnds does nothing.
-func (Discard) RunEnds(int, *Result) {}
-
-// Note does nothing.
-func (Discard) Note(string) {}

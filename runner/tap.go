@@ -14,8 +14,7 @@ type tap struct {
 	job     *Job
 	display *lockedDisplay
 	pace    *pace
-	n, of   int
-	rest    int
+	rest    int // that follow
 	begun   time.Time
 
 	mu     sync.Mutex
@@ -29,8 +28,10 @@ type gpuState struct {
 	sampled time.Time
 }
 
-func newTap(job *Job, rest, of int, p *pace, d *lockedDisplay, n int) *tap {
-	t := &tap{job: job, display: d, pace: p, n: n, of: of, rest: rest, begun: time.Now(), gpus: map[int32]*gpuState{}}
+func newTap(job *Job, s *Summary, p *pace, d *lockedDisplay) *tap {
+	t := &tap{
+		job: job, display: d, pace: p, rest: s.Remaining - 1, begun: time.Now(), gpus: map[int32]*gpuState{},
+	}
 	for _, dev := range job.Devices {
 		t.gpus[int32(dev.Index)] = &gpuState{used: -1}
 	}
@@ -106,7 +107,6 @@ func (t *tap) show() {
 	if p.Phase == "" {
 		p.Phase = PhaseBaseline
 	}
-	p.Run, p.Runs, p.Elapsed = t.n, t.of, time.Since(t.begun)
-	p.ETA = t.pace.eta(t.rest, p.Elapsed)
+	p.ETA = t.pace.eta(t.rest, time.Since(t.begun))
 	t.display.Progress(p)
 }

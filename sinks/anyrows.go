@@ -1,10 +1,7 @@
 package sinks
 
 import (
-	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
+	"io"
 
 	"github.com/parquet-go/parquet-go"
 )
@@ -19,30 +16,21 @@ func WriteRows(path string, columns []string, rows [][]any) error {
 		group[name] = parquet.Optional(nodeOf(rows, i))
 	}
 	schema := parquet.NewSchema("rows", group)
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".vramsweep-*")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	writer := parquet.NewGenericWriter[map[string]any](tmp, schema, parquet.Compression(&parquet.Zstd))
-	for _, row := range rows {
-		record := map[string]any{}
-		for i, name := range columns {
-			if row[i] != nil {
-				record[name] = row[i]
+	return writeFile(path, func(w io.Writer) error {
+		writer := parquet.NewGenericWriter[map[string]any](w, schema, parquet.Compression(&parquet.Zstd))
+		for _, row := range rows {
+			record := map[string]any{}
+			for i, name := range columns {
+				if row[i] != nil {
+					record[name] = row[i]
+				}
+			}
+			if _, err := writer.Write([]map[string]any{record}); err != nil {
+				return err
 			}
 		}
-		if _, err = writer.Write([]map[string]any{record}); err != nil {
-			break
-		}
-	}
-	err = errors.Join(err, writer.Close(), tmp.Chmod(0o644), tmp.Sync(), tmp.Close())
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, errors.Join(err, os.Remove(tmp.Name())))
-	}
-	return nil
+		return writer.Close()
+	})
 }
 
 // nodeOf is the type of a column.

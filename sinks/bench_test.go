@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/sinks/table"
 )
 
 // BenchmarkSample is the cost that keeping samples adds to a tick of 8 GPUs.
@@ -71,7 +73,7 @@ func benchSource(rows int, yield func([]TimelineRow) error) error {
 		w.key = keyOf(result)
 		for gpu := range gpus {
 			used, energy := int64(600*mib), 1e6*rng.Float64()
-			w.last = 0
+			w.phases, w.at, w.last = phasesOf(result, int32(gpu)), 0, 0
 			for tick := range ticks {
 				if rng.IntN(20) == 0 {
 					used = min(79<<30, used+int64(rng.IntN(512))*2*mib)
@@ -117,22 +119,22 @@ func BenchmarkTimelineWrite(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		sum := newSumWriter(file)
-		w := newRowWriter[TimelineRow](sum, "bench", nil, nil)
+		sum := new(countingWriter)
+		w := tableOf[TimelineRow]().writer(io.MultiWriter(file, sum), "bench", nil, nil)
 		wall, cpu = 0, 0
 		err = benchSource(rows, func(r []TimelineRow) error {
 			start, cpuStart := time.Now(), cpuTime(b)
-			err := errors.Join(w.write(r), w.endRun())
+			err := errors.Join(w.Write(r), w.EndRun())
 			wall, cpu = wall+time.Since(start), cpu+cpuTime(b)-cpuStart
 			return err
 		})
 		start, cpuStart := time.Now(), cpuTime(b)
-		err = errors.Join(err, w.close(), file.Close())
+		err = errors.Join(err, w.Close(), file.Close())
 		wall, cpu = wall+time.Since(start), cpu+cpuTime(b)-cpuStart
 		if err != nil {
 			b.Fatal(err)
 		}
-		bytes = sum.bytes
+		bytes = int64(*sum)
 	}
 	b.ReportMetric(float64(rows)/wall.Seconds(), "rows/s")
 	b.ReportMetric(float64(rows)/cpu.Seconds(), "rows/cpu-s")
@@ -149,13 +151,13 @@ func BenchmarkTimelineRead(b *testing.B) {
 		rows = n
 	}
 	var file bytes.Buffer
-	w := newRowWriter[TimelineRow](&file, "bench", nil, nil)
+	w := tableOf[TimelineRow]().writer(&file, "bench", nil, nil)
 	run := ""
 	err := benchSource(rows, func(r []TimelineRow) error {
 		run = r[0].RunID
-		return errors.Join(w.write(r), w.endRun())
+		return errors.Join(w.Write(r), w.EndRun())
 	})
-	if err := errors.Join(err, w.close()); err != nil {
+	if err := errors.Join(err, w.Close()); err != nil {
 		b.Fatal(err)
 	}
 	name := filepath.Join(b.TempDir(), "timeline.parquet")
@@ -187,9 +189,9 @@ func readBench(b *testing.B, name string, where Predicate) (rows int) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	pf, err := openParquet(in, info.Size())
+	f, err := table.Open(in, info.Size())
 	if err == nil {
-		err = readFile(pf, where, func(part []TimelineRow) error { rows += len(part); return nil })
+		err = tableOf[TimelineRow]().read(f, where, func(part []TimelineRow) error { rows += len(part); return nil })
 	}
 	if err != nil {
 		b.Fatal(err)

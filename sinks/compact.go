@@ -3,11 +3,10 @@ package sinks
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"path"
 	"slices"
 
-	"github.com/parquet-go/parquet-go"
+	"github.com/vramsweep/vramsweep/sinks/table"
 )
 
 // mergeBytes bounds a merged file: larger ones gain a reader nothing, and every
@@ -25,8 +24,9 @@ type Compaction struct {
 
 // Compact brings tables/ up to date and merges the files of a month. It works
 // beside a running sweep, whose finished runs it publishes but leaves in a file of
-// their own. Killed at any moment it leaves the tables as they were before or after
-// a step; no row is lost or doubled.
+// their own. Merging exchanges a month's folder: a reader that lists it in just
+// that moment misses the month, and none sees a row twice. Killed at any moment
+// it leaves, after Recover or the next Compact, every row exactly once.
 func (s *Store) Compact() (*Compaction, error) { return s.compact(false) }
 
 // Rebuild is Compact for a folder with faults: it writes the tables of every
@@ -40,84 +40,83 @@ func (s *Store) compact(rebuild bool) (*Compaction, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = s.withTables(func() error {
-		if err := s.settleTables(nil); err != nil {
-			return err
-		}
+	err = s.withTables(nil, func() error {
 		if rebuild {
 			if err := s.setAside(report); err != nil {
 				return err
 			}
 		}
-		live := s.lock == nil && s.lockedByOther()
-		settled, err := s.settledExecutions()
-		if err != nil {
+		if err := s.publishStale(executions, rebuild, report); err != nil {
 			return err
 		}
-		for i, e := range executions {
-			final, err := s.settleExecution(e, i == len(executions)-1, live)
-			if err != nil {
+		for _, t := range registry() {
+			if err := s.mergeTable(t, report); err != nil {
 				return err
 			}
-			stale := rebuild || !final || !settled[e.ID] || s.running(e.ID)
-			published, err := s.publishIfStale(e, final, stale)
-			if err != nil {
-				return fmt.Errorf("execution %s: %w", e.ID, err)
-			}
-			if published {
-				report.Published = append(report.Published, e.ID)
-			}
-		}
-		for _, t := range Tables() {
-			merged, err := s.mergeTable(t)
-			if err != nil {
-				return err
-			}
-			report.Merged += merged
 		}
 		return s.count(report)
 	})
 	return report, s.f.explain("compacting", err)
 }
 
+// publishStale publishes the executions that can get more runs, or of which the
+// table runs has not all for good.
+func (s *Store) publishStale(executions []*Execution, rebuild bool, report *Compaction) error {
+	live := s.lock == nil && s.lockedByOther()
+	files, err := s.footers(TableRuns)
+	if err != nil {
+		return err
+	}
+	settled := map[string]bool{}
+	for _, f := range files {
+		for _, m := range f.marks {
+			settled[m.Execution] = settled[m.Execution] || m.Final
+		}
+	}
+	for i, e := range executions {
+		final, err := s.settleExecution(e, i == len(executions)-1, live)
+		if err != nil {
+			return err
+		}
+		runs, err := s.runs(e.ID)
+		if err != nil {
+			return err
+		}
+		if len(runs) == 0 || !rebuild && final && settled[e.ID] && !s.running(e.ID) {
+			continue // or nothing is left to publish it from
+		}
+		if err := s.publish(e, final); err != nil {
+			return fmt.Errorf("execution %s: %w", e.ID, err)
+		}
+		report.Published = append(report.Published, e.ID)
+	}
+	return nil
+}
+
 // damagedDir is where Rebuild moves files that cannot be read.
 const damagedDir = "damaged"
 
 func (s *Store) setAside(report *Compaction) error {
-	files, err := s.tableFiles("")
-	if err != nil {
-		return err
-	}
-	for _, name := range files {
-		if len(s.checkPages(tablesDir+"/"+name)) == 0 {
-			continue
-		}
-		to := damagedDir + "/" + s.now().UTC().Format("20060102T150405Z") + "/" + name
-		err := s.f.mkdir(path.Dir(to))
-		if err == nil {
-			err = s.f.rename(tablesDir+"/"+name, to)
-		}
+	for _, t := range Tables() {
+		files, err := s.tableFiles(t)
 		if err != nil {
 			return err
 		}
-		report.SetAside = append(report.SetAside, to)
-	}
-	m, err := s.readManifest()
-	if err != nil {
-		return err
-	}
-	if files, err = s.tableFiles(""); err != nil {
-		return err
-	}
-	maps.DeleteFunc(m.Files, func(name string, _ *manifestEntry) bool { return !slices.Contains(files, name) })
-	for _, name := range files { // what reads well is what it is
-		sum, err := s.adopt(tablesDir + "/" + name)
-		if err != nil {
-			return err
+		for _, name := range files {
+			if len(s.checkPages(tablesDir+"/"+name)) == 0 {
+				continue
+			}
+			to := damagedDir + "/" + s.now().UTC().Format("20060102T150405Z") + "/" + name
+			if err := s.f.mkdir(path.Dir(to)); err != nil {
+				return err
+			}
+			if err := s.f.rename(tablesDir+"/"+name, to); err != nil {
+				return err
+			}
+			report.SetAside = append(report.SetAside, to)
 		}
-		m.Files[name] = &manifestEntry{Sums: []fileSum{sum}}
 	}
-	return s.writeManifest(m)
+	return nil
 }
 
 // settleExecution says whether an execution gets no more runs. Only the last one
@@ -146,131 +145,87 @@ func (s *Store) lockedByOther() bool {
 }
 
 func (s *Store) count(report *Compaction) error {
-	m, err := s.readManifest()
-	if err != nil {
-		return err
-	}
-	report.Files = len(m.Files)
-	for _, entry := range m.Files {
-		for _, sum := range entry.Sums {
-			report.Rows += sum.Rows
+	for _, t := range Tables() {
+		files, err := s.footers(t)
+		if err != nil {
+			return err
+		}
+		for _, f := range files {
+			report.Files, report.Rows = report.Files+1, report.Rows+f.rows
 		}
 	}
 	return nil
 }
 
-// settledExecutions are those of which the table of runs has all for good.
-func (s *Store) settledExecutions() (map[string]bool, error) {
-	files, err := s.tableFiles(TableRuns)
-	settled := map[string]bool{}
-	for _, name := range files {
-		marks, merr := s.fileMarks(name)
-		err = errors.Join(err, merr)
-		for _, m := range marks {
-			settled[m.Execution] = settled[m.Execution] || m.Final
-		}
-	}
-	return settled, err
-}
-
-// publishIfStale publishes an execution unless it is settled, or nothing is left
-// to publish it from.
-func (s *Store) publishIfStale(e *Execution, final, stale bool) (bool, error) {
-	if runs, err := s.runs(e.ID); err != nil || len(runs) == 0 || !stale {
-		return false, err
-	}
-	return true, s.publish(e, final)
-}
-
 // mergeTable merges neighbours of a month into files of up to mergeBytes, and
 // rewrites files of an older schema.
-func (s *Store) mergeTable(t Table) (merged int, err error) {
-	files, err := s.tableFiles(t)
+func (s *Store) mergeTable(t anyTable, report *Compaction) error {
+	files, err := s.footers(t.def().name)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	var axes []axisColumn
-	if t == TableRuns {
-		if axes, err = s.knownAxes(); err != nil {
-			return 0, err
+	var axes []table.Axis
+	for _, f := range files {
+		axes = table.AddAxes(axes, f.Axes())
+	}
+	staged, gone := map[string][]string{}, map[string][]string{} // by month
+	for _, g := range mergeGroups(t, files, axes) {
+		name, dir := g.name(), path.Dir(g.files[0].name)
+		if err := s.rewrite(t, g.files, name, axes); err != nil {
+			return errors.Join(err, s.f.removeAll(stagingDir))
 		}
-	}
-	groups, err := s.mergeGroups(t, files, axes)
-	if err != nil {
-		return 0, err
-	}
-	c := &change{table: t, staged: map[string]fileSum{}}
-	for _, g := range groups {
-		if err := rewriteTable(s, c, g.files, g.name(), axes, ""); err != nil {
-			return 0, errors.Join(err, s.f.removeAll(stagingDir))
-		}
-		for _, name := range g.files {
-			if name != g.name() {
-				c.gone = append(c.gone, name)
+		staged[dir] = append(staged[dir], name)
+		report.Merged += len(g.files)
+		for _, f := range g.files {
+			if f.name != name {
+				gone[dir] = append(gone[dir], f.name)
 			}
 		}
-		merged += len(g.files)
 	}
-	return merged, s.apply([]*change{c})
+	for dir, names := range staged {
+		if len(names) == 1 && len(gone[dir]) == 0 {
+			err = errors.Join(err, s.place(names[0]))
+		} else {
+			err = errors.Join(err, s.exchange(dir, names, gone[dir]))
+		}
+	}
+	return errors.Join(err, s.f.removeAll(stagingDir))
 }
 
 // A mergeGroup becomes one file.
 type mergeGroup struct {
-	files []string
-	marks []Mark
+	files []tableFile
 	bytes int64
-	old   bool // a single file that is rewritten for its schema
+	old   bool // one of them is rewritten for its schema in any case
 }
 
 // name of the merged file: its first execution and how many more it holds.
 func (g *mergeGroup) name() string {
+	first, marks := g.files[0], 0
 	if len(g.files) == 1 {
-		return g.files[0]
+		return first.name
 	}
-	return mergedName(path.Dir(g.files[0]), g.marks)
+	for _, f := range g.files {
+		marks += len(f.marks)
+	}
+	return path.Join(path.Dir(first.name), fmt.Sprintf("%s+%d.parquet", first.marks[0].Execution, marks-1))
 }
 
-// mergedName is the name of a file in dir that holds these executions.
-func mergedName(dir string, marks []Mark) string {
-	if len(marks) == 1 {
-		return path.Join(dir, marks[0].Execution+".parquet")
-	}
-	return path.Join(dir, fmt.Sprintf("%s+%d.parquet", marks[0].Execution, len(marks)-1))
-}
-
-func (s *Store) mergeGroups(t Table, files []string, axes []axisColumn) ([]*mergeGroup, error) {
-	schema := schemaOf(t, axes)
+func mergeGroups(t anyTable, files []tableFile, axes []table.Axis) []*mergeGroup {
 	var groups []*mergeGroup
-	var current *mergeGroup
-	month := ""
-	for _, name := range files {
-		marks, bytes, old, err := s.mergeFacts(name, schema)
-		if err != nil {
-			return nil, err
-		}
-		open := len(marks) == 0 || slices.ContainsFunc(marks, func(m Mark) bool { return !m.Final })
-		if current == nil || open || path.Dir(name) != month || current.bytes+bytes > mergeBytes {
+	var current *mergeGroup // takes more
+	for _, f := range files {
+		open := len(f.marks) == 0 || slices.ContainsFunc(f.marks, func(m Mark) bool { return !m.Final })
+		if current == nil || open || path.Dir(f.name) != path.Dir(current.files[0].name) ||
+			current.bytes+f.Size() > mergeBytes {
 			current = &mergeGroup{}
 			groups = append(groups, current)
 		}
-		month = path.Dir(name)
-		current.files, current.marks = append(current.files, name), append(current.marks, marks...)
-		current.bytes, current.old = current.bytes+bytes, current.old || old
+		current.files, current.bytes = append(current.files, f), current.bytes+f.Size()
+		current.old = current.old || !f.SameColumns(t.rowType(), axes)
 		if open {
 			current = nil
 		}
 	}
-	return slices.DeleteFunc(groups, func(g *mergeGroup) bool { return len(g.files) < 2 && !g.old }), nil
-}
-
-func (s *Store) mergeFacts(name string, schema *parquet.Schema) (marks []Mark, bytes int64, old bool, err error) {
-	pf, file, err := s.f.openTable(tablesDir + "/" + name)
-	if err != nil {
-		return nil, 0, false, fmt.Errorf("reading %s: %w; `vramsweep verify` says more", s.f.path(tablesDir+"/"+name), err)
-	}
-	return marksOf(pf), pf.Size(), !sameColumns(pf.Schema(), schema), file.Close()
-}
-
-func sameColumns(a, b *parquet.Schema) bool {
-	return slices.EqualFunc(a.Columns(), b.Columns(), func(x, y []string) bool { return slices.Equal(x, y) })
+	return slices.DeleteFunc(groups, func(g *mergeGroup) bool { return len(g.files) < 2 && !g.old })
 }

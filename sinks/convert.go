@@ -5,9 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"reflect"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/vramsweep/vramsweep/runner"
@@ -31,20 +29,19 @@ type Rows struct {
 func RowsOf(r *runner.Result) *Rows {
 	key := keyOf(r)
 	rows := &Rows{Run: runRowOf(r)}
-	for i := range r.Ranks {
-		rows.Ranks = append(rows.Ranks, rankRowOf(key, &r.Ranks[i]))
+	for _, row := range r.Ranks {
+		rows.Ranks = append(rows.Ranks, RankRow{key, row})
 	}
-	for i := range r.Phases {
-		rows.Phases = append(rows.Phases, phaseRowOf(key, &r.Phases[i]))
+	for _, row := range r.Phases {
+		row.StartedAt, row.EndedAt = instant(row.StartedAt), instant(row.EndedAt)
+		rows.Phases = append(rows.Phases, PhaseRow{key, row})
 	}
-	for _, b := range r.Breakdowns {
-		rows.Breakdowns = append(rows.Breakdowns, BreakdownRow{Key: key, Rank: b.Rank, Component: b.Component,
-			Bytes: b.Bytes, Share: finite(b.Share), Source: b.Source, Confidence: string(b.Confidence)})
+	for _, row := range r.Breakdowns {
+		rows.Breakdowns = append(rows.Breakdowns, BreakdownRow{key, row})
 	}
-	for _, s := range r.Steps {
-		rows.Steps = append(rows.Steps, StepRow{Key: key, GPUIndex: s.GPUIndex, Step: s.Step, Bytes: s.Bytes,
-			TFrom: microsPtr(s.TFrom), TTo: microsPtr(s.TTo), VLLMBytes: s.VLLMBytes,
-			DifferenceBytes: s.DifferenceBytes, Reason: text(s.Reason)})
+	for _, row := range r.Steps {
+		row.TFrom, row.TTo = instant(row.TFrom), instant(row.TTo)
+		rows.Steps = append(rows.Steps, StepRow{key, row})
 	}
 	if r.LatencyStats != nil {
 		for i, l := range r.LatencyStats.LatenciesS {
@@ -52,20 +49,23 @@ func RowsOf(r *runner.Result) *Rows {
 		}
 	}
 	slices.SortStableFunc(rows.Ranks, func(a, b RankRow) int { return cmp.Compare(a.Rank, b.Rank) })
-	slices.SortStableFunc(rows.Phases, func(a, b PhaseRow) int { return cmp.Compare(gpuOrder(a.GPUIndex), gpuOrder(b.GPUIndex)) })
+	slices.SortStableFunc(rows.Phases, func(a, b PhaseRow) int {
+		return cmp.Compare(gpuOrder(a.GPUIndex), gpuOrder(b.GPUIndex))
+	})
 	slices.SortStableFunc(rows.Breakdowns, func(a, b BreakdownRow) int { return cmp.Compare(a.Rank, b.Rank) })
 	slices.SortStableFunc(rows.Steps, func(a, b StepRow) int { return cmp.Compare(a.GPUIndex, b.GPUIndex) })
 	return rows
 }
 
 func keyOf(r *runner.Result) Key {
-	return Key{RunID: r.Run.RunID, Execution: r.Run.Execution, Sweep: r.Run.Sweep, Model: r.ModelInfo.Model, Synthetic: r.Run.Synthetic}
+	return Key{RunID: r.Run.RunID, Execution: r.Run.Execution, Sweep: r.Run.Sweep, Model: r.ModelInfo.Model,
+		Synthetic: r.Run.Synthetic}
 }
 
 func runRowOf(r *runner.Result) RunRow {
 	row := RunRow{
 		Key: keyOf(r), ProfileID: r.Run.ProfileID, Repeat: int32(r.Run.Repeat), Attempts: int32(r.Run.Attempts),
-		StartedAt: instant(r.Run.StartedAt), EndedAt: instant(r.Run.EndedAt),
+		StartedAt: instant(&r.Run.StartedAt), EndedAt: instant(&r.Run.EndedAt),
 		WallS: positive(r.Run.WallS), OverheadS: positive(r.Run.OverheadS),
 		Outcome: string(r.Run.Outcome), OutcomeDetail: text(r.Run.OutcomeDetail), ErrorLine: text(r.Run.ErrorLine),
 		SkippedFor:      text(r.Run.SkippedBecause),
@@ -92,24 +92,12 @@ func (row *RunRow) setModel(r *runner.Result) {
 }
 
 func (row *RunRow) setAsked(p *runner.BenchmarkParameters) {
-	row.Engine, row.EngineMode = p.Engine, p.EngineMode
-	row.Dtype, row.KVCacheDtype, row.Quantization = p.Dtype, p.KVCacheDtype, p.Quantization
-	row.TensorParallelSize, row.PipelineParallelSize = count(p.TensorParallelSize), count(p.PipelineParallelSize)
-	row.InputLen, row.OutputLen, row.BatchSize = count(p.InputLen), count(p.OutputLen), count(p.BatchSize)
-	row.MaxModelLen, row.MaxNumSeqs, row.MaxNumBatchedTokens = p.MaxModelLen, p.MaxNumSeqs, p.MaxNumBatchedTokens
-	row.GPUMemoryUtilization, row.KVCacheMemoryBytes = finite(p.GPUMemoryUtilization), p.KVCacheMemoryBytes
-	row.BlockSize, row.EnforceEager, row.LoadFormat = p.BlockSize, p.EnforceEager, p.LoadFormat
-	row.NumIters, row.NumItersWarmup = p.NumIters, p.NumItersWarmup
+	row.Engine, row.EngineMode, row.Asked, row.Effective = p.Engine, p.EngineMode, p.Asked, p.Effective
 	if len(p.Flags) > 0 {
 		if b, err := json.Marshal(p.Flags); err == nil {
 			row.Flags = text(string(b))
 		}
 	}
-	e := &p.Effective
-	row.EffectiveDtype, row.EffectiveKVCacheDtype, row.EffectiveQuantization = e.Dtype, e.KVCacheDtype, e.Quantization
-	row.EffectiveMaxModelLen, row.EffectiveMaxNumSeqs = e.MaxModelLen, e.MaxNumSeqs
-	row.EffectiveMaxNumBatchedTokens, row.EffectiveBlockSize = e.MaxNumBatchedTokens, e.BlockSize
-	row.EffectiveGPUMemoryUtilization = finite(e.GPUMemoryUtilization)
 }
 
 func (row *RunRow) setEngine(r *runner.Result) {
@@ -157,10 +145,10 @@ func (row *RunRow) setKV(r *runner.Result) {
 	if a := r.VLLMInternalMetrics; a != nil {
 		row.KVCacheTokens, row.MaxConcurrency = a.TotalGPUKVCacheTokens, finite(a.MaxConcurrency)
 	}
-	if row.KVCacheTokens == nil || row.BatchSize == nil || row.InputLen == nil || row.OutputLen == nil {
+	if row.KVCacheTokens == nil || row.BatchSize == 0 || row.InputLen == 0 || row.OutputLen == 0 {
 		return
 	}
-	over := *row.BatchSize*(*row.InputLen+*row.OutputLen) > *row.KVCacheTokens
+	over := row.BatchSize*(row.InputLen+row.OutputLen) > *row.KVCacheTokens
 	row.KVOversubscribed = &over
 }
 
@@ -196,31 +184,12 @@ func (row *RunRow) setMemory(r *runner.Result) {
 	}
 }
 
-func rankRowOf(key Key, r *runner.RankRow) RankRow {
-	return RankRow{Key: key, Rank: r.Rank, GPUIndex: r.GPUIndex, GPUUUID: r.GPUUUID,
-		ModelWeightsBytes: r.ModelWeightsBytes, KVCacheBytes: r.KVCacheBytes,
-		ActivationsReservedBytes: r.ActivationsReservedBytes, CUDAGraphsBytes: r.CUDAGraphsBytes,
-		NonTorchBytes: r.NonTorchBytes, ContextBytes: r.ContextBytes, BuffersBytes: r.BuffersBytes,
-		RequestedBytes: r.RequestedBytes, FreeAtStartBytes: r.FreeAtStartBytes,
-		GraphEstimateBytes: r.GraphEstimateBytes, BudgetDifferenceBytes: r.BudgetDifferenceBytes,
-		TorchAllocatedBytes: r.TorchAllocatedBytes, TorchReservedBytes: r.TorchReservedBytes, TorchPeakBytes: r.TorchPeakBytes}
-}
-
-func phaseRowOf(key Key, p *runner.PhaseRow) PhaseRow {
-	return PhaseRow{Key: key, GPUIndex: p.GPUIndex, Phase: string(p.Phase),
-		StartedAt: microsPtr(p.StartedAt), EndedAt: microsPtr(p.EndedAt),
-		DurationS: finite(p.DurationS), UncertaintyS: finite(p.UncertaintyS),
-		MemoryMinBytes: p.MinBytes, MemoryMaxBytes: p.MaxBytes, MemoryMeanBytes: p.MeanBytes,
-		MemoryStartBytes: p.StartBytes, MemoryEndBytes: p.EndBytes,
-		EnergyJ: finite(p.EnergyJ), MeanPowerW: finite(p.MeanPowerW)}
-}
-
 // freeAxes leaves out the axes that name a setting: those are columns already.
 func freeAxes(axes map[string]any) map[string]any {
-	settings := settingNames()
+	settings := sweep.SettingNames()
 	free := map[string]any{}
 	for name, v := range axes {
-		if settings[name] {
+		if slices.Contains(settings, name) {
 			continue
 		}
 		if value, ok := axisValue(v); ok {
@@ -231,17 +200,6 @@ func freeAxes(axes map[string]any) map[string]any {
 		return nil
 	}
 	return free
-}
-
-// settingNames are the names that sweep.Settings gives to axes.
-func settingNames() map[string]bool {
-	t := reflect.TypeFor[sweep.Settings]()
-	names := make(map[string]bool, t.NumField())
-	for i := range t.NumField() {
-		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
-		names[name] = true
-	}
-	return names
 }
 
 // axisValue turns a value of an axis, fresh from the plan or read from JSON,
@@ -327,19 +285,13 @@ func larger(a, b *int64) *int64 {
 	return a
 }
 
-func instant(t time.Time) *Micros {
-	if t.IsZero() {
+// instant is a time as a table holds it: whole microseconds, UTC.
+func instant(t *time.Time) *time.Time {
+	if t == nil || t.IsZero() {
 		return nil
 	}
-	m := MicrosOf(t)
-	return &m
-}
-
-func microsPtr(t *time.Time) *Micros {
-	if t == nil {
-		return nil
-	}
-	return instant(*t)
+	at := t.UTC().Truncate(time.Microsecond)
+	return &at
 }
 
 // setSession is what the engine itself told, and the profile's place on it.

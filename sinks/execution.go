@@ -1,10 +1,12 @@
 package sinks
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/vramsweep/vramsweep/runner"
@@ -72,9 +74,6 @@ func (s *Store) FinishExecution(id string, state ExecutionState, summary any) er
 	if err != nil {
 		return fmt.Errorf("the summary of execution %s: %w", id, err)
 	}
-	s.liveMu.Lock()
-	s.live = nil
-	s.liveMu.Unlock()
 	now := s.now().UTC()
 	e.State, e.EndedAt, e.Summary = state, &now, note
 	perr := s.publishNow(e, state == StateComplete)
@@ -82,6 +81,24 @@ func (s *Store) FinishExecution(id string, state ExecutionState, summary any) er
 		e.State = StateInterrupted // the tables are not complete: `run --resume` or `compact` finishes them
 	}
 	return errors.Join(perr, s.writeExecution(e))
+}
+
+// endExecutions brings tables/ up to date for executions whose runner died: only
+// who holds the lock of the folder knows that.
+func (s *Store) endExecutions() error {
+	executions, err := s.Executions()
+	for _, e := range executions {
+		if e.State != StateRunning {
+			continue
+		}
+		e.State = StateInterrupted
+		perr := s.publish(e, false)
+		if perr == nil {
+			perr = s.writeExecution(e)
+		}
+		err = errors.Join(err, perr)
+	}
+	return err
 }
 
 func (s *Store) writeExecution(e *Execution) error {
@@ -125,13 +142,9 @@ func (s *Store) Execution(id string) (*Execution, error) {
 // Executions are all executions of the folder, the oldest first. One whose
 // file is damaged is left out and named in the error; the others are returned.
 func (s *Store) Executions() ([]*Execution, error) {
-	entries, err := s.f.list(executionsDir)
+	ids, err := s.executionIDs()
 	var all []*Execution
-	for _, entry := range entries {
-		id, ok := strings.CutSuffix(entry.Name(), ".json")
-		if !ok || strings.HasPrefix(entry.Name(), ".") || !entry.Type().IsRegular() {
-			continue
-		}
+	for _, id := range ids {
 		e, rerr := s.Execution(id)
 		if rerr != nil {
 			err = errors.Join(err, rerr)
@@ -139,6 +152,20 @@ func (s *Store) Executions() ([]*Execution, error) {
 		}
 		all = append(all, e)
 	}
-	sortExecutions(all)
+	slices.SortFunc(all, func(a, b *Execution) int {
+		return cmp.Or(a.StartedAt.Compare(b.StartedAt), cmp.Compare(a.ID, b.ID))
+	})
 	return all, err
+}
+
+// executionIDs are the executions that executions/ names.
+func (s *Store) executionIDs() ([]string, error) {
+	entries, err := s.f.list(executionsDir)
+	var ids []string
+	for _, entry := range entries {
+		if id, ok := strings.CutSuffix(entry.Name(), ".json"); ok && !strings.HasPrefix(id, ".") {
+			ids = append(ids, id)
+		}
+	}
+	return ids, err
 }

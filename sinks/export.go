@@ -4,10 +4,10 @@ import (
 	"bufio"
 	"encoding/csv"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"reflect"
-	"slices"
 	"strconv"
 	"time"
 
@@ -15,6 +15,8 @@ import (
 	"github.com/apache/arrow/go/v17/arrow/array"
 	"github.com/apache/arrow/go/v17/arrow/ipc"
 	"github.com/apache/arrow/go/v17/arrow/memory"
+
+	"github.com/vramsweep/vramsweep/sinks/table"
 )
 
 // ExportFormats are the formats that Export writes.
@@ -23,25 +25,12 @@ func ExportFormats() []string { return []string{"csv", "jsonl", "arrow"} }
 // Export writes one table: "csv" (a header, empty for null, instants in RFC
 // 3339), "jsonl" (an object a row, null kept) or "arrow" (an IPC stream). It returns the number
 // of rows. Memory does not depend on it.
-func (s *Store) Export(t Table, format string, where Predicate, w io.Writer) (int64, error) {
-	switch t {
-	case TableRuns:
-		return export[RunRow](s, format, where, w)
-	case TableRanks:
-		return export[RankRow](s, format, where, w)
-	case TableTimelines:
-		return export[TimelineRow](s, format, where, w)
-	case TablePhases:
-		return export[PhaseRow](s, format, where, w)
-	case TableBreakdowns:
-		return export[BreakdownRow](s, format, where, w)
-	case TableSteps:
-		return export[StepRow](s, format, where, w)
-	case TableLatencies:
-		return export[LatencyRow](s, format, where, w)
-	default:
-		return 0, fmt.Errorf("there is no table %q; the tables are %v", t, Tables())
+func (s *Store) Export(name Table, format string, where Predicate, w io.Writer) (int64, error) {
+	t, err := lookup(name)
+	if err != nil {
+		return 0, err
 	}
+	return t.export(s, format, where, w)
 }
 
 // An exporter writes rows of one format.
@@ -50,78 +39,68 @@ type exporter interface {
 	close() error
 }
 
-func export[T Row](s *Store, format string, where Predicate, w io.Writer) (rows int64, err error) {
-	t := tableOf[T]()
-	fields := flatFields(rowType(t))
-	axes, err := exportAxes[T](s, where)
+func (t *rowTable[T]) export(s *Store, format string, where Predicate, w io.Writer) (rows int64, err error) {
+	fields := table.Fields(t.rowType())
+	axes, err := t.exportAxes(s, where)
 	if err != nil {
 		return 0, err
 	}
 	buffered := bufio.NewWriterSize(w, 64<<10)
-	out, err := newExporter(format, buffered, t, axes)
+	out, err := newExporter(format, buffered, t.name, axes)
 	if err != nil {
 		return 0, err
 	}
-	values := make([]any, len(fields)+len(axes))
-	var failed error
+	values := make([]any, len(fields), len(fields)+len(axes))
 	ReadStore(s, where, func(row T, rerr error) bool {
-		if rerr != nil {
-			failed = rerr
+		if err = rerr; err != nil {
 			return false
 		}
 		v := reflect.ValueOf(&row).Elem()
 		for i, f := range fields {
-			values[i] = plain(v.FieldByIndex(f.Index))
+			values[i] = plain(v.FieldByIndex(f.Index), table.Nullable(f))
 		}
-		if run, ok := any(&row).(*RunRow); ok {
-			for i := range axes {
-				values[len(fields)+i] = nil
-				if v := run.Axes[axes[i].Axis]; columnFor(axes, axes[i].Axis, v) == i {
-					values[len(fields)+i] = as(axes[i].Kind, v)
-				}
-			}
+		line := values
+		if t.axes != nil {
+			line = append(line, table.AxisValues(axes, *t.axes(&row))...)
 		}
 		rows++
-		failed = out.row(values)
-		return failed == nil
+		err = out.row(line)
+		return err == nil
 	})
-	if failed == nil {
-		failed = out.close()
+	if err == nil {
+		err = errors.Join(out.close(), buffered.Flush())
 	}
-	if failed == nil {
-		failed = buffered.Flush()
+	if err != nil {
+		err = fmt.Errorf("exporting table %s as %s: %w", t.name, format, err)
 	}
-	if failed != nil {
-		return rows, fmt.Errorf("exporting table %s as %s: %w", t, format, failed)
-	}
-	return rows, nil
+	return rows, err
 }
 
-// exportAxes are the axis columns of the runs that will be exported.
-func exportAxes[T Row](s *Store, where Predicate) ([]axisColumn, error) {
-	if tableOf[T]() != TableRuns {
+// exportAxes are the axis columns of the rows that will be exported.
+func (t *rowTable[T]) exportAxes(s *Store, where Predicate) ([]table.Axis, error) {
+	if t.axes == nil {
 		return nil, nil
 	}
-	var runs []RunRow
+	var axes []map[string]any
 	var failed error
-	ReadStore(s, where, func(row RunRow, err error) bool {
-		if err != nil {
-			failed = err
-			return false
-		}
-		runs = append(runs, RunRow{Axes: row.Axes})
-		return true
+	ReadStore(s, where, func(row T, err error) bool {
+		failed = err
+		axes = append(axes, *t.axes(&row))
+		return err == nil
 	})
-	return mergeAxes(nil, runs), failed
+	return table.MergeAxes(nil, axes), failed
 }
 
 // plain is nil, or the value behind a pointer; instants become time.Time.
-func plain(v reflect.Value) any {
+func plain(v reflect.Value, nullable bool) any {
+	if nullable && v.IsZero() {
+		return nil
+	}
 	if v.Kind() == reflect.Pointer {
-		if v.IsNil() {
-			return nil
-		}
 		v = v.Elem()
+	}
+	if v.Kind() == reflect.String {
+		return v.String()
 	}
 	if m, ok := v.Interface().(Micros); ok {
 		return m.Time()
@@ -129,7 +108,7 @@ func plain(v reflect.Value) any {
 	return v.Interface()
 }
 
-func newExporter(format string, w io.Writer, t Table, axes []axisColumn) (exporter, error) {
+func newExporter(format string, w io.Writer, t Table, axes []table.Axis) (exporter, error) {
 	var names []string
 	for _, c := range Columns(t) {
 		names = append(names, c.Name)
@@ -218,15 +197,14 @@ type arrowExporter struct {
 	rows  int
 }
 
-func newArrowExporter(w io.Writer, t Table, axes []axisColumn) *arrowExporter {
+func newArrowExporter(w io.Writer, t Table, axes []table.Axis) *arrowExporter {
 	var fields []arrow.Field
 	for _, c := range Columns(t) {
 		fields = append(fields, arrow.Field{Name: c.Name, Type: arrowType(c.Type), Nullable: c.Nullable,
 			Metadata: arrow.MetadataFrom(map[string]string{"unit": c.Unit, "doc": c.Doc})})
 	}
-	kinds := map[axisKind]string{kindInt: "BIGINT", kindDouble: "DOUBLE", kindBool: "BOOLEAN", kindString: "VARCHAR"}
 	for _, a := range axes {
-		fields = append(fields, arrow.Field{Name: a.Column, Type: arrowType(kinds[a.Kind]), Nullable: true})
+		fields = append(fields, arrow.Field{Name: a.Column, Type: arrowType(a.Kind.SQLType()), Nullable: true})
 	}
 	schema := arrow.NewSchema(fields, nil)
 	return &arrowExporter{build: array.NewRecordBuilder(memory.DefaultAllocator, schema),
@@ -234,41 +212,20 @@ func newArrowExporter(w io.Writer, t Table, axes []axisColumn) *arrowExporter {
 }
 
 func arrowType(sql string) arrow.DataType {
-	switch sql {
-	case "INTEGER":
-		return arrow.PrimitiveTypes.Int32
-	case "BIGINT":
-		return arrow.PrimitiveTypes.Int64
-	case "DOUBLE":
-		return arrow.PrimitiveTypes.Float64
-	case "BOOLEAN":
-		return arrow.FixedWidthTypes.Boolean
-	case "VARCHAR":
-		return arrow.BinaryTypes.String
-	default:
-		return arrow.FixedWidthTypes.Timestamp_us
+	types := map[string]arrow.DataType{"INTEGER": arrow.PrimitiveTypes.Int32, "BIGINT": arrow.PrimitiveTypes.Int64,
+		"DOUBLE": arrow.PrimitiveTypes.Float64, "BOOLEAN": arrow.FixedWidthTypes.Boolean, "VARCHAR": arrow.BinaryTypes.String}
+	if t, ok := types[sql]; ok {
+		return t
 	}
+	return arrow.FixedWidthTypes.Timestamp_us
 }
 
 func (a *arrowExporter) row(values []any) error {
 	for i, v := range values {
-		switch b := a.build.Field(i).(type) {
-		case *array.Int32Builder:
-			appendTo(b, v, b.Append)
-		case *array.Int64Builder:
-			appendTo(b, v, b.Append)
-		case *array.Float64Builder:
-			appendTo(b, v, b.Append)
-		case *array.BooleanBuilder:
-			appendTo(b, v, b.Append)
-		case *array.StringBuilder:
-			appendTo(b, v, b.Append)
-		case *array.TimestampBuilder:
-			if t, ok := v.(time.Time); ok {
-				v = arrow.Timestamp(t.UnixMicro())
-			}
-			appendTo(b, v, b.Append)
+		if t, ok := v.(time.Time); ok {
+			v = arrow.Timestamp(t.UnixMicro())
 		}
+		appendValue(a.build.Field(i), v)
 	}
 	if a.rows++; a.rows == arrowBatch {
 		return a.flush()
@@ -276,10 +233,31 @@ func (a *arrowExporter) row(values []any) error {
 	return nil
 }
 
+// appendValue adds a value, or what a pointer points to; nil is null.
+func appendValue(b array.Builder, v any) {
+	switch b := b.(type) {
+	case *array.Int32Builder:
+		appendTo(b, v, b.Append)
+	case *array.Int64Builder:
+		appendTo(b, v, b.Append)
+	case *array.Float64Builder:
+		appendTo(b, v, b.Append)
+	case *array.BooleanBuilder:
+		appendTo(b, v, b.Append)
+	case *array.StringBuilder:
+		appendTo(b, v, b.Append)
+	case *array.TimestampBuilder:
+		appendTo(b, v, b.Append)
+	}
+}
+
 func appendTo[V any](b array.Builder, v any, add func(V)) {
-	if x, ok := v.(V); ok {
-		add(x)
-	} else {
+	switch v := v.(type) {
+	case V:
+		add(v)
+	case *V:
+		add(*v)
+	default:
 		b.AppendNull()
 	}
 }
@@ -297,12 +275,4 @@ func (a *arrowExporter) close() error {
 		return err
 	}
 	return a.w.Close()
-}
-
-// TableNamed is the table of a name, or an error that lists them.
-func TableNamed(name string) (Table, error) {
-	if t := Table(name); slices.Contains(Tables(), t) {
-		return t, nil
-	}
-	return "", fmt.Errorf("there is no table %q; the tables are %v", name, Tables())
 }

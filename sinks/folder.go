@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -50,7 +51,8 @@ func (f *folder) noLinks(name string) error {
 			return err
 		}
 		if info.Mode()&fs.ModeSymlink != 0 {
-			return fmt.Errorf("%s is a symbolic link, and links inside an output folder are not followed; replace it by a folder, or make the output folder itself the link", f.path(name[:i]))
+			return fmt.Errorf("%s is a symbolic link, and links inside an output folder are not followed; "+
+				"replace it by a folder, or make the output folder itself the link", f.path(name[:i]))
 		}
 	}
 	return nil
@@ -124,13 +126,14 @@ func (f *folder) rename(from, to string) error {
 
 // remove deletes a file, if it is there.
 func (f *folder) remove(name string) error {
-	if err := f.noLinks(name); err != nil {
-		return err
+	err := f.noLinks(name)
+	if err == nil {
+		err = f.root.Remove(name)
 	}
-	if err := f.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return nil
+	return err
 }
 
 // removeAll deletes a folder; links in it are deleted, not followed.
@@ -164,7 +167,7 @@ func (f *folder) list(name string) ([]fs.DirEntry, error) {
 	}
 	entries, err := dir.ReadDir(-1)
 	err = errors.Join(err, dir.Close())
-	sortEntries(entries)
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
 	return entries, err
 }
 
@@ -243,7 +246,8 @@ func (f *folder) explain(what string, err error) error {
 	case errors.Is(err, syscall.EROFS):
 		hint = "; the file system is read-only: choose another output folder with `output { dir = ... }`"
 	case errors.Is(err, fs.ErrPermission):
-		hint = "; this user may not write there: choose another output folder with `output { dir = ... }`, or change its owner"
+		hint = "; this user may not write there: choose another output folder with `output { dir = ... }`, " +
+			"or change its owner"
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		hint = "; too many files are open: raise the limit (ulimit -n)"
 	}

@@ -3,6 +3,7 @@ package sinks
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"hash/crc32"
 	"os"
 	"path/filepath"
@@ -10,10 +11,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/parquet-go/parquet-go/encoding/thrift"
-	"github.com/parquet-go/parquet-go/format"
 
 	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/sinks/table"
 )
 
 // journalBytes is a sound journal and its index.
@@ -174,81 +174,22 @@ func FuzzParquet(f *testing.F) {
 	})
 }
 
-// A damagedColumn writes a page whose checksums are right and whose content is
-// anything.
-type damagedColumn struct {
-	columnData
-	spec             columnSpec
-	levels, data     []byte
-	dictionary       []byte
-	encoding         uint8
-	values, nulls, n int32
-}
-
-func (d *damagedColumn) endChunk() (*columnChunk, error) {
-	sound, err := d.columnData.endChunk()
-	if err != nil {
-		return nil, err
-	}
-	chunk := &columnChunk{meta: sound.meta, index: sound.index}
-	chunk.meta.TotalCompressedSize, chunk.meta.TotalUncompressedSize = 0, 0
-	if len(d.dictionary) > 0 {
-		header := &format.PageHeader{Type: format.DictionaryPage, DictionaryPageHeader: thrift.New(format.DictionaryPageHeader{NumValues: d.n, Encoding: format.Plain})}
-		if chunk.dictionary, err = chunk.addPage(nil, header, nil, d.dictionary, d.spec.zip, false); err != nil {
-			return nil, err
-		}
-	}
-	header := &format.PageHeader{Type: format.DataPageV2, DataPageHeaderV2: thrift.New(format.DataPageHeaderV2{NumValues: d.values, NumNulls: d.nulls, NumRows: d.values,
-		Encoding: format.Encoding(d.encoding % 10), DefinitionLevelsByteLength: int32(len(d.levels)), IsCompressed: thrift.New(true)})}
-	chunk.pages, err = chunk.addPage(nil, header, d.levels, d.data, d.spec.zip, false)
-	return chunk, err
-}
-
-// FuzzParquetPage puts any bytes where a page has its levels, its values and its
-// dictionary, with checksums that are right: the decoders must stand it.
-func FuzzParquetPage(f *testing.F) {
-	f.Add(uint8(6), []byte{16, 1}, []byte{1, 2, 3}, []byte{}, uint8(5), int32(8), int32(0), int32(0))
-	f.Add(uint8(5), []byte{2, 0}, []byte{2, 0xff, 0xff}, []byte{1, 0, 0, 0}, uint8(8), int32(8), int32(9), int32(1))
-	f.Add(uint8(0), []byte{}, []byte{32, 1}, []byte{1, 0, 0, 0, 'x'}, uint8(8), int32(8), int32(0), int32(1))
-	f.Fuzz(func(t *testing.T, column uint8, levels, data, dictionary []byte, encoding uint8, values, nulls, n int32) {
-		var b bytes.Buffer
-		w := newRowWriter[TimelineRow](&b, "test", nil, nil)
-		if err := w.write(make([]TimelineRow, 8)); err != nil {
-			t.Fatal(err)
-		}
-		at := int(column) % len(w.file.columns)
-		w.file.columns[at] = &damagedColumn{columnData: w.file.columns[at], spec: columnSpec{zip: &compressors{}}, levels: levels, data: data,
-			dictionary: dictionary, encoding: encoding, values: values, nulls: nulls, n: n}
-		if err := w.close(); err != nil {
-			return // what cannot be written cannot be read
-		}
-		scan[TimelineRow](b.Bytes())
-	})
-}
-
 // scan reads bytes as a table; errors are as good as rows, panics are not.
 func scan[T Row](b []byte) {
-	pf, err := openParquet(bytes.NewReader(b), int64(len(b)))
+	f, err := table.Open(bytes.NewReader(b), int64(len(b)))
 	if err != nil {
 		return
 	}
-	marksOf(pf)
-	_ = readFile(pf, Predicate{Execution: "20261120T020000Z-000000"}, func([]T) error { return nil })
-	for g, group := range pf.RowGroups() {
-		for c := range group.ColumnChunks() {
-			_ = readPages(pf, g, c)
-		}
-	}
+	f.Marks()
+	_ = tableOf[T]().read(f, Predicate{Execution: "20261120T020000Z-000000"}, func([]T) error { return nil })
+	f.Check()
 }
 
-func parquetBytes[T Row](t testing.TB, rows []T, axes []axisColumn) []byte {
+func parquetBytes[T Row](t testing.TB, rows []T, axes []table.Axis) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	w := newRowWriter[T](&b, "test", axes, []Mark{{Execution: "e", Final: true}})
-	if err := w.write(rows); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.close(); err != nil {
+	w := tableOf[T]().writer(&b, "test", axes, []Mark{{Execution: "e", Final: true}})
+	if err := errors.Join(w.Write(rows), w.Close()); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
@@ -258,13 +199,10 @@ func timelineBytes(t testing.TB) []byte {
 	t.Helper()
 	run := &testRun{execution: "20261120T020000Z-000000", started: testStart, sweep: "s", model: "m", inputLen: 7, batch: 3, gpus: 2, seconds: 10}
 	var b bytes.Buffer
-	w := newRowWriter[TimelineRow](&b, "test", nil, nil)
+	w := tableOf[TimelineRow]().writer(&b, "test", nil, nil)
 	samples := run.samples()
 	err := writeTimeline(run.result(), func(yield func([]runner.Sample) error) error { return yield(samples) }, w)
-	if err == nil {
-		err = w.close()
-	}
-	if err != nil {
+	if err := errors.Join(err, w.Close()); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
@@ -297,14 +235,7 @@ func FuzzResult(f *testing.F) {
 		if diff := cmp.Diff(rows, RowsOf(r2)); diff != "" {
 			t.Errorf("the rows changed (-first +second):\n%s", diff)
 		}
-		var out bytes.Buffer
-		w := newRowWriter[RunRow](&out, "test", mergeAxes(nil, []RunRow{rows.Run}), nil)
-		if err := w.write([]RunRow{rows.Run}); err != nil {
-			t.Fatal(err)
-		}
-		if err := w.close(); err != nil {
-			t.Fatal(err)
-		}
+		parquetBytes(t, []RunRow{rows.Run}, mergeAxes(nil, []RunRow{rows.Run}))
 	})
 }
 

@@ -8,8 +8,10 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
+	"reflect"
+	"slices"
+	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/apache/arrow/go/v17/arrow"
@@ -39,26 +41,23 @@ func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
 // journalSchema is the sample as it is: nanoseconds, and null for what Has
 // lacks. Readers of today and of old journals go by position.
 func journalSchema() *arrow.Schema {
-	i64, f64, i32 := arrow.PrimitiveTypes.Int64, arrow.PrimitiveTypes.Float64, arrow.PrimitiveTypes.Int32
-	nullable := func(name string, t arrow.DataType) arrow.Field {
-		return arrow.Field{Name: name, Type: t, Nullable: true}
-	}
-	return arrow.NewSchema([]arrow.Field{
-		{Name: "gpu_index", Type: i32}, // -1: the host
+	fields := []arrow.Field{
+		{Name: "gpu_index", Type: arrow.PrimitiveTypes.Int32}, // -1: the host
 		{Name: "ts", Type: &arrow.TimestampType{Unit: arrow.Nanosecond, TimeZone: "UTC"}},
-		{Name: "t_offset_ns", Type: i64},
-		{Name: "read_ns", Type: i64},
+		{Name: "t_offset_ns", Type: arrow.PrimitiveTypes.Int64},
+		{Name: "read_ns", Type: arrow.PrimitiveTypes.Int64},
 		{Name: "gap", Type: arrow.FixedWidthTypes.Boolean},
 		{Name: "source", Type: arrow.BinaryTypes.String},
-		nullable("memory_used_bytes", i64), nullable("memory_reserved_bytes", i64), nullable("memory_total_bytes", i64),
-		nullable("process_bytes", i64), nullable("host_rss_bytes", i64), nullable("host_pss_bytes", i64),
-		nullable("power_w", f64), nullable("temperature_c", f64), nullable("memory_temperature_c", f64),
-		nullable("energy_j", f64), nullable("host_cpu_pct", f64),
-		nullable("utilization_pct", i32), nullable("memory_utilization_pct", i32),
-		nullable("clock_sm_mhz", i32), nullable("clock_mem_mhz", i32),
-		nullable("throttle_reasons", i64),
-	}, nil)
+	}
+	for _, f := range figuresOf(&runner.Sample{}, &TimelineRow{}) {
+		kind := arrowType(sqlType(reflect.TypeOf(f.value).Elem()))
+		fields = append(fields, arrow.Field{Name: f.column, Type: kind, Nullable: true})
+	}
+	return arrow.NewSchema(fields, nil)
 }
+
+// firstFigure is the column of the first figure.
+const firstFigure = 6
 
 // A journal is open for appending, from any goroutine. Samples are taken under
 // one lock and written under another, so that no tick of a sampler waits for
@@ -71,6 +70,7 @@ type journal struct {
 	rows  int       // in the builder
 	ended bool      // it takes no more
 	since time.Time // when the oldest row in the builder was taken
+	fault error     // of the last write or sync; nil: it went well
 
 	out         sync.Mutex // of what is written; taken before in
 	buf         bytes.Buffer
@@ -79,8 +79,6 @@ type journal struct {
 	pending     [][]byte    // encoded, not yet written
 	pendingSize int
 	dropped     int64 // chunks that never found room
-
-	failed atomic.Pointer[error] // of the last write; nil: it went well
 }
 
 func newJournal(data, index *os.File) (*journal, error) {
@@ -94,13 +92,14 @@ func newJournal(data, index *os.File) (*journal, error) {
 // add takes samples into the next batch. It writes the batch itself where that
 // is large, or older than limit because the machine let nobody else do so: what
 // a SIGKILL may take does not depend on the scheduler. A disk that is at work
-// already is not waited for.
+// already is not waited for. The error is that of the last write, too.
 func (j *journal) add(samples []runner.Sample, limit time.Duration) error {
 	j.in.Lock()
 	if j.ended {
 		j.in.Unlock()
 		return errEnded
 	}
+	before := j.fault
 	if j.rows == 0 {
 		j.since = time.Now()
 	}
@@ -111,10 +110,10 @@ func (j *journal) add(samples []runner.Sample, limit time.Duration) error {
 	due := j.rows >= maxBatchRows || limit > 0 && time.Since(j.since) >= limit
 	j.in.Unlock()
 	if !due || !j.out.TryLock() {
-		return nil
+		return before
 	}
 	defer j.out.Unlock()
-	return j.flushLocked()
+	return errors.Join(j.flushLocked(), before)
 }
 
 func (j *journal) append(s *runner.Sample) {
@@ -125,43 +124,12 @@ func (j *journal) append(s *runner.Sample) {
 	b.Field(3).(*array.Int64Builder).Append(int64(s.Read))
 	b.Field(4).(*array.BooleanBuilder).Append(s.Gap)
 	b.Field(5).(*array.StringBuilder).Append(s.Source)
-	i64 := func(field int, has runner.Fields, v int64) {
-		if c := b.Field(field).(*array.Int64Builder); s.Has&has != 0 {
-			c.Append(v)
-		} else {
-			c.AppendNull()
+	for i, f := range figuresOf(s, &TimelineRow{}) {
+		if s.Has&f.has == 0 {
+			f.value = nil
 		}
+		appendValue(b.Field(firstFigure+i), f.value)
 	}
-	f64 := func(field int, has runner.Fields, v float64) {
-		if c := b.Field(field).(*array.Float64Builder); s.Has&has != 0 {
-			c.Append(v)
-		} else {
-			c.AppendNull()
-		}
-	}
-	i32 := func(field int, has runner.Fields, v int32) {
-		if c := b.Field(field).(*array.Int32Builder); s.Has&has != 0 {
-			c.Append(v)
-		} else {
-			c.AppendNull()
-		}
-	}
-	i64(6, runner.HasMemoryUsed, s.MemoryUsed)
-	i64(7, runner.HasMemoryReserved, s.MemoryReserved)
-	i64(8, runner.HasMemoryTotal, s.MemoryTotal)
-	i64(9, runner.HasProcessMemory, s.ProcessMemory)
-	i64(10, runner.HasHostRSS, s.HostRSS)
-	i64(11, runner.HasHostPSS, s.HostPSS)
-	f64(12, runner.HasPower, s.Power)
-	f64(13, runner.HasTemperature, s.Temperature)
-	f64(14, runner.HasMemoryTemp, s.MemoryTemp)
-	f64(15, runner.HasEnergy, s.Energy)
-	f64(16, runner.HasHostCPU, s.HostCPU)
-	i32(17, runner.HasUtilization, s.Utilization)
-	i32(18, runner.HasMemoryUtil, s.MemoryUtil)
-	i32(19, runner.HasClockSM, s.ClockSM)
-	i32(20, runner.HasClockMem, s.ClockMem)
-	i64(21, runner.HasThrottleReasons, s.ThrottleReasons)
 }
 
 // flush encodes the batch and writes it. A write that fails is tried again
@@ -199,19 +167,9 @@ func (j *journal) flushLocked() (err error) {
 
 // fail keeps the error of the last write or sync; nil: it went well.
 func (j *journal) fail(err error) {
-	if err == nil {
-		j.failed.Store(nil)
-	} else {
-		j.failed.Store(&err)
-	}
-}
-
-// failure is the error of the last write, if it failed.
-func (j *journal) failure() error {
-	if err := j.failed.Load(); err != nil {
-		return *err
-	}
-	return nil
+	j.in.Lock()
+	defer j.in.Unlock()
+	j.fault = err
 }
 
 func (j *journal) encode(batch arrow.Record) error {
@@ -242,16 +200,15 @@ func (j *journal) write(chunk []byte) error {
 	if _, err := j.data.WriteAt(chunk, j.end); err != nil {
 		return errors.Join(err, j.data.Truncate(j.end))
 	}
-	var e [indexEntry]byte
-	binary.LittleEndian.PutUint64(e[0:], uint64(j.end))
-	binary.LittleEndian.PutUint32(e[8:], uint32(len(chunk)))
-	binary.LittleEndian.PutUint32(e[12:], crc32.Checksum(chunk, castagnoli()))
+	entry := binary.LittleEndian.AppendUint64(nil, uint64(j.end))
+	entry = binary.LittleEndian.AppendUint32(entry, uint32(len(chunk)))
+	entry = binary.LittleEndian.AppendUint32(entry, crc32.Checksum(chunk, castagnoli()))
 	info, err := j.index.Stat()
 	if err != nil {
 		return err
 	}
 	at := info.Size() / indexEntry * indexEntry
-	if _, err := j.index.WriteAt(e[:], at); err != nil {
+	if _, err := j.index.WriteAt(entry, at); err != nil {
 		return errors.Join(err, j.index.Truncate(at), j.data.Truncate(j.end))
 	}
 	j.end += int64(len(chunk))
@@ -303,36 +260,35 @@ func (r *chunkReader) next() bool {
 		return false
 	}
 	if len(r.index) < indexEntry {
-		r.stopped = "the index ends within an entry"
-		return false
+		return r.stop("the index ends within an entry")
 	}
-	offset := binary.LittleEndian.Uint64(r.index)
-	length := binary.LittleEndian.Uint32(r.index[8:])
-	sum := binary.LittleEndian.Uint32(r.index[12:])
+	offset, length := binary.LittleEndian.Uint64(r.index), binary.LittleEndian.Uint32(r.index[8:])
 	switch {
 	case offset != uint64(r.end):
-		r.stopped = fmt.Sprintf("entry %d of the index does not follow the one before", r.chunks)
-		return false
+		return r.stop("entry %d of the index does not follow the one before", r.chunks)
 	case length == 0 || length > maxChunk:
-		r.stopped = fmt.Sprintf("entry %d of the index names a batch of %d bytes", r.chunks, length)
-		return false
+		return r.stop("entry %d of the index names a batch of %d bytes", r.chunks, length)
 	}
-	if cap(r.chunk) < int(length) {
-		r.chunk = make([]byte, length)
-	}
-	r.chunk, r.at = r.chunk[:length], 0
+	r.chunk, r.at = slices.Grow(r.chunk[:0], int(length))[:length], 0
 	if _, err := r.data.ReadAt(r.chunk, r.end); err != nil {
-		r.chunk, r.stopped = nil, fmt.Sprintf("batch %d at byte %d is cut off", r.chunks, r.end)
-		return false
+		return r.stop("batch %d at byte %d is cut off", r.chunks, r.end)
 	}
-	if crc32.Checksum(r.chunk, castagnoli()) != sum {
-		r.chunk, r.stopped = nil, fmt.Sprintf("batch %d at byte %d does not match its checksum", r.chunks, r.end)
-		return false
+	if crc32.Checksum(r.chunk, castagnoli()) != binary.LittleEndian.Uint32(r.index[12:]) {
+		return r.stop("batch %d at byte %d does not match its checksum", r.chunks, r.end)
 	}
 	r.end += int64(length)
 	r.chunks++
 	r.index = r.index[indexEntry:]
 	return true
+}
+
+// stop ends the reading; the first reason counts.
+func (r *chunkReader) stop(format string, args ...any) bool {
+	r.chunk = nil
+	if r.stopped == "" {
+		r.stopped = fmt.Sprintf(format, args...)
+	}
+	return false
 }
 
 // A JournalReport says how much of a journal could be read.
@@ -345,11 +301,13 @@ type JournalReport struct {
 
 // readJournal yields the batches of a journal in the order of writing. The
 // slice is reused. Damage ends the reading and stands in the report; it is not an error.
-func readJournal(data io.ReaderAt, size int64, index []byte, yield func([]runner.Sample) error) (report JournalReport, err error) {
+func readJournal(data io.ReaderAt, size int64, index []byte, yield func([]runner.Sample) error) (
+	report JournalReport, err error,
+) {
 	chunks := &chunkReader{data: data, index: index}
 	defer func() {
 		if p := recover(); p != nil { // Arrow panics on some malformed input
-			chunks.stopped = fmt.Sprintf("batch %d: %v", chunks.chunks, p)
+			chunks.stop("batch %d: %v", chunks.chunks, p)
 		}
 		report.Bytes, report.Lost, report.Reason = chunks.end, size-chunks.end, chunks.stopped
 		if report.Reason == "" && report.Lost > 0 {
@@ -361,14 +319,12 @@ func readJournal(data io.ReaderAt, size int64, index []byte, yield func([]runner
 	}
 	reader, rerr := ipc.NewReader(chunks, ipc.WithAllocator(memory.DefaultAllocator))
 	if rerr != nil {
-		if chunks.stopped == "" {
-			chunks.stopped = fmt.Sprintf("the schema cannot be read: %v", rerr)
-		}
+		chunks.stop("the schema cannot be read: %v", rerr)
 		return report, nil
 	}
 	defer reader.Release()
 	if !reader.Schema().Equal(journalSchema()) {
-		chunks.stopped = "the schema is not that of a journal of this version"
+		chunks.stop("the schema is not that of a journal of this version")
 		return report, nil
 	}
 	var samples []runner.Sample
@@ -382,60 +338,24 @@ func readJournal(data io.ReaderAt, size int64, index []byte, yield func([]runner
 			return report, err
 		}
 	}
-	if err := reader.Err(); err != nil && !errors.Is(err, io.EOF) && chunks.stopped == "" {
-		chunks.stopped = fmt.Sprintf("batch %d: %v", chunks.chunks, err)
+	if err := reader.Err(); err != nil && !errors.Is(err, io.EOF) {
+		chunks.stop("batch %d: %v", chunks.chunks, err)
 	}
 	return report, nil
 }
 
 func samplesOf(rec arrow.Record, samples []runner.Sample) []runner.Sample {
-	n := int(rec.NumRows())
-	first := len(samples)
-	samples = append(samples, make([]runner.Sample, n)...)
-	out := samples[first:]
 	gpu, ts := rec.Column(0).(*array.Int32), rec.Column(1).(*array.Timestamp)
 	offset, read := rec.Column(2).(*array.Int64), rec.Column(3).(*array.Int64)
 	gap, source := rec.Column(4).(*array.Boolean), rec.Column(5).(*array.String)
 	last := ""
-	for i := range out {
-		s := &out[i]
-		s.GPU, s.TS = gpu.Value(i), time.Unix(0, int64(ts.Value(i))).UTC()
-		s.Offset, s.Read, s.Gap = time.Duration(offset.Value(i)), time.Duration(read.Value(i)), gap.Value(i)
+	for i := range int(rec.NumRows()) {
 		if v := source.Value(i); v != last { // v lives in the batch: copy it, once per change
-			last = string([]byte(v))
+			last = strings.Clone(v)
 		}
-		s.Source = last
+		samples = append(samples, runner.Sample{GPU: gpu.Value(i), TS: time.Unix(0, int64(ts.Value(i))).UTC(),
+			Offset: time.Duration(offset.Value(i)), Read: time.Duration(read.Value(i)), Gap: gap.Value(i), Source: last})
+		figuresFromColumns(&samples[len(samples)-1], rec.Columns()[firstFigure:], i)
 	}
-	fill(out, rec.Column(6).(*array.Int64), runner.HasMemoryUsed, func(s *runner.Sample) *int64 { return &s.MemoryUsed })
-	fill(out, rec.Column(7).(*array.Int64), runner.HasMemoryReserved, func(s *runner.Sample) *int64 { return &s.MemoryReserved })
-	fill(out, rec.Column(8).(*array.Int64), runner.HasMemoryTotal, func(s *runner.Sample) *int64 { return &s.MemoryTotal })
-	fill(out, rec.Column(9).(*array.Int64), runner.HasProcessMemory, func(s *runner.Sample) *int64 { return &s.ProcessMemory })
-	fill(out, rec.Column(10).(*array.Int64), runner.HasHostRSS, func(s *runner.Sample) *int64 { return &s.HostRSS })
-	fill(out, rec.Column(11).(*array.Int64), runner.HasHostPSS, func(s *runner.Sample) *int64 { return &s.HostPSS })
-	fill(out, rec.Column(12).(*array.Float64), runner.HasPower, func(s *runner.Sample) *float64 { return &s.Power })
-	fill(out, rec.Column(13).(*array.Float64), runner.HasTemperature, func(s *runner.Sample) *float64 { return &s.Temperature })
-	fill(out, rec.Column(14).(*array.Float64), runner.HasMemoryTemp, func(s *runner.Sample) *float64 { return &s.MemoryTemp })
-	fill(out, rec.Column(15).(*array.Float64), runner.HasEnergy, func(s *runner.Sample) *float64 { return &s.Energy })
-	fill(out, rec.Column(16).(*array.Float64), runner.HasHostCPU, func(s *runner.Sample) *float64 { return &s.HostCPU })
-	fill(out, rec.Column(17).(*array.Int32), runner.HasUtilization, func(s *runner.Sample) *int32 { return &s.Utilization })
-	fill(out, rec.Column(18).(*array.Int32), runner.HasMemoryUtil, func(s *runner.Sample) *int32 { return &s.MemoryUtil })
-	fill(out, rec.Column(19).(*array.Int32), runner.HasClockSM, func(s *runner.Sample) *int32 { return &s.ClockSM })
-	fill(out, rec.Column(20).(*array.Int32), runner.HasClockMem, func(s *runner.Sample) *int32 { return &s.ClockMem })
-	fill(out, rec.Column(21).(*array.Int64), runner.HasThrottleReasons, func(s *runner.Sample) *int64 { return &s.ThrottleReasons })
 	return samples
-}
-
-// column is an Arrow array of V.
-type column[V any] interface {
-	arrow.Array
-	Value(i int) V
-}
-
-func fill[V any](out []runner.Sample, col column[V], has runner.Fields, field func(*runner.Sample) *V) {
-	for i := range out {
-		if col.IsValid(i) {
-			*field(&out[i]) = col.Value(i)
-			out[i].Has |= has
-		}
-	}
 }

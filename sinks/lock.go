@@ -33,12 +33,12 @@ type LockedError struct {
 }
 
 func (e *LockedError) Error() string {
-	h := e.Holder
-	if h.PID == 0 {
-		return fmt.Sprintf("%s is in use by another vramsweep that left no note of itself; wait until it ends, or choose another output folder", e.Dir)
+	who := " that left no note of itself"
+	if h := e.Holder; h.PID != 0 {
+		who = fmt.Sprintf(": pid %d on %s (%s), since %s", h.PID, h.Host, h.What, h.Since.UTC().Format(time.RFC3339))
 	}
-	return fmt.Sprintf("%s is in use by another vramsweep: pid %d on %s (%s), since %s; wait until it ends, or choose another output folder",
-		e.Dir, h.PID, h.Host, h.What, h.Since.UTC().Format(time.RFC3339))
+	return fmt.Sprintf("%s is in use by another vramsweep%s; wait until it ends, or choose another output folder",
+		e.Dir, who)
 }
 
 // lock takes a lock that dies with this process (flock) and notes who holds it.
@@ -57,17 +57,15 @@ func (f *folder) lock(name string, me Holder) (*os.File, error) {
 			return nil, fmt.Errorf("locking %s: %w; the file system must support flock", f.path(name), err)
 		}
 		locked := &LockedError{Dir: f.dir}
-		if b, err := io.ReadAll(io.LimitReader(file, 4096)); err == nil {
-			// The holder may be just writing its note; then the note is unknown.
-			if json.Unmarshal(b, &locked.Holder) != nil {
-				locked.Holder = Holder{}
-			}
-		}
+		locked.Holder = holderOf(file)
 		return nil, locked
 	}
 	note, err := json.Marshal(me)
 	if err == nil {
-		err = errors.Join(file.Truncate(0), writeAt(file, append(note, '\n')))
+		err = file.Truncate(0)
+	}
+	if err == nil {
+		_, err = file.WriteAt(append(note, '\n'), 0)
 	}
 	if err != nil {
 		return nil, errors.Join(f.explain("noting who holds the lock", err), file.Close())
@@ -105,15 +103,15 @@ func flockSoon(file *os.File) error {
 }
 
 func holderDied(file *os.File) bool {
-	var h Holder
-	b, err := io.ReadAll(io.NewSectionReader(file, 0, 4096))
-	if err != nil || json.Unmarshal(b, &h) != nil || h.PID <= 0 {
-		return false
-	}
-	return errors.Is(syscall.Kill(h.PID, 0), syscall.ESRCH)
+	h := holderOf(file)
+	return h.PID > 0 && errors.Is(syscall.Kill(h.PID, 0), syscall.ESRCH)
 }
 
-func writeAt(file *os.File, b []byte) error {
-	_, err := file.WriteAt(b, 0)
-	return err
+// holderOf reads who holds a lock; zero where that is just being written.
+func holderOf(file *os.File) (h Holder) {
+	b, err := io.ReadAll(io.NewSectionReader(file, 0, 4096))
+	if err != nil || json.Unmarshal(b, &h) != nil {
+		return Holder{}
+	}
+	return h
 }

@@ -34,8 +34,9 @@ type testRun struct {
 
 func (r *testRun) profile() *sweep.Profile {
 	p := &sweep.Profile{ID: fmt.Sprintf("%08x%08x", r.inputLen, r.batch), Sweep: r.sweep,
-		Settings: sweep.Settings{Model: r.model, HFModelID: r.model, Dtype: ptr("bfloat16"), TensorParallelSize: int64(r.gpus), PipelineParallelSize: 1,
-			InputLen: r.inputLen, OutputLen: 128, BatchSize: r.batch, GPUMemoryUtilization: ptr(0.9)},
+		Settings: sweep.Settings{Model: r.model, HFModelID: r.model, Asked: sweep.Asked{Dtype: ptr("bfloat16"),
+			TensorParallelSize: int64(r.gpus), PipelineParallelSize: 1,
+			InputLen: r.inputLen, OutputLen: 128, BatchSize: r.batch, GPUMemoryUtilization: ptr(0.9)}},
 		Engine: sweep.Engine{Kind: "simulator", Mode: "latency"}}
 	p.Axes = []sweep.AxisValue{{Axis: "input_len", Value: r.inputLen}, {Axis: "batch_size", Value: r.batch}}
 	for name, v := range r.axes {
@@ -119,10 +120,8 @@ func (r *testRun) result() *runner.Result {
 	res.ModelInfo = runner.ModelInfo{Model: r.model, HFModelID: r.model, Family: "llama", Architecture: ptr("LlamaForCausalLM"), Params: ptr(int64(8e9)),
 		NumLayers: ptr(int64(32)), NumHeads: ptr(int64(32)), NumKVHeads: ptr(int64(8)), HeadDim: ptr(int64(128)), HiddenSize: ptr(int64(4096)), Source: "catalogue"}
 	st := p.Settings
-	res.BenchmarkParameters = runner.BenchmarkParameters{Engine: "simulator", EngineMode: "latency", Dtype: st.Dtype,
-		TensorParallelSize: st.TensorParallelSize, PipelineParallelSize: 1, InputLen: st.InputLen, OutputLen: st.OutputLen, BatchSize: st.BatchSize,
-		GPUMemoryUtilization: st.GPUMemoryUtilization,
-		Effective:            runner.Effective{Dtype: ptr("bfloat16"), MaxModelLen: ptr(int64(8192)), GPUMemoryUtilization: ptr(0.9)}}
+	res.BenchmarkParameters = runner.BenchmarkParameters{Engine: "simulator", EngineMode: "latency", Asked: st.Asked,
+		Effective: runner.Effective{EffectiveDtype: ptr("bfloat16"), EffectiveMaxModelLen: ptr(int64(8192)), EffectiveGPUMemoryUtilization: ptr(0.9)}}
 	res.DtypeMetadata = runner.DtypeMetadata{Dtype: ptr("bfloat16"), WeightBytesPerParam: ptr(2.0), KVBytesPerToken: ptr(int64(131072))}
 	res.GPUInfo = job.Devices
 	res.EngineMetadata = runner.EngineMetadata{Engine: "simulator", VLLMVersion: ptr("0.26.0"), ModelRunner: ptr("v1"), AttentionBackend: ptr("FLASH_ATTN"), CompileCache: ptr("warm")}

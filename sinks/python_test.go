@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/sweep/testenv"
 )
 
 // python finds an interpreter with the packages, or skips.
@@ -21,7 +22,7 @@ func python(t *testing.T, packages ...string) string {
 		name = "python3"
 	}
 	if out, err := exec.Command(name, "-c", "import "+strings.Join(packages, ", ")).CombinedOutput(); err != nil {
-		t.Skipf("%s lacks one of %s (set VRAMSWEEP_TEST_PYTHON to an interpreter that has them): %v %s", name, strings.Join(packages, ", "), err, lastLine(out))
+		testenv.Skip(t, "%s lacks one of %s (set VRAMSWEEP_TEST_PYTHON to an interpreter that has them): %v %s", name, strings.Join(packages, ", "), err, lastLine(out))
 	}
 	return name
 }

@@ -11,12 +11,13 @@ import (
 	"strings"
 
 	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/sinks/table"
 )
 
 // Read yields the rows of one table, of all folders one after another, in the
 // order of their executions and run ids. Each path is an output folder or a
 // single run.json. Runs that are finished are seen although their execution
-// goes on and tables/ knows nothing of them yet; no row is seen twice. A file
+// goes on and tables/ knows nothing of them; no row is seen twice. A file
 // that cannot be read yields its error, with the zero row, and the reading goes
 // on with the next; the caller stops by leaving the loop. Memory does not
 // depend on the number of rows.
@@ -51,23 +52,20 @@ func readPath[T Row](name string, where Predicate, yield func(T, error) bool) bo
 // ReadStore is Read for a folder that is open; it reports whether the caller
 // wants more.
 func ReadStore[T Row](s *Store, where Predicate, yield func(T, error) bool) bool {
-	var zero T
-	r := &storeReader[T]{s: s, where: where, yield: yield, more: true}
-	plan, err := s.readPlan(tableOf[T](), where)
-	if err != nil && !yield(zero, err) {
-		return false
-	}
+	r := &storeReader[T]{rowTable: tableOf[T](), s: s, where: where, yield: yield, more: true}
+	plan, err := s.readPlan(r.name, where)
+	r.fail(err)
 	for _, part := range plan {
+		if !r.more {
+			break
+		}
 		if part.file != "" {
-			r.tableFile(part)
+			r.parquet(tablesDir+"/"+part.file, part.skip)
 		} else {
 			r.folders(part.execution)
 		}
-		if !r.more {
-			return false
-		}
 	}
-	return true
+	return r.more
 }
 
 // A readPart is a file of tables/, or the run folders of an execution.
@@ -82,24 +80,15 @@ type readPart struct {
 // for executions that can still get runs, and those that tables/ lacks, whose
 // folders are read.
 func (s *Store) readPlan(t Table, where Predicate) ([]readPart, error) {
-	files, err := s.allTableFiles(t)
-	if err != nil {
-		return nil, err
-	}
 	folders, err := s.f.dirs(runsDir)
 	if err != nil {
 		return nil, err
 	}
-	files = slices.DeleteFunc(files, func(name string) bool { return slices.Contains(folders, liveExecution(name)) })
+	files, err := s.footers(t)
 	var parts []readPart
 	settled := map[string]bool{}
-	for _, name := range files {
-		marks, merr := s.fileMarks(name)
-		if merr != nil {
-			err = errors.Join(err, merr)
-			continue
-		}
-		if part, wanted := s.planFile(name, marks, folders, settled, where); wanted {
+	for _, f := range files {
+		if part, wanted := s.planFile(f.name, f.marks, folders, settled, where); wanted {
 			parts = append(parts, part)
 		}
 	}
@@ -114,7 +103,9 @@ func (s *Store) readPlan(t Table, where Predicate) ([]readPart, error) {
 
 // planFile plans the reading of a file of tables/, and notes which executions it
 // settles.
-func (s *Store) planFile(name string, marks []Mark, folders []string, settled map[string]bool, where Predicate) (part readPart, wanted bool) {
+func (s *Store) planFile(name string, marks []Mark, folders []string, settled map[string]bool, where Predicate) (
+	part readPart, wanted bool,
+) {
 	part = readPart{file: name, skip: map[string]bool{}}
 	wanted = len(marks) == 0 // a file of others: its rows say what they are
 	for _, m := range marks {
@@ -138,6 +129,7 @@ func (s *Store) running(execution string) bool {
 }
 
 type storeReader[T Row] struct {
+	*rowTable[T]
 	s     *Store
 	where Predicate
 	yield func(T, error) bool
@@ -146,7 +138,7 @@ type storeReader[T Row] struct {
 
 func (r *storeReader[T]) emit(rows []T, skip map[string]bool) error {
 	for i := range rows {
-		k := any(&rows[i]).(keyed).key()
+		k := r.key(&rows[i])
 		if skip[k.Execution] || !r.where.match(k) {
 			continue
 		}
@@ -165,42 +157,28 @@ func (r *storeReader[T]) fail(err error) {
 	}
 }
 
-func (r *storeReader[T]) tableFile(part readPart) {
-	r.parquet(tablesDir+"/"+part.file, part.skip)
-}
-
 func (r *storeReader[T]) parquet(name string, skip map[string]bool) {
-	pf, file, err := r.s.f.openTable(name)
-	if err == nil {
-		err = readFile(pf, r.where, func(rows []T) error { return r.emit(rows, skip) })
-		err = errors.Join(err, file.Close())
-	}
-	if err != nil && !errors.Is(err, errStopped) {
-		r.fail(fmt.Errorf("reading %s: %w; `vramsweep verify` says more", r.s.f.path(name), err))
-	}
+	r.fail(r.s.openTable(name, func(f *table.File) error {
+		return r.read(f, r.where, func(rows []T) error { return r.emit(rows, skip) })
+	}))
 }
 
 // folders reads the finished runs of an execution.
 func (r *storeReader[T]) folders(execution string) {
-	p := &publication{s: r.s}
-	runs, err := r.s.runs(execution)
-	if err == nil {
-		runs, err = p.order(runs)
-	}
+	runs, err := r.s.orderedRuns(execution)
 	if err != nil {
 		r.fail(err)
 		return
 	}
 	for _, rel := range runs {
-		r.folder(rel)
-		if !r.more {
+		if r.folder(rel); !r.more {
 			return
 		}
 	}
 }
 
 func (r *storeReader[T]) folder(rel string) {
-	if tableOf[T]() == TableTimelines {
+	if r.of == nil {
 		if r.s.f.exists(rel + "/" + timelineName) {
 			r.parquet(rel+"/"+timelineName, nil)
 		}
@@ -211,30 +189,9 @@ func (r *storeReader[T]) folder(rel string) {
 		return // it is just being retried
 	}
 	if err == nil {
-		err = r.emit(pick[T](rows), nil)
+		err = r.emit(r.of(rows), nil)
 	}
 	r.fail(err)
-}
-
-// pick takes the rows of one table.
-func pick[T Row](rows *Rows) []T {
-	var any1 any
-	switch tableOf[T]() {
-	case TableRuns:
-		any1 = []RunRow{rows.Run}
-	case TableRanks:
-		any1 = rows.Ranks
-	case TablePhases:
-		any1 = rows.Phases
-	case TableBreakdowns:
-		any1 = rows.Breakdowns
-	case TableSteps:
-		any1 = rows.Steps
-	case TableLatencies:
-		any1 = rows.Latencies
-	}
-	picked, _ := any1.([]T)
-	return picked
 }
 
 // readSingle reads one run.json that may lie anywhere, with the timeline beside it.
@@ -249,14 +206,14 @@ func readSingle[T Row](name string, where Predicate, yield func(T, error) bool) 
 		return yield(zero, err)
 	}
 	defer dir.close() //nolint:errcheck // opened to read
-	r := &storeReader[T]{s: &Store{f: dir}, where: where, yield: yield, more: true}
-	if tableOf[T]() == TableTimelines {
+	r := &storeReader[T]{rowTable: tableOf[T](), s: &Store{f: dir}, where: where, yield: yield, more: true}
+	if r.of == nil {
 		if hasFile(result, timelineName) && dir.exists(timelineName) {
 			r.parquet(timelineName, nil)
 		}
 		return r.more
 	}
-	r.fail(r.emit(pick[T](RowsOf(result)), nil))
+	r.fail(r.emit(r.of(RowsOf(result)), nil))
 	return r.more
 }
 

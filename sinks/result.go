@@ -6,11 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
 	"reflect"
-	"strconv"
+	"regexp"
 	"strings"
 
 	"github.com/vramsweep/vramsweep/runner"
@@ -22,176 +23,98 @@ const maxResult = 256 << 20
 // WriteResult writes a result to a file of any folder, as run.json is written:
 // under a temporary name beside it, synced, renamed.
 func WriteResult(name string, r *runner.Result) error {
+	return writeFile(name, func(w io.Writer) error { return EncodeResult(w, r) })
+}
+
+// writeFile writes a file of any folder as the files of an output folder are written.
+func writeFile(name string, write func(io.Writer) error) error {
 	dir, base := filepath.Split(name)
 	if dir == "" {
 		dir = "."
 	}
 	f, err := openFolder(dir)
 	if err != nil {
-		return fmt.Errorf("writing the result to %s: %w; the folder must exist", name, err)
+		return fmt.Errorf("writing %s: %w; the folder must exist", name, err)
 	}
-	err = f.replace(base, func(w io.Writer) error { return EncodeResult(w, r) })
-	return errors.Join(f.explain("writing "+base, err), f.close())
+	return errors.Join(f.explain("writing "+base, f.replace(base, write)), f.close())
 }
 
 // EncodeResult writes the JSON of a result: sections and their fields on lines
 // of their own, what lies deeper compact. A figure that is not finite has no
-// JSON; it becomes null and Missing names it, so that nothing else of the run
-// is lost with it.
+// JSON; it becomes null and Missing names it, so that nothing else of the run is
+// lost with it.
 func EncodeResult(w io.Writer, r *runner.Result) error {
-	b, err := json.Marshal(r)
-	var bad *json.UnsupportedValueError
-	if errors.As(err, &bad) {
-		mended := *r
-		mended.Missing = map[string]string{}
-		for k, v := range r.Missing {
-			mended.Missing[k] = v
-		}
-		clean := mendFloats(reflect.ValueOf(mended), "", mended.Missing).Interface().(runner.Result)
-		b, err = json.Marshal(&clean)
+	b, err := json.MarshalIndent(r, "", "  ")
+	if errors.As(err, new(*json.UnsupportedValueError)) {
+		clean := *r
+		clean.Missing = map[string]string{}
+		maps.Copy(clean.Missing, r.Missing)
+		dropNonFinite(reflect.ValueOf(&clean).Elem(), "", clean.Missing)
+		b, err = json.MarshalIndent(&clean, "", "  ")
 	}
 	if err != nil {
 		return fmt.Errorf("encoding the result of %s: %w", r.Run.RunID, err)
 	}
-	_, err = w.Write(layOut(b))
+	// No string has a line break: what is indented by six or more joins the line of its field.
+	b = regexp.MustCompile(`,\n {6,}`).ReplaceAll(b, []byte(", "))
+	b = regexp.MustCompile(`\n {6,}|\n {4}([]}])`).ReplaceAll(b, []byte("$1"))
+	_, err = w.Write(append(b, '\n'))
 	return err
 }
 
-// layOut breaks the lines of compact JSON down to the fields of a section.
-func layOut(b []byte) []byte {
-	l := &layout{}
-	for i := 0; i < len(b); i++ {
-		if b[i] == '"' {
-			end := endOfString(b, i)
-			l.out.Write(b[i:end])
-			i = end - 1
-			continue
-		}
-		next := byte(0)
-		if i+1 < len(b) {
-			next = b[i+1]
-		}
-		l.mark(b[i], next)
-	}
-	l.out.WriteByte('\n')
-	return l.out.Bytes()
-}
-
-// endOfString is where the string that begins at start has ended.
-func endOfString(b []byte, start int) int {
-	for i := start + 1; i < len(b); i++ {
-		switch b[i] {
-		case '\\':
-			i++
-		case '"':
-			return i + 1
-		}
-	}
-	return len(b)
-}
-
-type layout struct {
-	out   bytes.Buffer
-	depth int
-	last  byte
-}
-
-// deepestLines is the depth down to which members have lines of their own.
-const deepestLines = 2
-
-func (l *layout) line() {
-	l.out.WriteByte('\n')
-	l.out.WriteString(strings.Repeat("  ", l.depth))
-}
-
-// mark writes one byte outside of a string.
-func (l *layout) mark(c, next byte) {
-	switch c {
-	case '{', '[':
-		l.out.WriteByte(c)
-		if l.depth++; l.depth <= deepestLines && next != '}' && next != ']' {
-			l.line()
-		}
-	case '}', ']':
-		if l.depth--; l.depth < deepestLines && l.last != '{' && l.last != '[' {
-			l.line()
-		}
-		l.out.WriteByte(c)
-	case ',':
-		if l.out.WriteByte(c); l.depth <= deepestLines {
-			l.line()
-		} else {
-			l.out.WriteByte(' ')
-		}
-	case ':':
-		l.out.WriteString(": ")
-	default:
-		l.out.WriteByte(c)
-	}
-	l.last = c
-}
-
-// mendFloats is a copy of v in which every figure that is not finite is nil (or
-// 0 where it cannot be nil); the names of those go into missing.
-func mendFloats(v reflect.Value, name string, missing map[string]string) reflect.Value {
-	const reason = "the figure was not a finite number"
-	mended := reflect.New(v.Type()).Elem()
-	mended.Set(v)
-	switch v.Kind() {
-	case reflect.Float64, reflect.Float32:
-		if f := v.Float(); math.IsNaN(f) || math.IsInf(f, 0) {
-			missing[name] = reason
-			mended.SetZero()
-		}
-	case reflect.Pointer, reflect.Interface:
-		if v.IsNil() {
-			break
-		}
-		elem := mendFloats(v.Elem(), name, missing)
-		switch {
-		case missing[name] == reason && elem.CanFloat():
-			mended.SetZero()
-		case v.Kind() == reflect.Interface:
-			mended.Set(elem)
-		default:
-			mended.Set(reflect.New(v.Type().Elem()))
-			mended.Elem().Set(elem)
-		}
-	case reflect.Struct:
-		mendStruct(v, mended, name, missing)
-	case reflect.Slice, reflect.Map:
-		if !v.IsNil() {
-			mendMembers(v, mended, name, missing)
-		}
-	}
-	return mended
-}
-
-func mendMembers(v, mended reflect.Value, name string, missing map[string]string) {
-	if v.Kind() == reflect.Map {
-		mended.Set(reflect.MakeMap(v.Type()))
-		for _, k := range v.MapKeys() {
-			mended.SetMapIndex(k, mendFloats(v.MapIndex(k), name+"."+fmt.Sprint(k), missing))
-		}
+// dropNonFinite makes every figure under v that is not finite null, or 0 where
+// it cannot be null; the names of those go into missing. What v points to is
+// copied before it is changed.
+func dropNonFinite(v reflect.Value, name string, missing map[string]string) {
+	if v.IsZero() {
 		return
 	}
-	mended.Set(reflect.MakeSlice(v.Type(), v.Len(), v.Len()))
-	for i := range v.Len() {
-		mended.Index(i).Set(mendFloats(v.Index(i), name+"["+strconv.Itoa(i)+"]", missing))
+	figure := v
+	if v.Kind() == reflect.Pointer || v.Kind() == reflect.Interface {
+		figure = v.Elem()
+	}
+	if figure.CanFloat() && (math.IsNaN(figure.Float()) || math.IsInf(figure.Float(), 0)) {
+		missing[name] = "the figure was not a finite number"
+		v.SetZero()
+		return
+	}
+	clean := func(v reflect.Value, name string) reflect.Value {
+		c := reflect.New(v.Type()).Elem()
+		c.Set(v)
+		dropNonFinite(c, name, missing)
+		return c
+	}
+	switch v.Kind() {
+	case reflect.Struct:
+		dropInFields(v, name, missing)
+	case reflect.Pointer:
+		v.Set(clean(figure, name).Addr())
+	case reflect.Interface:
+		v.Set(clean(figure, name))
+	case reflect.Slice:
+		members := reflect.MakeSlice(v.Type(), 0, v.Len())
+		for i, member := range v.Seq2() {
+			members = reflect.Append(members, clean(member, fmt.Sprintf("%s[%v]", name, i)))
+		}
+		v.Set(members)
+	case reflect.Map:
+		members := reflect.MakeMap(v.Type())
+		for k, member := range v.Seq2() {
+			members.SetMapIndex(k, clean(member, fmt.Sprintf("%s.%v", name, k)))
+		}
+		v.Set(members)
 	}
 }
 
-func mendStruct(v, mended reflect.Value, name string, missing map[string]string) {
-	for i := range v.NumField() {
-		f := v.Type().Field(i)
-		if !f.IsExported() || f.Name == "Missing" {
-			continue
+func dropInFields(v reflect.Value, name string, missing map[string]string) {
+	for f, field := range v.Fields() {
+		switch tag, _, _ := strings.Cut(f.Tag.Get("json"), ","); {
+		case !f.IsExported() || f.Name == "Missing":
+		case f.Anonymous || tag == "":
+			dropNonFinite(field, name, missing)
+		default:
+			dropNonFinite(field, strings.TrimPrefix(name+"."+tag, "."), missing)
 		}
-		field := name
-		if tag, _, _ := strings.Cut(f.Tag.Get("json"), ","); tag != "" && !f.Anonymous {
-			field = strings.TrimPrefix(name+"."+tag, ".")
-		}
-		mended.Field(i).Set(mendFloats(v.Field(i), field, missing))
 	}
 }
 
@@ -240,27 +163,21 @@ func exactAxes(b []byte) (map[string]any, error) {
 	}
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.UseNumber()
-	if err := d.Decode(&head); err != nil {
-		return nil, err
-	}
+	err := d.Decode(&head)
 	for name, v := range head.Run.Axes {
-		switch v.(type) {
-		case json.Number:
+		if _, ok := v.(json.Number); ok {
 			head.Run.Axes[name], _ = axisValue(v)
 		}
 	}
-	return head.Run.Axes, nil
+	return head.Run.Axes, err
 }
 
 // explainJSON adds the line to an error of the JSON decoder.
 func explainJSON(b []byte, err error) error {
-	var syntax *json.SyntaxError
-	var kind *json.UnmarshalTypeError
 	offset := int64(-1)
-	switch {
-	case errors.As(err, &syntax):
+	if syntax := (*json.SyntaxError)(nil); errors.As(err, &syntax) {
 		offset = syntax.Offset
-	case errors.As(err, &kind):
+	} else if kind := (*json.UnmarshalTypeError)(nil); errors.As(err, &kind) {
 		offset = kind.Offset
 	}
 	if offset < 0 || offset > int64(len(b)) {

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"iter"
+	"slices"
 	"sync"
 	"time"
 
-	"github.com/parquet-go/parquet-go"
-
 	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/sinks/table"
 )
 
 // The files of a run's folder.
@@ -51,39 +53,29 @@ func (r *RunSink) start() error {
 		return errors.Join(err, r.journal.close())
 	}
 	j := r.journal
-	r.running.Go(func() { r.write(j) })
-	r.running.Go(func() { r.sync(j) })
-	return nil
-}
-
-// write brings samples to their journal beside the samplers; sync, beside it,
-// brings the journal to the disk: a sync may take seconds on a busy disk, and
-// meanwhile samples must go on into the journal. Errors stay in the journal;
-// the next Samples reports them.
-func (r *RunSink) write(j *journal) {
-	batch := time.NewTicker(r.store.opts.BatchEvery)
-	defer batch.Stop()
-	for {
-		select {
-		case <-r.stop:
-			return
-		case <-batch.C:
-			_ = j.flush() // kept in the journal
-		}
-	}
-}
-
-func (r *RunSink) sync(j *journal) {
-	sync := time.NewTicker(r.store.opts.SyncEvery)
-	defer sync.Stop()
-	for {
-		select {
-		case <-r.stop:
-			return
-		case <-sync.C:
+	// Beside the samplers samples come to their journal, and beside that the journal
+	// to the disk: a sync may take seconds on a busy one. Errors stay in the journal,
+	// and the next Samples reports them.
+	r.running.Go(func() { r.every(r.store.opts.BatchEvery, func() { _ = j.flush() }) })
+	r.running.Go(func() {
+		r.every(r.store.opts.SyncEvery, func() {
 			if err := j.sync(); err != nil {
 				j.fail(err)
 			}
+		})
+	})
+	return nil
+}
+
+func (r *RunSink) every(wait time.Duration, do func()) {
+	ticker := time.NewTicker(wait)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-r.stop:
+			return
+		case <-ticker.C:
+			do()
 		}
 	}
 }
@@ -104,11 +96,7 @@ func (r *RunSink) Samples(samples []runner.Sample) error {
 	if j == nil {
 		return errEnded
 	}
-	before := j.failure()
-	if err := errors.Join(j.add(samples, 2*r.store.opts.BatchEvery), before); err != nil {
-		return r.store.f.explain("writing samples of "+r.rel, err)
-	}
-	return nil
+	return r.store.f.explain("writing samples of "+r.rel, j.add(samples, 2*r.store.opts.BatchEvery))
 }
 
 // ReadSamples yields all samples so far, ordered by time.
@@ -119,19 +107,17 @@ func (r *RunSink) ReadSamples(yield func([]runner.Sample) error) error {
 	if finished {
 		return r.store.Samples(r.rel).ReadSamples(yield)
 	}
-	all := func(*runner.Sample) bool { return true }
-	return inOrder(r.each, all, yield)
+	return inOrder(r.each, func(*runner.Sample) bool { return true }, yield)
 }
 
 // each yields the samples in the order of writing.
 func (r *RunSink) each(yield func([]runner.Sample) error) error {
 	r.mu.Lock()
 	j := r.journal
+	r.mu.Unlock()
 	if j == nil {
-		r.mu.Unlock()
 		return errors.New("the run was closed while its samples were read")
 	}
-	r.mu.Unlock()
 	end, dropped, err := j.reach()
 	if err != nil {
 		return r.store.f.explain("writing samples of "+r.rel, err)
@@ -161,9 +147,8 @@ func (r *RunSink) Finish(result *runner.Result) error {
 	j := r.journal
 	r.journal = nil
 	r.mu.Unlock()
-	err := errors.Join(j.close(), r.forget())
+	err := errors.Join(j.close(), r.store.dropJournal(r.rel))
 	r.store.forget(r)
-	_ = r.store.showRun(r.rel, result.Run.Execution) // in tables/, which the end of the execution brings up to date anyway
 	return r.store.f.explain("tidying up run "+result.Run.RunID, err)
 }
 
@@ -192,12 +177,6 @@ func (r *RunSink) finish(result *runner.Result) error {
 	return r.store.writeResult(r.rel, result)
 }
 
-// forget removes what only an unfinished attempt has.
-func (r *RunSink) forget() error {
-	f := r.store.f
-	return errors.Join(f.remove(r.rel+"/"+journalName), f.remove(r.rel+"/"+journalIndex), f.remove(r.rel+"/"+jobName))
-}
-
 // Close ends an attempt without a result: its journal stays, and Recover or the
 // next attempt turns it into attempts/N. After Finish it does nothing.
 func (r *RunSink) Close() error {
@@ -224,21 +203,28 @@ func (s *Store) writeResult(rel string, result *runner.Result) error {
 }
 
 // writeTimelineFile writes timeline.parquet of a folder and says what it is.
-func (s *Store) writeTimelineFile(rel string, result *runner.Result, each func(func([]runner.Sample) error) error) (runner.FileInfo, error) {
+func (s *Store) writeTimelineFile(rel string, result *runner.Result, each batches) (runner.FileInfo, error) {
 	info := runner.FileInfo{Name: timelineName}
-	sum := sha256.New()
+	sum, counted := sha256.New(), new(countingWriter)
 	// The folder is synced when run.json has followed.
 	err := s.f.put(rel+"/"+timelineName, true, func(w io.Writer) error {
-		counted := newSumWriter(io.MultiWriter(w, sum))
-		out := newRowWriter[TimelineRow](counted, s.opts.Version, nil, nil)
-		if err := errors.Join(writeTimeline(result, each, out), out.close()); err != nil {
+		out := tableOf[TimelineRow]().writer(io.MultiWriter(w, sum, counted), s.opts.Version, nil, nil)
+		if err := errors.Join(writeTimeline(result, each, out), out.Close()); err != nil {
 			return err
 		}
-		info.Bytes, info.Rows = counted.bytes, &out.total
+		rows := out.Rows()
+		info.Bytes, info.Rows = int64(*counted), &rows
 		return nil
 	})
 	info.SHA256 = hex.EncodeToString(sum.Sum(nil))
 	return info, err
+}
+
+type countingWriter int64
+
+func (c *countingWriter) Write(p []byte) (int, error) {
+	*c += countingWriter(len(p))
+	return len(p), nil
 }
 
 // Replace writes a run.json again, e.g. after its raw logs were read anew, and
@@ -250,10 +236,10 @@ func (s *Store) Replace(dir string, result *runner.Result) error {
 		err = fmt.Errorf("there is no %s", s.f.path(dir+"/"+resultName))
 	}
 	if err == nil && s.f.exists(dir+"/"+timelineName) {
-		each := func(yield func([]runner.Sample) error) error { return s.timelineSamples(dir, yield) }
-		var info runner.FileInfo
-		info, err = s.writeTimelineFile(dir, result, each)
-		result.Files = []runner.FileInfo{info}
+		result.Files = make([]runner.FileInfo, 1)
+		result.Files[0], err = s.writeTimelineFile(dir, result, func(yield func([]runner.Sample) error) error {
+			return s.timelineSamples(dir, yield)
+		})
 	}
 	if err == nil {
 		err = s.writeResult(dir, result)
@@ -264,26 +250,23 @@ func (s *Store) Replace(dir string, result *runner.Result) error {
 // timelineSamples yields the samples in a folder's timeline.parquet; none where
 // there is no such file.
 func (s *Store) timelineSamples(rel string, yield func([]runner.Sample) error) error {
-	name := rel + "/" + timelineName
-	if !s.f.exists(name) {
+	err := s.openTable(rel+"/"+timelineName, func(f *table.File) error { return samplesIn(f, 0, f.Rows(), yield) })
+	if errors.Is(err, fs.ErrNotExist) && !s.f.exists(rel+"/"+timelineName) {
 		return nil
 	}
-	pf, file, err := s.f.openTable(name)
-	if err != nil {
-		return fmt.Errorf("reading %s: %w", s.f.path(name), err)
-	}
+	return err
+}
+
+// samplesIn yields the samples of some rows of a timeline.
+func samplesIn(f *table.File, first, end int64, yield func([]runner.Sample) error) error {
 	var samples []runner.Sample
-	err = readFile(pf, Predicate{}, func(rows []TimelineRow) error {
-		samples = samples[:0]
+	return table.ReadRange(f, first, end, func(rows []TimelineRow) error {
+		samples = slices.Grow(samples[:0], len(rows))[:len(rows)]
 		for i := range rows {
-			samples = append(samples, sampleOf(&rows[i]))
+			sampleOf(&samples[i], &rows[i])
 		}
 		return yield(samples)
 	})
-	if err := errors.Join(err, file.Close()); err != nil {
-		return fmt.Errorf("reading %s: %w", s.f.path(name), err)
-	}
-	return nil
 }
 
 // Samples reads the samples of a run's folder that is finished: for reparse.
@@ -297,98 +280,82 @@ type folderSamples struct {
 
 // ReadSamples yields the samples ordered by time. The file holds one GPU after
 // another: each is read from its own place, side by side.
-func (f folderSamples) ReadSamples(yield func([]runner.Sample) error) (err error) {
-	starts, total, err := f.starts()
-	if err != nil || total == 0 {
+func (f folderSamples) ReadSamples(yield func([]runner.Sample) error) error {
+	starts, err := f.starts()
+	if err != nil || len(starts) == 1 {
 		return err
 	}
-	name := f.rel + "/" + timelineName
-	pf, file, err := f.store.f.openTable(name)
-	if err != nil {
-		return fmt.Errorf("reading %s: %w", f.store.f.path(name), err)
-	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	defer rescue(&err)
-	for i, group := range pf.RowGroups() {
-		if err := soundRows(pf, i, 0, int(group.NumRows())); err != nil {
-			return fmt.Errorf("reading %s: %w", f.store.f.path(name), err)
+	return f.store.openTable(f.rel+"/"+timelineName, func(file *table.File) error {
+		gpus := make([]gpuSamples, len(starts)-1)
+		for i := range gpus {
+			next, stop := iter.Pull2(samplesBetween(file, starts[i], starts[i+1]))
+			defer stop()
+			gpus[i].next = next
+			gpus[i].sample, err, gpus[i].more = next()
+			if err != nil {
+				return err
+			}
 		}
-	}
-	cursors := make([]*cursor, len(starts))
-	for i, start := range starts {
-		end := total
-		if i+1 < len(starts) {
-			end = starts[i+1]
-		}
-		cursors[i] = &cursor{rows: parquet.NewGenericReader[TimelineRow](pf), left: end - start}
-		if err := cursors[i].rows.SeekToRow(start); err != nil {
-			return err
-		}
-		if err := cursors[i].fill(); err != nil {
-			return err
-		}
-	}
-	return mergeCursors(cursors, yield)
+		return mergeGPUs(gpus, yield)
+	})
 }
 
-// starts are the rows at which a GPU's samples begin.
-func (f folderSamples) starts() (starts []int64, total int64, err error) {
-	last := int64(-1)
+// starts are the rows at which a GPU's samples begin, and the number of rows.
+func (f folderSamples) starts() (starts []int64, err error) {
+	total, last := int64(0), int32(0)
 	err = f.store.timelineSamples(f.rel, func(batch []runner.Sample) error {
 		for i := range batch {
-			if gpu := int64(batch[i].GPU) + 2; gpu != last {
-				starts, last = append(starts, total), gpu
+			if total == 0 || batch[i].GPU != last {
+				starts, last = append(starts, total), batch[i].GPU
 			}
 			total++
 		}
 		return nil
 	})
-	return starts, total, err
+	return append(starts, total), err
 }
 
-// A cursor goes through the samples of one GPU.
-type cursor struct {
-	rows *parquet.GenericReader[TimelineRow]
-	left int64
-	buf  []TimelineRow
-	held []runner.Sample
+// samplesBetween are the samples of some rows of a timeline.
+func samplesBetween(f *table.File, first, end int64) iter.Seq2[runner.Sample, error] {
+	return func(yield func(runner.Sample, error) bool) {
+		err := samplesIn(f, first, end, func(samples []runner.Sample) error {
+			for i := range samples {
+				if !yield(samples[i], nil) {
+					return errStopped
+				}
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, errStopped) {
+			yield(runner.Sample{}, err)
+		}
+	}
 }
 
-// fill reads on if nothing is held; held stays empty at the end.
-func (c *cursor) fill() error {
-	if len(c.held) > 0 || c.left == 0 {
-		return nil
-	}
-	c.buf = make([]TimelineRow, min(c.left, readChunk/4))
-	n, err := c.rows.Read(c.buf)
-	if n == 0 {
-		return errors.Join(errors.New("the file ends early"), err)
-	}
-	for i := range n {
-		c.held = append(c.held, sampleOf(&c.buf[i]))
-	}
-	c.left -= int64(n)
-	return nil
+// gpuSamples goes through the samples of one GPU.
+type gpuSamples struct {
+	next   func() (runner.Sample, error, bool)
+	sample runner.Sample
+	more   bool
 }
 
-func mergeCursors(cursors []*cursor, yield func([]runner.Sample) error) error {
+func mergeGPUs(gpus []gpuSamples, yield func([]runner.Sample) error) (err error) {
 	var batch []runner.Sample
 	for {
-		var next *cursor
-		for _, c := range cursors {
-			if len(c.held) > 0 && (next == nil || c.held[0].Offset < next.held[0].Offset) {
-				next = c
+		var first *gpuSamples
+		for i := range gpus {
+			if g := &gpus[i]; g.more && (first == nil || g.sample.Offset < first.sample.Offset) {
+				first = g
 			}
 		}
-		if next == nil || len(batch) == readChunk {
-			if err := yield(batch); err != nil || next == nil {
+		if first == nil || len(batch) == timelineChunk {
+			if err := yield(batch); err != nil || first == nil {
 				return err
 			}
 			batch = batch[:0]
 		}
-		batch = append(batch, next.held[0])
-		next.held = next.held[1:]
-		if err := next.fill(); err != nil {
+		batch = append(batch, first.sample)
+		if first.sample, err, first.more = first.next(); err != nil {
 			return err
 		}
 	}

@@ -8,8 +8,11 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/sinks/table"
+	"github.com/vramsweep/vramsweep/sweep"
 )
 
 // A Column describes a column of a table.
@@ -24,57 +27,48 @@ type Column struct {
 
 // Columns are the columns of a table in their order; those of free axes
 // (axis_NAME, in runs) depend on the sweeps and are not among them.
-func Columns(t Table) []Column {
+func Columns(name Table) []Column {
+	t, err := lookup(name)
+	if err != nil {
+		return nil
+	}
 	var columns []Column
-	for _, f := range flatFields(rowType(t)) {
-		c := Column{Name: columnName(f), Unit: f.Tag.Get("unit"), Doc: f.Tag.Get("doc")}
+	for _, f := range table.Fields(t.rowType()) {
+		c := Column{Name: table.ColumnName(f), Unit: f.Tag.Get("unit"), Doc: f.Tag.Get("doc"), Nullable: table.Nullable(f)}
 		goType := f.Type
 		if goType.Kind() == reflect.Pointer {
-			c.Nullable, goType = true, goType.Elem()
+			goType = goType.Elem()
 		}
 		c.Type = sqlType(goType)
-		c.Key = slices.Contains(keyColumns(t), c.Name)
+		if c.Doc == "" {
+			c.Doc = askedDoc(c.Name, f.Type.Kind() == reflect.Pointer)
+		}
+		c.Key = slices.Contains(t.def().keys, c.Name)
 		columns = append(columns, c)
 	}
 	return columns
 }
 
-func sqlType(t reflect.Type) string {
-	if t == reflect.TypeFor[Micros]() {
-		return "TIMESTAMP WITH TIME ZONE"
+// askedDoc describes the column of a setting.
+func askedDoc(name string, open bool) string {
+	for _, s := range sweep.SettingInfos() {
+		switch {
+		case s.Name == name && open:
+			return "Asked: " + s.Doc + "; null: left to vLLM."
+		case s.Name == name:
+			return "Asked: " + s.Doc + "."
+		}
 	}
-	switch t.Kind() {
-	case reflect.Int32:
-		return "INTEGER"
-	case reflect.Int64:
-		return "BIGINT"
-	case reflect.Float64:
-		return "DOUBLE"
-	case reflect.Bool:
-		return "BOOLEAN"
-	default:
-		return "VARCHAR"
-	}
+	return ""
 }
 
-// Grain says what a row of a table is.
-func Grain(t Table) string {
-	switch t {
-	case TableRuns:
-		return "One row a run: one profile, one repeat, one execution. Memory columns are sums over the run's GPUs unless the name says max_gpu."
-	case TableRanks:
-		return "One row a rank of a run: vLLM's own account of it."
-	case TableTimelines:
-		return "One row a sample of a GPU, or of the host (gpu_index null)."
-	case TablePhases:
-		return "One row a phase of a run and GPU."
-	case TableBreakdowns:
-		return "One row a part of the net increase of a rank; the parts of a run add up to its net_increase_bytes, nothing twice."
-	case TableSteps:
-		return "One row a step of the driver's account of a GPU: what its memory did in a phase."
-	default:
-		return "One row a measured iteration."
+func sqlType(t reflect.Type) string {
+	if t == reflect.TypeFor[Micros]() || t == reflect.TypeFor[time.Time]() {
+		return "TIMESTAMP WITH TIME ZONE"
 	}
+	types := map[reflect.Kind]string{reflect.Int32: "INTEGER", reflect.Int64: "BIGINT", reflect.Float64: "DOUBLE",
+		reflect.Bool: "BOOLEAN", reflect.String: "VARCHAR"}
+	return types[t.Kind()]
 }
 
 // WriteSchema prints tables and columns: "text", "json", or "sql" (DDL for DuckDB).
@@ -92,24 +86,22 @@ func WriteSchema(w io.Writer, format string) error {
 }
 
 func writeSchemaText(w io.Writer) error {
+	tab := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for i, t := range Tables() {
-		sep := "\n"
-		if i == 0 {
-			sep = ""
+		if i > 0 {
+			fmt.Fprintln(tab) //nolint:errcheck // Flush reports it
 		}
-		if _, err := fmt.Fprintf(w, "%s%s: %s\n", sep, t, Grain(t)); err != nil {
-			return err
-		}
-		tab := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		fmt.Fprintf(tab, "%s: %s\n", t, Grain(t)) //nolint:errcheck // Flush reports it
 		for _, c := range Columns(t) {
-			null := ""
-			if c.Nullable {
-				null = "null"
-			}
+			var notes []string
 			if c.Key {
-				null = strings.TrimSpace("key " + null)
+				notes = append(notes, "key")
 			}
-			fmt.Fprintf(tab, "  %s\t%s\t%s\t%s\t%s\n", c.Name, c.Type, null, c.Unit, c.Doc) //nolint:errcheck // Flush reports it
+			if c.Nullable {
+				notes = append(notes, "null")
+			}
+			fmt.Fprintf(tab, "  %s\t%s\t%s\t%s\t%s\n", //nolint:errcheck // Flush reports it
+				c.Name, c.Type, strings.Join(notes, " "), c.Unit, c.Doc)
 		}
 		if err := tab.Flush(); err != nil {
 			return err
@@ -144,32 +136,27 @@ func tableGlob(t Table) string { return tablesDir + "/" + string(t) + "/**/*.par
 
 func writeSchemaSQL(w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "-- Tables of vramsweep, schema %s. The files themselves are read without this:\n", runner.SchemaVersion)
+	fmt.Fprintf(&b, "-- Tables of vramsweep, schema %s. The files themselves are read without this:\n",
+		runner.SchemaVersion)
 	for _, t := range Tables() {
 		fmt.Fprintf(&b, "--   CREATE VIEW %s AS SELECT * FROM read_parquet('results/%s');\n", t, tableGlob(t))
 	}
 	for _, t := range Tables() {
-		fmt.Fprintf(&b, "\nCREATE TABLE %s (\n", t)
-		columns := Columns(t)
-		for i, c := range columns {
-			fmt.Fprintf(&b, "  %s %s", c.Name, c.Type)
+		comments := fmt.Sprintf("COMMENT ON TABLE %s IS %s;\n", t,
+			sqlText(Grain(t)+" Key: "+strings.Join(Keys(t), ", ")+"."))
+		var columns []string
+		for _, c := range Columns(t) {
+			column, doc := "  "+c.Name+" "+c.Type, c.Doc
 			if !c.Nullable {
-				b.WriteString(" NOT NULL")
+				column += " NOT NULL"
 			}
-			if i < len(columns)-1 {
-				b.WriteByte(',')
-			}
-			b.WriteByte('\n')
-		}
-		b.WriteString(");\n")
-		fmt.Fprintf(&b, "COMMENT ON TABLE %s IS %s;\n", t, sqlText(Grain(t)+" Key: "+strings.Join(keyColumns(t), ", ")+"."))
-		for _, c := range columns {
-			doc := c.Doc
 			if c.Unit != "" {
 				doc = "[" + c.Unit + "] " + doc
 			}
-			fmt.Fprintf(&b, "COMMENT ON COLUMN %s.%s IS %s;\n", t, c.Name, sqlText(doc))
+			columns = append(columns, column)
+			comments += fmt.Sprintf("COMMENT ON COLUMN %s.%s IS %s;\n", t, c.Name, sqlText(doc))
 		}
+		fmt.Fprintf(&b, "\nCREATE TABLE %s (\n%s\n);\n%s", t, strings.Join(columns, ",\n"), comments)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -6,21 +6,26 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/apache/arrow/go/v17/arrow/ipc"
 	"github.com/google/go-cmp/cmp"
-	schemagen "github.com/invopop/jsonschema"
+	"github.com/google/jsonschema-go/jsonschema"
 	"github.com/parquet-go/parquet-go"
-	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/sinks/table"
 )
 
 var update = flag.Bool("update", false, "write golden files and the generated parts of docs/")
@@ -57,9 +62,15 @@ func TestSchemaIsPrinted(t *testing.T) {
 
 // TestRulesOfColumns holds every row struct to the rules of rows.go.
 func TestRulesOfColumns(t *testing.T) {
-	for _, table := range Tables() {
-		for _, f := range flatFields(rowType(table)) {
-			name, tag := columnName(f), f.Tag.Get("parquet")
+	for _, def := range registry() {
+		own := def.def().name
+		for _, c := range Columns(own) {
+			if c.Doc == "" {
+				t.Errorf("%s.%s has no doc", own, c.Name)
+			}
+		}
+		for _, f := range table.Fields(def.rowType()) {
+			name, tag := table.ColumnName(f), f.Tag.Get("parquet")
 			options := strings.Split(tag, ",")[1:]
 			has := func(o string) bool {
 				return strings.Contains(","+strings.Join(options, ",")+",", ","+o+",")
@@ -70,20 +81,20 @@ func TestRulesOfColumns(t *testing.T) {
 				base = f.Type.Elem()
 			}
 			switch {
-			case pointer != has("optional"):
-				t.Errorf("%s.%s: a nullable column is a pointer, tagged optional, and nothing else is", table, name)
+			case pointer && !has("optional"):
+				t.Errorf("%s.%s: a pointer is a nullable column, tagged optional", own, name)
+			case has("optional") && !pointer && base.Kind() != reflect.String && base.Kind() != reflect.Int64:
+				t.Errorf("%s.%s: the zero of %v stands for no null", own, name, base)
 			case has("split") && base.Kind() != reflect.Float64 && base.Kind() != reflect.Float32:
-				t.Errorf("%s.%s: split on %v cannot be read by DuckDB", table, name, base)
-			case base == reflect.TypeFor[Micros]() != has("timestamp(microsecond)"):
-				t.Errorf("%s.%s: an instant is Micros, tagged timestamp(microsecond)", table, name)
-			case f.Tag.Get("doc") == "":
-				t.Errorf("%s.%s has no doc", table, name)
+				t.Errorf("%s.%s: split on %v cannot be read by DuckDB", own, name, base)
+			case (base == reflect.TypeFor[Micros]() || base == reflect.TypeFor[time.Time]()) != has("timestamp(microsecond)"):
+				t.Errorf("%s.%s: an instant is tagged timestamp(microsecond)", own, name)
 			case strings.HasSuffix(name, "_bytes") && (base.Kind() != reflect.Int64 || f.Tag.Get("unit") != "bytes"):
-				t.Errorf("%s.%s: bytes are int64 with that unit", table, name)
+				t.Errorf("%s.%s: bytes are int64 with that unit", own, name)
 			}
 		}
-		if _, ok := schemaOf(table, nil).Lookup("month"); ok {
-			t.Errorf("%s: month is a key of the path and stands in no file", table)
+		if _, ok := table.SchemaOf(def.rowType(), nil).Lookup("month"); ok {
+			t.Errorf("%s: month is a key of the path and stands in no file", own)
 		}
 	}
 }
@@ -98,8 +109,8 @@ func TestDocsNameEveryColumn(t *testing.T) {
 	seen := 0
 	got := section.ReplaceAllStringFunc(string(doc), func(s string) string {
 		seen++
-		table, err := TableNamed(section.FindStringSubmatch(s)[1])
-		if err != nil {
+		table := Table(section.FindStringSubmatch(s)[1])
+		if _, err := lookup(table); err != nil {
 			t.Fatal(err)
 		}
 		return "<!-- columns " + string(table) + " -->\n" + docTable(table) + "<!-- end -->"
@@ -112,7 +123,7 @@ func TestDocsNameEveryColumn(t *testing.T) {
 
 func docTable(table Table) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s Key: `%s`.\n\n| column | type | unit | null | meaning |\n|---|---|---|---|---|\n", Grain(table), strings.Join(keyColumns(table), "`, `"))
+	fmt.Fprintf(&b, "%s Key: `%s`.\n\n| column | type | unit | null | meaning |\n|---|---|---|---|---|\n", Grain(table), strings.Join(Keys(table), "`, `"))
 	for _, c := range Columns(table) {
 		null := ""
 		if c.Nullable {
@@ -127,74 +138,162 @@ func docTable(table Table) string {
 // TestResultSchema publishes the JSON Schema of run.json, with the comments of
 // the Go types as descriptions.
 func TestResultSchema(t *testing.T) {
-	r := &schemagen.Reflector{BaseSchemaID: "urn:vramsweep", AllowAdditionalProperties: true}
-	if err := r.AddGoComments("github.com/vramsweep/vramsweep", "../runner"); err != nil {
-		t.Fatal(err)
-	}
-	comments := map[string]string{}
-	for name, comment := range r.CommentMap { // AddGoComments takes the path for the name of the package
-		comments[strings.Replace(name, "vramsweep/runner", "vramsweep/vramsweep/runner", 1)] = strings.ReplaceAll(comment, "\n", " ")
-	}
-	r.CommentMap = comments
-	schema := r.Reflect(&runner.Result{})
-	schema.ID = "urn:vramsweep:run:" + runner.SchemaVersion
-	schema.Title = "run.json of vramsweep, schema " + runner.SchemaVersion
-	types := map[string]reflect.Type{}
+	types := map[reflect.Type]*jsonschema.Schema{}
 	structsOf(reflect.TypeFor[runner.Result](), types)
-	for name, def := range schema.Definitions {
-		allowNull(types[name], def)
+	types[reflect.TypeFor[time.Time]()] = &jsonschema.Schema{Type: "string", Format: "date-time"}
+	types[reflect.TypeFor[map[int]int64]()] = &jsonschema.Schema{
+		Types:                []string{"null", "object"},
+		PatternProperties:    map[string]*jsonschema.Schema{"^[0-9]+$": {Type: "integer"}},
+		AdditionalProperties: &jsonschema.Schema{Not: &jsonschema.Schema{}},
+	}
+	docs := comments(t, "../runner")
+	schema := &jsonschema.Schema{
+		Schema: "https://json-schema.org/draft/2020-12/schema", ID: "urn:vramsweep:run:" + runner.SchemaVersion,
+		Title: "run.json of vramsweep, schema " + runner.SchemaVersion, Ref: "#/$defs/Result",
+		Defs: map[string]*jsonschema.Schema{},
+	}
+	for typ, ref := range types {
+		if ref.Ref == "" {
+			continue
+		}
+		others := maps.Clone(types)
+		delete(others, typ)
+		for i := range typ.NumField() {
+			if f := typ.Field(i); f.Anonymous {
+				delete(others, f.Type)
+			}
+		}
+		def, err := jsonschema.ForType(typ, &jsonschema.ForOptions{TypeSchemas: others})
+		if err != nil {
+			t.Fatal(err)
+		}
+		def.Description, def.AdditionalProperties = docs[typ.Name()], nil
+		for _, f := range reflect.VisibleFields(typ) {
+			if property := def.Properties[jsonName(f)]; property != nil && !f.Anonymous {
+				if ref := types[f.Type]; ref != nil { // also where the type is embedded as well
+					*property = *ref
+				}
+				describe(property, typ, f, docs)
+			}
+		}
+		schema.Defs[typ.Name()] = def
 	}
 	b, err := json.MarshalIndent(schema, "", "  ")
 	if err != nil {
 		t.Fatal(err)
 	}
-	b = regexp.MustCompile(`"anyOf": \[\s*\{\s*"type": "(\w+)"\s*\},\s*\{\s*"type": "null"\s*\}\s*\]`).ReplaceAll(b, []byte(`"type": ["$1", "null"]`))
+	b = regexp.MustCompile(`"type": \[\s*"null",\s*"(\w+)"\s*\]`).ReplaceAll(b, []byte(`"type": ["$1", "null"]`))
 	golden(t, "../docs/run.schema.json", append(b, '\n'))
 }
 
-func structsOf(t reflect.Type, types map[string]reflect.Type) {
+// structsOf notes the structs that a type holds, each as a reference to its
+// definition; the fields of embedded ones are those of the struct around them.
+func structsOf(t reflect.Type, types map[reflect.Type]*jsonschema.Schema) {
 	switch t.Kind() {
 	case reflect.Pointer, reflect.Slice, reflect.Map:
 		structsOf(t.Elem(), types)
 	case reflect.Struct:
-		if types[t.Name()] != nil {
+		if types[t] != nil || t == reflect.TypeFor[time.Time]() {
 			return
 		}
-		types[t.Name()] = t
-		for i := range t.NumField() {
-			structsOf(t.Field(i).Type, types)
+		types[t] = &jsonschema.Schema{Ref: "#/$defs/" + t.Name()}
+		for _, f := range reflect.VisibleFields(t) {
+			if !f.Anonymous {
+				structsOf(f.Type, types)
+			}
 		}
 	}
 }
 
-// allowNull lets null stand for what is nil in Go: missing has a name.
-func allowNull(t reflect.Type, def *schemagen.Schema) {
-	if t == nil || def.Properties == nil {
-		return
+// describe adds what the inference leaves out: null for what is nil in Go
+// (missing has a name), and the comment or the doc tag of the field.
+func describe(property *jsonschema.Schema, in reflect.Type, f reflect.StructField, docs map[string]string) {
+	switch {
+	case property.Ref != "" && f.Type.Kind() == reflect.Pointer:
+		*property = jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Ref: property.Ref}, {Type: "null"}}}
+	case f.Type.Kind() == reflect.Slice && property.Items.Ref != "":
+		property.Items.Types = nil // of pointers none is nil
+	case f.Type.Kind() == reflect.Map:
+		property.Type, property.Types = "", []string{"null", "object"}
 	}
-	for _, f := range reflect.VisibleFields(t) {
-		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		property, ok := def.Properties.Get(name)
-		if !ok {
-			continue
-		}
-		switch f.Type.Kind() {
-		case reflect.Pointer, reflect.Slice, reflect.Map:
-			inner := *property
-			inner.Description = ""
-			def.Properties.Set(name, &schemagen.Schema{Description: property.Description, AnyOf: []*schemagen.Schema{&inner, {Type: "null"}}})
-		}
+	for len(f.Index) > 1 { // promoted: its comment stands in the embedded type
+		in, f.Index = in.Field(f.Index[0]).Type, f.Index[1:]
 	}
+	doc := docs[in.Name()+"."+f.Name]
+	if doc == "" {
+		doc = f.Tag.Get("doc") // of rows and settings it is for the tables, too
+	}
+	if doc == "" && f.Tag.Get("parquet") != "" {
+		doc = askedDoc(jsonName(f), f.Type.Kind() == reflect.Pointer)
+	}
+	property.Description = doc
+}
+
+func jsonName(f reflect.StructField) string {
+	name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+	return name
+}
+
+// comments are those of the types of a package and of their fields, by Type and
+// Type.Field.
+func comments(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	docs := map[string]string{}
+	text := func(groups ...*ast.CommentGroup) string {
+		for _, g := range groups {
+			if s := strings.TrimSpace(g.Text()); s != "" {
+				return strings.ReplaceAll(s, "\n", " ")
+			}
+		}
+		return ""
+	}
+	for _, name := range files {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			decl, ok := n.(*ast.GenDecl)
+			if !ok || decl.Tok != token.TYPE {
+				return true
+			}
+			for _, spec := range decl.Specs {
+				typ := spec.(*ast.TypeSpec)
+				docs[typ.Name.Name] = text(typ.Doc, decl.Doc)
+				if s, ok := typ.Type.(*ast.StructType); ok {
+					for _, field := range s.Fields.List {
+						for _, name := range field.Names {
+							docs[typ.Name.Name+"."+name.Name] = text(field.Doc, field.Comment)
+						}
+					}
+				}
+			}
+			return false
+		})
+	}
+	return docs
 }
 
 // resultSchema is the published schema.
-func resultSchema(t *testing.T) *jsonschema.Schema {
+func resultSchema(t *testing.T) *jsonschema.Resolved {
 	t.Helper()
-	s, err := jsonschema.NewCompiler().Compile("../docs/run.schema.json")
+	b, err := os.ReadFile("../docs/run.schema.json")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s
+	var s jsonschema.Schema
+	if err := json.Unmarshal(b, &s); err != nil {
+		t.Fatal(err)
+	}
+	resolved, err := s.Resolve(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resolved
 }
 
 func TestResultsKeepTheSchema(t *testing.T) {
@@ -212,8 +311,8 @@ func TestResultsKeepTheSchema(t *testing.T) {
 		t.Fatalf("%v %v", names, err)
 	}
 	validate := func(b []byte) error {
-		v, err := jsonschema.UnmarshalJSON(bytes.NewReader(b))
-		if err != nil {
+		var v any
+		if err := json.Unmarshal(b, &v); err != nil {
 			return err
 		}
 		return schema.Validate(v)
@@ -240,13 +339,13 @@ func TestResultsKeepTheSchema(t *testing.T) {
 
 func TestSchemasOfFiles(t *testing.T) {
 	var b bytes.Buffer
-	for _, table := range Tables() {
-		fmt.Fprintln(&b, strings.Replace(schemaOf(table, nil).String(), "message ", "message "+string(table), 1))
+	for _, def := range registry() {
+		fmt.Fprintln(&b, strings.Replace(table.SchemaOf(def.rowType(), nil).String(), "message ", "message "+string(def.def().name), 1))
 	}
 	axes := mergeAxes(nil, []RunRow{{Axes: map[string]any{"a": int64(1), "b": "x", "c": true, "d": 0.5}}})
-	columns := schemaOf(TableRuns, axes).Columns()
+	columns := table.SchemaOf(reflect.TypeFor[RunRow](), axes).Columns()
 	for _, c := range columns[len(columns)-4:] {
-		leaf, _ := schemaOf(TableRuns, axes).Lookup(c...)
+		leaf, _ := table.SchemaOf(reflect.TypeFor[RunRow](), axes).Lookup(c...)
 		fmt.Fprintf(&b, "%s %v\n", c[0], leaf.Node.Type())
 	}
 	golden(t, "testdata/parquet.schema", b.Bytes())

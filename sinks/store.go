@@ -1,9 +1,11 @@
 package sinks
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -33,9 +35,6 @@ type Store struct {
 
 	mu   sync.Mutex
 	open map[*RunSink]bool
-
-	liveMu sync.Mutex
-	live   *liveTables // nil: nothing was shown yet
 }
 
 var (
@@ -89,10 +88,7 @@ func View(dir string, opts Options) (*Store, error) {
 // stays recoverable.
 func (s *Store) Close() error {
 	s.mu.Lock()
-	open := make([]*RunSink, 0, len(s.open))
-	for sink := range s.open {
-		open = append(open, sink)
-	}
+	open := slices.Collect(maps.Keys(s.open))
 	s.mu.Unlock()
 	var err error
 	for _, sink := range open {
@@ -165,20 +161,16 @@ func (s *Store) begin(job *runner.Job) (*RunSink, error) {
 	if err := errors.Join(s.writable(), checkID(job.Execution)); err != nil {
 		return nil, err
 	}
-	dir := s.RunDir(job)
-	if job.Dir == "" {
-		job.Dir = dir
-	} else if !samePath(job.Dir, dir) {
-		return nil, fmt.Errorf("its folder is %s, expected %s", job.Dir, dir)
-	}
-	rel := runPath(job)
+	dir, rel := s.RunDir(job), runPath(job)
 	if err := s.f.mkdir(rel); err != nil {
 		return nil, err
 	}
-	if s.f.exists(rel + "/" + resultName) {
-		_ = s.hideRun(rel, job.Execution) // of tables/, which the end of the execution brings up to date anyway
+	if job.Dir == "" {
+		job.Dir = dir
+	} else if !sameFolder(job.Dir, dir) {
+		return nil, fmt.Errorf("its folder is %s, expected %s", job.Dir, dir)
 	}
-	if err := s.archive(rel, nil); err != nil {
+	if _, err := s.archive(rel); err != nil {
 		return nil, err
 	}
 	attempts, err := s.attempts(rel)
@@ -198,16 +190,8 @@ func (s *Store) begin(job *runner.Job) (*RunSink, error) {
 	return sink, nil
 }
 
-func samePath(a, b string) bool {
-	a, aerr := filepath.Abs(a)
-	b, berr := filepath.Abs(b)
-	if aerr != nil || berr != nil {
-		return false
-	}
-	if a == b {
-		return true
-	}
-	// The same folder by another name, e.g. through a link to the output folder.
+// sameFolder knows a folder by another name, e.g. through a link to the output folder.
+func sameFolder(a, b string) bool {
 	x, xerr := os.Stat(a)
 	y, yerr := os.Stat(b)
 	return xerr == nil && yerr == nil && os.SameFile(x, y)
@@ -216,12 +200,7 @@ func samePath(a, b string) bool {
 // attempts are the numbers under which earlier attempts of a run lie.
 func (s *Store) attempts(rel string) ([]string, error) {
 	names, err := s.f.dirs(rel + "/" + attemptsDir)
-	slices.SortFunc(names, func(a, b string) int {
-		if len(a) != len(b) {
-			return len(a) - len(b)
-		}
-		return strings.Compare(a, b)
-	})
+	slices.SortFunc(names, func(a, b string) int { return cmp.Or(len(a)-len(b), strings.Compare(a, b)) })
 	return names, err
 }
 

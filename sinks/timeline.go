@@ -3,10 +3,13 @@ package sinks
 import (
 	"cmp"
 	"errors"
+	"maps"
 	"slices"
+	"sort"
 	"time"
 
 	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/sinks/table"
 )
 
 // Samplers run side by side and a slow tool delivers late: samples are put in
@@ -15,21 +18,19 @@ const reorderWindow = 10 * time.Second
 
 var errStopped = errors.New("the caller has read enough")
 
-// inOrder yields samples by time. each must call its function with the batches
-// as they were written; keep says which samples count.
-func inOrder(each func(func([]runner.Sample) error) error, keep func(*runner.Sample) bool, yield func([]runner.Sample) error) error {
+// batches yields samples in the order of writing, as often as it is called.
+type batches = func(func([]runner.Sample) error) error
+
+// inOrder yields samples by time. keep says which
+// samples count.
+func inOrder(each batches, keep func(*runner.Sample) bool, yield func([]runner.Sample) error) error {
 	var held []runner.Sample
 	var newest time.Duration
 	release := func(until time.Duration) error {
 		slices.SortStableFunc(held, func(a, b runner.Sample) int {
 			return cmp.Or(cmp.Compare(a.Offset, b.Offset), cmp.Compare(a.GPU, b.GPU))
 		})
-		n, _ := slices.BinarySearchFunc(held, until, func(s runner.Sample, t time.Duration) int {
-			if s.Offset <= t {
-				return -1
-			}
-			return 1
-		})
+		n := sort.Search(len(held), func(i int) bool { return held[i].Offset > until })
 		if n == 0 {
 			return nil
 		}
@@ -57,43 +58,31 @@ func inOrder(each func(func([]runner.Sample) error) error, keep func(*runner.Sam
 
 // A timelineWriter turns the samples of one GPU after another into rows.
 type timelineWriter struct {
-	key    Key
-	phases map[int32][]runner.PhaseRow // by GPU
-	uuids  map[int32]*string
-	out    *rowWriter[TimelineRow]
-	cells  []timelineCells
-	rows   []TimelineRow
-	last   Micros
+	key   Key
+	uuids map[int32]*string
+	out   *table.Writer[TimelineRow]
+	cells []timelineCells
+	rows  []TimelineRow
 
-	current []runner.PhaseRow // of the GPU whose samples come
-	gpu     int32
-	at      int // the phase of the last sample
+	// Of the GPU whose samples come.
+	phases []runner.PhaseRow
+	at     int    // the phase of the last sample
+	last   Micros // when it was taken
 }
 
 // timelineCells are what the pointers of a row point to: kept apart and reused,
 // so that a row costs no allocation.
 type timelineCells struct {
-	gpu, util, memUtil, sm, mem                            int32
-	phase                                                  string
-	used, reserved, total, throttle, process, rss, pss     int64
-	readUS                                                 int64
-	power, temperature, memTemperature, energy, cpuPerCent float64
+	sample runner.Sample
+	phase  string
+	readUS int64
 }
 
 const timelineChunk = 1024
 
-func newTimelineWriter(r *runner.Result, out *rowWriter[TimelineRow]) *timelineWriter {
-	w := &timelineWriter{key: keyOf(r), phases: map[int32][]runner.PhaseRow{}, uuids: map[int32]*string{}, out: out,
+func newTimelineWriter(r *runner.Result, out *table.Writer[TimelineRow]) *timelineWriter {
+	w := &timelineWriter{key: keyOf(r), uuids: map[int32]*string{}, out: out,
 		cells: make([]timelineCells, timelineChunk), rows: make([]TimelineRow, 0, timelineChunk)}
-	for _, p := range r.Phases {
-		gpu := int32(runner.HostGPU)
-		if p.GPUIndex != nil {
-			gpu = *p.GPUIndex
-		}
-		if p.StartedAt != nil && p.EndedAt != nil {
-			w.phases[gpu] = append(w.phases[gpu], p)
-		}
-	}
 	for _, d := range r.GPUInfo {
 		w.uuids[int32(d.Index)] = text(d.UUID)
 	}
@@ -102,26 +91,28 @@ func newTimelineWriter(r *runner.Result, out *rowWriter[TimelineRow]) *timelineW
 
 // phasesOf are the phases of a GPU; the phases of a run are the same moments on
 // every GPU, so those of any other serve where it has none of its own.
-func (w *timelineWriter) phasesOf(gpu int32) []runner.PhaseRow {
-	if own := w.phases[gpu]; len(own) > 0 {
-		return own
-	}
-	for i := int32(runner.HostGPU); i < 1024; i++ {
-		if p := w.phases[i]; len(p) > 0 {
-			return p
+func phasesOf(r *runner.Result, gpu int32) []runner.PhaseRow {
+	phases := map[int32][]runner.PhaseRow{}
+	for _, p := range r.Phases {
+		of := int32(runner.HostGPU)
+		if p.GPUIndex != nil {
+			of = *p.GPUIndex
+		}
+		if p.StartedAt != nil && p.EndedAt != nil {
+			phases[of] = append(phases[of], p)
 		}
 	}
-	return nil
+	if phases[gpu] == nil && len(phases) > 0 {
+		gpu = slices.Min(slices.Collect(maps.Keys(phases)))
+	}
+	return phases[gpu]
 }
 
 // phaseAt is the phase in which a sample was taken: mostly that of the one before.
 func (w *timelineWriter) phaseAt(s *runner.Sample) *runner.PhaseRow {
-	if s.GPU != w.gpu || w.current == nil {
-		w.gpu, w.current, w.at = s.GPU, w.phasesOf(s.GPU), 0
-	}
-	for n := range w.current {
-		i := (w.at + n) % len(w.current)
-		if p := &w.current[i]; !s.TS.Before(*p.StartedAt) && s.TS.Before(*p.EndedAt) {
+	for n := range w.phases {
+		i := (w.at + n) % len(w.phases)
+		if p := &w.phases[i]; !s.TS.Before(*p.StartedAt) && s.TS.Before(*p.EndedAt) {
 			w.at = i
 			return p
 		}
@@ -143,22 +134,24 @@ func (w *timelineWriter) add(samples []runner.Sample) error {
 }
 
 func (w *timelineWriter) flush() error {
-	err := w.out.write(w.rows)
+	err := w.out.Write(w.rows)
 	w.rows = w.rows[:0]
 	return err
 }
 
 func (w *timelineWriter) row(s *runner.Sample) {
 	c := &w.cells[len(w.rows)]
+	c.sample = *s
 	ts := MicrosOf(s.TS)
-	if ts <= w.last && len(w.rows) > 0 && sameGPU(w.rows[len(w.rows)-1].GPUIndex, s.GPU) && ts == w.last {
+	if ts == w.last {
 		ts++ // two instruments in one microsecond: the key stays one row
 	}
 	w.last = ts
-	row := TimelineRow{Key: w.key, TS: ts, TOffsetUS: s.Offset.Microseconds(), Source: s.Source, Gap: s.Gap}
+	w.rows = append(w.rows, TimelineRow{Key: w.key, TS: ts, TOffsetUS: s.Offset.Microseconds(),
+		Source: s.Source, Gap: s.Gap})
+	row := &w.rows[len(w.rows)-1]
 	if s.GPU != runner.HostGPU {
-		c.gpu = s.GPU
-		row.GPUIndex, row.GPUUUID = &c.gpu, w.uuids[s.GPU]
+		row.GPUIndex, row.GPUUUID = &c.sample.GPU, w.uuids[s.GPU]
 	}
 	if p := w.phaseAt(s); p != nil {
 		c.phase = string(p.Phase)
@@ -168,47 +161,11 @@ func (w *timelineWriter) row(s *runner.Sample) {
 		c.readUS = s.Read.Microseconds()
 		row.ReadUS = &c.readUS
 	}
-	row.MemoryUsedBytes = cell(s, runner.HasMemoryUsed, &c.used, s.MemoryUsed)
-	row.MemoryReservedBytes = cell(s, runner.HasMemoryReserved, &c.reserved, s.MemoryReserved)
-	row.MemoryTotalBytes = cell(s, runner.HasMemoryTotal, &c.total, s.MemoryTotal)
-	row.ProcessBytes = cell(s, runner.HasProcessMemory, &c.process, s.ProcessMemory)
-	row.HostRSSBytes = cell(s, runner.HasHostRSS, &c.rss, s.HostRSS)
-	row.HostPSSBytes = cell(s, runner.HasHostPSS, &c.pss, s.HostPSS)
-	row.PowerW = finiteCell(s, runner.HasPower, &c.power, s.Power)
-	row.TemperatureC = finiteCell(s, runner.HasTemperature, &c.temperature, s.Temperature)
-	row.MemoryTemperatureC = finiteCell(s, runner.HasMemoryTemp, &c.memTemperature, s.MemoryTemp)
-	row.EnergyJ = finiteCell(s, runner.HasEnergy, &c.energy, s.Energy)
-	row.HostCPUPct = finiteCell(s, runner.HasHostCPU, &c.cpuPerCent, s.HostCPU)
-	row.UtilizationPct = cell(s, runner.HasUtilization, &c.util, s.Utilization)
-	row.MemoryUtilizationPct = cell(s, runner.HasMemoryUtil, &c.memUtil, s.MemoryUtil)
-	row.ClockSMMHz = cell(s, runner.HasClockSM, &c.sm, s.ClockSM)
-	row.ClockMemMHz = cell(s, runner.HasClockMem, &c.mem, s.ClockMem)
-	row.ThrottleReasons = cell(s, runner.HasThrottleReasons, &c.throttle, s.ThrottleReasons)
-	w.rows = append(w.rows, row)
-}
-
-func sameGPU(index *int32, gpu int32) bool {
-	if index == nil {
-		return gpu == runner.HostGPU
-	}
-	return *index == gpu
-}
-
-func cell[V any](s *runner.Sample, has runner.Fields, at *V, v V) *V {
-	if s.Has&has == 0 {
-		return nil
-	}
-	*at = v
-	return at
-}
-
-// finiteCell is cell for figures that an instrument can spoil: NaN is no reading.
-func finiteCell(s *runner.Sample, has runner.Fields, at *float64, v float64) *float64 {
-	return finite(cell(s, has, at, v))
+	figuresToRow(row, &c.sample)
 }
 
 // writeTimeline writes the samples of a run, sorted by GPU and time, the host last.
-func writeTimeline(r *runner.Result, each func(func([]runner.Sample) error) error, out *rowWriter[TimelineRow]) error {
+func writeTimeline(r *runner.Result, each batches, out *table.Writer[TimelineRow]) error {
 	gpus, err := gpusOf(each)
 	if err != nil {
 		return err
@@ -216,7 +173,7 @@ func writeTimeline(r *runner.Result, each func(func([]runner.Sample) error) erro
 	w := newTimelineWriter(r, out)
 	for _, gpu := range gpus {
 		keep := func(s *runner.Sample) bool { return s.GPU == gpu }
-		w.last = 0
+		w.phases, w.at, w.last = phasesOf(r, gpu), 0, 0
 		if err := inOrder(each, keep, w.add); err != nil {
 			return err
 		}
@@ -225,7 +182,7 @@ func writeTimeline(r *runner.Result, each func(func([]runner.Sample) error) erro
 }
 
 // gpusOf are the GPUs that samples are about, the host last.
-func gpusOf(each func(func([]runner.Sample) error) error) ([]int32, error) {
+func gpusOf(each batches) ([]int32, error) {
 	seen := map[int32]bool{}
 	err := each(func(batch []runner.Sample) error {
 		for i := range batch {
@@ -233,22 +190,12 @@ func gpusOf(each func(func([]runner.Sample) error) error) ([]int32, error) {
 		}
 		return nil
 	})
-	var gpus []int32
-	for gpu := range seen {
-		if gpu != runner.HostGPU {
-			gpus = append(gpus, gpu)
-		}
-	}
-	slices.Sort(gpus)
-	if seen[runner.HostGPU] {
-		gpus = append(gpus, runner.HostGPU)
-	}
-	return gpus, err
+	return slices.SortedFunc(maps.Keys(seen), func(a, b int32) int { return cmp.Compare(uint32(a), uint32(b)) }), err
 }
 
-// sampleOf is the sample that a row was made from, but for the nanoseconds.
-func sampleOf(row *TimelineRow) runner.Sample {
-	s := runner.Sample{TS: row.TS.Time(), Offset: time.Duration(row.TOffsetUS) * time.Microsecond,
+// sampleOf makes s the sample that a row was made from, but for the nanoseconds.
+func sampleOf(s *runner.Sample, row *TimelineRow) {
+	*s = runner.Sample{TS: row.TS.Time(), Offset: time.Duration(row.TOffsetUS) * time.Microsecond,
 		GPU: runner.HostGPU, Gap: row.Gap, Source: row.Source}
 	if row.GPUIndex != nil {
 		s.GPU = *row.GPUIndex
@@ -256,28 +203,5 @@ func sampleOf(row *TimelineRow) runner.Sample {
 	if row.ReadUS != nil {
 		s.Read = time.Duration(*row.ReadUS) * time.Microsecond
 	}
-	put(&s, runner.HasMemoryUsed, &s.MemoryUsed, row.MemoryUsedBytes)
-	put(&s, runner.HasMemoryReserved, &s.MemoryReserved, row.MemoryReservedBytes)
-	put(&s, runner.HasMemoryTotal, &s.MemoryTotal, row.MemoryTotalBytes)
-	put(&s, runner.HasProcessMemory, &s.ProcessMemory, row.ProcessBytes)
-	put(&s, runner.HasHostRSS, &s.HostRSS, row.HostRSSBytes)
-	put(&s, runner.HasHostPSS, &s.HostPSS, row.HostPSSBytes)
-	put(&s, runner.HasPower, &s.Power, row.PowerW)
-	put(&s, runner.HasTemperature, &s.Temperature, row.TemperatureC)
-	put(&s, runner.HasMemoryTemp, &s.MemoryTemp, row.MemoryTemperatureC)
-	put(&s, runner.HasEnergy, &s.Energy, row.EnergyJ)
-	put(&s, runner.HasHostCPU, &s.HostCPU, row.HostCPUPct)
-	put(&s, runner.HasUtilization, &s.Utilization, row.UtilizationPct)
-	put(&s, runner.HasMemoryUtil, &s.MemoryUtil, row.MemoryUtilizationPct)
-	put(&s, runner.HasClockSM, &s.ClockSM, row.ClockSMMHz)
-	put(&s, runner.HasClockMem, &s.ClockMem, row.ClockMemMHz)
-	put(&s, runner.HasThrottleReasons, &s.ThrottleReasons, row.ThrottleReasons)
-	return s
-}
-
-func put[V any](s *runner.Sample, has runner.Fields, at *V, v *V) {
-	if v != nil {
-		*at = *v
-		s.Has |= has
-	}
+	figuresFromRow(s, row)
 }

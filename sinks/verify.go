@@ -11,7 +11,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/parquet-go/parquet-go"
+	"github.com/vramsweep/vramsweep/sinks/table"
 )
 
 // A Fault is something in an output folder that is not as it was written.
@@ -29,46 +29,48 @@ func (f Fault) String() string {
 }
 
 // Verify reads everything in the folder: every page of every Parquet file, the
-// checksums of tables and raw logs, every JSON; it checks that no row is there
+// checksums of timelines and raw logs, every JSON; it checks that no row is there
 // twice, that tables and JSON say the same, and that nothing was left half done. No fault
 // is an empty slice. The error says that the folder itself cannot be read. Beside a
 // running sweep its unfinished run is no fault.
 func (s *Store) Verify() ([]Fault, error) {
-	v := &verifier{s: s, live: s.lock == nil && s.lockedByOther(), damaged: map[Table]bool{}}
+	v := &verifier{s: s, live: s.lock == nil && s.lockedByOther()}
 	executions, err := s.f.dirs(runsDir)
-	if err != nil {
-		return nil, s.f.explain("verifying", err)
-	}
-	if err := v.leftovers("."); err != nil {
-		return nil, s.f.explain("verifying", err)
-	}
+	err = errors.Join(err, v.leftovers("."))
 	v.executions(executions)
 	for _, execution := range executions {
-		runs, err := s.runs(execution)
-		if err != nil {
-			return nil, s.f.explain("verifying", err)
-		}
+		runs, rerr := s.runs(execution)
+		err = errors.Join(err, rerr)
 		for _, rel := range runs {
 			v.run(rel)
 		}
 	}
-	v.manifest()
-	for _, t := range Tables() {
-		v.table(t, executions)
+	if err != nil {
+		return nil, s.f.explain("verifying", err)
+	}
+	for _, t := range registry() {
+		t.verify(v, executions)
 	}
 	slices.SortStableFunc(v.faults, func(a, b Fault) int { return strings.Compare(a.File, b.File) })
 	return v.faults, nil
 }
 
 type verifier struct {
-	s       *Store
-	live    bool // somebody runs a sweep in the folder
-	faults  []Fault
-	damaged map[Table]bool // a file of it cannot be read: comparing would only repeat that
+	s      *Store
+	live   bool // somebody runs a sweep in the folder
+	faults []Fault
 }
 
 func (v *verifier) fault(file, place, format string, args ...any) {
 	v.faults = append(v.faults, Fault{File: file, Place: place, What: fmt.Sprintf(format, args...)})
+}
+
+// failed names what could not be read, and says whether there is such.
+func (v *verifier) failed(file string, err error) bool {
+	if err != nil {
+		v.fault(file, "", "%v", err)
+	}
+	return err != nil
 }
 
 // leftovers names temporary files, wherever they lie.
@@ -96,30 +98,16 @@ func (v *verifier) leftovers(dir string) error {
 }
 
 func (v *verifier) executions(folders []string) {
-	entries, err := v.s.f.list(executionsDir)
-	if err != nil {
-		v.fault(executionsDir, "", "%v", err)
-	}
-	known := map[string]bool{}
-	for _, entry := range entries {
-		id, ok := strings.CutSuffix(entry.Name(), ".json")
-		if !ok || strings.HasPrefix(id, ".") {
-			continue
-		}
-		known[id] = true
+	ids, err := v.s.executionIDs()
+	v.failed(executionsDir, err)
+	for _, id := range ids {
 		e, err := v.s.Execution(id)
-		if err != nil {
-			v.fault(executionFile(id), "", "%v", err)
+		if v.failed(executionFile(id), err) || !slices.Contains(folders, id) || e.State != StateComplete {
 			continue
 		}
-		if !slices.Contains(folders, id) || e.State != StateComplete {
-			continue
-		}
-		finished := 0
 		runs, err := v.s.runs(id)
-		if err != nil {
-			v.fault(runsDir+"/"+id, "", "%v", err)
-		}
+		v.failed(runsDir+"/"+id, err)
+		finished := 0
 		for _, rel := range runs {
 			if v.s.f.exists(rel + "/" + resultName) {
 				finished++
@@ -130,7 +118,7 @@ func (v *verifier) executions(folders []string) {
 		}
 	}
 	for _, id := range folders {
-		if !known[id] {
+		if !slices.Contains(ids, id) {
 			v.fault(executionFile(id), "", "it is missing, but there are runs of this execution")
 		}
 	}
@@ -154,9 +142,7 @@ func (v *verifier) run(rel string) {
 		v.fault(rel+"/"+resultName, "", "it is missing")
 	}
 	attempts, err := v.s.attempts(rel)
-	if err != nil {
-		v.fault(rel+"/"+attemptsDir, "", "%v", err)
-	}
+	v.failed(rel+"/"+attemptsDir, err)
 	for _, n := range attempts {
 		v.result(rel + "/" + attemptsDir + "/" + n)
 	}
@@ -173,8 +159,7 @@ func (v *verifier) due(rel string) bool {
 // result checks a run.json and the files that it names.
 func (v *verifier) result(dir string) {
 	r, err := v.s.result(dir)
-	if err != nil {
-		v.fault(dir+"/"+resultName, "", "%v", err)
+	if v.failed(dir+"/"+resultName, err) {
 		return
 	}
 	for _, f := range r.Files {
@@ -202,14 +187,12 @@ func (v *verifier) named(dir, file string, bytes int64, sum string) {
 		v.fault(name, "", "it is missing, but run.json names it (%d bytes)", bytes)
 		return
 	}
-	if err != nil {
-		v.fault(name, "", "%v", err)
+	if v.failed(name, err) {
 		return
 	}
 	h := sha256.New()
 	n, err := io.Copy(h, in)
-	if err := errors.Join(err, in.Close()); err != nil {
-		v.fault(name, "", "%v", err)
+	if v.failed(name, errors.Join(err, in.Close())) {
 		return
 	}
 	switch is := hex.EncodeToString(h.Sum(nil)); {
@@ -220,138 +203,16 @@ func (v *verifier) named(dir, file string, bytes int64, sum string) {
 	}
 }
 
-// manifest compares the files of tables/ with their checksums.
-func (v *verifier) manifest() {
-	m, err := v.s.readManifest()
+// checkPages reads every page of a Parquet file.
+func (s *Store) checkPages(name string) (faults []Fault) {
+	err := s.openTable(name, func(f *table.File) error {
+		for _, flaw := range f.Check() {
+			faults = append(faults, Fault{File: name, Place: flaw.Place, What: flaw.What})
+		}
+		return nil
+	})
 	if err != nil {
-		v.fault(manifestName, "", "%v", err)
-		return
-	}
-	files, err := v.s.tableFiles("")
-	if err != nil {
-		v.fault(tablesDir, "", "%v", err)
-		return
-	}
-	if len(files) > 0 && !v.s.f.exists(manifestName) {
-		v.fault(manifestName, "", "it is missing; `vramsweep compact` makes it again")
-		return
-	}
-	for _, name := range files {
-		entry := m.Files[name]
-		if entry == nil {
-			v.fault(tablesDir+"/"+name, "", "%s does not name it", manifestName)
-			continue
-		}
-		sum, err := v.s.sumFile(tablesDir + "/" + name)
-		if err != nil {
-			v.fault(tablesDir+"/"+name, "", "%v", err)
-			continue
-		}
-		if !slices.ContainsFunc(entry.Sums, sum.same) {
-			v.fault(tablesDir+"/"+name, "", "it has %d bytes with checksum %08x, %s says %s", sum.Bytes, sum.CRC32C, manifestName, describe(entry.Sums))
-		}
-	}
-	for name, entry := range m.Files {
-		if !entry.Pending && !slices.Contains(files, name) {
-			v.fault(tablesDir+"/"+name, "", "it is missing, but %s names it", manifestName)
-		}
-	}
-}
-
-func describe(sums []fileSum) string {
-	var parts []string
-	for _, s := range sums {
-		parts = append(parts, fmt.Sprintf("%d bytes with checksum %08x", s.Bytes, s.CRC32C))
-	}
-	return strings.Join(parts, " or ")
-}
-
-// table checks one table: its pages, that keys rise, and that it says what the
-// run folders say.
-func (v *verifier) table(t Table, executions []string) {
-	switch t {
-	case TableRuns:
-		verifyTable[RunRow](v, executions)
-	case TableRanks:
-		verifyTable[RankRow](v, executions)
-	case TableTimelines:
-		verifyTable[TimelineRow](v, executions)
-	case TablePhases:
-		verifyTable[PhaseRow](v, executions)
-	case TableBreakdowns:
-		verifyTable[BreakdownRow](v, executions)
-	case TableSteps:
-		verifyTable[StepRow](v, executions)
-	case TableLatencies:
-		verifyTable[LatencyRow](v, executions)
-	}
-}
-
-// checkPages reads every page of a Parquet file: parquet-go compares each with
-// its checksum.
-func (s *Store) checkPages(name string) []Fault {
-	pf, file, err := s.f.openTable(name)
-	if err != nil {
-		return []Fault{{File: name, What: strings.ReplaceAll(err.Error(), "\n", "; ")}}
-	}
-	defer file.Close() //nolint:errcheck // opened to read
-	var faults []Fault
-	rows := int64(0)
-	for g, group := range pf.RowGroups() {
-		rows += group.NumRows()
-		for c := range group.ColumnChunks() {
-			column := ""
-			if paths := pf.Schema().Columns(); c < len(paths) {
-				column = strings.Join(paths[c], ".")
-			}
-			if err := readPages(pf, g, c); err != nil {
-				faults = append(faults, Fault{File: name, Place: fmt.Sprintf("row group %d, column %s", g, column), What: err.Error()})
-			}
-		}
-	}
-	if rows != pf.NumRows() {
-		faults = append(faults, Fault{File: name, Place: "footer", What: fmt.Sprintf("it claims %d rows, its row groups have %d", pf.NumRows(), rows)})
+		faults = append(faults, Fault{File: name, What: strings.ReplaceAll(errors.Unwrap(err).Error(), "\n", "; ")})
 	}
 	return faults
-}
-
-// readPages reads all that there is of a column chunk.
-func readPages(file *parquet.File, at, column int) (err error) {
-	defer rescue(&err)
-	group := file.RowGroups()[at]
-	if err := errors.Join(soundChunk(file, at, column, 0, int(group.NumRows())), soundColumnIndex(file, at, column)); err != nil {
-		return err
-	}
-	rows, pages := group.NumRows(), group.ColumnChunks()[column].Pages()
-	defer func() { err = errors.Join(err, pages.Close()) }()
-	read := int64(0)
-	values := make([]parquet.Value, readChunk)
-	for {
-		page, err := pages.ReadPage()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		read += page.NumRows()
-		in := page.Values()
-		for {
-			n, err := in.ReadValues(values)
-			if errors.Is(err, io.EOF) {
-				break
-			}
-			if err != nil {
-				return err
-			}
-			if n == 0 {
-				return io.ErrNoProgress
-			}
-		}
-		parquet.Release(page)
-	}
-	if read != rows {
-		return fmt.Errorf("its pages have %d rows of %d", read, rows)
-	}
-	return nil
 }

@@ -4,75 +4,70 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"math"
 	"reflect"
 	"slices"
 	"strings"
+
+	"github.com/vramsweep/vramsweep/sinks/table"
 )
 
-// verifyTable checks the files of one table and compares its rows with those
-// that the run folders give.
-func verifyTable[T Row](v *verifier, executions []string) {
-	t := tableOf[T]()
-	files, err := v.s.allTableFiles(t)
-	if err != nil {
-		v.fault(tablesDir+"/"+string(t), "", "%v", err)
+// verify checks the files of one table (their pages, that keys rise, that they
+// hold the executions that they name) and compares their rows with those that the
+// run folders give.
+func (t *rowTable[T]) verify(v *verifier, executions []string) {
+	names, err := v.s.tableFiles(t.name)
+	if v.failed(tablesDir+"/"+string(t.name), err) {
 		return
 	}
-	where := map[string][]string{} // execution: files of the table
-	for _, name := range files {
+	bad := map[string]bool{}
+	for _, name := range names {
 		faults := v.s.checkPages(tablesDir + "/" + name)
-		if len(faults) > 0 {
-			v.faults, v.damaged[t] = append(v.faults, faults...), true
-			continue
-		}
-		verifyKeys[T](v, name)
-		marks, err := v.s.fileMarks(name)
-		if err != nil {
-			v.fault(tablesDir+"/"+name, "", "%v", err)
-			continue
-		}
-		for _, m := range marks {
-			where[m.Execution] = append(where[m.Execution], name)
-		}
+		v.faults, bad[name] = append(v.faults, faults...), len(faults) > 0
 	}
-	if v.damaged[t] {
-		return
+	files, err := v.s.footers(t.name)
+	damaged := err != nil          // comparing would only repeat that
+	where := map[string][]string{} // execution: files of the table
+	for _, f := range files {
+		if damaged = damaged || bad[f.name]; bad[f.name] {
+			continue
+		}
+		t.verifyKeys(v, &f)
+		for _, m := range f.marks {
+			where[m.Execution] = append(where[m.Execution], f.name)
+		}
 	}
 	for _, execution := range executions {
-		e, err := v.s.Execution(execution)
-		if err == nil && e.State == StateComplete {
-			compareExecution[T](v, execution, where[execution])
+		if e, err := v.s.Execution(execution); !damaged && err == nil && e.State == StateComplete {
+			t.compareExecution(v, execution, where[execution])
 		}
 	}
 }
 
 // verifyKeys checks that the keys of a file rise: then none is there twice.
-func verifyKeys[T Row](v *verifier, name string) {
-	pf, file, err := v.s.f.openTable(tablesDir + "/" + name)
-	if err != nil {
-		v.fault(tablesDir+"/"+name, "", "%v", err)
-		return
-	}
-	defer file.Close() //nolint:errcheck // opened to read
+func (t *rowTable[T]) verifyKeys(v *verifier, in *tableFile) {
+	name := tablesDir + "/" + in.name
 	seen := map[rowKey]bool{}
 	var last rowKey
 	row, found := int64(0), 0
-	err = readFile(pf, Predicate{}, func(rows []T) error {
+	fault := func(at *T, what string) {
+		found++
+		v.fault(name, fmt.Sprintf("row %d", row), "the row %s %s", t.keyText(at), what)
+	}
+	check := func(rows []T) error {
 		for i := range rows {
-			k := rowKeyOf(&rows[i])
+			k, execution := t.rowKey(&rows[i]), t.key(&rows[i]).Execution
 			switch {
-			case k.run < last.run || rising(tableOf[T]()) && k.less(last):
-				found++
-				v.fault(tablesDir+"/"+name, fmt.Sprintf("row %d", row), "the row %s is out of order", keyText(&rows[i]))
+			case k.run < last.run || t.rising() && k.less(last):
+				fault(&rows[i], "is out of order")
 			case k == last && row > 0 || seen[k]:
-				found++
-				v.fault(tablesDir+"/"+name, fmt.Sprintf("row %d", row), "the row %s is there twice", keyText(&rows[i]))
+				fault(&rows[i], "is there twice")
+			case k.run != last.run && len(in.marks) > 0 && in.has(execution) < 0:
+				fault(&rows[i], "is of an execution that the file does not name: "+execution)
 			}
 			if found >= maxFaultsPerFile {
 				return errStopped
 			}
-			if !rising(tableOf[T]()) {
+			if !t.rising() {
 				if k.run != last.run {
 					clear(seen)
 				}
@@ -82,9 +77,10 @@ func verifyKeys[T Row](v *verifier, name string) {
 			row++
 		}
 		return nil
-	})
+	}
+	err := v.s.openTable(name, func(f *table.File) error { return t.read(f, Predicate{}, check) })
 	if err != nil && !errors.Is(err, errStopped) {
-		v.fault(tablesDir+"/"+name, "", "%v", err)
+		v.fault(name, "", "%v", err)
 	}
 }
 
@@ -92,54 +88,12 @@ func verifyKeys[T Row](v *verifier, name string) {
 // say nothing new.
 const maxFaultsPerFile = 20
 
-// A rowKey identifies a row of any table.
-type rowKey struct {
-	run  string
-	a, b int64
-	s    string
-}
-
-func (k rowKey) less(o rowKey) bool {
-	return k.run == o.run && (k.a < o.a || k.a == o.a && k.b < o.b)
-}
-
-// rising says whether whole keys rise in the files of a table; in the others
-// the rows of a run stand in the order of the run.
-func rising(t Table) bool { return len(sortColumns(t)) == len(keyColumns(t)) }
-
-func rowKeyOf[T Row](row *T) rowKey {
-	k := rowKey{run: any(row).(keyed).key().RunID}
-	switch r := any(row).(type) {
-	case *RankRow:
-		k.a = int64(r.Rank)
-	case *TimelineRow:
-		k.a, k.b = gpuOrder(r.GPUIndex), int64(r.TS)
-	case *PhaseRow:
-		k.a, k.s = gpuOrder(r.GPUIndex), r.Phase
-	case *BreakdownRow:
-		k.a, k.s = int64(r.Rank), r.Component
-	case *StepRow:
-		k.a, k.s = int64(r.GPUIndex), r.Step
-	case *LatencyRow:
-		k.a = int64(r.Iteration)
-	}
-	return k
-}
-
-// gpuOrder puts null, the host, last.
-func gpuOrder(gpu *int32) int64 {
-	if gpu == nil {
-		return math.MaxInt64
-	}
-	return int64(*gpu)
-}
-
-func keyText[T Row](row *T) string {
+func (t *rowTable[T]) keyText(row *T) string {
 	value := reflect.ValueOf(row).Elem()
 	var parts []string
-	for _, f := range flatFields(value.Type()) {
-		if slices.Contains(keyColumns(tableOf[T]()), columnName(f)) {
-			parts = append(parts, columnName(f)+" "+valueText(value.FieldByIndex(f.Index)))
+	for _, f := range table.Fields(value.Type()) {
+		if name := table.ColumnName(f); slices.Contains(t.keys, name) {
+			parts = append(parts, name+" "+valueText(value.FieldByIndex(f.Index)))
 		}
 	}
 	return strings.Join(parts, ", ")
@@ -156,8 +110,8 @@ func valueText(v reflect.Value) string {
 }
 
 // compareExecution walks the table and the run folders side by side.
-func compareExecution[T Row](v *verifier, execution string, files []string) {
-	name := tablesDir + "/" + string(tableOf[T]())
+func (t *rowTable[T]) compareExecution(v *verifier, execution string, files []string) {
+	name := tablesDir + "/" + string(t.name)
 	if len(files) > 0 {
 		name = tablesDir + "/" + files[0]
 	}
@@ -165,92 +119,63 @@ func compareExecution[T Row](v *verifier, execution string, files []string) {
 		v.fault(name, "", "execution %s is in other files as well: %s", execution, strings.Join(files[1:], ", "))
 		return
 	}
-	if len(files) == 0 && rowsInFolders[T](v.s, execution) {
-		v.fault(name, "", "it has no rows of execution %s; `vramsweep compact --rebuild` writes them from its runs", execution)
+	rows := func(read func(*storeReader[T])) iter.Seq2[T, error] {
+		return func(yield func(T, error) bool) {
+			read(&storeReader[T]{rowTable: t, s: v.s, where: Predicate{Execution: execution}, yield: yield, more: true})
+		}
+	}
+	c := &rowComparison[T]{rowTable: t, v: v, file: name}
+	inFolders := rows(func(r *storeReader[T]) { r.folders(execution) })
+	if len(files) > 0 {
+		c.walk(rows(func(r *storeReader[T]) { r.parquet(name, nil) }), inFolders)
 		return
 	}
-	nextTable, stopTable := iter.Pull2(tableRows[T](v.s, execution, files))
-	defer stopTable()
-	nextFolder, stopFolder := iter.Pull2(folderRows[T](v.s, execution))
-	defer stopFolder()
-	c := &rowComparison[T]{v: v, file: name}
-	inTable, terr, tok := nextTable()
-	inFolder, ferr, fok := nextFolder()
-	for (tok || fok) && c.found < maxFaultsPerFile {
-		if terr != nil || ferr != nil { // the files themselves were named already
-			return
+	for _, err := range inFolders {
+		if err == nil {
+			v.fault(name, "", "it has no rows of execution %s; `vramsweep compact --rebuild` writes them from its runs",
+				execution)
 		}
-		order := sideBySide(&inTable, tok, &inFolder, fok)
-		switch {
-		case order < 0:
-			c.only(&inTable, "stands in the table but in no run folder")
-		case order > 0:
-			c.only(&inFolder, "of the run's folder is missing in the table; `vramsweep compact --rebuild` writes it again")
-		default:
-			c.same(&inTable, &inFolder)
-		}
-		if order <= 0 {
-			inTable, terr, tok = nextTable()
-		}
-		if order >= 0 {
-			inFolder, ferr, fok = nextFolder()
-		}
-	}
-}
-
-// sideBySide says which of two rows comes first by its run; one that is not
-// there comes last.
-func sideBySide[T Row](a *T, aok bool, b *T, bok bool) int {
-	switch {
-	case !aok:
-		return 1
-	case !bok:
-		return -1
-	}
-	return strings.Compare(any(a).(keyed).key().RunID, any(b).(keyed).key().RunID)
-}
-
-// tableRows are the rows of an execution in files of tables/.
-func tableRows[T Row](s *Store, execution string, files []string) iter.Seq2[T, error] {
-	return func(yield func(T, error) bool) {
-		r := &storeReader[T]{s: s, where: Predicate{Execution: execution}, yield: yield, more: true}
-		for _, name := range files {
-			if r.more {
-				r.parquet(tablesDir+"/"+name, nil)
-			}
-		}
-	}
-}
-
-func rowsInFolders[T Row](s *Store, execution string) bool {
-	for _, err := range folderRows[T](s, execution) {
-		return err == nil
-	}
-	return false
-}
-
-// folderRows are the rows that the folders of an execution give.
-func folderRows[T Row](s *Store, execution string) iter.Seq2[T, error] {
-	return func(yield func(T, error) bool) {
-		r := &storeReader[T]{s: s, yield: yield, more: true}
-		r.folders(execution)
+		return
 	}
 }
 
 // A rowComparison names differences, one for a run.
 type rowComparison[T Row] struct {
+	*rowTable[T]
 	v     *verifier
 	file  string
 	last  string // run that was named
 	found int
 }
 
-func (c *rowComparison[T]) only(row *T, what string) {
-	c.name(row, "the row %s %s", keyText(row), what)
+// walk goes through both sides by run id; those that end in an error were named already.
+func (c *rowComparison[T]) walk(inTable, inFolders iter.Seq2[T, error]) {
+	nextTable, stopTable := iter.Pull2(inTable)
+	defer stopTable()
+	nextFolder, stopFolder := iter.Pull2(inFolders)
+	defer stopFolder()
+	a, aerr, aok := nextTable()
+	b, berr, bok := nextFolder()
+	for (aok || bok) && aerr == nil && berr == nil && c.found < maxFaultsPerFile {
+		order := strings.Compare(c.key(&a).RunID, c.key(&b).RunID)
+		switch {
+		case !bok || aok && order < 0:
+			c.note(&a, "the row %s stands in the table but in no run folder", c.keyText(&a))
+			a, aerr, aok = nextTable()
+		case !aok || order > 0:
+			c.note(&b, "the row %s of the run's folder is missing in the table; "+
+				"`vramsweep compact --rebuild` writes it again", c.keyText(&b))
+			b, berr, bok = nextFolder()
+		default:
+			c.same(&a, &b)
+			a, aerr, aok = nextTable()
+			b, berr, bok = nextFolder()
+		}
+	}
 }
 
-func (c *rowComparison[T]) name(row *T, format string, args ...any) {
-	run := any(row).(keyed).key().RunID
+func (c *rowComparison[T]) note(row *T, format string, args ...any) {
+	run := c.key(row).RunID
 	if run == c.last {
 		return
 	}
@@ -260,28 +185,29 @@ func (c *rowComparison[T]) name(row *T, format string, args ...any) {
 }
 
 func (c *rowComparison[T]) same(a, b *T) {
-	if runs, ok := any(a).(*RunRow); ok {
-		exactNumbers(runs.Axes)
-		exactNumbers(any(b).(*RunRow).Axes)
+	if c.axes != nil {
+		exactNumbers(*c.axes(a))
+		exactNumbers(*c.axes(b))
 	}
 	if reflect.DeepEqual(a, b) {
 		return
 	}
 	x, y := reflect.ValueOf(a).Elem(), reflect.ValueOf(b).Elem()
-	for _, f := range flatFields(x.Type()) {
+	for _, f := range table.Fields(x.Type()) {
 		p, q := x.FieldByIndex(f.Index), y.FieldByIndex(f.Index)
 		if reflect.DeepEqual(p.Interface(), q.Interface()) {
 			continue
 		}
-		if columnName(f) == "json_sha256" {
-			c.name(a, "its run.json was changed after the table was written: SHA-256 %s, was %s", valueText(q), valueText(p))
+		if table.ColumnName(f) == "json_sha256" {
+			c.note(a, "its run.json was changed after the table was written: SHA-256 %s, was %s", valueText(q), valueText(p))
 			return
 		}
-		c.name(a, "%s: the table says %s = %s, the run's folder says %s", keyText(a), columnName(f), valueText(p), valueText(q))
+		c.note(a, "%s: the table says %s = %s, the run's folder says %s",
+			c.keyText(a), table.ColumnName(f), valueText(p), valueText(q))
 		return
 	}
-	if ra, ok := any(a).(*RunRow); ok {
-		c.name(a, "the table says axes %v, run.json says %v", ra.Axes, any(b).(*RunRow).Axes)
+	if c.axes != nil {
+		c.note(a, "the table says axes %v, run.json says %v", *c.axes(a), *c.axes(b))
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/parquet-go/parquet-go"
 )
 
 func faultsOf(t *testing.T, s *Store) []string {
@@ -85,15 +87,16 @@ func TestVerifyNamesDamage(t *testing.T) {
 	}{
 		{"cut table", change("tables/timelines/*/*.parquet", func(b []byte) []byte { return b[:len(b)/2] }), []string{"tables/timelines/", "cut off"}},
 		{"byte flipped in a page", change("tables/timelines/*/*.parquet", flipInColumn("power_w")), []string{"tables/timelines/", "row group 0, column power_w", "checksum"}},
-		{"byte flipped in a footer", change("tables/runs/*/*.parquet", flip(func(n int) int { return n - 2000 })), []string{"tables/runs/", "manifest.json says"}},
+		{"bound changed in a footer", change("tables/latencies/*/*.parquet", func(b []byte) []byte {
+			return changeBound(t, b, "latency_s")
+		}), []string{"tables/latencies/", "row group 0, column latency_s", "the footer says"}},
 		{"cut timeline of a run", change("runs/*/*/timeline.parquet", func(b []byte) []byte { return b[:len(b)-1] }), []string{"timeline.parquet: it has", "cut off"}},
 		{"byte flipped in the timeline of a run", change("runs/*/*/timeline.parquet", flip(func(n int) int { return n / 2 })), []string{"timeline.parquet: its SHA-256 is"}},
-		{"missing table", remove("tables/ranks/*/*.parquet"), []string{"tables/ranks/", "is missing, but manifest.json names it", "tables/ranks: it has no rows of execution 20261120T020000Z-000000"}},
+		{"missing table", remove("tables/ranks/*/*.parquet"), []string{"tables/ranks: it has no rows of execution 20261120T020000Z-000000"}},
 		{"missing timeline", remove("runs/*/*/timeline.parquet"), []string{"timeline.parquet: it is missing, but run.json names it"}},
 		{"missing run.json", remove("runs/*/*/run.json"), []string{"7 of 8 runs have a run.json", "run.json: it is missing"}},
 		{"missing run", remove("runs/*/*"), []string{"7 of 8 runs have a run.json", "stands in the table but in no run folder"}},
 		{"missing execution", remove("executions/*.json"), []string{"executions/20261120T020000Z-000000.json: it is missing"}},
-		{"missing manifest", remove("manifest.json"), []string{"manifest.json: it is missing"}},
 		{"changed figure in run.json", change("runs/*/*/run.json", func(b []byte) []byte {
 			return []byte(strings.Replace(string(b), `"avg_s": `, `"avg_s": 1`, 1))
 		}), []string{"avg_latency_s"}},
@@ -110,7 +113,7 @@ func TestVerifyNamesDamage(t *testing.T) {
 		{"FIFO as run.json", func(t *testing.T, dir string) { fifo(t, one(t, dir, "runs/*/*/run.json")) }, []string{"run.json", "is no regular file"}},
 		{"FIFO as a timeline", func(t *testing.T, dir string) { fifo(t, one(t, dir, "runs/*/*/timeline.parquet")) }, []string{"timeline.parquet", "is no regular file"}},
 		{"FIFO as an execution", func(t *testing.T, dir string) { fifo(t, one(t, dir, "executions/*.json")) }, []string{"executions/", "is no regular file"}},
-		{"FIFO as the manifest", func(t *testing.T, dir string) { fifo(t, filepath.Join(dir, "manifest.json")) }, []string{"manifest.json", "is no regular file"}},
+		{"rows of another execution", otherExecution, []string{"tables/breakdowns/", "is of an execution that the file does not name"}},
 		{"link", func(t *testing.T, dir string) {
 			if err := os.Symlink("/etc", filepath.Join(dir, "tables", "etc")); err != nil {
 				t.Fatal(err)
@@ -151,7 +154,7 @@ func fifo(t *testing.T, name string) {
 // flipInColumn flips a byte at the end of the first page of a column.
 func flipInColumn(name string) func([]byte) []byte {
 	return func(b []byte) []byte {
-		pf, err := openParquet(bytes.NewReader(b), int64(len(b)))
+		pf, err := parquet.OpenFile(bytes.NewReader(b), int64(len(b)))
 		if err != nil {
 			panic(err)
 		}
@@ -164,39 +167,49 @@ func flipInColumn(name string) func([]byte) []byte {
 	}
 }
 
-// duplicateRow writes the table of breakdowns again with its third row doubled,
-// and a manifest that knows no better.
+// changeBound makes the footer claim a lower maximum of a column.
+func changeBound(t *testing.T, b []byte, name string) []byte {
+	t.Helper()
+	pf, err := parquet.OpenFile(bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, _ := pf.Schema().Lookup(name)
+	high := pf.Metadata().RowGroups[0].Columns[leaf.ColumnIndex].MetaData.Statistics.MaxValue
+	at := bytes.LastIndex(b, high)
+	if len(high) != 8 || at < 0 {
+		t.Fatalf("no maximum of %s in the footer", name)
+	}
+	b[at+7] = 0 // the exponent
+	return b
+}
+
+func rewriteBreakdowns(t *testing.T, dir string, change func([]BreakdownRow, []Mark) ([]BreakdownRow, []Mark)) {
+	t.Helper()
+	s := openStore(t, dir)
+	files, err := s.footers(TableBreakdowns)
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%v %v", files, err)
+	}
+	rows, marks := change(collect[BreakdownRow](t, Predicate{}, dir), files[0].marks)
+	out, err := os.Create(filepath.Join(dir, tablesDir, files[0].name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := tableOf[BreakdownRow]().writer(out, "test", nil, marks)
+	if err := errors.Join(w.Write(rows), w.Close(), out.Close(), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// duplicateRow writes the table of breakdowns again with its third row doubled.
 func duplicateRow(t *testing.T, dir string) {
-	names, err := filepath.Glob(filepath.Join(dir, "tables/breakdowns/*/*.parquet"))
-	if err != nil || len(names) != 1 {
-		t.Fatalf("%v %v", names, err)
-	}
-	rows := collect[BreakdownRow](t, Predicate{}, dir)
-	rows = append(rows[:3:3], rows[2:]...)
-	s, err := View(dir, Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	name, err := filepath.Rel(dir, names[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	marks, err := s.fileMarks(strings.TrimPrefix(name, "tables/"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := os.Create(names[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := newRowWriter[BreakdownRow](out, "test", nil, marks)
-	for _, err := range []error{w.write(rows), w.close(), out.Close(), os.Remove(filepath.Join(dir, manifestName))} {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := s.withTables(func() error { return s.settleTables(nil) }); err != nil {
-		t.Fatal(err)
-	}
+	rewriteBreakdowns(t, dir, func(rows []BreakdownRow, marks []Mark) ([]BreakdownRow, []Mark) {
+		return append(rows[:3:3], rows[2:]...), marks
+	})
+}
+
+// otherExecution makes the file name one of its two executions only.
+func otherExecution(t *testing.T, dir string) {
+	rewriteBreakdowns(t, dir, func(rows []BreakdownRow, marks []Mark) ([]BreakdownRow, []Mark) { return rows, marks[:1] })
 }

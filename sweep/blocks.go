@@ -44,13 +44,15 @@ func (l *loader) stringAttr(b *body, name, fallback string, sc *scope) string {
 }
 
 func (l *loader) boolAttr(b *body, name string, fallback bool, sc *scope) bool {
-	return attrOf(l, b, name, fallback, sc, func(name string, v any) (bool, *misfit) {
-		x, ok := v.(bool)
-		if !ok {
-			return false, misfitf(codeValue, name, " is true or false; this is ", describe(v), ".")
-		}
-		return x, nil
-	})
+	return attrOf(l, b, name, fallback, sc, asBool)
+}
+
+func asBool(name string, v any) (bool, *misfit) {
+	x, ok := v.(bool)
+	if !ok {
+		return false, misfitf(codeValue, name, " is true or false; this is ", describe(v), ".")
+	}
+	return x, nil
 }
 
 func (l *loader) intAttr(b *body, name string, fallback, low, high int64, sc *scope) int64 {
@@ -159,7 +161,7 @@ func (l *loader) gpus() []GPU {
 
 func (l *loader) checkGPUName(name string, rng hcl.Range) {
 	known := gpuNames()
-	if len(known) > 0 && !contains(known, name) {
+	if len(known) > 0 && !slices.Contains(known, name) {
 		l.diags.errorAt(codeUnknownGPU, rng, "The catalogue has no GPU %q.%s", name, suggestOrList(name, known))
 	}
 }
@@ -248,6 +250,29 @@ var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 var secretName = regexp.MustCompile(`(?i)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY)`)
 
 // env reads the env block of a sweep, sorted by name.
+// labels are the attributes of a labels block: columns of the tables that nothing
+// else depends on.
+func (s *sweepBuild) readLabels(b *body) {
+	sc := s.scope("a labels block")
+	for _, a := range b.attrs {
+		v, ok := s.l.value(a.expr, sc)
+		if !ok {
+			continue
+		}
+		text, isText := toText(v)
+		switch {
+		case !isText || text == "" || v.IsNull():
+			s.l.diags.errorAt(codeValue, a.expr.Range(), "A label is a string; this is %s.", s.l.describeSecretly(a.expr, v))
+		case slices.Contains(SettingNames(), a.name) || slices.Contains(s.declared, a.name):
+			s.l.diags.errorAt(codeSetTwice, a.nameRng,
+				"%s names a setting or an axis of this sweep, so it cannot be a label as well. "+
+					"Give the label another name.", a.name)
+		default:
+			s.labels = append(s.labels, AxisValue{Axis: a.name, Value: text, Free: true})
+		}
+	}
+}
+
 func (l *loader) env(b *body, sweepScope *scope) []EnvVar {
 	sc := *sweepScope
 	sc.secretsOK = true

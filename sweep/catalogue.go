@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -207,7 +208,7 @@ func (l *loader) readModel(b *block) (*modelRef, error) {
 		if b.body.spec.attr(a.name) != nil {
 			continue
 		}
-		if !contains(known, a.name) || a.name == "id" || a.name == "source" {
+		if !slices.Contains(known, a.name) || a.name == "id" || a.name == "source" {
 			l.diags.errorAt(codeUnknownArg, a.nameRng,
 				"An architecture has no field %q.%s", a.name, suggestOrList(a.name, known))
 			continue
@@ -323,15 +324,6 @@ func (l *loader) modelBase(b *block, ref *modelRef, like string) (*models.Archit
 		ref.id = b.label + "=" + other.id
 	}
 	return other.arch, nil
-}
-
-func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
 }
 
 // checkField says whether a field of an architecture takes a value of this

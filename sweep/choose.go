@@ -28,11 +28,11 @@ func (l *loader) only(plan *Plan) {
 		names = append(names, s.Name)
 	}
 	for _, o := range l.in.Only {
-		if !contains(names, o) {
+		if !slices.Contains(names, o) {
 			l.diags.errorAt(codeUnknownSweep, hcl.Range{}, "There is no sweep %s.%s", show(o), suggestOrList(o, names))
 		}
 	}
-	plan.Sweeps = slices.DeleteFunc(plan.Sweeps, func(s *Sweep) bool { return !contains(l.in.Only, s.Name) })
+	plan.Sweeps = slices.DeleteFunc(plan.Sweeps, func(s *Sweep) bool { return !slices.Contains(l.in.Only, s.Name) })
 }
 
 // filter keeps the profiles for which the expression is true. A sweep that has
@@ -128,7 +128,7 @@ func setFilterContext(ctx *hcl.EvalContext, p *Profile, uses map[string]bool) {
 		ctx.Variables["matrix"] = fromGo(m)
 	}
 	if uses["profile"] {
-		ctx.Variables["profile"] = fromGo(p.settingValues())
+		ctx.Variables["profile"] = fromGo(p.SettingValues())
 	}
 	if uses["model"] {
 		ctx.Variables["model"] = (&modelRef{arch: p.Model}).object()
@@ -138,23 +138,12 @@ func setFilterContext(ctx *hcl.EvalContext, p *Profile, uses map[string]bool) {
 	}
 }
 
-// settingValues is the profile's settings by name; nil is left to vLLM.
-func (p *Profile) settingValues() map[string]any {
-	s := &p.Settings
-	return map[string]any{
-		"model": s.Model, "dtype": deref(s.Dtype), "kv_cache_dtype": deref(s.KVCacheDtype), "quantization": deref(s.Quantization),
-		"tensor_parallel_size": s.TensorParallelSize, "pipeline_parallel_size": s.PipelineParallelSize,
-		"input_len": s.InputLen, "output_len": s.OutputLen, "batch_size": s.BatchSize, "max_model_len": deref(s.MaxModelLen),
-		"max_num_seqs": deref(s.MaxNumSeqs), "max_num_batched_tokens": deref(s.MaxNumBatchedTokens),
-		"gpu_memory_utilization": deref(s.GPUMemoryUtilization), "kv_cache_memory_bytes": deref(s.KVCacheMemoryBytes),
-		"block_size": deref(s.BlockSize), "enforce_eager": deref(s.EnforceEager), "load_format": deref(s.LoadFormat),
-		"trust_remote_code": deref(s.TrustRemoteCode), "num_iters": deref(s.NumIters), "num_iters_warmup": deref(s.NumItersWarmup),
+// SettingValues is the profile's settings by the names that files use; nil is
+// left to vLLM.
+func (p *Profile) SettingValues() map[string]any {
+	values := map[string]any{}
+	for _, s := range settings() {
+		values[s.name] = s.get(&p.Settings)
 	}
-}
-
-// Setting is a profile's setting by the name that files use; nil is left to
-// vLLM. ok is false if there is no such setting.
-func (p *Profile) Setting(name string) (v any, ok bool) {
-	v, ok = p.settingValues()[name]
-	return v, ok
+	return values
 }

@@ -66,6 +66,7 @@ const (
 	codeEmptyExclude code = "S316 Empty exclude"
 	codeUnknownModel code = "S317 Unknown model"
 	codeNoModel      code = "S318 No model"
+	codeUnusedAxis   code = "S319 Axis without use"
 
 	codeValue       code = "S401 Unsuitable value"
 	codeNotWhole    code = "S402 Not a whole number"
@@ -87,9 +88,8 @@ const (
 	codeFlagMissing  code = "S503 Flag missing"
 
 	codeUnknownFlag code = "S901 Unknown engine flag"
-	codeUnusedAxis  code = "S902 Axis without use"
-	// S903 warned of an order that loads engines too often; session mode groups by
-	// engine whatever the order is. The code is not given to anything else.
+	// S902 warned of what S319 refuses; S903 warned of an order that loads engines
+	// too often, which session mode puts right. Neither is given to anything else.
 	codeHeads     code = "S904 Heads do not divide"
 	codeContext   code = "S905 Longer than the model's context"
 	codePickLarge code = "S906 Pick of everything"

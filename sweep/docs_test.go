@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/tools/txtar"
+	"github.com/rogpeppe/go-internal/txtar"
 )
 
 var (
@@ -187,8 +187,8 @@ func settingsTable() string {
 		kindSize: "size", kindModel: "string"}
 	for _, s := range settings() {
 		fallback := "left to vLLM"
-		if n, ok := defaultSettings()[s.name]; ok {
-			fallback = show(n)
+		if s.preset != 0 {
+			fallback = show(s.preset)
 		}
 		if s.name == "model" {
 			fallback = "required"

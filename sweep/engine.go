@@ -2,7 +2,10 @@ package sweep
 
 import (
 	"regexp"
+	"slices"
 	"strings"
+
+	"github.com/hashicorp/hcl/v2"
 )
 
 // An ownAttr is an attribute of the engine block that is neither a setting nor
@@ -78,7 +81,7 @@ func (l *loader) gpuChoice(v any) (*cell, *misfit) {
 		return nil, misfitf(codeValue,
 			"gpu is the name of a GPU of the catalogue or of a gpu block; this is ", describe(v), ".")
 	}
-	if known := append(gpuNames(), l.gpuBlocks...); !contains(known, s) {
+	if known := append(gpuNames(), l.gpuBlocks...); !slices.Contains(known, s) {
 		return nil, misfitf(codeUnknownGPU,
 			"There is no GPU ", show(s), " in the catalogue or in a gpu block.", suggestOrList(s, known))
 	}
@@ -162,22 +165,28 @@ func (s *sweepBuild) readEngine(b *block) {
 	if b == nil {
 		return
 	}
-	d := s.l.diags
-	switch b.label {
-	case "vllm", "simulator":
-		s.engineKind = b.label
-	default:
-		d.errorAt(codeEngine, b.labelRng, "An engine is \"vllm\" or \"simulator\"; this is %s.%s", show(b.label),
-			didYouMean(b.label, []string{"vllm", "simulator"}))
+	if !s.l.knownEngine(b.label, b.labelRng) {
 		s.broken = true
 		return
 	}
+	s.engineKind = b.label
 	sc := s.pointScope("an engine block", true)
 	for _, at := range b.body.attrs {
 		if !s.readEngineAttr(at, sc) {
 			s.broken = true
 		}
 	}
+}
+
+// knownEngine reports a kind of engine that there is none of.
+func (l *loader) knownEngine(kind string, rng hcl.Range) bool {
+	kinds := []string{"vllm", "simulator"}
+	if slices.Contains(kinds, kind) {
+		return true
+	}
+	l.diags.errorAt(codeEngine, rng, "An engine is \"vllm\" or \"simulator\"; this is %s.%s", show(kind),
+		didYouMean(kind, kinds))
+	return false
 }
 
 func (s *sweepBuild) readEngineAttr(at *attr, sc *scope) bool {

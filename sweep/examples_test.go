@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/tools/txtar"
+	"github.com/rogpeppe/go-internal/txtar"
 )
 
 // planText writes a plan so that a reader can check it: every profile with its
@@ -47,7 +47,7 @@ func planText(p *Plan) string {
 func profileText(p *Profile) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s/%s", p.ID, p.Engine.Kind, p.Engine.Mode)
-	values := p.settingValues()
+	values := p.SettingValues()
 	for _, name := range SettingNames() {
 		if v := values[name]; v != nil {
 			fmt.Fprintf(&b, " %s=%s", name, jsonText(v))

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,6 +24,7 @@ type sweepBuild struct {
 	includes []include
 	fields   []*field // sorted by name once all are known
 	byName   map[string]*field
+	labels   []AxisValue
 	broken   bool // something is at fault: no points are built, the rest is still checked
 
 	declared   []string // the names of all axes, also of those at fault
@@ -81,8 +83,6 @@ func (f *field) identifies() bool {
 	return f.role != roleOwn || f.name == "defaults"
 }
 
-func (s *sweepBuild) fieldOf(name string) *field { return s.byName[name] }
-
 // scope is what an expression of the sweep sees that is the same at all points.
 func (s *sweepBuild) scope(where string) *scope {
 	return &scope{
@@ -106,9 +106,13 @@ func (s *sweepBuild) pointScope(where string, profile bool) *scope {
 	return sc
 }
 
+func (l *loader) newSweep(b *block) *sweepBuild {
+	return &sweepBuild{l: l, block: b, folds: map[foldKey]*fold{}, byName: map[string]*field{}}
+}
+
 // sweep reads and expands one sweep block.
 func (l *loader) sweep(b *block) *Sweep {
-	s := &sweepBuild{l: l, block: b, folds: map[foldKey]*fold{}, byName: map[string]*field{}}
+	s := l.newSweep(b)
 	if !isName(b.label) {
 		l.diags.errorAt(codeName, b.labelRng, "%s", nameRule("sweep", b.label))
 	}
@@ -135,6 +139,9 @@ func (l *loader) sweep(b *block) *Sweep {
 		}
 	}
 	s.readEngine(b.body.block("engine"))
+	if e := b.body.block("labels"); e != nil {
+		s.readLabels(e.body)
+	}
 	if e := b.body.block("env"); e != nil {
 		s.out.Env = l.env(e.body, s.scope("an env block"))
 	}
@@ -197,25 +204,32 @@ func (s *sweepBuild) gatherFields() {
 		}
 		s.byName[f.name] = f
 	}
-	for name, n := range defaultSettings() {
-		c := &cell{v: n, whole: &n}
+	for name, st := range s.l.settings {
+		if st.preset == 0 {
+			continue
+		}
+		c := &cell{v: st.preset, whole: &st.preset}
 		if f := s.byName[name]; f != nil {
 			f.unset = c
 			continue
 		}
-		f := &field{name: name, role: roleSetting, setting: s.l.settings[name], axis: -1, origin: "default", fixed: c}
+		f := &field{name: name, role: roleSetting, setting: st, axis: -1, origin: "default", fixed: c}
 		s.fields = append(s.fields, f)
 		s.byName[name] = f
 	}
-	slices.SortFunc(s.fields, func(a, b *field) int {
-		return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.role, b.role))
-	})
+	sortFields(s.fields)
 	s.checkCells()
 	if s.byName["model"] == nil {
 		s.l.diags.errorAt(codeNoModel, s.block.rng,
 			"The sweep names no model. Give it an axis, as in: model = [\"Qwen/Qwen3-0.6B\"], or set model in the engine block.")
 		s.broken = true
 	}
+}
+
+func sortFields(fields []*field) {
+	slices.SortFunc(fields, func(a, b *field) int {
+		return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.role, b.role))
+	})
 }
 
 // checkKeys reports keys of objects that are called like another axis: both
@@ -436,7 +450,7 @@ func (s *sweepBuild) profiles(pts [][]int32, include *block, hash *identity, ids
 
 // axisValues are the values of the axes at a point.
 func (s *sweepBuild) axisValues(pt []int32) []AxisValue {
-	list := make([]AxisValue, 0, len(s.axes))
+	list := make([]AxisValue, 0, len(s.axes)+len(s.labels))
 	for j, a := range s.axes {
 		v := &a.vals[pt[j]]
 		list = append(list, AxisValue{Axis: a.name, Value: v.v, Free: a.free() && !a.isObject()})
@@ -444,7 +458,7 @@ func (s *sweepBuild) axisValues(pt []int32) []AxisValue {
 			list = append(list, AxisValue{Axis: a.keys[k], Value: v.cells[k].v, Free: true})
 		}
 	}
-	return list
+	return append(list, s.labels...)
 }
 
 // newEngine is an engine with its defaults.
@@ -607,19 +621,23 @@ func (s *sweepBuild) pointFault(c code, name string, pt []int32, warn bool, form
 // warnings says what looks wrong about the sweep as a whole.
 func (s *sweepBuild) warnings() {
 	for _, a := range s.axes {
-		if a.free() && !a.used && a.n > 1 {
-			detail := "No expression uses matrix.%s, so its values run the same profile %d times."
+		if a.free() && !a.used && !slices.Contains(SettingNames(), a.name) {
+			detail := "matrix.%s names no setting and no expression uses it, so nothing would follow from its values."
 			switch {
 			case s.l.flags[a.name]:
 				detail += fmt.Sprintf(" vLLM's flag is set in the engine block: %s = matrix.%s.", a.name, a.name)
 			case s.ownAttr(a.name) != nil:
 				detail += fmt.Sprintf(" To vary it, write in the engine block: %s = matrix.%s.", a.name, a.name)
-			case nearest(a.name, SettingNames()) != "":
-				detail += didYouMean(a.name, SettingNames())
+			case meantSetting(a.name) != "":
+				detail += meantSetting(a.name)
 			default:
-				detail += " To repeat runs, use repeats."
+				if near := didYouMean(a.name, slices.Sorted(maps.Keys(s.l.flags))); near != "" {
+					detail += fmt.Sprintf("%s That is a flag of vLLM's; it is set in the engine block.", near)
+				}
+				detail += fmt.Sprintf(" A column that nothing depends on is a label: labels { %s = ... }. "+
+					"To repeat runs, use repeats.", a.name)
 			}
-			s.l.diags.warnAt(codeUnusedAxis, a.attr.nameRng, detail, a.name, a.n)
+			s.l.diags.errorAt(codeUnusedAxis, a.attr.nameRng, detail, a.name)
 		}
 	}
 	s.warnOddValues()

@@ -160,10 +160,7 @@ func elementCount(v cty.Value) int {
 	return v.LengthInt()
 }
 
-func textLen(v cty.Value) int {
-	s, _ := asString(v)
-	return len(s)
-}
+func textLen(v cty.Value) int { s, _ := asString(v); return len(s) }
 
 func wholeNumber(v cty.Value) int {
 	if g, ok := toGo(v); ok {
@@ -174,21 +171,21 @@ func wholeNumber(v cty.Value) int {
 	return 0
 }
 
-// numeric makes a function whose result is a number.
-func numeric(f func(args []cty.Value) (cty.Value, error), params ...string) function.Function {
+// numeric makes a function of arguments of one type whose result is a number.
+func numeric(of cty.Type, f func(args []cty.Value) (cty.Value, error), params ...string) function.Function {
 	spec := &function.Spec{
 		Type: function.StaticReturnType(cty.Number),
 		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) { return f(args) },
 	}
 	for _, p := range params {
-		spec.Params = append(spec.Params, function.Parameter{Name: p, Type: cty.DynamicPseudoType})
+		spec.Params = append(spec.Params, function.Parameter{Name: p, Type: of})
 	}
 	return function.New(spec)
 }
 
 // lengthFunc is length() of Terraform: of a list, a map, an object or a text.
 func lengthFunc() function.Function {
-	return numeric(func(args []cty.Value) (cty.Value, error) {
+	return numeric(cty.DynamicPseudoType, func(args []cty.Value) (cty.Value, error) {
 		switch v := args[0]; {
 		case v.Type() == cty.String:
 			return stdlib.Strlen(v)
@@ -201,7 +198,7 @@ func lengthFunc() function.Function {
 
 // indexFunc is index() of Terraform: the position of a value in a list.
 func indexFunc() function.Function {
-	return numeric(func(args []cty.Value) (cty.Value, error) {
+	return numeric(cty.DynamicPseudoType, func(args []cty.Value) (cty.Value, error) {
 		if t := args[0].Type(); !t.IsTupleType() && !t.IsListType() {
 			return cty.NilVal, function.NewArgErrorf(0, "a list is needed")
 		}
@@ -217,17 +214,13 @@ func indexFunc() function.Function {
 
 // roundFunc rounds half away from zero.
 func roundFunc() function.Function {
-	return function.New(&function.Spec{
-		Params: []function.Parameter{{Name: "num", Type: cty.Number}},
-		Type:   function.StaticReturnType(cty.Number),
-		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
-			half := cty.NumberFloatVal(0.5)
-			if args[0].LessThan(cty.Zero).True() {
-				return stdlib.Ceil(args[0].Subtract(half))
-			}
-			return stdlib.Floor(args[0].Add(half))
-		},
-	})
+	return numeric(cty.Number, func(args []cty.Value) (cty.Value, error) {
+		half := cty.NumberFloatVal(0.5)
+		if args[0].LessThan(cty.Zero).True() {
+			return stdlib.Ceil(args[0].Subtract(half))
+		}
+		return stdlib.Floor(args[0].Add(half))
+	}, "num")
 }
 
 // isSequence says whether a value is a list, a tuple or a set.
@@ -236,7 +229,7 @@ func isSequence(v cty.Value) bool {
 }
 
 func sumFunc() function.Function {
-	return numeric(func(args []cty.Value) (cty.Value, error) {
+	return numeric(cty.DynamicPseudoType, func(args []cty.Value) (cty.Value, error) {
 		needed := errors.New("a list of numbers is needed")
 		if !isSequence(args[0]) {
 			return cty.NilVal, needed
@@ -284,34 +277,24 @@ func setProductFunc() function.Function {
 
 // sizeFunc is size("80GiB"): bytes.
 func sizeFunc() function.Function {
-	return textToNumber("size", func(s string) (cty.Value, error) {
-		n, err := ParseSize(s)
+	return numeric(cty.String, func(args []cty.Value) (cty.Value, error) {
+		n, err := ParseSize(args[0].AsString())
 		if errors.Is(err, errNoUnit) {
-			err = fmt.Errorf("a size needs a unit, as in %q", strings.TrimSpace(s)+"GiB")
+			err = fmt.Errorf("a size needs a unit, as in %q", strings.TrimSpace(args[0].AsString())+"GiB")
 		}
 		return cty.NumberIntVal(n), err
-	})
+	}, "size")
 }
 
 // durationFunc is duration("30m"): seconds.
 func durationFunc() function.Function {
-	return textToNumber("duration", func(s string) (cty.Value, error) {
-		d, err := ParseDuration(s)
+	return numeric(cty.String, func(args []cty.Value) (cty.Value, error) {
+		d, err := ParseDuration(args[0].AsString())
 		if errors.Is(err, errNoUnit) {
-			err = fmt.Errorf("a duration needs a unit, as in %q", strings.TrimSpace(s)+"s")
+			err = fmt.Errorf("a duration needs a unit, as in %q", strings.TrimSpace(args[0].AsString())+"s")
 		}
 		return cty.NumberFloatVal(d.Seconds()), err
-	})
-}
-
-func textToNumber(name string, f func(string) (cty.Value, error)) function.Function {
-	return function.New(&function.Spec{
-		Params: []function.Parameter{{Name: name, Type: cty.String}},
-		Type:   function.StaticReturnType(cty.Number),
-		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
-			return f(args[0].AsString())
-		},
-	})
+	}, "duration")
 }
 
 // modelFunc is model("owner/name"): the architecture as an object.

@@ -6,9 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
-	"golang.org/x/tools/txtar"
+	"github.com/rogpeppe/go-internal/txtar"
 
 	"github.com/vramsweep/vramsweep/sweep/models"
 )
@@ -48,16 +47,9 @@ func seeds(f *testing.F, add func(name string, data []byte)) {
 	}
 }
 
-// maxFuzzTime is what no input of a few KiB may take: a hang, not a measure.
-const maxFuzzTime = 20 * time.Second
-
 func fuzzLoad(t *testing.T, c *models.Catalogue, path string, in Inputs, sizes map[string]int) {
 	t.Helper()
-	start := time.Now()
 	plan, err := loadWith(path, in, c)
-	if d := time.Since(start); d > maxFuzzTime {
-		t.Fatalf("it took %s", d)
-	}
 	if (plan == nil) == (err == nil) {
 		t.Fatalf("plan %v and error %v", plan != nil, err)
 	}
@@ -103,7 +95,8 @@ func checkPlan(t *testing.T, plan *Plan) {
 				t.Errorf("id %q", p.ID)
 			}
 			seen[p.ID] = true
-			if st.Model == "" || st.HFModelID == "" || st.InputLen < 1 || st.OutputLen < 1 || st.BatchSize < 1 || st.TensorParallelSize < 1 {
+			if st.Model == "" || st.HFModelID == "" ||
+				min(st.InputLen, st.OutputLen, st.BatchSize, st.TensorParallelSize) < 1 {
 				t.Errorf("settings %+v", st)
 			}
 			for _, f := range p.Engine.Flags {

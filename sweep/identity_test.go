@@ -121,7 +121,8 @@ output {
 
 // TestFolderModelID checks that a folder is known by what it holds.
 func TestFolderModelID(t *testing.T) {
-	config := `{"architectures":["LlamaForCausalLM"],"model_type":"llama","hidden_size":64,"num_hidden_layers":2,"num_attention_heads":4,"intermediate_size":128,"vocab_size":1000}`
+	config := `{"architectures":["LlamaForCausalLM"],"model_type":"llama","hidden_size":64,"num_hidden_layers":2,"num_attention_heads":4,` +
+		`"intermediate_size":128,"vocab_size":1000}`
 	load := func(folder, config string) string {
 		dir := t.TempDir()
 		writeFile(t, dir, folder+"/config.json", config)

@@ -115,27 +115,35 @@ type AxisValue struct {
 // Settings are what a profile asks of the engine. nil (or "") is left to vLLM.
 // Settings that this struct does not name travel in Engine.Flags.
 type Settings struct {
-	Model                string   `json:"model"`       // as the file names it: catalogue name, folder, or owner/name
-	HFModelID            string   `json:"hf_model_id"` // what vLLM is given: an id or a folder
-	Dtype                *string  `json:"dtype"`
-	KVCacheDtype         *string  `json:"kv_cache_dtype"`
-	Quantization         *string  `json:"quantization"`
-	TensorParallelSize   int64    `json:"tensor_parallel_size"`
-	PipelineParallelSize int64    `json:"pipeline_parallel_size"`
-	InputLen             int64    `json:"input_len"`
-	OutputLen            int64    `json:"output_len"`
-	BatchSize            int64    `json:"batch_size"`
-	MaxModelLen          *int64   `json:"max_model_len"`
-	MaxNumSeqs           *int64   `json:"max_num_seqs"`
-	MaxNumBatchedTokens  *int64   `json:"max_num_batched_tokens"`
-	GPUMemoryUtilization *float64 `json:"gpu_memory_utilization"`
-	KVCacheMemoryBytes   *int64   `json:"kv_cache_memory_bytes"`
-	BlockSize            *int64   `json:"block_size"`
-	EnforceEager         *bool    `json:"enforce_eager"`
-	LoadFormat           *string  `json:"load_format"`
-	TrustRemoteCode      *bool    `json:"trust_remote_code"`
-	NumIters             *int64   `json:"num_iters"`
-	NumItersWarmup       *int64   `json:"num_iters_warmup"`
+	Model     string `json:"model"`       // as the file names it: catalogue name, folder, or owner/name
+	HFModelID string `json:"hf_model_id"` // what vLLM is given: an id or a folder
+	Asked
+}
+
+// Asked are the settings beside the model, in their one form: what run.json and
+// the table runs hold of a profile embeds it. 0 is left to vLLM as nil is. A
+// further setting is a field here, nil where it is not asked for, and an entry
+// in settings.go, which also has the column's description.
+type Asked struct {
+	Dtype                *string  `json:"dtype" parquet:"dtype,optional,dict"`
+	KVCacheDtype         *string  `json:"kv_cache_dtype" parquet:"kv_cache_dtype,optional,dict"`
+	Quantization         *string  `json:"quantization" parquet:"quantization,optional,dict"`
+	TensorParallelSize   int64    `json:"tensor_parallel_size" parquet:"tensor_parallel_size,optional,dict"`
+	PipelineParallelSize int64    `json:"pipeline_parallel_size" parquet:"pipeline_parallel_size,optional,dict"`
+	InputLen             int64    `json:"input_len" parquet:"input_len,optional,dict" unit:"tokens"`
+	OutputLen            int64    `json:"output_len" parquet:"output_len,optional,dict" unit:"tokens"`
+	BatchSize            int64    `json:"batch_size" parquet:"batch_size,optional,dict"`
+	MaxModelLen          *int64   `json:"max_model_len" parquet:"max_model_len,optional,dict" unit:"tokens"`
+	MaxNumSeqs           *int64   `json:"max_num_seqs" parquet:"max_num_seqs,optional,dict"`
+	MaxNumBatchedTokens  *int64   `json:"max_num_batched_tokens" parquet:"max_num_batched_tokens,optional,dict" unit:"tokens"`
+	GPUMemoryUtilization *float64 `json:"gpu_memory_utilization" parquet:"gpu_memory_utilization,optional" unit:"ratio"`
+	KVCacheMemoryBytes   *int64   `json:"kv_cache_memory_bytes" parquet:"kv_cache_memory_bytes,optional" unit:"bytes" doc:"Asked per GPU instead of a share of the memory; null: not given."`
+	BlockSize            *int64   `json:"block_size" parquet:"block_size,optional,dict" unit:"tokens"`
+	EnforceEager         *bool    `json:"enforce_eager" parquet:"enforce_eager,optional"`
+	LoadFormat           *string  `json:"load_format" parquet:"load_format,optional,dict"`
+	TrustRemoteCode      *bool    `json:"trust_remote_code" parquet:"trust_remote_code,optional"`
+	NumIters             *int64   `json:"num_iters" parquet:"num_iters,optional,dict"`
+	NumItersWarmup       *int64   `json:"num_iters_warmup" parquet:"num_iters_warmup,optional,dict"`
 }
 
 // Engine says what executes a profile.

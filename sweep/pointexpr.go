@@ -72,7 +72,7 @@ func (p *pointExpr) bind() bool {
 			names = append(slices.Clone(names), "model")
 		}
 		for _, n := range names {
-			f := p.s.fieldOf(n)
+			f := p.s.byName[n]
 			switch {
 			case f == nil:
 			case f.axis >= 0:
@@ -162,7 +162,7 @@ func (p *pointExpr) setContext(pt []int32) bool {
 		m := make(map[string]cty.Value, len(p.profile))
 		for _, n := range p.profile {
 			v := any(nil)
-			if f := p.s.fieldOf(n); f != nil {
+			if f := p.s.byName[n]; f != nil {
 				c := f.at(pt)
 				if c.bad {
 					return false
@@ -174,7 +174,7 @@ func (p *pointExpr) setContext(pt []int32) bool {
 		p.ctx.Variables["profile"] = cty.ObjectVal(m)
 	}
 	if p.model {
-		f := p.s.fieldOf("model")
+		f := p.s.byName["model"]
 		if f == nil {
 			return false
 		}

@@ -174,7 +174,9 @@ func TestUnits(t *testing.T) {
 			t.Errorf("ParseSize(%q) = %d", text, got)
 		}
 	}
-	for text, want := range map[string]string{"30m": "30m0s", "1h30m": "1h30m0s", "2d": "48h0m0s", "0": "0s", "500ms": "500ms"} {
+	for text, want := range map[string]string{
+		"30m": "30m0s", "1h30m": "1h30m0s", "2d": "48h0m0s", "0": "0s", "500ms": "500ms",
+	} {
 		if got, err := ParseDuration(text); err != nil || got.String() != want {
 			t.Errorf("ParseDuration(%q) = %s, %v, want %s", text, got, err, want)
 		}
@@ -208,8 +210,10 @@ func TestRequest(t *testing.T) {
 }
 `, Inputs{}).Sweeps[0].Profiles[0]
 	r := p.Request()
-	if r.Dtype != "float16" || r.KVCacheDtype != "fp8" || r.Quantization != "fp8" || !r.EnforceEager || *r.MaxNumBatchedTokens != 4096 || *r.MaxNumSeqs != 64 ||
-		*r.GPUMemoryUtilization != 0.5 || r.Version != "0.26.0" || r.ModelRunner != "v2" || r.Defaults != "serve" || r.TensorParallelSize != 2 || r.MaxModelLen != nil {
+	if r.Dtype != "float16" || r.KVCacheDtype != "fp8" || r.Quantization != "fp8" || !r.EnforceEager ||
+		*r.MaxNumBatchedTokens != 4096 || *r.MaxNumSeqs != 64 ||
+		*r.GPUMemoryUtilization != 0.5 || r.Version != "0.26.0" || r.ModelRunner != "v2" ||
+		r.Defaults != "serve" || r.TensorParallelSize != 2 || r.MaxModelLen != nil {
 		t.Errorf("request %+v", r)
 	}
 }

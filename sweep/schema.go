@@ -98,6 +98,7 @@ func sweepSpec() *blockSpec {
 				attrs: optional("command", "benchmark", "python", "mode", "vllm_version", "model_runner", "defaults",
 					"gpu", "seed", "noise", "time_scale", "plant"),
 			},
+			{name: "labels", single: true, free: true},
 			{name: "env", single: true, free: true},
 			{name: "sample", single: true, attrs: optional("interval", "all_gpus")},
 			{

@@ -364,10 +364,9 @@ func (l *loader) describeSecretly(e *expression, v cty.Value) string {
 
 // toBool accepts bools only, not "true".
 func toBool(v cty.Value) (b, ok bool) {
-	if v.IsNull() || !v.IsKnown() || v.Type() != cty.Bool {
-		return false, false
-	}
-	return v.True(), true
+	g, _ := toGo(v)
+	b, ok = g.(bool)
+	return b, ok
 }
 
 // toText accepts strings, numbers and bools.

@@ -1,8 +1,11 @@
 package sweep
 
 import (
+	"cmp"
 	"errors"
 	"math"
+	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -18,15 +21,27 @@ const (
 	kindModel
 )
 
-// A setting is one field of Settings as files name it.
+// A setting is one field of Settings: this list alone says which there are.
+// Sweep files, flags of `profile`, vLLM's command line, run.json, the columns of
+// the table runs and the pages of docs/ follow from it and from the field's tags.
 type setting struct {
-	name    string
+	name    string // as files, JSON and tables have it; with dashes it is vLLM's flag
 	kind    settingKind
 	low     int64    // of kindWhole
+	most    int64    // of kindWhole: far above what any engine takes; 0: mostLength
+	preset  int64    // where it is not asked for; 0: it is left to vLLM
 	choices []string // of kindText: what vLLM 0.29 takes; others are warned of
+	request bool     // a request carries it: it is the benchmark's, not the engine's
+	slips   []string // what it is called elsewhere
 	doc     string
-	set     func(*Settings, *cell)
+	field   func(*Settings) any // a pointer to the field
 }
+
+// Bounds far below what overflows the arithmetic.
+const (
+	mostLength = 1 << 31
+	mostCount  = 1 << 20
+)
 
 // A cell is the value of a setting, a flag or an axis at a point, converted
 // once and shared by every profile that has it: what it points to is never
@@ -42,43 +57,115 @@ type cell struct {
 	folds []*fold // faults to count again at each use
 }
 
-// settings lists all settings in the order of docs/language.md.
+// settings lists all settings in the order of vLLM's command line as we write it
+// and of docs/language.md. The presets are those that a profile always has, vLLM's own of
+// `vllm bench latency`: they are asked for explicitly, so that a later default of
+// vLLM does not change what a profile is.
 func settings() []*setting {
 	return []*setting{
-		{name: "model", kind: kindModel, doc: "a model block, a name of the catalogue, a folder with config.json, or a Hugging Face id",
-			set: func(s *Settings, c *cell) { s.Model, s.HFModelID = c.model.name, c.model.hfID }},
-		{name: "input_len", kind: kindWhole, low: 1, doc: "prompt tokens of a sequence", set: func(s *Settings, c *cell) { s.InputLen = *c.whole }},
-		{name: "output_len", kind: kindWhole, low: 1, doc: "tokens to generate for a sequence", set: func(s *Settings, c *cell) { s.OutputLen = *c.whole }},
-		{name: "batch_size", kind: kindWhole, low: 1, doc: "sequences at once", set: func(s *Settings, c *cell) { s.BatchSize = *c.whole }},
-		{name: "tensor_parallel_size", kind: kindWhole, low: 1, doc: "GPUs that share each layer", set: func(s *Settings, c *cell) { s.TensorParallelSize = *c.whole }},
-		{name: "pipeline_parallel_size", kind: kindWhole, low: 1, doc: "groups of GPUs that share the layers out", set: func(s *Settings, c *cell) { s.PipelineParallelSize = *c.whole }},
+		{name: "model", kind: kindModel, field: func(s *Settings) any { return &s.Model },
+			doc: "a model block, a name of the catalogue, a folder with config.json, or a Hugging Face id"},
+		{name: "input_len", kind: kindWhole, low: 1, preset: 32, request: true,
+			slips: []string{"input_length", "seq_len", "sequence_length", "prompt_len", "prompt_length"},
+			doc:   "prompt tokens of a sequence", field: func(s *Settings) any { return &s.InputLen }},
+		{name: "output_len", kind: kindWhole, low: 1, preset: 128, request: true,
+			slips: []string{"output_length", "max_new_tokens", "max_tokens"},
+			doc:   "tokens to generate for a sequence", field: func(s *Settings) any { return &s.OutputLen }},
+		{name: "batch_size", kind: kindWhole, low: 1, most: mostCount, preset: 8, request: true,
+			slips: []string{"bs", "batch"},
+			doc:   "sequences at once", field: func(s *Settings) any { return &s.BatchSize }},
+		{name: "tensor_parallel_size", kind: kindWhole, low: 1, most: mostCount, preset: 1, slips: []string{"tp", "tp_size"},
+			doc: "GPUs that share each layer", field: func(s *Settings) any { return &s.TensorParallelSize }},
+		{name: "pipeline_parallel_size", kind: kindWhole, low: 1, most: mostCount, preset: 1,
+			slips: []string{"pp", "pp_size"},
+			doc:   "groups of GPUs that share the layers out", field: func(s *Settings) any { return &s.PipelineParallelSize }},
 		{name: "dtype", kind: kindText, choices: []string{"auto", "bfloat16", "float", "float16", "float32", "half"},
-			doc: "of weights and activations", set: func(s *Settings, c *cell) { s.Dtype = c.text }},
-		{name: "kv_cache_dtype", kind: kindText, choices: []string{"auto", "bfloat16", "float16", "fp8", "fp8_ds_mla", "fp8_e4m3", "fp8_e5m2", "fp8_inc", "fp8_per_token_head", "int4_per_token_head",
-			"int8_per_token_head", "nvfp4", "nvfp4_4over6", "turboquant_3bit_nc", "turboquant_4bit_nc", "turboquant_k3v4_nc", "turboquant_k8v4"},
-			doc: "of the KV cache", set: func(s *Settings, c *cell) { s.KVCacheDtype = c.text }},
-		{name: "quantization", kind: kindText, doc: "vLLM's name of the method", set: func(s *Settings, c *cell) { s.Quantization = c.text }},
-		{name: "max_model_len", kind: kindWhole, low: 1, doc: "longest sequence, prompt and output together", set: func(s *Settings, c *cell) { s.MaxModelLen = c.whole }},
-		{name: "max_num_seqs", kind: kindWhole, low: 1, doc: "most sequences in a step", set: func(s *Settings, c *cell) { s.MaxNumSeqs = c.whole }},
-		{name: "max_num_batched_tokens", kind: kindWhole, low: 1, doc: "most tokens in a step", set: func(s *Settings, c *cell) { s.MaxNumBatchedTokens = c.whole }},
-		{name: "gpu_memory_utilization", kind: kindShare, doc: "vLLM's share of the GPU's memory, above 0 and at most 1", set: func(s *Settings, c *cell) { s.GPUMemoryUtilization = c.share }},
-		{name: "kv_cache_memory_bytes", kind: kindSize, doc: "KV cache of a GPU: bytes, or a size as \"8GiB\"", set: func(s *Settings, c *cell) { s.KVCacheMemoryBytes = c.whole }},
-		{name: "block_size", kind: kindWhole, low: 1, doc: "tokens of a block of the KV cache", set: func(s *Settings, c *cell) { s.BlockSize = c.whole }},
-		{name: "enforce_eager", kind: kindBool, doc: "no CUDA graphs and no compiling", set: func(s *Settings, c *cell) { s.EnforceEager = c.flag }},
-		{name: "load_format", kind: kindText, doc: "how weights are loaded; \"dummy\" needs no download", set: func(s *Settings, c *cell) { s.LoadFormat = c.text }},
-		{name: "trust_remote_code", kind: kindBool, doc: "run the model's own code", set: func(s *Settings, c *cell) { s.TrustRemoteCode = c.flag }},
-		{name: "num_iters", kind: kindWhole, low: 1, doc: "measured iterations", set: func(s *Settings, c *cell) { s.NumIters = c.whole }},
-		{name: "num_iters_warmup", kind: kindWhole, low: 0, doc: "iterations before", set: func(s *Settings, c *cell) { s.NumItersWarmup = c.whole }},
+			doc: "of weights and activations", field: func(s *Settings) any { return &s.Dtype }},
+		{name: "kv_cache_dtype", kind: kindText, choices: kvCacheDtypes(), slips: []string{"kv_dtype"},
+			doc: "of the KV cache", field: func(s *Settings) any { return &s.KVCacheDtype }},
+		{name: "quantization", kind: kindText,
+			doc: "vLLM's name of the method", field: func(s *Settings) any { return &s.Quantization }},
+		{name: "load_format", kind: kindText,
+			doc: "how weights are loaded; \"dummy\" needs no download", field: func(s *Settings) any { return &s.LoadFormat }},
+		{name: "max_model_len", kind: kindWhole, low: 1,
+			doc: "longest sequence, prompt and output together", field: func(s *Settings) any { return &s.MaxModelLen }},
+		{name: "max_num_seqs", kind: kindWhole, low: 1, most: mostCount,
+			doc: "most sequences in a step", field: func(s *Settings) any { return &s.MaxNumSeqs }},
+		{name: "max_num_batched_tokens", kind: kindWhole, low: 1,
+			doc: "most tokens in a step", field: func(s *Settings) any { return &s.MaxNumBatchedTokens }},
+		{name: "block_size", kind: kindWhole, low: 1, most: mostCount,
+			doc: "tokens of a block of the KV cache", field: func(s *Settings) any { return &s.BlockSize }},
+		{name: "kv_cache_memory_bytes", kind: kindSize,
+			doc:   "KV cache of a GPU: bytes, or a size as \"8GiB\"",
+			field: func(s *Settings) any { return &s.KVCacheMemoryBytes }},
+		{name: "num_iters_warmup", kind: kindWhole, low: 0, request: true,
+			doc: "iterations before", field: func(s *Settings) any { return &s.NumItersWarmup }},
+		{name: "num_iters", kind: kindWhole, low: 1, request: true,
+			doc: "measured iterations", field: func(s *Settings) any { return &s.NumIters }},
+		{name: "gpu_memory_utilization", kind: kindShare, slips: []string{"gpu_memory_util", "gpu_mem_util", "utilization"},
+			doc:   "vLLM's share of the GPU's memory, above 0 and at most 1",
+			field: func(s *Settings) any { return &s.GPUMemoryUtilization }},
+		{name: "enforce_eager", kind: kindBool,
+			doc: "no CUDA graphs and no compiling", field: func(s *Settings) any { return &s.EnforceEager }},
+		{name: "trust_remote_code", kind: kindBool,
+			doc: "run the model's own code", field: func(s *Settings) any { return &s.TrustRemoteCode }},
 	}
 }
 
-// defaultSettings are those that a profile always has: vLLM's own defaults of
-// `vllm bench latency`. They are asked for explicitly, so that a later default
-// of vLLM does not change what a profile is.
-func defaultSettings() map[string]int64 {
-	return map[string]int64{
-		"input_len": 32, "output_len": 128, "batch_size": 8, "tensor_parallel_size": 1, "pipeline_parallel_size": 1,
+func kvCacheDtypes() []string {
+	return []string{"auto", "bfloat16", "float16", "fp8", "fp8_ds_mla", "fp8_e4m3", "fp8_e5m2", "fp8_inc",
+		"fp8_per_token_head", "int4_per_token_head", "int8_per_token_head", "nvfp4", "nvfp4_4over6",
+		"turboquant_3bit_nc", "turboquant_4bit_nc", "turboquant_k3v4_nc", "turboquant_k8v4"}
+}
+
+// set puts a value in its field.
+func (s *setting) set(to *Settings, c *cell) {
+	if c.model != nil {
+		to.Model, to.HFModelID = c.model.name, c.model.hfID
+		return
 	}
+	switch f := s.field(to).(type) {
+	case *int64:
+		*f = *c.whole
+	case **int64:
+		*f = c.whole
+	case **string:
+		*f = c.text
+	case **float64:
+		*f = c.share
+	case **bool:
+		*f = c.flag
+	}
+}
+
+// get is the value of the field; nil is left to vLLM.
+func (s *setting) get(from *Settings) any {
+	switch f := s.field(from).(type) {
+	case *string:
+		return *f
+	case *int64:
+		return *f
+	case **int64:
+		return deref(*f)
+	case **string:
+		return deref(*f)
+	case **float64:
+		return deref(*f)
+	case **bool:
+		return deref(*f)
+	}
+	return nil
+}
+
+// meantSetting is a sentence with the setting that a name may have been meant to
+// be; "" if it is near none.
+func meantSetting(name string) string {
+	for _, s := range settings() {
+		if slices.Contains(s.slips, strings.ToLower(name)) {
+			return didYouMean(s.name, []string{s.name})
+		}
+	}
+	return didYouMean(name, SettingNames())
 }
 
 // SettingNames lists the settings of a profile as files name them.
@@ -90,14 +177,86 @@ func SettingNames() []string {
 	return names
 }
 
-// most is far above what any engine takes and far below what overflows the
-// arithmetic.
-func (s *setting) most() int64 {
-	switch s.name {
-	case "batch_size", "max_num_seqs", "tensor_parallel_size", "pipeline_parallel_size", "block_size":
-		return 1 << 20
+// A SettingInfo describes a setting to those who show it or take it as a flag.
+type SettingInfo struct {
+	Name string
+	Doc  string
+	Zero any // tells what values are given as: "", int64(0), 0.0, false
+}
+
+// SettingInfos describes all settings, in their order.
+func SettingInfos() []SettingInfo {
+	var list []SettingInfo
+	for _, s := range settings() {
+		zero := map[settingKind]any{kindWhole: int64(0), kindShare: 0.0, kindBool: false}[s.kind]
+		if zero == nil {
+			zero = ""
+		}
+		list = append(list, SettingInfo{Name: s.name, Doc: s.doc, Zero: zero})
 	}
-	return 1 << 31
+	return list
+}
+
+// Flags are what vLLM is told of the settings, each as one of its flags. engine
+// leaves out what is the benchmark's: what one engine can vary from request to
+// request.
+func (s *Settings) Flags(engine bool) []Flag {
+	var flags []Flag
+	for _, st := range settings() {
+		v := st.get(s)
+		switch {
+		case st.kind == kindModel:
+			v = s.HFModelID
+		case engine && st.request, v == nil, v == "":
+			continue
+		case st.name == "tensor_parallel_size" && s.TensorParallelSize < 1,
+			st.name == "pipeline_parallel_size" && s.PipelineParallelSize <= 1:
+			continue
+		}
+		flags = append(flags, Flag{st.name, v})
+	}
+	return flags
+}
+
+// Read takes over the settings that a command line has, by the names of vLLM's
+// flags, and passes over a value that is none: what ran is only to be recorded.
+func (s *Settings) Read(flags map[string]string) {
+	for _, st := range settings() {
+		text, given := flags[strings.ReplaceAll(st.name, "_", "-")]
+		if !given {
+			if _, no := flags["no-"+strings.ReplaceAll(st.name, "_", "-")]; no && st.kind == kindBool {
+				st.set(s, &cell{flag: new(bool)})
+			}
+			continue
+		}
+		if c := st.parse(text); c != nil {
+			st.set(s, c)
+		}
+	}
+}
+
+// parse is the value that a command line gives; nil where it is none.
+func (s *setting) parse(text string) *cell {
+	switch s.kind {
+	case kindModel:
+		return &cell{model: &modelRef{name: text, hfID: text}}
+	case kindWhole, kindSize:
+		if n, err := strconv.ParseInt(text, 10, 64); err == nil {
+			return &cell{whole: &n}
+		}
+	case kindShare:
+		if x, err := strconv.ParseFloat(text, 64); err == nil {
+			return &cell{share: &x}
+		}
+	case kindBool:
+		yes := true
+		return &cell{flag: &yes}
+	case kindText:
+		if text != "" {
+			return &cell{text: &text}
+		}
+	}
+	return nil
 }
 
 // misfit says why a value does not suit.
@@ -121,7 +280,7 @@ func (s *setting) convert(l *loader, v any) (*cell, *misfit) {
 	case kindText:
 		return s.convertText(v)
 	case kindWhole:
-		n, f := asWhole(s.name, v, s.low, s.most())
+		n, f := asWhole(s.name, v, s.low, cmp.Or(s.most, mostLength))
 		if f != nil {
 			return nil, f
 		}
@@ -133,9 +292,9 @@ func (s *setting) convert(l *loader, v any) (*cell, *misfit) {
 		}
 		c.v, c.share = x, &x
 	case kindBool:
-		b, ok := v.(bool)
-		if !ok {
-			return nil, misfitf(codeValue, s.name, " is true or false; this is ", describe(v), ".")
+		b, f := asBool(s.name, v)
+		if f != nil {
+			return nil, f
 		}
 		c.flag = &b
 	case kindSize:
@@ -166,7 +325,8 @@ func (s *setting) convertSize(v any) (*cell, *misfit) {
 		n, err := ParseSize(t)
 		switch {
 		case errors.Is(err, errNoUnit):
-			return nil, misfitf(codeUnit, s.name, " is a number of bytes or a size with its unit, as in ", show(strings.TrimSpace(t)+"GiB"), ".")
+			return nil, misfitf(codeUnit, s.name, " is a number of bytes or a size with its unit, as in ",
+				show(strings.TrimSpace(t)+"GiB"), ".")
 		case err != nil:
 			return nil, misfitf(codeValue, err.Error(), ".")
 		}
@@ -257,7 +417,7 @@ func asStrings(name string, v any) ([]string, *misfit) {
 
 // oddValue says what is unusual about a value that is passed on all the same.
 func (s *setting) oddValue(c *cell) string {
-	if c.text == nil || len(s.choices) == 0 || contains(s.choices, *c.text) {
+	if c.text == nil || len(s.choices) == 0 || slices.Contains(s.choices, *c.text) {
 		return ""
 	}
 	hint := didYouMean(*c.text, s.choices)

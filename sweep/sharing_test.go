@@ -4,7 +4,7 @@ import "testing"
 
 func TestByEngine(t *testing.T) {
 	profile := func(batch int64) *Profile {
-		return &Profile{Sweep: "s", Settings: Settings{Model: "m", BatchSize: batch, InputLen: 8, OutputLen: 4}}
+		return &Profile{Sweep: "s", Settings: Settings{Model: "m", Asked: Asked{BatchSize: batch, InputLen: 8, OutputLen: 4}}}
 	}
 	a, b, c := profile(32), profile(1), profile(8)
 	eager := true

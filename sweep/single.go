@@ -2,8 +2,6 @@ package sweep
 
 import (
 	"cmp"
-	"encoding/hex"
-	"slices"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -17,49 +15,15 @@ const SingleSweep = "profile"
 // SingleOptions are the flags of `vramsweep profile`. What is zero or nil was
 // not given.
 type SingleOptions struct {
-	Model string // --model or --hf-model-id: a catalogue name, a folder, or owner/name
-
-	InputLen             *int64
-	OutputLen            *int64
-	BatchSize            *int64
-	TensorParallelSize   *int64
-	PipelineParallelSize *int64
-	Dtype                *string
-	KVCacheDtype         *string
-	Quantization         *string
-	MaxModelLen          *int64
-	MaxNumSeqs           *int64
-	MaxNumBatchedTokens  *int64
-	GPUMemoryUtilization *float64
-	EnforceEager         *bool
-	LoadFormat           *string
-	TrustRemoteCode      *bool
-	NumIters             *int64
-	NumItersWarmup       *int64
-
-	// What is known of the model, laid over what the catalogue says.
-	ModelParams *int64 // --model-params
-	NumLayers   *int64 // --num-layers
-	NumHeads    *int64 // --num-heads
-	HiddenSize  *int64 // --hidden-size
-
-	Engine      string   // "vllm" (default) or "simulator"
-	Command     []string // stands for `vllm`
-	Benchmark   []string // stands for `vllm bench latency`
-	Mode        string   // "latency" (default) or "session"
-	VLLMVersion string
-	ModelRunner string
-	Simulator   *Simulator        // of engine "simulator"; nil: its defaults
-	Flags       map[string]string // vLLM's own flags, name with underscores; values are read as HCL where they are, else as text
-
+	Settings map[string]any // by name: a string, int64, float64 or bool
+	// Model is what is known of the model, laid over what the catalogue says:
+	// model_params, num_layers, num_heads, hidden_size.
+	Model   map[string]int64
+	Engine  string            // "vllm" (default) or "simulator"
+	Command []string          // stands for `vllm`
+	Flags   map[string]string // vLLM's own, name with underscores; a value is read as HCL where it is that, else as text
 	GPUs    []int
-	Repeats int // 0: 1
-	Env     []EnvVar
-	Sample  *Sample
-	Limits  *Limits
-
-	OutputDir string // "": the default
-	WorkDir   string // relative model folders are relative to it
+	WorkDir string // relative model folders are relative to it
 }
 
 // Single makes the plan of one profile from flags. Its error is an *Error where
@@ -79,111 +43,80 @@ func Single(o SingleOptions) (*Plan, error) {
 	return plan, nil
 }
 
+// single is a sweep of one point whose fields are all fixed.
 func (l *loader) single(o *SingleOptions) *Plan {
-	sw := &Sweep{Name: SingleSweep, Repeats: max(o.Repeats, 1), GPUs: o.GPUs, Env: o.Env, Sample: defaultSample(), Limits: defaultLimits(), Axes: []Axis{}}
-	if o.Sample != nil {
-		sw.Sample = *o.Sample
-	}
-	if o.Limits != nil {
-		sw.Limits = *o.Limits
-	}
-	p := &Profile{Sweep: sw.Name, Origins: map[string]string{}, Engine: newEngine(cmp.Or(o.Engine, "vllm"))}
-	fields := l.singleSettings(o, p)
-	fields = append(fields, l.singleEngine(o, p)...)
-	l.singleModel(o, p, fields)
+	s := l.newSweep(&block{label: SingleSweep})
+	s.engineKind = cmp.Or(o.Engine, "vllm")
+	s.out = &Sweep{Name: SingleSweep, Repeats: 1, GPUs: o.GPUs, Sample: defaultSample(), Limits: defaultLimits(),
+		Axes: []Axis{}}
+	s.singleSettings(o)
+	s.singleFlags(o)
 	if !l.diags.failed() {
-		p.ID = singleID(sw.Name, fields)
-		s := &sweepBuild{l: l, block: &block{label: sw.Name}, out: sw, folds: map[foldKey]*fold{}, byName: map[string]*field{}}
-		s.checkProfile(p, nil)
+		sortFields(s.fields)
+		s.profiles([][]int32{nil}, nil, newIdentity(s.out.Name), map[string][]int32{})
+		s.out.Profiles[0].Engine.Command = o.Command
 		s.flush()
 	}
-	sw.Profiles = []*Profile{p}
 	return &Plan{
-		Files: []string{}, Variables: []VariableValue{}, GPUs: []GPU{}, Sweeps: []*Sweep{sw},
-		OutputDir: cmp.Or(o.OutputDir, defaultOutputDir), Models: l.catalogue,
+		Files: []string{}, Variables: []VariableValue{}, GPUs: []GPU{}, Sweeps: []*Sweep{s.out},
+		OutputDir: defaultOutputDir, Models: l.catalogue,
 	}
-}
-
-// A given is one field of a single profile.
-type given struct {
-	field *field
-	cell  *cell
 }
 
 // singleSettings converts the settings that were given and fills in the
 // defaults.
-func (l *loader) singleSettings(o *SingleOptions, p *Profile) []given {
-	values := map[string]any{
-		"input_len": deref(o.InputLen), "output_len": deref(o.OutputLen), "batch_size": deref(o.BatchSize),
-		"tensor_parallel_size": deref(o.TensorParallelSize), "pipeline_parallel_size": deref(o.PipelineParallelSize),
-		"dtype": deref(o.Dtype), "kv_cache_dtype": deref(o.KVCacheDtype), "quantization": deref(o.Quantization),
-		"max_model_len": deref(o.MaxModelLen), "max_num_seqs": deref(o.MaxNumSeqs), "max_num_batched_tokens": deref(o.MaxNumBatchedTokens),
-		"gpu_memory_utilization": deref(o.GPUMemoryUtilization), "enforce_eager": deref(o.EnforceEager), "load_format": deref(o.LoadFormat),
-		"trust_remote_code": deref(o.TrustRemoteCode), "num_iters": deref(o.NumIters), "num_iters_warmup": deref(o.NumItersWarmup),
-	}
-	if o.Model == "" {
+func (s *sweepBuild) singleSettings(o *SingleOptions) {
+	l := s.l
+	if o.Settings["model"] == nil {
 		l.diags.errorAt(codeFlagMissing, hcl.Range{}, "The profile needs a model: --model NAME or --hf-model-id OWNER/NAME.")
-	} else {
-		values["model"] = o.Model
 	}
-	var out []given
-	defaults := defaultSettings()
-	for _, name := range sortedKeys(values) {
-		v, origin := values[name], flagName(name)
-		if v == nil {
-			n, ok := defaults[name]
-			if !ok {
-				continue
-			}
-			v, origin = n, "default"
-		}
+	for _, name := range sortedKeys(l.settings) {
 		st := l.settings[name]
-		c, f := st.convert(l, v)
-		if f != nil {
-			l.singleFault(f, flagName(name))
+		v, origin := o.Settings[name], flagName(name)
+		switch {
+		case v != nil:
+		case st.preset != 0:
+			v, origin = st.preset, "default"
+		default:
 			continue
 		}
-		if odd := st.oddValue(c); odd != "" {
-			l.diags.warnAt(codeOddValue, hcl.Range{}, "%s: %s", flagName(name), odd)
+		if t, ok := v.(string); ok && st.kind == kindSize {
+			if n := st.parse(t); n != nil { // a flag has no quotes that tell a text from a number
+				v = *n.whole
+			}
 		}
-		p.Origins[name] = origin
-		st.set(&p.Settings, c)
-		out = append(out, given{&field{name: name, role: roleSetting, setting: st}, c})
+		c, f := st.convert(l, v)
+		if f == nil {
+			if odd := st.oddValue(c); odd != "" {
+				l.diags.warnAt(codeOddValue, hcl.Range{}, "%s: %s", flagName(name), odd)
+			}
+			if c.model != nil {
+				c.model = l.overlaid(c.model, o)
+			}
+		}
+		s.fix(&field{name: name, role: roleSetting, setting: st, origin: origin}, c, f)
 	}
-	return out
+}
+
+// fix adds a field of a single profile, or reports why it has none.
+func (s *sweepBuild) fix(f *field, c *cell, wrong *misfit) {
+	switch {
+	case wrong == nil:
+		f.axis, f.fixed = -1, c
+		s.fields = append(s.fields, f)
+	case wrong.code != "":
+		s.l.diags.errorAt(wrong.code, hcl.Range{}, "%s: %s", flagName(f.name), wrong.detail)
+	}
 }
 
 func flagName(name string) string { return "--" + strings.ReplaceAll(name, "_", "-") }
 
-func (l *loader) singleFault(f *misfit, flag string) {
-	if f.code != "" {
-		l.diags.errorAt(f.code, hcl.Range{}, "%s: %s", flag, f.detail)
+// singleFlags takes vLLM's own flags.
+func (s *sweepBuild) singleFlags(o *SingleOptions) {
+	l := s.l
+	if !l.knownEngine(s.engineKind, hcl.Range{}) {
+		return
 	}
-}
-
-// singleEngine fills in the engine.
-func (l *loader) singleEngine(o *SingleOptions, p *Profile) []given {
-	if p.Engine.Kind != "vllm" && p.Engine.Kind != "simulator" {
-		l.diags.errorAt(codeEngine, hcl.Range{}, "An engine is \"vllm\" or \"simulator\"; this is %s.%s", show(p.Engine.Kind), didYouMean(p.Engine.Kind, []string{"vllm", "simulator"}))
-		return nil
-	}
-	p.Engine.Command, p.Engine.Benchmark = o.Command, o.Benchmark
-	if o.Simulator != nil && p.Engine.Kind == "simulator" {
-		p.Engine.Simulator = o.Simulator
-	}
-	texts := map[string]string{"mode": o.Mode, "vllm_version": o.VLLMVersion, "model_runner": o.ModelRunner}
-	for _, own := range l.own {
-		if texts[own.name] == "" {
-			continue
-		}
-		c, f := own.convert(texts[own.name])
-		if f != nil {
-			l.singleFault(f, flagName(own.name))
-			continue
-		}
-		own.set(&p.Engine, c)
-	}
-	var out []given
 	for _, name := range sortedKeys(o.Flags) {
 		if why, reserved := reservedFlags()[name]; reserved {
 			l.diags.errorAt(codeReserved, hcl.Range{}, "%q cannot be set: %s.", name, why)
@@ -196,73 +129,36 @@ func (l *loader) singleEngine(o *SingleOptions, p *Profile) []given {
 		v, _ := l.textExpr(&variable{name: name, value: unknown()}, l.textValue(name, o.Flags[name], "", flagName(name)))
 		g, _ := toGo(v)
 		c, f := flagValue(name)(g)
-		if f != nil {
-			l.singleFault(f, flagName(name))
-			continue
-		}
-		p.Engine.Flags = append(p.Engine.Flags, Flag{name, c.v})
-		p.Origins[name] = flagName(name)
-		out = append(out, given{&field{name: name, role: roleFlag}, c})
+		s.fix(&field{name: name, role: roleFlag, origin: flagName(name)}, c, f)
 	}
-	return out
 }
 
-// singleModel lays what the flags say of the model over what is known of it.
-func (l *loader) singleModel(o *SingleOptions, p *Profile, fields []given) {
+// overlaid lays what the flags say of the model over what is known of it.
+func (l *loader) overlaid(ref *modelRef, o *SingleOptions) *modelRef {
 	over := map[string]any{}
-	for _, f := range []struct {
-		name, flag string
-		v          *int64
-	}{{"params", "--model-params", o.ModelParams}, {"num_layers", "--num-layers", o.NumLayers}, {"num_heads", "--num-heads", o.NumHeads}, {"hidden_size", "--hidden-size", o.HiddenSize}} {
-		if f.v == nil {
-			continue
+	for _, name := range sortedKeys(o.Model) {
+		if n := o.Model[name]; n < 1 {
+			l.diags.errorAt(codeValue, hcl.Range{}, "%s is at least 1; this is %d.", flagName(name), n)
 		}
-		if *f.v < 1 {
-			l.diags.errorAt(codeValue, hcl.Range{}, "%s is at least 1; this is %d.", f.flag, *f.v)
-			continue
-		}
-		over[f.name] = *f.v
+		over[strings.TrimPrefix(name, "model_")] = o.Model[name]
 	}
-	for _, g := range fields {
-		ref := g.cell.model
-		if ref == nil {
-			continue
-		}
-		p.Model = ref.arch
-		if len(over) == 0 {
-			return
-		}
-		arch, err := overlay(ref.arch, over)
-		if err != nil {
-			l.diags.errorAt(codeModelFolder, hcl.Range{}, "%s: %s.", ref.name, err)
-			return
-		}
-		if err := arch.Check(); err != nil {
-			l.diags.errorAt(codeValue, hcl.Range{}, "%s: %s.", ref.name, err)
-			return
-		}
-		arch.Source = "flags"
-		if arch.ID == "" {
-			arch.ID, arch.HFModelID = ref.name, ref.hfID
-		}
-		p.Model = l.addModel(arch)
+	if len(over) == 0 || l.diags.failed() {
+		return ref
 	}
-}
-
-// singleID is computed as that of a profile of a file.
-func singleID(sweep string, fields []given) string {
-	slices.SortFunc(fields, func(a, b given) int {
-		return cmp.Or(cmp.Compare(a.field.name, b.field.name), cmp.Compare(a.field.role, b.field.role))
-	})
-	h := newIdentity(sweep)
-	h.reset()
-	for _, g := range fields {
-		if g.cell.model != nil {
-			h.add(g.field, g.cell.model.id)
-		} else {
-			h.add(g.field, g.cell.v)
-		}
+	arch, err := overlay(ref.arch, over)
+	code := codeModelFolder
+	if err == nil {
+		code, err = codeValue, arch.Check()
 	}
-	sum := h.sum()
-	return hex.EncodeToString(sum[:8])
+	if err != nil {
+		l.diags.errorAt(code, hcl.Range{}, "%s: %s.", ref.name, err)
+		return ref
+	}
+	arch.Source = "flags"
+	if arch.ID == "" {
+		arch.ID, arch.HFModelID = ref.name, ref.hfID
+	}
+	out := *ref
+	out.arch = l.addModel(arch)
+	return &out
 }

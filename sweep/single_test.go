@@ -8,13 +8,17 @@ import (
 func ptr[T any](v T) *T { return &v }
 
 func TestSingle(t *testing.T) {
-	plan, err := Single(SingleOptions{Model: "Qwen/Qwen3-0.6B", InputLen: ptr(int64(512)), Dtype: ptr("bfloat16"), NumLayers: ptr(int64(4)),
-		Flags: map[string]string{"seed": "3", "max_lora_rank": "16", "hf_overrides": `{"a": 1}`, "tokenizer": "x/y"}})
+	plan, err := Single(SingleOptions{
+		Settings: map[string]any{"model": "Qwen/Qwen3-0.6B", "input_len": int64(512), "dtype": "bfloat16"},
+		Model:    map[string]int64{"num_layers": 4},
+		Flags:    map[string]string{"seed": "3", "max_lora_rank": "16", "hf_overrides": `{"a": 1}`, "tokenizer": "x/y"},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := plan.Sweeps[0].Profiles[0]
-	if p.Settings.InputLen != 512 || p.Settings.OutputLen != 128 || p.Settings.HFModelID != "Qwen/Qwen3-0.6B" || len(p.ID) != 16 {
+	if p.Settings.InputLen != 512 || p.Settings.OutputLen != 128 ||
+		p.Settings.HFModelID != "Qwen/Qwen3-0.6B" || len(p.ID) != 16 {
 		t.Errorf("settings: %+v, id %q", p.Settings, p.ID)
 	}
 	if p.Model == nil || p.Model.NumLayers != 4 || p.Model.Source != "flags" {
@@ -29,7 +33,10 @@ func TestSingle(t *testing.T) {
 }
 
 func TestSingleFaults(t *testing.T) {
-	_, err := Single(SingleOptions{Model: "Qwen3-0.6", InputLen: ptr(int64(0)), MaxModelLen: ptr(int64(10)), Flags: map[string]string{"output_json": "x"}})
+	_, err := Single(SingleOptions{
+		Settings: map[string]any{"model": "Qwen3-0.6", "input_len": int64(0), "max_model_len": int64(10)},
+		Flags:    map[string]string{"output_json": "x"},
+	})
 	e, ok := asError(err)
 	if !ok {
 		t.Fatalf("got %v", err)
@@ -43,11 +50,19 @@ func TestSingleFaults(t *testing.T) {
 			t.Errorf("no %s in:\n%v", c, err)
 		}
 	}
-	_, err = Single(SingleOptions{Engine: "vlm", Mode: "x", NumHeads: ptr(int64(0)), Flags: map[string]string{"a b": "1", "dtype": "x"}})
-	if e, ok = asError(err); !ok || len(e.Diagnostics()) < 3 || !strings.Contains(err.Error(), codeFlagMissing.id()) {
+	_, err = Single(SingleOptions{Engine: "vlm", Flags: map[string]string{"a b": "1", "dtype": "x"}})
+	if e, ok = asError(err); !ok || len(e.Diagnostics()) != 2 || !strings.Contains(err.Error(), codeFlagMissing.id()) {
 		t.Errorf("got %v", err)
 	}
-	_, err = Single(SingleOptions{Model: "Qwen/Qwen3-0.6B", InputLen: ptr(int64(100)), MaxModelLen: ptr(int64(10)), GPUs: []int{0}, TensorParallelSize: ptr(int64(2))})
+	model := map[string]any{"model": "Qwen/Qwen3-0.6B"}
+	_, err = Single(SingleOptions{Settings: model, Model: map[string]int64{"num_heads": 0}, Flags: map[string]string{
+		"a b": "1", "dtype": "x"}})
+	if e, ok := asError(err); !ok || len(e.Diagnostics()) != 3 ||
+		!strings.Contains(err.Error(), "--num-heads is at least 1") {
+		t.Errorf("got %v", err)
+	}
+	_, err = Single(SingleOptions{GPUs: []int{0}, Settings: map[string]any{
+		"model": "Qwen/Qwen3-0.6B", "input_len": int64(100), "max_model_len": int64(10), "tensor_parallel_size": int64(2)}})
 	if e, ok := asError(err); !ok || len(e.Diagnostics()) != 2 {
 		t.Errorf("got %v", err)
 	}
@@ -56,8 +71,11 @@ func TestSingleFaults(t *testing.T) {
 // TestSingleIsAFile checks that flags and a file that ask for the same have the
 // same settings.
 func TestSingleIsAFile(t *testing.T) {
-	one, err := Single(SingleOptions{Model: "Qwen/Qwen3-0.6B", BatchSize: ptr(int64(4)), EnforceEager: ptr(true), Engine: "simulator", GPUs: []int{0}, OutputDir: "x",
-		ModelParams: ptr(int64(1000)), HiddenSize: ptr(int64(2048)), VLLMVersion: "0.26.0", ModelRunner: "v2", Mode: "session"})
+	one, err := Single(SingleOptions{
+		Settings: map[string]any{"model": "Qwen/Qwen3-0.6B", "batch_size": int64(4), "enforce_eager": true},
+		Engine:   "simulator", GPUs: []int{0}, Flags: map[string]string{"max_lora_rank": "7"},
+		Model: map[string]int64{"model_params": 1000, "hidden_size": 2048},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,9 +86,7 @@ func TestSingleIsAFile(t *testing.T) {
   engine "simulator" {
     batch_size    = 4
     enforce_eager = true
-    vllm_version  = "0.26.0"
-    model_runner  = "v2"
-    mode          = "session"
+    max_lora_rank = 7
   }
 }
 `, Inputs{})
@@ -81,7 +97,7 @@ func TestSingleIsAFile(t *testing.T) {
 	if a.Model.Params != 1000 || a.Model.HiddenSize != 2048 || a.Model.HeadDim != 128 || b.Model.HiddenSize != 1024 {
 		t.Errorf("model of flags %+v", a.Model)
 	}
-	if one.OutputDir != "x" || a.Origins["batch_size"] != "--batch-size" || a.Origins["input_len"] != "default" {
-		t.Errorf("output %q, origins %v", one.OutputDir, a.Origins)
+	if a.ID != b.ID || a.Origins["batch_size"] != "--batch-size" || a.Origins["input_len"] != "default" {
+		t.Errorf("ids %s and %s, origins %v", a.ID, b.ID, a.Origins)
 	}
 }

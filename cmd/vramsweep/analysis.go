@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bufio"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -11,7 +9,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/vramsweep/vramsweep/sinks"
 	"github.com/vramsweep/vramsweep/sinks/analyze/compare"
@@ -46,14 +43,15 @@ func (w *world) reportVerb() *cobra.Command {
 	flags.StringVar(&title, "title", "", "heading; default: the folders")
 	flags.StringVar(&baseline, "baseline", "", "compare with FOLDER, FOLDER@EXECUTION or a baseline file")
 	flags.StringSliceVar(&across, "across", nil, "settings in which --baseline is meant to differ, as in compare")
-	addWhere(flags, &where, "this execution alone; last, previous: of a single DIR")
+	addWhere(cmd, &where, "this execution alone; last, previous: of a single DIR")
 	flags.IntVar(&points, "points", 0,
 		"samples that stay of a GPU's timeline; default: as many as keep the file below 20 MB, 600 at most")
 	return cmd
 }
 
 // addWhere adds the flags that choose runs.
-func addWhere(flags *pflag.FlagSet, where *sinks.Predicate, execution string) {
+func addWhere(cmd *cobra.Command, where *sinks.Predicate, execution string) {
+	flags := cmd.Flags()
 	flags.StringVar(&where.Execution, "execution", "", execution)
 	flags.StringVar(&where.Sweep, "sweep", "", "this sweep alone")
 	flags.StringVar(&where.Model, "model", "", "this model alone")
@@ -111,23 +109,6 @@ func (w *world) report(dirs []string, output, baseline string, across []string, 
 		fmt.Fprintf(w.stdout, "%s: %s of %s\n", output, plural(len(r.Runs), "run"), plural(len(r.Executions), "execution"))
 	}
 	return nil
-}
-
-// writeTo writes a file whole or not at all; "-" is standard output.
-func (w *world) writeTo(output string, write func(io.Writer) error) error {
-	if output == "-" {
-		buffered := bufio.NewWriter(w.stdout)
-		return errors.Join(write(buffered), buffered.Flush())
-	}
-	file, err := createFile(output)
-	if err != nil {
-		return err
-	}
-	buffered := bufio.NewWriter(file)
-	if err := errors.Join(write(buffered), buffered.Flush()); err != nil {
-		return errors.Join(err, file.abandon())
-	}
-	return file.commit()
 }
 
 // runsOf reads the runs of several folders; FOLDER@EXECUTION is one execution.

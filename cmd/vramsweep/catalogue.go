@@ -15,45 +15,34 @@ import (
 
 // modelsVerb shows the catalogue of architectures.
 func (w *world) modelsVerb() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "models",
-		Short: "The catalogue of architectures",
-		Args:  exactArgs(),
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
+	cmd := verb("models", "The catalogue of architectures", exactArgs(),
+		func(cmd *cobra.Command, _ []string) error { return cmd.Help() })
 	cmd.AddCommand(w.modelsListVerb(), w.modelsShowVerb(), w.modelsAddVerb())
 	return cmd
 }
 
 func (w *world) modelsListVerb() *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "All models",
-		Args:  exactArgs(),
-		RunE: func(*cobra.Command, []string) error {
-			catalogue, err := models.Builtin()
-			if err != nil {
-				return err
-			}
-			var all []*models.Architecture
-			for _, name := range catalogue.Names() {
-				a, _ := catalogue.Lookup(name)
-				all = append(all, a)
-			}
-			if asJSON {
-				return printJSON(w.stdout, all)
-			}
-			table := tabwriter.NewWriter(w.stdout, 0, 4, 2, ' ', 0)
-			fmt.Fprintln(table, "MODEL\tFAMILY\tPARAMETERS\tLAYERS\tHIDDEN\tHEADS\tKV HEADS\tVOCABULARY\tDTYPE")
-			for _, a := range all {
-				fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\n", a.ID, a.Family, paramsOf(a), a.NumLayers, a.HiddenSize, a.NumHeads, a.NumKVHeads, a.VocabSize, orDash(a.NativeDtype))
-			}
-			return table.Flush()
-		},
-	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
+	return jsonVerb("list", "All models", exactArgs(), func(_ *cobra.Command, _ []string, asJSON bool) error {
+		catalogue, err := models.Builtin()
+		if err != nil {
+			return err
+		}
+		var all []*models.Architecture
+		for _, name := range catalogue.Names() {
+			a, _ := catalogue.Lookup(name)
+			all = append(all, a)
+		}
+		if asJSON {
+			return printJSON(w.stdout, all)
+		}
+		table := tabwriter.NewWriter(w.stdout, 0, 4, 2, ' ', 0)
+		fmt.Fprintln(table, "MODEL\tFAMILY\tPARAMETERS\tLAYERS\tHIDDEN\tHEADS\tKV HEADS\tVOCABULARY\tDTYPE")
+		for _, a := range all {
+			fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\n", a.ID, a.Family, paramsOf(a), a.NumLayers, a.HiddenSize,
+				a.NumHeads, a.NumKVHeads, a.VocabSize, orDash(a.NativeDtype))
+		}
+		return table.Flush()
+	})
 }
 
 // paramsOf prints a parameter count as people say it.
@@ -62,21 +51,15 @@ func paramsOf(a *models.Architecture) string {
 	if !ok {
 		return "-"
 	}
-	switch {
-	case n >= 1e9:
+	if n >= 1e9 {
 		return fmt.Sprintf("%.2f B", float64(n)/1e9)
-	default:
-		return fmt.Sprintf("%.1f M", float64(n)/1e6)
 	}
+	return fmt.Sprintf("%.1f M", float64(n)/1e6)
 }
 
 func (w *world) modelsShowVerb() *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "show ID|FOLDER",
-		Short: "One model: its architecture, parameters and KV bytes per token",
-		Args:  exactArgs("ID"),
-		RunE: func(_ *cobra.Command, args []string) error {
+	return jsonVerb("show ID|FOLDER", "One model: its architecture, parameters and KV bytes per token", exactArgs("ID"),
+		func(_ *cobra.Command, args []string, asJSON bool) error {
 			a, err := w.architecture(args[0])
 			if err != nil {
 				return err
@@ -85,10 +68,7 @@ func (w *world) modelsShowVerb() *cobra.Command {
 				return printJSON(w.stdout, a)
 			}
 			return printModel(w.stdout, a)
-		},
-	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
+		})
 }
 
 // architecture finds a model by name, or reads a folder with config.json.
@@ -103,20 +83,21 @@ func (w *world) architecture(name string) (*models.Architecture, error) {
 	if info, err := os.Stat(name); err == nil && info.IsDir() {
 		return models.FromDir(name)
 	}
-	return nil, usageError("vramsweep models list names them all; vramsweep models add reads a config.json.", "the catalogue has no model %q, and it is no folder", name)
+	return nil, usageError("vramsweep models list names them all; vramsweep models add reads a config.json.",
+		"the catalogue has no model %q, and it is no folder", name)
 }
 
 func printModel(out io.Writer, a *models.Architecture) error {
 	table := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	fmt.Fprintf(table, "model\t%s\n", a.ID)
 	fmt.Fprintf(table, "architecture\t%s (%s)\n", a.Architecture, orDash(a.Family))
-	n, ok := models.Params(a)
-	if ok {
+	if n, ok := models.Params(a); ok {
 		fmt.Fprintf(table, "parameters\t%s (%d), counted from the architecture\n", paramsOf(a), n)
 	} else {
 		fmt.Fprintf(table, "parameters\tnot known: %s\n", a.NotKnown())
 	}
-	fmt.Fprintf(table, "layers\t%d\nhidden size\t%d\nheads\t%d, %d for keys and values, of %d\nvocabulary\t%d\n", a.NumLayers, a.HiddenSize, a.NumHeads, a.NumKVHeads, a.HeadDim, a.VocabSize)
+	fmt.Fprintf(table, "layers\t%d\nhidden size\t%d\nheads\t%d, %d for keys and values, of %d\nvocabulary\t%d\n",
+		a.NumLayers, a.HiddenSize, a.NumHeads, a.NumKVHeads, a.HeadDim, a.VocabSize)
 	fmt.Fprintf(table, "longest context\t%d\ndtype\t%s\nknown from\t%s\n", a.MaxPosition, orDash(a.NativeDtype), a.Source)
 	if err := printKV(table, a); err != nil {
 		return err
@@ -126,12 +107,8 @@ func printModel(out io.Writer, a *models.Architecture) error {
 
 func (w *world) modelsAddVerb() *cobra.Command {
 	var id, into string
-	cmd := &cobra.Command{
-		Use:   "add PATH",
-		Short: "Make a catalogue entry from a Hugging Face config.json",
-		Long:  "Reads a config.json, or a folder with one, and prints the catalogue entry;\n--into FILE adds it to a catalogue in the format of models.json.",
-		Args:  exactArgs("PATH"),
-		RunE: func(_ *cobra.Command, args []string) error {
+	cmd := verb("add PATH", "Make a catalogue entry from a Hugging Face config.json", exactArgs("PATH"),
+		func(_ *cobra.Command, args []string) error {
 			a, err := readConfig(args[0], id)
 			if err != nil {
 				return err
@@ -145,8 +122,9 @@ func (w *world) modelsAddVerb() *cobra.Command {
 			}
 			_, err = fmt.Fprintf(w.stdout, "%s\n", entry)
 			return err
-		},
-	}
+		})
+	cmd.Long = "Reads a config.json, or a folder with one, and prints the catalogue entry;\n" +
+		"--into FILE adds it to a catalogue in the format of models.json."
 	cmd.Flags().StringVar(&id, "id", "", "name of the entry; default: the folder's name")
 	cmd.Flags().StringVar(&into, "into", "", "add the entry to this catalogue file")
 	return cmd

@@ -225,22 +225,21 @@ func (w *world) executionsHint(dir string) string {
 // executions are the ids of a folder's executions, oldest first: those it has
 // notes of, and those that only its tables hold (a folder that was copied).
 func (w *world) executions(dir string) ([]string, error) {
-	store, err := w.viewStore(dir)
-	if err != nil {
-		return nil, err
-	}
-	noted, err := store.Executions()
 	var all []string
-	for _, e := range noted {
-		all = append(all, e.ID)
-	}
-	if len(all) == 0 && err == nil {
-		all, err = store.TableExecutions()
-	}
-	if err = errors.Join(err, store.Close()); err != nil {
-		return nil, usageError("vramsweep verify "+dir+" says what is wrong with it.", "%w", err)
-	}
-	return all, nil
+	err := viewStore(dir, func(store *sinks.Store) error {
+		noted, err := store.Executions()
+		for _, e := range noted {
+			all = append(all, e.ID)
+		}
+		if len(all) == 0 && err == nil {
+			all, err = store.TableExecutions()
+		}
+		if err != nil {
+			return usageError("vramsweep verify "+dir+" says what is wrong with it.", "%w", err)
+		}
+		return nil
+	})
+	return all, err
 }
 
 // executionOf resolves "last" and "previous".

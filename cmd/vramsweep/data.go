@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -27,30 +26,30 @@ func (w *world) verifyVerb() *cobra.Command {
 		Short: "Read everything in a folder and say what is damaged; exit 4 on a fault",
 		Args:  exactArgs("DIR"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			store, err := w.viewStore(args[0])
-			if err != nil {
-				return err
-			}
-			faults, err := store.Verify()
-			if err = errors.Join(err, store.Close()); err != nil {
-				return err
-			}
-			if asJSON {
-				err = printJSON(w.stdout, orEmpty(faults))
-			} else {
-				for _, f := range faults {
-					fmt.Fprintln(w.stdout, f)
-				}
-				fmt.Fprintf(w.stdout, "%s: %s\n", args[0], plural(len(faults), "fault"))
-			}
-			if err == nil && len(faults) > 0 {
-				return quiet(exitFindings)
-			}
-			return err
+			return viewStore(args[0], func(store *sinks.Store) error { return w.verify(store, args[0], asJSON) })
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+func (w *world) verify(store *sinks.Store, name string, asJSON bool) error {
+	faults, err := store.Verify()
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		err = printJSON(w.stdout, orEmpty(faults))
+	} else {
+		for _, f := range faults {
+			fmt.Fprintln(w.stdout, f)
+		}
+		fmt.Fprintf(w.stdout, "%s: %s\n", name, plural(len(faults), "fault"))
+	}
+	if err == nil && len(faults) > 0 {
+		return quiet(exitFindings)
+	}
+	return err
 }
 
 // exportVerb writes a table in another format.
@@ -68,23 +67,21 @@ func (w *world) exportVerb() *cobra.Command {
 			if !slices.Contains(sinks.Tables(), sinks.Table(table)) {
 				return usageError("vramsweep schema describes them.", "--table %s: there is no such table", table)
 			}
-			store, err := w.viewStore(args[0])
-			if err != nil {
-				return err
-			}
-			return errors.Join(w.export(store, sinks.Table(table), format, output, where), store.Close())
+			return viewStore(args[0], func(store *sinks.Store) error {
+				return w.export(store, sinks.Table(table), format, output, where)
+			})
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&format, "format", "csv", strings.Join(sinks.ExportFormats(), ", "))
 	flags.StringVar(&table, "table", "runs", "runs, ranks, timelines, phases, breakdowns, steps, latencies")
 	flags.StringVar(&output, "output", "-", "FILE, - for standard output")
-	addWhere(flags, &where, "this execution alone")
+	addWhere(cmd, &where, "this execution alone")
 	return cmd
 }
 
 func (w *world) export(store *sinks.Store, table sinks.Table, format, output string, where sinks.Predicate) error {
-	n := int64(0)
+	var n int64
 	err := w.writeTo(output, func(out io.Writer) (err error) {
 		n, err = store.Export(table, format, where, out)
 		return err
@@ -162,13 +159,7 @@ func (w *world) reparseVerb() *cobra.Command {
 		Use:   "reparse DIR",
 		Short: "Derive JSON and tables again from the raw logs and samples of earlier runs",
 		Args:  exactArgs("DIR"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			store, err := w.openStore(args[0], "reparse")
-			if err != nil {
-				return err
-			}
-			return errors.Join(w.reparse(store), store.Close())
-		},
+		RunE:  func(_ *cobra.Command, args []string) error { return openStore(args[0], "reparse", w.reparse) },
 	}
 }
 

@@ -19,11 +19,8 @@ type display struct {
 	bar     *progressbar.ProgressBar
 	details func(io.Writer, *runner.Result) error
 	each    func(*runner.Result) // nil: nobody asks
-	now     func() time.Time
 
 	total, done int
-	begun       time.Time
-	ran         int
 	label       string
 	phase       runner.Phase
 }
@@ -31,7 +28,7 @@ type display struct {
 // newDisplay makes a display for out; details prints the summary of one run,
 // nil prints one line.
 func newDisplay(out, report io.Writer, details func(io.Writer, *runner.Result) error) *display {
-	d := &display{out: out, report: report, details: details, now: time.Now}
+	d := &display{out: out, report: report, details: details}
 	if width, tty := terminal(out); tty {
 		d.bar = progressbar.NewOptions(-1,
 			progressbar.OptionSetWriter(out),
@@ -49,7 +46,7 @@ func newDisplay(out, report io.Writer, details func(io.Writer, *runner.Result) e
 
 // Begin says what is ahead.
 func (d *display) Begin(s *runner.Schedule) {
-	d.total, d.done, d.begun = s.Runs, s.Kept, d.now()
+	d.total, d.done = s.Runs, s.Kept
 	verb := "execution"
 	if s.Resumed {
 		verb = "resumed execution"
@@ -76,7 +73,8 @@ func (d *display) set() {
 // RunBegins names the run.
 func (d *display) RunBegins(n int, job *runner.Job) {
 	s := job.Profile.Settings
-	d.label = fmt.Sprintf("%s tp=%d in=%d out=%d bs=%d", s.Model, s.TensorParallelSize, s.InputLen, s.OutputLen, s.BatchSize)
+	d.label = fmt.Sprintf("%s tp=%d in=%d out=%d bs=%d", s.Model, s.TensorParallelSize, s.InputLen, s.OutputLen,
+		s.BatchSize)
 	d.phase = ""
 	if d.bar == nil {
 		fmt.Fprintf(d.out, "[%d/%d] %s: %s%s\n", n, d.total, job.Sweep.Name, d.label, attempt(job))
@@ -106,18 +104,12 @@ func (d *display) Progress(p runner.Progress) {
 	if p.MemoryBytes > 0 {
 		memory = fmt.Sprintf("  %.2f GiB", float64(p.MemoryBytes)/runner.GiB)
 	}
-	d.bar.Describe(fmt.Sprintf("%s  %s%s%s", d.label, d.phase, memory, d.eta()))
-	d.set()
-}
-
-// eta says when the execution ends if the other runs take as long as those so
-// far did.
-func (d *display) eta() string {
-	if d.ran == 0 {
-		return ""
+	eta := ""
+	if p.ETA > 0 {
+		eta = "  ETA " + p.ETA.Round(time.Second).String()
 	}
-	left := time.Duration(float64(d.now().Sub(d.begun)) / float64(d.ran) * float64(d.total-d.done))
-	return "  ETA " + left.Round(time.Second).String()
+	d.bar.Describe(fmt.Sprintf("%s  %s%s%s", d.label, d.phase, memory, eta))
+	d.set()
 }
 
 // RunEnds prints what was found.
@@ -125,9 +117,6 @@ func (d *display) RunEnds(n int, r *runner.Result) {
 	d.done++
 	if d.each != nil {
 		d.each(r)
-	}
-	if r.Run.Outcome != runner.OutcomeSkipped {
-		d.ran++
 	}
 	d.clear()
 	if d.details != nil && r.Run.Outcome == runner.OutcomeOK {
@@ -145,7 +134,8 @@ func (d *display) RunEnds(n int, r *runner.Result) {
 
 func runTitle(r *runner.Result) string {
 	b := r.BenchmarkParameters
-	parts := []string{r.Run.Sweep, r.ModelInfo.Model, fmt.Sprintf("tp=%d in=%d out=%d bs=%d", b.TensorParallelSize, b.InputLen, b.OutputLen, b.BatchSize)}
+	parts := []string{r.Run.Sweep, r.ModelInfo.Model,
+		fmt.Sprintf("tp=%d in=%d out=%d bs=%d", b.TensorParallelSize, b.InputLen, b.OutputLen, b.BatchSize)}
 	if r.Run.Synthetic {
 		parts = append(parts, "(synthetic)")
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/attribution"
+	"github.com/vramsweep/vramsweep/runner/proc"
 	"github.com/vramsweep/vramsweep/runner/replay"
 	vllmlog "github.com/vramsweep/vramsweep/runner/vllm/log"
 	"github.com/vramsweep/vramsweep/sinks"
@@ -20,11 +21,38 @@ import (
 	"github.com/vramsweep/vramsweep/sweep/models"
 )
 
-// openStore opens an output folder for writing.
-func (w *world) openStore(dir, what string) (*sinks.Store, error) {
-	if _, err := os.Stat(dir); err != nil {
-		return nil, usageError("", "%w", err)
+// openStore does something with an output folder that is there, to write in it.
+func openStore(dir, what string, do func(*sinks.Store) error) error {
+	if what != "import" {
+		if err := needResults(dir); err != nil {
+			return err
+		}
 	}
+	store, err := openFolder(dir, what)
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(store), store.Close())
+}
+
+// needResults refuses a folder that holds nothing of ours: a check of it would
+// find no fault, and say nothing.
+func needResults(dir string) error {
+	if _, err := os.Stat(dir); err != nil {
+		return usageError("", "%w", err)
+	}
+	parts := []string{"runs", "executions", "tables"}
+	for _, part := range parts {
+		if entries, err := os.ReadDir(filepath.Join(dir, part)); err == nil && len(entries) > 0 {
+			return nil
+		}
+	}
+	return usageError("Name the folder that `vramsweep run` wrote: the output block's dir, or --output-dir.",
+		"no results of vramsweep in %s: looked for something in %s", dir, strings.Join(parts, ", "))
+}
+
+// openFolder opens an output folder for writing and makes it if need be.
+func openFolder(dir, what string) (*sinks.Store, error) {
 	host, _ := os.Hostname() // only words
 	store, err := sinks.Open(dir, sinks.Options{Version: version, Host: host, What: what})
 	if err != nil {
@@ -33,95 +61,114 @@ func (w *world) openStore(dir, what string) (*sinks.Store, error) {
 	return store, nil
 }
 
-// viewStore opens an output folder for reading.
-func (w *world) viewStore(dir string) (*sinks.Store, error) {
+// publish makes an execution of results, so that the tables have them.
+func (w *world) publish(store *sinks.Store, results ...*runner.Result) error {
+	first := results[0]
+	started := first.Run.StartedAt
+	synthetic := false
+	for _, r := range results {
+		synthetic = synthetic || r.Run.Synthetic
+		if r.Run.StartedAt.Before(started) {
+			started = r.Run.StartedAt
+		}
+	}
+	execution := &runner.Execution{
+		ID: first.Run.Execution, State: runner.StateRunning, StartedAt: started, Version: version,
+		Command: proc.NewMasker(w.env).Argv(append([]string{"vramsweep"}, w.args...)), Runs: len(results),
+		Synthetic: synthetic,
+	}
+	if err := store.BeginExecution(execution); err != nil {
+		return err
+	}
+	return store.FinishExecution(execution.ID, runner.StateComplete, nil)
+}
+
+// viewStore does something with an output folder that is only read.
+func viewStore(dir string, do func(*sinks.Store) error) error {
+	if err := needResults(dir); err != nil {
+		return err
+	}
 	store, err := sinks.View(dir, sinks.Options{Version: version})
 	if err != nil {
-		return nil, usageError("", "%w", err)
+		return usageError("", "%w", err)
 	}
-	return store, nil
+	return errors.Join(do(store), store.Close())
 }
 
 // recoverVerb mends a folder after a crash.
 func (w *world) recoverVerb() *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "recover DIR",
-		Short: "Mend a folder after a crash: samples of cut-off runs, left-over files",
-		Args:  exactArgs("DIR"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			store, err := w.openStore(args[0], "recover")
-			if err != nil {
-				return err
-			}
-			mended, err := store.Recover()
-			if err = errors.Join(err, store.Close()); err != nil {
-				return err
-			}
-			if asJSON {
-				return printJSON(w.stdout, mended)
-			}
-			for _, attempt := range mended.Attempts {
-				fmt.Fprintf(w.stdout, "interrupted  %+v\n", attempt)
-			}
-			for _, file := range mended.Removed {
-				fmt.Fprintf(w.stdout, "removed      %s\n", file)
-			}
-			fmt.Fprintf(w.stdout, "%s kept as interrupted, %s removed\n", plural(len(mended.Attempts), "attempt"), plural(len(mended.Removed), "left-over file"))
-			return nil
-		},
+	return jsonVerb("recover DIR", "Mend a folder after a crash: samples of cut-off runs, left-over files",
+		exactArgs("DIR"), func(_ *cobra.Command, args []string, asJSON bool) error {
+			return openStore(args[0], "recover", func(store *sinks.Store) error { return w.recover(store, asJSON) })
+		})
+}
+
+func (w *world) recover(store *sinks.Store, asJSON bool) error {
+	mended, err := store.Recover()
+	if err != nil {
+		return err
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
+	if asJSON {
+		return printJSON(w.stdout, mended)
+	}
+	for _, attempt := range mended.Attempts {
+		fmt.Fprintf(w.stdout, "interrupted  %+v\n", attempt)
+	}
+	for _, file := range mended.Removed {
+		fmt.Fprintf(w.stdout, "removed      %s\n", file)
+	}
+	attempts, files := plural(len(mended.Attempts), "attempt"), plural(len(mended.Removed), "left-over file")
+	fmt.Fprintf(w.stdout, "%s kept as interrupted, %s removed\n", attempts, files)
+	return nil
 }
 
 // compactVerb merges the tables of a folder.
 func (w *world) compactVerb() *cobra.Command {
 	var rebuild bool
-	cmd := &cobra.Command{
-		Use:   "compact DIR",
-		Short: "Bring tables up to date and merge the executions of each month",
-		Args:  exactArgs("DIR"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			store, err := w.viewStore(args[0])
-			if err != nil {
-				return err
-			}
-			compact := store.Compact
-			if rebuild {
-				compact = store.Rebuild
-			}
-			done, err := compact()
-			if err = errors.Join(err, store.Close()); err != nil {
-				return err
-			}
-			fmt.Fprintf(w.stdout, "%s written anew, %s merged; %s with %d rows\n", plural(len(done.Published), "execution"), plural(done.Merged, "file"), plural(done.Files, "file"), done.Rows)
-			for _, file := range done.SetAside {
-				fmt.Fprintf(w.stdout, "damaged, set aside: %s\n", file)
-			}
-			return nil
-		},
-	}
-	cmd.Flags().BoolVar(&rebuild, "rebuild", false, "write the tables of all executions again from their runs; damaged files are set aside")
+	cmd := verb("compact DIR", "Bring tables up to date and merge the executions of each month", exactArgs("DIR"),
+		func(_ *cobra.Command, args []string) error {
+			return viewStore(args[0], func(store *sinks.Store) error { return w.compact(store, rebuild) })
+		})
+	cmd.Long = `Bring tables up to date and merge the executions of each month.
+
+Merging is an offline step: it puts a new folder in the place of a month's, so no
+reader should be listing tables/ meanwhile (no query, no glob). A running sweep
+may go on; its execution stays in a file of its own.`
+	cmd.Flags().BoolVar(&rebuild, "rebuild", false,
+		"write the tables of all executions again from their runs; damaged files are set aside")
 	return cmd
+}
+
+func (w *world) compact(store *sinks.Store, rebuild bool) error {
+	compact := store.Compact
+	if rebuild {
+		compact = store.Rebuild
+	}
+	done, err := compact()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(w.stdout, "%s written anew, %s merged; %s with %d rows\n",
+		plural(len(done.Published), "execution"), plural(done.Merged, "file"), plural(done.Files, "file"), done.Rows)
+	for _, file := range done.SetAside {
+		fmt.Fprintf(w.stdout, "damaged, set aside: %s\n", file)
+	}
+	return nil
 }
 
 // importVerb brings recordings of runs made elsewhere into an output folder.
 func (w *world) importVerb() *cobra.Command {
 	var outputDir, gpuName string
-	cmd := &cobra.Command{
-		Use:   "import DIR|LOG ...",
-		Short: "Take recordings of runs made elsewhere into an output folder",
-		Long: `A recording is a folder with stdout.log, stderr.log, latency.json, timeline.csv
+	cmd := verb("import DIR|LOG ...", "Take recordings of runs made elsewhere into an output folder", minArgs("DIR"),
+		func(_ *cobra.Command, args []string) error { return w.importAll(args, outputDir, gpuName) })
+	cmd.Long = `A recording is a folder with stdout.log, stderr.log, latency.json, timeline.csv
 and run.json (command, started_at_unix_s). A folder of such folders is all of them.
 
 A vLLM log that stands alone (plain, gzip or zstd), or a folder of such logs, is
-taken in too: what it says of memory, without samples and latencies.`,
-		Args: minArgs("DIR"),
-		RunE: func(_ *cobra.Command, args []string) error { return w.importAll(args, outputDir, gpuName) },
-	}
+taken in too: what it says of memory, without samples and latencies.`
 	cmd.Flags().StringVar(&outputDir, "output-dir", "results", "the output folder")
-	cmd.Flags().StringVar(&gpuName, "gpu", "", "the GPU of recordings that do not tell theirs, as the catalogue or the driver names it")
+	cmd.Flags().StringVar(&gpuName, "gpu", "",
+		"the GPU of recordings that do not tell theirs, as the catalogue or the driver names it")
 	return cmd
 }
 
@@ -149,11 +196,7 @@ func (w *world) importAll(args []string, outputDir, gpuName string) error {
 	if err := os.MkdirAll(outputDir, 0o755); err != nil {
 		return err
 	}
-	store, err := w.openStore(outputDir, "import")
-	if err != nil {
-		return err
-	}
-	return errors.Join(w.importInto(store, from, gpuName), store.Close())
+	return openStore(outputDir, "import", func(store *sinks.Store) error { return w.importInto(store, from, gpuName) })
 }
 
 // recordings lists the recordings in folders, or the folders themselves, and the
@@ -185,7 +228,8 @@ func recordings(args []string) ([]source, error) {
 		}
 	}
 	if len(out) == 0 {
-		return nil, usageError("A recording has a log and a run.json with started_at_unix_s.", "no recording and no log in %v", args)
+		return nil, usageError("A recording has a log and a run.json with started_at_unix_s.",
+			"no recording and no log in %v", args)
 	}
 	return out, nil
 }
@@ -257,7 +301,11 @@ func (w *world) importOne(store *sinks.Store, s source, gpuName string) (*runner
 func (w *world) openSource(s source) (*replay.Recording, map[string]string, error) {
 	if s.dir != "" {
 		recording, err := replay.Load(s.dir, replay.Options{})
-		return recording, map[string]string{"stdout.log": filepath.Join(s.dir, "stdout.log"), "stderr.log": filepath.Join(s.dir, "stderr.log")}, err
+		logs := map[string]string{}
+		for _, name := range []string{"stdout.log", "stderr.log"} {
+			logs[name] = filepath.Join(s.dir, name)
+		}
+		return recording, logs, err
 	}
 	log, err := w.readLogs(s.logs, vllmlog.ReadLogs)
 	if err != nil {
@@ -285,11 +333,8 @@ func copyLog(path string, data []byte) error {
 func (w *world) plotVerb() *cobra.Command {
 	var output string
 	var width int
-	cmd := &cobra.Command{
-		Use:   "plot RUN_DIR",
-		Short: "Draw a run: memory over time, both accounts, power (SVG and PNG)",
-		Args:  exactArgs("RUN_DIR"),
-		RunE: func(_ *cobra.Command, args []string) error {
+	cmd := verb("plot RUN_DIR", "Draw a run: memory over time, both accounts, power (SVG and PNG)", exactArgs("RUN_DIR"),
+		func(_ *cobra.Command, args []string) error {
 			picture, err := drawRun(args[0], width)
 			if err != nil {
 				return err
@@ -307,8 +352,7 @@ func (w *world) plotVerb() *cobra.Command {
 				fmt.Fprintln(w.stdout, file.name)
 			}
 			return nil
-		},
-	}
+		})
 	cmd.Flags().StringVar(&output, "output", "", "name of the files without ending; default: memory in the run's folder")
 	cmd.Flags().IntVar(&width, "width", 1200, "pixels of the PNG")
 	return cmd
@@ -334,14 +378,14 @@ func drawRun(dir string, width int) (*plot.Picture, error) {
 	}
 	// <folder>/runs/<execution>/<run>
 	root := filepath.Dir(filepath.Dir(filepath.Dir(full)))
-	store, err := sinks.View(root, sinks.Options{Version: version})
-	if err != nil {
-		return nil, usageError("", "%w", err)
-	}
 	rel, err := filepath.Rel(root, full)
 	if err != nil {
 		return nil, err
 	}
-	picture, err := plot.Draw(result, store.Samples(filepath.ToSlash(rel)), options)
-	return picture, errors.Join(err, store.Close())
+	var picture *plot.Picture
+	err = viewStore(root, func(store *sinks.Store) (err error) {
+		picture, err = plot.Draw(result, store.Samples(filepath.ToSlash(rel)), options)
+		return err
+	})
+	return picture, err
 }

@@ -10,7 +10,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
+	"golang.org/x/sys/unix"
 
 	"github.com/vramsweep/vramsweep/runner/simulate"
 	"github.com/vramsweep/vramsweep/sweep"
@@ -59,7 +59,8 @@ func (w *world) load(path string, f *inputFlags, asJSON bool) (*sweep.Plan, erro
 		if asJSON {
 			return nil, errors.Join(quiet(exitUsage), printJSON(w.stdout, diagnosticsJSON(false, plan.Warnings)))
 		}
-		return nil, usageError("Leave --strict out to go on in spite of them.", "%s: %s", path, plural(len(plan.Warnings), "warning"))
+		return nil, usageError("Leave --strict out to go on in spite of them.", "%s: %s", path,
+			plural(len(plan.Warnings), "warning"))
 	}
 	return plan, nil
 }
@@ -70,7 +71,8 @@ func checkPlant(plant map[string]any) error {
 	_, err := simulate.ParsePlant(plant)
 	var kind *json.UnmarshalTypeError
 	if errors.As(err, &kind) {
-		return fmt.Errorf("%q of the plant holds a value of the wrong type: a %s", kind.Field[strings.LastIndex(kind.Field, ".")+1:], kind.Value)
+		return fmt.Errorf("%q of the plant holds a value of the wrong type: a %s",
+			kind.Field[strings.LastIndex(kind.Field, ".")+1:], kind.Value)
 	}
 	if err == nil {
 		return nil
@@ -104,10 +106,7 @@ type validation struct {
 }
 
 func diagnosticsJSON(valid bool, diagnostics []sweep.Diagnostic) validation {
-	out := validation{Valid: valid, Diagnostics: diagnostics}
-	if out.Diagnostics == nil {
-		out.Diagnostics = []sweep.Diagnostic{}
-	}
+	out := validation{Valid: valid, Diagnostics: orEmpty(diagnostics)}
 	for _, d := range diagnostics {
 		if d.Severity == sweep.SeverityError {
 			out.ErrorCount++
@@ -126,14 +125,17 @@ func (w *world) renderOptions(out io.Writer) sweep.RenderOptions {
 // terminal says how wide out is and whether it is a terminal at all.
 func terminal(out io.Writer) (width int, tty bool) {
 	file, ok := out.(*os.File)
-	if !ok || !term.IsTerminal(int(file.Fd())) {
+	if !ok {
 		return 100, false
 	}
-	width, _, err := term.GetSize(int(file.Fd()))
-	if err != nil || width < 40 {
-		width = 80
+	size, err := unix.IoctlGetWinsize(int(file.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return 100, false
 	}
-	return width, true
+	if size.Col < 40 {
+		return 80, true
+	}
+	return int(size.Col), true
 }
 
 // getenv reads the environment of the world; the last setting wins.

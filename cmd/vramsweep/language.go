@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,82 +13,44 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/rogpeppe/go-internal/diff"
 	"github.com/spf13/cobra"
 
+	"github.com/vramsweep/vramsweep/runner/planner"
 	"github.com/vramsweep/vramsweep/sweep"
 )
 
 // validateVerb checks a configuration and nothing else.
 func (w *world) validateVerb() *cobra.Command {
-	var inputs inputFlags
 	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "validate FILE|FOLDER",
-		Short: "Check a sweep file",
-		Args:  exactArgs("FILE"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			w.quick()
-			plan, err := w.load(args[0], &inputs, asJSON)
-			if err != nil {
-				return err
-			}
+	return w.fileVerb("validate", "Check a sweep file", &asJSON, "print diagnostics as JSON",
+		func(_ context.Context, file string, plan *sweep.Plan) error {
 			if asJSON {
 				return printJSON(w.stdout, diagnosticsJSON(true, plan.Warnings))
 			}
-			fmt.Fprintf(w.stdout, "%s is right: %s\n", args[0], countOf(plan))
+			fmt.Fprintf(w.stdout, "%s is right: %s\n", file, planner.Counts(plan))
 			return nil
-		},
-	}
-	inputs.add(cmd)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print diagnostics as JSON")
-	return cmd
+		})
 }
 
-// countOf says how much a plan holds.
-func countOf(plan *sweep.Plan) string {
-	profiles, runs := 0, 0
-	for _, s := range plan.Sweeps {
-		profiles += len(s.Profiles)
-		runs += len(s.Profiles) * s.Repeats
-	}
-	return fmt.Sprintf("%s, %s, %s", plural(len(plan.Sweeps), "sweep"), plural(profiles, "profile"), plural(runs, "run"))
-}
-
-func plural(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
-}
+func plural(n int, noun string) string { return planner.Plural(n, noun) }
 
 // listVerb says what a file holds.
 func (w *world) listVerb() *cobra.Command {
-	var inputs inputFlags
 	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "list FILE|FOLDER",
-		Short: "The sweeps of a file",
-		Args:  exactArgs("FILE"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			w.quick()
-			plan, err := w.load(args[0], &inputs, asJSON)
-			if err != nil {
-				return err
-			}
+	return w.fileVerb("list", "The sweeps of a file", &asJSON, "print JSON",
+		func(_ context.Context, _ string, plan *sweep.Plan) error {
 			if asJSON {
 				return printJSON(w.stdout, sweepList(plan))
 			}
 			table := tabwriter.NewWriter(w.stdout, 0, 4, 2, ' ', 0)
 			fmt.Fprintln(table, "SWEEP\tPROFILES\tRUNS\tAXES\tDESCRIPTION")
 			for _, s := range sweepList(plan) {
-				fmt.Fprintf(table, "%s\t%d\t%d\t%s\t%s\n", s.Name, s.Profiles, s.Runs, strings.Join(s.Axes, " x "), headline(s.Description))
+				axes := strings.Join(s.Axes, " x ")
+				fmt.Fprintf(table, "%s\t%d\t%d\t%s\t%s\n", s.Name, s.Profiles, s.Runs, axes, headline(s.Description))
 			}
 			return table.Flush()
-		},
-	}
-	inputs.add(cmd)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
+		})
 }
 
 // headline is the first line of a text, with dots where more follows.
@@ -110,7 +74,8 @@ type sweepSummary struct {
 func sweepList(plan *sweep.Plan) []sweepSummary {
 	out := make([]sweepSummary, 0, len(plan.Sweeps))
 	for _, s := range plan.Sweeps {
-		entry := sweepSummary{Name: s.Name, Description: s.Description, Profiles: len(s.Profiles), Runs: len(s.Profiles) * s.Repeats}
+		entry := sweepSummary{Name: s.Name, Description: s.Description, Profiles: len(s.Profiles),
+			Runs: len(s.Profiles) * s.Repeats}
 		for _, axis := range s.Axes {
 			entry.Axes = append(entry.Axes, fmt.Sprintf("%s[%d]", axis.Name, len(axis.Values)))
 		}
@@ -121,14 +86,10 @@ func sweepList(plan *sweep.Plan) []sweepSummary {
 
 // fmtVerb formats files in place.
 func (w *world) fmtVerb() *cobra.Command {
-	var check, diff, recursive bool
-	cmd := &cobra.Command{
-		Use:   "fmt FILE|FOLDER|- ...",
-		Short: "Format sweep files",
-		Long:  "Formats sweep files in place; - formats standard input to standard output. Comments stay.\nWith --check nothing is written, and the exit code is 3 if a file would change.",
-		Args:  minArgs("FILE"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			f := formatter{w: w, check: check, diff: diff}
+	var check, showDiff, recursive bool
+	cmd := verb("fmt FILE|FOLDER|- ...", "Format sweep files", minArgs("FILE"),
+		func(_ *cobra.Command, args []string) error {
+			f := formatter{w: w, check: check, diff: showDiff}
 			for _, arg := range args {
 				if err := f.arg(arg, recursive); err != nil {
 					return err
@@ -141,10 +102,11 @@ func (w *world) fmtVerb() *cobra.Command {
 				return quiet(exitSomeFailed)
 			}
 			return nil
-		},
-	}
+		})
+	cmd.Long = "Formats sweep files in place; - formats standard input to standard output. Comments stay.\n" +
+		"With --check nothing is written, and the exit code is 3 if a file would change."
 	cmd.Flags().BoolVar(&check, "check", false, "write nothing; exit 3 if a file would change")
-	cmd.Flags().BoolVar(&diff, "diff", false, "show what changes")
+	cmd.Flags().BoolVar(&showDiff, "diff", false, "show what changes")
 	cmd.Flags().BoolVar(&recursive, "recursive", false, "the folders below as well")
 	return cmd
 }
@@ -189,36 +151,31 @@ func (f *formatter) standardInput() error {
 	if err != nil {
 		return fmt.Errorf("read standard input: %w", err)
 	}
-	out, ok, err := f.format("<stdin>", src)
-	if err != nil || !ok {
-		return err
+	out, err := f.format("<stdin>", src)
+	if err == nil && !f.check && !f.diff {
+		_, err = f.w.stdout.Write(out)
 	}
-	if f.check || f.diff {
-		return nil
-	}
-	_, err = f.w.stdout.Write(out)
 	return err
 }
 
-// format returns the formatted source; ok is false where it does not parse,
-// which has then been said.
-func (f *formatter) format(name string, src []byte) (out []byte, ok bool, err error) {
+// format returns the formatted source; nil where it does not parse, which has
+// then been said.
+func (f *formatter) format(name string, src []byte) (out []byte, err error) {
 	out, err = sweep.Format(name, src)
 	var wrong *sweep.Error
-	if errors.As(err, &wrong) {
+	switch {
+	case errors.As(err, &wrong):
 		f.broken = true
-		return nil, false, wrong.Render(f.w.stderr, f.w.renderOptions(f.w.stderr))
+		return nil, wrong.Render(f.w.stderr, f.w.renderOptions(f.w.stderr))
+	case err != nil || bytes.Equal(src, out):
+		return out, err
 	}
-	if err != nil {
-		return nil, false, err
+	f.changed = true
+	if f.diff {
+		text := diff.Diff(name, src, name+" (formatted)", out)
+		fmt.Fprintf(f.w.stdout, "%s\n", bytes.TrimSuffix(text, []byte("\n")))
 	}
-	if !bytes.Equal(src, out) {
-		f.changed = true
-		if f.diff {
-			fmt.Fprint(f.w.stdout, unifiedDiff(name, string(src), string(out)))
-		}
-	}
-	return out, true, nil
+	return out, nil
 }
 
 func (f *formatter) file(path string) error {
@@ -226,31 +183,23 @@ func (f *formatter) file(path string) error {
 	if err != nil {
 		return usageError("", "%w", err)
 	}
-	out, ok, err := f.format(path, src)
-	if err != nil || !ok || bytes.Equal(src, out) {
+	out, err := f.format(path, src)
+	if err != nil || out == nil || bytes.Equal(src, out) {
 		return err
 	}
-	if f.check {
-		fmt.Fprintln(f.w.stdout, path)
-		return nil
-	}
-	if err := replaceFile(path, out); err != nil {
-		return fmt.Errorf("format %s: %w", path, err)
+	if !f.check {
+		if err := replaceFile(path, out); err != nil {
+			return fmt.Errorf("format %s: %w", path, err)
+		}
 	}
 	fmt.Fprintln(f.w.stdout, path)
 	return nil
 }
 
-// A newFile appears under its name only when it is whole.
-type newFile struct {
-	*os.File
-	path string
-	mode fs.FileMode
-}
-
-// createFile begins a file beside the one that it will replace; commit puts it
-// in place, with the old one's mode. A link stays: what it leads to is replaced.
-func createFile(path string) (*newFile, error) {
+// writeFile writes a file beside the one that it replaces and puts it in place,
+// with the old one's mode: a crash or an error leaves the old or the new one. A
+// link stays: what it leads to is replaced.
+func writeFile(path string, write func(io.Writer) error) error {
 	if target, err := filepath.EvalSymlinks(path); err == nil {
 		path = target
 	}
@@ -260,28 +209,29 @@ func createFile(path string) (*newFile, error) {
 	}
 	tmp, err := os.CreateTemp(filepath.Dir(path), ".vramsweep-*")
 	if err != nil {
-		return nil, err
-	}
-	return &newFile{File: tmp, path: path, mode: mode}, nil
-}
-
-func (f *newFile) commit() error {
-	if err := errors.Join(f.Chmod(f.mode), f.Sync(), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return os.Rename(f.Name(), f.path)
-}
-
-func (f *newFile) abandon() error { return errors.Join(f.Close(), os.Remove(f.Name())) }
-
-// replaceFile writes a file so that a crash leaves the old or the new one.
-func replaceFile(path string, data []byte) error {
-	file, err := createFile(path)
-	if err != nil {
 		return err
 	}
-	if _, err := file.Write(data); err != nil {
-		return errors.Join(err, file.abandon())
+	buffered := bufio.NewWriter(tmp)
+	err = errors.Join(write(buffered), buffered.Flush(), tmp.Chmod(mode), tmp.Sync(), tmp.Close())
+	if err != nil {
+		return errors.Join(err, os.Remove(tmp.Name()))
 	}
-	return file.commit()
+	return os.Rename(tmp.Name(), path)
+}
+
+// replaceFile is writeFile of data at hand.
+func replaceFile(path string, data []byte) error {
+	return writeFile(path, func(out io.Writer) error {
+		_, err := out.Write(data)
+		return err
+	})
+}
+
+// writeTo writes a file whole or not at all; "-" is standard output.
+func (w *world) writeTo(output string, write func(io.Writer) error) error {
+	if output != "-" {
+		return writeFile(output, write)
+	}
+	buffered := bufio.NewWriter(w.stdout)
+	return errors.Join(write(buffered), buffered.Flush())
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -14,17 +15,18 @@ import (
 // liveEvery is how often the live line is drawn.
 const liveEvery = 500 * time.Millisecond
 
-// A live is the line that shows what is sampled while a command runs. It stands
-// below the command's output, on terminals only. All methods may be called from
-// any goroutine.
+// A live is the line that shows what is sampled while a command runs: a
+// runner.Sink that draws. It stands below the command's output, on terminals
+// only. All methods may be called from any goroutine.
 type live struct {
-	out   io.Writer
-	width int // 0: no terminal
-	begun time.Time
-	now   func() time.Time
+	out    io.Writer
+	width  int // 0: no terminal
+	result *runner.Result
+	begun  time.Time
+	now    func() time.Time
 
 	mu    sync.Mutex
-	gpus  []runner.Sample // the latest of each; figures stay until they are told anew
+	gpus  map[int32]runner.Sample // the latest of each; figures stay until they are told anew
 	peak  map[int32]int64
 	drawn time.Time
 	shown bool
@@ -33,37 +35,41 @@ type live struct {
 
 // newLive draws on out if it is a terminal.
 func newLive(out io.Writer) *live {
-	l := &live{out: out, begun: time.Now(), now: time.Now, peak: map[int32]int64{}, bol: true}
+	l := &live{
+		out: out, begun: time.Now(), now: time.Now, bol: true,
+		gpus: map[int32]runner.Sample{}, peak: map[int32]int64{},
+	}
 	if width, tty := terminal(out); tty {
 		l.width = width
 	}
 	return l
 }
 
-// take notes samples and draws the line when it is time.
-func (l *live) take(batch []runner.Sample) {
-	if l.width == 0 {
-		return
-	}
+// Begin makes it the sink of a run.
+func (l *live) Begin(*runner.Job) (runner.RunSink, error) { return l, nil }
+
+// Finish keeps the result.
+func (l *live) Finish(r *runner.Result) error {
+	l.result = r
+	return nil
+}
+
+// Samples notes samples and draws the line when it is time.
+func (l *live) Samples(batch []runner.Sample) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := range batch {
 		l.note(&batch[i])
 	}
-	if now := l.now(); now.Sub(l.drawn) >= liveEvery && l.bol {
+	if now := l.now(); l.width > 0 && l.bol && now.Sub(l.drawn) >= liveEvery {
 		l.drawn = now
 		l.draw()
 	}
+	return nil
 }
 
 func (l *live) note(s *runner.Sample) {
-	at := slices.IndexFunc(l.gpus, func(g runner.Sample) bool { return g.GPU == s.GPU })
-	if at < 0 {
-		l.gpus = append(l.gpus, runner.Sample{GPU: s.GPU})
-		slices.SortFunc(l.gpus, func(a, b runner.Sample) int { return int(a.GPU - b.GPU) })
-		at = slices.IndexFunc(l.gpus, func(g runner.Sample) bool { return g.GPU == s.GPU })
-	}
-	g := &l.gpus[at]
+	g := l.gpus[s.GPU]
 	g.Has |= s.Has
 	if s.Has&runner.HasMemoryUsed != 0 {
 		g.MemoryUsed = s.MemoryUsed
@@ -78,20 +84,20 @@ func (l *live) note(s *runner.Sample) {
 	if s.Has&runner.HasHostRSS != 0 {
 		g.HostRSS = s.HostRSS
 	}
+	l.gpus[s.GPU] = g
 }
 
-// text is the line without its end.
+// text is the line without its end: the GPUs in order, the host last.
 func (l *live) text() string {
 	parts := []string{l.now().Sub(l.begun).Round(time.Second).String()}
-	host := ""
-	for _, g := range l.gpus {
-		if g.GPU == runner.HostGPU {
-			host = fmt.Sprintf("host %.2f GiB", float64(g.HostRSS)/runner.GiB)
+	for _, gpu := range slices.Sorted(maps.Keys(l.gpus)) {
+		g := l.gpus[gpu]
+		if gpu == runner.HostGPU {
 			continue
 		}
-		part := fmt.Sprintf("GPU %d", g.GPU)
+		part := fmt.Sprintf("GPU %d", gpu)
 		if g.Has&runner.HasMemoryUsed != 0 {
-			part += fmt.Sprintf(" %.2f GiB (max %.2f)", float64(g.MemoryUsed)/runner.GiB, float64(l.peak[g.GPU])/runner.GiB)
+			part += fmt.Sprintf(" %.2f GiB (max %.2f)", float64(g.MemoryUsed)/runner.GiB, float64(l.peak[gpu])/runner.GiB)
 		}
 		if g.Has&runner.HasUtilization != 0 {
 			part += fmt.Sprintf(" %d%%", g.Utilization)
@@ -101,8 +107,8 @@ func (l *live) text() string {
 		}
 		parts = append(parts, part)
 	}
-	if host != "" {
-		parts = append(parts, host)
+	if host, ok := l.gpus[runner.HostGPU]; ok {
+		parts = append(parts, fmt.Sprintf("host %.2f GiB", float64(host.HostRSS)/runner.GiB))
 	}
 	text := strings.Join(parts, " | ")
 	if len(text) >= l.width {

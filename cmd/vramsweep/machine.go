@@ -1,7 +1,8 @@
 package main
 
 import (
-	"context"
+	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -23,53 +24,60 @@ func (w *world) machineOptions(sources []string) gpu.Options {
 	return gpu.Options{Env: w.env, Helper: []string{w.self, nvmlHelper}, Sources: sources}
 }
 
+// checkSources refuses a --sampler that there is none of.
+func checkSources(sources []string) error {
+	if err := gpu.CheckSources(sources); err != nil {
+		return usageError("vramsweep gpus says which of them work here.", "--sampler: %w", err)
+	}
+	return nil
+}
+
 // gpusVerb lists the GPUs and what can be read of them.
 func (w *world) gpusVerb() *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "gpus",
-		Short: "The GPUs, which source reads what, and why another does not",
-		Args:  exactArgs(),
-		RunE: func(cmd *cobra.Command, _ []string) error {
+	return jsonVerb("gpus", "The GPUs, which source reads what, and why another does not", exactArgs(),
+		func(cmd *cobra.Command, _ []string, asJSON bool) error {
 			machine := gpu.Detect(cmd.Context(), w.machineOptions(nil), true)
 			devices, err := machine.Devices(cmd.Context())
-			if err != nil {
+			if err != nil && len(devices) > 0 {
 				return err
 			}
 			if asJSON {
-				return printJSON(w.stdout, gpuListing{Devices: orEmpty(devices), Sources: orEmpty(machine.Sources())})
+				return errors.Join(err, printJSON(w.stdout, gpuListing{
+					Devices: orEmpty(devices), Sources: orEmpty(machine.Sources()), Notes: machine.MemoryNotes(),
+				}))
 			}
-			return printGPUs(w.stdout, devices, machine.Sources())
-		},
-	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
+			return errors.Join(err, printGPUs(w.stdout, devices, machine))
+		})
 }
 
 // gpuListing is `gpus --json`.
 type gpuListing struct {
 	Devices []runner.Device    `json:"devices"`
 	Sources []gpu.SourceStatus `json:"sources"`
+	Notes   []string           `json:"notes,omitempty"` // memory that is not told, or is not the GPU's own
 }
 
 // orEmpty makes nil an empty list, which JSON shows as [].
-func orEmpty[T any](list []T) []T {
-	if list == nil {
-		return []T{}
-	}
-	return list
-}
+func orEmpty[T any](list []T) []T { return append([]T{}, list...) }
 
-func printGPUs(out io.Writer, devices []runner.Device, sources []gpu.SourceStatus) error {
+func printGPUs(out io.Writer, devices []runner.Device, machine *gpu.Machine) error {
+	sources := machine.Sources()
 	table := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
-	if len(devices) == 0 {
+	switch {
+	case machine.Unread() != nil:
+		fmt.Fprintln(table, "No GPU can be read, which does not say that there is none.")
+	case len(devices) == 0:
 		fmt.Fprintln(table, "No GPU is to be seen from here.")
-	} else {
+	default:
 		fmt.Fprintln(table, "GPU\tNAME\tUSED\tRESERVED\tTOTAL\tDRIVER\tBUS\tUUID\tTOLD BY")
 	}
 	for _, d := range devices {
-		fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Index, d.Name, gibOf(d.UsedBytes), gibOf(d.ReservedBytes), gibOf(d.TotalBytes),
+		fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Index, d.Name, gibOf(d.UsedBytes),
+			gibOf(d.ReservedBytes), gibOf(d.TotalBytes),
 			orDash(d.DriverVersion), orDash(d.PCIBusID), orDash(d.UUID), d.Source)
+	}
+	for _, note := range machine.MemoryNotes() {
+		fmt.Fprintln(table, note)
 	}
 	fmt.Fprintln(table, "\nSOURCE\tSERVES\tPOWER\tWHY NOT")
 	for _, s := range sources {
@@ -95,22 +103,17 @@ func printGPUs(out io.Writer, devices []runner.Device, sources []gpu.SourceStatu
 
 // wrapped prints words in lines of at most width, indented.
 func wrapped(words []string, width int) string {
-	const indent = "  "
-	line, text := indent, ""
+	text, column := " ", 1
 	for i, word := range words {
 		if i < len(words)-1 {
 			word += ","
 		}
-		if len(line)+1+len(word) > width && line != indent {
-			text += line + "\n"
-			line = indent
+		if column+1+len(word) > width {
+			text, column = text+"\n ", 1
 		}
-		if line != indent {
-			line += " "
-		}
-		line += word
+		text, column = text+" "+word, column+1+len(word)
 	}
-	return text + line
+	return text
 }
 
 // gibOf prints bytes as GiB, "-" where they are missing.
@@ -121,25 +124,13 @@ func gibOf(bytes *int64) string {
 	return fmt.Sprintf("%.2f GiB", float64(*bytes)/runner.GiB)
 }
 
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
-}
+func orDash(s string) string { return cmp.Or(s, "-") }
 
 // versionVerb prints the version.
 func (w *world) versionVerb() *cobra.Command {
-	return &cobra.Command{
-		Use:   "version",
-		Short: "The version of vramsweep and of what it writes",
-		Args:  exactArgs(),
-		RunE: func(*cobra.Command, []string) error {
+	return verb("version", "The version of vramsweep and of what it writes", exactArgs(),
+		func(*cobra.Command, []string) error {
 			fmt.Fprintf(w.stdout, "vramsweep %s\nschema %s\n", version, runner.SchemaVersion)
 			return nil
-		},
-	}
+		})
 }
-
-// background is for what must end well although the run was interrupted.
-func background(ctx context.Context) context.Context { return context.WithoutCancel(ctx) }

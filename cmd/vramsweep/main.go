@@ -162,6 +162,21 @@ func newRoot(w *world) *cobra.Command {
 	return root
 }
 
+// verb is one verb of the command line.
+func verb(use, short string, args cobra.PositionalArgs,
+	run func(cmd *cobra.Command, args []string) error) *cobra.Command {
+	return &cobra.Command{Use: use, Short: short, Args: args, RunE: run}
+}
+
+// jsonVerb is a verb that prints for people or, with --json, JSON.
+func jsonVerb(use, short string, args cobra.PositionalArgs,
+	run func(cmd *cobra.Command, args []string, asJSON bool) error) *cobra.Command {
+	var asJSON bool
+	cmd := verb(use, short, args, func(cmd *cobra.Command, args []string) error { return run(cmd, args, asJSON) })
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
 // A verbGroup is a heading of the help text and what stands under it.
 type verbGroup struct {
 	title string
@@ -187,18 +202,15 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 			return nil
 		}
 		if len(args) < len(names) {
-			return usageError(cmd.CommandPath()+" --help shows examples.", "%s: %s is missing", cmd.CommandPath(), names[len(args)])
+			return usageError(cmd.CommandPath()+" --help shows examples.", "%s: %s is missing", cmd.CommandPath(),
+				names[len(args)])
 		}
-		return usageError("Quote names with blanks in them.", "%s: %q is one operand too many", cmd.CommandPath(), args[len(names)])
+		return usageError("Quote names with blanks in them.", "%s: %q is one operand too many", cmd.CommandPath(),
+			args[len(names)])
 	}
 }
 
 // minArgs asks for at least one operand called name.
 func minArgs(name string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if len(args) > 0 {
-			return nil
-		}
-		return usageError(cmd.CommandPath()+" --help shows examples.", "%s: %s is missing", cmd.CommandPath(), name)
-	}
+	return func(cmd *cobra.Command, args []string) error { return exactArgs(name)(cmd, args[:min(len(args), 1)]) }
 }

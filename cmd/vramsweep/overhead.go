@@ -3,13 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/vramsweep/vramsweep/runner/planner"
 	"github.com/vramsweep/vramsweep/sinks"
 	"github.com/vramsweep/vramsweep/sinks/analyze/overhead"
 	"github.com/vramsweep/vramsweep/sweep/models"
@@ -429,11 +429,14 @@ func (o *overheadsFlag) load() error {
 	return err
 }
 
+// HighestUse is a figure that no arithmetic has.
+func (u *overheadsOf) HighestUse() models.Figure { return u.Highest }
+
 // estimate is the arithmetic's with what the database knows better laid over
 // it; used is nil without a database.
 func (o *overheadsFlag) estimate(
 	a *models.Architecture, r models.Request, g models.GPU,
-) (e models.Estimate, used *overheadsOf) {
+) (e models.Estimate, used planner.Overheads) {
 	if o.db == nil {
 		return models.NewEstimate(a, r, g), nil
 	}
@@ -441,12 +444,9 @@ func (o *overheadsFlag) estimate(
 	return p.Estimate, &overheadsOf{File: o.file, Parts: p.Parts, Highest: p.Highest}
 }
 
-// notes says, for the end of a plan, which figures rest on the database, and on
+// Notes says, for the end of a plan, which figures rest on the database, and on
 // how much of it: components of one basis together.
-func (u *overheadsOf) notes() []string {
-	if u == nil {
-		return nil
-	}
+func (u *overheadsOf) Notes() []string {
 	names := map[string][]string{}
 	var order []string
 	for i := range u.Parts {
@@ -486,48 +486,4 @@ func (o *overheadsFlag) says() string {
 		return ""
 	}
 	return fmt.Sprintf(" with %s (%s)", o.file, plural(len(o.db.Runs), "run"))
-}
-
-// short is the highest use, for a line of the plan's table.
-func (u *overheadsOf) short() string {
-	if u == nil || u.Highest.Value == nil {
-		return ""
-	}
-	if u.Highest.Low == nil {
-		return fmt.Sprintf("highest %s  ", figureGiB(u.Highest))
-	}
-	return fmt.Sprintf("highest %s (%s)  ", figureGiB(u.Highest), between(u.Highest))
-}
-
-// print adds the highest use to the figures of one profile.
-func (u *overheadsOf) print(table io.Writer) {
-	if u != nil {
-		fmt.Fprintf(table, "highest use\t%s\t%s\t%s\n", figureGiB(u.Highest), between(u.Highest), orDash(figureBy(u.Highest)))
-	}
-}
-
-// figureBy is where a figure comes from, and what is to be said of it.
-func figureBy(f models.Figure) string {
-	if f.Source != "" && f.Reason != "" {
-		return f.Source + " (" + f.Reason + ")"
-	}
-	return f.Source + f.Reason
-}
-
-// printOverheads says at the end of a plan which figures rest on the database:
-// equal notes once, with how many profiles each is of.
-func printOverheads(out io.Writer, shown []*plannedProfile) {
-	count := map[string]int{}
-	var order []string
-	for _, one := range shown {
-		for _, note := range one.Overheads.notes() {
-			if count[note] == 0 {
-				order = append(order, note)
-			}
-			count[note]++
-		}
-	}
-	for _, note := range order {
-		fmt.Fprintf(out, "overheads (%s): %s\n", plural(count[note], "profile"), note)
-	}
 }

@@ -41,7 +41,8 @@ func benchmarkPlan(b *testing.B, text string, profiles int) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		w := &world{args: []string{"plan", "--limit", "20", "--gpu", "h100-80gb", "sweep.hcl"}, stdout: io.Discard, stderr: os.Stderr, dir: dir}
+		w := &world{args: []string{"plan", "--limit", "20", "--gpu", "h100-80gb", "sweep.hcl"},
+			stdout: io.Discard, stderr: os.Stderr, dir: dir}
 		if code := run(w); code != exitOK {
 			b.Fatalf("exit code %d", code)
 		}

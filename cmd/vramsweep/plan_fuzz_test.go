@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"golang.org/x/tools/txtar"
+	"github.com/rogpeppe/go-internal/txtar"
 )
 
 // sweepSeeds adds the files of all golden cases of the language and the examples.
@@ -77,7 +77,8 @@ sweep "odd" {
 		}
 		for _, args := range [][]string{{"--limit", "50"}, {"--limit", "50", "--json", "--gpu", "mi300x"}} {
 			var stdout, stderr bytes.Buffer
-			w := &world{args: append([]string{"plan", "sweep.hcl"}, args...), env: []string{"GOGC=100"}, stdout: &stdout, stderr: &stderr, dir: dir}
+			w := &world{args: append([]string{"plan", "sweep.hcl"}, args...), env: []string{"GOGC=100"},
+				stdout: &stdout, stderr: &stderr, dir: dir}
 			if len(args) == 2 {
 				w.args = append(w.args, "--gpu", "h100-80gb")
 			}

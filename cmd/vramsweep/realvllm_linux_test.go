@@ -13,8 +13,10 @@ import (
 
 // tinyModel is a model of four layers with random weights: it needs no
 // download, and its vocabulary holds the benchmark's token ids.
-const tinyModel = `{"architectures":["Qwen3ForCausalLM"],"model_type":"qwen3","hidden_size":256,"intermediate_size":768,"num_hidden_layers":4,"num_attention_heads":8,
-"num_key_value_heads":4,"head_dim":32,"vocab_size":16384,"max_position_embeddings":4096,"rms_norm_eps":1e-6,"rope_theta":10000.0,"hidden_act":"silu",
+const tinyModel = `{"architectures":["Qwen3ForCausalLM"],"model_type":"qwen3","hidden_size":256,"intermediate_size":768,
+"num_hidden_layers":4,"num_attention_heads":8,
+"num_key_value_heads":4,"head_dim":32,"vocab_size":16384,"max_position_embeddings":4096,"rms_norm_eps":1e-6,
+"rope_theta":10000.0,"hidden_act":"silu",
 "tie_word_embeddings":true,"torch_dtype":"bfloat16","bos_token_id":1,"eos_token_id":2,"attention_bias":false}`
 
 const tinySweep = `
@@ -64,7 +66,8 @@ func TestRealVLLM(t *testing.T) {
 	}
 	wall := map[string]float64{}
 	for _, mode := range []string{"latency", "session"} {
-		cmd, out := start(t, bin, dir, "run", file, "--var", "vllm="+vllm, "--var", "mode="+mode, "--output-dir", mode, "--brief", "--summary-json", mode+".json")
+		cmd, out := start(t, bin, dir, "run", file, "--var", "vllm="+vllm, "--var", "mode="+mode, "--output-dir", mode,
+			"--brief", "--summary-json", mode+".json")
 		if code := exitCode(cmd.Wait()); code != 0 {
 			t.Fatalf("%s mode: exit code %d\n%s", mode, code, out)
 		}

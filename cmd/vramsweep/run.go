@@ -1,20 +1,24 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/attribution"
+	"github.com/vramsweep/vramsweep/runner/gpu"
 	"github.com/vramsweep/vramsweep/runner/proc"
 	"github.com/vramsweep/vramsweep/runner/vllm"
 	"github.com/vramsweep/vramsweep/sinks"
@@ -38,8 +42,10 @@ func (f *runFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.outputDir, "output-dir", "", "write here instead of the file's output.dir")
 	flags.BoolVar(&f.brief, "brief", false, "one line a run instead of its full account")
 	flags.DurationVar(&f.maxDuration, "max-duration", 0, "end the execution after this time; --resume goes on")
-	flags.StringVar(&f.summary, "summary-json", "", "write the outcome as one line of JSON to FILE (- for standard output)")
-	flags.StringSliceVar(&f.sources, "sampler", nil, "GPU sources that may be used, in order (nvidia-smi, nvml, amdgpu-sysfs, amd-smi, rocm-smi)")
+	flags.StringVar(&f.summary, "summary-json", "",
+		"write the outcome as one line of JSON to FILE (- for standard output)")
+	flags.StringSliceVar(&f.sources, "sampler", nil,
+		"GPU sources that may be used, in order (nvidia-smi, nvml, amdgpu-sysfs, amd-smi, rocm-smi)")
 	flags.StringVar(&f.mode, "mode", "", "latency: a process a profile; session: one engine for profiles that share it")
 }
 
@@ -47,11 +53,8 @@ func (f *runFlags) add(cmd *cobra.Command) {
 func (w *world) runVerb() *cobra.Command {
 	var inputs inputFlags
 	var f runFlags
-	cmd := &cobra.Command{
-		Use:   "run FILE|FOLDER",
-		Short: "Execute the sweeps of a file",
-		Args:  exactArgs("FILE"),
-		RunE: func(cmd *cobra.Command, args []string) error {
+	cmd := verb("run FILE|FOLDER", "Execute the sweeps of a file", exactArgs("FILE"),
+		func(cmd *cobra.Command, args []string) error {
 			plan, err := w.load(args[0], &inputs, false)
 			if err != nil {
 				return err
@@ -62,10 +65,8 @@ func (w *world) runVerb() *cobra.Command {
 			if f.dryRun {
 				return w.printCommands(plan)
 			}
-			_, err = w.execute(cmd.Context(), plan, &f, nil)
-			return err
-		},
-	}
+			return w.execute(cmd.Context(), plan, &f, nil)
+		})
 	inputs.add(cmd)
 	f.add(cmd)
 	cmd.Flags().BoolVar(&f.resume, "resume", false, "go on with the last unfinished execution")
@@ -73,19 +74,16 @@ func (w *world) runVerb() *cobra.Command {
 	return cmd
 }
 
-// setMode lays --mode over the file's.
+// setMode lays --mode over the file's, and puts profiles that share an engine
+// side by side.
 func setMode(plan *sweep.Plan, mode string) error {
-	switch mode {
-	case "", "latency", "session":
-	default:
+	if mode != "" && mode != "latency" && mode != "session" {
 		return usageError("There are latency and session.", "--mode %s: no such mode", mode)
 	}
 	for _, s := range plan.Sweeps {
 		shared := false
 		for _, p := range s.Profiles {
-			if mode != "" {
-				p.Engine.Mode = mode
-			}
+			p.Engine.Mode = cmp.Or(mode, p.Engine.Mode)
 			shared = shared || p.Engine.Mode == "session"
 		}
 		if shared {
@@ -110,28 +108,49 @@ func (w *world) printCommands(plan *sweep.Plan) error {
 	return nil
 }
 
-// execute runs a plan in its output folder; each is called with every result,
-// nil if nobody asks.
-func (w *world) execute(ctx context.Context, plan *sweep.Plan, f *runFlags, each func(*runner.Result)) (*runner.Summary, error) {
-	dir := plan.OutputDir
-	if f.outputDir != "" {
-		dir = f.outputDir
-	}
-	if !filepath.IsAbs(dir) {
-		dir = filepath.Join(w.dir, dir)
-	}
-	if err := w.checkSummary(f.summary); err != nil {
+// An execution is how a plan is run, and where its results go.
+type execution struct {
+	dir, what string // the output folder, and the verb that writes it
+	sources   []string
+	options   runner.Options
+	display   runner.Display
+	machine   *gpu.Machine  // nil: looked for when it is needed
+	engine    runner.Engine // in place of those that the plan names
+	sink      runner.Sink   // beside the output folder
+}
+
+// perform runs a plan.
+func (w *world) perform(ctx context.Context, plan *sweep.Plan, e *execution) (*runner.Summary, error) {
+	w.staySmall()
+	store, err := openFolder(e.dir, e.what)
+	if err != nil {
 		return nil, err
 	}
-	host, _ := os.Hostname() // only words
-	w.staySmall()
-	store, err := sinks.Open(dir, sinks.Options{Version: version, Host: host, What: "run", BatchEvery: journalEvery})
-	if err != nil {
-		return nil, folderError(err)
-	}
-	rig, err := w.newRig(plan, store, f.sources)
+	rig, err := w.newRig(plan, store, e.sources)
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
+	}
+	if e.machine != nil {
+		rig.machineOnce.Do(func() { rig.machine = e.machine })
+	}
+	r := rig.runner(e.display)
+	if e.engine != nil {
+		r.Engines = func(*sweep.Profile) (runner.Engine, error) { return e.engine, nil }
+	}
+	if e.sink != nil {
+		r.Sinks = append(r.Sinks, e.sink)
+	}
+	e.options.Kill = proc.KillContext(ctx)
+	summary, err := r.Run(ctx, plan, e.options)
+	return summary, errors.Join(err, rig.close(), store.Close())
+}
+
+// execute runs the plan of a file, or of flags, in its output folder and says
+// what came of it; each is called with every result, nil if nobody asks.
+func (w *world) execute(ctx context.Context, plan *sweep.Plan, f *runFlags, each func(*runner.Result)) error {
+	dir := w.path(cmp.Or(f.outputDir, plan.OutputDir))
+	if err := w.checkSummary(f.summary); err != nil {
+		return err
 	}
 	details := attribution.RenderSummary
 	if f.brief {
@@ -139,17 +158,27 @@ func (w *world) execute(ctx context.Context, plan *sweep.Plan, f *runFlags, each
 	}
 	show := newDisplay(w.stderr, w.stdout, details)
 	show.each = each
-	summary, err := rig.runner(show).Run(ctx, plan, runner.Options{Resume: f.resume, MaxDuration: f.maxDuration, Kill: proc.KillContext(ctx)})
+	summary, err := w.perform(ctx, plan, &execution{
+		dir: dir, what: "run", sources: f.sources, display: show,
+		options: runner.Options{Resume: f.resume, MaxDuration: f.maxDuration},
+	})
 	show.finish()
-	err = errors.Join(err, rig.close(), store.Close())
 	if summary != nil {
 		printSummary(w.stdout, summary, dir)
 		err = errors.Join(err, w.writeSummary(f.summary, summary))
 	}
 	if err != nil {
-		return summary, err
+		return err
 	}
-	return summary, quiet(summary.ExitCode())
+	return quiet(summary.ExitCode())
+}
+
+// path makes a path of the command line or a file absolute.
+func (w *world) path(name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(w.dir, name)
 }
 
 // checkSummary refuses a place for --summary-json before the night, not after.
@@ -157,26 +186,15 @@ func (w *world) checkSummary(file string) error {
 	if file == "" || file == "-" {
 		return nil
 	}
-	if !filepath.IsAbs(file) {
-		file = filepath.Join(w.dir, file)
-	}
-	dir := filepath.Dir(file)
-	info, err := os.Stat(dir)
-	switch {
-	case err != nil:
+	file = w.path(file)
+	if _, err := os.Stat(filepath.Dir(file) + string(filepath.Separator)); err != nil { // a file is none
 		return usageError("Make that folder, or name another.", "--summary-json %s: %w", file, err)
-	case !info.IsDir():
-		return usageError("", "--summary-json %s: %s is no folder", file, dir)
 	}
 	if info, err := os.Stat(file); err == nil && info.IsDir() {
 		return usageError("", "--summary-json %s: it is a folder", file)
 	}
 	return nil
 }
-
-// journalEvery is how often samples go to the journal: at most a second of them
-// may be lost, also where a busy machine is late.
-const journalEvery = 250 * time.Millisecond
 
 // smallHeap keeps the program within 64 MiB resident beside its own code: it
 // runs on a machine whose memory and caches belong to the engine. Only writing
@@ -207,7 +225,8 @@ func printSummary(out io.Writer, s *runner.Summary, dir string) {
 		fmt.Fprintf(out, "\nexecution %s is complete: %d runs in %s\n", s.Execution, s.Planned, dir)
 		return
 	}
-	fmt.Fprintf(out, "\n%d ok, %d failed, %d skipped of %s in %s", s.OK, s.Failed, s.Skipped, plural(s.Planned, "run"), time.Duration(s.WallS*float64(time.Second)).Round(time.Second))
+	fmt.Fprintf(out, "\n%d ok, %d failed, %d skipped of %s in %s", s.OK, s.Failed, s.Skipped, plural(s.Planned, "run"),
+		time.Duration(s.WallS*float64(time.Second)).Round(time.Second))
 	if s.Remaining > 0 {
 		fmt.Fprintf(out, "; %d still to do (--resume)", s.Remaining)
 	}
@@ -215,25 +234,15 @@ func printSummary(out io.Writer, s *runner.Summary, dir string) {
 		fmt.Fprintf(out, "; ended early: %s", s.StoppedBy)
 	}
 	fmt.Fprintln(out)
-	for _, outcome := range failures(s) {
-		fmt.Fprintf(out, "  %d x %s\n", s.Outcomes[outcome], outcome)
+	for _, outcome := range slices.Sorted(maps.Keys(s.Outcomes)) {
+		if n := s.Outcomes[outcome]; n > 0 && outcome.Failed() {
+			fmt.Fprintf(out, "  %d x %s\n", n, outcome)
+		}
 	}
 	if s.Synthetic {
 		fmt.Fprintln(out, "All figures are synthetic: the simulator made them.")
 	}
 	fmt.Fprintf(out, "results   %s\ntables    %s\n", filepath.Join(dir, "runs", s.Execution), filepath.Join(dir, "tables"))
-}
-
-// failures lists the outcomes that are none, sorted.
-func failures(s *runner.Summary) []runner.Outcome {
-	var out []runner.Outcome
-	for outcome, n := range s.Outcomes {
-		if n > 0 && outcome.Failed() {
-			out = append(out, outcome)
-		}
-	}
-	sortOutcomes(out)
-	return out
 }
 
 // writeSummary writes the summary as one line.
@@ -245,12 +254,11 @@ func (w *world) writeSummary(path string, s *runner.Summary) error {
 	if err != nil {
 		return fmt.Errorf("summary: %w", err)
 	}
-	line = append(line, '\n')
-	if path == "-" {
-		_, err = w.stdout.Write(line)
+	err = w.writeTo(path, func(out io.Writer) error {
+		_, err := out.Write(append(line, '\n'))
 		return err
-	}
-	if err := replaceFile(path, line); err != nil {
+	})
+	if err != nil {
 		return fmt.Errorf("--summary-json: %w", err)
 	}
 	return nil

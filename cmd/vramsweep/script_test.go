@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/vramsweep/vramsweep/runner/recorded"
 )
 
 // TestMain makes this test binary also the program and the fakes that the
@@ -32,10 +34,7 @@ var updateScripts = flag.Bool("update", false, "rewrite what the scripts compare
 
 // TestScripts runs every verb as a user does.
 func TestScripts(t *testing.T) {
-	measured, err := filepath.Abs("../../docs/measured")
-	if err != nil {
-		t.Fatal(err)
-	}
+	measured := recorded.Folder(t, "h100x2-v0.26")
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		UpdateScripts:       *updateScripts,
@@ -49,7 +48,8 @@ func TestScripts(t *testing.T) {
 			// The tree of a run is found by /proc, which the scripts share.
 			env.Setenv("NO_COLOR", "1")
 			env.Setenv("MEASURED", measured)
-			env.Setenv("GORACE", "atexit_sleep_ms=0") // else every program waits a second before it exits, under the race detector
+			// Else every program waits a second before it exits, under the race detector.
+			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			env.Setenv("HF_TOKEN", "hf_0123456789abcdefghijklmnop")
 			return nil
 		},
@@ -149,11 +149,16 @@ func fakeVLLM() {
 // asked for.
 func fakeNvidiaSMI() {
 	values := map[string]string{
-		"index": "0", "uuid": "GPU-00000000-0000-0000-0000-000000000000", "name": "NVIDIA H100 80GB HBM3", "pci.bus_id": "00000000:00:06.0",
-		"driver_version": "580.159.04", "memory.total": "81559", "memory.used": "0", "memory.free": "81079", "memory.reserved": "480",
-		"utilization.gpu": "0", "utilization.memory": "0", "temperature.gpu": "35", "temperature.memory": "40", "power.draw": "70.50",
-		"power.draw.instant": "71.25", "power.draw.average": "70.50", "clocks.current.sm": "345", "clocks.sm": "345", "clocks.current.memory": "2619", "clocks.mem": "2619",
-		"clocks_event_reasons.active": "0x0000000000000001", "mig.mode.current": "Disabled", "persistence_mode": "Enabled", "compute_mode": "Default", "pstate": "P0",
+		"index": "0", "uuid": "GPU-00000000-0000-0000-0000-000000000000", "name": "NVIDIA H100 80GB HBM3",
+		"pci.bus_id":     "00000000:00:06.0",
+		"driver_version": "580.159.04", "memory.total": "81559", "memory.used": "0", "memory.free": "81079",
+		"memory.reserved": "480",
+		"utilization.gpu": "0", "utilization.memory": "0", "temperature.gpu": "35", "temperature.memory": "40",
+		"power.draw":         "70.50",
+		"power.draw.instant": "71.25", "power.draw.average": "70.50", "clocks.current.sm": "345", "clocks.sm": "345",
+		"clocks.current.memory": "2619", "clocks.mem": "2619",
+		"clocks_event_reasons.active": "0x0000000000000001", "mig.mode.current": "Disabled", "persistence_mode": "Enabled",
+		"compute_mode": "Default", "pstate": "P0",
 		"ecc.errors.uncorrected.volatile.total": "0",
 	}
 	var fields []string

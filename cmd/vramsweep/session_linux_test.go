@@ -56,8 +56,8 @@ sweep "faults" {
   }
   sample { interval = "20ms" }
   limits {
-    timeout         = "5s"
-    silence_timeout = "2500ms"
+    timeout         = "9s" # a profile takes about a second where nothing else runs
+    silence_timeout = "4s"
     retries         = 0
   }
 }
@@ -90,7 +90,7 @@ func TestSessionFaults(t *testing.T) {
 		}
 		rows = append(rows, row)
 	}
-	slices.SortFunc(rows, func(a, b sinks.RunRow) int { return int(*a.BatchSize - *b.BatchSize) })
+	slices.SortFunc(rows, func(a, b sinks.RunRow) int { return int(a.BatchSize - b.BatchSize) })
 	if len(rows) != len(sessionFaults) {
 		t.Fatalf("%d rows, want %d", len(rows), len(sessionFaults))
 	}
@@ -101,9 +101,11 @@ func TestSessionFaults(t *testing.T) {
 			detail = *row.OutcomeDetail
 		}
 		if row.Outcome != string(want.outcome) || !strings.Contains(detail, want.detail) {
-			t.Errorf("batch %d (%s): %s (%s), want %s (%s)", want.batch, want.chaos, row.Outcome, detail, want.outcome, want.detail)
+			t.Errorf("batch %d (%s): %s (%s), want %s (%s)", want.batch, want.chaos, row.Outcome, detail, want.outcome,
+				want.detail)
 		}
-		if want.outcome == runner.OutcomeOK && (row.AvgLatencyS == nil || row.KVCacheTokens == nil || row.SessionStartBytes == nil || row.KVUsedSource == nil || *row.KVUsedSource != "engine") {
+		if want.outcome == runner.OutcomeOK && (row.AvgLatencyS == nil || row.KVCacheTokens == nil ||
+			row.SessionStartBytes == nil || row.KVUsedSource == nil || *row.KVUsedSource != "engine") {
 			t.Errorf("batch %d: the row of a measured profile lacks figures: %+v", want.batch, row)
 		}
 	}
@@ -117,7 +119,7 @@ func checkPositions(t *testing.T, rows []sinks.RunRow) {
 	want := int64(0)
 	for i, row := range rows {
 		if row.GroupPosition == nil || int64(*row.GroupPosition) != want {
-			t.Errorf("batch %d stands at position %v of its engine, want %d", *row.BatchSize, row.GroupPosition, want)
+			t.Errorf("batch %d stands at position %v of its engine, want %d", row.BatchSize, row.GroupPosition, want)
 		}
 		want++
 		if row.Outcome != string(runner.OutcomeOK) || strings.Contains(sessionFaults[i].chaos, "teardown") {
@@ -219,7 +221,8 @@ func TestLinksInTheFolder(t *testing.T) {
 				t.Fatal(err)
 			}
 			cmd, out := start(t, bin, dir, "run", "--brief", "--output-dir", "out", writeSweep(t, dir, bothModesSweep))
-			if code := exitCode(cmd.Wait()); code != exitFault || !strings.Contains(out.String(), "symbolic link") || !strings.Contains(out.String(), name) {
+			if code := exitCode(cmd.Wait()); code != exitFault || !strings.Contains(out.String(), "symbolic link") ||
+				!strings.Contains(out.String(), name) {
 				t.Errorf("exit code %d, want %d and a word about the link\n%s", code, exitFault, out)
 			}
 			left, err := os.ReadDir(treasure)

@@ -41,8 +41,7 @@ func withSignals(parent context.Context, stderr io.Writer, supervises bool) (con
 	signal.Ignore(syscall.SIGPIPE)
 	done := make(chan struct{})
 	go func() {
-		first := true
-		for {
+		for first := true; ; first = false {
 			select {
 			case <-done:
 				return
@@ -53,13 +52,12 @@ func withSignals(parent context.Context, stderr io.Writer, supervises bool) (con
 					time.AfterFunc(killPatience, func() { os.Exit(exitInterrupted) })
 					continue
 				}
-				first = false
-				if !supervises {
-					cancel(fmt.Errorf("%w by %v", errInterrupted, got))
+				if supervises {
+					fmt.Fprintf(stderr,
+						"\nvramsweep: %v: ending the run and writing what was measured (once more ends at once)\n", got)
+				} else {
 					time.AfterFunc(plainPatience, func() { os.Exit(exitInterrupted) })
-					continue
 				}
-				fmt.Fprintf(stderr, "\nvramsweep: %v: ending the run and writing what was measured (once more ends at once)\n", got)
 				cancel(fmt.Errorf("%w by %v", errInterrupted, got))
 			}
 		}

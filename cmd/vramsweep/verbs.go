@@ -2,11 +2,9 @@ package main
 
 import (
 	"os"
-	"slices"
 
 	"github.com/spf13/cobra"
 
-	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/gpu"
 	"github.com/vramsweep/vramsweep/runner/simulate"
 )
@@ -14,10 +12,14 @@ import (
 // verbs are all that a user sees, in the order of the help text.
 func (w *world) verbs() []verbGroup {
 	return []verbGroup{
-		{"Sweeps", []*cobra.Command{w.runVerb(), w.planVerb(), w.validateVerb(), w.fmtVerb(), w.listVerb(), w.profileVerb(), w.modelsVerb()}},
-		{"Machine and logs", []*cobra.Command{w.explainVerb(), w.gpusVerb(), w.doctorVerb(), w.monitorVerb(), w.versionVerb()}},
-		{"Output folders", []*cobra.Command{w.verifyVerb(), w.recoverVerb(), w.compactVerb(), w.exportVerb(), w.schemaVerb(), w.reparseVerb(), w.importVerb()}},
-		{"Analysis", []*cobra.Command{w.compareVerb(), w.correlateVerb(), w.overheadVerb(), w.checkCalculatorVerb(), w.reportVerb(), w.plotVerb()}},
+		{"Sweeps", []*cobra.Command{w.runVerb(), w.planVerb(), w.validateVerb(), w.fmtVerb(), w.listVerb(), w.profileVerb(),
+			w.modelsVerb()}},
+		{"Machine and logs", []*cobra.Command{w.explainVerb(), w.gpusVerb(), w.doctorVerb(), w.monitorVerb(),
+			w.versionVerb()}},
+		{"Output folders", []*cobra.Command{w.verifyVerb(), w.recoverVerb(), w.compactVerb(), w.exportVerb(),
+			w.schemaVerb(), w.reparseVerb(), w.importVerb()}},
+		{"Analysis", []*cobra.Command{w.compareVerb(), w.correlateVerb(), w.overheadVerb(), w.checkCalculatorVerb(),
+			w.reportVerb(), w.plotVerb()}},
 	}
 }
 
@@ -36,5 +38,3 @@ func (w *world) hiddenVerbs() []*cobra.Command {
 		},
 	}
 }
-
-func sortOutcomes(list []runner.Outcome) { slices.Sort(list) }

@@ -2,18 +2,18 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/attribution"
 	"github.com/vramsweep/vramsweep/runner/gpu"
+	"github.com/vramsweep/vramsweep/runner/planner"
 	"github.com/vramsweep/vramsweep/runner/proc"
 	"github.com/vramsweep/vramsweep/runner/simulate"
 	"github.com/vramsweep/vramsweep/runner/vllm"
@@ -42,8 +42,8 @@ type rig struct {
 
 // newRig wires a plan to an output folder.
 func (w *world) newRig(plan *sweep.Plan, store *sinks.Store, sources []string) (*rig, error) {
-	if err := gpu.CheckSources(sources); err != nil {
-		return nil, usageError("vramsweep gpus says which of them work here.", "--sampler: %w", err)
+	if err := checkSources(sources); err != nil {
+		return nil, err
 	}
 	mark, err := proc.FolderMark(store.Dir())
 	if err != nil {
@@ -164,10 +164,15 @@ func (r *rig) inspector(p *sweep.Profile) runner.Inspector {
 		}
 		return device
 	}
-	if len(r.gpus().Found()) == 0 {
+	if len(r.gpus().Found()) == 0 && r.gpus().Unread() == nil && !r.namesGPUs(p) {
 		return nil
 	}
 	return r.gpus().Inspector()
+}
+
+// namesGPUs reports whether the sweep of a profile says which GPUs it wants.
+func (r *rig) namesGPUs(p *sweep.Profile) bool {
+	return slices.ContainsFunc(r.plan.Sweeps, func(s *sweep.Sweep) bool { return s.Name == p.Sweep && len(s.GPUs) > 0 })
 }
 
 // samplers picks the instruments of a run.
@@ -203,7 +208,7 @@ func (f failedSampler) Sample(context.Context, func([]runner.Sample)) (*runner.S
 // estimate is what the arithmetic says of a profile on these GPUs; nil where
 // the GPU is not known to it.
 func (r *rig) estimate(p *sweep.Profile, devices []runner.Device) *models.Estimate {
-	g, ok := gpuFor(devices, r.plan.GPUs, p)
+	g, ok := planner.GPUOf(devices, r.plan.GPUs, p)
 	if !ok {
 		return nil
 	}
@@ -253,12 +258,8 @@ func (w *world) interpreter(p *sweep.Profile) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("session mode: %w", err)
 	}
-	first, err := firstLine(path)
-	if err != nil {
-		return nil, fmt.Errorf("session mode: %w", err)
-	}
-	if python, ok := strings.CutPrefix(first, "#!"); ok && strings.Contains(python, "python") {
-		return strings.Fields(python), nil
+	if python, err := proc.Interpreter(path); err != nil || python != nil {
+		return python, err
 	}
 	beside := filepath.Join(filepath.Dir(path), "python")
 	if _, err := os.Stat(beside); err == nil {
@@ -266,20 +267,4 @@ func (w *world) interpreter(p *sweep.Profile) ([]string, error) {
 	}
 	return nil, usageError(`Name it: engine "vllm" { python = ["/opt/venv/bin/python"] }`,
 		"session mode needs vLLM's own Python, and %s does not tell which that is", path)
-}
-
-// firstLine reads the first line of a file, or nothing of a binary one.
-func firstLine(path string) (string, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer file.Close() //nolint:errcheck // only read from
-	head := make([]byte, 512)
-	n, err := file.Read(head)
-	if err != nil && n == 0 {
-		return "", errors.Join(fmt.Errorf("read %s", path), err)
-	}
-	line, _, _ := strings.Cut(string(head[:n]), "\n")
-	return strings.TrimSpace(line), nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/attribution"
 	"github.com/vramsweep/vramsweep/runner/replay"
+	"github.com/vramsweep/vramsweep/sweep/testenv"
 )
 
 // corpus is the folder of recordings of vLLM 0.26 on H100s; they are not part
@@ -36,7 +37,7 @@ func recordings(t testing.TB) map[string]*runner.Result {
 		t.Fatal(err)
 	}
 	if len(all) == 0 {
-		t.Skipf("no recordings in %s: they are kept outside of the repository", corpus)
+		testenv.Skip(t, "no recordings in %s: they are kept outside of the repository", corpus)
 	}
 	return all
 }

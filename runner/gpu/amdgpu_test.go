@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/runner/gpu/sampling"
 	"github.com/vramsweep/vramsweep/runner/proc"
+	"github.com/vramsweep/vramsweep/runner/runnertest"
 )
 
 // put writes a file of a fake /sys, /proc or /dev.
@@ -66,15 +68,10 @@ func fakeSys(t testing.TB, n int) Options {
 	}
 	put(t, "connector", sys, "class", "drm", "card20-DP-1", "status")
 	put(t, "0\n", sys, "class", "kfd", "kfd", "topology", "nodes", "0", "gpu_id")
-	return Options{Sys: sys, Dev: dev, Proc: proc, Env: []string{"PATH=" + t.TempDir()}, Sources: []string{SourceAMDGPU, SourceAMDSMI, SourceROCmSMI}}
-}
-
-// withHelper lets AMD GPUs be sampled in the helper child.
-func withHelper(t testing.TB, o Options) Options {
-	t.Helper()
-	tools := fakeTools(t, []string{"nvml-helper"})
-	o.Env, o.Helper = tools.Env, []string{"nvml-helper"}
-	return o
+	return Options{
+		Sys: sys, Dev: dev, Proc: proc, Env: fakeTools(t, []string{"nvml-helper"}).Env, Helper: []string{"nvml-helper"},
+		Sources: []string{sampling.SourceAMDGPU, sampling.SourceAMDSMI, sampling.SourceROCmSMI},
+	}
 }
 
 func fakeMetrics(format, content byte, size int, energy uint64) []byte {
@@ -89,7 +86,7 @@ func amdDir(o Options, i int, elem ...string) string {
 	return filepath.Join(append([]string{o.Sys, "class", "drm", "card" + strconv.Itoa(20-i), "device"}, elem...)...)
 }
 
-func sampleAMD(t testing.TB, o Options, r Run, until func(*collector) bool) (*Machine, *collector, *runner.SamplerReport) {
+func sampleAMD(t testing.TB, o Options, r Run, until func(*runnertest.Collector) bool) (*Machine, *runnertest.Collector, *runner.SamplerReport) {
 	t.Helper()
 	m := Detect(t.Context(), o, false)
 	samplers, err := m.Samplers(r)
@@ -99,7 +96,7 @@ func sampleAMD(t testing.TB, o Options, r Run, until func(*collector) bool) (*Ma
 	if len(samplers) == 0 {
 		t.Fatalf("no sampler; sources %+v", m.Sources())
 	}
-	c, rep, err := sampleUntil(t, samplers[0], until)
+	c, rep, err := runnertest.Collect(t, samplers[0], until)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +108,7 @@ func TestAMDSampler(t *testing.T) {
 	o := fakeSys(t, 3)
 	pid := 4242
 	put(t, "5368709120\n", o.Sys, "class", "kfd", "kfd", "proc", strconv.Itoa(pid), "vram_1001")
-	m, c, rep := sampleAMD(t, o, Run{Interval: 50 * time.Millisecond, PIDs: func() []int { return []int{pid} }}, ticks(6))
+	m, c, rep := sampleAMD(t, o, Run{Interval: 50 * time.Millisecond, PIDs: func() []int { return []int{pid} }}, runnertest.Ticks(6))
 	dev := m.Found()
 	if len(dev) != 3 || dev[0].PCIBusID != "0000:10:00.0" || dev[0].Name != "AMD Instinct MI300X" || dev[0].DriverVersion != "6.12.12" || *dev[0].TotalBytes != 206158430208 {
 		t.Fatalf("devices %+v", dev)
@@ -122,7 +119,7 @@ func TestAMDSampler(t *testing.T) {
 		}
 	}
 	var all runner.Fields
-	for _, s := range c.samples {
+	for _, s := range c.Samples {
 		all |= s.Has
 		if s.Has&runner.HasMemoryUsed == 0 || s.MemoryUsed != int64(s.GPU+1)<<30 || s.MemoryTotal != 206158430208 {
 			t.Fatalf("memory of %+v", s)
@@ -140,9 +137,9 @@ func TestAMDSampler(t *testing.T) {
 	want := runner.HasMemoryUsed | runner.HasMemoryTotal | runner.HasPower | runner.HasTemperature | runner.HasMemoryTemp | runner.HasUtilization |
 		runner.HasMemoryUtil | runner.HasClockSM | runner.HasClockMem | runner.HasEnergy | runner.HasProcessMemory
 	if all != want {
-		t.Errorf("figures %v, want %v", FieldNames(all), FieldNames(want))
+		t.Errorf("figures %v, want %v", sampling.FieldNames(all), sampling.FieldNames(want))
 	}
-	if rep.PowerKind != PowerInstant || rep.Missing["throttle_reasons"] == "" || rep.Missing["memory_reserved_bytes"] == "" {
+	if rep.PowerKind != sampling.PowerInstant || rep.Missing["throttle_reasons"] == "" || rep.Missing["memory_reserved_bytes"] == "" {
 		t.Errorf("report %+v", rep)
 	}
 }
@@ -151,7 +148,7 @@ func TestAMDSampler(t *testing.T) {
 // come through, a suspended card is left alone, and a helper that dies comes back.
 func TestAMDThroughHelper(t *testing.T) {
 	t.Parallel()
-	o := withHelper(t, fakeSys(t, 3))
+	o := fakeSys(t, 3)
 	put(t, "suspended\n", amdDir(o, 2, "power", "runtime_status"))
 	put(t, "nonsense\n", amdDir(o, 0, "hwmon", "hwmon7", "freq2_input"))
 	if err := os.Remove(amdDir(o, 1, "mem_busy_percent")); err != nil {
@@ -166,22 +163,22 @@ func TestAMDThroughHelper(t *testing.T) {
 	}
 	killed := 0
 	var all runner.Fields
-	_, c, rep := sampleAMD(t, o, Run{Interval: 10 * time.Millisecond, GPUs: []int{1, 2, 0}, PIDs: func() []int { return []int{4242} }}, func(c *collector) bool {
-		for _, s := range c.samples[max(0, len(c.samples)-2):] {
+	_, c, rep := sampleAMD(t, o, Run{Interval: 10 * time.Millisecond, GPUs: []int{1, 2, 0}, PIDs: func() []int { return []int{4242} }}, func(c *runnertest.Collector) bool {
+		for _, s := range c.Samples[max(0, len(c.Samples)-2):] {
 			all |= s.Has
 		}
-		if killed == 0 && c.ticks > 60 {
+		if killed == 0 && c.Ticks > 60 {
 			helpers[0].Kill("test")
-			killed = c.ticks
+			killed = c.Ticks
 		}
-		return killed > 0 && c.ticks > killed+60
+		return killed > 0 && c.Ticks > killed+60
 	})
 	last := map[int32]time.Duration{}
-	for _, s := range c.samples {
+	for _, s := range c.Samples {
 		if s.GPU == 2 {
 			t.Fatal("a suspended card was read: that wakes it")
 		}
-		if s.Source != SourceAMDGPU || s.MemoryUsed != int64(s.GPU+1)<<30 || s.Offset <= last[s.GPU] || s.Read <= 0 {
+		if s.Source != sampling.SourceAMDGPU || s.MemoryUsed != int64(s.GPU+1)<<30 || s.Offset <= last[s.GPU] || s.Read <= 0 {
 			t.Fatalf("sample %+v after %v", s, last[s.GPU])
 		}
 		if s.Has&runner.HasProcessMemory != 0 && (s.GPU != 1 || s.ProcessMemory != 5368709120) {
@@ -190,14 +187,14 @@ func TestAMDThroughHelper(t *testing.T) {
 		last[s.GPU] = s.Offset
 	}
 	if want := runner.HasMemoryUsed | runner.HasPower | runner.HasEnergy | runner.HasProcessMemory | runner.HasClockMem; all&want != want {
-		t.Errorf("figures %v, want %v among them", FieldNames(all), FieldNames(want))
+		t.Errorf("figures %v, want %v among them", sampling.FieldNames(all), sampling.FieldNames(want))
 	}
 	for _, want := range []string{"GPU 2 (0000:12:00.0) is suspended", "clock_mem_mhz is missing in", "holds no number", "killed", "started again"} {
 		if !strings.Contains(notes(rep), want) {
 			t.Errorf("notes lack %q:\n%s", want, notes(rep))
 		}
 	}
-	if rep.PowerKind != PowerInstant || rep.ToolCPU == nil || *rep.ToolCPU <= 0 || rep.Missing["throttle_reasons"] == "" {
+	if rep.PowerKind != sampling.PowerInstant || rep.ToolCPU == nil || *rep.ToolCPU <= 0 || rep.Missing["throttle_reasons"] == "" {
 		t.Errorf("report %+v", rep)
 	}
 }
@@ -229,20 +226,20 @@ func TestAMDCardFails(t *testing.T) {
 	t.Parallel()
 	o := fakeSys(t, 2)
 	broken, mended := false, false
-	_, c, rep := sampleAMD(t, o, Run{Interval: 10 * time.Millisecond}, func(c *collector) bool {
-		last := c.samples[len(c.samples)-1]
+	_, c, rep := sampleAMD(t, o, Run{Interval: 10 * time.Millisecond}, func(c *runnertest.Collector) bool {
+		last := c.Samples[len(c.Samples)-1]
 		switch {
-		case !broken && c.ticks == 5:
+		case !broken && c.Ticks == 5:
 			put(t, "0\n", amdDir(o, 1, "mem_info_vram_used"))
 			broken = true
-		case broken && !mended && c.ticks > 60:
+		case broken && !mended && c.Ticks > 60:
 			put(t, "2147483648\n", amdDir(o, 1, "mem_info_vram_used"))
 			mended = true
 		}
 		return mended && last.GPU == 1 && last.Gap
 	})
 	zero := 0
-	for _, s := range c.samples {
+	for _, s := range c.Samples {
 		if s.Has&runner.HasMemoryUsed != 0 && s.MemoryUsed == 0 {
 			zero++
 		}
@@ -264,8 +261,8 @@ func TestAMDSuspended(t *testing.T) {
 	t.Parallel()
 	o := fakeSys(t, 2)
 	put(t, "suspended\n", amdDir(o, 1, "power", "runtime_status"))
-	_, c, rep := sampleAMD(t, o, Run{Interval: 10 * time.Millisecond}, ticks(5))
-	for _, s := range c.samples {
+	_, c, rep := sampleAMD(t, o, Run{Interval: 10 * time.Millisecond}, runnertest.Ticks(5))
+	for _, s := range c.Samples {
 		if s.GPU == 1 {
 			t.Fatal("a suspended card was read: that wakes it")
 		}
@@ -281,8 +278,8 @@ func TestAMDZerosWhileInReset(t *testing.T) {
 	for _, f := range []string{"power1_input", "temp2_input"} {
 		put(t, "0\n", amdDir(o, 0, "hwmon", "hwmon7", f))
 	}
-	_, c, rep := sampleAMD(t, o, Run{Interval: 50 * time.Millisecond}, ticks(3))
-	for _, s := range c.samples {
+	_, c, rep := sampleAMD(t, o, Run{Interval: 50 * time.Millisecond}, runnertest.Ticks(3))
+	for _, s := range c.Samples {
 		if s.Has&(runner.HasPower|runner.HasTemperature|runner.HasUtilization) != 0 {
 			t.Fatalf("0 W and 0 °C counted: %+v", s)
 		}
@@ -296,8 +293,8 @@ func TestAMDUnknownMetricsRevision(t *testing.T) {
 	t.Parallel()
 	o := fakeSys(t, 1)
 	put(t, string(fakeMetrics(1, 9, 1024, 77)), amdDir(o, 0, "gpu_metrics"))
-	_, c, rep := sampleAMD(t, o, Run{Interval: 50 * time.Millisecond}, ticks(3))
-	for _, s := range c.samples {
+	_, c, rep := sampleAMD(t, o, Run{Interval: 50 * time.Millisecond}, runnertest.Ticks(3))
+	for _, s := range c.Samples {
 		if s.Has&runner.HasEnergy != 0 {
 			t.Fatal("energy was read from a layout that is not known")
 		}
@@ -337,7 +334,7 @@ func TestAMDInspect(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d.Tool != SourceAMDGPU || len(d.GPUs) != 2 {
+	if d.Tool != sampling.SourceAMDGPU || len(d.GPUs) != 2 {
 		t.Fatalf("%+v", d)
 	}
 	g := d.GPUs[0]
@@ -360,8 +357,8 @@ func TestSlowSources(t *testing.T) {
 		tool, file string
 		used       int64
 	}{
-		{SourceAMDSMI, "amd-smi_metric_rocm6.2.2_harness.json", 143360 << 20},
-		{SourceROCmSMI, "rocm-smi_all_mi100_rocm602.json", 6750208},
+		{sampling.SourceAMDSMI, "amd-smi_metric_rocm6.2.2_harness.json", 143360 << 20},
+		{sampling.SourceROCmSMI, "rocm-smi_all_mi100_rocm602.json", 6750208},
 	} {
 		t.Run(tt.tool, func(t *testing.T) {
 			corpus(t, tt.file)
@@ -370,56 +367,14 @@ func TestSlowSources(t *testing.T) {
 				t.Fatal(err)
 			}
 			o := fakeTools(t, []string{tt.tool}, "FAKE_FILE="+abs)
-			o.Sources = DefaultSources()
-			_, c, rep := sampleAMD(t, o, Run{Interval: 10 * time.Millisecond}, ticks(2))
-			if s := c.samples[0]; s.MemoryUsed != tt.used || s.Source != tt.tool || s.Read <= 0 || s.Has&runner.HasPower == 0 {
+			o.Sources = sampling.DefaultSources()
+			_, c, rep := sampleAMD(t, o, Run{Interval: 10 * time.Millisecond}, runnertest.Ticks(2))
+			if s := c.Samples[0]; s.MemoryUsed != tt.used || s.Source != tt.tool || s.Read <= 0 || s.Has&runner.HasPower == 0 {
 				t.Errorf("sample %+v", s)
 			}
 			if rep.Name != tt.tool || !strings.Contains(notes(rep), "started anew for every sample") {
 				t.Errorf("report %+v", rep)
 			}
 		})
-	}
-}
-
-// TestAMDWatchdog puts a card in the place of one that hangs: the lane's
-// goroutine is replaced, and the late one does not sample on.
-func TestAMDWatchdog(t *testing.T) {
-	t.Parallel()
-	r, err := Run{Interval: 10 * time.Millisecond}.check()
-	if err != nil {
-		t.Fatal(err)
-	}
-	o := fakeSys(t, 2)
-	cards, _ := findAMD(o)
-	src := newAMDSource(o, r, cards, newTree(o.Proc, nil))
-	m := newMeter(r.Interval, r.Epoch, func([]runner.Sample) {})
-	a := &amdLane{m: m, interval: r.Interval}
-	for _, c := range cards {
-		a.cards = append(a.cards, &amdLoop{s: src, c: c, m: m, files: openAMD(c)})
-	}
-	stuck, mine := a.begin(0, 0)
-	if !mine || stuck.c.index != 0 {
-		t.Fatal("the first card is not read first")
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	a.watch(ctx, time.Now())
-	if a.gen != 0 {
-		t.Fatal("replaced at once")
-	}
-	a.watch(ctx, time.Now().Add(2*amdMaxRead))
-	if a.gen != 1 || len(a.cards) != 1 || a.cards[0].c.index != 1 {
-		t.Errorf("generation %d, %d cards left", a.gen, len(a.cards))
-	}
-	if a.done(0) {
-		t.Error("the goroutine that hung may go on sampling")
-	}
-	if _, mine := a.begin(0, 0); mine {
-		t.Error("the goroutine that hung reads other cards")
-	}
-	cancel()
-	a.wg.Wait()
-	if rep := m.report("", time.Now()); !strings.Contains(notes(rep), "GPU 0 (0000:10:00.0) hangs in the kernel") {
-		t.Errorf("notes %v", rep.Notes)
 	}
 }

@@ -6,12 +6,12 @@ import (
 	"context"
 	"os"
 	"runtime"
-	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/runner/gpu/sampling"
 )
 
 // The bars of a sampler: 8 GPUs at 100 Hz for one per cent of a core of
@@ -32,9 +32,9 @@ func benchSampler(b *testing.B, s runner.Sampler) {
 		go func() {
 			time.Sleep(2 * time.Second) // start-up, growing buffers
 			runtime.ReadMemStats(&before)
-			cpu0, t0 = processCPU(), ticks.Load()
+			cpu0, t0 = sampling.ProcessCPU(), ticks.Load()
 			time.Sleep(benchSeconds * time.Second)
-			cpu1, t1 = processCPU(), ticks.Load()
+			cpu1, t1 = sampling.ProcessCPU(), ticks.Load()
 			runtime.ReadMemStats(&after)
 			cancel()
 		}()
@@ -81,7 +81,7 @@ func BenchmarkNVML100Hz8GPUs(b *testing.B) {
 }
 
 func BenchmarkAMDSysfs100Hz8GPUs(b *testing.B) {
-	benchSampler(b, benchMachine(b, withHelper(b, fakeSys(b, 8)), Run{Interval: 10 * time.Millisecond}))
+	benchSampler(b, benchMachine(b, fakeSys(b, 8), Run{Interval: 10 * time.Millisecond}))
 }
 
 // BenchmarkAMDSysfsInProcess100Hz8GPUs is the same without the helper: what it
@@ -94,46 +94,4 @@ func BenchmarkProcTree100Hz(b *testing.B) {
 	pid := os.Getpid()
 	o := Options{Sys: b.TempDir(), Dev: b.TempDir(), Env: []string{"PATH=" + b.TempDir()}}
 	benchSampler(b, benchMachine(b, o, Run{Interval: 10 * time.Millisecond, PIDs: func() []int { return []int{pid} }}))
-}
-
-// The parts of a tick without the operating system.
-
-func BenchmarkSMIRow(b *testing.B) {
-	line := []byte("2026/11/23 18:55:49.600, 0, 00000000:00:06.0, 12345, 480, 81559, 71.24, 71.22, 37, 39, 50, 25, 1980, 2619, 0x0000000000000004")
-	cols := smiColumns()
-	var row smiRow
-	miss := func(runner.Fields, []byte) {}
-	b.ReportAllocs()
-	for b.Loop() {
-		if !parseSMIRow(line, cols, &row, miss) {
-			b.Fatal("no row")
-		}
-	}
-}
-
-// BenchmarkSMITick is a tick of 8 GPUs from bytes to samples.
-func BenchmarkSMITick(b *testing.B) {
-	r, err := Run{Interval: 10 * time.Millisecond}.check()
-	if err != nil {
-		b.Fatal(err)
-	}
-	var devices []smiDevice
-	var tick []byte
-	for g := range 8 {
-		devices = append(devices, smiDevice{index: int32(g), busID: "00000000:0" + strconv.Itoa(g) + ":00.0"})
-		tick = append(tick, "2026/11/23 18:55:49.600, "+strconv.Itoa(g)+", 00000000:0"+strconv.Itoa(g)+":00.0, 12345, 480, 81559, 71.24, 71.22, 37, 39, 50, 25, 1980, 2619, 0x0000000000000004\n"...)
-	}
-	src := newSMISource(Options{}, r, devices)
-	src.cols = smiColumns()
-	n := 0
-	st := newSMIStream(src, newMeter(r.Interval, r.Epoch, func(s []runner.Sample) { n += len(s) }))
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := st.Write(tick); err != nil {
-			b.Fatal(err)
-		}
-	}
-	if n == 0 || n%8 != 0 {
-		b.Fatalf("%d samples", n)
-	}
 }

@@ -1,11 +1,9 @@
 package gpu
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -14,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vramsweep/vramsweep/runner/gpu/sampling"
 	"github.com/vramsweep/vramsweep/runner/proc"
 )
 
@@ -33,6 +32,10 @@ type Finding struct {
 	Mend   string `json:"mend,omitempty"`
 }
 
+func found(name, status, found, mend string) []Finding {
+	return []Finding{{Name: name, Status: status, Found: found, Mend: mend}}
+}
+
 // DoctorOptions say what Doctor looks at beside the GPUs.
 type DoctorOptions struct {
 	OutputDir string   // "": the working directory
@@ -43,19 +46,11 @@ type DoctorOptions struct {
 // each with the mend. It changes nothing. Findings come in the order in which
 // they are worth mending.
 func (m *Machine) Doctor(ctx context.Context, d DoctorOptions) []Finding {
-	var out []Finding
-	out = append(out, m.checkSources()...)
-	out = append(out, m.checkRights()...)
-	out = append(out, m.checkVersions()...)
-	out = append(out, m.checkGPUs()...)
-	out = append(out, m.checkUse(ctx)...)
-	out = append(out, m.checkMask())
-	out = append(out, m.checkVLLM(ctx, d.VLLM)...)
-	out = append(out, checkDisk(d.OutputDir)...)
-	out = append(out, checkShm(m.o.Dev))
-	out = append(out, checkClock(m.o.Sys)...)
-	out = append(out, checkLoad(m.o.Proc)...)
-	return out
+	return slices.Concat(
+		m.checkSources(), m.checkRights(), m.checkVersions(), m.checkGPUs(), m.checkUse(ctx), m.checkMask(),
+		m.checkVLLM(ctx, d.VLLM), checkDisk(d.OutputDir), checkShm(m.o.Dev), checkClock(m.o.Sys), checkTimer(),
+		checkLoad(m.o.Proc),
+	)
 }
 
 func (m *Machine) checkSources() []Finding {
@@ -64,37 +59,43 @@ func (m *Machine) checkSources() []Finding {
 		f := Finding{Name: "source " + st.Name, Status: StatusInfo, Found: st.Reason}
 		if st.Works {
 			f.Status, f.Found = StatusOK, fmt.Sprintf("reads %s", strings.Join(st.Reads, ", "))
-			if st.Power == PowerAveraged {
-				f.Status, f.Mend = StatusWarn, "power is an average over a second: energy of short phases is left out; a driver from 530 on tells power.draw.instant"
+			if st.Power == sampling.PowerAveraged {
+				f.Status, f.Mend = StatusWarn, "power is an average over a second: energy of short phases is left out; "+
+					"a driver from 530 on tells power.draw.instant"
 			}
-		} else if m.driverIsThere(st.Name) && !st.standby {
+		} else if errors.Is(st.Err, sampling.ErrHung) ||
+			vendorOf(st.Name) == "nvidia" && m.nvidiaThere() != "" && !st.Standby {
 			f.Status, f.Mend = StatusFail, mendSource(st.Reason)
-			if slices.ContainsFunc(m.sources, func(o SourceStatus) bool { return o.Works && vendorOf(o.Name) == vendorOf(st.Name) }) {
+			if slices.ContainsFunc(m.sources, func(o SourceStatus) bool {
+				return o.Works && vendorOf(o.Name) == vendorOf(st.Name)
+			}) {
 				f.Status = StatusWarn // another one serves, but nothing stands in where that fails
 			}
 		}
 		out = append(out, f)
 	}
-	if len(m.devices) == 0 {
+	if err := m.Unread(); err != nil {
+		out = append(out, Finding{Name: "GPU", Status: StatusFail, Found: err.Error(),
+			Mend: "mend the sources above; a driver that hangs needs a reset of the GPU or a reboot (see dmesg)"})
+	} else if len(m.devices) == 0 {
 		out = append(out, Finding{Name: "GPU", Status: StatusWarn, Found: "no GPU can be seen",
-			Mend: "sweeps with engine \"simulator\" and of vLLM for CPUs run; for a container give it the GPUs (docker run --gpus all, or --device /dev/kfd --device /dev/dri)"})
+			Mend: "sweeps with engine \"simulator\" and of vLLM for CPUs run; for a container give it the GPUs " +
+				"(docker run --gpus all, or --device /dev/kfd --device /dev/dri)"})
 	}
 	return out
 }
 
-// driverIsThere reports that the kernel has a driver whose tool should work.
-func (m *Machine) driverIsThere(source string) bool {
-	return vendorOf(source) == "nvidia" && exists(filepath.Join(m.o.Proc, "driver", "nvidia", "version"))
-}
-
 func mendSource(reason string) string {
 	switch {
+	case strings.Contains(reason, sampling.ErrHung.Error()):
+		return "the driver or the tool hangs: look for Xid or amdgpu lines in dmesg, reset the GPU or reboot"
 	case strings.Contains(reason, "version mismatch") || strings.Contains(reason, "versions differ"):
 		return "driver and library differ since an update: reboot, or reload the nvidia modules"
 	case strings.Contains(reason, "Failed to initialize NVML"):
 		return "a container that has lost its GPUs: start it again (nvidia-container-toolkit issue 48)"
 	case strings.Contains(reason, "not on the PATH") || strings.Contains(reason, "cannot open shared object file"):
-		return "install nvidia-utils of the driver's version, or start the container with NVIDIA_DRIVER_CAPABILITIES=compute,utility"
+		return "install nvidia-utils of the driver's version, " +
+			"or start the container with NVIDIA_DRIVER_CAPABILITIES=compute,utility"
 	case strings.Contains(reason, "Unable to determine the device handle"):
 		return "a GPU has fallen off the bus: reboot; look for Xid lines in dmesg"
 	}
@@ -119,36 +120,48 @@ func (m *Machine) checkRights() []Finding {
 		return nil
 	}
 	if len(bad) > 0 {
-		return []Finding{{Name: "rights", Status: StatusFail, Found: "cannot be opened for reading and writing: " + strings.Join(bad, ", "),
-			Mend: "join the groups that own them (usermod -aG video,render $USER, then log in anew)"}}
+		return found("rights", StatusFail, "cannot be opened for reading and writing: "+strings.Join(bad, ", "),
+			"join the groups that own them (usermod -aG video,render $USER, then log in anew)")
 	}
-	return []Finding{{Name: "rights", Status: StatusOK, Found: fmt.Sprintf("%d device files can be opened", seen)}}
+	return found("rights", StatusOK, fmt.Sprintf("%d device files can be opened", seen), "")
 }
 
 // checkVersions compares the kernel's driver with the tool's.
 func (m *Machine) checkVersions() []Finding {
-	text := readText(m.o.Proc, "driver", "nvidia", "version")
-	if text == "" || m.first == nil {
+	text := sampling.ReadText(m.o.Proc, "driver", "nvidia", "version")
+	if text == "" || m.vendors["nvidia"].First() == nil {
 		return nil
 	}
 	for _, d := range m.devices {
 		if d.Vendor == "nvidia" && d.DriverVersion != "" && !strings.Contains(text, d.DriverVersion) {
-			return []Finding{{Name: "driver", Status: StatusFail, Found: fmt.Sprintf("nvidia-smi says %s, the kernel has %s", d.DriverVersion, clip(text, 120)), Mend: "reboot, or reload the nvidia modules"}}
+			says := fmt.Sprintf("nvidia-smi says %s, the kernel has %s", d.DriverVersion, sampling.Clip(text, 120))
+			return found("driver", StatusFail, says, "reboot, or reload the nvidia modules")
 		}
 	}
 	return nil
 }
 
-// checkGPUs judges the state of each NVIDIA GPU.
+// checkGPUs judges the state of each GPU.
 func (m *Machine) checkGPUs() []Finding {
 	var out []Finding
-	for i := range m.first {
-		out = append(out, checkGPU(&m.first[i])...)
+	for _, d := range whole(m.devices) {
+		if g := m.firstOf(d.Index); g != nil {
+			out = append(out, checkGPU(g)...)
+		}
+	}
+	for _, note := range m.MemoryNotes() {
+		gpu, text, _ := strings.Cut(note, ": ")
+		f := Finding{Name: gpu + " memory", Status: StatusInfo, Found: text}
+		if strings.HasPrefix(text, "the memory in use is not told") {
+			f.Status = StatusWarn
+			f.Mend = "runs measure, with the driver's memory null; where the driver asks for a reset, do it first"
+		}
+		out = append(out, f)
 	}
 	return out
 }
 
-func checkGPU(g *DeviceReading) []Finding {
+func checkGPU(g *sampling.GPU) []Finding {
 	name := fmt.Sprintf("GPU %d", g.Index)
 	var out []Finding
 	add := func(what, status, found, mend string) {
@@ -156,13 +169,16 @@ func checkGPU(g *DeviceReading) []Finding {
 	}
 	switch mode := g.Texts["persistence_mode"]; mode {
 	case "Disabled":
-		add("persistence", StatusWarn, "persistence mode is off: the driver starts anew with each program, which shows in load times", "nvidia-smi -pm 1 (as root)")
+		add("persistence", StatusWarn,
+			"persistence mode is off: the driver starts anew with each program, which shows in load times",
+			"nvidia-smi -pm 1 (as root)")
 	case "Enabled":
 		add("persistence", StatusOK, "on", "")
 	}
-	if n, ok := g.Values[QECCUncorrected]; ok && n > 0 {
-		add("ECC", StatusFail, fmt.Sprintf("%.0f uncorrectable memory errors since the driver was loaded", n), "reset the GPU (nvidia-smi --gpu-reset) or reboot; replace it if they come back")
-	} else if ok {
+	if g.ECC != nil && *g.ECC > 0 {
+		add("ECC", StatusFail, fmt.Sprintf("%d uncorrectable memory errors since the driver was loaded", *g.ECC),
+			"reset the GPU (nvidia-smi --gpu-reset) or reboot; replace it if they come back")
+	} else if g.ECC != nil {
 		add("ECC", StatusOK, "no uncorrectable error", "")
 	}
 	if a := g.Texts["recovery_action"]; a != "" && a != "None" {
@@ -175,13 +191,14 @@ func checkGPU(g *DeviceReading) []Finding {
 		add("MIG", StatusInfo, "on: utilization is not told, memory and power are those of the whole GPU", "")
 	}
 	var slow []string
-	for _, r := range g.Throttle {
+	for _, r := range sampling.ThrottleNames(g.Sample.ThrottleReasons) {
 		if strings.Contains(r, "slowdown") || strings.Contains(r, "brake") {
 			slow = append(slow, r)
 		}
 	}
 	if len(slow) > 0 {
-		add("throttling", StatusWarn, "clocks are held down now: "+strings.Join(slow, ", "), "mend cooling or power supply; latencies measured meanwhile are too long")
+		add("throttling", StatusWarn, "clocks are held down now: "+strings.Join(slow, ", "),
+			"mend cooling or power supply; latencies measured meanwhile are too long")
 	}
 	return out
 }
@@ -197,7 +214,7 @@ func (m *Machine) checkUse(ctx context.Context) []Finding {
 	}
 	d, err := m.Inspect(ctx, nil)
 	if err != nil {
-		return []Finding{{Name: "reading", Status: StatusFail, Found: err.Error(), Mend: "see the sources above"}}
+		return found("reading", StatusFail, err.Error(), "see the sources above")
 	}
 	var out []Finding
 	for _, g := range d.GPUs {
@@ -209,8 +226,13 @@ func (m *Machine) checkUse(ctx context.Context) []Finding {
 		used := 0.0
 		if g.VRAMUsedMB != nil {
 			used = *g.VRAMUsedMB
+		} else {
+			f.Status, f.Found = StatusInfo, "no process is listed, and the memory in use is not told"
 		}
 		switch {
+		case len(names) > 0 && g.VRAMUsedMB == nil:
+			f.Status, f.Found = StatusWarn, "held by "+strings.Join(names, ", ")
+			f.Mend = "end them, or let limits { on_dirty_gpu = \"wait\" } wait for them"
 		case len(names) > 0:
 			f.Status = StatusWarn
 			f.Found = fmt.Sprintf("%.0f MiB are held by %s", used, strings.Join(names, ", "))
@@ -228,15 +250,15 @@ func (m *Machine) checkUse(ctx context.Context) []Finding {
 	return out
 }
 
-func (m *Machine) checkMask() Finding {
+func (m *Machine) checkMask() []Finding {
 	visible, what, err := Visible(m.devices, m.o.Env)
 	switch {
 	case err != nil:
-		return Finding{Name: "visible GPUs", Status: StatusFail, Found: err.Error(), Mend: "set CUDA_DEVICE_ORDER=PCI_BUS_ID or use UUIDs"}
+		return found("visible GPUs", StatusFail, err.Error(), "set CUDA_DEVICE_ORDER=PCI_BUS_ID or use UUIDs")
 	case len(visible) == 0 && len(m.devices) > 0:
-		return Finding{Name: "visible GPUs", Status: StatusFail, Found: what + " hides all GPUs", Mend: "unset it"}
+		return found("visible GPUs", StatusFail, what+" hides all GPUs", "unset it")
 	}
-	return Finding{Name: "visible GPUs", Status: StatusOK, Found: fmt.Sprintf("%d (%s)", len(visible), what)}
+	return found("visible GPUs", StatusOK, fmt.Sprintf("%d (%s)", len(visible), what), "")
 }
 
 // checkVLLM finds vLLM's version from its installation, without importing it:
@@ -247,66 +269,44 @@ func (m *Machine) checkVLLM(ctx context.Context, command []string) []Finding {
 	}
 	path, err := proc.LookPath(command[0], m.o.Env, "")
 	if err != nil {
-		return []Finding{{Name: "vllm", Status: StatusFail, Found: command[0] + " is not on the PATH",
-			Mend: "pip install vllm, or name it: engine \"vllm\" { command = [\"/path/to/vllm\"] }"}}
+		return found("vllm", StatusFail, command[0]+" is not on the PATH",
+			"pip install vllm, or name it: engine \"vllm\" { command = [\"/path/to/vllm\"] }")
 	}
-	python := interpreter(path)
-	if python == "" {
-		return []Finding{{Name: "vllm", Status: StatusInfo, Found: path + " is no Python script: its version is told by its first log line"}}
+	python, err := proc.Interpreter(path)
+	switch {
+	case err != nil:
+		return found("vllm", StatusFail, err.Error(), "install vLLM anew")
+	case python == nil:
+		return found("vllm", StatusInfo, path+" is no Python script: its version is told by its first log line", "")
 	}
-	const script = "import importlib.metadata as m\nfor p in ('vllm','torch'):\n  try: print(p, m.version(p))\n  except m.PackageNotFoundError: print(p, '-')"
-	out, err := runTool(ctx, m.o, m.o.ToolTimeout, python, "-c", script)
-	if err != nil || out.code != 0 {
-		said := ""
-		if err != nil {
-			said = err.Error()
-		} else {
-			said = out.text()
-		}
-		return []Finding{{Name: "vllm", Status: StatusFail, Found: fmt.Sprintf("%s: its Python %s does not run: %s", path, python, said), Mend: "install vLLM anew"}}
+	const script = `import importlib.metadata as m
+for p in ('vllm','torch'):
+  try: print(p, m.version(p))
+  except m.PackageNotFoundError: print(p, '-')`
+	out, err := m.o.RunTool(ctx, append(python, "-c", script)...)
+	if err == nil && out.Code != 0 {
+		err = errors.New(out.Text())
 	}
-	versions := map[string]string{}
-	for line := range strings.Lines(string(out.stdout)) {
-		if name, v, ok := strings.Cut(strings.TrimSpace(line), " "); ok {
-			versions[name] = v
-		}
-	}
-	return judgeVLLM(path, versions)
-}
-
-func judgeVLLM(path string, versions map[string]string) []Finding {
-	v := versions["vllm"]
-	if v == "-" || v == "" {
-		return []Finding{{Name: "vllm", Status: StatusFail, Found: path + ": its Python has no package vllm", Mend: "install vLLM in that environment"}}
-	}
-	f := Finding{Name: "vllm", Status: StatusOK, Found: fmt.Sprintf("%s (%s), torch %s", v, path, versions["torch"])}
-	var major, minor int
-	if _, err := fmt.Sscanf(v, "%d.%d", &major, &minor); err == nil && major == 0 && minor < 9 {
-		f.Status = StatusWarn
-		f.Mend = "versions before 0.9 may lack `vllm bench latency`: name the script with engine \"vllm\" { benchmark = [...] }"
-	}
-	return []Finding{f}
-}
-
-// interpreter is the program of a script's first line; "" if it is no script.
-func interpreter(path string) string {
-	f, err := os.Open(path)
 	if err != nil {
-		return ""
+		says := fmt.Sprintf("%s: its Python %s does not run: %v", path, strings.Join(python, " "), err)
+		return found("vllm", StatusFail, says, "install vLLM anew")
 	}
-	defer f.Close() //nolint:errcheck // nothing was written to it, or the child is told by the close alone
-	buf := make([]byte, 512)
-	n, _ := f.Read(buf)
-	line, _, _ := bytes.Cut(buf[:n], []byte{'\n'})
-	prog, ok := strings.CutPrefix(string(line), "#!")
-	fields := strings.Fields(prog)
-	if !ok || len(fields) == 0 || !strings.Contains(prog, "python") {
-		return ""
+	return judgeVLLM(path, strings.Fields(string(out.Stdout)))
+}
+
+// judgeVLLM judges what the script told: "vllm", its version, "torch", its version.
+func judgeVLLM(path string, told []string) []Finding {
+	if len(told) != 4 || told[1] == "-" {
+		return found("vllm", StatusFail, path+": its Python has no package vllm", "install vLLM in that environment")
 	}
-	if filepath.Base(fields[0]) == "env" && len(fields) > 1 {
-		return fields[1]
+	out := found("vllm", StatusOK, fmt.Sprintf("%s (%s), torch %s", told[1], path, told[3]), "")
+	var major, minor int
+	if _, err := fmt.Sscanf(told[1], "%d.%d", &major, &minor); err == nil && major == 0 && minor < 9 {
+		out[0].Status = StatusWarn
+		out[0].Mend = "versions before 0.9 may lack `vllm bench latency`: " +
+			"name the script with engine \"vllm\" { benchmark = [...] }"
 	}
-	return fields[0]
+	return out
 }
 
 // Free space below which results may not fit: raw logs and samples of a sweep
@@ -321,7 +321,7 @@ func checkDisk(dir string) []Finding {
 		dir = "."
 	}
 	at := dir
-	for !exists(at) { // the folder that would be made: the nearest that is there
+	for !sampling.Exists(at) { // the folder that would be made: the nearest that is there
 		up := filepath.Dir(at)
 		if up == at {
 			break
@@ -330,99 +330,104 @@ func checkDisk(dir string) []Finding {
 	}
 	var st unix.Statfs_t
 	if err := unix.Statfs(at, &st); err != nil {
-		return []Finding{{Name: "disk", Status: StatusWarn, Found: fmt.Sprintf("%s: %v", at, err)}}
+		return found("disk", StatusWarn, fmt.Sprintf("%s: %v", at, err), "")
 	}
 	if unix.Access(at, unix.W_OK) != nil {
-		return []Finding{{Name: "disk", Status: StatusFail, Found: at + " cannot be written to", Mend: "choose another output { dir = ... }"}}
+		return found("disk", StatusFail, at+" cannot be written to", "choose another output { dir = ... }")
 	}
 	free := int64(st.Bavail) * blockSize(&st)
-	f := Finding{Name: "disk", Status: StatusOK, Found: fmt.Sprintf("%.1f GiB free for %s", float64(free)/(1<<30), dir)}
+	says := fmt.Sprintf("%.1f GiB free for %s", float64(free)/(1<<30), dir)
 	switch {
 	case free < diskFail:
-		f.Status, f.Mend = StatusFail, "make room, or choose another output { dir = ... }"
+		return found("disk", StatusFail, says, "make room, or choose another output { dir = ... }")
 	case free < diskWarn:
-		f.Status, f.Mend = StatusWarn, "make room: models that are downloaded and torch.compile's cache need some GiB too"
+		return found("disk", StatusWarn, says,
+			"make room: models that are downloaded and torch.compile's cache need some GiB too")
 	}
-	return []Finding{f}
+	return found("disk", StatusOK, says, "")
 }
 
 // checkShm looks at the shared memory that vLLM's workers and NCCL talk through.
-func checkShm(dev string) Finding {
+func checkShm(dev string) []Finding {
+	const name = "shared memory"
 	var st unix.Statfs_t
 	dir := filepath.Join(dev, "shm")
 	if err := unix.Statfs(dir, &st); err != nil {
-		return Finding{Name: "shared memory", Status: StatusInfo, Found: fmt.Sprintf("%s: %v", dir, err)}
+		return found(name, StatusInfo, fmt.Sprintf("%s: %v", dir, err), "")
 	}
 	size := int64(st.Blocks) * blockSize(&st)
 	if size < 1<<30 {
-		return Finding{Name: "shared memory", Status: StatusWarn, Found: fmt.Sprintf("%s has %d MiB", dir, size>>20),
-			Mend: "with tensor_parallel_size over 1 vLLM and NCCL may fail: docker run --ipc=host or --shm-size=8g"}
+		return found(name, StatusWarn, fmt.Sprintf("%s has %d MiB", dir, size>>20),
+			"with tensor_parallel_size over 1 vLLM and NCCL may fail: docker run --ipc=host or --shm-size=8g")
 	}
-	return Finding{Name: "shared memory", Status: StatusOK, Found: fmt.Sprintf("%.1f GiB", float64(size)/(1<<30))}
+	return found(name, StatusOK, fmt.Sprintf("%.1f GiB", float64(size)/(1<<30)), "")
 }
 
 // checkClock looks at what time stamps and samplers hang on.
 func checkClock(sys string) []Finding {
 	var out []Finding
-	src := readText(sys, "devices", "system", "clocksource", "clocksource0", "current_clocksource")
+	src := sampling.ReadText(sys, "devices", "system", "clocksource", "clocksource0", "current_clocksource")
 	switch {
 	case slices.Contains([]string{"hpet", "acpi_pm", "refined-jiffies", "jiffies"}, src):
-		out = append(out, Finding{Name: "clock source", Status: StatusWarn, Found: src + ": reading the clock is slow", Mend: "find out why the kernel gave up tsc (dmesg), or live with fewer samples"})
+		out = found("clock source", StatusWarn, src+": reading the clock is slow",
+			"find out why the kernel gave up tsc (dmesg), or live with fewer samples")
 	case src != "":
-		out = append(out, Finding{Name: "clock source", Status: StatusOK, Found: src})
+		out = found("clock source", StatusOK, src, "")
 	}
 	synced, err := clockSynchronised()
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):
+		return out
 	case err != nil:
-		out = append(out, Finding{Name: "clock", Status: StatusInfo, Found: err.Error()})
-	case !synced:
-		out = append(out, Finding{Name: "clock", Status: StatusInfo, Found: "the kernel says that nothing keeps the wall clock right (in a VM the host may)",
-			Mend: "run chrony or systemd-timesyncd; intervals inside a run come from the monotonic clock and are right all the same"})
-	default:
-		out = append(out, Finding{Name: "clock", Status: StatusOK, Found: "synchronised"})
+		return append(out, found("clock", StatusInfo, err.Error(), "")...)
+	case synced:
+		return append(out, found("clock", StatusOK, "synchronised", "")...)
 	}
-	return append(out, checkTimer())
+	return append(out, found("clock", StatusInfo,
+		"the kernel says that nothing keeps the wall clock right (in a VM the host may)",
+		"run chrony or systemd-timesyncd; "+
+			"intervals inside a run come from the monotonic clock and are right all the same")...)
 }
 
 // checkTimer measures how well 10 ms ticks are kept, as a sampler would.
-func checkTimer() Finding {
+func checkTimer() []Finding {
 	const n = 20
-	sched := newSchedule(MinInterval)
-	defer sched.stop()
+	sched := sampling.NewSchedule(MinInterval)
+	defer sched.Stop()
 	worst := time.Duration(0)
 	last := time.Time{}
 	for range n {
-		sched.wait(context.Background())
+		sched.Wait(context.Background())
 		now := time.Now()
 		if !last.IsZero() {
 			worst = max(worst, now.Sub(last)-MinInterval)
 		}
 		last = now
 	}
-	f := Finding{Name: "timer", Status: StatusOK, Found: fmt.Sprintf("of %d ticks of 10 ms the worst came %.1f ms late", n, ms(worst))}
+	says := fmt.Sprintf("of %d ticks of 10 ms the worst came %.1f ms late", n, sampling.MS(worst))
 	if worst > MinInterval {
-		f.Status, f.Mend = StatusWarn, "the machine is too busy for 100 Hz: sample { interval = \"100ms\" }"
+		return found("timer", StatusWarn, says, "the machine is too busy for 100 Hz: sample { interval = \"100ms\" }")
 	}
-	return f
+	return found("timer", StatusOK, says, "")
 }
 
 // checkLoad looks for others that would disturb latencies.
 func checkLoad(procRoot string) []Finding {
-	text := readText(procRoot, "loadavg")
+	text := sampling.ReadText(procRoot, "loadavg")
 	load, err := strconv.ParseFloat(strings.SplitN(text+" ", " ", 2)[0], 64)
 	if err != nil {
 		return nil
 	}
 	cores := 0
-	for line := range strings.Lines(readText(procRoot, "stat")) {
+	for line := range strings.Lines(sampling.ReadText(procRoot, "stat")) {
 		if strings.HasPrefix(line, "cpu") && len(line) > 3 && line[3] >= '0' && line[3] <= '9' {
 			cores++
 		}
 	}
-	f := Finding{Name: "load", Status: StatusOK, Found: fmt.Sprintf("%.1f on %d cores", load, cores)}
+	says := fmt.Sprintf("%.1f on %d cores", load, cores)
 	if cores > 0 && load > float64(cores)/2 {
-		f.Status, f.Mend = StatusWarn, "others use the processors: latencies will be longer and less steady"
+		return found("load", StatusWarn, says,
+			"others use the processors: latencies will be longer and less steady")
 	}
-	return []Finding{f}
+	return found("load", StatusOK, says, "")
 }

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/vramsweep/vramsweep/runner/gpu/sampling"
 )
 
 func finding(list []Finding, name string) Finding {
@@ -17,13 +19,13 @@ func finding(list []Finding, name string) Finding {
 }
 
 func TestCheckGPU(t *testing.T) {
-	g := newDeviceReading(3)
+	g := sampling.NewGPU(3)
 	g.Texts["persistence_mode"] = "Disabled"
 	g.Texts["recovery_action"] = "Reset"
 	g.Texts["compute_mode"] = "Prohibited"
 	g.Texts["mig_mode"] = "Enabled"
-	g.Values[QECCUncorrected] = 4
-	g.Throttle = throttleNames(0x1 | 0x20 | 0x40)
+	errors, none := int64(4), int64(0)
+	g.ECC, g.Sample.ThrottleReasons = &errors, 0x1|0x20|0x40
 	got := checkGPU(&g)
 	for name, want := range map[string][2]string{
 		"GPU 3 persistence":  {StatusWarn, "nvidia-smi -pm 1"},
@@ -40,8 +42,8 @@ func TestCheckGPU(t *testing.T) {
 	if f := finding(got, "GPU 3 throttling"); strings.Contains(f.Found, "gpu_idle") || !strings.Contains(f.Found, "sw_thermal_slowdown, hw_thermal_slowdown") {
 		t.Errorf("throttling: %s", f.Found)
 	}
-	well := newDeviceReading(0)
-	well.Texts["persistence_mode"], well.Texts["recovery_action"], well.Values[QECCUncorrected] = "Enabled", "None", 0
+	well := sampling.NewGPU(0)
+	well.Texts["persistence_mode"], well.Texts["recovery_action"], well.ECC = "Enabled", "None", &none
 	for _, f := range checkGPU(&well) {
 		if f.Status != StatusOK {
 			t.Errorf("a GPU that is well: %+v", f)
@@ -92,7 +94,7 @@ func TestDoctorBrokenTool(t *testing.T) {
 	if f := finding(got, "source nvidia-smi"); f.Status != StatusFail || f.Mend == "" {
 		t.Errorf("%+v", f)
 	}
-	if f := finding(got, "GPU"); f.Status != StatusWarn {
+	if f := finding(got, "GPU"); f.Status != StatusFail || !strings.Contains(f.Found, "a GPU is expected") {
 		t.Errorf("%+v", f)
 	}
 }
@@ -135,7 +137,7 @@ func TestInspectNVIDIA(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d.Tool != SourceNvidiaSMI || len(d.GPUs) != 2 || d.GPUs[1].GPUID != 2 {
+	if d.Tool != sampling.SourceNvidiaSMI || len(d.GPUs) != 2 || d.GPUs[1].GPUID != 2 {
 		t.Fatalf("%+v", d)
 	}
 	g := d.GPUs[1]

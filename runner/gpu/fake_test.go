@@ -9,12 +9,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/runner/gpu/sampling"
+	"github.com/vramsweep/vramsweep/sweep/testenv"
 )
 
 // The tools are faked by this test binary under their names: a fake is
@@ -24,16 +24,21 @@ func TestMain(m *testing.M) {
 	case "nvidia-smi":
 		os.Exit(fakeSMI(os.Args[1:], os.Stdout))
 	case "amd-smi", "rocm-smi", "python3":
-		os.Exit(fakeFile(os.Stdout))
+		os.Exit(fakeFile(os.Args[1:], os.Stdout))
 	case "nvml-helper":
 		os.Exit(NVMLHelperMain(os.Stdin, os.Stdout))
 	}
 	os.Exit(m.Run())
 }
 
-// fakeFile prints a recorded output, whatever it is asked.
-func fakeFile(out io.Writer) int {
-	b, err := os.ReadFile(os.Getenv("FAKE_FILE"))
+// fakeFile prints a recorded output, whatever it is asked, or FAKE_DIR/<verb>.json
+// where there is that.
+func fakeFile(args []string, out io.Writer) int {
+	name := os.Getenv("FAKE_FILE")
+	if own := filepath.Join(os.Getenv("FAKE_DIR"), args[0]+".json"); sampling.Exists(own) {
+		name = own
+	}
+	b, err := os.ReadFile(name)
 	if err != nil {
 		return 1
 	}
@@ -60,7 +65,7 @@ func fakeTools(t testing.TB, names []string, env ...string) Options {
 	// Under the race detector a program waits a second before it exits.
 	env = append([]string{"PATH=" + dir, "FAKE_DIR=" + dir, "GORACE=atexit_sleep_ms=0"}, env...)
 	empty := t.TempDir()
-	return Options{Env: env, Sys: empty, Dev: empty, Proc: "/proc", NVMLLibrary: filepath.Join(empty, "none.so"), Sources: []string{SourceNvidiaSMI}}
+	return Options{Env: env, Sys: empty, Dev: empty, Proc: "/proc", NVMLLibrary: filepath.Join(empty, "none.so"), Sources: []string{sampling.SourceNvidiaSMI}}
 }
 
 // fake is what a stand-in for nvidia-smi does, from its environment:
@@ -148,6 +153,13 @@ func (f *fake) refuse(lms int) int {
 		return 0
 	case "probe-hangs":
 		hang()
+	case "apps-hang":
+		if slices.Contains(f.fields, "used_gpu_memory") {
+			if err := os.WriteFile(filepath.Join(os.Getenv("FAKE_DIR"), "listed"), nil, 0o644); err != nil {
+				panic(err)
+			}
+			hang()
+		}
 	}
 	return 0
 }
@@ -193,6 +205,9 @@ func (f *fake) value(field string, g, n int) string {
 	}
 	if f.mode == "na" && field != "index" && field != "pci.bus_id" && field != "timestamp" && n > 0 {
 		return "[N/A]"
+	}
+	if text, ok := f.odd(field, g); ok {
+		return text
 	}
 	switch field {
 	case "timestamp":
@@ -251,6 +266,30 @@ func (f *fake) value(field string, g, n int) string {
 		return "Disabled"
 	}
 	return "[N/A]"
+}
+
+// odd is a cell of the modes in which GPU 0 tells what it should not.
+func (f *fake) odd(field string, g int) (string, bool) {
+	switch {
+	case g != 0:
+	case field == "name" && os.Getenv("FAKE_NAME") != "":
+		return os.Getenv("FAKE_NAME"), true
+	case f.mode == "no-memory" && strings.HasPrefix(field, "memory."):
+		return "[N/A]", true
+	case f.mode == "reset" && strings.HasPrefix(field, "memory."):
+		return "[GPU requires reset]", true
+	case f.mode == "impossible" && strings.HasPrefix(field, "clocks."):
+		return "-500", true
+	case f.mode == "impossible" && strings.HasPrefix(field, "power."):
+		return "99999999.00", true
+	case f.mode == "impossible" && field == "memory.used":
+		return "-5 TB", true
+	case f.mode == "frozen" && field == "timestamp":
+		return "2026/12/01 03:00:00.123", true
+	case f.mode == "frozen" && field == "memory.used":
+		return "100", true
+	}
+	return "", false
 }
 
 func (f *fake) row(g, n int) {
@@ -356,36 +395,12 @@ func (f *fake) apps(header bool, lms int) int {
 	}
 }
 
-// collector keeps samples and can wait for a number of ticks.
-type collector struct {
-	mu      sync.Mutex
-	samples []runner.Sample
-	ticks   int
-	until   func(*collector) bool
-	done    chan struct{}
-	once    sync.Once
-}
-
-func newCollector(until func(*collector) bool) *collector {
-	return &collector{until: until, done: make(chan struct{})}
-}
-
-func (c *collector) emit(s []runner.Sample) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.samples = append(c.samples, s...)
-	c.ticks++
-	if c.until(c) {
-		c.once.Do(func() { close(c.done) })
-	}
-}
-
 // corpus opens a recorded output; the test is skipped where the corpus is not.
 func corpus(t testing.TB, elem ...string) []byte {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(append([]string{corpusDir()}, elem...)...))
 	if err != nil {
-		t.Skipf("no corpus: %v", err)
+		testenv.Skip(t, "no corpus: %v", err)
 	}
 	return b
 }

@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/runner/gpu/sampling"
 	"github.com/vramsweep/vramsweep/runner/proc"
+	"github.com/vramsweep/vramsweep/runner/runnertest"
 )
 
 // nvmlMachine is a machine whose GPUs the stub tells; its helper ends with the
@@ -32,7 +34,7 @@ func TestNVMLInspect(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if d.Tool != SourceNVML || len(d.GPUs) != 2 || d.GPUs[0].GPUID != 1 {
+		if d.Tool != sampling.SourceNVML || len(d.GPUs) != 2 || d.GPUs[0].GPUID != 1 {
 			t.Fatalf("%+v", d)
 		}
 		g := d.GPUs[1]
@@ -52,15 +54,23 @@ func TestNVMLInspect(t *testing.T) {
 // TestNVMLReaderComesBack kills the helper between two readings.
 func TestNVMLReaderComesBack(t *testing.T) {
 	t.Parallel()
-	m := nvmlMachine(t, nvmlOptions(t, stubNVML(t)))
-	child := m.nvml.child
-	child.h.p.Kill("test")
-	<-child.ended
+	o := nvmlOptions(t, stubNVML(t))
+	var helpers []proc.Process
+	o.Start = func(ctx context.Context, spec proc.Spec) (proc.Process, error) {
+		p, err := proc.Start(ctx, spec)
+		helpers = append(helpers, p)
+		return p, err
+	}
+	m := nvmlMachine(t, o)
+	helpers[0].Kill("test")
+	if _, err := helpers[0].Wait(); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := m.Inspect(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
-	if m.nvml.child == child {
-		t.Error("the helper that was killed is said to have answered")
+	if len(helpers) != 2 {
+		t.Errorf("%d helpers: the one that was killed is said to have answered", len(helpers))
 	}
 }
 
@@ -68,12 +78,12 @@ func TestNVMLReaderComesBack(t *testing.T) {
 func TestNVMLReaderHangs(t *testing.T) {
 	t.Parallel()
 	o := fakeTools(t, []string{"nvidia-smi", "nvml-helper"}, "STUB_HANG=4")
-	o.NVMLLibrary, o.Helper, o.Sources = stubNVML(t), []string{"nvml-helper"}, []string{SourceNVML, SourceNvidiaSMI}
+	o.NVMLLibrary, o.Helper, o.Sources = stubNVML(t), []string{"nvml-helper"}, []string{sampling.SourceNVML, sampling.SourceNvidiaSMI}
+	o.ToolTimeout = 3 * time.Second
 	m := nvmlMachine(t, o)
-	if st := m.Sources(); !st[0].Used || st[1].Works || !st[1].standby {
+	if st := m.Sources(); !st[0].Used || st[1].Works || !st[1].Standby {
 		t.Fatalf("sources %+v", st)
 	}
-	m.nvml.o.ToolTimeout = 300 * time.Millisecond
 	var tools []string
 	for range 3 {
 		d, err := m.Inspect(t.Context(), nil)
@@ -82,7 +92,7 @@ func TestNVMLReaderHangs(t *testing.T) {
 		}
 		tools = append(tools, d.Tool)
 	}
-	if !strings.Contains(fmt.Sprint(tools), SourceNvidiaSMI) {
+	if !strings.Contains(fmt.Sprint(tools), sampling.SourceNvidiaSMI) {
 		t.Errorf("read by %v: the hang did not come, or was not left for nvidia-smi", tools)
 	}
 }
@@ -108,7 +118,7 @@ func TestNVMLMIG(t *testing.T) {
 	if *g.VRAMUsedMB != 512 || *g.VRAMTotalMB != 10<<10 || g.PowerWatts != nil || len(g.Processes) != 1 || g.Processes[0].PID != 102 {
 		t.Errorf("%+v", g)
 	}
-	if why := detail.Missing["gpus[0].power_instant_w"]; why != migPower {
+	if why := detail.Missing["gpus[0].power_w"]; why != sampling.MIGPower {
 		t.Errorf("missing %v", detail.Missing)
 	}
 	samplers, err := m.Samplers(Run{Interval: 10 * time.Millisecond, GPUs: []int{0}, PIDs: func() []int { return []int{102} }})
@@ -116,8 +126,8 @@ func TestNVMLMIG(t *testing.T) {
 		t.Fatal(err)
 	}
 	held := false
-	c, rep, err := sampleUntil(t, samplers[0], func(c *collector) bool {
-		for _, s := range c.samples {
+	c, rep, err := runnertest.Collect(t, samplers[0], func(c *runnertest.Collector) bool {
+		for _, s := range c.Samples {
 			held = held || s.Has&runner.HasProcessMemory != 0 && s.ProcessMemory == 256<<20
 		}
 		return held
@@ -125,12 +135,12 @@ func TestNVMLMIG(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range c.samples {
+	for _, s := range c.Samples {
 		if s.MemoryUsed != 512<<20 || s.MemoryTotal != 10<<30 || s.MemoryReserved != 16<<20 || s.Has&(runner.HasPower|runner.HasEnergy|runner.HasUtilization) != 0 || s.Temperature != 40 {
 			t.Fatalf("sample %+v", s)
 		}
 	}
-	if rep.Missing["power_w"] != migPower || rep.Missing["energy_j"] != migPower || rep.Missing["utilization_pct"] == "" {
+	if rep.Missing["power_w"] != sampling.MIGPower || rep.Missing["energy_j"] != sampling.MIGPower || rep.Missing["utilization_pct"] == "" {
 		t.Errorf("missing %v", rep.Missing)
 	}
 }
@@ -145,18 +155,18 @@ func TestSMIMIG(t *testing.T) {
 	if err != nil || len(samplers) != 1 {
 		t.Fatalf("%d samplers, %v; devices %+v", len(samplers), err, m.Found())
 	}
-	c, rep, err := sampleUntil(t, samplers[0], ticks(3))
+	c, rep, err := runnertest.Collect(t, samplers[0], runnertest.Ticks(3))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := c.samples[0]; s.Has&(memoryFields|runner.HasPower) != 0 || s.Has&runner.HasTemperature == 0 {
+	if s := c.Samples[0]; s.Has&(sampling.MemoryFields|runner.HasPower) != 0 || s.Has&runner.HasTemperature == 0 {
 		t.Errorf("sample %+v", s)
 	}
-	if rep.Missing["memory_used_bytes"] != migMemory || rep.Missing["power_w"] != migPower {
+	if rep.Missing["memory_used_bytes"] != sampling.MIGMemory || rep.Missing["power_w"] != sampling.MIGPower {
 		t.Errorf("missing %v", rep.Missing)
 	}
 	d, err := m.Inspector().Inspect(t.Context(), []int{0})
-	if err != nil || d.GPUs[0].VRAMUsedMB != nil || d.Missing["gpus[0].memory_used_bytes"] != migMemory {
+	if err != nil || d.GPUs[0].VRAMUsedMB != nil || d.Missing["gpus[0].memory_used_bytes"] != sampling.MIGMemory {
 		t.Errorf("%+v, %v", d, err)
 	}
 }
@@ -187,7 +197,7 @@ func BenchmarkFullReading(b *testing.B) {
 }
 
 // countingStart starts programs and counts them.
-func countingStart(n *int) StartFunc {
+func countingStart(n *int) sampling.StartFunc {
 	return func(ctx context.Context, spec proc.Spec) (proc.Process, error) {
 		*n++
 		return proc.Start(ctx, spec)

@@ -1,125 +1,63 @@
 package gpu
 
 import (
-	"context"
+	"bufio"
+	"encoding/json"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
-	"time"
 
-	"github.com/vramsweep/vramsweep/runner/proc"
+	"github.com/vramsweep/vramsweep/runner/gpu/amd"
+	"github.com/vramsweep/vramsweep/runner/gpu/nvidia"
+	"github.com/vramsweep/vramsweep/runner/gpu/sampling"
 )
 
-// The names of the sources, as they stand in samples, reports and Options.
-const (
-	SourceNvidiaSMI = "nvidia-smi"
-	SourceNVML      = "nvml"
-	SourceAMDGPU    = "amdgpu-sysfs"
-	SourceAMDSMI    = "amd-smi"
-	SourceROCmSMI   = "rocm-smi"
-	SourceProc      = "proc"
-)
+// Options say where a machine's instruments are.
+type Options = sampling.Options
+
+// A Run is what the samplers of one run need to know.
+type Run = sampling.Run
+
+// A SourceStatus says what a source can do on this machine.
+type SourceStatus = sampling.SourceStatus
 
 // The bounds of an interval: what a sweep may ask for.
 const (
-	MinInterval     = 10 * time.Millisecond
-	MaxInterval     = 10 * time.Second
-	DefaultInterval = 100 * time.Millisecond
+	MinInterval     = sampling.MinInterval
+	MaxInterval     = sampling.MaxInterval
+	DefaultInterval = sampling.DefaultInterval
 )
-
-// A StartFunc starts a program; proc.Start is the one of the product.
-type StartFunc func(ctx context.Context, spec proc.Spec) (proc.Process, error)
-
-// Options say where a machine's instruments are. The zero value of a field
-// means the usual place, except Env and Helper.
-type Options struct {
-	Env   []string  // environment of the tools, and where PATH is looked up
-	Start StartFunc // nil: proc.Start
-
-	Proc string // "/proc"
-	Sys  string // "/sys"
-	Dev  string // "/dev"
-
-	NvidiaSMI string // "nvidia-smi"
-	AMDSMI    string // "amd-smi"
-	ROCmSMI   string // "rocm-smi"
-
-	// Helper is the command line that ends in NVMLHelperMain: the same binary
-	// with a hidden argument. Empty: NVML is not used.
-	Helper      []string
-	NVMLLibrary string // "libnvidia-ml.so.1"
-
-	// Sources names the sources that may be used, the first choice first. nil:
-	// DefaultSources. A source that is not named is not used.
-	Sources []string
-
-	// ToolTimeout bounds one call of a tool; default 30 s, as a tool that
-	// initialises eight GPUs without persistence mode takes its time.
-	ToolTimeout time.Duration
-}
-
-// DefaultSources is the order in which sources are tried. NVML stands before
-// nvidia-smi because of a side-by-side measurement on an H100 at 10 ms
-// (docs/measured): interval p50 10.2 and p99 10.5 ms against 11.1 and 20.0, 2 %
-// of the ticks missed against 4 %, 2.5 % of a core for the helper against 11 %
-// for the tool, the same memory to the byte, and an energy counter.
-func DefaultSources() []string {
-	return []string{SourceNVML, SourceNvidiaSMI, SourceAMDGPU, SourceAMDSMI, SourceROCmSMI}
-}
 
 // CheckSources refuses names that are no source of GPU figures.
 func CheckSources(names []string) error {
 	for _, name := range names {
-		if !slices.Contains(DefaultSources(), name) {
-			return fmt.Errorf("there is no sampler %q; there are %s", name, strings.Join(DefaultSources(), ", "))
+		if known := sampling.DefaultSources(); !slices.Contains(known, name) {
+			return fmt.Errorf("there is no sampler %q; there are %s", name, strings.Join(known, ", "))
 		}
 	}
 	return nil
 }
 
-func (o Options) withDefaults() Options {
-	set := func(p *string, v string) {
-		if *p == "" {
-			*p = v
-		}
+// NVMLHelperMain is the helper child, of NVML and of amdgpu: it reads its orders
+// from stdin, one line of JSON, and writes frames to stdout until stdin ends. It
+// returns the exit code. It runs in a process of its own because a driver that
+// hangs or a library that crashes takes its process along.
+func NVMLHelperMain(stdin io.Reader, stdout io.Writer) int {
+	in := bufio.NewReader(stdin)
+	line, err := in.ReadBytes('\n')
+	if err != nil && len(line) == 0 {
+		return 2
 	}
-	set(&o.Proc, "/proc")
-	set(&o.Sys, "/sys")
-	set(&o.Dev, "/dev")
-	set(&o.NvidiaSMI, "nvidia-smi")
-	set(&o.AMDSMI, "amd-smi")
-	set(&o.ROCmSMI, "rocm-smi")
-	set(&o.NVMLLibrary, "libnvidia-ml.so.1")
-	if o.Sources == nil {
-		o.Sources = DefaultSources()
+	out := sampling.NewWire(stdout)
+	var orders struct {
+		Source string `json:"source"`
 	}
-	if o.ToolTimeout <= 0 {
-		o.ToolTimeout = 30 * time.Second
+	if err := json.Unmarshal(line, &orders); err != nil {
+		return out.Fail(err)
 	}
-	return o
-}
-
-// A Run is what the samplers of one run need to know.
-type Run struct {
-	Interval time.Duration // MinInterval to MaxInterval; 0: DefaultInterval
-	GPUs     []int         // driver's indices to sample; nil: all
-	Parts    []string      // UUIDs of MIG instances whose figures count instead of their GPU's; nil: those that the environment's mask leaves
-	Epoch    time.Time     // offsets count from here, with its monotonic reading (Job.StartedAt)
-
-	// PIDs lists the root processes of the run; it may be empty until the
-	// engine has started. nil: the run's own processes are not told apart.
-	PIDs func() []int
-}
-
-func (r Run) check() (Run, error) {
-	if r.Interval == 0 {
-		r.Interval = DefaultInterval
+	if orders.Source == sampling.SourceAMDGPU {
+		return amd.Help(line, in, out)
 	}
-	if r.Interval < MinInterval || r.Interval > MaxInterval {
-		return r, fmt.Errorf("sampling interval %v: want %v to %v", r.Interval, MinInterval, MaxInterval)
-	}
-	if r.Epoch.IsZero() {
-		r.Epoch = time.Now()
-	}
-	return r, nil
+	return nvidia.Help(line, in, out)
 }

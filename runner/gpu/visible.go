@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/runner/gpu/sampling"
 )
 
 func describe(devices []runner.Device) string {
@@ -46,34 +47,49 @@ func visibleNVIDIA(devices []runner.Device, env []string) ([]runner.Device, stri
 	const name = "CUDA_VISIBLE_DEVICES"
 	all := whole(devices)
 	slices.SortStableFunc(all, func(a, b runner.Device) int { return a.Index - b.Index })
-	mask, set := envValue(env, name)
+	mask, set := sampling.EnvValue(env, name)
 	if !set {
 		return oneInstance(all, devices), "no " + name + " is set", nil
 	}
 	what := name + "=" + mask
-	out, err := maskNVIDIA(all, devices, mask, env)
+	out, err := applyMask(mask, all, devices, countable(all, env))
 	if err != nil {
 		return nil, what, fmt.Errorf("%s %w", what, err)
 	}
 	return oneInstance(out, devices), what, nil
 }
 
-// maskNVIDIA applies CUDA_VISIBLE_DEVICES. What follows the first invalid entry
-// is hidden, as CUDA has it.
-func maskNVIDIA(all, devices []runner.Device, mask string, env []string) ([]runner.Device, error) {
+// countable refuses indices in CUDA's order where GPUs differ: it is not known.
+func countable(all []runner.Device, env []string) error {
+	order, _ := sampling.EnvValue(env, "CUDA_DEVICE_ORDER")
+	mixed := slices.ContainsFunc(all, func(d runner.Device) bool { return d.Name != all[0].Name })
+	if order == "PCI_BUS_ID" || !mixed {
+		return nil
+	}
+	return fmt.Errorf("names GPUs by index, but the GPUs differ (%s) and CUDA counts the fastest first: "+
+		"set CUDA_DEVICE_ORDER=PCI_BUS_ID, or name them by UUID", describe(all))
+}
+
+// applyMask picks devices by their place in counted (unless that is refused) or
+// by their UUID among named. What follows the first invalid entry is hidden, as
+// CUDA and HIP have it; an empty mask hides all.
+func applyMask(mask string, counted, named []runner.Device, refused error) ([]runner.Device, error) {
 	var out []runner.Device
-	for _, item := range maskItems(mask) {
-		if n, err := strconv.Atoi(item); err == nil {
-			if n < 0 || n >= len(all) {
-				break
-			}
-			if order, _ := envValue(env, "CUDA_DEVICE_ORDER"); order != "PCI_BUS_ID" && mixed(all) {
-				return nil, fmt.Errorf("names GPUs by index, but the GPUs differ (%s) and CUDA counts the fastest first: set CUDA_DEVICE_ORDER=PCI_BUS_ID, or name them by UUID", describe(all))
-			}
-			out = append(out, all[n])
+	for _, item := range strings.Split(mask, ",") {
+		if item = strings.TrimSpace(item); item == "" {
 			continue
 		}
-		d, err := byUUID(devices, item)
+		if n, err := strconv.Atoi(item); err == nil {
+			if n < 0 || n >= len(counted) {
+				break
+			}
+			if refused != nil {
+				return nil, refused
+			}
+			out = append(out, counted[n])
+			continue
+		}
+		d, err := byUUID(named, item)
 		if err != nil {
 			return nil, err
 		}
@@ -105,24 +121,17 @@ func oneInstance(list, devices []runner.Device) []runner.Device {
 	return out
 }
 
-// maskItems splits a mask. An empty mask hides all.
-func maskItems(mask string) []string {
-	var out []string
-	for _, item := range strings.Split(mask, ",") {
-		if item = strings.TrimSpace(item); item != "" {
-			out = append(out, item)
-		}
-	}
-	return out
-}
-
 // byUUID finds a device by its UUID or the beginning of it, as CUDA does: GPU-...
 // or MIG-... (drivers from 470 on; the older MIG-GPU-<uuid>/gi/ci is not known).
 func byUUID(devices []runner.Device, prefix string) (*runner.Device, error) {
 	var found *runner.Device
 	for i := range devices {
 		d := &devices[i]
-		if d.UUID == "" || !strings.HasPrefix(strings.ToLower(d.UUID), strings.ToLower(prefix)) {
+		want := strings.ToLower(prefix)
+		if d.Vendor == "amd" { // ROCr writes a UUID as GPU-<hex>, sysfs as <hex>
+			want = strings.TrimPrefix(want, "gpu-")
+		}
+		if d.UUID == "" || !strings.HasPrefix(strings.ToLower(d.UUID), want) {
 			continue
 		}
 		if d.Vendor == "nvidia" && strings.HasPrefix(prefix, "MIG-") != (d.Parent != "") {
@@ -136,10 +145,6 @@ func byUUID(devices []runner.Device, prefix string) (*runner.Device, error) {
 	return found, nil
 }
 
-func mixed(devices []runner.Device) bool {
-	return slices.ContainsFunc(devices, func(d runner.Device) bool { return d.Name != devices[0].Name })
-}
-
 // visibleAMD applies ROCR_VISIBLE_DEVICES to HIP's order, then
 // HIP_VISIBLE_DEVICES (or CUDA_VISIBLE_DEVICES, which HIP honours too) to what
 // is left.
@@ -147,13 +152,13 @@ func visibleAMD(devices []runner.Device, env []string) ([]runner.Device, string,
 	list := hipOrder(devices)
 	var names []string
 	for _, name := range []string{"ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"} {
-		mask, set := envValue(env, name)
-		if _, hip := envValue(env, "HIP_VISIBLE_DEVICES"); !set || name == "CUDA_VISIBLE_DEVICES" && hip {
+		mask, set := sampling.EnvValue(env, name)
+		if _, hip := sampling.EnvValue(env, "HIP_VISIBLE_DEVICES"); !set || name == "CUDA_VISIBLE_DEVICES" && hip {
 			continue
 		}
 		names = append(names, name+"="+mask)
 		var err error
-		if list, err = maskAMD(list, mask); err != nil {
+		if list, err = applyMask(mask, list, list, nil); err != nil {
 			return nil, name, fmt.Errorf("%s: %w", name, err)
 		}
 	}
@@ -163,37 +168,15 @@ func visibleAMD(devices []runner.Device, env []string) ([]runner.Device, string,
 	return list, strings.Join(names, ", "), nil
 }
 
-// maskAMD applies one mask. What follows the first invalid entry is hidden.
-func maskAMD(list []runner.Device, mask string) ([]runner.Device, error) {
-	var left []runner.Device
-	for _, item := range maskItems(mask) {
-		if n, err := strconv.Atoi(item); err == nil {
-			if n < 0 || n >= len(list) {
-				break
-			}
-			left = append(left, list[n])
-			continue
-		}
-		// ROCr writes a UUID as GPU-<hex>, sysfs as <hex>
-		d, err := byUUID(list, strings.TrimPrefix(item, "GPU-"))
-		if err != nil {
-			return nil, err
-		}
-		if d == nil {
-			break
-		}
-		left = append(left, *d)
-	}
-	return left, nil
-}
-
 // hipOrder is the devices as HIP counts them: a partitioned GPU by its
 // partitions, in KFD's order where it is told.
 func hipOrder(devices []runner.Device) []runner.Device {
 	var out []runner.Device
 	for _, d := range devices {
-		split := d.Parent == "" && slices.ContainsFunc(devices, func(p runner.Device) bool { return p.Parent != "" && p.Parent == deviceKey(d) })
-		if d.Vendor == "amd" && !split {
+		split := slices.ContainsFunc(devices, func(p runner.Device) bool {
+			return p.Parent != "" && p.Parent == sampling.DeviceKey(d)
+		})
+		if d.Vendor == "amd" && (d.Parent != "" || !split) {
 			out = append(out, d)
 		}
 	}

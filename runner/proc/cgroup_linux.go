@@ -20,14 +20,7 @@ type cgroup struct {
 // newCgroup makes a child of our own cgroup. It is a bonus: nil where there is
 // no v2 hierarchy or we may not write in it (most containers, Slurm jobs).
 func newCgroup(procRoot, mark string) *cgroup {
-	self, err := os.ReadFile(filepath.Join(procRoot, "self", "cgroup"))
-	if err != nil {
-		return nil
-	}
-	mounts, err := os.ReadFile(filepath.Join(procRoot, "self", "mountinfo"))
-	if err != nil {
-		return nil
-	}
+	self, mounts := readCgroup(procRoot)
 	own, ok := ownCgroup(self, mounts)
 	if !ok {
 		return nil
@@ -42,6 +35,13 @@ func newCgroup(procRoot, mark string) *cgroup {
 		return nil
 	}
 	return &cgroup{dir: dir, fd: int(f.Fd()), f: f}
+}
+
+// readCgroup reads what ownCgroup is found from; what cannot be read is empty.
+func readCgroup(procRoot string) (self, mounts []byte) {
+	self, _ = os.ReadFile(filepath.Join(procRoot, "self", "cgroup"))
+	mounts, _ = os.ReadFile(filepath.Join(procRoot, "self", "mountinfo"))
+	return self, mounts
 }
 
 func fileRune(r rune) rune {
@@ -121,16 +121,12 @@ func (c *cgroup) remove() {
 // removeCgroups takes away the empty cgroups that a killed runner left for a
 // mark. Those in use cannot be removed.
 func removeCgroups(procRoot, mark string) {
-	self, serr := os.ReadFile(filepath.Join(procRoot, "self", "cgroup"))
-	mounts, merr := os.ReadFile(filepath.Join(procRoot, "self", "mountinfo"))
+	self, mounts := readCgroup(procRoot)
 	own, ok := ownCgroup(self, mounts)
-	if serr != nil || merr != nil || !ok {
+	if !ok {
 		return
 	}
-	dirs, err := os.ReadDir(own)
-	if err != nil {
-		return
-	}
+	dirs, _ := os.ReadDir(own) // what cannot be read cannot be taken away
 	name := "vramsweep-" + strings.Map(fileRune, mark)
 	for _, d := range dirs {
 		if d.IsDir() && matches(d.Name(), name) {

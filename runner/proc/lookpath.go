@@ -90,3 +90,25 @@ func setenv(env []string, name, value string) []string {
 	}
 	return append(out, name+"="+value)
 }
+
+// Interpreter is the command of a Python script's first line ("#!/usr/bin/env
+// python3" gives two words); nil where a file is no Python script. An error says
+// that it cannot be read.
+func Interpreter(path string) ([]string, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("interpreter of a script: %w", err)
+	}
+	defer file.Close() //nolint:errcheck // only read from
+	head := make([]byte, 512)
+	n, err := file.Read(head)
+	if err != nil && n == 0 {
+		return nil, fmt.Errorf("interpreter of a script: read %s: %w", path, err)
+	}
+	line, _, _ := strings.Cut(string(head[:n]), "\n")
+	command, ok := strings.CutPrefix(line, "#!")
+	if !ok || !strings.Contains(command, "python") {
+		return nil, nil
+	}
+	return strings.Fields(command), nil
+}

@@ -48,23 +48,11 @@ func uniqueMark(prefix string) string {
 	return prefix + "." + hex.EncodeToString(b[:])
 }
 
-// FindMarked lists the live processes whose environment holds the mark: the
-// mark itself or one that Start derived from it. root is that of /proc, "" for
-// the usual one. Processes of other users cannot be read and are not listed.
-func FindMarked(root, mark string) ([]Leftover, error) {
-	if mark == "" {
-		return nil, fmt.Errorf("find marked processes: the mark is empty")
-	}
-	t, err := newTable(root)
-	if err != nil {
-		return nil, err
-	}
-	return t.marked(mark)
-}
-
-// EndMarked ends what FindMarked lists and what that started meanwhile:
-// SIGTERM, grace, SIGKILL. It returns what it ended; Left is set on what could
-// not be ended. Call it only under the lock of the folder whose mark it is:
+// EndMarked ends the live processes whose environment holds the mark (the mark
+// itself or one that Start derived from it) and what these started meanwhile:
+// SIGTERM, grace, SIGKILL. root is that of /proc, "" for the usual one. Processes
+// of other users cannot be read and are left alone. It returns what it ended; Left
+// is set on what could not be ended. Call it only under the lock of the folder whose mark it is:
 // then the runner that started them is dead.
 func EndMarked(ctx context.Context, root, mark string, grace time.Duration) ([]Leftover, error) {
 	if mark == "" {

@@ -49,17 +49,23 @@ func (m *Masker) add(v string) {
 
 // secretName knows names by their words: HF_TOKEN, hf-token, PGPASSWORD,
 // AWS_SECRET_ACCESS_KEY. TOKENIZER, MAX_TOKENS, KEYBOARD are none.
-var secretName = regexp.MustCompile(`(?i)(?:^|[_.-])(?:token|key|apikey|pat|credentials?|auth|cookie|passphrase)$|secret|passw(?:or)?d|pwd$|private_?key|api_?key|access_?key`)
+var secretName = regexp.MustCompile(`(?i)(?:^|[_.-])(?:token|key|apikey|pat|credentials?|auth|cookie|passphrase)$` +
+	`|secret|passw(?:or)?d|pwd$|private_?key|api_?key|access_?key`)
 
 // What secrets look like: tokens of Hugging Face, GitHub, GitLab, Slack, AWS,
 // OpenAI and the like, JSON web tokens; authorization headers; credentials in a
 // URL; fields of objects as JSON and Python write them; assignments.
 var (
-	tokenForm  = regexp.MustCompile(`\b(?:hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}|glpat-[A-Za-z0-9_-]{16,}|xox[abposr]-[A-Za-z0-9-]{10,}|A(?:KIA|SIA)[A-Z0-9]{16}|sk-[A-Za-z0-9_-]{20,}|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,})`)
+	tokenForm = regexp.MustCompile(`\b(?:hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}` +
+		`|glpat-[A-Za-z0-9_-]{16,}|xox[abposr]-[A-Za-z0-9-]{10,}|A(?:KIA|SIA)[A-Z0-9]{16}|sk-[A-Za-z0-9_-]{20,}` +
+		`|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,})`)
 	headerForm = regexp.MustCompile(`(?i)\b(bearer|authorization: ?basic)(\s+)[A-Za-z0-9+/._~=-]{8,}`)
 	urlForm    = regexp.MustCompile(`(://[^/\s:@]*:)[^/\s@]+@`)
-	fieldForm  = regexp.MustCompile(`(?i)(["'](?:[a-z0-9_.-]*[_.-])?(?:hf_?token|auth_?token|access_?token|bearer_?token|api_?key|access_?key|secret_?key|private_?key|secret|password|passwd)\\?["']\s*:\s*\\?["'])[^"'\\]{6,}`)
-	assignForm = regexp.MustCompile(`(?i)\b((?:[A-Z0-9_]*_)?(?:TOKEN|SECRET|PASSWORD|API_?KEY|ACCESS_KEY)=)[^\s"',;&)]{6,}`)
+	fieldForm  = regexp.MustCompile(`(?i)(["'](?:[a-z0-9_.-]*[_.-])?(?:hf_?token|auth_?token|access_?token` +
+		`|bearer_?token|api_?key|access_?key|secret_?key|private_?key|secret|password|passwd)` +
+		`\\?["']\s*:\s*\\?["'])[^"'\\]{6,}`)
+	assignForm = regexp.MustCompile(
+		`(?i)\b((?:[A-Z0-9_]*_)?(?:TOKEN|SECRET|PASSWORD|API_?KEY|ACCESS_KEY)=)[^\s"',;&)]{6,}`)
 )
 
 // maskForm replaces what matches. One of the hints is in every match: they spare
@@ -94,11 +100,13 @@ func (m *Masker) Text(s string) string {
 	for _, v := range m.known() {
 		s = strings.ReplaceAll(s, v, Masked)
 	}
-	s = maskForm(s, tokenForm, Masked, "hf_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox", "AKIA", "ASIA", "sk-", "eyJ")
+	s = maskForm(s, tokenForm, Masked, "hf_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox",
+		"AKIA", "ASIA", "sk-", "eyJ")
 	s = maskForm(s, headerForm, "${1}${2}"+Masked, "earer", "EARER", "asic ", "ASIC ")
 	s = maskForm(s, urlForm, "${1}"+Masked+"@", "@")
 	s = maskForm(s, fieldForm, "${1}"+Masked, `":`, `':`, `" :`, `' :`)
-	return maskForm(s, assignForm, "${1}"+Masked, "oken=", "OKEN=", "ecret=", "ECRET=", "assword=", "ASSWORD=", "key=", "Key=", "KEY=")
+	return maskForm(s, assignForm, "${1}"+Masked,
+		"oken=", "OKEN=", "ecret=", "ECRET=", "assword=", "ASSWORD=", "key=", "Key=", "KEY=")
 }
 
 // Writer gives a writer that takes the secrets out of whole lines on their way

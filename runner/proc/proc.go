@@ -86,6 +86,8 @@ type Exit struct {
 type Leftover struct {
 	PID  int
 	Name string
-	How  string // how it was found: "process group", "child", "session", "environment mark", "re-parented", "cgroup", "output pipe"
-	Left bool   // it could not be ended
+	// How it was found: "process group", "child", "session", "environment mark",
+	// "re-parented", "cgroup", "output pipe".
+	How  string
+	Left bool // it could not be ended
 }

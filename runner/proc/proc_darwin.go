@@ -18,10 +18,6 @@ type table struct{}
 
 func newTable(string) (*table, error) { return &table{}, nil }
 
-func (*table) marked(string) ([]Leftover, error) {
-	return nil, errors.New("finding the processes of a killed run needs Linux's /proc")
-}
-
 func (*table) endMarked(context.Context, string, time.Duration) ([]Leftover, error) {
 	return nil, errors.New("ending the processes of a killed run needs Linux's /proc")
 }
@@ -36,8 +32,7 @@ func (t *tree) close()                            {}
 func (t *tree) scan(bool)                         {}
 func (t *tree) watchEvery() time.Duration         { return time.Hour }
 func (t *tree) pids() []int                       { return []int{t.leader} }
-func (t *tree) leftovers() []Leftover             { return nil }
-func (t *tree) outsiders() []Leftover             { return nil }
+func (t *tree) leftovers(bool) []Leftover         { return nil }
 func (t *tree) adoptHolders(...string) bool       { return false }
 func (t *tree) signalOutside(syscall.Signal)      {}
 func (t *tree) signalAll(sig syscall.Signal)      { t.signalGroup(sig) }
@@ -67,7 +62,9 @@ func waitExited(pid int) {
 		return
 	}
 	defer syscall.Close(kq)
-	want := []syscall.Kevent_t{{Ident: uint64(pid), Filter: syscall.EVFILT_PROC, Flags: syscall.EV_ADD, Fflags: syscall.NOTE_EXIT}}
+	want := []syscall.Kevent_t{{
+		Ident: uint64(pid), Filter: syscall.EVFILT_PROC, Flags: syscall.EV_ADD, Fflags: syscall.NOTE_EXIT,
+	}}
 	got := make([]syscall.Kevent_t, 1)
 	for {
 		n, err := syscall.Kevent(kq, want, got, nil)

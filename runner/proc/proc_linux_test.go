@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vramsweep/vramsweep/runner/proc/proctest"
 )
 
 // The tests run this very binary as the programs that they supervise.
@@ -363,7 +365,7 @@ func TestNothingIsLeft(t *testing.T) {
 						}
 					}
 				}
-				if found, err := FindMarked("", mark); err != nil || len(found) != 0 {
+				if found, err := proctest.Marked(mark); err != nil || len(found) != 0 {
 					t.Errorf("marked processes left: %+v, %v", found, err)
 				}
 				if len(exit.Leftovers) < c.kids { // on a busy machine the one in between may still be there, too
@@ -538,7 +540,7 @@ func TestManyWild(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if left, err := FindMarked("", "wild"); err != nil || len(left) != 0 {
+	if left, err := proctest.Marked("wild"); err != nil || len(left) != 0 {
 		t.Errorf("left: %+v, %v", left, err)
 	}
 }

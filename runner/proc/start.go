@@ -54,7 +54,7 @@ type process struct {
 
 	exited chan struct{} // closed when the leader has exited; it is not reaped yet
 	reap   chan struct{} // closed to have it reaped
-	reaped chan error
+	reaped chan struct{}
 	ended  time.Time // of the leader; set before exited is closed
 
 	// Of the supervisor alone.
@@ -133,7 +133,7 @@ func prepare(spec Spec) (*process, error) {
 	return &process{
 		spec: spec, cmd: cmd, mark: mark, tree: t,
 		stop: make(chan struct{}), kill: make(chan struct{}),
-		exited: make(chan struct{}), reap: make(chan struct{}), reaped: make(chan error, 1),
+		exited: make(chan struct{}), reap: make(chan struct{}), reaped: make(chan struct{}),
 		done: make(chan struct{}),
 	}, nil
 }
@@ -243,7 +243,8 @@ func (p *process) launch() error {
 		p.ended = time.Now()
 		close(p.exited)
 		<-p.reap
-		p.reaped <- p.cmd.Wait()
+		_ = p.cmd.Wait() // its state says how it ended
+		close(p.reaped)
 	}()
 	return <-result
 }
@@ -292,11 +293,12 @@ func (p *process) supervise(ctx context.Context) {
 	close(p.reap)
 	exit.EndedAt = time.Now()
 	select {
-	case err := <-p.reaped:
+	case <-p.reaped:
 		exit.EndedAt = p.ended
-		p.describe(exit, err)
+		p.describe(exit)
 	case <-time.After(killWait):
-		outErr = errors.Join(outErr, fmt.Errorf("%s (PID %d) does not die, not even of SIGKILL: it hangs in the kernel", p.spec.Argv[0], p.PID()))
+		outErr = errors.Join(outErr, fmt.Errorf("%s (PID %d) does not die, not even of SIGKILL: it hangs in the kernel",
+			p.spec.Argv[0], p.PID()))
 	}
 	if r := p.reason.Load(); r != nil {
 		exit.Stopped = *r
@@ -368,7 +370,7 @@ func (p *process) watchEvery() time.Duration {
 
 func (p *process) untilKilled() {
 	p.tree.scan(true)
-	p.left = p.tree.outsiders()
+	p.left = p.tree.leftovers(true)
 	p.tree.killAll()
 	p.killed = true
 	select {
@@ -382,7 +384,7 @@ func (p *process) untilKilled() {
 func (p *process) endTree() []Leftover {
 	if p.killed {
 		p.killRest()
-		return p.tree.stillThere(mergeLeftovers(p.left, p.tree.leftovers()))
+		return p.tree.stillThere(mergeLeftovers(p.left, p.tree.leftovers(false)))
 	}
 	p.tree.scan(true)
 	patience := p.spec.Settle
@@ -394,13 +396,13 @@ func (p *process) endTree() []Leftover {
 	if p.goneWithin(patience) {
 		return nil
 	}
-	left := p.tree.leftovers()
+	left := p.tree.leftovers(false)
 	if p.stopAt.Load() == nil {
 		p.tree.signalAll(syscall.SIGTERM)
 		if p.goneWithin(p.spec.Grace) {
 			return left
 		}
-		left = mergeLeftovers(left, p.tree.leftovers())
+		left = mergeLeftovers(left, p.tree.leftovers(false))
 	}
 	p.killRest()
 	return p.tree.stillThere(left)
@@ -444,7 +446,7 @@ func (p *process) drain() ([]Leftover, error) {
 	var left []Leftover
 	if !p.readersDone(drainWait) {
 		if p.tree.adoptHolders(p.out[0].pipe, p.out[1].pipe) {
-			left = p.tree.leftovers()
+			left = p.tree.leftovers(false)
 			p.killRest()
 			left = p.tree.stillThere(left)
 		}
@@ -454,7 +456,8 @@ func (p *process) drain() ([]Leftover, error) {
 		for _, r := range p.out {
 			_ = r.file.Close() // ends the pending read
 		}
-		errs = append(errs, fmt.Errorf("%s: a process that could not be found holds its output open; what it writes from now on is lost", p.spec.Argv[0]))
+		errs = append(errs, fmt.Errorf("%s: a process that could not be found holds its output open; "+
+			"what it writes from now on is lost", p.spec.Argv[0]))
 		p.readersDone(drainWait)
 	}
 	for _, r := range p.out {
@@ -486,7 +489,7 @@ func (p *process) readersDone(patience time.Duration) bool {
 }
 
 // describe reads how the leader ended.
-func (p *process) describe(exit *Exit, _ error) {
+func (p *process) describe(exit *Exit) {
 	state := p.cmd.ProcessState
 	if state == nil {
 		return

@@ -147,16 +147,9 @@ func (t *table) mark(pid int) (mark string, ok bool) {
 
 // parseMark finds the mark in an environment block (NAME=value, NUL between).
 func parseMark(env []byte) string {
-	const name = MarkVar + "="
-	for len(env) > 0 {
-		one := env
-		if i := bytes.IndexByte(env, 0); i >= 0 {
-			one, env = env[:i], env[i+1:]
-		} else {
-			env = nil
-		}
-		if bytes.HasPrefix(one, []byte(name)) {
-			return string(one[len(name):])
+	for one := range bytes.SplitSeq(env, []byte{0}) {
+		if mark, ok := bytes.CutPrefix(one, []byte(MarkVar+"=")); ok {
+			return string(mark)
 		}
 	}
 	return ""
@@ -165,23 +158,6 @@ func parseMark(env []byte) string {
 // matches reports whether mark is want or was derived from it by Start.
 func matches(mark, want string) bool {
 	return mark == want || strings.HasPrefix(mark, want+".")
-}
-
-func (t *table) marked(want string) ([]Leftover, error) {
-	entries, err := t.all()
-	if err != nil {
-		return nil, err
-	}
-	var found []Leftover
-	for _, e := range entries {
-		if e.pid == t.self || e.dead() {
-			continue
-		}
-		if m, ok := t.mark(e.pid); ok && m != "" && matches(m, want) {
-			found = append(found, Leftover{PID: e.pid, Name: e.name, How: howMark})
-		}
-	}
-	return found, nil
 }
 
 // How a member of a tree was found.
@@ -199,7 +175,7 @@ func (t *table) endMarked(ctx context.Context, want string, grace time.Duration)
 	tr := newTreeOf(t, want)
 	tr.scan(true)
 	defer removeCgroups(t.root, want)
-	left := tr.leftovers()
+	left := tr.leftovers(false)
 	if len(left) == 0 {
 		return nil, tr.err
 	}
@@ -210,7 +186,7 @@ func (t *table) endMarked(ctx context.Context, want string, grace time.Duration)
 	}
 	deadline = time.Now().Add(killWait)
 	for time.Now().Before(deadline) && !tr.gone() {
-		left = mergeLeftovers(left, tr.leftovers())
+		left = mergeLeftovers(left, tr.leftovers(false))
 		tr.killAll()
 		time.Sleep(10 * time.Millisecond)
 	}

@@ -303,13 +303,14 @@ func (t *tree) lastPID() string {
 	return string(data[bytes.LastIndexByte(bytes.TrimSpace(data), ' ')+1:])
 }
 
-// leftovers names the members that lived at the last scan.
-func (t *tree) leftovers() []Leftover {
+// leftovers names the members that lived at the last scan; or of them only those
+// that left the program's group.
+func (t *tree) leftovers(outside bool) []Leftover {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var left []Leftover
 	for _, m := range t.live {
-		if m.ident != t.leader {
+		if m.ident != t.leader && (!outside || m.pgrp != t.leader.pid) {
 			left = append(left, Leftover{PID: m.pid, Name: m.name, How: m.outside(t.leader.pid)})
 		}
 	}
@@ -331,19 +332,6 @@ func (t *tree) stillThere(left []Leftover) []Leftover {
 	defer t.mu.Unlock()
 	for i := range left {
 		left[i].Left = slices.ContainsFunc(t.live, func(m member) bool { return m.pid == left[i].PID })
-	}
-	return left
-}
-
-// outsiders names the live members that left the program's group.
-func (t *tree) outsiders() []Leftover {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	var left []Leftover
-	for _, m := range t.live {
-		if m.pgrp != t.leader.pid {
-			left = append(left, Leftover{PID: m.pid, Name: m.name, How: m.how})
-		}
 	}
 	return left
 }

@@ -27,7 +27,8 @@ func LoadLog(files []string, log *vllmlog.Log, opts Options) (*Recording, error)
 		return nil, fmt.Errorf("%s: the log does not name its model, and a run of an unknown model can be compared with none", strings.Join(files, " and "))
 	}
 	name := strings.TrimSuffix(filepath.Base(files[0]), filepath.Ext(files[0]))
-	s := sweep.Settings{Model: *a.Model, HFModelID: *a.Model, TensorParallelSize: 1, PipelineParallelSize: 1, MaxModelLen: a.MaxModelLen, LoadFormat: a.LoadFormat}
+	s := sweep.Settings{Model: *a.Model, HFModelID: *a.Model,
+		Asked: sweep.Asked{TensorParallelSize: 1, PipelineParallelSize: 1, MaxModelLen: a.MaxModelLen, LoadFormat: a.LoadFormat}}
 	for _, n := range []struct {
 		from *int64
 		to   *int64
@@ -49,7 +50,7 @@ func LoadLog(files []string, log *vllmlog.Log, opts Options) (*Recording, error)
 	default:
 		m.Outcome, m.Detail = runner.OutcomeNoResult, "a log alone: no benchmark was recorded"
 	}
-	return &Recording{Job: job, Measured: &runner.Measured{Job: job, Measurement: m}, Result: newResult(&info{}, job, m)}, nil
+	return &Recording{Job: job, Measured: &runner.Measured{Job: job, Measurement: m}, Result: newResult(job, m)}, nil
 }
 
 // SetGPU names the devices of a recording that does not tell what they are; with

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -116,7 +115,7 @@ func Load(dir string, opts Options) (*Recording, error) {
 	if err := addSamples(dir, in, job, measured); err != nil {
 		return nil, err
 	}
-	return &Recording{Job: job, Measured: measured, Result: newResult(in, job, m)}, nil
+	return &Recording{Job: job, Measured: measured, Result: newResult(job, m)}, nil
 }
 
 // Attribute lets an Attributor fill the result of the recording.
@@ -266,28 +265,8 @@ func fromConfig(path, name string) *models.Architecture {
 // profileOf reads the command's flags back into settings.
 func profileOf(in *info) *sweep.Profile {
 	flags := flagsOf(in.Command)
-	s := sweep.Settings{
-		Model: flags["model"], HFModelID: flags["model"], TensorParallelSize: max(1, in.TP), PipelineParallelSize: 1,
-		Dtype: textOf(flags, "dtype"), KVCacheDtype: textOf(flags, "kv-cache-dtype"), Quantization: textOf(flags, "quantization"), LoadFormat: textOf(flags, "load-format"),
-		MaxModelLen: intOf(flags, "max-model-len"), MaxNumSeqs: intOf(flags, "max-num-seqs"), MaxNumBatchedTokens: intOf(flags, "max-num-batched-tokens"),
-		KVCacheMemoryBytes: intOf(flags, "kv-cache-memory-bytes"), BlockSize: intOf(flags, "block-size"),
-		NumIters: intOf(flags, "num-iters"), NumItersWarmup: intOf(flags, "num-iters-warmup"),
-	}
-	for name, at := range map[string]*int64{"input-len": &s.InputLen, "output-len": &s.OutputLen, "batch-size": &s.BatchSize} {
-		if v := intOf(flags, name); v != nil {
-			*at = *v
-		}
-	}
-	if v := intOf(flags, "tensor-parallel-size"); v != nil {
-		s.TensorParallelSize = *v
-	}
-	if v, err := strconv.ParseFloat(flags["gpu-memory-utilization"], 64); err == nil {
-		s.GPUMemoryUtilization = &v
-	}
-	if _, on := flags["enforce-eager"]; on {
-		yes := true
-		s.EnforceEager = &yes
-	}
+	s := sweep.Settings{Asked: sweep.Asked{TensorParallelSize: max(1, in.TP), PipelineParallelSize: 1}}
+	s.Read(flags)
 	return &sweep.Profile{ID: in.Name, Sweep: "recording", Settings: s, Engine: sweep.Engine{Kind: "vllm", Mode: "latency"}}
 }
 
@@ -311,19 +290,4 @@ func flagsOf(argv []string) map[string]string {
 		}
 	}
 	return flags
-}
-
-func textOf(flags map[string]string, name string) *string {
-	if v, ok := flags[name]; ok && v != "" {
-		return &v
-	}
-	return nil
-}
-
-func intOf(flags map[string]string, name string) *int64 {
-	v, err := strconv.ParseInt(flags[name], 10, 64)
-	if err != nil {
-		return nil
-	}
-	return &v
 }

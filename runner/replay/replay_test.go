@@ -11,6 +11,7 @@ import (
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/replay"
 	"github.com/vramsweep/vramsweep/sweep/models"
+	"github.com/vramsweep/vramsweep/sweep/testenv"
 )
 
 const box = "testdata/llama-3.1-8b"
@@ -145,7 +146,7 @@ func TestLoadLeast(t *testing.T) {
 func TestOutcomes(t *testing.T) {
 	root := "../../../shared/corpus/h100-v0.26"
 	if _, err := os.Stat(root); err != nil {
-		t.Skipf("no recordings: %v", err)
+		testenv.Skip(t, "no recordings: %v", err)
 	}
 	for name, want := range map[string]runner.Outcome{
 		"fail-bad-util": runner.OutcomeBadArgument, "fail-input-too-long": runner.OutcomeBadArgument, "fail-maxlen-131072": runner.OutcomeKVTooSmall,

@@ -4,6 +4,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/vramsweep/vramsweep/sweep/models"
 )
 
 // TestManual checks that the manual names all that can be planted.
@@ -27,5 +29,12 @@ func TestManual(t *testing.T) {
 		if !strings.Contains(page, text) {
 			t.Errorf("docs/simulator.md does not name %q", text)
 		}
+	}
+}
+
+// TestVersionOfThePlan: what a plan assumes where no version is named is what is simulated.
+func TestVersionOfThePlan(t *testing.T) {
+	if models.NewestVersion != DefaultVersion {
+		t.Errorf("the arithmetic assumes %s, the simulator is %s", models.NewestVersion, DefaultVersion)
 	}
 }

@@ -1,6 +1,7 @@
 package simulate
 
 import (
+	"cmp"
 	"context"
 	"math"
 	"os"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/attribution"
+	"github.com/vramsweep/vramsweep/runner/sinktest"
 	"github.com/vramsweep/vramsweep/runner/vllm"
 	"github.com/vramsweep/vramsweep/sweep"
 )
@@ -42,7 +44,10 @@ func (r *memoryRun) Samples(s []runner.Sample) error {
 	return nil
 }
 
-func (r *memoryRun) ReadSamples(yield func([]runner.Sample) error) error { return yield(r.samples) }
+func (r *memoryRun) ReadSamples(yield func([]runner.Sample) error) error {
+	slices.SortStableFunc(r.samples, func(a, b runner.Sample) int { return cmp.Compare(a.Offset, b.Offset) })
+	return yield(r.samples)
+}
 
 func (r *memoryRun) Finish(res *runner.Result) error {
 	r.mu.Lock()
@@ -53,7 +58,11 @@ func (r *memoryRun) Finish(res *runner.Result) error {
 
 func (r *memoryRun) Close() error { return nil }
 
-// profile is a test profile with an id of its own.
+func TestMemoryIsASink(t *testing.T) {
+	sinktest.Test(t, &memory{dir: t.TempDir(), results: map[string]*runner.Result{}})
+}
+
+// profile is one of the catalogue's.
 func profile(t *testing.T, id string, change func(*sweep.Profile)) *sweep.Profile {
 	t.Helper()
 	warmup := int64(2)
@@ -188,7 +197,7 @@ func (s *script) breakdown() *runner.Breakdown {
 		sum.weights += m.weights
 		sum.kv += m.kv
 		sum.graphs += m.graphs
-		sum.nonTorch += m.nonTorch
+		sum.nonTorch += m.beside() // what the log calls consumed has the buffers in it
 		room := m.highest() - m.captured() + m.buffers
 		excess := max(room-m.activation, 0)
 		sum.activation += max(room-m.buffers-excess, 0)

@@ -48,7 +48,8 @@ type rankMemory struct {
 	others     int64 // held by other processes when it started
 	context    int64
 	weights    int64
-	buffers    int64 // persistent, outside vLLM's account
+	buffers    int64 // persistent; outside vLLM's account, or inBudget
+	inBudget   bool
 	nonTorch   int64
 	activation int64 // peak of the profiling run
 	graphEst   int64 // taken off the KV cache for graphs
@@ -65,6 +66,14 @@ type rankMemory struct {
 // profiling run gave back its peak. Non-torch memory comes with loading: 16.22
 // GiB after load in the recording of llama-3.1-8b are 0.52 + 15.0 + 0.49 + 0.22.
 func (m *rankMemory) loaded() int64 { return m.context + m.weights + m.buffers + m.nonTorch }
+
+// beside is what vLLM counts beside weights and activations.
+func (m *rankMemory) beside() int64 {
+	if m.inBudget {
+		return m.nonTorch + m.buffers
+	}
+	return m.nonTorch
+}
 
 // captured is what a rank holds when the graphs are there.
 func (m *rankMemory) captured() int64 { return m.loaded() + m.kv + m.graphs }
@@ -96,11 +105,10 @@ func sharesOf(w *words) shares {
 }
 
 // vLLM's estimate of its graphs misses: 0.64 of 0.80 GiB with 0.26 and the V1
-// runner; with 0.33 and the V2 runner, which captures them twice, 0.92 of 0.45
-// and 1.23 of 0.47. That first capture tells of 0.61 and 0.70, and takes 0.6 of
-// the time of the second.
+// runner; with 0.33 and the V2 runner, which captures them twice, as the
+// arithmetic has it. That first capture tells of 0.61 GiB where 0.45 are taken
+// (llama-3.1-8b), and takes 0.6 of the time of the second.
 const (
-	overestimate = 2
 	firstCapture = 1.36
 	estimateTime = 0.6
 )
@@ -172,12 +180,10 @@ func (f *figures) account(r *request, est models.Estimate, others []int64) error
 		context:    valueOr(est.Context, f.gpu.Context),
 		weights:    *est.Weights.Value,
 		buffers:    valueOr(est.Buffers, 0),
+		inBudget:   est.BuffersInBudget,
 		nonTorch:   valueOr(est.NonTorch, 220<<20),
 		activation: valueOr(est.Activations, f.plainActivation(r)),
 		graphs:     valueOr(est.CUDAGraphs, f.plainGraphs()),
-	}
-	if f.capturesTwice() {
-		m.graphs /= overestimate // the arithmetic tells what is taken off the budget
 	}
 	if r.eager {
 		m.graphs = 0
@@ -276,11 +282,11 @@ func (f *figures) settle(r *request, est models.Estimate) {
 		m := &f.memory[i]
 		if f.estimate {
 			m.graphEst = m.graphs * 4 / 5
-			if f.capturesTwice() {
-				m.graphEst = m.graphs * overestimate
+			if f.capturesTwice() && est.GraphEstimate != nil {
+				m.graphEst = *est.GraphEstimate + 2*(m.graphs-valueOr(est.CUDAGraphs, m.graphs))
 			}
 		}
-		m.available = f.requested - m.weights - m.activation - m.nonTorch - m.graphEst
+		m.available = f.requested - m.weights - m.activation - m.beside() - m.graphEst
 		if r.kvBytes != nil {
 			m.available = *r.kvBytes
 		}

@@ -76,7 +76,7 @@ func (b *builder) contexts() {
 	b.do(2, 0, 0.02)
 	b.hold(func(m *rankMemory) int64 {
 		if f.ranks > 1 {
-			return min(f.gpu.Context, m.context)
+			return m.context / 3 // 0.52 of 1.49 GiB, the rest is NCCL's
 		}
 		return m.context / 2
 	})

@@ -108,7 +108,7 @@ func (f *figures) rankValues(rank int) []string {
 	m, tp := &f.memory[rank], f.tp
 	free, off := f.free(m), float64(m.graphEst)/float64(f.gpu.TotalBytes)
 	fit := m.available + m.graphEst - m.graphs - 150<<20
-	full := free - m.weights - m.activation - m.nonTorch - m.graphs - 150<<20
+	full := free - m.weights - m.activation - m.beside() - m.graphs - 150<<20
 	difference := m.graphs - m.graphEst
 	if f.words.v33 { // 0.45 GiB of 0.92 estimated: "difference: 0.46 GiB (102.6%)"
 		difference = max(difference, -difference)
@@ -116,8 +116,8 @@ func (f *figures) rankValues(rank int) []string {
 	return []string{
 		"{rank}", itoa(rank), "{tp_rank}", itoa(rank % tp), "{pp_rank}", itoa(rank / tp),
 		"{free}", gibText(free), "{weights}", gibText(m.weights), "{activation}", gibText(m.activation),
-		"{non_torch}", gibText(m.nonTorch), "{consumed}", gibText(m.weights + m.nonTorch),
-		"{peak}", gibText(m.activation + m.graphEst), "{non_kv}", gibText(m.weights + m.activation + m.nonTorch),
+		"{non_torch}", gibText(m.nonTorch), "{consumed}", gibText(m.weights + m.beside()),
+		"{peak}", gibText(m.activation + m.graphEst), "{non_kv}", gibText(m.weights + m.activation + m.beside()),
 		"{available}", gibText(m.available), "{kv}", gibText(m.kv),
 		"{graphs}", gibText(m.graphs), "{graphs_2f}", twoDigits(gib(m.graphs)),
 		"{first_graphs}", twoDigits(gib(m.graphs) * firstCapture),

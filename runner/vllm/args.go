@@ -41,17 +41,24 @@ func Args(p *sweep.Profile, paths Paths) ([]string, error) {
 	if err := b.program(); err != nil {
 		return nil, err
 	}
-	b.settings()
-	b.prefixCaching()
-	b.withoutTokenizer()
-	b.serveDefaults(paths.Devices)
-	for _, f := range p.Engine.Flags {
-		b.flag(f.Name, f.Value)
-	}
+	b.flags(p.Settings.Flags(false), paths.Devices)
 	if paths.OutputJSON != "" {
 		b.add("output-json", paths.OutputJSON)
 	}
 	return b.argv, errors.Join(b.errs...)
+}
+
+// flags adds the settings and all that the engine is told besides.
+func (b *argBuilder) flags(settings []sweep.Flag, devices []runner.Device) {
+	for _, f := range settings {
+		b.flag(f.Name, f.Value)
+	}
+	b.prefixCaching()
+	b.withoutTokenizer()
+	b.serveDefaults(devices)
+	for _, f := range b.p.Engine.Flags {
+		b.flag(f.Name, f.Value)
+	}
 }
 
 type argBuilder struct {
@@ -142,52 +149,6 @@ func (b *argBuilder) add(flag string, values ...string) {
 	}
 	b.argv = append(b.argv, "--"+flag)
 	b.argv = append(b.argv, values...)
-}
-
-func (b *argBuilder) settings() {
-	s := &b.p.Settings
-	b.add("model", s.HFModelID)
-	b.add("input-len", strconv.FormatInt(s.InputLen, 10))
-	b.add("output-len", strconv.FormatInt(s.OutputLen, 10))
-	b.add("batch-size", strconv.FormatInt(s.BatchSize, 10))
-	if s.TensorParallelSize > 0 {
-		b.add("tensor-parallel-size", strconv.FormatInt(s.TensorParallelSize, 10))
-	}
-	if s.PipelineParallelSize > 1 {
-		b.add("pipeline-parallel-size", strconv.FormatInt(s.PipelineParallelSize, 10))
-	}
-	for _, f := range []struct {
-		flag string
-		text *string
-	}{
-		{"dtype", s.Dtype}, {"kv-cache-dtype", s.KVCacheDtype},
-		{"quantization", s.Quantization}, {"load-format", s.LoadFormat},
-	} {
-		if f.text != nil && *f.text != "" {
-			b.add(f.flag, *f.text)
-		}
-	}
-	for _, f := range []struct {
-		flag string
-		n    *int64
-	}{
-		{"max-model-len", s.MaxModelLen}, {"max-num-seqs", s.MaxNumSeqs}, {"max-num-batched-tokens", s.MaxNumBatchedTokens},
-		{"block-size", s.BlockSize}, {"kv-cache-memory-bytes", s.KVCacheMemoryBytes},
-		{"num-iters-warmup", s.NumItersWarmup}, {"num-iters", s.NumIters},
-	} {
-		if f.n != nil {
-			b.add(f.flag, strconv.FormatInt(*f.n, 10))
-		}
-	}
-	if u := s.GPUMemoryUtilization; u != nil {
-		b.add("gpu-memory-utilization", formatFloat(*u))
-	}
-	if s.EnforceEager != nil {
-		b.boolean("enforce-eager", *s.EnforceEager)
-	}
-	if s.TrustRemoteCode != nil {
-		b.boolean("trust-remote-code", *s.TrustRemoteCode)
-	}
 }
 
 // boolean adds --flag or --no-flag. Before 0.9 most flags know no "no" form;

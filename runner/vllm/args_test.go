@@ -14,7 +14,8 @@ import (
 func ptr[T any](v T) *T { return &v }
 
 func TestArgs(t *testing.T) {
-	base := sweep.Settings{HFModelID: "org/m", TensorParallelSize: 1, PipelineParallelSize: 1, InputLen: 8, OutputLen: 4, BatchSize: 2}
+	base := sweep.Settings{HFModelID: "org/m",
+		Asked: sweep.Asked{TensorParallelSize: 1, PipelineParallelSize: 1, InputLen: 8, OutputLen: 4, BatchSize: 2}}
 	const plain = "--model org/m --input-len 8 --output-len 4 --batch-size 2 --tensor-parallel-size 1"
 	for _, c := range []struct {
 		name  string
@@ -131,7 +132,7 @@ func TestArgsFolderWithoutTokenizer(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte("{}"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	p := &sweep.Profile{Settings: sweep.Settings{HFModelID: dir, LoadFormat: ptr("dummy")}}
+	p := &sweep.Profile{Settings: sweep.Settings{HFModelID: dir, Asked: sweep.Asked{LoadFormat: ptr("dummy")}}}
 	argv, _ := Args(p, Paths{})
 	if got := strings.Join(argv, " "); !strings.Contains(got, "--skip-tokenizer-init --disable-detokenize") {
 		t.Errorf("got %s", got)

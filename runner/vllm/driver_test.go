@@ -10,6 +10,7 @@ import (
 
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/sweep"
+	"github.com/vramsweep/vramsweep/sweep/testenv"
 )
 
 // driverEngine runs the real driver on a stand-in for vLLM of some version.
@@ -17,7 +18,7 @@ func driverEngine(t *testing.T, version string) *Session {
 	t.Helper()
 	python, err := exec.LookPath("python3")
 	if err != nil {
-		t.Skip("no python3 on this machine")
+		testenv.Skip(t, "no python3 on this machine")
 	}
 	fakes, err := filepath.Abs("testdata/python")
 	if err != nil {

@@ -95,8 +95,9 @@ func testJob(t *testing.T) *runner.Job {
 	t.Helper()
 	return &runner.Job{
 		RunID: "x", Dir: t.TempDir(), StartedAt: time.Now(), Progress: func(runner.Progress) {}, Pulse: &runner.Pulse{},
-		Sweep:   &sweep.Sweep{},
-		Profile: &sweep.Profile{Settings: sweep.Settings{HFModelID: "m", TensorParallelSize: 1, PipelineParallelSize: 1, InputLen: 512, OutputLen: 32, BatchSize: 8}},
+		Sweep: &sweep.Sweep{},
+		Profile: &sweep.Profile{Settings: sweep.Settings{HFModelID: "m",
+			Asked: sweep.Asked{TensorParallelSize: 1, PipelineParallelSize: 1, InputLen: 512, OutputLen: 32, BatchSize: 8}}},
 	}
 }
 

@@ -34,8 +34,10 @@ func TestRealVLLM(t *testing.T) {
 		Sweep:    &sweep.Sweep{Env: []sweep.EnvVar{{Name: "VLLM_CPU_KVCACHE_SPACE", Value: "1"}}},
 		Profile: &sweep.Profile{
 			Settings: sweep.Settings{
-				HFModelID: model, TensorParallelSize: 1, InputLen: 64, OutputLen: 8, BatchSize: 2, MaxModelLen: &length,
-				LoadFormat: &dummy, NumIters: &two, NumItersWarmup: &two, EnforceEager: &yes,
+				Model: model, HFModelID: model, Asked: sweep.Asked{
+					TensorParallelSize: 1, InputLen: 64, OutputLen: 8, BatchSize: 2, MaxModelLen: &length,
+					LoadFormat: &dummy, NumIters: &two, NumItersWarmup: &two, EnforceEager: &yes,
+				},
 			},
 			Engine: sweep.Engine{Command: []string{bin}},
 		},

@@ -102,9 +102,8 @@ func newSession(t *testing.T, mode string) *Session {
 
 func profile(batch int64) *sweep.Profile {
 	iters, longest := int64(3), int64(64)
-	return &sweep.Profile{Sweep: "s", Settings: sweep.Settings{
-		Model: "m", HFModelID: "m", BatchSize: batch, InputLen: 8, OutputLen: 4, NumIters: &iters, MaxModelLen: &longest,
-	}}
+	return &sweep.Profile{Sweep: "s", Settings: sweep.Settings{Model: "m", HFModelID: "m",
+		Asked: sweep.Asked{BatchSize: batch, InputLen: 8, OutputLen: 4, NumIters: &iters, MaxModelLen: &longest}}}
 }
 
 func job(t *testing.T, batch int64, keep bool) *runner.Job {

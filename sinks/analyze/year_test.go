@@ -1,8 +1,8 @@
 package analyze_test
 
 import (
+	"errors"
 	"fmt"
-	"iter"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -10,10 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vramsweep/vramsweep/runner/recorded"
 	"github.com/vramsweep/vramsweep/sinks"
 	"github.com/vramsweep/vramsweep/sinks/analyze/compare"
 	"github.com/vramsweep/vramsweep/sinks/analyze/correlate"
 	"github.com/vramsweep/vramsweep/sinks/analyze/frame"
+	"github.com/vramsweep/vramsweep/sinks/table"
 )
 
 // A year of nightly sweeps: 365 executions of 400 profiles. The rows are made
@@ -30,7 +32,7 @@ func yearExecution(night int) string {
 // template is a measured run.
 func template(tb testing.TB) sinks.RunRow {
 	tb.Helper()
-	for row, err := range sinks.Read[sinks.RunRow](sinks.Predicate{}, "../../docs/measured/h100x2-vllm-0.26/tp1-llama-3.1-8b") {
+	for row, err := range sinks.Read[sinks.RunRow](sinks.Predicate{}, filepath.Join(recorded.Folder(tb, "h100x2-v0.26"), "tp1-llama-3.1-8b")) {
 		if err != nil {
 			tb.Fatal(err)
 		}
@@ -52,11 +54,11 @@ func yearNight(like sinks.RunRow, night int) []sinks.RunRow {
 		row.Execution, row.Sweep, row.Model = execution, "nightly", fmt.Sprintf("org/model-%d", p%8)
 		row.RunID = execution + "-nightly-" + row.ProfileID + "-r1"
 		row.HFModelID, row.Axes = row.Model, nil
-		at := sinks.MicrosOf(started.Add(time.Duration(p) * time.Minute))
+		at := started.Add(time.Duration(p) * time.Minute).UTC()
 		row.StartedAt = &at
 		batch, length := int64(1)<<(p/8%10), int64(256)<<(p/80)
 		params := int64(p%8+1) * 1e9
-		row.BatchSize, row.InputLen, row.Params = &batch, &length, &params
+		row.BatchSize, row.InputLen, row.Params = batch, length, &params
 		noise := func(mean int64) *int64 { v := mean + int64(random.NormFloat64()*30*frame.MiB); return &v }
 		weights := 2 * params
 		row.ModelWeightsBytes, row.PeakMemoryBytes = noise(weights), noise(74*frame.GiB+batch*frame.MiB)
@@ -89,14 +91,17 @@ func buildYear(tb testing.TB, dir string, nights int, compacted bool) {
 		for n := first; n < last; n++ {
 			marks = append(marks, sinks.Mark{Execution: yearExecution(n), Final: true})
 		}
-		rows := iter.Seq[[]sinks.RunRow](func(yield func([]sinks.RunRow) bool) {
-			for n := first; n < last; n++ {
-				if !yield(yearNight(like, n)) {
-					return
-				}
-			}
-		})
-		if err := sinks.WriteTable(dir, month, yearExecution(first), "bench", marks, rows); err != nil {
+		folder := filepath.Join(dir, "tables/runs/month="+month)
+		err := os.MkdirAll(folder, 0o755)
+		file, ferr := os.Create(filepath.Join(folder, yearExecution(first)+".parquet"))
+		if err := errors.Join(err, ferr); err != nil {
+			tb.Fatal(err)
+		}
+		w := table.NewWriter[sinks.RunRow](file, table.Options{Table: "runs", Version: "bench", Sorted: []string{"run_id"}, Marks: marks}, nil)
+		for n := first; n < last && err == nil; n++ {
+			err = w.Write(yearNight(like, n))
+		}
+		if err := errors.Join(err, w.Close(), file.Close()); err != nil {
 			tb.Fatal(err)
 		}
 		night = last

@@ -54,6 +54,7 @@ CREATE TABLE runs (
   block_size BIGINT,
   enforce_eager BOOLEAN,
   load_format VARCHAR,
+  trust_remote_code BOOLEAN,
   num_iters BIGINT,
   num_iters_warmup BIGINT,
   flags VARCHAR,
@@ -146,24 +147,25 @@ COMMENT ON COLUMN runs.weight_bytes_per_param IS '[bytes] What one parameter tak
 COMMENT ON COLUMN runs.kv_bytes_per_token IS '[bytes] KV cache that one token takes: all layers, all ranks.';
 COMMENT ON COLUMN runs.gpu_name IS 'Name of the first GPU of the run.';
 COMMENT ON COLUMN runs.gpu_count IS 'GPUs of the run; 0 on a machine without one, null where none were asked for because the run was skipped.';
-COMMENT ON COLUMN runs.dtype IS 'Asked; null: left to vLLM.';
-COMMENT ON COLUMN runs.kv_cache_dtype IS 'Asked; null: left to vLLM.';
-COMMENT ON COLUMN runs.quantization IS 'Asked; null: left to vLLM.';
-COMMENT ON COLUMN runs.tensor_parallel_size IS 'Asked.';
-COMMENT ON COLUMN runs.pipeline_parallel_size IS 'Asked.';
-COMMENT ON COLUMN runs.input_len IS '[tokens] Asked: tokens of one prompt.';
-COMMENT ON COLUMN runs.output_len IS '[tokens] Asked: tokens generated for one prompt.';
-COMMENT ON COLUMN runs.batch_size IS 'Asked: prompts at once.';
-COMMENT ON COLUMN runs.max_model_len IS '[tokens] Asked; null: left to vLLM.';
-COMMENT ON COLUMN runs.max_num_seqs IS 'Asked; null: left to vLLM.';
-COMMENT ON COLUMN runs.max_num_batched_tokens IS '[tokens] Asked; null: left to vLLM.';
-COMMENT ON COLUMN runs.gpu_memory_utilization IS '[ratio] Asked; null: left to vLLM.';
+COMMENT ON COLUMN runs.dtype IS 'Asked: of weights and activations; null: left to vLLM.';
+COMMENT ON COLUMN runs.kv_cache_dtype IS 'Asked: of the KV cache; null: left to vLLM.';
+COMMENT ON COLUMN runs.quantization IS 'Asked: vLLM''s name of the method; null: left to vLLM.';
+COMMENT ON COLUMN runs.tensor_parallel_size IS 'Asked: GPUs that share each layer.';
+COMMENT ON COLUMN runs.pipeline_parallel_size IS 'Asked: groups of GPUs that share the layers out.';
+COMMENT ON COLUMN runs.input_len IS '[tokens] Asked: prompt tokens of a sequence.';
+COMMENT ON COLUMN runs.output_len IS '[tokens] Asked: tokens to generate for a sequence.';
+COMMENT ON COLUMN runs.batch_size IS 'Asked: sequences at once.';
+COMMENT ON COLUMN runs.max_model_len IS '[tokens] Asked: longest sequence, prompt and output together; null: left to vLLM.';
+COMMENT ON COLUMN runs.max_num_seqs IS 'Asked: most sequences in a step; null: left to vLLM.';
+COMMENT ON COLUMN runs.max_num_batched_tokens IS '[tokens] Asked: most tokens in a step; null: left to vLLM.';
+COMMENT ON COLUMN runs.gpu_memory_utilization IS '[ratio] Asked: vLLM''s share of the GPU''s memory, above 0 and at most 1; null: left to vLLM.';
 COMMENT ON COLUMN runs.kv_cache_memory_bytes IS '[bytes] Asked per GPU instead of a share of the memory; null: not given.';
-COMMENT ON COLUMN runs.block_size IS '[tokens] Asked; null: left to vLLM.';
-COMMENT ON COLUMN runs.enforce_eager IS 'Asked; null: left to vLLM.';
-COMMENT ON COLUMN runs.load_format IS 'Asked; null: left to vLLM.';
+COMMENT ON COLUMN runs.block_size IS '[tokens] Asked: tokens of a block of the KV cache; null: left to vLLM.';
+COMMENT ON COLUMN runs.enforce_eager IS 'Asked: no CUDA graphs and no compiling; null: left to vLLM.';
+COMMENT ON COLUMN runs.load_format IS 'Asked: how weights are loaded; "dummy" needs no download; null: left to vLLM.';
+COMMENT ON COLUMN runs.trust_remote_code IS 'Asked: run the model''s own code; null: left to vLLM.';
 COMMENT ON COLUMN runs.num_iters IS 'Asked: measured iterations; null: left to vLLM.';
-COMMENT ON COLUMN runs.num_iters_warmup IS 'Asked: iterations before measuring; null: left to vLLM.';
+COMMENT ON COLUMN runs.num_iters_warmup IS 'Asked: iterations before; null: left to vLLM.';
 COMMENT ON COLUMN runs.flags IS 'Other flags of vLLM that were set: JSON text, keys sorted; null: none.';
 COMMENT ON COLUMN runs.effective_dtype IS 'What vLLM said it used.';
 COMMENT ON COLUMN runs.effective_kv_cache_dtype IS 'What vLLM said it used.';

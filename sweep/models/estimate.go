@@ -26,6 +26,7 @@ type Request struct {
 	PrefixCaching        bool     // asked for: states are kept for other prompts
 	NotCounted           []string // flags that take memory that the arithmetic does not know: each is warned of
 	Given                *Given   // figures that are known better; nil: none
+	Laws                 *Laws    // what was measured; nil: what the package ships
 }
 
 // A Figure is one estimate. Value is nil where the arithmetic cannot tell, and
@@ -74,11 +75,24 @@ type Estimate struct {
 	// GraphEstimate is what vLLM itself takes off the budget for CUDA graphs;
 	// nil where it takes off nothing.
 	GraphEstimate *int64 `json:"graph_estimate_bytes"`
-	// ActivationsAt is the moment of the arithmetic's activation peak: "forward",
-	// "experts", "latent" (MLA's profile) or "sampler"; "" where it has none.
+	// BuffersInBudget says that vLLM's account has Buffers in it, as part of what it calls
+	// consumed: from 0.27 on.
+	BuffersInBudget bool `json:"buffers_in_budget"`
+	// ActivationsAt is the moment of the arithmetic's activation peak: "forward", "experts",
+	// "state", "latent" (MLA's profile), "head" or "sampler"; "" where it has none.
 	ActivationsAt string `json:"activations_at,omitempty"`
 	// Stages holds one entry a pipeline stage, where there is more than one.
 	Stages []StageEstimate `json:"stages,omitempty"`
+
+	// Growth is what serving takes beyond requested + context + graphs outside the
+	// budget, at its highest. ServingShortBy is what is missing for it on the device,
+	// negative what is to spare; MayRunOut says that it is within the interval that it does.
+	Growth         Figure `json:"growth_bytes"`
+	ServingShortBy *int64 `json:"serving_short_by_bytes"`
+	MayRunOut      bool   `json:"may_run_out_while_serving"`
+
+	// Laws says which measurements the terms rest on.
+	Laws []LawSource `json:"laws"`
 
 	Fits     *bool    `json:"fits"`
 	ShortBy  *int64   `json:"short_by_bytes"` // how much is missing; negative: to spare
@@ -102,7 +116,7 @@ type GPU struct {
 	TotalBytes  int64  `json:"total_bytes"`        // as torch counts it (mem_get_info)
 	DriverTotal int64  `json:"driver_total_bytes"` // as the driver counts it, reserve included
 	Reserve     int64  `json:"reserve_bytes"`      // the driver's own
-	Context     int64  `json:"context_bytes"`      // of one process with torch, before vLLM allocates; 0: not measured
+	Context     int64  `json:"context_bytes"`      // of one process with torch, before vLLM allocates; 0: as the laws have it
 	Arch        string `json:"arch,omitempty"`     // "hopper", "ampere", "cdna3", ...
 	SMs         int64  `json:"sms,omitempty"`      // streaming multiprocessors, or compute units; 0: not known
 	L2          int64  `json:"l2_bytes,omitempty"` // second-level cache; 0: not known

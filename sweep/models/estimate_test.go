@@ -178,13 +178,91 @@ func TestFits(t *testing.T) {
 // TestWeightsAlone: what does not fit by its weights does not fit, even where
 // the rest is not known.
 func TestWeightsAlone(t *testing.T) {
-	a := lookup(t, "Qwen/Qwen3-Next-80B-A3B-Instruct")
+	a := &Architecture{ID: "new", NativeDtype: "bfloat16", Params: 80_000_000_000, NumLayers: 48, NumHeads: 16, NumKVHeads: 2,
+		HeadDim: 256, HiddenSize: 2048, VocabSize: 151936}
 	e := NewEstimate(a, Request{}, h100(t))
 	if e.KVCache.Value != nil || e.Fits == nil || *e.Fits || *e.ShortBy < 70*gib {
 		t.Errorf("KV %v, fits %v", e.KVCache.Value, e.Fits)
 	}
 	if e := NewEstimate(a, Request{TensorParallelSize: 4}, h100(t)); e.Fits != nil || e.Reason == "" {
 		t.Errorf("at TP 4 nobody knows, yet fits is %v (%s)", *e.Fits, e.Reason)
+	}
+}
+
+// TestStateLayers: models with layers that keep a state have every figure, by
+// laws of two such models.
+func TestStateLayers(t *testing.T) {
+	g, _ := LookupGPU("h200")
+	for _, r := range []Request{{Version: "0.33.0"}, {Version: "0.26.0", TensorParallelSize: 4}} {
+		e := NewEstimate(lookup(t, "Qwen/Qwen3-Next-80B-A3B-Instruct"), r, g)
+		for name, f := range map[string]Figure{"activations": e.Activations, "graphs": e.CUDAGraphs, "KV": e.KVCache, "growth": e.Growth} {
+			if f.Value == nil || f.Low == nil || !(*f.Low <= *f.Value && *f.Value <= *f.High) {
+				t.Errorf("%s: %s %+v", r.Version, name, f)
+			}
+		}
+		if len(e.Laws) == 0 || e.Laws[0].Measured != (r.Version == "0.33.0") {
+			t.Errorf("%s: laws %+v", r.Version, e.Laws)
+		}
+	}
+}
+
+// TestLawsAreNamed: an estimate says what it rests on, and what is extrapolated
+// is told from what was measured.
+func TestLawsAreNamed(t *testing.T) {
+	a := lookup(t, "meta-llama/Llama-3.1-8B-Instruct")
+	h200, _ := LookupGPU("h200")
+	l4, _ := LookupGPU("l4")
+	for _, c := range []struct {
+		version string
+		g       GPU
+		first   string
+	}{
+		{"0.33.0", h200, "measured on 0.33.0, NVIDIA H200, 23 runs"},
+		{"0.33.1", h200, "measured on 0.33.0, NVIDIA H200, 23 runs"},
+		{"0.34.0", h200, "extrapolated from 0.33.0, NVIDIA H200"},
+		{"0.33.0", h100(t), "extrapolated from 0.33.0, NVIDIA H200"},
+		{"0.29.0", h100(t), "extrapolated from 0.26.0, NVIDIA H100 80GB HBM3"},
+		{"0.26.0", h100(t), "measured on 0.26.0, NVIDIA H100 80GB HBM3, 38 runs"},
+		{"0.26.0", l4, "extrapolated from 0.26.0, NVIDIA H100 80GB HBM3"},
+		{"0.19.1", h100(t), "measured on 0.19.0, NVIDIA H100 80GB HBM3, 30 runs"},
+	} {
+		e := NewEstimate(a, Request{Version: c.version, InputLen: 512, BatchSize: 8}, c.g)
+		if len(e.Laws) == 0 || e.Laws[0].From != c.first || e.Laws[0].Measured != strings.HasPrefix(c.first, "measured") {
+			t.Errorf("%s on %s: %+v; expected %s", c.version, c.g.Name, e.Laws, c.first)
+		}
+	}
+	if e := NewEstimate(a, Request{Version: "0.33.0", TensorParallelSize: 2}, h200); e.Laws[0].Measured {
+		t.Errorf("two ranks, which no run had: %+v", e.Laws)
+	}
+	near := NewEstimate(a, Request{Version: "0.33.0"}, h200).Activations
+	far := NewEstimate(a, Request{Version: "0.34.0"}, h200).Activations
+	if *near.Value != *far.Value || *far.Low >= *near.Low || *far.High <= *near.High {
+		t.Errorf("activations %d to %d where measured, %d to %d beyond", *near.Low, *near.High, *far.Low, *far.High)
+	}
+}
+
+// TestGrowth: what serving takes beyond the budget where it was measured, and a
+// warning where the device may not have it.
+func TestGrowth(t *testing.T) {
+	a, g := lookup(t, "meta-llama/Llama-3.1-8B-Instruct"), h100(t)
+	of := func(input int64, utilization float64) Estimate {
+		return NewEstimate(a, Request{Version: "0.26.0", InputLen: input, BatchSize: 4, GPUMemoryUtilization: &utilization,
+			MaxModelLen: ptr(int64(16384))}, g)
+	}
+	short, long := of(1024, 0.92), of(8000, 0.92)
+	// llama-3.1-8b, and llama8b-in8000, whose highest use was 1.75 GiB beyond.
+	if f := short.Growth; *f.Low != 0 || *f.Value > gib/4 {
+		t.Errorf("4 x 1,024 tokens: %+v, seen 0", f)
+	}
+	if f := long.Growth; *f.Low > gib*175/100 || *f.High < gib*175/100 {
+		t.Errorf("4 x 8,000 tokens: %d to %d, seen 1.75 GiB", *f.Low, *f.High)
+	}
+	if short.MayRunOut || long.MayRunOut {
+		t.Error("at 0.92 neither runs out of memory")
+	}
+	edge := of(8000, 0.97)
+	if !*edge.Fits || !edge.MayRunOut || !strings.Contains(strings.Join(edge.Warnings, " "), "may run out of memory while serving") {
+		t.Errorf("at 0.97 the growth does not fit: fits %v, %v, %q", *edge.Fits, edge.MayRunOut, edge.Warnings)
 	}
 }
 
@@ -412,13 +490,13 @@ func TestPeakHoldsTheSampler(t *testing.T) {
 			if s.limits(&e); a.Layout == "" || s.width == 0 || a.stateLayers() {
 				continue
 			}
-			p := peak{&s, true}
-			_, low, _, moment := p.bytes()
-			least := p.expertWorkspace() + p.stageBuffers() + cublasWorkspace(s.g) + p.sampler()
+			p, _ := s.peakOf(&e, true)
+			low := *p.activations(&e).Low
+			least := p.expertWorkspace() + p.stageBuffers() + cublasWorkspace(s.g) + p.sampled()
 			if low < least-least/40 {
 				t.Errorf("%s, %d sequences: low %d is below what sampling takes, %d", id, seqs, low, least)
 			}
-			if forward, _ := p.forward(); moment != "sampler" && p.sampler() > forward {
+			if forward, _, _ := p.forward(&e); e.ActivationsAt != "sampler" && p.sampled() > forward {
 				between++
 			}
 		}

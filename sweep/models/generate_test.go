@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/vramsweep/vramsweep/sweep/testenv"
 )
 
 // update rewrites models.json from the checked reference and from
@@ -57,7 +59,7 @@ func readReference(t *testing.T) reference {
 	t.Helper()
 	data, err := os.ReadFile(referenceFile)
 	if err != nil {
-		t.Skipf("no %s: the checked reference of architectures is not here", referenceFile)
+		testenv.Skip(t, "no %s: the checked reference of architectures is not here", referenceFile)
 	}
 	var r reference
 	if err := json.Unmarshal(data, &r); err != nil {

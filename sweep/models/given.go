@@ -29,9 +29,19 @@ func (g *Given) apply(e *Estimate) {
 			*p.to = *p.from
 		}
 	}
-	if g.GraphEstimate != nil && g.GraphEstimate.Value != nil && e.GraphEstimate != nil {
-		e.GraphEstimate = ptr(*g.GraphEstimate.Value)
+}
+
+// graphEstimate is what vLLM takes off the budget for graphs: the given figure, else f.
+func (g *Given) graphEstimate(e *Estimate, f Figure) Figure {
+	if g == nil || g.GraphEstimate == nil || g.GraphEstimate.Value == nil || e.GraphEstimate == nil {
+		return f
 	}
+	e.GraphEstimate = ptr(*g.GraphEstimate.Value)
+	if n := *g.GraphEstimate; n.Low != nil && n.High != nil {
+		return n
+	}
+	n := *g.GraphEstimate.Value
+	return figure(n, n-n*2/5, n+n*2/5, g.GraphEstimate.Source)
 }
 
 // spread is how far the truth may lie below and above a figure; ok is false

@@ -23,7 +23,7 @@ type gpuEntry struct {
 // gpu_memory_utilization; DriverTotal is what nvidia-smi or amd-smi counts. The
 // difference is the driver's reserve. A Nominal entry was not seen by anybody
 // whom Source names: its sizes follow from the vendor's data sheet, and
-// estimates for it carry a wider interval. Context is 0 where it was not measured.
+// estimates for it carry a wider interval. Context is 0: the laws have it.
 func GPUs() []GPU {
 	var list []GPU
 	for _, e := range gpuEntries() {
@@ -54,15 +54,13 @@ func amd(name, product, arch string, total, sms, l2 int64, source string) gpuEnt
 }
 
 func gpuEntries() []gpuEntry {
-	h100 := nvidia("h100-80gb", "NVIDIA H100 80GB HBM3", "hopper", 81559, 480, 132, 50,
-		"measured: nvidia-smi of driver 580 (81559 MiB, 480 MiB reserved), vLLM 0.26 (79.18 GiB, 78.66 free)", "h100")
-	h100.Context = contextOneH100
 	return []gpuEntry{
 		nvidia("a100-40gb", "NVIDIA A100-SXM4-40GB", "ampere", 40960, 451, 108, 40,
 			"a vLLM 0.8 log on A100 40GB (39.56 GiB of 40 GiB)", "a100", "40gb"),
 		nvidia("a100-80gb", "NVIDIA A100-SXM4-80GB", "ampere", 81920, 869, 108, 40,
 			"nominal: vLLM logs on A100 80GB (79.15 GiB of 80 GiB)", "a100", "80gb"),
-		h100,
+		nvidia("h100-80gb", "NVIDIA H100 80GB HBM3", "hopper", 81559, 480, 132, 50,
+			"measured: nvidia-smi of driver 580 (81559 MiB, 480 MiB reserved), vLLM 0.26 (79.18 GiB, 78.66 free)", "h100"),
 		nvidia("h200", "NVIDIA H200", "hopper", 143771, 614, 132, 60,
 			"nvidia-smi of driver 590 (143771 MiB, 614 MiB reserved)", "h200"),
 		nvidia("b200", "NVIDIA B200", "blackwell", 183359, 725, 148, 126,

@@ -4,6 +4,7 @@ package models
 type graphs struct {
 	*setup
 	layers int64 // of the stage
+	law    found
 }
 
 // captured says how many graphs vLLM captures in each mode, and the largest of each.
@@ -41,28 +42,6 @@ func sizesTo(most int64) int64 {
 	return n
 }
 
-// What graphs take is the sum of what the first one of a mode takes and of what
-// each further one adds, for each layer. Seen step by step in the driver's
-// memory (each graph is a step of 2 to 8 MiB in samples of 10 and 20 ms): vLLM
-// 0.26 on H100, 12 models and settings of 16 to 48 layers, tensor parallel size 1 and
-// 2; and, for 0.19, in the lines "Estimated PIECEWISE CUDA graph memory" of other people's logs.
-const (
-	graphBase   = 48 * mib  // first piecewise capture, beside cuBLAS's workspace and activations
-	fullBaseV1  = 4 * mib   // first full capture, beside FlashAttention's buffer
-	fullBaseV2  = 28 * mib  // the V2 runner, beside that and a workspace of its own
-	layerGraph  = 171 << 10 // one layer in one graph, before 0.26
-	layerPieces = 140 << 10 // since 0.26, piecewise: 135 to 148 seen
-	layerFull   = 48 << 10  // since 0.26, full: 43 to 57 seen
-)
-
-// perLayer is what one layer of one more graph takes. Between 0.19 and 0.26 nobody measured.
-func (x graphs) perLayer() (piecewise, full int64) {
-	if x.v < rel26 {
-		return layerGraph, layerGraph
-	}
-	return layerPieces, layerFull
-}
-
 // inter is the width of one rank's MLP, of the experts that a token goes to.
 func (x graphs) inter() int64 {
 	if m := x.a.MoE; m != nil {
@@ -84,68 +63,107 @@ func (x graphs) piece(tokens int64) int64 {
 }
 
 // splitBuffer is what FlashAttention 3 takes for the partial sums of up to 32
-// splits in full graphs: 32 · S' · H·d/tp · 4 bytes. Only on Hopper, only in 16-bit, not with MLA.
+// splits in full graphs: 32 · S' · H·d/tp · 4 bytes; with MLA, from 0.33 on, of the
+// latent's width. Only on Hopper, only in 16-bit.
 // Source: vllm/v1/attention/backends/flash_attn.py (max_num_splits).
 func (x graphs) splitBuffer(largest int64) int64 {
-	if x.g.Arch != "hopper" || x.width != 2 || x.a.MLA != nil || x.a.AttentionSinks {
+	if x.g.Arch != "hopper" || x.width != 2 {
 		return 0
 	}
-	return 32 * largest * ceilDiv(x.a.NumHeads*x.a.HeadDim, x.tp) * 4
+	n := 32 * largest * ceilDiv(x.splitWidth(), x.tp) * 4
+	if x.a.MLA != nil || x.a.AttentionSinks { // FlashAttention takes them since 0.33
+		return x.law.n("splits_sinks", n)
+	}
+	return n
 }
 
-// splitBuffers is how often that buffer stands in the pool: once with the V1 runner.
-// With the V2 runner twice where something that lives across a layer was cut
+// splitWidth is the width of what attention puts out for a token, of all heads.
+func (x graphs) splitWidth() int64 {
+	if m := x.a.MLA; m != nil {
+		return x.a.NumHeads * m.KVLoraRank
+	}
+	return x.a.NumHeads * x.a.HeadDim
+}
+
+// splits is how often that buffer stands in the pool. With the V2 runner of
+// 0.26 once more where something that lives across a layer was cut
 // out of the first one, so that it does not fit the next layer. That is torch's
 // allocator at work, whose large blocks begin at 10 MiB and come from segments of 20: seen
 // where gate and up of the largest graph take 10 MiB or more and its hidden state more
 // than 2, in 8 of 9 models and settings (not in phi-4), and once in all six others.
-func (x graphs) splitBuffers(largest int64) int64 {
-	row := largest * x.width
-	if x.runner == runnerV2 && row*2*x.inter() >= 10*mib && row*x.a.HiddenSize > 2*mib {
-		return 2
+func (x graphs) splits(largest int64) Coefficient {
+	n, cut := x.law.c("splits"), x.law.c("splits_cut")
+	if x.runner != runnerV2 {
+		return n
 	}
-	return 1
+	row := largest * x.width
+	n.High += cut.High
+	if row*2*x.inter() >= 10*mib && row*x.a.HiddenSize > 2*mib {
+		n.Value += cut.Value
+	}
+	return n
 }
 
 // first is what the first graph takes in each mode, without FlashAttention's buffer.
 func (x graphs) first(tokens int64) (piecewise, full int64) {
-	piecewise = graphBase + cublasWorkspace(x.g) + x.piece(tokens)
+	work := x.law.n("cublas_workspaces", cublasWorkspace(x.g))
+	piecewise = x.law.n("first_piecewise_bytes", 1) + work + x.law.n("piece", x.piece(tokens))
 	if x.runner == runnerV2 {
-		return piecewise, fullBaseV2 + cublasWorkspace(x.g)
+		return piecewise, x.law.n("first_full_v2_bytes", 1) + work
 	}
-	return piecewise, fullBaseV1
+	return piecewise, x.law.n("first_full_v1_bytes", 1)
 }
 
 // further is what all graphs but the first of each mode take.
 func (x graphs) further(c captured) int64 {
-	pieces, full := x.perLayer()
-	return x.layers * (max(c.piecewise-1, 0)*pieces + max(c.full-1, 0)*full)
+	return x.law.n("piecewise_layer_bytes", x.layers*max(c.piecewise-1, 0)) +
+		x.law.n("full_layer_bytes", x.layers*max(c.full-1, 0))
 }
 
-// bytes is the pool after capture. The interval has one and, with the V2
-// runner, two of FlashAttention's buffers.
-func (x graphs) bytes() (value, low, high int64) {
+// figure is the pool after capture: what the first graph of each mode takes, what
+// each further one adds for each layer, and FlashAttention's buffers. Seen step by
+// step in the driver's memory (each graph is a step of 2 to 8 MiB in samples of 10 and
+// 20 ms): vLLM 0.26 on H100, 12 models and settings of 16 to 48 layers.
+func (x graphs) figure() Figure {
 	c := x.captures()
 	pieces, full := x.first(c.tokens)
 	first, further, split := pieces+full, x.further(c), x.splitBuffer(c.seqs)
-	most := split
-	if x.runner == runnerV2 {
-		most = 2 * split
+	part := func(n int64, spread Coefficient) (value, low, high float64) {
+		return float64(n), (1 + spread.Low) * float64(n), (1 + spread.High) * float64(n)
 	}
-	value = first + further + x.splitBuffers(c.seqs)*split
-	return value, first*6/10 + further*85/100 + split, first*12/10 + further*115/100 + most
+	var n sum
+	for _, p := range []struct {
+		bytes  int64
+		spread Coefficient
+	}{{first, x.law.c("first_spread")}, {further, x.law.c("further_spread")}} {
+		value, low, high := part(p.bytes, p.spread)
+		n = sum{n.value + value, n.low + low, n.high + high}
+	}
+	n.add(x.splits(c.seqs), split)
+	return x.law.figureOf(n, "first captures + graphs x layers + FlashAttention's partial sums")
 }
 
-// estimate is what vLLM itself takes off the budget: on the V1 runner the
+// estimate is what vLLM itself takes off the budget. On the V1 runner the
 // larger first capture of the two modes and, for each further graph, what the second one
-// of its mode took. The V2 runner of 0.29 captures for real.
-// Source: vllm/v1/worker/gpu_model_runner.py, profile_cudagraph_memory.
-func (x graphs) estimate() int64 {
-	if x.runner == runnerV2 {
-		value, _, _ := x.bytes()
-		return value
-	}
+// of its mode took. On the V2 runner all piecewise graphs, the first full one, and for
+// each further full graph what the second took, which goes with the layers and
+// the width of their attention.
+// Source: vllm/v1/worker/gpu_model_runner.py and worker/gpu/cudagraph_utils.py, profile_cudagraph_memory.
+func (x graphs) estimate(e *Estimate, pool Figure) Figure {
 	c := x.captures()
-	pieces, full := x.first(c.tokens)
-	return max(pieces, full+x.splitBuffer(c.seqs)) + x.further(c)
+	if x.runner == runnerV1 {
+		pieces, full := x.first(c.tokens)
+		n := max(pieces, full+x.splitBuffer(c.seqs)) + x.further(c)
+		return figure(n, n-n*2/5, n+n*2/5, "first capture + further graphs, as vLLM extrapolates")
+	}
+	law, ok := x.setup.law(nil, termGraphEstimate)
+	if !ok || law.file.from > x.v {
+		n := *pool.Value
+		return figure(n, n-n*2/5, n+n*13/10, "a capture of all graphs")
+	}
+	e.note(termGraphEstimate, law)
+	var n sum
+	n.add(law.c("base_bytes"), 1)
+	n.add(law.c("width_bytes"), c.full*x.layers*ceilDiv(x.splitWidth(), x.tp))
+	return law.figureOf(n, "base + full graphs x layers x attention's width")
 }

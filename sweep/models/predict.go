@@ -11,6 +11,7 @@ const (
 	reasonVersion = "the version of vLLM could not be read; expected one like \"0.26.0\""
 	reasonV0      = "the arithmetic knows the V1 engine, which vLLM uses from 0.8 on"
 	reasonNoGPU   = "no device was given"
+	reasonNoLaw   = "no measurement of any vLLM has this term"
 )
 
 func ptr[T any](v T) *T { return &v }
@@ -42,6 +43,8 @@ type setup struct {
 	width       int64 // of the model's dtype; 0: not known
 	kvWidth     int64
 	utilization float64
+	laws        *Laws
+	graph       Figure // what vLLM takes off the budget for graphs
 }
 
 // NewEstimate computes what a profile will need on GPUs of kind g. Every
@@ -63,9 +66,11 @@ func NewEstimate(a *Architecture, r Request, g GPU) Estimate {
 	e.Requested = s.requested()
 	s.parts(&e)
 	r.Given.apply(&e)
+	s.graph = s.r.Given.graphEstimate(&e, s.graph)
 	if a != nil {
 		s.cache(&e)
 	}
+	s.serving(&e)
 	return e
 }
 
@@ -76,7 +81,7 @@ func nothing(e Estimate, v release, read bool) Estimate {
 		e.Reason = reasonVersion
 	}
 	e.lack(e.Reason)
-	for _, p := range []*Figure{&e.NonTorch, &e.Context, &e.Requested} {
+	for _, p := range []*Figure{&e.NonTorch, &e.Context, &e.Requested, &e.Growth} {
 		*p = unknown(e.Reason)
 	}
 	return e
@@ -95,6 +100,10 @@ func (e *Estimate) warn(format string, args ...any) {
 
 func newSetup(a *Architecture, r Request, g GPU, v release, e *Estimate) setup {
 	s := setup{a: a, g: g, r: r, v: v, tp: max(r.TensorParallelSize, 1), pp: max(r.PipelineParallelSize, 1)}
+	s.laws = r.Laws
+	if s.laws == nil {
+		s.laws = builtinLaws()
+	}
 	if a != nil && a.derived == nil {
 		b := *a
 		b.finish()
@@ -176,13 +185,9 @@ func (s *setup) requested() Figure {
 
 // parts fills everything but the KV cache.
 func (s *setup) parts(e *Estimate) {
-	nt, ntLow, ntHigh := nonTorch(s.v, s.oddVocab(), s.tp, s.pp)
-	e.NonTorch = figure(nt, ntLow, ntHigh, "measured on H100, by version and ranks")
-	if n, ok := contextBytes(s.g, s.tp*s.pp); ok {
-		e.Context = figure(n, n-n/25, n+n/20, "measured on H100")
-	} else {
-		e.Context = unknown("the context of a process was not measured on this device")
-	}
+	e.NonTorch = s.nonTorch(e)
+	e.Context = s.context(e)
+	e.BuffersInBudget = s.v.consumed()
 	if s.a == nil {
 		e.Reason = reasonNoModel
 		e.lack(reasonNoModel)
@@ -226,27 +231,28 @@ func (s *setup) weights(rank int64) Figure {
 
 // shapes fills what follows from the shape of the layers: activations and graphs.
 func (s *setup) shapes(e *Estimate) {
-	if s.a.Layout == "" || s.width == 0 || s.a.stateLayers() {
+	if s.a.Layout == "" || s.width == 0 {
 		why := "the model type is not one whose layers are known"
-		if s.a.stateLayers() {
-			why = "activations of layers with a state (Mamba, delta net) were not measured"
-		}
 		e.Activations, e.CUDAGraphs = unknown(why), unknown(why)
 		return
 	}
-	v, low, high, moment := peak{s, s.pp == 1}.bytes()
-	e.ActivationsAt = moment
-	e.Activations = figure(v, low, high, "larger of one layer's forward pass at T tokens and the sampler at S sequences")
+	p, ok := s.peakOf(e, s.pp == 1)
+	first := stageOf(s.a.NumLayers, s.pp, 0)
+	x := graphs{setup: s, layers: first.last - first.first}
+	var graphs bool
+	if x.law, graphs = s.law(e, termGraphs); !ok || !graphs {
+		e.Activations, e.CUDAGraphs = unknown(reasonNoLaw), unknown(reasonNoLaw)
+		return
+	}
+	e.Activations = p.activations(e)
 	if s.r.EnforceEager {
 		e.CUDAGraphs = figure(0, 0, 0, "enforce_eager captures none")
 		return
 	}
-	first := stageOf(s.a.NumLayers, s.pp, 0)
-	x := graphs{s, first.last - first.first}
-	v, low, high = x.bytes()
-	e.CUDAGraphs = figure(v, low, high, "first captures + graphs x layers + FlashAttention's partial sums")
+	e.CUDAGraphs = x.figure()
 	if s.v.graphsInBudget(s.runner) {
-		e.GraphEstimate = ptr(x.estimate())
+		s.graph = x.estimate(e, e.CUDAGraphs)
+		e.GraphEstimate = s.graph.Value
 	}
 }
 
@@ -349,11 +355,20 @@ func (s *setup) firstRoom(e *Estimate) room {
 		n := *s.r.KVCacheMemoryBytes
 		return room{value: n, low: n, high: n}
 	}
-	graph := deref(e.GraphEstimate)
-	n := *e.Requested.Value - *e.Weights.Value - *e.Activations.Value - *e.NonTorch.Value - graph
+	parts := append(make([]Figure, 0, 6), e.Requested, e.Weights, e.Activations, e.NonTorch)
+	if e.BuffersInBudget && e.Buffers.Value != nil {
+		parts = append(parts, e.Buffers)
+	}
+	if e.GraphEstimate != nil {
+		parts = append(parts, s.graph)
+	}
+	n := 2 * *e.Requested.Value
+	for _, part := range parts {
+		n -= *part.Value
+	}
 	// The parts miss independently: their squares add up.
-	low, high := []int64{graph * 2 / 5}, []int64{graph * 2 / 5}
-	for i, part := range []Figure{e.Requested, e.Weights, e.Activations, e.NonTorch} {
+	low, high := make([]int64, 0, 6), make([]int64, 0, 6)
+	for i, part := range parts {
 		down, up, ok := spread(part)
 		if !ok {
 			return room{value: n, unsure: true}
@@ -377,16 +392,25 @@ func rss(parts ...int64) int64 {
 // stageRoom is the room of another pipeline stage; it also notes the stage.
 func (s *setup) stageRoom(e *Estimate, rank int64, first room) room {
 	w, _, _ := weightBytes(s.a, s.r.Dtype, s.r.Quantization, s.tp, s.pp, rank, s.v)
-	act, _, _, _ := peak{s, rank == s.pp-1}.bytes()
+	act := s.stageActivations(rank == s.pp-1)
 	// Against the arithmetic's own first stage: what is given replaces both alike.
 	w0, _, _ := weightBytes(s.a, s.r.Dtype, s.r.Quantization, s.tp, s.pp, 0, s.v)
-	act0, _, _, _ := peak{s, false}.bytes()
+	act0 := s.stageActivations(false)
 	d := w - w0 + act - act0
 	w, act = w-w0+*e.Weights.Value, act-act0+*e.Activations.Value
 	st := stageOf(s.a.NumLayers, s.pp, rank)
 	r := room{value: first.value - d, low: first.low - d, high: first.high - d, unsure: first.unsure}
 	e.Stages = append(e.Stages, StageEstimate{Layers: st.last - st.first, Weights: w, Activations: act, KVCache: r.value})
 	return r
+}
+
+// stageActivations are those of a stage that samples or does not.
+func (s *setup) stageActivations(last bool) int64 {
+	p, ok := s.peakOf(nil, last)
+	if !ok {
+		return 0
+	}
+	return *p.activations(nil).Value
 }
 
 // tokensOf fills blocks, tokens, concurrency, the longest context and Fits.
@@ -462,7 +486,7 @@ func (s *setup) startUp(e *Estimate) {
 	if e.Requested.Value == nil || e.Context.Value == nil {
 		return
 	}
-	if free := s.g.TotalBytes - *e.Context.Value; free < *e.Requested.Value {
+	if free := s.g.TotalBytes - *e.Context.Low; free < *e.Requested.Value {
 		e.Fits = ptr(false)
 		e.ShortBy = ptr(*e.Requested.Value - free)
 		e.Reason = "gpu_memory_utilization asks for more than is free once the process has its CUDA context"

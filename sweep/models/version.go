@@ -2,7 +2,7 @@ package models
 
 // NewestVersion is the newest vLLM whose behaviour the arithmetic was written
 // for: what an empty Request.Version means.
-const NewestVersion = "0.29.0"
+const NewestVersion = "0.33.0"
 
 type release = Release
 
@@ -13,8 +13,9 @@ const (
 	rel20p1 release = 20_001
 	rel22   release = 22_000
 	rel26   release = 26_000
+	rel27   release = 27_000
 	rel29   release = 29_000
-	newest  release = 29_000
+	newest  release = 33_000
 )
 
 // parseVersion is ParseRelease, for which "" is the newest.
@@ -75,6 +76,11 @@ const (
 func (v release) graphsInBudget(runner string) bool {
 	return v >= rel29 || (v >= rel20 && runner == runnerV1)
 }
+
+// consumed says that vLLM counts weights and all else that stays as one difference
+// of free memory, the runner's buffers and the experts' workspace included.
+// Source: vllm/utils/mem_utils.py, memory_profiling; the wording "consumed memory" of 0.27 on.
+func (v release) consumed() bool { return v >= rel27 }
 
 // loadSplit is max_split_size while weights load: 20 MiB in 0.26, none in 0.19
 // (gpu_worker.load_model). Between the two it was not read; the difference is

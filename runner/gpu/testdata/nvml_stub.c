@@ -3,7 +3,8 @@
  * the second memory call, with -DNO_FIELDS the field values. STUB_LOST=N: GPU 1
  * is lost from its Nth memory call on; STUB_HANG=N: that call never returns;
  * STUB_CRASH=N: it crashes. STUB_MIG=N: GPU 0 is in MIG mode and has N instances,
- * of which the first place is empty. STUB_SLOW: microseconds that a memory call takes. */
+ * of which the first place is empty. STUB_SLOW: microseconds that a memory call takes.
+ * STUB_NO_MEMORY=N: the memory call returns N (3: not supported). */
 #include <stdlib.h>
 #include <stdio.h>
 #include <string.h>
@@ -64,7 +65,7 @@ static int fault(dev_t_ *d) {
 typedef struct { unsigned version, pad; unsigned long long total, reserved, free, used; } mem2;
 int nvmlDeviceGetMemoryInfo_v2(dev_t_ *d, mem2 *m) {
 	if (m->version != 0x02000028) return 25;
-	int rc = fault(d);
+	int rc = env("STUB_NO_MEMORY", 0) ? env("STUB_NO_MEMORY", 0) : fault(d);
 	if (rc) return rc;
 	m->total = 80ULL << 30; m->reserved = 480ULL << 20; m->used = (unsigned long long)(d->index + 1) << 30;
 	if (d->part) { m->total = 10ULL << 30; m->reserved = 16ULL << 20; m->used = (unsigned long long)d->part << 28; }
@@ -74,7 +75,7 @@ int nvmlDeviceGetMemoryInfo_v2(dev_t_ *d, mem2 *m) {
 #endif
 typedef struct { unsigned long long total, free, used; } mem1;
 int nvmlDeviceGetMemoryInfo(dev_t_ *d, mem1 *m) {
-	int rc = fault(d);
+	int rc = env("STUB_NO_MEMORY", 0) ? env("STUB_NO_MEMORY", 0) : fault(d);
 	if (rc) return rc;
 	m->total = 80ULL << 30; m->used = ((unsigned long long)(d->index + 1) << 30) + (480ULL << 20); m->free = m->total - m->used;
 	return 0;

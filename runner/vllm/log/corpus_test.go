@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/sweep/testenv"
 )
 
 const corpusDir = "../../../../shared/corpus"
@@ -21,7 +22,7 @@ func corpus(t *testing.T, pattern string) []string {
 		t.Fatal(err)
 	}
 	if len(files) == 0 {
-		t.Skipf("no recordings at %s", filepath.Join(corpusDir, pattern))
+		testenv.Skip(t, "no recordings at %s", filepath.Join(corpusDir, pattern))
 	}
 	return files
 }

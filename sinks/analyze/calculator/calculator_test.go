@@ -31,7 +31,7 @@ func grid(n int) []sinks.RunRow {
 		weights, net := int64(16e9), int64(16e9)+kv+2*frame.GiB
 		r := &rows[i]
 		r.Key = sinks.Key{RunID: "r" + string(rune('a'+i%26)) + string(rune('a'+i/26%26)), Execution: "e", Sweep: "s", Model: "m"}
-		r.Outcome, r.BatchSize, r.InputLen = "ok", &batch, &length
+		r.Outcome, r.BatchSize, r.InputLen = "ok", batch, length
 		r.PeakMemoryBytes, r.KVCacheTokens, r.KVCacheBytes, r.KVTokenBytes, r.KVCacheUsedBytes = &peak, &tokens, &kv, &per, &used
 		r.Params, r.Family, r.ModelWeightsBytes, r.NetIncreaseBytes = &params, &family, &weights, &net
 	}
@@ -94,7 +94,7 @@ func TestReadPredictionsRefusals(t *testing.T) {
 	}
 	eight := int64(8)
 	var row sinks.RunRow
-	row.Model, row.BatchSize = "m", &eight
+	row.Model, row.BatchSize = "m", eight
 	parts, reason := c.Predict(&row)
 	if reason != "" || parts["weights"] != 2*frame.GiB || len(parts) != 1 {
 		t.Errorf("parts %v (%s)", parts, reason)
@@ -116,7 +116,7 @@ func FuzzReadPredictions(f *testing.F) {
 func TestAsk(t *testing.T) {
 	rows := grid(16) // four runs of each of four profiles
 	for i := range rows {
-		rows[i].ProfileID, rows[i].BatchSize, rows[i].InputLen = fmt.Sprintf("p%03d", i/4), new(int64(i/4+1)), nil
+		rows[i].ProfileID, rows[i].BatchSize, rows[i].InputLen = fmt.Sprintf("p%03d", i/4), int64(i/4+1), int64(0)
 	}
 	rows[0].Outcome = "oom"
 	asked := map[string]int{}
@@ -187,7 +187,7 @@ func TestPredictionsAsPandasWritesThem(t *testing.T) {
 	}
 	eight, eager := int64(8), true
 	var row sinks.RunRow
-	row.Model, row.BatchSize, row.EnforceEager = "m", &eight, &eager
+	row.Model, row.BatchSize, row.EnforceEager = "m", eight, &eager
 	if parts, reason := c.Predict(&row); parts["weights"] != 2*frame.GiB {
 		t.Errorf("parts %v (%s)", parts, reason)
 	}

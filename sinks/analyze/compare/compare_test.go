@@ -38,7 +38,7 @@ func night(execution string, n, repeats int, seed uint64, plant ...int) []sinks.
 				KVCacheTokens: &tokens, AvgLatencyS: &latency, OutputTokensPerS: &rate, MeanPowerW: &power, EnergyJ: &energy}
 			row.Key = sinks.Key{RunID: fmt.Sprintf("%s/p%03d-r%d", execution, p, r), Execution: execution, Sweep: "s", Model: "m",
 				Synthetic: true}
-			row.BatchSize = &batch
+			row.BatchSize = batch
 			rows = append(rows, row)
 		}
 	}

@@ -29,7 +29,7 @@ func grid(n int) []sinks.RunRow {
 		weights, net := int64(16e9), int64(16e9)+kv+2*frame.GiB
 		r := &rows[i]
 		r.Key = sinks.Key{RunID: "r" + string(rune('a'+i%26)) + string(rune('a'+i/26%26)), Execution: "e", Sweep: "s", Model: "m"}
-		r.Outcome, r.BatchSize, r.InputLen = "ok", &batch, &length
+		r.Outcome, r.BatchSize, r.InputLen = "ok", batch, length
 		r.PeakMemoryBytes, r.KVCacheTokens, r.KVCacheBytes, r.KVTokenBytes, r.KVCacheUsedBytes = &peak, &tokens, &kv, &per, &used
 		r.Params, r.Family, r.ModelWeightsBytes, r.NetIncreaseBytes = &params, &family, &weights, &net
 	}

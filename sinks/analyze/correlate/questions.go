@@ -102,8 +102,8 @@ func (r *relator) questions(o Options) {
 // modelKey is what a line through runs of one model needs to be the same.
 func modelKey(r *sinks.RunRow) string {
 	key := "model=" + r.Model
-	if r.TensorParallelSize != nil && *r.TensorParallelSize > 1 {
-		key += " tp=" + strconv.FormatInt(*r.TensorParallelSize, 10)
+	if r.TensorParallelSize > 1 {
+		key += " tp=" + strconv.FormatInt(r.TensorParallelSize, 10)
 	}
 	if v := frame.Deref(r.KVCacheDtype); v != "" && v != "auto" {
 		key += " kv=" + v

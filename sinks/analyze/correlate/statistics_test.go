@@ -45,7 +45,7 @@ func statisticsOf(rows []sinks.RunRow) statisticsInput {
 	in := statisticsInput{Four: []float64{1, 2.5, 7, 8}, Base: []float64{10, 11, 10.5}, New: []float64{12, 11.2, 13, 12.4},
 		P: []float64{0.001, 0.2, 0.04, 0.03, 0.9, 0.041}, Tokens: []float64{100, 201, 305}, Cache: []float64{13.1, 26.2, 39.9}}
 	for _, r := range rows {
-		in.Runs = append(in.Runs, map[string]any{"x": *r.BatchSize, "y": *r.PeakMemoryBytes, "length": *r.InputLen, "dtype": *r.Dtype})
+		in.Runs = append(in.Runs, map[string]any{"x": r.BatchSize, "y": *r.PeakMemoryBytes, "length": r.InputLen, "dtype": *r.Dtype})
 	}
 	return in
 }
@@ -170,7 +170,7 @@ func farthest(in statisticsInput) float64 {
 func TestCorrelationOfLargeNumbers(t *testing.T) {
 	rows := grid(3000)
 	for i := range rows {
-		v := int64(7e15) + 3*(*rows[i].BatchSize)
+		v := int64(7e15) + 3*rows[i].BatchSize
 		rows[i].PeakMemoryBytes = &v
 	}
 	c, err := related(rows, Options{X: []string{"batch_size"}, Y: []string{"peak_memory_bytes"}})

@@ -33,11 +33,21 @@ func Fields() map[string][]int {
 	return fields
 }
 
+// value is a field of a row; no valid one where it is missing, as a nil pointer
+// is, or 0 in a field that has no null of its own (settings of the batch).
+func value(r *sinks.RunRow, index []int) reflect.Value {
+	v := reflect.ValueOf(r).Elem().FieldByIndex(index)
+	if v.Kind() == reflect.Int64 && v.IsZero() {
+		return reflect.Value{}
+	}
+	return reflect.Indirect(v)
+}
+
 // ValuesOf are columns of a row by their names; what is missing is not there.
 func ValuesOf(r *sinks.RunRow, fields map[string][]int, names []string) map[string]any {
 	out := map[string]any{}
 	for _, name := range names {
-		v := reflect.Indirect(reflect.ValueOf(r).Elem().FieldByIndex(fields[name]))
+		v := value(r, fields[name])
 		if v.IsValid() && (v.Kind() != reflect.String || v.Len() > 0) {
 			out[name] = v.Interface()
 		}
@@ -56,9 +66,7 @@ func Of(names ...string) []Column {
 }
 
 func column(fields map[string][]int, name string) Column {
-	value := func(r *sinks.RunRow) reflect.Value {
-		return reflect.Indirect(reflect.ValueOf(r).Elem().FieldByIndex(fields[name]))
-	}
+	value := func(r *sinks.RunRow) reflect.Value { return value(r, fields[name]) }
 	axis, isAxis := strings.CutPrefix(name, "axis_")
 	if isAxis {
 		value = func(r *sinks.RunRow) reflect.Value { return reflect.ValueOf(r.Axes[axis]) }

@@ -20,7 +20,7 @@ func TestColumnsExist(t *testing.T) {
 // A column is read by its name, whatever its type; what is missing is no value.
 func TestColumnValues(t *testing.T) {
 	row := sinks.RunRow{Axes: map[string]any{"share": 0.5, "on": true, "kind": "a"}}
-	row.Model, row.BatchSize, row.EnforceEager, row.GPUName = "m", new(int64(8)), new(true), new("H100")
+	row.Model, row.BatchSize, row.EnforceEager, row.GPUName = "m", int64(8), new(true), new("H100")
 	number := func(v float64) *float64 { return &v }
 	for name, want := range map[string]struct {
 		text   string
@@ -44,7 +44,7 @@ func TestColumnValues(t *testing.T) {
 // A setting that is an axis, and one that was left to vLLM, in the name of a profile.
 func TestLabel(t *testing.T) {
 	row := sinks.RunRow{Axes: map[string]any{"share": 0.5, "engine": `{"a":1}`}}
-	row.Sweep, row.Model, row.BatchSize, row.PipelineParallelSize = "s", "m", new(int64(8)), new(int64(1))
+	row.Sweep, row.Model, row.BatchSize, row.PipelineParallelSize = "s", "m", 8, 1
 	if got := Label(&row); got != "s/m bs=8 share=0.5" {
 		t.Errorf("%q", got)
 	}

@@ -252,7 +252,7 @@ func runOf(r *sinks.RunRow, rank *sinks.RankRow, load *int64, in *Input) (run Ru
 		BlockSize:   cmp.Or(r.EffectiveBlockSize, r.BlockSize),
 		Utilization: cmp.Or(r.EffectiveGPUMemoryUtilization, r.GPUMemoryUtilization),
 		KVBytes:     r.KVCacheMemoryBytes, KVDtype: frame.Deref(r.KVCacheDtype),
-		InputLen: frame.Deref(r.InputLen), BatchSize: frame.Deref(r.BatchSize)}
+		InputLen: r.InputLen, BatchSize: r.BatchSize}
 	if a != nil {
 		run.Model, run.Family, run.Shape = a.ID, a.Family, ShapeOf(a)
 	} else {
@@ -272,7 +272,7 @@ func runOf(r *sinks.RunRow, rank *sinks.RankRow, load *int64, in *Input) (run Ru
 
 func keyOfRun(r *sinks.RunRow, gpu string) Key {
 	k := Key{Model: r.Model, Family: frame.Deref(r.Family), Dtype: frame.Dtype(r), Quantization: frame.Quantization(r),
-		TP: max(frame.Deref(r.TensorParallelSize), 1), PP: max(frame.Deref(r.PipelineParallelSize), 1), GPU: gpu,
+		TP: max(r.TensorParallelSize, 1), PP: max(r.PipelineParallelSize, 1), GPU: gpu,
 		VLLM: frame.Deref(r.VLLMVersion), Runner: frame.Deref(r.ModelRunner), Compile: frame.Deref(r.CompileCache)}
 	if k.Compile == "off" || frame.Deref(r.EnforceEager) {
 		k.Compile = eager

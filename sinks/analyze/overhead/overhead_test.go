@@ -14,16 +14,16 @@ import (
 
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/attribution"
+	"github.com/vramsweep/vramsweep/runner/recorded"
 	"github.com/vramsweep/vramsweep/runner/replay"
 	vllmlog "github.com/vramsweep/vramsweep/runner/vllm/log"
 	"github.com/vramsweep/vramsweep/sinks"
 	"github.com/vramsweep/vramsweep/sinks/analyze/frame"
 	"github.com/vramsweep/vramsweep/sweep/models"
+	"github.com/vramsweep/vramsweep/sweep/testenv"
 )
 
 var update = flag.Bool("update", false, "write golden files")
-
-const measuredDir = "../../../docs/measured/h100x2-vllm-0.26/"
 
 // catalogueFind finds architectures as the program does, by name alone; named
 // gives folders of models their names in the catalogue.
@@ -46,13 +46,14 @@ func catalogueFind(t testing.TB) func(*sinks.RunRow) *models.Architecture {
 	}
 }
 
-// fromFolders reads output folders of docs/measured.
+// fromFolders reads the folders that docs/measured/h100x2-vllm-0.26 reports on.
 func fromFolders(t testing.TB, names ...string) Input {
 	t.Helper()
 	in := Input{Find: catalogueFind(t)}
 	var dirs []string
+	measured := recorded.Folder(t, "h100x2-v0.26")
 	for _, name := range names {
-		dirs = append(dirs, measuredDir+name)
+		dirs = append(dirs, filepath.Join(measured, name))
 	}
 	all(t, &in.Runs, dirs)
 	all(t, &in.Ranks, dirs)
@@ -294,8 +295,8 @@ func stateful(n int) Input {
 		key := sinks.Key{RunID: fmt.Sprintf("s-%d", i), Execution: "e", Model: "state"}
 		activations := 28*tokens*hidden + int64(i)*frame.MiB
 		in.Runs = append(in.Runs, sinks.RunRow{Key: key, Outcome: "ok", GPUName: &gpu, VLLMVersion: &version, ModelRunner: &v2, CompileCache: &warm,
-			HiddenSize: &hidden, NumLayers: &layers, EffectiveMaxNumBatchedTokens: &tokens})
-		in.Ranks = append(in.Ranks, sinks.RankRow{Key: key, ActivationsReservedBytes: &activations})
+			HiddenSize: &hidden, NumLayers: &layers, Effective: runner.Effective{EffectiveMaxNumBatchedTokens: &tokens}})
+		in.Ranks = append(in.Ranks, sinks.RankRow{Key: key, RankRow: runner.RankRow{ActivationsReservedBytes: &activations}})
 	}
 	return in
 }
@@ -367,7 +368,7 @@ func TestOverheadBars(t *testing.T) {
 	dirs, _ := filepath.Glob(corpus + "h100-v0.26/*/run.json")
 	logs, _ := filepath.Glob(corpus + "h100-v0.19/*.log")
 	if len(dirs) == 0 || len(logs) == 0 {
-		t.Skipf("no %sh100-v0.26 and h100-v0.19: the corpora are not here", corpus)
+		testenv.Skip(t, "no %sh100-v0.26 and h100-v0.19: the corpora are not here", corpus)
 	}
 	add := func(r *replay.Recording, err error) {
 		if err != nil {

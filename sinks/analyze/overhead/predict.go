@@ -534,6 +534,9 @@ func (p *Prediction) highest(q *Query) models.Figure {
 		plus, minus = append(plus, e.Weights, e.NonTorch, e.KVCache), nil
 	default:
 		plus = append(plus, e.Requested)
+		if e.BuffersInBudget {
+			plus = slices.DeleteFunc(plus, func(f models.Figure) bool { return f == e.Buffers })
+		}
 		if graph.Value != nil {
 			minus = append(minus, graph)
 		}

@@ -18,9 +18,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vramsweep/vramsweep/runner/recorded"
 	"github.com/vramsweep/vramsweep/sinks"
 	"github.com/vramsweep/vramsweep/sinks/analyze/compare"
 	"github.com/vramsweep/vramsweep/sinks/analyze/frame"
+	"github.com/vramsweep/vramsweep/sweep/testenv"
 )
 
 // night makes an execution of n profiles with repeats: 30 MiB of noise on
@@ -50,7 +52,7 @@ func night(execution string, n, repeats int, seed uint64, plant ...int) []sinks.
 				KVCacheTokens: &tokens, AvgLatencyS: &latency, OutputTokensPerS: &rate, MeanPowerW: &power, EnergyJ: &energy}
 			row.Key = sinks.Key{RunID: fmt.Sprintf("%s/p%03d-r%d", execution, p, r), Execution: execution, Sweep: "s", Model: "m",
 				Synthetic: true}
-			row.BatchSize = &batch
+			row.BatchSize = batch
 			rows = append(rows, row)
 		}
 	}
@@ -144,9 +146,12 @@ func TestReportHTML(t *testing.T) {
 // its console says.
 func inBrowser(t *testing.T, r *Report) func(hash string) string {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("starts a browser")
+	}
 	browser, err := exec.LookPath("chromium")
-	if err != nil || testing.Short() {
-		t.Skip("needs chromium, and not -short")
+	if err != nil {
+		testenv.Skip(t, "no chromium: %v", err)
 	}
 	page := filepath.Join(t.TempDir(), "report.html")
 	file, err := os.Create(page)
@@ -164,7 +169,7 @@ func inBrowser(t *testing.T, r *Report) func(hash string) string {
 		cmd.Stderr = &console
 		out, err := cmd.Output()
 		if err != nil {
-			t.Skipf("chromium does not run here: %v", err)
+			testenv.Skip(t, "chromium does not run here: %v", err)
 		}
 		for _, line := range strings.Split(console.String(), "\n") {
 			if strings.Contains(line, "CONSOLE") {
@@ -186,7 +191,7 @@ func TestReportInBrowser(t *testing.T) {
 	if !strings.Contains(all, `data-ready="1"`) || !strings.Contains(all, `<p id="errors" class="banner" hidden="">`) {
 		t.Error("the script did not come to its end, or reported an error")
 	}
-	for _, want := range []string{`data-part="weights" data-frame.GiB="15"`, `data-part="kv_alloc" data-frame.GiB="48.876953125"`, "6 of 6 runs", "CUDA out of memory", "<canvas", "12.00 GiB", "x1"} {
+	for _, want := range []string{`data-part="weights" data-gib="15"`, `data-part="kv_alloc" data-gib="48.876953125"`, "6 of 6 runs", "CUDA out of memory", "<canvas", "12.00 GiB", "x1"} {
 		if !strings.Contains(all, want) {
 			t.Errorf("the page does not show %q", want)
 		}
@@ -199,7 +204,7 @@ func TestReportInBrowser(t *testing.T) {
 // What a browser draws of measured tables are their numbers: each cell of the
 // table of runs, each part and each step of the bars.
 func TestReportDrawsTheTables(t *testing.T) {
-	folder := "../../../docs/measured/h100x2-vllm-0.26/tensor-parallel"
+	folder := filepath.Join(recorded.Folder(t, "h100x2-v0.26"), "tensor-parallel")
 	r, err := Load([]string{folder}, Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -208,7 +213,7 @@ func TestReportDrawsTheTables(t *testing.T) {
 	const rounding = 0.006 * 2 / 1024 // 0.01 MiB of each rank
 	drawn := map[string]float64{}
 	var run string
-	for _, m := range regexp.MustCompile(`<tr data-run="([^"]*)"|data-figure="([^"]*)" data-v="([^"]*)"|aria-label="memory of ([^"]*)"|fill="url\(#p-([a-z_]+)\)" data-part="[a-z_]+" data-frame.GiB="([^"]*)"`).FindAllStringSubmatch(page, -1) {
+	for _, m := range regexp.MustCompile(`<tr data-run="([^"]*)"|data-figure="([^"]*)" data-v="([^"]*)"|aria-label="memory of ([^"]*)"|fill="url\(#p-([a-z_]+)\)" data-part="[a-z_]+" data-gib="([^"]*)"`).FindAllStringSubmatch(page, -1) {
 		name, value := m[2], m[3]
 		switch {
 		case m[1]+m[4] != "":
