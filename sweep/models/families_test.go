@@ -91,7 +91,8 @@ func TestMeasuredFamilies(t *testing.T) {
 				t.Fatalf("tokens %+v, weights %+v", e.KVCacheTokens, e.Weights)
 			}
 			if off := float64(*e.KVCacheTokens.Value)/run.Tokens - 1; math.Abs(off) > 0.001 {
-				t.Errorf("%d tokens in %g GiB, vLLM printed %.0f: %+.2f %%", *e.KVCacheTokens.Value, run.Available, run.Tokens, 100*off)
+				t.Errorf("%d tokens in %g GiB, vLLM printed %.0f: %+.2f %%",
+					*e.KVCacheTokens.Value, run.Available, run.Tokens, 100*off)
 			}
 			if got := float64(*e.Weights.Value) / float64(gib); math.Abs(got-run.Weights) > 0.003*run.Weights+0.005 {
 				t.Errorf("%.3f GiB of weights, vLLM printed %g", got, run.Weights)
@@ -187,7 +188,8 @@ func TestSpeculating(t *testing.T) {
 		t.Errorf("warnings %q name neither the prediction layer nor enable_lora", got)
 	}
 	r.Speculative = &Speculative{Method: "eagle3", Tokens: 2, Model: "drafter"}
-	if got := strings.Join(NewEstimate(a, r, gpu).Warnings, "\n"); !strings.Contains(got, "drafter drafter are not counted") {
+	got = strings.Join(NewEstimate(a, r, gpu).Warnings, "\n")
+	if !strings.Contains(got, "drafter drafter are not counted") {
 		t.Errorf("warnings %q do not say that the drafter is not counted", got)
 	}
 }

@@ -268,7 +268,10 @@ func weightBytes(a *Architecture, dtype, quantization string, tp, pp, rank int64
 	if reason != "" {
 		return 0, false, reason
 	}
-	k := weightKey{tp: tp, pp: pp, rank: rank, dtype: dtypeSize(name), split: v.loadSplit(), oldMXFP4: v.Before(0, 32, 0), quant: quantization}
+	k := weightKey{
+		tp: tp, pp: pp, rank: rank, dtype: dtypeSize(name), split: v.loadSplit(), oldMXFP4: v.Before(0, 32, 0),
+		quant: quantization,
+	}
 	n, ok := a.derived.weights.Load(k)
 	if !ok {
 		n = a.load(s, k)
