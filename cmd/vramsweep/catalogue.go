@@ -94,7 +94,7 @@ func printModel(out io.Writer, a *models.Architecture) error {
 	if n, ok := models.Params(a); ok {
 		fmt.Fprintf(table, "parameters\t%s (%d), counted from the architecture\n", paramsOf(a), n)
 	} else {
-		fmt.Fprintf(table, "parameters\tnot known: the arithmetic does not know all parts of this architecture\n")
+		fmt.Fprintf(table, "parameters\tnot known: %s\n", a.NotKnown())
 	}
 	fmt.Fprintf(table, "layers\t%d\nhidden size\t%d\nheads\t%d, %d for keys and values, of %d\nvocabulary\t%d\n",
 		a.NumLayers, a.HiddenSize, a.NumHeads, a.NumKVHeads, a.HeadDim, a.VocabSize)

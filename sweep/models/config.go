@@ -1,12 +1,14 @@
 package models
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 )
 
@@ -59,9 +61,9 @@ func modelOptConfig(path string) (*Quantization, error) {
 //
 // Of a multimodal model the language part (text_config, llm_config, ...) is
 // read as the architecture, and vision_config and audio_config become towers.
-// A model type that the package does not know yields an architecture without
-// Layout: its KV cache is computed where heads and layers are given, its
-// weights are not. An error means that the text is no config.json at all or
+// A model that the package does not understand yields an architecture without
+// Layout, whose Unknown names what is not understood: its KV cache is computed
+// where heads and layers are given, its weights are not. An error means that the text is no config.json at all or
 // that a field has a value that cannot be.
 func FromConfig(r io.Reader, id string) (*Architecture, error) {
 	data, err := io.ReadAll(io.LimitReader(r, maxConfig+1))
@@ -77,7 +79,7 @@ func FromConfig(r io.Reader, id string) (*Architecture, error) {
 	if err := dec.Decode(&top); err != nil {
 		return nil, fmt.Errorf("config.json of %s is not a JSON object: %w", id, err)
 	}
-	c := &config{top: fields{m: top}}
+	c := &config{top: fields{m: top}, read: map[string]bool{}}
 	c.text = c.top
 	for _, name := range []string{"text_config", "llm_config", "language_config", "thinker_config"} {
 		if inner := sub(top, name); inner != nil {
@@ -89,7 +91,7 @@ func FromConfig(r io.Reader, id string) (*Architecture, error) {
 		}
 	}
 	a := &Architecture{ID: id, HFModelID: id, Source: "config.json"}
-	c.read(a)
+	c.fill(a)
 	if err := c.err(); err != nil {
 		return nil, fmt.Errorf("config.json of %s: %w", id, err)
 	}
@@ -111,6 +113,7 @@ func sub(m map[string]any, name string) map[string]any {
 type config struct {
 	top, text fields
 	problems  []error
+	read      map[string]bool // names that were asked for; nil: nobody wants to know
 }
 
 func (c *config) err() error { return errors.Join(c.problems...) }
@@ -134,6 +137,11 @@ func (f fields) at(name string) string {
 
 // lookup finds the first of the names, in the language model's object first.
 func (c *config) lookup(names []string) (any, string, bool) {
+	if c.read != nil {
+		for _, name := range names {
+			c.read[name] = true
+		}
+	}
 	for _, f := range []fields{c.text, c.top} {
 		for _, name := range names {
 			if v, ok := f.m[name]; ok && v != nil {
@@ -206,6 +214,24 @@ func pick[T any](c *config, def T, names []string) T {
 	return def
 }
 
+// numbers reads the first of the names as a list of whole numbers.
+func (c *config) numbers(names ...string) []int64 {
+	v, _, _ := c.lookup(names)
+	return numberList(v)
+}
+
+func numberList(v any) []int64 {
+	list, _ := v.([]any)
+	var out []int64
+	for _, x := range list {
+		if n, ok := x.(json.Number); ok {
+			i, _ := n.Int64()
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
 func (c *config) strings(names ...string) []string {
 	v, _, _ := c.lookup(names)
 	return stringList(v)
@@ -222,8 +248,8 @@ func stringList(v any) []string {
 	return out
 }
 
-// read fills a from the config: what every model has, then what its family adds.
-func (c *config) read(a *Architecture) {
+// fill fills a from the config: what every model has, then what its family adds.
+func (c *config) fill(a *Architecture) {
 	a.ModelType = c.string("", "model_type")
 	for _, f := range []fields{c.text, c.top} {
 		if names := stringList(f.m["architectures"]); len(names) > 0 {
@@ -232,7 +258,7 @@ func (c *config) read(a *Architecture) {
 	}
 	d := defaultsOf(a.ModelType)
 	a.HiddenSize = c.int(0, "hidden_size", "n_embd", "d_model")
-	a.NumLayers = c.int(0, "num_hidden_layers", "n_layer", "n_layers", "num_layers")
+	a.NumLayers = c.int(c.listedLayers(), "num_hidden_layers", "n_layer", "n_layers", "num_layers")
 	a.NumHeads = c.int(d.heads, "num_attention_heads", "n_head", "n_heads", "num_heads")
 	a.NumKVHeads = orElse(c.int(d.kvHeads,
 		"num_key_value_heads", "num_kv_heads", "n_head_kv", "num_query_groups", "multi_query_group_num"), a.NumHeads)
@@ -242,19 +268,30 @@ func (c *config) read(a *Architecture) {
 	}
 	a.IntermediateSize = c.int(0, "intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size", "d_ff")
 	a.VocabSize = c.int(d.vocab, "vocab_size", "padded_vocab_size")
-	a.MaxPosition = c.int(d.positions, "max_position_embeddings", "n_positions", "seq_length", "max_sequence_length")
+	a.MaxPosition = c.int(d.positions, "max_position_embeddings", "n_positions", "seq_length", "max_sequence_length",
+		"model_max_length")
 	a.TiedEmbeddings = c.bool(d.tied, "tie_word_embeddings")
 	a.NativeDtype = nativeDtype(c.string("", "dtype", "torch_dtype"))
 	a.Family = familyName(a.ModelType)
-	if c.known(a) {
+	if a.Check() != nil {
+		return // FromConfig reports it: what follows makes lists as long as the model is deep
+	}
+	a.Unknown = c.known(a)
+	c.window(a)
+	if a.Unknown == "" {
+		a.Unknown = c.unread()
+	}
+	if a.Unknown == "" {
 		a.Layout = layoutDecoder
 		c.rope(a)
 	}
-	c.window(a)
 	c.towers(a)
 	for _, f := range []fields{c.text, c.top} {
 		if q := sub(f.m, "quantization_config"); q != nil {
 			a.Quantization = readQuantization(fields{m: q, path: f.at("quantization_config")}, "")
+			if a.Quantization != nil {
+				a.Quantization.Experts = c.string("", "expert_dtype")
+			}
 		}
 	}
 }
@@ -270,38 +307,141 @@ func nativeDtype(s string) string {
 	return s
 }
 
+// structural are fields that give a model parts, in any type: one that is set
+// and was not read for its type is a part that nothing counts.
+func structural() []string {
+	return []string{
+		"hc_mult", "hc_count", "altup_num_inputs", "laurel_rank", "num_kv_shared_layers", "hidden_size_per_layer_input",
+		"zero_expert_num", "moe_latent_size", "compress_rates", "compress_ratios", "index_n_heads", "index_kpool",
+		"engram_layer_ids", "ple_layer_ids", "mamba_n_heads", "mamba_num_heads", "mamba_d_state", "linear_num_key_heads",
+		"linear_num_heads", "linear_attn_config", "kv_lora_rank", "q_lora_rank", "o_lora_rank", "n_shared_experts",
+		"num_shared_experts", "moe_num_shared_experts", "shared_intermediate_size", "shared_expert_intermediate_size",
+		"n_routed_experts", "num_local_experts", "num_experts", "moe_num_experts", "num_mem_blocks", "conv_L_cache",
+		"num_attention_heads_per_layer", "gating", "attention_bias", "mlp_bias", "lm_head_bias", "swa_num_key_value_heads",
+		"per_layer_config",
+	}
+}
+
+// unread names the structural field that is set and was not read; "" where
+// there is none.
+func (c *config) unread() string {
+	for _, name := range structural() {
+		if c.read[name] {
+			continue
+		}
+		switch v, where, ok := c.lookup([]string{name}); {
+		case !ok || v == false || v == json.Number("0"):
+		case strings.HasSuffix(name, "experts") && v == json.Number("1"): // an MLP
+		default:
+			if list, isList := v.([]any); !isList || len(list) > 0 {
+				return fmt.Sprintf("%s of model type %q", where, c.string("", "model_type"))
+			}
+		}
+	}
+	return ""
+}
+
+// listedLayers is the number of layers of a config that names each instead of
+// saying how many there are.
+func (c *config) listedLayers() int64 {
+	if n := len(c.strings("layers_block_type", "layer_types")); n > 0 {
+		return int64(n)
+	}
+	return int64(len(c.string("", "hybrid_override_pattern")))
+}
+
 // rope sets what the rotary tables need: vLLM makes one table of max_position
-// rows for each distinct rotary setting.
+// rows for each distinct rotary setting. A setting for each kind of layer is
+// rope_parameters of sliding_attention and full_attention.
 // Source: vllm/model_executor/layers/rotary_embedding/__init__.py (get_rope).
 func (c *config) rope(a *Architecture) {
-	if a.LearnedPositions > 0 || c.bool(false, "alibi") {
+	if a.LearnedPositions > 0 || c.bool(false, "alibi") || c.noRope(a) {
 		return
 	}
-	r := &Rope{Dim: a.HeadDim, Length: a.MaxPosition}
-	if f := c.float(1, "partial_rotary_factor", "rotary_pct", "rotary_emb_fraction"); f > 0 && f < 1 {
-		r.Dim = int64(f * float64(a.HeadDim))
+	if x := a.Compressed; x != nil { // with and without compression: vllm/models/deepseek_v4/common/rope.py
+		a.Rope = &Rope{Dim: x.RopeDim, Length: a.MaxPosition, Tables: 2, Float: true}
+		return
 	}
-	if a.MLA != nil {
-		r.Dim = a.MLA.RopeDim
+	sliding, full := c.ropeSettings(a)
+	r := &Rope{}
+	two := strings.ContainsAny(a.LayerPattern, "sS") && a.Family == "gemma" && a.ModelType != "gemma2"
+	if !two && (a.SlidingWindow == 0 || reflect.DeepEqual(sliding, full)) {
+		r.Dim, r.Length, r.Float = c.table(a, full, a.HeadDim)
+		a.Rope = r
+		return
 	}
-	r.Dim = c.int(r.Dim, "rotary_dim")
-	scaling := sub(c.text.m, "rope_scaling")
-	if scaling == nil {
-		scaling = sub(c.text.m, "rope_parameters")
+	r.Tables = 2
+	r.Dim, r.Length, r.Float = c.table(a, sliding, a.HeadDim)
+	_, head := a.heads('f')
+	dim, length, _ := c.table(a, full, head)
+	if dim != r.Dim {
+		r.GlobalDim = dim
 	}
-	f := config{text: fields{m: scaling, path: "rope_scaling"}}
-	kind := f.string("", "rope_type", "type")
-	if kind == "yarn" || kind == "dynamic" {
-		if n := f.float(0, "original_max_position_embeddings"); n > 0 && kind == "yarn" {
-			r.Length = int64(n * f.float(1, "factor"))
-		}
-		r.Float = kind == "yarn" && a.MLA != nil // the deepseek table is float32
-	}
-	switch a.ModelType {
-	case "gemma3_text", "gemma3", "gemma4_text", "gemma4":
-		r.Tables = 2 // one for the sliding, one for the full layers
+	if length != r.Length {
+		r.GlobalLength = length
 	}
 	a.Rope = r
+}
+
+// ropeSettings are those of the sliding and of the full layers.
+func (c *config) ropeSettings(a *Architecture) (sliding, full map[string]any) {
+	all := sub(c.text.m, "rope_parameters")
+	sliding, full = sub(all, "sliding_attention"), sub(all, "full_attention")
+	switch {
+	case full == nil && sliding == nil:
+		if all == nil {
+			all = sub(c.text.m, "rope_scaling")
+		}
+		if strings.HasPrefix(a.ModelType, "gemma3") { // the factor is the full layers'
+			return nil, all
+		}
+		return all, all
+	case sliding == nil:
+		return full, full
+	case full == nil:
+		return sliding, sliding
+	}
+	return sliding, full
+}
+
+// noRope says that a model's attention knows no positions.
+func (c *config) noRope(a *Architecture) bool {
+	switch a.ModelType {
+	case "granitemoehybrid":
+		return c.string("", "position_embedding_type") != "rope"
+	case "kimi_linear", "glm5_next_text", "jamba", "nemotron_h", "mamba", "mamba2", "falcon_mamba":
+		return true
+	}
+	return false
+}
+
+// table is the width and the rows of the rotary table of one setting, and
+// whether it stays in float32.
+func (c *config) table(a *Architecture, setting map[string]any, head int64) (dim, length int64, float bool) {
+	f := config{text: fields{m: setting, path: "rope_parameters"}, top: c.text}
+	kind := f.string("", "rope_type", "type")
+	dim, length = head, a.MaxPosition
+	part := f.float(1, "partial_rotary_factor", "rotary_pct", "rotary_emb_fraction")
+	if part > 0 && part < 1 && kind != "proportional" {
+		dim = int64(part * float64(head))
+	}
+	if a.MLA != nil {
+		dim = a.MLA.RopeDim
+	}
+	dim = c.int(dim, "rotary_dim")
+	switch factor := f.float(1, "factor"); kind {
+	case "linear":
+		length = int64(float64(length) * factor)
+	case "yarn":
+		if n := f.float(0, "original_max_position_embeddings"); n > 0 {
+			length = int64(n * factor)
+		}
+		float = a.MLA != nil // the deepseek table is float32
+	}
+	if setting["mrope_section"] != nil { // videos count positions otherwise: mrope.py
+		length *= 4
+	}
+	return dim, length, float
 }
 
 // window sets the sliding window and the pattern of the layers.
@@ -310,8 +450,14 @@ func (c *config) window(a *Architecture) {
 		a.LayerPattern = pattern
 		return
 	}
-	if types := c.strings("layer_types"); len(types) > 0 {
-		a.LayerPattern = patternOf(types)
+	if types := c.strings("layers_block_type"); len(types) > 0 && a.ModelType == "nemotron_h" {
+		a.LayerPattern = shortest(c.letters(a, types, map[string]byte{
+			"mamba": 'M', "linear_attention": 'M', "attention": '*', "full_attention": '*', "moe": 'E', "mlp": '-',
+		}))
+		return
+	}
+	if types := c.strings("layer_types", "layers_block_type"); len(types) > 0 {
+		a.LayerPattern = c.letters(a, types, a.layerLetters())
 	}
 	switch n := c.int(0, "sliding_window", "attention_window_size"); {
 	case n == 0 || !c.bool(true, "use_sliding_window"):
@@ -326,11 +472,11 @@ func (c *config) window(a *Architecture) {
 	if a.SlidingWindow == 0 {
 		a.LayerPattern = strings.ReplaceAll(a.LayerPattern, "s", "f")
 	}
-	a.LayerPattern = shortest(a.LayerPattern)
+	a.LayerPattern = shortest(a.sharing(c.int(0, "num_kv_shared_layers")))
 	if a.LayerPattern == "f" {
 		a.LayerPattern = ""
 	}
-	if !strings.Contains(a.LayerPattern, "s") {
+	if !strings.ContainsAny(a.LayerPattern, "sxyz") {
 		a.SlidingWindow = 0
 	}
 	a.ChunkSize = 0
@@ -339,22 +485,48 @@ func (c *config) window(a *Architecture) {
 	}
 }
 
-// patternOf writes Hugging Face's layer_types as letters.
-func patternOf(types []string) string {
+// sharing is the pattern of a whose last n layers read the cache of earlier ones.
+func (a *Architecture) sharing(n int64) string {
+	if n <= 0 || n >= a.NumLayers || a.LayerPattern == "" {
+		return a.LayerPattern
+	}
+	all := strings.Repeat(a.LayerPattern, int(a.NumLayers)/len(a.LayerPattern)+1)[:a.NumLayers]
+	return all[:a.NumLayers-n] + strings.ToUpper(all[a.NumLayers-n:])
+}
+
+// layerLetters is the letter of each of Hugging Face's layer types in a. The
+// newest transformers call every state linear_attention.
+func (a *Architecture) layerLetters() map[string]byte {
+	state := byte('l')
+	switch {
+	case a.Mamba != nil:
+		state = 'm'
+	case a.ShortConv != nil:
+		state = 'v'
+	}
+	indexed := byte('f')
+	if a.Index != nil {
+		indexed = 'i'
+	}
+	return map[string]byte{
+		"full_attention": 'f', "attention": 'f', "indexed_attention": indexed, "minimax_m3_sparse": indexed,
+		"compressed_sparse_attention": 'x', "heavily_compressed_attention": 'y',
+		"sliding_attention": 's', "chunked_attention": 'c', "linear_attention": state,
+		"mamba": 'm', "mamba2": 'm', "conv": 'v', "deepseek_sparse_attention": 'f',
+	}
+}
+
+// letters writes a list of layer types as letters; one without a letter makes
+// the model one that is not understood.
+func (c *config) letters(a *Architecture, types []string, letter map[string]byte) string {
 	var b strings.Builder
-	for _, t := range types {
-		switch t {
-		case "sliding_attention":
-			b.WriteByte('s')
-		case "chunked_attention":
-			b.WriteByte('c')
-		case "linear_attention":
-			b.WriteByte('l')
-		case "mamba", "mamba2":
-			b.WriteByte('m')
-		default:
-			b.WriteByte('f')
+	for _, t := range types[:min(int64(len(types)), a.NumLayers)] {
+		l, ok := letter[t]
+		if !ok {
+			l = 'f'
+			a.Unknown = cmp.Or(a.Unknown, fmt.Sprintf("layers of type %q in model type %q", t, a.ModelType))
 		}
+		b.WriteByte(l)
 	}
 	return b.String()
 }
@@ -384,7 +556,7 @@ func readQuantization(f fields, method string) *Quantization {
 		GroupSize: c.int(0, "group_size", "q_group_size"),
 		ZeroPoint: c.bool(false, "zero_point"),
 		Dynamic:   c.string("", "activation_scheme") == "dynamic",
-		Block:     blockOf(f.m["weight_block_size"]),
+		Block:     numberList(f.m["weight_block_size"]),
 		Keep:      c.strings("modules_to_not_convert", "ignore", "exclude_modules", "ignored_layers"),
 		KVCache:   strings.ToLower(c.string("", "kv_cache_quant_algo")),
 	}
@@ -400,19 +572,6 @@ func readQuantization(f fields, method string) *Quantization {
 	return q
 }
 
-// blockOf reads the rows and columns that share a scale.
-func blockOf(v any) []int64 {
-	list, _ := v.([]any)
-	var out []int64
-	for _, x := range list {
-		if n, ok := x.(json.Number); ok {
-			i, _ := n.Int64()
-			out = append(out, i)
-		}
-	}
-	return out
-}
-
 // compressedTensors reads the first group of a compressed-tensors config: the
 // scheme of its weights.
 func (q *Quantization) compressedTensors(groups map[string]any) {
@@ -426,7 +585,7 @@ func (q *Quantization) compressedTensors(groups map[string]any) {
 		q.GroupSize = c.int(q.GroupSize, "group_size")
 		q.ZeroPoint = !c.bool(true, "symmetric")
 		if block := c.text.m["block_structure"]; block != nil {
-			q.Block = blockOf(block)
+			q.Block = numberList(block)
 		}
 		if in := sub(g, "input_activations"); in != nil {
 			q.Dynamic, _ = in["dynamic"].(bool)

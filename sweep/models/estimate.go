@@ -22,8 +22,11 @@ type Request struct {
 	ModelRunner          string // "v1", "v2", "auto" or ""
 	Defaults             string // "serve": the API server's token and sequence limits; else those of the benchmark
 	CompileCache         string // "warm": kernels come compiled and tuned from a cache; else they are made in the run
-	Given                *Given // figures that are known better; nil: none
-	Laws                 *Laws  // what was measured; nil: what the package ships
+	Speculative          *Speculative
+	PrefixCaching        bool     // asked for: states are kept for other prompts
+	NotCounted           []string // flags that take memory that the arithmetic does not know: each is warned of
+	Given                *Given   // figures that are known better; nil: none
+	Laws                 *Laws    // what was measured; nil: what the package ships
 }
 
 // A Figure is one estimate. Value is nil where the arithmetic cannot tell, and

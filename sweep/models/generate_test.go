@@ -191,6 +191,8 @@ type extra struct {
 	Counts    []string       `json:"counts"`
 	Quant     map[string]any `json:"quantization_config"`
 	Config    map[string]any `json:"config"`
+	Family    string         `json:"family_config"` // a folder of testdata/families: what transformers' class assumes
+	Notes     []string       `json:"notes"`
 }
 
 func addExtras(t *testing.T, r reference, models map[string]*Architecture) {
@@ -268,9 +270,15 @@ func build(t *testing.T, e extra, models map[string]*Architecture) *Architecture
 		if err != nil {
 			t.Fatal(err)
 		}
-		if a, err = FromConfig(bytes.NewReader(data), e.ID); err != nil {
+		if e.Family != "" {
+			a, err = FromDir(familiesDir + "/" + e.Family)
+		} else {
+			a, err = FromConfig(bytes.NewReader(data), e.ID)
+		}
+		if err != nil {
 			t.Fatalf("%s: %v", e.ID, err)
 		}
+		a.Notes = append(a.Notes, e.Notes...)
 	}
 	a.ID, a.HFModelID, a.Source = e.ID, e.ID, "catalogue"
 	if e.Quant != nil {

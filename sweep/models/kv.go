@@ -1,20 +1,29 @@
 package models
 
+import (
+	"cmp"
+	"slices"
+	"strings"
+)
+
 // A cacheGroup is layers of one kind that share block tables.
 type cacheGroup struct {
 	kind   byte
 	layers int64 // of this kind in the whole model
 	groups int64 // that vLLM splits them into
+	block  int64 // tokens in a block
 }
 
 // cacheLayout is how vLLM lays out the KV cache of one rank: every block is a
 // page for each of perGroup layers, and one pool of blocks serves all groups.
 // Source: vllm/v1/core/kv_cache_utils.py (_get_kv_cache_groups_uniform_page_size,
-// get_kv_cache_config_from_groups, get_max_concurrency_for_kv_cache_config).
+// unify_kv_cache_spec_page_size, get_kv_cache_config_from_groups,
+// get_max_concurrency_for_kv_cache_config).
 type cacheLayout struct {
-	block    int64 // tokens in a block of the attention layers
+	block    int64 // tokens in a block of full attention; of a model of states alone, as asked
 	page     int64 // bytes of a block of one layer
 	perGroup int64 // layers that share a pool on this rank
+	bytes    int64 // of a block of the pool, on the rank
 	groups   []cacheGroup
 	total    int64 // groups in all
 }
@@ -51,39 +60,45 @@ func (a *Architecture) tokenBytes(kind byte, width, tp int64) int64 {
 			if width == 1 {
 				n = 656
 			}
-			n += a.MLA.IndexDim + a.MLA.IndexDim/128*4
+			n += ceilDiv(a.MLA.IndexDim+a.MLA.IndexDim/128*4, max(a.MLA.IndexPool, 1))
 		}
 		return n
 	}
-	heads, dim := a.NumKVHeads, a.HeadDim
-	if a.GlobalHeadDim > 0 && (kind == 'f' || kind == '*') {
-		dim = a.GlobalHeadDim
-		if a.GlobalKVHeads > 0 {
-			heads = a.GlobalKVHeads
-		}
+	heads, dim := a.heads(kind)
+	n := max(1, ceilDiv(heads, tp)) * 2 * dim * width
+	if kind == 'i' {
+		n += 2 * a.Index.Dim // 16 bit, whatever the cache's dtype
 	}
-	return max(1, ceilDiv(heads, tp)) * 2 * dim * width
+	return n
 }
 
 // stateBytes is what a sequence takes in one state layer, on one rank:
-// convolution (k-1) · channels/tp · b and recurrent state heads/tp · d · state · b_state.
+// convolution (k-1) · channels/tp · b and, but for a short convolution,
+// recurrent state heads/tp · d · state · b_state.
 // Source: vllm/model_executor/layers/mamba/mamba_utils.py.
 func (a *Architecture) stateBytes(kind byte, width, tp int64) int64 {
-	state := func(name string) int64 {
-		if n := dtypeSize(name); n > 0 {
-			return n
-		}
-		return width
+	state := func(name string) int64 { return orElse(dtypeSize(name), width) }
+	conv := func(channels, kernel int64) int64 {
+		return ceilDiv(channels, tp) * (max(kernel-1, 0) + a.guesses) * width
 	}
 	switch {
+	case kind == 'v' && a.ShortConv != nil:
+		return conv(a.HiddenSize, a.ShortConv.Kernel)
 	case kind == 'l' && a.DeltaNet != nil:
 		n := a.DeltaNet
-		conv := ceilDiv(2*n.KeyHeads*n.KeyDim+n.ValueHeads*n.ValueDim, tp) * max(n.ConvKernel-1, 0) * width
-		return conv + ceilDiv(n.ValueHeads, tp)*n.KeyDim*n.ValueDim*state(n.StateDtype)
+		return conv(2*n.KeyHeads*n.KeyDim+n.ValueHeads*n.ValueDim, n.ConvKernel) +
+			ceilDiv(n.ValueHeads, tp)*n.KeyDim*n.ValueDim*state(n.StateDtype)
 	case a.Mamba != nil:
 		n := a.Mamba
-		conv := ceilDiv(n.Heads*n.HeadDim+2*n.Groups*n.StateSize, tp) * max(n.ConvKernel-1, 0) * width
-		return conv + ceilDiv(n.Heads, tp)*n.HeadDim*n.StateSize*state(n.StateDtype)
+		groups := n.Groups
+		if groups%tp != 0 { // each rank keeps a group of its own
+			groups = tp
+		}
+		channels := n.Heads*n.HeadDim + 2*groups*n.StateSize
+		if n.TimeStepRank > 0 {
+			channels = n.Heads * n.HeadDim // Mamba 1 convolves its input alone
+		}
+		return conv(channels, n.ConvKernel) + ceilDiv(n.Heads, tp)*n.HeadDim*n.StateSize*state(n.StateDtype)
 	}
 	return 0
 }
@@ -95,9 +110,14 @@ func cacheKnown(a *Architecture) string {
 		return reasonNoModel
 	case a.NumLayers <= 0:
 		return "the number of layers is not known"
-	case a.MLA == nil && (a.NumKVHeads <= 0 || a.HeadDim <= 0):
+	case a.Unknown != "" && a.stateLayers():
+		return a.NotKnown()
+	case strings.ContainsAny(a.LayerPattern, "xyz"):
+		return "how the caches of compressed attention share pages was neither read nor measured"
+	case a.MLA == nil && (a.NumKVHeads <= 0 || a.HeadDim <= 0) &&
+		strings.Trim(cmp.Or(a.LayerPattern, "f"), "mMlv-E") != "": // not of states alone
 		return "the number of KV heads or their size is not known"
-	case a.stateLayers() && a.DeltaNet == nil && a.Mamba == nil:
+	case a.stateLayers() && a.DeltaNet == nil && a.Mamba == nil && a.ShortConv == nil:
 		return "the size of the state layers is not known"
 	}
 	return ""
@@ -134,42 +154,73 @@ func (a *Architecture) layout(width, tp, pp, block int64, st stage) cacheLayout 
 	l := cacheLayout{block: block}
 	var state int64
 	for _, c := range a.derived.classes {
-		kind := cacheKind(c.kind)
-		if !hasAttention(kind) && !hasState(kind) {
-			continue
-		}
-		l.add(kind, c.count)
-		if hasState(kind) {
-			state = max(state, a.stateBytes(kind, width, tp))
+		for _, kind := range cacheKinds(c.kind) {
+			l.add(kind, c.count)
+			if hasState(kind) {
+				state = max(state, a.stateBytes(kind, width, tp))
+			}
 		}
 	}
 	l.pages(a, width, tp, state)
+	if len(l.groups) > 1 && a.full() {
+		return l.together(a, width, tp, st)
+	}
 	l.split()
 	for _, g := range l.groups {
 		here := g.layers
 		if pp > 1 {
 			here = 0
 			for _, kind := range a.derived.kinds[st.first:st.last] {
-				if cacheKind(kind) == g.kind {
+				if slices.Contains(cacheKinds(kind), g.kind) {
 					here++
 				}
 			}
 		}
 		l.perGroup = max(l.perGroup, ceilDiv(here, g.groups))
 	}
+	l.bytes = l.page * l.perGroup
 	return l
 }
 
-// cacheKind is the kind of layer whose cache one of this kind has: those with
-// one part alone are like those with an MLP.
-func cacheKind(kind byte) byte {
+// full says that all layers with a cache keep all positions, whatever the
+// size of their pages: vLLM then makes one group of them.
+func (a *Architecture) full() bool {
+	for _, c := range a.derived.classes {
+		for _, kind := range cacheKinds(c.kind) {
+			if !isGlobal(kind) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// together makes one group of all layers, a block of which is a page of each.
+func (l cacheLayout) together(a *Architecture, width, tp int64, st stage) cacheLayout {
+	for _, kind := range a.derived.kinds[st.first:st.last] {
+		for _, kind := range cacheKinds(kind) {
+			l.bytes += l.block * a.tokenBytes(kind, width, tp)
+		}
+	}
+	l.groups, l.total = []cacheGroup{{kind: 'f', groups: 1, block: l.block}}, 1
+	return l
+}
+
+// cacheKinds are the kinds of cache that a layer has: those with one part alone
+// are like those with an MLP, and one with attention and a state has both.
+func cacheKinds(kind byte) []byte {
 	switch kind {
 	case '*':
-		return 'f'
+		return []byte{'f'}
 	case 'M':
-		return 'm'
+		return []byte{'m'}
+	case 'h':
+		return []byte{'f', 'm'}
 	}
-	return kind
+	if hasAttention(kind) || hasState(kind) {
+		return []byte{kind}
+	}
+	return nil
 }
 
 func (l *cacheLayout) add(kind byte, count int64) {
@@ -182,9 +233,11 @@ func (l *cacheLayout) add(kind byte, count int64) {
 	l.groups = append(l.groups, cacheGroup{kind: kind, layers: count})
 }
 
-// pages sets the common page: the largest of the kinds', because one pool
-// serves all. Where there are state layers the attention block grows until its page
-// holds a state (vllm/platforms/interface.py, update_block_size_for_backend).
+// pages sets the common page, the largest of the kinds', because one pool
+// serves all: a kind whose page divides it has larger blocks, any other leaves
+// a rest unused. Where there are state layers the attention block grows until
+// its page holds a state, in steps of 16 tokens, of 128 with MLA
+// (vllm/platforms/interface.py, _align_hybrid_block_size).
 func (l *cacheLayout) pages(a *Architecture, width, tp, state int64) {
 	var token int64
 	for _, g := range l.groups {
@@ -193,9 +246,19 @@ func (l *cacheLayout) pages(a *Architecture, width, tp, state int64) {
 		}
 	}
 	if state > 0 && token > 0 {
-		l.block = max(l.block, roundUp(ceilDiv(state, token), 16))
+		step := max(l.block, 16)
+		if a.MLA != nil {
+			step = max(step, 128)
+		}
+		l.block = max(l.block, roundUp(ceilDiv(state, token), step))
 	}
 	l.page = max(l.block*token, state)
+	for i, g := range l.groups {
+		l.groups[i].block = l.block
+		if own := l.block * a.tokenBytes(g.kind, width, tp); hasAttention(g.kind) && own > 0 && l.page%own == 0 {
+			l.groups[i].block = l.block * (l.page / own)
+		}
+	}
 }
 
 // split sets how many groups each kind is divided into: all of the size of the
@@ -224,25 +287,26 @@ func (l *cacheLayout) split() {
 //	full      ceil(len / block)
 //	sliding   ceil(min(window - 1 + inFlight, len) / block) + 1
 //	chunked   ceil(min(chunk + inFlight, len) / block)
-//	state     1
+//	state     1, one more a guessed token, and one with prefix caching
 //
 // Source: vllm/v1/kv_cache_interface.py, max_admission_blocks_per_request.
 func (l *cacheLayout) blocks(a *Architecture, length, inFlight int64) int64 {
 	var n int64
 	for _, g := range l.groups {
-		var b int64
+		b := ceilDiv(length, g.block)
 		switch {
 		case hasState(g.kind):
-			b = 1
+			b = 1 + a.guesses
+			if a.cached {
+				b++ // the state at the last block's end, for another prompt to start from
+			}
 		case g.kind == 's':
-			b = ceilDiv(min(a.SlidingWindow-1+inFlight, length), l.block) + 1
+			b = ceilDiv(min(a.SlidingWindow-1+inFlight, length), g.block) + 1
 			if len(l.groups) == 1 { // a model of one kind: no bound by the pool's other groups
-				b = min(b, ceilDiv(length, l.block)+1)
+				b = min(b, ceilDiv(length, g.block)+1)
 			}
 		case g.kind == 'c':
-			b = ceilDiv(min(a.ChunkSize+inFlight, length), l.block)
-		default:
-			b = ceilDiv(length, l.block)
+			b = ceilDiv(min(a.ChunkSize+inFlight, length), g.block)
 		}
 		n += g.groups * b
 	}
@@ -250,7 +314,7 @@ func (l *cacheLayout) blocks(a *Architecture, length, inFlight int64) int64 {
 }
 
 // blockBytes is what one block of the pool takes on the rank.
-func (l *cacheLayout) blockBytes() int64 { return l.page * l.perGroup }
+func (l *cacheLayout) blockBytes() int64 { return l.bytes }
 
 // KVUsedBytes is what batch sequences of length tokens fill of the KV cache of
 // one rank, whole blocks of block tokens (0: 16): the windows of sliding

@@ -109,6 +109,7 @@ func newSetup(a *Architecture, r Request, g GPU, v release, e *Estimate) setup {
 		b.finish()
 		s.a = &b
 	}
+	s.speculation(e)
 	sure := true
 	switch r.ModelRunner {
 	case runnerV1, runnerV2:
@@ -219,6 +220,9 @@ func (s *setup) weights(rank int64) Figure {
 		return unknown(reason)
 	case s.a.Layout == "" || !s.a.towersKnown():
 		return within(n, 100, "parameter count x bytes: the modules of the model are not known")
+	case s.a.roughTowers() > 0:
+		d := s.a.roughTowers() * max(s.width, 2) / 2
+		return figure(n, n-d-n/200, n+d+n/200, "modules, with an encoder of unknown type counted as a plain transformer")
 	case s.a.Quantization != nil || (s.r.Quantization != "" && s.r.Quantization != "auto"):
 		return figure(n, n-n/50, n+n/33, "modules, quantized: what kernels repack is not counted")
 	}

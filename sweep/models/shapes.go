@@ -67,11 +67,35 @@ type layerClass struct {
 	modules []module
 }
 
+// kindsOfLayer are the letters of a layer pattern.
+const kindsOfLayer = "fiscxyzFShlmvM*E-"
+
 // hasAttention says that a layer of this kind has a KV cache.
-func hasAttention(kind byte) bool { return kind == 'f' || kind == 's' || kind == 'c' || kind == '*' }
+func hasAttention(kind byte) bool { return strings.IndexByte("fisc*h", kind) >= 0 }
+
+// attends says that a layer of this kind has attention, with a KV cache of its
+// own or an earlier layer's.
+func attends(kind byte) bool { return hasAttention(kind) || sharesCache(kind) || compresses(kind) }
+
+// compresses says that a layer of this kind attends to compressed positions.
+func compresses(kind byte) bool { return strings.IndexByte("xyz", kind) >= 0 }
+
+// sharesCache says that a layer of this kind reads the cache of an earlier layer.
+func sharesCache(kind byte) bool { return kind == 'F' || kind == 'S' }
+
+// isGlobal says that a layer of this kind attends to all positions.
+func isGlobal(kind byte) bool { return strings.IndexByte("fiF*hxy", kind) >= 0 }
 
 // hasState says that a layer of this kind keeps one state a sequence.
-func hasState(kind byte) bool { return kind == 'l' || kind == 'm' || kind == 'M' }
+func hasState(kind byte) bool { return strings.IndexByte("lmMvh", kind) >= 0 }
+
+// heads is the number of KV heads of a layer's attention and their size.
+func (a *Architecture) heads(kind byte) (kv, dim int64) {
+	if a.GlobalHeadDim > 0 && isGlobal(kind) {
+		return orElse(a.GlobalKVHeads, a.NumKVHeads), a.GlobalHeadDim
+	}
+	return a.NumKVHeads, a.HeadDim
+}
 
 // attentionOut is the width of the attention's output.
 func (a *Architecture) attentionOut() int64 {
@@ -82,7 +106,7 @@ func (a *Architecture) attentionOut() int64 {
 }
 
 // stateLayers says that the model has layers with a state in place of a cache.
-func (a *Architecture) stateLayers() bool { return strings.ContainsAny(a.LayerPattern, "lmM") }
+func (a *Architecture) stateLayers() bool { return strings.ContainsAny(a.LayerPattern, "lmMvh") }
 
 // isMoE says whether layer i has experts.
 func (a *Architecture) isMoE(i int64, kind byte) bool {
@@ -92,7 +116,13 @@ func (a *Architecture) isMoE(i int64, kind byte) bool {
 	if kind == 'E' {
 		return true
 	}
-	if kind == '-' || kind == 'M' || kind == '*' || i < a.MoE.FirstDense {
+	if kind == '-' || kind == 'M' || kind == '*' {
+		return false
+	}
+	if p := a.MoE.Pattern; p != "" {
+		return p[i%int64(len(p))] == 'e'
+	}
+	if i < a.MoE.FirstDense {
 		return false
 	}
 	return a.MoE.Every <= 1 || (i+1)%a.MoE.Every == 0
@@ -101,8 +131,12 @@ func (a *Architecture) isMoE(i int64, kind byte) bool {
 // Check says what of an architecture cannot be, above all what would make the
 // arithmetic on it take all memory or overflow. With and Lookup rest on it.
 func (a *Architecture) Check() error {
-	if strings.Trim(a.LayerPattern, "fsclmM*E-") != "" {
-		return fmt.Errorf("layer pattern %q has letters other than f s c l m M * E -", a.LayerPattern)
+	if strings.Trim(a.LayerPattern, kindsOfLayer) != "" {
+		return fmt.Errorf("layer pattern %q has letters other than %s", a.LayerPattern,
+			strings.Join(strings.Split(kindsOfLayer, ""), " "))
+	}
+	if a.MoE != nil && strings.Trim(a.MoE.Pattern, "de") != "" {
+		return fmt.Errorf("moe.pattern %q has letters other than d e", a.MoE.Pattern)
 	}
 	if err := checkFields(reflect.ValueOf(*a), ""); err != nil {
 		return err
@@ -156,7 +190,8 @@ func limitOf(name string) (also string, most int64) {
 		return "", 1 << 20
 	case "moe.experts":
 		return "", 1 << 14
-	case "vocab_size", "max_position_embeddings", "sliding_window", "chunk_size", "learned_positions", "rope.length":
+	case "vocab_size", "max_position_embeddings", "sliding_window", "chunk_size", "learned_positions", "rope.length",
+		"rope.global_length":
 		return "", 1 << 32
 	case "intermediate_size":
 		return "", 1 << 26
@@ -189,8 +224,22 @@ func (a *Architecture) volume() float64 {
 	if m := a.Mamba; m != nil {
 		inner, group := f(m.Heads)*f(m.HeadDim), 2*f(m.Groups)*f(m.StateSize)
 		wide += 3*inner + group
-		square += f(m.ConvKernel)*(inner+group) + inner*f(m.StateSize)
+		square += f(m.ConvKernel)*(inner+group) + inner*(f(m.StateSize)+f(m.TimeStepRank))
 	}
+	if m := a.Compressed; m != nil {
+		wide += f(m.QLoraRank) + f(m.OGroups)*f(m.OLoraRank) + 8*f(m.IndexDim) + f(m.IndexHeads)
+		square += f(m.QLoraRank)*(f(m.IndexHeads)*f(m.IndexDim)+f(a.NumHeads)*f(a.HeadDim)) +
+			f(m.OLoraRank)*f(a.NumHeads)*f(a.HeadDim) + (f(m.SparseRate)+f(m.HeavyRate))*4*f(a.HeadDim)
+	}
+	square += 2 * (2 + f(a.Streams)) * f(a.Streams) * f(a.Streams) * f(a.HiddenSize)
+	if m := a.Index; m != nil {
+		wide += f(m.Heads)*f(m.Dim) + f(m.Dim)
+	}
+	if m := a.ShortConv; m != nil {
+		wide += 2*f(a.HiddenSize) + f(m.Kernel)
+	}
+	wide += f(a.PerLayerEmbedding)
+	square += f(a.PerLayerEmbedding) * f(a.PerLayerVocab)
 	rows := (f(a.VocabSize) + f(a.LearnedPositions)) * f(max(a.HiddenSize, a.EmbeddingSize))
 	layers := f(max(a.NumLayers, 1)) + f(a.MTPLayers)
 	return rows + layers*(3*wide*f(a.HiddenSize)+square)
@@ -201,10 +250,18 @@ func (a *Architecture) checkParts() error {
 	switch {
 	case a.NumKVHeads > a.NumHeads:
 		return fmt.Errorf("num_key_value_heads is %d, more than num_attention_heads %d", a.NumKVHeads, a.NumHeads)
-	case strings.ContainsAny(a.LayerPattern, "mM") && a.Mamba == nil:
+	case strings.ContainsAny(a.LayerPattern, "mMh") && a.Mamba == nil:
 		return fmt.Errorf("layer pattern %q has Mamba layers, but no field describes them", a.LayerPattern)
 	case strings.Contains(a.LayerPattern, "l") && a.DeltaNet == nil:
 		return fmt.Errorf("layer pattern %q has linear-attention layers, but no field describes them", a.LayerPattern)
+	case strings.Contains(a.LayerPattern, "v") && a.ShortConv == nil:
+		return fmt.Errorf("layer pattern %q has short-convolution layers, but no field describes them", a.LayerPattern)
+	case strings.ContainsAny(a.LayerPattern, "xyz") && (a.Compressed == nil || a.Compressed.OGroups == 0):
+		return fmt.Errorf("layer pattern %q has layers of compressed attention, but no field describes them", a.LayerPattern)
+	case strings.Contains(a.LayerPattern, "i") && a.Index == nil:
+		return fmt.Errorf("layer pattern %q has layers with an index, but no field describes it", a.LayerPattern)
+	case strings.Contains(a.LayerPattern, "E") && a.MoE == nil:
+		return fmt.Errorf("layer pattern %q has layers of experts, but no field describes them", a.LayerPattern)
 	}
 	return nil
 }
@@ -231,7 +288,7 @@ func (a *Architecture) finish() {
 		d.model = a.modelModules()
 	}
 	a.derived = d
-	if a.Params == 0 && a.Layout != "" && a.towersKnown() {
+	if a.Params == 0 && a.Layout != "" && a.towersKnown() && a.roughTowers() == 0 {
 		a.Params = a.countParams()
 	}
 }
@@ -239,6 +296,16 @@ func (a *Architecture) finish() {
 // towersKnown says that no encoder of unknown size hangs on the model.
 func (a *Architecture) towersKnown() bool {
 	return (a.Vision == nil || a.Vision.Params > 0) && (a.Audio == nil || a.Audio.Params > 0)
+}
+
+// roughTowers is the parameters of the encoders whose count is a rough one.
+func (a *Architecture) roughTowers() (n int64) {
+	for _, t := range []*Tower{a.Vision, a.Audio} {
+		if t != nil && t.Rough {
+			n += t.Params
+		}
+	}
+	return n
 }
 
 // Params counts the parameters that a stays in memory with, module by module;
@@ -251,7 +318,7 @@ func Params(a *Architecture) (n int64, ok bool) {
 	if a == nil {
 		return 0, false
 	}
-	if a.Layout == "" || !a.towersKnown() {
+	if a.Layout == "" || !a.towersKnown() || a.roughTowers() > 0 {
 		return a.Params, a.Params > 0
 	}
 	return a.countParams(), true
@@ -312,6 +379,16 @@ func (a *Architecture) modelModules() []module {
 	if a.LearnedPositions > 0 {
 		ms = append(ms, plain("embed_positions", a.LearnedPositions, a.HiddenSize, replicated).of(partEmbedding))
 	}
+	if n := a.PerLayerEmbedding; n > 0 { // vllm/model_executor/models/gemma4.py
+		ms = append(ms, plain("embed_tokens_per_layer", a.PerLayerVocab, n*a.NumLayers, vocabulary).of(partEmbedding),
+			plain("per_layer_model_projection", n*a.NumLayers, a.HiddenSize, column).of(partEmbedding),
+			plain("per_layer_projection_norm", n, 1, replicated).of(partEmbedding))
+	}
+	if n := a.Streams; n > 0 {
+		m := plain("hyper_connections", n*n*a.HiddenSize+n+1, 1, replicated).of(partHead)
+		m.float = true
+		ms = append(ms, m)
+	}
 	if a.EmbeddingSize > 0 {
 		ms = append(ms, plain("project_in", a.HiddenSize, embed, replicated).of(partEmbedding),
 			plain("project_out", embed, a.HiddenSize, replicated).of(partHead))
@@ -322,6 +399,7 @@ func (a *Architecture) modelModules() []module {
 	if !a.TiedEmbeddings {
 		ms = append(ms, plain("lm_head", a.VocabSize, embed, vocabulary).biased(a.LMHeadBias).of(partHead))
 	}
+	ms = append(ms, a.predictionModules()...)
 	for name, t := range map[string]*Tower{"vision_tower": a.Vision, "audio_tower": a.Audio} {
 		if t != nil && t.Params > 0 {
 			m := plain(name, t.Params, 1, replicated).of(partTower)
@@ -336,26 +414,30 @@ func (a *Architecture) modelModules() []module {
 
 // layerModules are those of one layer, in the order in which vLLM loads them.
 func (a *Architecture) layerModules(kind byte, moe bool) []module {
-	var ms []module
-	switch {
-	case hasAttention(kind) && a.MLA != nil:
-		ms = append(ms, a.mlaModules()...)
-	case hasAttention(kind):
-		ms = append(ms, a.attentionModules()...)
-	case kind == 'l':
-		ms = append(ms, a.deltaNetModules()...)
-	case kind == 'm' || kind == 'M':
-		ms = append(ms, a.mambaModules()...)
+	ms := a.mixerModules(kind)
+	inter := a.IntermediateSize
+	if a.WideSharedMLP && sharesCache(kind) {
+		inter *= 2
 	}
 	switch {
 	case kind == 'M' || kind == '*':
 	case moe:
 		ms = append(ms, a.expertModules()...)
 	default:
-		ms = append(ms, a.mlpModules("mlp", a.IntermediateSize, a.MLPBias)...)
+		ms = append(ms, a.mlpModules("mlp", a.HiddenSize, inter, a.MLPBias)...)
+	}
+	if n := a.Streams; n > 0 { // for attention and MLP each: vllm/models/deepseek_v4/nvidia/model.py
+		m := plain("hyper_connections", 2*((2+n)*n*(n*a.HiddenSize+1)+3), 1, replicated)
+		m.float = true
+		ms = append(ms, m)
 	}
 	for i := range a.NormsPerLayer {
 		ms = append(ms, a.norm(fmt.Sprintf("norm%d", i), a.HiddenSize))
+	}
+	if n := a.PerLayerEmbedding; n > 0 {
+		ms = append(ms, linear("per_layer_input_gate", n, a.HiddenSize, replicated),
+			linear("per_layer_projection", a.HiddenSize, n, replicated),
+			a.norm("post_per_layer_input_norm", a.HiddenSize))
 	}
 	for i := range ms {
 		ms[i].part = partLayer
@@ -363,26 +445,57 @@ func (a *Architecture) layerModules(kind byte, moe bool) []module {
 	return ms
 }
 
-// attentionModules: query H·d (twice with an output gate), key and value KV·d,
-// output H·d to hidden.
-func (a *Architecture) attentionModules() []module {
-	out, kv := a.NumHeads*a.HeadDim, a.NumKVHeads*a.HeadDim
+// mixerModules are those that mix positions: attention, a state, or both.
+func (a *Architecture) mixerModules(kind byte) []module {
+	var ms []module
+	switch {
+	case compresses(kind):
+		ms = a.compressedModules(kind)
+	case attends(kind) && a.MLA != nil:
+		ms = a.mlaModules()
+	case attends(kind):
+		ms = a.attentionModules(kind)
+	}
+	switch {
+	case kind == 'l':
+		ms = append(ms, a.deltaNetModules()...)
+	case kind == 'v':
+		ms = append(ms, a.shortConvModules()...)
+	case hasState(kind):
+		ms = append(ms, a.mambaModules()...)
+	}
+	return ms
+}
+
+// attentionModules: query H·d (twice with an output gate), key and value KV·d
+// where the layer has a cache of its own, output H·d to hidden.
+func (a *Architecture) attentionModules(kind byte) []module {
+	heads, dim := a.heads(kind)
+	out, kv := a.NumHeads*dim, heads*dim
 	q := out
 	if a.AttentionGate {
 		q *= 2
 	}
-	ms := []module{
-		linear("self_attn.q_proj", q, a.HiddenSize, column).biased(a.QKVBias),
-		linear("self_attn.k_proj", kv, a.HiddenSize, kvHeads).biased(a.QKVBias),
-		linear("self_attn.v_proj", kv, a.HiddenSize, kvHeads).biased(a.QKVBias),
-		linear("self_attn.o_proj", a.HiddenSize, out, row).biased(a.OutputBias),
+	ms := []module{linear("self_attn.q_proj", q, a.HiddenSize, column).biased(a.QKVBias)}
+	normed := dim
+	if !sharesCache(kind) {
+		normed = 2 * dim
+		ms = append(ms, linear("self_attn.k_proj", kv, a.HiddenSize, kvHeads).biased(a.QKVBias),
+			linear("self_attn.v_proj", kv, a.HiddenSize, kvHeads).biased(a.QKVBias))
+		ms[1].units, ms[2].units = heads, heads
 	}
-	ms[1].units, ms[2].units = a.NumKVHeads, a.NumKVHeads
+	ms = append(ms, linear("self_attn.o_proj", a.HiddenSize, out, row).biased(a.OutputBias))
 	switch a.QKNorm {
 	case "head":
-		ms = append(ms, plain("self_attn.qk_norm", 2*a.HeadDim, 1, replicated))
+		ms = append(ms, plain("self_attn.qk_norm", normed, 1, replicated))
 	case "full":
 		ms = append(ms, plain("self_attn.qk_norm", out+kv, 1, column))
+	}
+	if n := a.Index; kind == 'i' { // vllm/models/minimax_m3/nvidia/model.py
+		ms = append(ms, linear("self_attn.index_q_proj", n.Heads*n.Dim, a.HiddenSize, kvHeads),
+			linear("self_attn.index_k_proj", n.Dim, a.HiddenSize, replicated),
+			plain("self_attn.index_norms", 2*n.Dim, 1, replicated))
+		ms[len(ms)-3].units = n.Heads
 	}
 	if a.AttentionSinks {
 		ms = append(ms, plain("self_attn.sinks", a.NumHeads, 1, column))
@@ -417,7 +530,50 @@ func (a *Architecture) mlaModules() []module {
 			plain("self_attn.indexer.k_norm", 2*x.IndexDim, 1, replicated),
 			plain("self_attn.indexer.weights_proj", x.IndexHeads, hidden, replicated))
 	}
+	if x.IndexPool > 0 {
+		ms = append(ms, plain("self_attn.indexer.index_kpool_compress", x.IndexDim, hidden+x.IndexPool, replicated))
+	}
 	return ms
+}
+
+// compressedModules: query through its low rank, one key and value, the output
+// in groups through a low rank, the compressor of positions, and of a sparse
+// layer the index with a compressor of its own.
+// Source: vllm/models/deepseek_v4/{attention,compressor}.py.
+func (a *Architecture) compressedModules(kind byte) []module {
+	x, dim, wide := a.Compressed, a.HeadDim, a.NumHeads*a.HeadDim
+	sinks := plain("attn.attn_sink", a.NumHeads, 1, column)
+	sinks.float = true
+	ms := []module{
+		sinks,
+		linear("attn.fused_wqa_wkv", x.QLoraRank+dim, a.HiddenSize, replicated),
+		plain("attn.norms", x.QLoraRank+dim, 1, replicated),
+		linear("attn.wq_b", wide, x.QLoraRank, column),
+		linear("attn.wo_a", x.OGroups*x.OLoraRank, wide/x.OGroups, column),
+		linear("attn.wo_b", a.HiddenSize, x.OGroups*x.OLoraRank, row),
+	}
+	switch kind {
+	case 'x':
+		ms = append(ms, a.compressor("attn.compressor", x.SparseRate, 2, dim)...)
+		ms = append(ms, linear("attn.indexer.wq_b", x.IndexHeads*x.IndexDim, x.QLoraRank, replicated),
+			plain("attn.indexer.weights_proj", x.IndexHeads, a.HiddenSize, replicated))
+		ms = append(ms, a.compressor("attn.indexer.compressor", x.SparseRate, 2, x.IndexDim)...)
+	case 'y':
+		ms = append(ms, a.compressor("attn.compressor", x.HeavyRate, 1, dim)...)
+	}
+	return ms
+}
+
+// compressor makes one key of rate positions, where overlap is 2 of two
+// neighbouring groups of them.
+func (a *Architecture) compressor(name string, rate, overlap, dim int64) []module {
+	positions := plain(name+".ape", rate, overlap*dim, replicated)
+	positions.float = true
+	return []module{
+		positions,
+		plain(name+".fused_wkv_wgate", 2*overlap*dim, a.HiddenSize, replicated),
+		plain(name+".norm", dim, 1, replicated),
+	}
 }
 
 // deltaNetModules: one projection to query, key, value and gate, one to the
@@ -425,6 +581,9 @@ func (a *Architecture) mlaModules() []module {
 // Source: vllm/model_executor/models/qwen3_next.py.
 func (a *Architecture) deltaNetModules() []module {
 	n := a.DeltaNet
+	if n.Kind == "kda" {
+		return a.kdaModules()
+	}
 	key, value := n.KeyHeads*n.KeyDim, n.ValueHeads*n.ValueDim
 	return []module{
 		linear("linear_attn.in_proj_qkvz", 2*key+2*value, a.HiddenSize, column),
@@ -436,27 +595,87 @@ func (a *Architecture) deltaNetModules() []module {
 	}
 }
 
+// kdaModules: Kimi Delta Attention has a decay a channel in place of one a
+// head, through a projection of low rank, as its output gate is.
+// Source: vllm/model_executor/layers/mamba/gdn/kimi_gdn_linear_attn.py.
+func (a *Architecture) kdaModules() []module {
+	n := a.DeltaNet
+	wide := n.ValueHeads * n.ValueDim
+	conv, scalars := plain("self_attn.conv1d", 3*wide, n.ConvKernel, column), plain("self_attn.a_log_dt_bias",
+		wide+n.ValueHeads, 1, column)
+	conv.float, scalars.float = true, true
+	return []module{
+		linear("self_attn.in_proj_qkvgfab", 3*wide+n.ValueHeads, a.HiddenSize, column),
+		linear("self_attn.f_a_proj", n.ValueDim, a.HiddenSize, replicated),
+		linear("self_attn.f_b_proj", wide, n.ValueDim, column),
+		conv, scalars,
+		linear("self_attn.g_a_proj", n.ValueDim, a.HiddenSize, replicated),
+		linear("self_attn.g_b_proj", wide, n.ValueDim, column),
+		plain("self_attn.o_norm", n.ValueDim, 1, replicated),
+		linear("self_attn.o_proj", a.HiddenSize, wide, row),
+	}
+}
+
+// shortConvModules: one projection to the convolution's input and two gates,
+// the convolution, the output. Source: vllm/model_executor/layers/mamba/short_conv.py.
+func (a *Architecture) shortConvModules() []module {
+	n, h := a.ShortConv, a.HiddenSize
+	return []module{
+		plain("conv.conv1d", h, n.Kernel, column).biased(n.Bias),
+		linear("conv.in_proj", 3*h, h, column).biased(n.Bias),
+		linear("conv.out_proj", h, h, row).biased(n.Bias),
+	}
+}
+
 // mambaModules: one projection to gate, input, B, C and time step, the
 // convolution over input, B and C, three scalars a head, a gated norm, the output.
 // Source: vllm/model_executor/layers/mamba/mamba_mixer2.py.
 func (a *Architecture) mambaModules() []module {
 	n := a.Mamba
+	if n.TimeStepRank > 0 {
+		return a.mamba1Modules()
+	}
 	inner, conv := n.Heads*n.HeadDim, n.Heads*n.HeadDim+2*n.Groups*n.StateSize
-	return []module{
+	ms := []module{
 		linear("mixer.in_proj", inner+conv+n.Heads, a.HiddenSize, column).biased(n.ProjBias),
 		plain("mixer.conv1d", conv, n.ConvKernel, column).biased(n.ConvBias),
 		plain("mixer.scalars", 3*n.Heads, 1, column),
-		plain("mixer.norm", inner, 1, column),
-		linear("mixer.out_proj", a.HiddenSize, inner, row).biased(n.ProjBias),
 	}
+	if !n.NoNorm {
+		ms = append(ms, plain("mixer.norm", inner, 1, column))
+	}
+	return append(ms, linear("mixer.out_proj", a.HiddenSize, inner, row).biased(n.ProjBias))
 }
 
-// mlpModules: gate and up (or up alone) and down.
-func (a *Architecture) mlpModules(name string, inter int64, bias bool) []module {
+// mamba1Modules: one projection to input and gate, the convolution, one to the
+// time step's low rank, B and C, the time step's own, A in float32 and D, the
+// output. None is quantized. Source: vllm/model_executor/layers/mamba/mamba_mixer.py.
+func (a *Architecture) mamba1Modules() []module {
+	n := a.Mamba
+	inner, mixed := n.Heads*n.HeadDim, n.TimeStepRank+2*n.StateSize
+	decay := plain("mixer.A", inner, n.StateSize, column)
+	decay.float = true
 	ms := []module{
-		linear(name+".gate_proj", inter, a.HiddenSize, column).biased(bias),
-		linear(name+".up_proj", inter, a.HiddenSize, column).biased(bias),
-		linear(name+".down_proj", a.HiddenSize, inter, row).biased(bias),
+		plain("mixer.conv1d", inner, n.ConvKernel, column).biased(n.ConvBias),
+		plain("mixer.in_proj", 2*inner, a.HiddenSize, column).biased(n.ProjBias),
+		plain("mixer.x_proj", mixed, inner, row),
+		plain("mixer.dt_proj", inner, n.TimeStepRank, column).biased(true),
+		decay,
+		plain("mixer.D", inner, 1, column),
+		plain("mixer.out_proj", a.HiddenSize, inner, row).biased(n.ProjBias),
+	}
+	if n.InnerNorms {
+		ms = append(ms, plain("mixer.norms", mixed, 1, replicated))
+	}
+	return ms
+}
+
+// mlpModules: gate and up (or up alone) and down, of a hidden state of width hidden.
+func (a *Architecture) mlpModules(name string, hidden, inter int64, bias bool) []module {
+	ms := []module{
+		linear(name+".gate_proj", inter, hidden, column).biased(bias),
+		linear(name+".up_proj", inter, hidden, column).biased(bias),
+		linear(name+".down_proj", hidden, inter, row).biased(bias),
 	}
 	if a.MLP != "gated" {
 		return ms[1:]
@@ -468,24 +687,35 @@ func (a *Architecture) mlpModules(name string, inter int64, bias bool) []module 
 // shared experts, and the dense MLP where the layer has it too.
 func (a *Architecture) expertModules() []module {
 	e := a.MoE
-	ms := []module{plain("mlp.gate", e.Experts, a.HiddenSize, replicated).biased(e.RouterBias)}
+	rows, hidden := e.Experts+e.ZeroExperts, orElse(e.LatentSize, a.HiddenSize)
+	ms := []module{plain("mlp.gate", rows, a.HiddenSize, replicated).biased(e.RouterBias)}
 	if e.RouterCorrection {
-		m := plain("mlp.gate.e_score_correction_bias", e.Experts, 1, replicated)
+		m := plain("mlp.gate.e_score_correction_bias", rows, 1, replicated)
 		m.float = true
 		ms = append(ms, m)
 	}
-	for _, m := range a.mlpModules("mlp.experts", e.IntermediateSize, e.ExpertBias) {
+	for _, m := range a.mlpModules("mlp.experts", hidden, e.IntermediateSize, e.ExpertBias) {
 		m.expert, m.count = true, e.Experts
 		ms = append(ms, m)
 	}
+	if e.LatentSize > 0 {
+		ms = append(ms, linear("mlp.fc1_latent_proj", e.LatentSize, a.HiddenSize, replicated),
+			linear("mlp.fc2_latent_proj", a.HiddenSize, e.LatentSize, replicated))
+	}
 	if e.SharedIntermediate > 0 {
-		ms = append(ms, a.mlpModules("mlp.shared_experts", e.SharedIntermediate, false)...)
+		ms = append(ms, a.mlpModules("mlp.shared_experts", a.HiddenSize, e.SharedIntermediate, false)...)
 	}
 	if e.SharedGate {
 		ms = append(ms, plain("mlp.shared_expert_gate", 1, a.HiddenSize, replicated))
 	}
 	if e.DenseToo {
-		ms = append(ms, a.mlpModules("mlp", a.IntermediateSize, a.MLPBias)...)
+		ms = append(ms, a.mlpModules("mlp", a.HiddenSize, a.IntermediateSize, a.MLPBias)...)
+	}
+	if e.RouterScale {
+		ms = append(ms, plain("router.scale", a.HiddenSize+e.Experts, 1, replicated))
+	}
+	for i := range e.Norms {
+		ms = append(ms, a.norm(fmt.Sprintf("mlp.norm%d", i), a.HiddenSize))
 	}
 	return ms
 }

@@ -1,6 +1,9 @@
 package models
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 func ceilDiv(a, b int64) int64 {
 	if b <= 0 {
@@ -231,6 +234,7 @@ type weightKey struct {
 	tp, pp, rank int64
 	dtype        int64 // bytes
 	split        int64
+	oldMXFP4     bool
 	quant        string
 }
 
@@ -264,7 +268,10 @@ func weightBytes(a *Architecture, dtype, quantization string, tp, pp, rank int64
 	if reason != "" {
 		return 0, false, reason
 	}
-	k := weightKey{tp: tp, pp: pp, rank: rank, dtype: dtypeSize(name), split: v.loadSplit(), quant: quantization}
+	k := weightKey{
+		tp: tp, pp: pp, rank: rank, dtype: dtypeSize(name), split: v.loadSplit(), oldMXFP4: v.Before(0, 32, 0),
+		quant: quantization,
+	}
 	n, ok := a.derived.weights.Load(k)
 	if !ok {
 		n = a.load(s, k)
@@ -277,7 +284,7 @@ func weightBytes(a *Architecture, dtype, quantization string, tp, pp, rank int64
 // known but whose parameter count is given.
 func weightsFromCount(a *Architecture, dtype, quantization string, tp, pp int64) (int64, bool, string) {
 	if a.Params <= 0 {
-		return 0, false, "the model type is not one whose modules are known, and no parameter count is given"
+		return 0, false, a.NotKnown() + ", and no parameter count is given"
 	}
 	s := scheme{}
 	if a.Quantization != nil || quantization != "" {
@@ -305,11 +312,11 @@ func (a *Architecture) load(s scheme, k weightKey) int64 {
 	tables := 0
 	for i := st.first; i < st.last; i++ {
 		c := a.derived.class(a.derived.kinds[i], a.derived.moe[i])
-		rope := a.Rope != nil && hasAttention(c.kind) && tables < a.ropeTables(c.kind, tables)
+		rope := a.Rope != nil && attends(c.kind) && tables < a.ropeTables(c.kind, tables)
 		if rope {
 			tables++
 		}
-		a.layer(p, s, k, c, rope)
+		a.layer(p, s, k, c, rope, tables == 2)
 	}
 	if st.isLast {
 		for _, m := range a.derived.model {
@@ -324,10 +331,23 @@ func (a *Architecture) load(s scheme, k weightKey) int64 {
 // ropeTables is how many tables exist once a layer of this kind was built: of
 // two, the first comes with the first layer, the second with the first full one.
 func (a *Architecture) ropeTables(kind byte, have int) int {
-	if a.Rope.Tables > 1 && have == 1 && kind == 'f' {
+	if a.Rope.Tables > 1 && have == 1 && isGlobal(kind) {
 		return 2
 	}
 	return 1
+}
+
+// NotKnown says why the parameters of a are not known exactly.
+func (a *Architecture) NotKnown() string {
+	switch {
+	case a.Unknown != "":
+		return "not understood: " + a.Unknown
+	case a.Vision != nil && (a.Vision.Params == 0 || a.Vision.Rough):
+		return fmt.Sprintf("the size of its vision tower, of type %q, is not known", a.Vision.Type)
+	case a.Audio != nil && (a.Audio.Params == 0 || a.Audio.Rough):
+		return fmt.Sprintf("the size of its audio tower, of type %q, is not known", a.Audio.Type)
+	}
+	return "the model type is not one whose modules are known"
 }
 
 // class finds the layers of a kind; nil if there are none yet.
@@ -343,10 +363,10 @@ func (d *derived) class(kind byte, moe bool) *layerClass {
 // layer places the modules of one layer in their order, the rotary table, where
 // it is made here, behind the attention. What vLLM fuses is one tensor: query, key
 // and value; gate and up.
-func (a *Architecture) layer(p *allocator, s scheme, k weightKey, c *layerClass, rope bool) {
+func (a *Architecture) layer(p *allocator, s scheme, k weightKey, c *layerClass, rope, second bool) {
 	for i, n := 0, 0; i < len(c.modules); i += n {
 		if rope && !strings.HasPrefix(c.modules[i].name, "self_attn.") {
-			a.placeRope(p, k.dtype)
+			a.placeRope(p, k.dtype, second)
 			rope = false
 		}
 		n = 1
@@ -356,7 +376,7 @@ func (a *Architecture) layer(p *allocator, s scheme, k weightKey, c *layerClass,
 		a.place(p, s, k, c.modules[i:i+n]...)
 	}
 	if rope {
-		a.placeRope(p, k.dtype)
+		a.placeRope(p, k.dtype, second)
 	}
 }
 
@@ -379,16 +399,16 @@ func (a *Architecture) place(p *allocator, s scheme, k weightKey, ms ...module) 
 		if m.float {
 			width = 4
 		}
+		if s.pad && m.expert && !k.oldMXFP4 {
+			width = 4 // what the mxfp4 kernels add is float32
+		}
 		bias += m.count * b * width
 		converted := s.bits > 0 && m.linear && (!s.only || m.expert) && (a.Quantization == nil || !a.Quantization.keeps(m))
 		if !converted {
 			weight += m.count * out * in * width
 			continue
 		}
-		if s.pad && m.expert {
-			out, in = padExperts(m, out, in)
-		}
-		w, sc := s.bytesOf(out, in, m.count)
+		w, sc := a.converted(s, k, m, out, in)
 		weight += w
 		scales += sc
 	}
@@ -397,21 +417,49 @@ func (a *Architecture) place(p *allocator, s scheme, k weightKey, ms ...module) 
 	p.alloc(bias)
 }
 
-// padExperts is the size that the mxfp4 kernels on Hopper store: the experts'
-// width is padded to 64, the hidden dimension of the packed weight to 256.
-// Source: vllm/model_executor/layers/fused_moe/oracle/mxfp4.py.
-func padExperts(m module, out, in int64) (int64, int64) {
-	if m.split == row { // down: hidden x width
-		return roundUp(out, 256), roundUp(in, 64)
+// converted is what a rank keeps of quantized module m, of out x in.
+func (a *Architecture) converted(s scheme, k weightKey, m module, out, in int64) (weight, scales int64) {
+	if m.expert && a.Quantization != nil && a.Quantization.Experts == "fp4" {
+		s = scheme{bits: 4, group: 32, scale: 1}
 	}
-	return roundUp(out, 64), roundUp(in, 256)
+	if !s.pad || !m.expert {
+		return s.bytesOf(out, in, m.count)
+	}
+	rows, columns, scaled := padExperts(m, out, in, k.oldMXFP4)
+	weight, scales = s.bytesOf(rows, columns, m.count)
+	return weight, scales + m.count*(scaled-rows)*ceilDiv(columns, s.group)*s.scale
+}
+
+// padExperts is the size that the mxfp4 kernels on Hopper store, and the rows
+// that have scales: the experts' width is padded to 64, the rows of scales (of
+// gate and up together) to 256. To 0.19, the hidden dimension of the packed
+// weight was padded to 256 instead; between that and 0.32 it was not read.
+// Source: vllm/model_executor/layers/fused_moe/oracle/mxfp4.py.
+func padExperts(m module, out, in int64, old bool) (rows, columns, scaled int64) {
+	step := int64(1)
+	if old {
+		step = 256
+	}
+	if m.split == row { // down: hidden x width
+		rows = roundUp(out, step)
+		return rows, roundUp(in, 64), roundUp(rows, 256)
+	}
+	rows, columns = roundUp(out, 64), roundUp(in, step)
+	if old {
+		return rows, columns, rows
+	}
+	return rows, columns, roundUp(2*rows, 256) / 2
 }
 
 // placeRope plays the making of a rotary table: angles, cosines, sines and both
 // joined in float32, then the table in the model's dtype.
 // Source: vllm/model_executor/layers/rotary_embedding/base.py.
-func (a *Architecture) placeRope(p *allocator, dtype int64) {
-	half := a.Rope.Length * a.Rope.Dim / 2 * 4
+func (a *Architecture) placeRope(p *allocator, dtype int64, second bool) {
+	dim, length := a.Rope.Dim, a.Rope.Length
+	if second {
+		dim, length = orElse(a.Rope.GlobalDim, dim), orElse(a.Rope.GlobalLength, length)
+	}
+	half := length * dim / 2 * 4
 	angles, cos, sin := p.alloc(half), p.alloc(half), p.alloc(half)
 	joined := p.alloc(2 * half)
 	p.release(angles)
@@ -420,6 +468,6 @@ func (a *Architecture) placeRope(p *allocator, dtype int64) {
 	if dtype == 4 || a.Rope.Float {
 		return // the joined table is the table
 	}
-	p.alloc(a.Rope.Length * a.Rope.Dim * dtype)
+	p.alloc(length * dim * dtype)
 	p.release(joined)
 }
