@@ -5,8 +5,6 @@ import (
 	"testing"
 )
 
-func ptr[T any](v T) *T { return &v }
-
 func TestSingle(t *testing.T) {
 	plan, err := Single(SingleOptions{
 		Settings: map[string]any{"model": "Qwen/Qwen3-0.6B", "input_len": int64(512), "dtype": "bfloat16"},

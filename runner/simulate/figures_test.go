@@ -319,3 +319,8 @@ func TestParsePlantErrors(t *testing.T) {
 		}
 	}
 }
+
+// scriptOf writes the whole script of one start.
+func scriptOf(c *Config, r *request, env map[string]string, others []int64) *script {
+	return newBuilder(c, r, env, nil).write(env, others)
+}

@@ -9,11 +9,6 @@ import (
 	"github.com/vramsweep/vramsweep/runner"
 )
 
-// scriptOf writes the whole script of one start.
-func scriptOf(c *Config, r *request, env map[string]string, others []int64) *script {
-	return newBuilder(c, r, env, nil).write(env, others)
-}
-
 // newBuilder begins a script. f are the figures of an engine that is up.
 func newBuilder(c *Config, r *request, env map[string]string, f *figures) *builder {
 	return &builder{
