@@ -8,6 +8,10 @@ const GiB = 1 << 30
 // ranks; weights, activations, non-torch and graphs the maximum. GiB as printed.
 // nil: not in the log.
 type Account struct {
+	// Label is what tells this engine from the others of its log; "" where it is
+	// the only one.
+	Label string `json:"label,omitempty"`
+
 	VLLMVersion *string `json:"vllm_version"`
 	Engine      *string `json:"engine"`       // "V0", "V1"
 	ModelRunner *string `json:"model_runner"` // "v1", "v2"
@@ -114,4 +118,13 @@ type AccountError struct {
 	FreeBytes   *int64   `json:"free_bytes,omitempty"`
 	TotalBytes  *int64   `json:"total_bytes,omitempty"`
 	GPUIndex    *int     `json:"gpu_index,omitempty"`
+
+	// Stage is where the engine was when memory ran out: "load", "profiling",
+	// "kv_alloc", "capture", "warmup", "serving", "wake_up"; "" where no line
+	// shows it. RestsOn is the line that shows it, or that the advice rests on.
+	Stage   string         `json:"stage,omitempty"`
+	RestsOn *AccountSource `json:"rests_on,omitempty"`
+	// OtherPID is a process that held the GPU's memory, OtherBytes what it held.
+	OtherPID   *int64 `json:"other_pid,omitempty"`
+	OtherBytes *int64 `json:"other_bytes,omitempty"`
 }

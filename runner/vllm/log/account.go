@@ -1,9 +1,12 @@
 package log
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -15,15 +18,82 @@ import (
 // time; the log may go on.
 func (r *Reader) Accounts() []*runner.Account {
 	r.flush()
-	var out []*runner.Account
-	for _, run := range r.order {
-		if run.empty() {
-			continue
+	var engines []*run
+	for _, n := range r.order {
+		if !n.empty() && !r.onlyServes(n) {
+			engines = append(engines, n)
 		}
-		out = append(out, run.account())
+	}
+	at := func(n *run) int { return slices.Index(r.order, n.root) }
+	slices.SortStableFunc(engines, func(a, b *run) int {
+		return cmp.Or(cmp.Compare(at(a), at(b)), cmp.Compare(a.stage, b.stage), cmp.Compare(a.dp, b.dp))
+	})
+	var out []*runner.Account
+	for _, n := range engines {
+		a := n.account()
+		if len(engines) > 1 {
+			a.Label = n.label()
+		}
+		out = append(out, a)
 	}
 	return out
 }
+
+// onlyServes reports whether a run is the front end of engines that have
+// accounts of their own, and nothing else.
+func (r *Reader) onlyServes(n *run) bool {
+	others := func(o *run) bool { return o != n && o.root == n && !o.empty() }
+	return !n.engineSpoke() && len(n.failures) == 0 && n.unreadCount == 0 && slices.ContainsFunc(r.order, others)
+}
+
+// label is what tells an engine from the others of its log.
+func (r *run) label() string {
+	var parts []string
+	if r.group != "" {
+		parts = append(parts, r.group)
+	}
+	if r.stage != "" {
+		parts = append(parts, r.stage)
+	}
+	if r.dp >= 0 {
+		parts = append(parts, fmt.Sprintf("data-parallel rank %d", r.dp))
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.members)) {
+		if isEngine(name) || name == front && len(r.members) == 1 {
+			pid, _, _ := strings.Cut(r.members[name], "@")
+			parts = append(parts, strings.Replace(name, front, "API server", 1)+" pid "+pid)
+		}
+	}
+	return strings.Join(append(parts, fmt.Sprintf("from line %d", r.first.Line)), ", ")
+}
+
+// takeOver gives an engine what the front end that it shares with others said
+// of all of them.
+func (r *run) takeOver() {
+	if r.root == r {
+		return
+	}
+	from := r.root
+	words := [][2]**word{
+		{&r.version, &from.version}, {&r.platform, &from.platform}, {&r.rocm, &from.rocm}, {&r.cuda, &from.cuda},
+	}
+	if r.stage == "" { // stages have models of their own
+		words = append(words, [][2]**word{
+			{&r.architecture, &from.architecture}, {&r.usingLen, &from.usingLen}, {&r.chunked, &from.chunked},
+		}...)
+		if r.args == nil {
+			r.args, r.argsAt, r.argsServer = from.args, from.argsAt, from.argsServer
+		}
+	}
+	for _, w := range words {
+		if *w[0] == nil {
+			*w[0] = *w[1]
+		}
+	}
+}
+
+// up reports whether the engine takes requests.
+func (r *run) up() bool { return r.ready || r.root.server }
 
 // Last is the account of the last engine in the log, nil where there is none.
 func (r *Reader) Last() *runner.Account {
@@ -48,11 +118,13 @@ func (r *run) empty() bool {
 
 // A builder fills an Account and notes for each field where it comes from.
 type builder struct {
-	r *run
-	a *runner.Account
+	r     *run
+	a     *runner.Account
+	given []bool // of each rank: its KV size was given, and is no part of a budget
 }
 
 func (r *run) account() *runner.Account {
+	r.takeOver()
 	b := &builder{r: r, a: &runner.Account{
 		Ranks: []runner.AccountRank{}, Budget: []runner.RankBudget{},
 		Sources: map[string]runner.AccountSource{}, Derived: map[string]string{}, Missing: map[string]string{},
@@ -68,6 +140,7 @@ func (r *run) account() *runner.Account {
 	b.utilization(views)
 	b.timing()
 	b.graphs()
+	b.mixed()
 	b.a.Error = r.accountError(b.a)
 	b.missing()
 	return b.a
@@ -303,8 +376,38 @@ func (b *builder) ranks(views []*rankView) {
 		}
 		b.set(name+"graph_estimate_gb", &k.GraphEstimateGB, est)
 		b.a.Ranks = append(b.a.Ranks, k)
+		b.given = append(b.given, len(v.facts[fGivenKV])+len(v.facts[fCPUKV]) > 0)
 		b.a.Budget = append(b.a.Budget, b.r.budget(v))
 	}
+}
+
+// mixed takes back a KV cache that is larger than the budget that it is the
+// rest of: figures of two engines that the log does not tell apart.
+func (b *builder) mixed() {
+	for i := range b.a.Ranks {
+		k := &b.a.Ranks[i]
+		v := k.AvailableKVCacheGB
+		if v == nil || k.RequestedMemoryGB == nil || *v <= *k.RequestedMemoryGB+0.01 || b.given[i] {
+			continue
+		}
+		why := fmt.Sprintf("%.2f GiB of KV cache are more than the %.2f GiB requested, of which they are a part: "+
+			"the log mixes figures of several engines", *v, *k.RequestedMemoryGB)
+		name := fmt.Sprintf("ranks[%d].available_kv_cache_gb", i)
+		b.halfRead(b.a.Sources[name])
+		k.AvailableKVCacheGB, b.a.AvailableKVCacheGB, b.a.TotalGPUKVCacheGB = nil, nil, nil
+		for _, field := range []string{name, "available_kv_cache_gb", "total_gpu_kv_cache_gb"} {
+			b.a.Missing[field] = why
+			delete(b.a.Sources, field)
+			delete(b.a.Derived, field)
+		}
+		b.a.Budget[i] = runner.RankBudget{Rank: k.Rank, Note: why}
+	}
+}
+
+// halfRead counts a line of which a part was not understood.
+func (b *builder) halfRead(src runner.AccountSource) {
+	b.a.UnreadCount++
+	b.a.UnreadLines = append(slices.Clone(b.a.UnreadLines), src)
 }
 
 // pick is the extreme of a figure over the ranks.
@@ -367,7 +470,7 @@ func (b *builder) kv(views []*rankView) {
 		explicit = read(*r.failKV)
 	}
 	b.set("available_kv_cache_gb", &a.AvailableKVCacheGB, explicit)
-	if r.failKV == nil && (r.tokens != nil || r.blocks != nil || r.cpuBlocks != nil || r.ready) {
+	if r.failKV == nil && (r.tokens != nil || r.blocks != nil || r.cpuBlocks != nil || r.up()) {
 		b.set("total_gpu_kv_cache_gb", &a.TotalGPUKVCacheGB, pick(views, (*rankView).kvInUse, smaller))
 	}
 	b.whole("total_gpu_kv_cache_tokens", &a.TotalGPUKVCacheTokens, r.tokens)
@@ -437,7 +540,7 @@ func (b *builder) utilization(views []*rankView) {
 		a.Missing[field] = "neither asked nor printed; vLLM's default is 0.9 up to 0.19.1 and 0.92 from 0.20"
 	case asked <= 0 || asked > 1:
 		a.Missing[field] = "asked for " + r.args[field] + ", which vLLM refuses"
-	case r.banner == nil || r.ready || r.tokens != nil || r.confirms(views, asked) || r.argsServer:
+	case r.banner == nil || r.up() || r.tokens != nil || r.confirms(views, asked) || r.argsServer:
 		b.set(field, &a.GPUMemoryUtilization, exact)
 	default:
 		a.Missing[field] = "asked for " + r.args[field] + "; the engine failed before it said what it used"

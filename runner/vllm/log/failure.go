@@ -337,7 +337,7 @@ func (r *run) cause() *failure {
 			best = f
 		}
 	}
-	if best == nil && r.shell != nil && (!r.ready || r.fatal) {
+	if best == nil && r.shell != nil && (!r.up() || r.fatal) {
 		return r.shell // the cause is in another file, or was never written
 	}
 	return best
@@ -350,7 +350,7 @@ var deadRE = regexp.MustCompile(`Failed core proc\(s\): \{[^}]*: -\d+|died unexp
 // engine was up does not if it came up nevertheless; one after it does if the
 // engine says that it is dead, or if it ended a program that serves nobody.
 func (r *run) counts(f *failure) bool {
-	if !r.ready {
+	if !r.up() {
 		return true
 	}
 	if !f.afterReady && f.stream == r.readyIn {

@@ -10,9 +10,9 @@ import (
 // engineTrace is a failure as the V1 engine reports it: a logged traceback, the
 // same raw, and the front end's own that says nothing.
 func engineTrace(last string) string {
-	const p = "(EngineCore pid=7) ERROR 01-01 00:00:09 [core.py:1] "
+	const p = "(EngineCore pid=9) ERROR 01-01 00:00:09 [core.py:1] "
 	lines := []string{p + "EngineCore failed to start.", p + "Traceback (most recent call last):", p + `  File "/x/core.py", line 1, in f`, p + "    raise ValueError(", p + last}
-	raw := "(EngineCore pid=7) "
+	raw := "(EngineCore pid=9) "
 	lines = append(lines, raw+"Process EngineCore:", raw+"Traceback (most recent call last):", raw+`  File "/x/core.py", line 1, in f`, raw+"    raise ValueError(", raw+last)
 	front := "(APIServer pid=1) "
 	lines = append(lines, front+"Traceback (most recent call last):", front+`  File "/x/api.py", line 1, in f`, front+"    raise RuntimeError(",
@@ -172,11 +172,11 @@ func TestFailuresOutsideOfTracebacks(t *testing.T) {
 	for _, c := range []struct{ name, text, kind string }{
 		{"argparse", "usage: vllm bench latency [options]\nvllm bench latency: error: argument --dtype: invalid choice: 'x'\n", KindBadArgument},
 		{"unrecognized", "vllm: error: unrecognized arguments: --no-such-flag\n", KindBadArgument},
-		{"worker died", v1Banner("0.26.0", 2) + "(EngineCore pid=7) ERROR 01-01 00:00:09 [multiproc_executor.py:1] Worker proc VllmWorker-1 died unexpectedly (exit code: -9), shutting down executor.\n", KindWorkerDied},
+		{"worker died", v1Banner("0.26.0", 2) + "(EngineCore pid=9) ERROR 01-01 00:00:09 [multiproc_executor.py:1] Worker proc VllmWorker-1 died unexpectedly (exit code: -9), shutting down executor.\n", KindWorkerDied},
 		{"worker died V0", "ERROR 01-01 00:00:09 multiproc_worker_utils.py:1] Worker VllmWorkerProcess pid 12 died, exit code: -15\n", KindWorkerDied},
 		{"V0 worker's message", "ERROR 01-01 00:00:09 multiproc_worker_utils.py:1] Exception in worker VllmWorkerProcess while processing method determine_num_available_blocks: CUDA out of memory. Tried to allocate 1.00 GiB. GPU 1 has a total capacity of 10.00 GiB of which 0.50 GiB is free.\n", KindOOM},
-		{"load failed", "(EngineCore pid=7) ERROR 01-01 00:00:09 [gpu_model_runner.py:1] Failed to load model - not enough GPU memory. Try lowering --gpu-memory-utilization to free memory for weights\n", KindOOM},
-		{"load failed, original error", "(EngineCore pid=7) ERROR 01-01 00:00:09 [gpu_model_runner.py:1] Failed to load model - not enough GPU memory. Try lowering --gpu-memory-utilization to free memory for weights, increasing --tensor-parallel-size, or using --quantization. See https://docs.vllm.ai/en/latest/configuration/conserving_memory/ for more tips. (original error: CUDA out of memory. Tried to allocate 160.00 MiB. GPU 0 has a total capacity of 79.18 GiB of which 16.19 MiB is free.)\n", KindOOM},
+		{"load failed", "(EngineCore pid=9) ERROR 01-01 00:00:09 [gpu_model_runner.py:1] Failed to load model - not enough GPU memory. Try lowering --gpu-memory-utilization to free memory for weights\n", KindOOM},
+		{"load failed, original error", "(EngineCore pid=9) ERROR 01-01 00:00:09 [gpu_model_runner.py:1] Failed to load model - not enough GPU memory. Try lowering --gpu-memory-utilization to free memory for weights, increasing --tensor-parallel-size, or using --quantization. See https://docs.vllm.ai/en/latest/configuration/conserving_memory/ for more tips. (original error: CUDA out of memory. Tried to allocate 160.00 MiB. GPU 0 has a total capacity of 79.18 GiB of which 16.19 MiB is free.)\n", KindOOM},
 		{"port of uvicorn", v1Banner("0.26.0", 1) + "ERROR:    [Errno 98] error while attempting to bind on address ('0.0.0.0', 8000): address already in use\n", KindUnknown},
 		{"watchdog", v1Banner("0.26.0", 2) + "[rank1]:[E1123 19:00:09.123456789 ProcessGroupNCCL.cpp:685] [Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=12, OpType=ALLREDUCE, NumelIn=1, NumelOut=1, Timeout(ms)=600000) ran for 600010 milliseconds before timing out.\n", KindNCCL},
 		{"core died", v1Banner("0.26.0", 1) + "(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore_DP0': -9}\n", KindWorkerDied},
@@ -224,8 +224,8 @@ func TestNoFailureWhereAllWentWell(t *testing.T) {
 
 func TestServerThatDiesLater(t *testing.T) {
 	a := oneAccount(t, v1Banner("0.26.0", 1)+v1+"init engine (profile, create kv cache, warmup model) took 20.18 s\nINFO:     Application startup complete.\n"+
-		"(EngineCore pid=7) ERROR 01-01 00:00:09 [core.py:1] EngineCore encountered a fatal error.\n(EngineCore pid=7) ERROR 01-01 00:00:09 [core.py:1] Traceback (most recent call last):\n(EngineCore pid=7) ERROR 01-01 00:00:09 [core.py:1]   File \"x\"\n"+
-		"(EngineCore pid=7) ERROR 01-01 00:00:09 [core.py:1] torch.OutOfMemoryError: "+torchOOM+"\n")
+		"(EngineCore pid=9) ERROR 01-01 00:00:09 [core.py:1] EngineCore encountered a fatal error.\n(EngineCore pid=9) ERROR 01-01 00:00:09 [core.py:1] Traceback (most recent call last):\n(EngineCore pid=9) ERROR 01-01 00:00:09 [core.py:1]   File \"x\"\n"+
+		"(EngineCore pid=9) ERROR 01-01 00:00:09 [core.py:1] torch.OutOfMemoryError: "+torchOOM+"\n")
 	if a.Error == nil || a.Error.Kind != KindOOM || !strings.Contains(a.Error.Advice, "while serving") {
 		t.Errorf("error %+v", a.Error)
 	}

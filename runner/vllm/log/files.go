@@ -49,9 +49,10 @@ func ReadLogs(files ...NamedReader) (*Log, error) {
 	return readLogs(NewReader(ReaderOptions{}), files...)
 }
 
-// ReadAccounts is ReadLogs without the moments of the run, which grow with it.
+// ReadAccounts is ReadLogs for a log of whatever engines: without the moments of
+// the run, which grow with it, and with an account for each data-parallel rank.
 func ReadAccounts(files ...NamedReader) (*Log, error) {
-	return readLogs(NewReader(ReaderOptions{NoEvents: true}), files...)
+	return readLogs(NewReader(ReaderOptions{NoEvents: true, Apart: true}), files...)
 }
 
 func readLogs(rd *Reader, files ...NamedReader) (*Log, error) {

@@ -98,14 +98,15 @@ func (r *run) world() int {
 // tell; -1 where only the order of appearance can.
 func (r *run) rankOf(s *sender) int {
 	rank := -1
-	tp := max(atoi(r.config("tensor_parallel_size")), 1)
 	switch {
 	case s.proc.rank >= 0:
 		rank = s.proc.rank
 	case s.worldRank >= 0:
 		rank = s.worldRank
+	case s.proc.ep >= 0 && s.proc.pp <= 0: // counted over data and tensor parallelism
+		return min(s.proc.ep, maxSenders)
 	case s.proc.hasParallel:
-		rank = max(s.proc.pp, 0)*tp + max(s.proc.tp, 0)
+		rank = max(s.proc.pp, 0)*r.tensorSize() + max(s.proc.tp, 0)
 	case !isWorker(s.proc.name):
 		rank = 0
 	case r.world() == 1 && s.proc.dp < 0:
@@ -118,6 +119,18 @@ func (r *run) rankOf(s *sender) int {
 		return -1
 	}
 	return rank
+}
+
+// tensorSize is the number of ranks of a pipeline's stage: the banner's, else
+// what the names of the workers show at least.
+func (r *run) tensorSize() int {
+	n := atoi(r.config("tensor_parallel_size"))
+	if n == 0 {
+		for _, s := range r.senders {
+			n = max(n, min(s.proc.tp, maxSenders)+1)
+		}
+	}
+	return max(n, 1)
 }
 
 // rankViews sorts the figures by rank. Workers that cannot be told apart by
@@ -264,7 +277,8 @@ func (r *run) fillRanks(views []*rankView) []*rankView {
 	for _, v := range views {
 		have[v.rank] = true
 	}
-	for i := range r.world() {
+	base := max(r.dp, 0) * r.world()
+	for i := base; i < base+r.world(); i++ {
 		if !have[i] {
 			v := &rankView{run: r, rank: i}
 			for _, key := range r.names {

@@ -19,17 +19,21 @@ type ReaderOptions struct {
 	Mask func(string) string
 	// NoEvents keeps no moments.
 	NoEvents bool
+	// Apart gives each data-parallel engine an account of its own. Without it the
+	// ranks of a run that a runner started are ranks of one account.
+	Apart bool
 }
 
 // A Reader reads vLLM's log line by line and keeps the facts, not the lines:
 // its size does not grow with the log. It is not safe for concurrent use.
 //
-// A log may hold several engines, one after another: each has its own Account.
-// The ranks of tensor, pipeline and data parallelism are ranks of one engine.
+// A log may hold several engines, one after another or at once: each has its own
+// Account. The ranks of tensor and pipeline parallelism are ranks of one engine.
 type Reader struct {
 	*tables
 	opts    ReaderOptions
 	groups  map[string]*groupState
+	labels  map[string]string // by stream: the last group that a wrapper named
 	order   []*run
 	current *run // of the group of the line at hand
 	state   *groupState
@@ -45,6 +49,7 @@ type Reader struct {
 // A groupState is what lines of one container (or of a log without such
 // prefixes) share.
 type groupState struct {
+	name string
 	runs []*run
 	pids map[string]*run // who a process works for; a process that starts anew is forgotten
 }
@@ -62,6 +67,7 @@ func NewReader(opts ReaderOptions) *Reader { return newTables().reader(opts) }
 func (t *tables) reader(opts ReaderOptions) *Reader {
 	r := &Reader{
 		tables: t, opts: opts, groups: make(map[string]*groupState), lines: make(map[string]int),
+		labels: make(map[string]string),
 		traces: make(map[string]*trace), chains: make(map[string]bool),
 	}
 	r.state = r.group("")
@@ -72,8 +78,10 @@ func (t *tables) reader(opts ReaderOptions) *Reader {
 func (r *Reader) group(name string) *groupState {
 	g := r.groups[name]
 	if g == nil {
-		g = &groupState{pids: make(map[string]*run)}
-		if g.add(r.newRun()); len(r.groups) < 2*maxRuns {
+		g = &groupState{name: name, pids: make(map[string]*run)}
+		n := r.newRun()
+		n.group = name
+		if g.add(n); len(r.groups) < 2*maxRuns {
 			r.groups[name] = g
 		}
 	}
@@ -83,7 +91,8 @@ func (r *Reader) group(name string) *groupState {
 // newRun is a run that is told, or one that is read and not told: there are too
 // many in the log.
 func (r *Reader) newRun() *run {
-	n := &run{reader: r, senders: make(map[string]*sender), dropped: len(r.order) >= maxRuns}
+	n := &run{reader: r, senders: make(map[string]*sender), dropped: len(r.order) >= maxRuns, dp: -1}
+	n.root = n
 	if !n.dropped {
 		r.order = append(r.order, n)
 	}
@@ -134,6 +143,7 @@ func (r *Reader) piece(p *piece) {
 		r.rejoin(p)
 	}
 	r.enter(p)
+	r.current.noteFirst(p)
 	if r.trace(p) || noise(p) {
 		return
 	}
@@ -157,16 +167,119 @@ func (r *Reader) piece(p *piece) {
 	}
 }
 
-// enter finds the run that a piece belongs to.
+// enter finds the run that a piece belongs to. A line without the label that
+// the lines around it have is of the last of them: wrapped, or the wrapper's own.
 func (r *Reader) enter(p *piece) {
+	if p.group != "" {
+		if len(r.labels) < maxTraces {
+			r.labels[p.stream] = p.group
+		}
+	} else if last := r.labels[p.stream]; last != "" && r.groups[""].pids[senderKey(p)] == nil {
+		p.group = last
+	}
 	r.state = r.group(p.group)
-	r.current = r.state.runs[len(r.state.runs)-1]
-	if p.proc.pid == 0 {
+	r.current = r.runOf(p)
+}
+
+// runOf is the engine of a group that a piece is of. A process, stage or
+// data-parallel rank that does not go with the last engine opens another.
+func (r *Reader) runOf(p *piece) *run {
+	root := r.state.runs[len(r.state.runs)-1].root
+	if owner := r.state.pids[senderKey(p)]; owner != nil && p.proc.pid != 0 {
+		return owner // of engines that run side by side
+	}
+	role, dp := roleOf(p), -1
+	if r.opts.Apart {
+		dp = p.proc.dp
+	}
+	if role == "" && p.stage == "" {
+		return root
+	}
+	var found *run
+	for _, n := range r.state.runs {
+		if n.root == root && n.fits(p.stage, dp) {
+			found = n
+		}
+	}
+	switch key := senderKey(p); {
+	case found == nil: // another stage or rank of the same server
+		found = r.newRun()
+		found.root, found.group = root, root.group
+		r.state.add(found)
+	case role != "" && found.members[role] != "" && found.members[role] != key:
+		if role == front && root.members[front] == "" {
+			break
+		}
+		found = r.newRun()
+		found.group = r.state.name
+		r.state.add(found)
+	}
+	if found.dropped {
+		r.more++
+	}
+	found.claim(p, role, dp)
+	return found
+}
+
+const front = "front"
+
+// roleOf names a process of which an engine has one, "" for any other.
+func roleOf(p *piece) string {
+	name := p.proc.name
+	switch {
+	case p.proc.pid == 0:
+	case name == "APIServer", name == "ApiServer", name == "DPSupervisor":
+		return front
+	case isEngine(name) && !isFront(name) && strings.HasPrefix(name, "EngineCore"),
+		isWorker(name) && (p.proc.hasParallel || p.proc.dp >= 0):
+		return name
+	case isWorker(name) && p.proc.rank >= 0:
+		return name + " " + strconv.Itoa(p.proc.rank)
+	}
+	return ""
+}
+
+// fits reports whether a run is the one of a stage and a data-parallel rank, or
+// may become it.
+func (r *run) fits(stage string, dp int) bool {
+	return (r.stage == stage || r.stage == "" && !r.engineSpoke()) &&
+		(r.dp == dp || r.dp < 0 && (!r.engineSpoke() || dp == 0) || dp < 0)
+}
+
+// noteFirst notes where a run begins.
+func (r *run) noteFirst(p *piece) {
+	if r.first.Line == 0 {
+		r.first = runner.AccountSource{File: p.file, Line: p.line}
+	}
+}
+
+// engineSpoke reports whether more than the front end of a run was heard.
+func (r *run) engineSpoke() bool {
+	n := len(r.members)
+	if r.members[front] != "" {
+		n--
+	}
+	return n > 0 || len(r.names) > 0 || len(r.banners) > 0 || r.stage != ""
+}
+
+// claim notes that a process speaks for a run.
+func (r *run) claim(p *piece, role string, dp int) {
+	if p.stage != "" {
+		r.stage = strings.Clone(p.stage)
+	}
+	if dp >= 0 {
+		r.dp = dp
+	}
+	if role == "" {
 		return
 	}
-	if owner := r.state.pids[senderKey(p)]; owner != nil {
-		r.current = owner // of engines that run side by side
+	if r.members == nil {
+		r.members = make(map[string]string)
 	}
+	if len(r.members) < maxSenders {
+		r.members[strings.Clone(role)] = senderKey(p)
+	}
+	r.reader.state.own(r, p)
 }
 
 // applyRules runs the rules whose anchors the piece holds; missed says that a
@@ -256,6 +369,7 @@ func (r *Reader) openEngine(cur *run, p *piece) *run {
 	if cur.banners[key] || len(cur.banners) > 0 && p.proc.dp < 0 || cur.done {
 		cur = r.nextRun(p)
 	}
+	cur.claim(p, roleOf(p), cur.dp)
 	r.state.own(cur, p)
 	if cur.banners == nil {
 		cur.banners = make(map[string]bool)
@@ -271,6 +385,7 @@ func (r *Reader) openEngine(cur *run, p *piece) *run {
 // before says nothing any more.
 func (r *Reader) nextRun(p *piece) *run {
 	n := r.newRun()
+	n.group = r.state.name
 	if n.dropped {
 		r.more++
 	} else if p.proc.pid == 0 || r.state.pids[senderKey(p)] != nil {
@@ -301,6 +416,12 @@ func (g *groupState) own(r *run, p *piece) {
 // A run is the facts of one engine and its front end.
 type run struct {
 	reader  *Reader
+	root    *run              // the first run of the same server: its front end speaks for all
+	group   string            // the container or host of its lines
+	stage   string            // "Stage-2", "" without one
+	dp      int               // its data-parallel rank, -1 where it has none or ranks share the run
+	members map[string]string // the processes of which it has one, by their role
+	first   runner.AccountSource
 	senders map[string]*sender
 	names   []string        // senders, in order of appearance
 	banners map[string]bool // the engines of this run, by their process's name
@@ -437,8 +558,12 @@ func (r *run) addCompile(p *piece, seconds string) {
 // line before (a container that was started again).
 func (r *run) front(p *piece, kind string) {
 	past := r.ready || r.done || r.envelopes > 0 || r.fronts[kind]
-	if len(r.banners) > 0 && past && !strings.HasPrefix(p.proc.name, "ApiServer_") {
+	known := len(r.banners) > 0 || r.engineSpoke() && r.first.File == p.file // of two streams the order is not known
+	if known && past && !strings.HasPrefix(p.proc.name, "ApiServer_") {
 		r = r.reader.nextRun(p)
+	}
+	if role := roleOf(p); role != "" {
+		r.claim(p, role, r.dp)
 	}
 	r.reader.state.own(r, p)
 	if r.fronts == nil {

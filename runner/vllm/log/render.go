@@ -22,8 +22,8 @@ import (
 // adds the lines that each figure was read from.
 func RenderText(w io.Writer, n NamedAccount, lines bool) error {
 	var b bytes.Buffer
-	if n.Log != "" {
-		fmt.Fprintf(&b, "== %s\n", n.Log)
+	if title := strings.TrimSpace(n.Log + " " + n.Account.Label); title != "" {
+		fmt.Fprintf(&b, "== %s\n", title)
 	}
 	for _, render := range []func(*bytes.Buffer, *runner.Account){
 		renderHead, renderRanks, renderBudget, renderBeyond, renderKV, renderFailure, renderUnread,
@@ -187,8 +187,8 @@ func gib(v *float64) string {
 }
 
 func share(v, of *float64) string {
-	if v == nil || of == nil || *of <= 0 {
-		return ""
+	if v == nil || of == nil || *of <= 0 || *v > *of {
+		return "" // weights that are larger than the budget are no share of it
 	}
 	return strconv.FormatFloat(*v / *of * 100, 'f', 1, 64) + " %"
 }
