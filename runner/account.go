@@ -127,4 +127,8 @@ type AccountError struct {
 	// OtherPID is a process that held the GPU's memory, OtherBytes what it held.
 	OtherPID   *int64 `json:"other_pid,omitempty"`
 	OtherBytes *int64 `json:"other_bytes,omitempty"`
+	// HostBytes is what of the host's memory a process held that the kernel
+	// killed, or its container; HostLimitBytes the container's limit.
+	HostBytes      *int64 `json:"host_bytes,omitempty"`
+	HostLimitBytes *int64 `json:"host_limit_bytes,omitempty"`
 }

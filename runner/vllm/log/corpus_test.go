@@ -308,6 +308,9 @@ func TestCorpusV026(t *testing.T) {
 						t.Errorf("the sidecar has a field %q that this test does not know", name)
 						continue
 					}
+					if name == "error_kind" && want == KindUnknown && strings.HasPrefix(a.Error.Message, "ModuleNotFoundError") {
+						want = KindModuleMissing // the sidecar is older than the kind
+					}
 					if have := lookup(got, field); !same(have, want) {
 						t.Errorf("%v: %s = %v, want %v (source %q, missing %q)", order[0], field, have, want, a.Sources[field].Text, a.Missing[field])
 					}

@@ -121,9 +121,9 @@ func sets(scale float64, facts ...rankFact) effect {
 // unitScale turns what a line names GB, GiB or MiB into GiB.
 func unitScale(unit string) float64 {
 	switch unit {
-	case "MiB", "MB":
+	case "MiB", "MB", "M":
 		return 1.0 / 1024
-	case "KiB", "KB":
+	case "KiB", "KB", "K":
 		return 1.0 / (1 << 20)
 	case "bytes", "B":
 		return 1.0 / runner.GiB
@@ -284,11 +284,20 @@ func startEffects() map[string]effect {
 				r.setWord(&r.initCompile, p, m[2])
 			}
 		},
-		"warmup":  func(r *run, p *piece, _ []string) { r.setReady(p) },
-		"result":  func(r *run, _ *piece, _ []string) { r.done = true },
-		"bars":    applyBar,
-		"serving": func(r *run, p *piece, _ []string) { r.setReady(p); r.server = true },
+		"warmup":     func(r *run, p *piece, _ []string) { r.setReady(p) },
+		"result":     func(r *run, _ *piece, _ []string) { r.done = true },
+		"bars":       applyBar,
+		"serving":    applyServing,
+		"statistics": applyServing,
+		"shutdown":   func(r *run, _ *piece, _ []string) { r.down = true },
+		"waking":     func(r *run, p *piece, _ []string) { r.enterStage(p, stageWakeUp) },
+		"awake":      func(r *run, p *piece, _ []string) { r.enterStage(p, stageServing) },
 	}
+}
+
+func applyServing(r *run, p *piece, _ []string) {
+	r.setReady(p)
+	r.server = true
 }
 
 // usageRE reads a term of the "Actual usage" line; any of them may be missing.

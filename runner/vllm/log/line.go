@@ -27,6 +27,7 @@ type piece struct {
 	stage   string // of an engine of several stages: "Stage-2", "" without one
 	msg     string // what vLLM said
 	raw     string // the whole line, cleaned of escapes
+	lead    bool   // the text before a record of the same line
 	kept    string // of raw, what at has cut out
 }
 
@@ -85,7 +86,7 @@ var (
 	// runtime, ts, a CI; labels of srun, mpirun, torchrun; grep -n, cat -n; a mail.
 	wrapperRE = regexp.MustCompile(`^(?:\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d` + fraction + `(?: std(?:out|err) [FP])? ?|` +
 		`[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d |\d\d:\d\d:\d\d |\d{1,9}: ?|[ \t]*\d{1,9}\t|` +
-		`\[\d+,\d+\]<std(?:out|err)>: ?|\[default\d+\]: ?|[>|│┃║] |_bk;t=\d+\x07|` +
+		`\[ *\d+\.\d{6}\] |\[\d+,\d+\]<std(?:out|err)>: ?|\[default\d+\]: ?|[>|│┃║] |_bk;t=\d+\x07|` +
 		`\((?:\w+, )+pid=\d+\) |\(\w+, rank=\d+, pid=\d+\) |\x{feff})`)
 
 	// otherHeaderRE is the prefix of a record by somebody else's formatter: a time
@@ -170,6 +171,7 @@ func splitPart(s string, from, out *piece, yield func(*piece), depth int) {
 			prev.msg = strings.TrimRight(s[prevFrom:start], " ")
 			if prev.msg != "" {
 				*out = prev
+				out.lead = n == 0
 				yield(out)
 			}
 		}
@@ -290,7 +292,7 @@ func groupIn(h string) []int {
 	if strings.HasSuffix(first, ":") {
 		return hostRE.FindStringSubmatchIndex(h)
 	}
-	if strings.IndexByte(first, '-') >= 0 {
+	if strings.IndexByte(first, '-') >= 0 && !strings.HasPrefix(h[len(first):], " exited with") {
 		return sternRE.FindStringSubmatchIndex(h)
 	}
 	return nil

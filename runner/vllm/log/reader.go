@@ -40,6 +40,8 @@ type Reader struct {
 	lines   map[string]int
 	events  []runner.LogEvent
 
+	frames map[string]mark // by sender, of the traceback that is being printed
+	tail   tail
 	traces map[string]*trace // by sender, while its traceback is being printed
 	chains map[string]bool   // the senders that said "During handling of the above exception"
 	wrap   wrapped
@@ -67,7 +69,7 @@ func NewReader(opts ReaderOptions) *Reader { return newTables().reader(opts) }
 func (t *tables) reader(opts ReaderOptions) *Reader {
 	r := &Reader{
 		tables: t, opts: opts, groups: make(map[string]*groupState), lines: make(map[string]int),
-		labels: make(map[string]string),
+		labels: make(map[string]string), frames: make(map[string]mark),
 		traces: make(map[string]*trace), chains: make(map[string]bool),
 	}
 	r.state = r.group("")
@@ -144,6 +146,7 @@ func (r *Reader) piece(p *piece) {
 	}
 	r.enter(p)
 	r.current.noteFirst(p)
+	r.noteFrame(p)
 	if r.trace(p) || noise(p) {
 		return
 	}
@@ -443,9 +446,12 @@ type run struct {
 	argsServer bool
 
 	dropped       bool   // one too many
+	down          bool   // was told to end
 	ready, done   bool   // takes requests; the benchmark printed its result
 	server, fatal bool   // serves others; the engine said that it is dead
 	readyIn       string // the stream that told it
+	stageAt       mark   // the last line that showed a stage
+	stageIn       string // its stream
 	failLen       *word
 	failKV        *figure
 	bars          map[string]int
@@ -601,13 +607,29 @@ func atoi(s string) int {
 func (r *run) setReady(p *piece) {
 	if !r.ready {
 		r.ready, r.readyIn = true, p.stream
+		r.enterStage(p, stageServing)
 	}
 }
 
 // event notes a moment of the run.
 func (r *run) event(p *piece, kind runner.EventKind, took string) {
-	if kind == runner.EventEngineReady {
+	switch kind {
+	case runner.EventEngineReady:
 		r.setReady(p)
+	case runner.EventLoadStart:
+		r.enterStage(p, stageLoad)
+	case runner.EventLoadEnd, runner.EventProfileStart:
+		r.enterStage(p, stageProfiling)
+	case runner.EventProfileEnd, runner.EventKVReady:
+		r.enterStage(p, stageKV)
+	case runner.EventCaptureStart:
+		if r.stageAt.stage != stageProfiling { // the V2 runner captures for its estimate first
+			r.enterStage(p, stageCapture)
+		}
+	case runner.EventCaptureEnd:
+		if r.stageAt.stage == stageKV || r.stageAt.stage == stageCapture {
+			r.enterStage(p, stageWarmup)
+		}
 	}
 	e := runner.LogEvent{
 		Kind: kind, Arrived: p.arrived, Stamp: p.stamp, Rank: -1, PID: p.proc.pid, File: p.stream, Line: p.line,
