@@ -108,6 +108,9 @@ func readFile(rd *Reader, f NamedReader, log *Log) error {
 	if in != io.Reader(src) {
 		br = bufio.NewReaderSize(in, readBuffer)
 	}
+	start, _ := br.Peek(sniffLength) // what is there: an error comes again with the first line
+	u := newUnwrapper(rd, f.Name, start)
+	defer u.flush()
 	var long []byte
 	for {
 		chunk, err := br.ReadSlice('\n')
@@ -120,11 +123,11 @@ func readFile(rd *Reader, f NamedReader, log *Log) error {
 			return fmt.Errorf("reading %s after %d bytes: %w; what was read until there is used", f.Name, log.Bytes, err)
 		}
 		if line := trimLF(chunk); len(long) > 0 {
-			rd.Line(f.Name, growLine(rd, f.Name, long, line), time.Time{})
+			u.line(growLine(rd, f.Name, long, line))
 			long = long[:0]
 			log.Lines++
 		} else if len(chunk) > 0 {
-			rd.Line(f.Name, line, time.Time{})
+			u.line(line)
 			log.Lines++
 		}
 		if err != nil {
