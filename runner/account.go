@@ -59,6 +59,10 @@ type Account struct {
 	Missing map[string]string        `json:"missing,omitempty"` // field: why it is null
 	Error   *AccountError            `json:"error"`
 
+	// NoHigherShare is why no higher gpu_memory_utilization may be proposed,
+	// whatever the figures: "" where they decide.
+	NoHigherShare string `json:"no_higher_share,omitempty"`
+
 	// UnreadLines look like memory figures but were not understood.
 	UnreadLines []AccountSource `json:"unread_lines,omitempty"`
 	UnreadCount int64           `json:"unread_count"`

@@ -141,6 +141,7 @@ func (r *run) account() *runner.Account {
 	b.timing()
 	b.graphs()
 	b.mixed()
+	b.a.NoHigherShare = r.noHigherShare()
 	b.a.Error = r.accountError(b.a)
 	b.missing()
 	return b.a
@@ -381,6 +382,17 @@ func (b *builder) ranks(views []*rankView) {
 	}
 }
 
+// noHigherShare says why a larger share of the GPU is no advice.
+func (r *run) noHigherShare() string {
+	switch {
+	case r.unified != nil:
+		return "the GPU (" + r.unified.val + ") shares its memory with the host, which needs a part of it"
+	case r.mmSkipped != nil || r.args["skip_mm_profiling"] == "True":
+		return "the memory of multimodal input was not profiled, so what is left is not known"
+	}
+	return ""
+}
+
 // mixed takes back a KV cache that is larger than the budget that it is the
 // rest of: figures of two engines that the log does not tell apart.
 func (b *builder) mixed() {
@@ -410,8 +422,18 @@ func (b *builder) halfRead(src runner.AccountSource) {
 	b.a.UnreadLines = append(slices.Clone(b.a.UnreadLines), src)
 }
 
-// pick is the extreme of a figure over the ranks.
+// pick is the extreme of a figure over the ranks. Ranks of one stage of a
+// pipeline are alike and often only the first speaks; the stages are not.
 func pick(views []*rankView, of func(*rankView) cell, less func(a, b float64) bool) cell {
+	best := pickOfSome(views, of, less)
+	if best.known() && views[0].run.lacksStages(views, of) {
+		return unknown("only some stages of the pipeline printed it")
+	}
+	return best
+}
+
+// pickOfSome is the extreme over the ranks that have the figure.
+func pickOfSome(views []*rankView, of func(*rankView) cell, less func(a, b float64) bool) cell {
 	var best cell
 	for _, v := range views {
 		c := of(v)
@@ -425,8 +447,30 @@ func pick(views []*rankView, of func(*rankView) cell, less func(a, b float64) bo
 	return best
 }
 
+// lacksStages reports whether a stage of the pipeline has not printed a figure
+// that others have.
+func (r *run) lacksStages(views []*rankView, of func(*rankView) cell) bool {
+	tp, stages := r.tensorSize(), r.stages()
+	spoke := map[int]bool{}
+	for _, v := range views {
+		if of(v).known() {
+			spoke[v.rank/tp%stages] = true
+		}
+	}
+	return len(spoke) < stages
+}
+
 func smaller(a, b float64) bool { return a < b }
 func larger(a, b float64) bool  { return a > b }
+
+// stages is the number of the pipeline's stages, as far as the log shows them.
+func (r *run) stages() int {
+	n := max(1, atoi(r.config("pipeline_parallel_size")))
+	for _, s := range r.senders {
+		n = max(n, min(s.proc.pp, maxSenders)+1)
+	}
+	return n
+}
 
 // totals are the account's own figures, per GPU.
 func (b *builder) totals(views []*rankView) {
@@ -460,10 +504,10 @@ func (v *rankView) allocated() cell {
 // kv is the KV cache: bytes, tokens, blocks.
 func (b *builder) kv(views []*rankView) {
 	a, r := b.a, b.r
-	explicit := pick(views, func(v *rankView) cell {
+	explicit := pickOfSome(views, func(v *rankView) cell {
 		return v.cell("", fAvailableKV, fGivenKV, fV0KV, fV064KV, fCPUKV)
 	}, smaller)
-	if !explicit.known() {
+	if !explicit.known() && r.stages() == 1 { // each stage takes as many blocks as the smallest has room for
 		explicit = pick(views, (*rankView).kv, smaller)
 	}
 	if !explicit.known() && r.failKV != nil {
@@ -562,7 +606,8 @@ func (b *builder) timing() {
 	a, r := b.a, b.r
 	b.seconds("init_engine_seconds", &a.InitEngineSeconds, r.initSeconds)
 	b.seconds("compile_seconds", &a.CompileSeconds, r.initCompile)
-	if a.CompileSeconds == nil {
+	told := r.world() <= 1 || r.initSeconds != nil || r.tokens != nil || r.captured != nil || r.cause() != nil || r.up()
+	if a.CompileSeconds == nil && told { // every rank has compiled
 		for _, key := range r.names {
 			if s := r.senders[key]; s.compile > 0 && (a.CompileSeconds == nil || s.compile > *a.CompileSeconds) {
 				v := round4(s.compile)

@@ -229,6 +229,10 @@ func (r *run) adviceNoKV(a *runner.Account) string {
 			return short + ", more than the GPU has: use more GPUs, a smaller or quantized model, or reserve less " +
 				"(max_num_batched_tokens, max_num_seqs)."
 		}
+		if r.unified != nil && need >= 0.9 {
+			return short + ", and the GPU shares its memory with the host, which needs the rest: use a smaller or " +
+				"quantized model, or reserve less (max_num_batched_tokens, max_num_seqs)."
+		}
 		return fmt.Sprintf("%s: raise gpu_memory_utilization from %v to %.2f or more, or use more GPUs.",
 			short, *a.GPUMemoryUtilization, need)
 	}

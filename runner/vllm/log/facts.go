@@ -157,6 +157,8 @@ func engineEffects() map[string]effect {
 		"max_model_len":   func(r *run, p *piece, m []string) { r.setFirst(&r.usingLen, p, m[1]) },
 		"auto_fit":        func(r *run, p *piece, m []string) { r.setWord(&r.fitLen, p, m[1]+m[2]) },
 		"chunked_prefill": func(r *run, p *piece, m []string) { r.setFirst(&r.chunked, p, m[1]) },
+		"unified":         func(r *run, p *piece, m []string) { r.setFirst(&r.unified, p, m[0]) },
+		"mm_skipped":      func(r *run, p *piece, _ []string) { r.setFirst(&r.mmSkipped, p, "skipped") },
 		"runner_v2":       func(r *run, p *piece, _ []string) { r.setWord(&r.modelRunner, p, "v2") },
 		"runner_v1":       func(r *run, p *piece, _ []string) { r.setWord(&r.modelRunner, p, "v1") },
 	}
@@ -255,9 +257,12 @@ func graphEffects() map[string]effect {
 			sets(1, fNoticeAsked, fNoticeEqual)(r, p, m)
 			r.setWord(&r.estimateOn, p, "enabled")
 		},
-		"graph_notice_to_come": sets(1, fNoticeAsked),
-		"graph_estimate_off":   func(r *run, p *piece, _ []string) { r.setWord(&r.estimateOff, p, "disabled") },
-		"capture_start":        func(r *run, p *piece, _ []string) { r.setWord(&r.captured, p, "true") },
+		"graph_notice_to_come": func(r *run, p *piece, m []string) {
+			sets(1, fNoticeAsked)(r, p, m)
+			r.setWord(&r.estimateToCome, p, "announced")
+		},
+		"graph_estimate_off": func(r *run, p *piece, _ []string) { r.setWord(&r.estimateOff, p, "disabled") },
+		"capture_start":      func(r *run, p *piece, _ []string) { r.setWord(&r.captured, p, "true") },
 		"eager": func(r *run, p *piece, m []string) {
 			r.setWord(&r.graphsOff, p, m[0])
 			if m[0] == "Enforce eager set" {

@@ -2,8 +2,10 @@ package log
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -89,12 +91,15 @@ func valuesOf(t *testing.T, accounts []*runner.Account) (values map[string][]any
 		m := asJSON(t, a)
 		for name, v := range m {
 			switch name {
-			case "ranks", "budget", "sources", "derived", "missing", "error", "unread_lines", "unread_count", "label":
+			case "ranks", "budget", "sources", "derived", "missing", "error", "unread_lines", "unread_count", "label", "no_higher_share":
 				continue
 			}
 			values[name] = append(values[name], v)
 		}
 		for _, k := range a.Ranks {
+			if k.Rank < 0 {
+				continue // which one the log does not tell
+			}
 			for name, v := range asJSON(t, k) {
 				values[fmt.Sprintf("ranks[%d].%s", k.Rank, name)] = append(values[fmt.Sprintf("ranks[%d].%s", k.Rank, name)], v)
 			}
@@ -110,10 +115,21 @@ func valuesOf(t *testing.T, accounts []*runner.Account) (values map[string][]any
 			advice = append(advice, a.Error.Advice)
 		}
 		for _, g := range Gains(a) {
-			advice = append(advice, g)
+			advice = append(advice, g.Text)
 		}
 	}
 	return values, advice
+}
+
+// tokensRE is what an advice says in tokens, where the log has both tokens and GiB.
+var tokensRE = regexp.MustCompile(`, [\d,]+ tokens`)
+
+// nearly reports whether two values are the same, or a figure and what another
+// line rounds it to.
+func nearly(got, want any) bool {
+	g, ok1 := got.(float64)
+	w, ok2 := want.(float64)
+	return same(got, want) || ok1 && ok2 && math.Abs(g-w) <= 0.005
 }
 
 // TestHalfReadLogs: of a log that is cut, wrapped or prefixed nothing is told
@@ -133,13 +149,13 @@ func TestHalfReadLogs(t *testing.T) {
 				values, advice := valuesOf(t, read(half).Accounts)
 				for field, got := range values {
 					for _, v := range got {
-						if v != nil && v != KindUnknown && !slices.ContainsFunc(whole[field], func(w any) bool { return same(v, w) }) {
+						if v != nil && v != KindUnknown && !slices.ContainsFunc(whole[field], func(w any) bool { return nearly(v, w) }) {
 							t.Errorf("%s: %s = %v, the whole log says %v", name, field, v, whole[field])
 						}
 					}
 				}
 				for _, a := range advice {
-					if a != "" && !slices.Contains(wholeAdvice, a) {
+					if a != "" && !slices.ContainsFunc(wholeAdvice, func(w string) bool { return tokensRE.ReplaceAllString(w, "") == tokensRE.ReplaceAllString(a, "") }) {
 						t.Errorf("%s: advice %q, the whole log gives %q", name, a, wholeAdvice)
 					}
 				}

@@ -155,13 +155,17 @@ func (r *run) rankViews() []*rankView {
 		next = 1
 	}
 	sort.SliceStable(late, func(i, j int) bool { return late[i].seen < late[j].seen })
+	out := make([]*rankView, 0, len(views))
 	for _, s := range late {
+		if r.banner == nil { // the log may begin anywhere: order tells nothing
+			out = append(out, r.merge(nil, s, -1))
+			continue
+		}
 		for views[next] != nil {
 			next++
 		}
 		views[next] = r.merge(nil, s, next)
 	}
-	out := make([]*rankView, 0, len(views))
 	for _, v := range views {
 		out = append(out, v)
 	}
@@ -197,7 +201,7 @@ func (r *run) findTrialCaptures(views []*rankView) {
 		at := l[0].src
 		v.trial = at.File == kvAt.File && at.Line < kvAt.Line
 		if !told {
-			v.trial = r.cause() != nil && len(v.facts[fGivenKV]) == 0
+			v.trial = len(v.facts[fGivenKV]) == 0 // the log ends between the two
 		}
 		if v.trial {
 			v.facts[fGraphs] = nil
@@ -361,7 +365,9 @@ func (v *rankView) estimate() (c cell, none bool) {
 	if why := r.noEstimate(v); why != "" {
 		return unknown(why), true
 	}
-	if (v.trial || len(v.facts[fGraphs]) == 2) && r.runnerIs("v2") && len(v.facts[fGraphsFirst]) > 0 {
+	// From 0.33 on the estimate is more than its capture took: the pool's line has it.
+	if (v.trial || len(v.facts[fGraphs]) == 2) && r.runnerIs("v2") && len(v.facts[fGraphsFirst]) > 0 &&
+		before(r.version.val, 0, 33) {
 		f := v.facts[fGraphsFirst][0]
 		return derive(f.val, f.half, f.src, "the first of two captures, which is the V2 model runner's estimate"), false
 	}

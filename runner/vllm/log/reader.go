@@ -433,6 +433,7 @@ type run struct {
 	version, engine, modelRunner, runnerFile, platform, architecture     *word
 	usingLen, fitLen, kvLen, chunked, backend                            *word
 	rocm, cuda, captured, graphsOff, estimateOff, estimateOn, compileOff *word
+	estimateToCome, unified, mmSkipped                                   *word
 	compileWarm, compileCold, initSeconds, initCompile                   *word
 	blockSize, kvDtype, overrideBlocks, v0Blocks, hybrid                 *word
 	tokens, concurrency, blocks, cpuBlocks                               *figure
