@@ -15,7 +15,7 @@ type Account struct {
 	VLLMVersion *string `json:"vllm_version"`
 	Engine      *string `json:"engine"`       // "V0", "V1"
 	ModelRunner *string `json:"model_runner"` // "v1", "v2"
-	Platform    *string `json:"platform"`     // "cuda", "rocm", "cpu", "tpu", "xpu", "hpu"
+	Platform    *string `json:"platform"`     // "cuda", "rocm", "cpu", "tpu", "xpu", "hpu", "npu"
 
 	NumGPUBlocks          *int64   `json:"num_gpu_blocks"`
 	NumCPUBlocks          *int64   `json:"num_cpu_blocks"`
@@ -51,6 +51,11 @@ type Account struct {
 	LoadSeconds           *float64 `json:"load_seconds"`
 	InitEngineSeconds     *float64 `json:"init_engine_seconds"`
 	CompileSeconds        *float64 `json:"compile_seconds"`
+
+	// What lies outside of the engine's own memory, where there is such: weights
+	// that another process holds, KV cache in the host's memory.
+	ExternalWeightsGB *float64 `json:"external_weights_gb,omitempty"`
+	HostKVCacheGB     *float64 `json:"host_kv_cache_gb,omitempty"`
 
 	Ranks   []AccountRank            `json:"ranks"`
 	Budget  []RankBudget             `json:"budget"`

@@ -73,6 +73,8 @@ func (w *world) explain(args []string, f *explainFlags) error {
 			return err
 		case err != nil: // what was read before it counts
 			broken = errors.Join(broken, err)
+		case log.Other != "":
+			fmt.Fprintf(w.stderr, "vramsweep: %s: this is a log of %s, another engine: explain reads vLLM's\n", name, log.Other)
 		case len(log.Accounts) == 0:
 			fmt.Fprintf(w.stderr, "vramsweep: %s: nothing of vLLM's is in it: %s\n", name, notALog(run, log))
 		}

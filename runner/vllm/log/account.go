@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -105,10 +106,9 @@ func (r *Reader) Last() *runner.Account {
 
 // flush gives up on a line that was held because its end may have been wrapped.
 func (r *Reader) flush() {
-	if r.wrap.left > 0 {
-		p := r.wrap.p
+	if w := r.wrap; w.left > 0 {
 		r.wrap = wrapped{}
-		r.unread(&p)
+		r.settle(&w)
 	}
 }
 
@@ -215,7 +215,11 @@ func (b *builder) identity() {
 	b.text("model_runner", &a.ModelRunner, r.modelRunner)
 	if r.runnerFile != nil && r.isV1() {
 		how := "from the module that speaks: " + r.runnerFile.val
-		put(b, "model_runner", &a.ModelRunner, "v1", r.runnerFile.src, how)
+		kind := "v1"
+		if r.runnerFile.val == "model_runner.py" {
+			kind = "v2"
+		}
+		put(b, "model_runner", &a.ModelRunner, kind, r.runnerFile.src, how)
 	}
 	if r.isV1() && r.version != nil && before(r.version.val, 0, 12) {
 		put(b, "model_runner", &a.ModelRunner, "v1", r.version.src, "the only one before vLLM 0.12")
@@ -235,13 +239,33 @@ func (b *builder) platform() {
 		put(b, "platform", &a.Platform, "rocm", r.rocm.src, "from the module that speaks")
 	case r.backend != nil && strings.Contains(strings.ToUpper(r.backend.val), "ROCM"):
 		put(b, "platform", &a.Platform, "rocm", r.backend.src, "from the attention backend")
+	case r.device != nil:
+		put(b, "platform", &a.Platform, r.device.val, r.device.src, "from the module or the words of the line")
+	case r.deviceName != nil:
+		put(b, "platform", &a.Platform, r.deviceName.val, r.deviceName.src, "from the name of the device")
 	case r.cuda != nil && (device == "" || device == "cuda"):
 		put(b, "platform", &a.Platform, "cuda", r.cuda.src, "from the module that speaks")
+	case r.allocator() != nil:
+		w := r.allocator()
+		put(b, "platform", &a.Platform, w.val, w.src, "from the allocator that ran out of memory")
 	case device == "cuda":
 		a.Missing["platform"] = "the banner says cuda, which it says on ROCm too, and no line tells them apart"
 	case device == "cpu" || device == "tpu" || device == "xpu" || device == "hpu" || device == "neuron":
 		put(b, "platform", &a.Platform, device, r.bannerAt, "device_config of the banner")
 	}
+}
+
+var allocatorRE = regexp.MustCompile(`\b(CUDA|HIP|NPU|XPU) out of memory`)
+
+// allocator is the platform whose allocator says that memory ran out.
+func (r *run) allocator() *word {
+	for i := range r.failures {
+		if m := allocatorRE.FindStringSubmatch(r.failures[i].text); m != nil {
+			name := map[string]string{"CUDA": "cuda", "HIP": "rocm", "NPU": "npu", "XPU": "xpu"}[m[1]]
+			return &word{val: name, src: r.failures[i].src}
+		}
+	}
+	return nil
 }
 
 func (r *run) isV1() bool {
@@ -254,7 +278,7 @@ func (r *run) runnerIs(kind string) bool {
 	if r.modelRunner != nil {
 		return r.modelRunner.val == kind
 	}
-	return kind == "v1" && r.isV1() && (r.runnerFile != nil || r.version != nil && before(r.version.val, 0, 12))
+	return kind == "v1" && r.isV1() && (r.runnerFile != nil && r.runnerFile.val != "model_runner.py" || r.version != nil && before(r.version.val, 0, 12))
 }
 
 // inferredEngine tells V0 from V1 by lines that only one of them prints.
@@ -528,6 +552,12 @@ func (b *builder) kv(views []*rankView) {
 	if r.concurrency != nil {
 		b.set("max_concurrency", &a.MaxConcurrency, read(*r.concurrency))
 	}
+	if r.externalWeights != nil {
+		b.set("external_weights_gb", &a.ExternalWeightsGB, read(*r.externalWeights))
+	}
+	if r.hostKV != nil {
+		b.set("host_kv_cache_gb", &a.HostKVCacheGB, read(*r.hostKV))
+	}
 	b.deriveTokens()
 }
 
@@ -650,7 +680,8 @@ func (b *builder) missing() {
 	v := reflect.ValueOf(a).Elem()
 	for i := range v.NumField() {
 		name := jsonName(v.Type().Field(i))
-		if v.Field(i).Kind() != reflect.Pointer || name == "error" {
+		optional := strings.HasSuffix(v.Type().Field(i).Tag.Get("json"), ",omitempty")
+		if v.Field(i).Kind() != reflect.Pointer || name == "error" || optional {
 			continue
 		}
 		if !v.Field(i).IsNil() {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -28,7 +29,8 @@ type Log struct {
 	Events   []runner.LogEvent
 	Bytes    int64 // read, after decompression
 	Lines    int64
-	More     int64 // engines that are in it and not among Accounts: 256 are told
+	Other    string // the engine that the log is of, where it is of another than vLLM
+	More     int64  // engines that are in it and not among Accounts: 256 are told
 }
 
 // Unread is the number of lines that look like memory figures of vLLM and were
@@ -64,7 +66,15 @@ func readLogs(rd *Reader, files ...NamedReader) (*Log, error) {
 		}
 	}
 	log.Accounts, log.Events, log.More = rd.Accounts(), rd.Events(), rd.more
+	if rd.other != "" && !rd.knows() {
+		log.Other, log.Accounts = rd.other, nil // its failures are its own
+	}
 	return log, err
+}
+
+// knows reports whether a line of the log is vLLM's own.
+func (r *Reader) knows() bool {
+	return slices.ContainsFunc(r.order, func(n *run) bool { return n.known > 0 || n.unreadCount > 0 })
 }
 
 // PairLogs groups files by run, in their order: a stdout and a stderr whose

@@ -131,7 +131,7 @@ var (
 	freeRE = regexp.MustCompile(`([\d.]+) ?` + sizeUnit + ` (?:is )?free\b|\bfree: ([\d.]+) ?` + sizeUnit + `?|` +
 		`Free \(according to CUDA\): ([\d.]+) ?` + sizeUnit + `|There are ([\d.]+)(G|M|K) free`)
 	deviceRE  = regexp.MustCompile(`(?:GPU|NPU|XPU) (\d+)(?: has|;)|on device (\d+) while`)
-	otherRE   = regexp.MustCompile(`Process (\d+) has ([\d.]+) ?` + sizeUnit + ` memory in use`)
+	processRE = regexp.MustCompile(`Process (\d+) has ([\d.]+) ?` + sizeUnit + ` memory in use`)
 	ownRE     = regexp.MustCompile(`this process has ([\d.]+) ?` + sizeUnit + ` memory in use`)
 	idleRE    = regexp.MustCompile(`([\d.]+) ?` + sizeUnit + ` is reserved by PyTorch but unallocated`)
 	privateRE = regexp.MustCompile(`([\d.]+) ?` + sizeUnit + ` allocated in private pools`)
@@ -180,7 +180,7 @@ func fillMemory(e *runner.AccountError, text string) {
 	if own := sizeIn(ownRE, text); own == nil {
 		return
 	}
-	for _, m := range otherRE.FindAllStringSubmatch(text, 64) {
+	for _, m := range processRE.FindAllStringSubmatch(text, 64) {
 		v, _, ok := number(m[2])
 		held := int64(v * unitScale(m[3]) * runner.GiB)
 		if ok && len(m[1]) < 18 && (e.OtherBytes == nil || held > *e.OtherBytes) {

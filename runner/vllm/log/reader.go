@@ -42,6 +42,7 @@ type Reader struct {
 
 	frames map[string]mark // by sender, of the traceback that is being printed
 	tail   tail
+	other  string            // the engine, not vLLM, that speaks
 	traces map[string]*trace // by sender, while its traceback is being printed
 	chains map[string]bool   // the senders that said "During handling of the above exception"
 	wrap   wrapped
@@ -154,7 +155,11 @@ func (r *Reader) piece(p *piece) {
 	if !hits.any() {
 		return
 	}
+	r.noteOther(p)
 	r.current.notePlatform(p)
+	if hits.between(0, r.errors) && incomplete(p.msg) && r.hold(p) {
+		return
+	}
 	read, missed := r.applyRules(p, &hits)
 	if hits.between(r.errors, r.figures) {
 		read = r.failureLine(p) || read
@@ -328,38 +333,81 @@ type wrapped struct {
 	left   int
 }
 
+// incomplete reports whether a line that vLLM ends with a full stop ends before
+// it said what it has to say.
+func incomplete(msg string) bool {
+	return strings.Contains(msg, "Desired GPU memory utilization is") && !strings.Contains(msg, "is less than") &&
+		(!strings.Contains(msg, "Actual usage") || !strings.HasSuffix(strings.TrimRight(msg, " \r"), "."))
+}
+
 // hold keeps a piece that has the beginning of a known line but not its end.
 func (r *Reader) hold(p *piece) bool {
-	if p.level == "" && p.proc.pid == 0 || len(p.msg) > 400 {
+	if p.level == "" && p.proc.pid == 0 || len(p.msg) > 1500 || !p.arrived.IsZero() {
 		return false
 	}
-	r.wrap = wrapped{p: *p, joined: [2]string{p.msg, p.msg}, left: 3}
+	r.wrap = wrapped{p: *p, joined: [2]string{p.msg, p.msg}, left: maxWrapped}
 	return true
 }
+
+const maxWrapped = 8 // lines that one may be broken into
 
 // rejoin tries whether the next line is the rest of the one that was held.
 func (r *Reader) rejoin(p *piece) {
 	w := r.wrap
 	r.wrap = wrapped{}
 	if p.level != "" || p.stream != w.p.stream || p.proc.pid != 0 && p.proc.pid != w.p.proc.pid {
-		r.unread(&w.p)
+		r.settle(&w)
 		return
 	}
 	rest := strings.TrimSpace(p.msg)
+	done := false
 	for i, glue := range []string{"", " "} {
 		w.joined[i] += glue + rest
+		done = done || incomplete(w.p.msg) && !incomplete(w.joined[i])
+	}
+	w.left--
+	if done || !incomplete(w.p.msg) && r.applyJoined(&w) {
+		if done {
+			r.applyJoined(&w)
+		}
+		return
+	}
+	if w.left > 0 {
+		r.wrap = w
+	} else {
+		r.settle(&w)
+	}
+}
+
+// applyJoined reads a line that was held, in the way of joining that yields most.
+func (r *Reader) applyJoined(w *wrapped) bool {
+	best, most := 0, -1
+	for i := range w.joined {
+		if n := len(usageRE.FindAllString(w.joined[i], -1)) + len(usageKVRE.FindAllString(w.joined[i], -1)); n > most {
+			best, most = i, n
+		}
+	}
+	for _, i := range []int{best, 1 - best} {
 		joined := w.p
 		joined.msg = w.joined[i]
 		hits := r.m.find([]byte(joined.msg))
 		if read, _ := r.applyRules(&joined, &hits); read {
-			return
+			return true
 		}
 	}
-	if w.left--; w.left > 0 {
-		r.wrap = w
-	} else {
-		r.unread(&w.p)
+	return false
+}
+
+// settle gives up on the rest of a line: what of it can be read is, and it is
+// counted as half read.
+func (r *Reader) settle(w *wrapped) {
+	saved := r.current
+	r.enter(&w.p)
+	if incomplete(w.p.msg) {
+		r.applyJoined(w)
 	}
+	r.unread(&w.p)
+	r.current = saved
 }
 
 // Events are the moments of the run in the order of their lines.
@@ -433,10 +481,12 @@ type run struct {
 	version, engine, modelRunner, runnerFile, platform, architecture     *word
 	usingLen, fitLen, kvLen, chunked, backend                            *word
 	rocm, cuda, captured, graphsOff, estimateOff, estimateOn, compileOff *word
+	device, moduleV1, deviceName                                         *word
 	estimateToCome, unified, mmSkipped                                   *word
 	compileWarm, compileCold, initSeconds, initCompile                   *word
 	blockSize, kvDtype, overrideBlocks, v0Blocks, hybrid                 *word
 	tokens, concurrency, blocks, cpuBlocks                               *figure
+	externalWeights, hostKV                                              *figure
 
 	banner   map[string]string
 	bannerAt runner.AccountSource
@@ -579,10 +629,28 @@ func (r *run) front(p *piece, kind string) {
 	r.fronts[kind] = true
 }
 
+// otherRE are lines that only other engines print.
+var otherRE = regexp.MustCompile(`(/sglang/|\bsglang\.|server_args=ServerArgs\(|\bavail mem=|\bsglang serve\b)|` +
+	`(\[TensorRT-LLM\]|\[TRT-LLM\]|/tensorrt_llm/|\btensorrt_llm\.)`)
+
+// noteOther notes that another engine speaks.
+func (r *Reader) noteOther(p *piece) {
+	if r.other != "" {
+		return
+	}
+	switch m := otherRE.FindStringSubmatch(p.msg); {
+	case m == nil:
+	case m[1] != "":
+		r.other = "SGLang"
+	default:
+		r.other = "TensorRT-LLM"
+	}
+}
+
 // noteRunnerOf tells the model runner from the module that speaks.
 func (r *run) noteRunnerOf(p *piece) {
 	base := p.source[strings.LastIndexByte(p.source, '/')+1:]
-	if strings.HasSuffix(base, "_model_runner.py") {
+	if strings.HasSuffix(base, "model_runner.py") {
 		r.setFirst(&r.runnerFile, p, base)
 	}
 }
@@ -593,6 +661,11 @@ func (r *run) notePlatform(p *piece) {
 	switch {
 	case strings.Contains(p.source, "rocm"):
 		r.setFirst(&r.rocm, p, "rocm")
+	case strings.Contains(p.source, "ascend"), strings.Contains(p.source, "npu"), strings.Contains(p.msg, "NPU"):
+		r.setFirst(&r.device, p, "npu")
+	case hasAnyPrefix(p.source[strings.LastIndexByte(p.source, '/')+1:], "xpu_", "tpu_", "hpu_", "cpu_"):
+		base := p.source[strings.LastIndexByte(p.source, '/')+1:]
+		r.setFirst(&r.device, p, base[:3])
 	case p.source == "cuda.py", strings.HasSuffix(p.source, "/cuda.py"):
 		r.setFirst(&r.cuda, p, "cuda")
 	}
@@ -700,11 +773,14 @@ func (r *Reader) looksLikeMemory(s string) bool {
 // countsUnread reports whether a line looks like a memory figure of vLLM. Only
 // its records count: what other programs print beside it is theirs.
 func (r *Reader) countsUnread(p *piece) bool {
-	own := isWorker(p.proc.name) || isEngine(p.proc.name)
-	if isFront(p.proc.name) || !own && (p.level == "" || !strings.HasSuffix(p.source, ".py")) {
+	if isFront(p.proc.name) {
 		return false
 	}
-	return r.looksLikeMemory(p.msg)
+	text := head(p.msg, maxFigure)
+	if p.level != "" && strings.HasSuffix(p.source, ".py") {
+		return memoryRE.MatchString(text) && !r.known.MatchString(text)
+	}
+	return (isWorker(p.proc.name) || isEngine(p.proc.name)) && r.looksLikeMemory(text)
 }
 
 // unread keeps a line that looks like a memory figure and was not understood.

@@ -332,13 +332,14 @@ func activationGain(a *runner.Account, tokens func(float64) string) []Gain {
 
 func graphGain(a *runner.Account, tokens func(float64) string) []Gain {
 	g := a.GraphEstimateGB
-	if g == nil || *g <= 0 || len(a.Budget) == 0 || a.Budget[0].GraphEstimate == nil || *a.Budget[0].GraphEstimate <= 0 {
+	if g == nil || *g <= 0 || len(a.Budget) == 0 || a.VLLMVersion == nil || a.Budget[0].GraphEstimate == nil || *a.Budget[0].GraphEstimate <= 0 {
 		return nil
 	}
-	text := fmt.Sprintf("%.2f GiB are held back for CUDA graphs%s", *g, tokens(*g))
-	if c := a.GraphCaptureGB; c != nil {
-		text += fmt.Sprintf(", which took %.2f", *c)
+	c := a.GraphCaptureGB
+	if c == nil {
+		return nil // the log ends before it shows whether they are used
 	}
+	text := fmt.Sprintf("%.2f GiB are held back for CUDA graphs%s, which took %.2f", *g, tokens(*g), *c)
 	return []Gain{{text + ": fewer capture sizes (max_cudagraph_capture_size) hold back less", "graph_estimate_gb"}}
 }
 
