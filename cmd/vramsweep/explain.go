@@ -28,9 +28,11 @@ const explainHelp = `Reads a vLLM log (bench, serve, docker, Kubernetes, Ray, JS
 or zstd; - is standard input) and says where the memory went.
 
 A stdout and a stderr of one run are one run; several other files, or a folder,
-are one run each.
+are one run each. Several engines of a log are an account each, and an array with
+--json.
 
-Exit code 4: lines look like memory figures and were not understood.`
+Exit code 4: lines look like memory figures and were not understood, or in part.
+Exit code 2: the log is not vLLM's.`
 
 // explainVerb reads logs that anybody has kept.
 func (w *world) explainVerb() *cobra.Command {

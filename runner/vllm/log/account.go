@@ -499,9 +499,14 @@ func (r *run) stages() int {
 // totals are the account's own figures, per GPU.
 func (b *builder) totals(views []*rankView) {
 	for _, f := range rankFigures() {
-		if f.best != nil {
-			b.set(f.field, figureOf(b.a, f.field), pick(views, f.of, f.best))
+		if f.best == nil {
+			continue
 		}
+		extreme := pick
+		if f.field == "load_seconds" {
+			extreme = pickOfSome // the slowest that told
+		}
+		b.set(f.field, figureOf(b.a, f.field), extreme(views, f.of, f.best))
 	}
 	estimate := func(v *rankView) cell { c, _ := v.estimate(); return c }
 	b.set("graph_estimate_gb", &b.a.GraphEstimateGB, pick(views, estimate, larger))

@@ -162,7 +162,7 @@ func checkAccount(t *testing.T, a *runner.Account) {
 	m := asJSON(t, a)
 	for name, v := range m {
 		switch name {
-		case "ranks", "budget", "sources", "derived", "missing", "error", "unread_lines", "unread_count", "no_higher_share":
+		case "ranks", "budget", "sources", "derived", "missing", "error", "unread_lines", "unread_count", "no_higher_share", "label":
 			continue
 		}
 		_, src := a.Sources[name]

@@ -142,7 +142,7 @@ type tail struct {
 // behind a message that does not end as a sentence does.
 func (t *tail) follows(p *piece) bool {
 	if t.trace == nil || p.stream != t.stream || p.group != t.group || p.line != t.line+1 ||
-		p.level != "" || p.proc.pid != 0 || p.lead || strings.HasPrefix(p.msg, "{\"") {
+		p.level != "" || p.proc.pid != 0 || p.lead || startRE.MatchString(p.msg) {
 		return false
 	}
 	return !sentenceRE.MatchString(t.owner.failures[*t.fail].text)

@@ -49,7 +49,7 @@ func newUnwrapper(rd *Reader, name string, start []byte) *unwrapper {
 	if longest < minWidth {
 		return u
 	}
-	near := 0
+	near := 0 // of lines that were broken between words the last word is missing
 	for w, n := range widths {
 		if w == longest {
 			full = n
@@ -57,7 +57,10 @@ func newUnwrapper(rd *Reader, name string, start []byte) *unwrapper {
 			near += n
 		}
 	}
-	u.width, u.hard = longest, full >= 2 && full > near
+	u.hard = full >= 2 && full > near
+	if u.hard || full+near >= 4 {
+		u.width = longest
+	}
 	return u
 }
 
