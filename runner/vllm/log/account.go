@@ -478,10 +478,19 @@ func (r *run) lacksStages(views []*rankView, of func(*rankView) cell) bool {
 	spoke := map[int]bool{}
 	for _, v := range views {
 		if of(v).known() {
-			spoke[v.rank/tp%stages] = true
+			spoke[max(v.rank, 0)/tp%stages] = true
 		}
 	}
 	return len(spoke) < stages
+}
+
+// pickOfAll is the extreme of a figure that differs from GPU to GPU: not known
+// where a rank has not printed it.
+func pickOfAll(views []*rankView, of func(*rankView) cell, less func(a, b float64) bool) cell {
+	if slices.ContainsFunc(views, func(v *rankView) bool { return !of(v).known() }) && len(views) > 1 {
+		return unknown("only some ranks printed it")
+	}
+	return pick(views, of, less)
 }
 
 func smaller(a, b float64) bool { return a < b }
@@ -491,7 +500,9 @@ func larger(a, b float64) bool  { return a > b }
 func (r *run) stages() int {
 	n := max(1, atoi(r.config("pipeline_parallel_size")))
 	for _, s := range r.senders {
-		n = max(n, min(s.proc.pp, maxSenders)+1)
+		if s.proc.pp >= 0 { // a name has it only where there are several
+			n = max(n, 2, min(s.proc.pp, maxSenders)+1)
+		}
 	}
 	return n
 }
@@ -503,8 +514,11 @@ func (b *builder) totals(views []*rankView) {
 			continue
 		}
 		extreme := pick
-		if f.field == "load_seconds" {
+		switch f.field {
+		case "load_seconds":
 			extreme = pickOfSome // the slowest that told
+		case "free_memory_gb":
+			extreme = pickOfAll
 		}
 		b.set(f.field, figureOf(b.a, f.field), extreme(views, f.of, f.best))
 	}
@@ -641,7 +655,7 @@ func (b *builder) timing() {
 	a, r := b.a, b.r
 	b.seconds("init_engine_seconds", &a.InitEngineSeconds, r.initSeconds)
 	b.seconds("compile_seconds", &a.CompileSeconds, r.initCompile)
-	told := r.world() <= 1 || r.initSeconds != nil || r.tokens != nil || r.captured != nil || r.cause() != nil || r.up()
+	told := r.world() <= 1 || r.initSeconds != nil || r.cause() != nil || r.up()
 	if a.CompileSeconds == nil && told { // every rank has compiled
 		for _, key := range r.names {
 			if s := r.senders[key]; s.compile > 0 && (a.CompileSeconds == nil || s.compile > *a.CompileSeconds) {

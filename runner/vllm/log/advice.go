@@ -158,6 +158,9 @@ func (r *run) adviceOf(e *runner.AccountError) string {
 	if m := refusedRE.FindStringSubmatch(e.Message); e.Kind == KindBadArgument && m != nil {
 		return fmt.Sprintf("vLLM refuses %s = %s: %s.", m[1], m[3], strings.ToLower(m[2][:1])+m[2][1:])
 	}
+	if e.Kind == KindBadArgument && strings.Contains(message, "validation error") {
+		return "" // which value it refuses was not read
+	}
 	for _, k := range r.reader.kinds {
 		if k.kind != e.Kind {
 			continue

@@ -158,6 +158,7 @@ func (r *Reader) traceMessage(t *trace, p *piece) bool {
 	}
 	wrapped := r.tail.trace == t && r.tail.follows(p)
 	belongs := (p.level == t.level || wrapped) && (p.level != "" || !errorLineRE.MatchString(p.msg))
+	belongs = belongs && !isMargin(p.msg)
 	if f := &t.owner.failures[*t.fail]; len(f.text) < maxFailureText && belongs {
 		f.text = cut(f.text+"\n"+strings.TrimSpace(p.msg), maxFailureText)
 		if f.rank() < 4 && f.kind != KindPortInUse {

@@ -25,13 +25,13 @@ func someLogs(t *testing.T) map[string]string {
 		if err != nil || len(found) == 0 {
 			t.Fatalf("no logs in the recording %s: %v", name, err)
 		}
-		for i := 0; i < len(found); i += max(1, len(found)/8) {
-			paths = append(paths, found[i], strings.Replace(found[i], "stdout", "stderr", 1))
+		for i := 0; i < len(found); i += max(1, len(found)/4) {
+			paths = append(paths, found[i])
 		}
 	}
 	for i, pattern := range []string{"vllm-logs/*.log", "h100-v0.19/*.log"} {
 		found, _ := filepath.Glob(filepath.Join(corpusDir, pattern))
-		for n := 0; n < len(found); n += 1 + 10*i {
+		for n := i; n < len(found); n += 3 + 9*i {
 			paths = append(paths, found[n])
 		}
 	}
@@ -65,7 +65,7 @@ func wrapAt(columns int, text string) string {
 func mangled(text string) map[string]string {
 	all := map[string]string{}
 	lines := strings.SplitAfter(text, "\n")
-	for at := 10; at < len(lines); at += 10 {
+	for at := 10; at < len(lines); at += 10 * (1 + len(lines)/300) {
 		all[fmt.Sprintf("to line %d", at)] = strings.Join(lines[:at], "")
 		all[fmt.Sprintf("from line %d", at+1)] = strings.Join(lines[at:], "")
 	}
@@ -124,6 +124,17 @@ func valuesOf(t *testing.T, accounts []*runner.Account) (values map[string][]any
 // tokensRE is what an advice says in tokens, where the log has both tokens and GiB.
 var tokensRE = regexp.MustCompile(`, [\d,]+ tokens`)
 
+// causeBehind reports whether what explains the failure stands behind a line.
+func causeBehind(accounts []*runner.Account, line int) bool {
+	return slices.ContainsFunc(accounts, func(a *runner.Account) bool { return a.Error != nil && a.Error.Line > line })
+}
+
+// advised is what an advice asks for, without the figures of the failure before it.
+func advised(s string) string {
+	_, what, _ := strings.Cut(tokensRE.ReplaceAllString(s, ""), ": ")
+	return what
+}
+
 // nearly reports whether two values are the same, or a figure and what another
 // line rounds it to.
 func nearly(got, want any) bool {
@@ -144,9 +155,13 @@ func TestHalfReadLogs(t *testing.T) {
 				}
 				return log
 			}
-			whole, wholeAdvice := valuesOf(t, read(text).Accounts)
+			accounts := read(text).Accounts
+			whole, wholeAdvice := valuesOf(t, accounts)
 			for name, half := range mangled(text) {
 				values, advice := valuesOf(t, read(half).Accounts)
+				if at, ok := strings.CutPrefix(name, "to line "); ok && causeBehind(accounts, atoi(at)) {
+					advice = nil // the log ends within a chain of exceptions
+				}
 				for field, got := range values {
 					for _, v := range got {
 						if v != nil && v != KindUnknown && !slices.ContainsFunc(whole[field], func(w any) bool { return nearly(v, w) }) {
@@ -155,7 +170,7 @@ func TestHalfReadLogs(t *testing.T) {
 					}
 				}
 				for _, a := range advice {
-					if a != "" && !slices.ContainsFunc(wholeAdvice, func(w string) bool { return tokensRE.ReplaceAllString(w, "") == tokensRE.ReplaceAllString(a, "") }) {
+					if a != "" && !slices.ContainsFunc(wholeAdvice, func(w string) bool { return advised(w) == advised(a) }) {
 						t.Errorf("%s: advice %q, the whole log gives %q", name, a, wholeAdvice)
 					}
 				}

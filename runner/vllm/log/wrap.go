@@ -24,6 +24,7 @@ type unwrapper struct {
 	name    string
 	width   int  // 0: the file is not wrapped
 	hard    bool // in the middle of words
+	sure    bool // so many lines are full that a full line goes on whatever the next looks like
 	pending []byte
 	last    int // width of the last line that was joined
 	more    int // lines joined to the first
@@ -57,7 +58,7 @@ func newUnwrapper(rd *Reader, name string, start []byte) *unwrapper {
 			near += n
 		}
 	}
-	u.hard = full >= 2 && full > near
+	u.hard, u.sure = full >= 2 && full > near, full >= 5
 	if u.hard || full+near >= 4 {
 		u.width = longest
 	}
@@ -102,6 +103,10 @@ var startRE = regexp.MustCompile(`^(?:  |\t|\s*$|\s*File "|Traceback |During han
 	`\[[A-Za-z]|\{"|\d{4}-\d\d-\d\d|\d\d:\d\d:\d\d|[=#*-]{5}|[^|]{0,80}\d+%\||INFO |DEBUG |WARNING |ERROR |` +
 	`(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception): )`)
 
+// recordRE is the part of startRE that no broken line begins with.
+var recordRE = regexp.MustCompile(`^(?:\s*$|Traceback |[A-Z]+: {2}|\([\w:. ]*pid=\d+|\{"|[^|]{0,80}\d+%\||` +
+	`INFO |DEBUG |WARNING |ERROR )`)
+
 // rest is what a line adds to the one before, without the label that stands
 // before both.
 func (u *unwrapper) rest(text []byte) (rest []byte, goesOn bool) {
@@ -117,10 +122,14 @@ func (u *unwrapper) rest(text []byte) (rest []byte, goesOn bool) {
 	case group != "" && group == mine, bytes.HasPrefix(u.pending, []byte(label)), isMargin(label):
 		line = withoutBorder(after)
 		u.pending = []byte(withoutBorder(string(u.pending)))
-	default:
+	case group != "":
 		return nil, false
 	}
-	if startRE.MatchString(line) || len(findHeaders(head(line, 200))) > 0 && headerRE.MatchString(line) ||
+	begins := startRE
+	if u.hard && u.sure {
+		begins = recordRE
+	}
+	if begins.MatchString(line) || len(findHeaders(head(line, 200))) > 0 && headerRE.MatchString(line) ||
 		len(line) > 12 && bytes.HasPrefix(u.pending, []byte(line[:12])) {
 		return nil, false
 	}
