@@ -1,6 +1,7 @@
 package log
 
 import (
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -318,15 +319,15 @@ var (
 	// 128 and more of a shell's or a container's, or by its name.
 	signalRE = regexp.MustCompile(`(?:exit ?code ?:? ?|Failed core proc\(s\): \{[^}]*?: )-(\d+)|` +
 		`(?:exited with code |Exit Code: +|Exited \()1(\d\d)\b|[Ss]ignals?(?:\.SIG[A-Z]+:)? \(?(\d+)\b|status=(\d+)/[A-Z]`)
-	signalNames = []struct {
-		re     *regexp.Regexp
-		signal int
-	}{
-		{regexp.MustCompile(`[Bb]us error|SIGBUS`), 7}, {regexp.MustCompile(`Segmentation fault|SIGSEGV`), 11},
-		{regexp.MustCompile(`Aborted|SIGABRT`), 6}, {regexp.MustCompile(`Illegal instruction|SIGILL`), 4},
-		{regexp.MustCompile(`Floating point exception|SIGFPE`), 8}, {regexp.MustCompile(`\bKilled\b|SIGKILL`), 9},
-	}
 )
+
+// signalNames are the words of a shell, and the signal that each stands for.
+func signalNames() map[string]int {
+	return map[string]int{
+		"us error": 7, "SIGBUS": 7, "Segmentation fault": 11, "SIGSEGV": 11, "Aborted": 6, "SIGABRT": 6,
+		"Illegal instruction": 4, "SIGILL": 4, "Floating point exception": 8, "SIGFPE": 8, "Killed": 9, "SIGKILL": 9,
+	}
+}
 
 // signalOf is the signal that a message says ended a process, 0 for none.
 func signalOf(message string) int {
@@ -336,9 +337,10 @@ func signalOf(message string) int {
 		}
 		return atoi(m[1] + m[3] + m[4])
 	}
-	for _, n := range signalNames {
-		if n.re.MatchString(message) {
-			return n.signal
+	names := signalNames()
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		if strings.Contains(message, name) {
+			return names[name]
 		}
 	}
 	return 0
@@ -363,8 +365,8 @@ const maxLoneLines = 6
 // failureText reads a record without an exception of its own that tells one.
 func (r *Reader) failureText(p *piece) bool {
 	kind := r.classify("", p.msg)
-	switch {
-	case kind == KindUnknown, kind == KindHub, kind == KindBadArgument:
+	switch kind {
+	case KindUnknown, KindHub, KindBadArgument:
 		return false
 	}
 	if p.level == "" && strings.HasPrefix(p.msg, " ") {

@@ -40,13 +40,14 @@ type Reader struct {
 	lines   map[string]int
 	events  []runner.LogEvent
 
-	frames map[string]mark // by sender, of the traceback that is being printed
-	tail   tail
-	other  string            // the engine, not vLLM, that speaks
-	traces map[string]*trace // by sender, while its traceback is being printed
-	chains map[string]bool   // the senders that said "During handling of the above exception"
-	wrap   wrapped
-	more   int64 // engines beyond maxRuns, which are not told
+	frames   map[string]mark // by sender, of the traceback that is being printed
+	tail     tail
+	other    string            // the engine, not vLLM, that speaks
+	repeated int               // statistics since the last line of another kind
+	traces   map[string]*trace // by sender, while its traceback is being printed
+	chains   map[string]bool   // the senders that said "During handling of the above exception"
+	wrap     wrapped
+	more     int64 // engines beyond maxRuns, which are not told
 }
 
 // A groupState is what lines of one container (or of a log without such
@@ -121,7 +122,7 @@ func (r *Reader) read(stream string, text []byte, line int, arrived time.Time) {
 		text = text[:maxPiece]
 	}
 	hits := r.m.find(text)
-	if !hits.any() && len(r.traces) == 0 && r.wrap.left == 0 {
+	if !hits.any() && len(r.traces) == 0 && r.wrap.left == 0 || r.onlyStatistics(&hits) {
 		return
 	}
 	base := piece{stream: stream, file: stream, line: line, arrived: arrived, proc: noProcess()}
@@ -130,6 +131,23 @@ func (r *Reader) read(stream string, text []byte, line int, arrived time.Time) {
 	}
 	splitLine(text, base, r.wanted, r.piece)
 }
+
+// onlyStatistics reports whether a line is one more of those that a server prints
+// every ten seconds: the first of them say all.
+func (r *Reader) onlyStatistics(hits *hitSet) bool {
+	var statistics hitSet
+	statistics.add(r.statistics)
+	if *hits != statistics {
+		if hits.any() {
+			r.repeated = 0
+		}
+		return false
+	}
+	r.repeated++
+	return r.repeated > maxRepeated
+}
+
+const maxRepeated = 32
 
 // wanted reports whether a part of a line may matter.
 func (r *Reader) wanted(part []byte) bool {
@@ -481,7 +499,7 @@ type run struct {
 	version, engine, modelRunner, runnerFile, platform, architecture     *word
 	usingLen, fitLen, kvLen, chunked, backend                            *word
 	rocm, cuda, captured, graphsOff, estimateOff, estimateOn, compileOff *word
-	device, moduleV1, deviceName                                         *word
+	device, deviceName                                                   *word
 	estimateToCome, unified, mmSkipped                                   *word
 	compileWarm, compileCold, initSeconds, initCompile                   *word
 	blockSize, kvDtype, overrideBlocks, v0Blocks, hybrid                 *word
@@ -685,8 +703,8 @@ func (r *run) setReady(p *piece) {
 	}
 }
 
-// event notes a moment of the run.
-func (r *run) event(p *piece, kind runner.EventKind, took string) {
+// stageByEvent notes the stage that a moment of the run begins.
+func (r *run) stageByEvent(p *piece, kind runner.EventKind) {
 	switch kind {
 	case runner.EventEngineReady:
 		r.setReady(p)
@@ -705,6 +723,11 @@ func (r *run) event(p *piece, kind runner.EventKind, took string) {
 			r.enterStage(p, stageWarmup)
 		}
 	}
+}
+
+// event notes a moment of the run.
+func (r *run) event(p *piece, kind runner.EventKind, took string) {
+	r.stageByEvent(p, kind)
 	e := runner.LogEvent{
 		Kind: kind, Arrived: p.arrived, Stamp: p.stamp, Rank: -1, PID: p.proc.pid, File: p.stream, Line: p.line,
 	}

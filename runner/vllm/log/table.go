@@ -147,17 +147,18 @@ func kindRules() []kindRule {
 
 // tables are what is costly to make and only read afterwards: readers share it.
 type tables struct {
-	rules     []rule
-	kinds     []kindRule
-	m         *matcher
-	anchors   [][]int // the rules of each anchor, by its number
-	errors    uint    // number of the first anchor of failures
-	figures   uint    // number of the first anchor of lines that look like memory
-	envelopes *regexp.Regexp
-	fatal     *regexp.Regexp
-	killed    *regexp.Regexp
-	known     *regexp.Regexp // memory that is no part of the account
-	backends  *regexp.Regexp
+	rules      []rule
+	kinds      []kindRule
+	m          *matcher
+	anchors    [][]int // the rules of each anchor, by its number
+	errors     uint    // number of the first anchor of failures
+	statistics uint    // number of the anchor of a server's statistics
+	figures    uint    // number of the first anchor of lines that look like memory
+	envelopes  *regexp.Regexp
+	fatal      *regexp.Regexp
+	killed     *regexp.Regexp
+	known      *regexp.Regexp // memory that is no part of the account
+	backends   *regexp.Regexp
 }
 
 func newTables() *tables {
@@ -186,6 +187,9 @@ func newTables() *tables {
 				t.anchors = append(t.anchors, nil)
 			}
 			t.anchors[n] = append(t.anchors[n], i)
+			if rl.name == "statistics" {
+				t.statistics = uint(n)
+			}
 		}
 	}
 	t.errors = uint(len(texts))
