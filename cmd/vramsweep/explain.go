@@ -54,12 +54,12 @@ func (w *world) explainVerb() *cobra.Command {
 
 // explainHeap keeps explain within 32 MiB resident, its own code included, on a
 // log of any length.
-const explainHeap = 14 << 20
+const explainHeap = 12 << 20
 
 func (w *world) explain(args []string, f *explainFlags) error {
 	if w.getenv("GOMEMLIMIT") == "" && w.getenv("GOGC") == "" {
 		debug.SetMemoryLimit(explainHeap)
-		debug.SetGCPercent(40)
+		debug.SetGCPercent(20)
 	}
 	files, err := logFiles(args)
 	if err != nil {

@@ -278,7 +278,8 @@ func (r *run) runnerIs(kind string) bool {
 	if r.modelRunner != nil {
 		return r.modelRunner.val == kind
 	}
-	return kind == "v1" && r.isV1() && (r.runnerFile != nil && r.runnerFile.val != "model_runner.py" || r.version != nil && before(r.version.val, 0, 12))
+	ownFile := r.runnerFile != nil && r.runnerFile.val != "model_runner.py"
+	return kind == "v1" && r.isV1() && (ownFile || r.version != nil && before(r.version.val, 0, 12))
 }
 
 // inferredEngine tells V0 from V1 by lines that only one of them prints.

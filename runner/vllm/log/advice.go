@@ -210,7 +210,8 @@ func adviceKilled(e *runner.AccountError) string {
 		if strings.Contains(e.Message, "cgroup") {
 			whose = "The memory of the container's limit (cgroup)"
 		}
-		return fmt.Sprintf("%s ran out and the kernel killed process %s, which held %s%s", whose, m[1], size(*e.HostBytes), todo)
+		return fmt.Sprintf("%s ran out and the kernel killed process %s, which held %s%s",
+			whose, m[1], size(*e.HostBytes), todo)
 	}
 	if m := usageKB.FindStringSubmatch(e.Message); m != nil {
 		e.HostBytes, e.HostLimitBytes = kilobytes(m[1]), kilobytes(m[2])

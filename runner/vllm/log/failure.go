@@ -159,7 +159,7 @@ func (r *Reader) traceMessage(t *trace, p *piece) bool {
 	}
 	wrapped := r.tail.trace == t && r.tail.follows(p)
 	belongs := (p.level == t.level || wrapped) && (p.level != "" || !errorLineRE.MatchString(p.msg))
-	belongs = belongs && !isMargin(p.msg)
+	belongs = belongs && (strings.TrimSpace(p.msg) == "" || !isMargin(p.msg))
 	if f := &t.owner.failures[*t.fail]; len(f.text) < maxFailureText && belongs {
 		f.text = cut(f.text+"\n"+strings.TrimSpace(p.msg), maxFailureText)
 		if f.rank() < 4 && f.kind != KindPortInUse {
@@ -353,7 +353,8 @@ func (r *Reader) lone(p *piece, class, text string) {
 	if n >= 0 && len(r.traces) < maxTraces {
 		key := traceKey(p)
 		t := &trace{
-			key: key, level: p.level, left: maxLoneLines, fail: &n, owner: r.current, extra: maxExtraLinesOfMessage - maxLoneLines,
+			key: key, level: p.level, left: maxLoneLines, fail: &n, owner: r.current,
+			extra: maxExtraLinesOfMessage - maxLoneLines,
 		}
 		r.traces[key] = t
 		r.tail = tail{trace: t, stream: p.stream, group: p.group, line: p.line}

@@ -126,7 +126,8 @@ var (
 	triedRE = regexp.MustCompile(`(?i)(?:tried|trying) to allocate ([\d.]+) ?` + sizeUnit +
 		`|Requested +: ([\d.]+) ?` + sizeUnit + `|Attempting to (?:allocate|reserve) ([\d.]+)(G|M|K)\b`)
 	totalRE = regexp.MustCompile(`(?:GPU|NPU|XPU|[Dd]evice) \d+ has a total capac\w+ of ([\d.]+) ?` + sizeUnit +
-		`|; ([\d.]+) ?` + sizeUnit + ` total capacity|\btotal: ([\d.]+) ?` + sizeUnit + `?|Device limit +: ([\d.]+) ?` + sizeUnit +
+		`|; ([\d.]+) ?` + sizeUnit + ` total capacity|\btotal: ([\d.]+) ?` + sizeUnit + `?|` +
+		`Device limit +: ([\d.]+) ?` + sizeUnit +
 		`|Used [\d.]+[GMK] of ([\d.]+)(G|M|K) hbm`)
 	freeRE = regexp.MustCompile(`([\d.]+) ?` + sizeUnit + ` (?:is )?free\b|\bfree: ([\d.]+) ?` + sizeUnit + `?|` +
 		`Free \(according to CUDA\): ([\d.]+) ?` + sizeUnit + `|There are ([\d.]+)(G|M|K) free`)
@@ -226,7 +227,8 @@ func (r *run) adviceOOM(e *runner.AccountError) string {
 	case stageProfiling:
 		return what + ": lower max_num_batched_tokens or max_num_seqs."
 	case stageWakeUp:
-		return what + ": what it gave back when it went to sleep is held by others now; end or shrink them before the wake-up."
+		return what + ": what it gave back when it went to sleep is held by others now; " +
+			"end or shrink them before the wake-up."
 	case stageKV, stageCapture, stageWarmup:
 		return what + ": lower gpu_memory_utilization" + r.lowerBy(e) + ", or capture fewer CUDA graphs."
 	}

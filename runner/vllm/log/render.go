@@ -332,7 +332,8 @@ func activationGain(a *runner.Account, tokens func(float64) string) []Gain {
 
 func graphGain(a *runner.Account, tokens func(float64) string) []Gain {
 	g := a.GraphEstimateGB
-	if g == nil || *g <= 0 || len(a.Budget) == 0 || a.VLLMVersion == nil || a.Budget[0].GraphEstimate == nil || *a.Budget[0].GraphEstimate <= 0 {
+	if g == nil || *g <= 0 || len(a.Budget) == 0 || a.VLLMVersion == nil ||
+		a.Budget[0].GraphEstimate == nil || *a.Budget[0].GraphEstimate <= 0 {
 		return nil
 	}
 	c := a.GraphCaptureGB

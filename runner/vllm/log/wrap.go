@@ -99,7 +99,8 @@ func (u *unwrapper) flush() {
 
 // startRE is how a line of its own begins: a record, a process, a bar, an
 // exception, a traceback, another program's line.
-var startRE = regexp.MustCompile(`^(?:  |\t|\s*$|\s*File "|Traceback |During handling|The above exc|[A-Z]+: {2}|\([\w:. ]*pid=\d+|` +
+var startRE = regexp.MustCompile(`^(?:  |\t|\s*$|\s*File "|Traceback |During handling|The above exc|` +
+	`[A-Z]+: {2}|\([\w:. ]*pid=\d+|` +
 	`\[[A-Za-z]|\{"|\d{4}-\d\d-\d\d|\d\d:\d\d:\d\d|[=#*-]{5}|[^|]{0,80}\d+%\||INFO |DEBUG |WARNING |ERROR |` +
 	`(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception): )`)
 
