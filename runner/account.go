@@ -8,10 +8,14 @@ const GiB = 1 << 30
 // ranks; weights, activations, non-torch and graphs the maximum. GiB as printed.
 // nil: not in the log.
 type Account struct {
+	// Label is what tells this engine from the others of its log; "" where it is
+	// the only one.
+	Label string `json:"label,omitempty"`
+
 	VLLMVersion *string `json:"vllm_version"`
 	Engine      *string `json:"engine"`       // "V0", "V1"
 	ModelRunner *string `json:"model_runner"` // "v1", "v2"
-	Platform    *string `json:"platform"`     // "cuda", "rocm", "cpu", "tpu", "xpu", "hpu"
+	Platform    *string `json:"platform"`     // "cuda", "rocm", "cpu", "tpu", "xpu", "hpu", "npu"
 
 	NumGPUBlocks          *int64   `json:"num_gpu_blocks"`
 	NumCPUBlocks          *int64   `json:"num_cpu_blocks"`
@@ -48,12 +52,21 @@ type Account struct {
 	InitEngineSeconds     *float64 `json:"init_engine_seconds"`
 	CompileSeconds        *float64 `json:"compile_seconds"`
 
+	// What lies outside of the engine's own memory, where there is such: weights
+	// that another process holds, KV cache in the host's memory.
+	ExternalWeightsGB *float64 `json:"external_weights_gb,omitempty"`
+	HostKVCacheGB     *float64 `json:"host_kv_cache_gb,omitempty"`
+
 	Ranks   []AccountRank            `json:"ranks"`
 	Budget  []RankBudget             `json:"budget"`
 	Sources map[string]AccountSource `json:"sources"`           // field (ranks[1].model_weights_gb): where it was read
 	Derived map[string]string        `json:"derived,omitempty"` // field: how it was worked out
 	Missing map[string]string        `json:"missing,omitempty"` // field: why it is null
 	Error   *AccountError            `json:"error"`
+
+	// NoHigherShare is why no higher gpu_memory_utilization may be proposed,
+	// whatever the figures: "" where they decide.
+	NoHigherShare string `json:"no_higher_share,omitempty"`
 
 	// UnreadLines look like memory figures but were not understood.
 	UnreadLines []AccountSource `json:"unread_lines,omitempty"`
@@ -114,4 +127,17 @@ type AccountError struct {
 	FreeBytes   *int64   `json:"free_bytes,omitempty"`
 	TotalBytes  *int64   `json:"total_bytes,omitempty"`
 	GPUIndex    *int     `json:"gpu_index,omitempty"`
+
+	// Stage is where the engine was when memory ran out: "load", "profiling",
+	// "kv_alloc", "capture", "warmup", "serving", "wake_up"; "" where no line
+	// shows it. RestsOn is the line that shows it, or that the advice rests on.
+	Stage   string         `json:"stage,omitempty"`
+	RestsOn *AccountSource `json:"rests_on,omitempty"`
+	// OtherPID is a process that held the GPU's memory, OtherBytes what it held.
+	OtherPID   *int64 `json:"other_pid,omitempty"`
+	OtherBytes *int64 `json:"other_bytes,omitempty"`
+	// HostBytes is what of the host's memory a process held that the kernel
+	// killed, or its container; HostLimitBytes the container's limit.
+	HostBytes      *int64 `json:"host_bytes,omitempty"`
+	HostLimitBytes *int64 `json:"host_limit_bytes,omitempty"`
 }

@@ -28,9 +28,11 @@ const explainHelp = `Reads a vLLM log (bench, serve, docker, Kubernetes, Ray, JS
 or zstd; - is standard input) and says where the memory went.
 
 A stdout and a stderr of one run are one run; several other files, or a folder,
-are one run each.
+are one run each. Several engines of a log are an account each, and an array with
+--json.
 
-Exit code 4: lines look like memory figures and were not understood.`
+Exit code 4: lines look like memory figures and were not understood, or in part.
+Exit code 2: the log is not vLLM's.`
 
 // explainVerb reads logs that anybody has kept.
 func (w *world) explainVerb() *cobra.Command {
@@ -52,12 +54,12 @@ func (w *world) explainVerb() *cobra.Command {
 
 // explainHeap keeps explain within 32 MiB resident, its own code included, on a
 // log of any length.
-const explainHeap = 14 << 20
+const explainHeap = 12 << 20
 
 func (w *world) explain(args []string, f *explainFlags) error {
 	if w.getenv("GOMEMLIMIT") == "" && w.getenv("GOGC") == "" {
 		debug.SetMemoryLimit(explainHeap)
-		debug.SetGCPercent(40)
+		debug.SetGCPercent(20)
 	}
 	files, err := logFiles(args)
 	if err != nil {
@@ -73,6 +75,8 @@ func (w *world) explain(args []string, f *explainFlags) error {
 			return err
 		case err != nil: // what was read before it counts
 			broken = errors.Join(broken, err)
+		case log.Other != "":
+			fmt.Fprintf(w.stderr, "vramsweep: %s: this is a log of %s, another engine: explain reads vLLM's\n", name, log.Other)
 		case len(log.Accounts) == 0:
 			fmt.Fprintf(w.stderr, "vramsweep: %s: nothing of vLLM's is in it: %s\n", name, notALog(run, log))
 		}

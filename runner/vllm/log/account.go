@@ -1,9 +1,13 @@
 package log
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"reflect"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -15,15 +19,82 @@ import (
 // time; the log may go on.
 func (r *Reader) Accounts() []*runner.Account {
 	r.flush()
-	var out []*runner.Account
-	for _, run := range r.order {
-		if run.empty() {
-			continue
+	var engines []*run
+	for _, n := range r.order {
+		if !n.empty() && !r.onlyServes(n) {
+			engines = append(engines, n)
 		}
-		out = append(out, run.account())
+	}
+	at := func(n *run) int { return slices.Index(r.order, n.root) }
+	slices.SortStableFunc(engines, func(a, b *run) int {
+		return cmp.Or(cmp.Compare(at(a), at(b)), cmp.Compare(a.stage, b.stage), cmp.Compare(a.dp, b.dp))
+	})
+	var out []*runner.Account
+	for _, n := range engines {
+		a := n.account()
+		if len(engines) > 1 {
+			a.Label = n.label()
+		}
+		out = append(out, a)
 	}
 	return out
 }
+
+// onlyServes reports whether a run is the front end of engines that have
+// accounts of their own, and nothing else.
+func (r *Reader) onlyServes(n *run) bool {
+	others := func(o *run) bool { return o != n && o.root == n && !o.empty() }
+	return !n.engineSpoke() && len(n.failures) == 0 && n.unreadCount == 0 && slices.ContainsFunc(r.order, others)
+}
+
+// label is what tells an engine from the others of its log.
+func (r *run) label() string {
+	var parts []string
+	if r.group != "" {
+		parts = append(parts, r.group)
+	}
+	if r.stage != "" {
+		parts = append(parts, r.stage)
+	}
+	if r.dp >= 0 {
+		parts = append(parts, fmt.Sprintf("data-parallel rank %d", r.dp))
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.members)) {
+		if isEngine(name) || name == front && len(r.members) == 1 {
+			pid, _, _ := strings.Cut(r.members[name], "@")
+			parts = append(parts, strings.Replace(name, front, "API server", 1)+" pid "+pid)
+		}
+	}
+	return strings.Join(append(parts, fmt.Sprintf("from line %d", r.first.Line)), ", ")
+}
+
+// takeOver gives an engine what the front end that it shares with others said
+// of all of them.
+func (r *run) takeOver() {
+	if r.root == r {
+		return
+	}
+	from := r.root
+	words := [][2]**word{
+		{&r.version, &from.version}, {&r.platform, &from.platform}, {&r.rocm, &from.rocm}, {&r.cuda, &from.cuda},
+	}
+	if r.stage == "" { // stages have models of their own
+		words = append(words, [][2]**word{
+			{&r.architecture, &from.architecture}, {&r.usingLen, &from.usingLen}, {&r.chunked, &from.chunked},
+		}...)
+		if r.args == nil {
+			r.args, r.argsAt, r.argsServer = from.args, from.argsAt, from.argsServer
+		}
+	}
+	for _, w := range words {
+		if *w[0] == nil {
+			*w[0] = *w[1]
+		}
+	}
+}
+
+// up reports whether the engine takes requests.
+func (r *run) up() bool { return r.ready || r.root.server }
 
 // Last is the account of the last engine in the log, nil where there is none.
 func (r *Reader) Last() *runner.Account {
@@ -35,10 +106,9 @@ func (r *Reader) Last() *runner.Account {
 
 // flush gives up on a line that was held because its end may have been wrapped.
 func (r *Reader) flush() {
-	if r.wrap.left > 0 {
-		p := r.wrap.p
+	if w := r.wrap; w.left > 0 {
 		r.wrap = wrapped{}
-		r.unread(&p)
+		r.settle(&w)
 	}
 }
 
@@ -48,11 +118,13 @@ func (r *run) empty() bool {
 
 // A builder fills an Account and notes for each field where it comes from.
 type builder struct {
-	r *run
-	a *runner.Account
+	r     *run
+	a     *runner.Account
+	given []bool // of each rank: its KV size was given, and is no part of a budget
 }
 
 func (r *run) account() *runner.Account {
+	r.takeOver()
 	b := &builder{r: r, a: &runner.Account{
 		Ranks: []runner.AccountRank{}, Budget: []runner.RankBudget{},
 		Sources: map[string]runner.AccountSource{}, Derived: map[string]string{}, Missing: map[string]string{},
@@ -68,6 +140,8 @@ func (r *run) account() *runner.Account {
 	b.utilization(views)
 	b.timing()
 	b.graphs()
+	b.mixed()
+	b.a.NoHigherShare = r.noHigherShare()
 	b.a.Error = r.accountError(b.a)
 	b.missing()
 	return b.a
@@ -141,7 +215,11 @@ func (b *builder) identity() {
 	b.text("model_runner", &a.ModelRunner, r.modelRunner)
 	if r.runnerFile != nil && r.isV1() {
 		how := "from the module that speaks: " + r.runnerFile.val
-		put(b, "model_runner", &a.ModelRunner, "v1", r.runnerFile.src, how)
+		kind := "v1"
+		if r.runnerFile.val == "model_runner.py" {
+			kind = "v2"
+		}
+		put(b, "model_runner", &a.ModelRunner, kind, r.runnerFile.src, how)
 	}
 	if r.isV1() && r.version != nil && before(r.version.val, 0, 12) {
 		put(b, "model_runner", &a.ModelRunner, "v1", r.version.src, "the only one before vLLM 0.12")
@@ -161,13 +239,33 @@ func (b *builder) platform() {
 		put(b, "platform", &a.Platform, "rocm", r.rocm.src, "from the module that speaks")
 	case r.backend != nil && strings.Contains(strings.ToUpper(r.backend.val), "ROCM"):
 		put(b, "platform", &a.Platform, "rocm", r.backend.src, "from the attention backend")
+	case r.device != nil:
+		put(b, "platform", &a.Platform, r.device.val, r.device.src, "from the module or the words of the line")
+	case r.deviceName != nil:
+		put(b, "platform", &a.Platform, r.deviceName.val, r.deviceName.src, "from the name of the device")
 	case r.cuda != nil && (device == "" || device == "cuda"):
 		put(b, "platform", &a.Platform, "cuda", r.cuda.src, "from the module that speaks")
+	case r.allocator() != nil:
+		w := r.allocator()
+		put(b, "platform", &a.Platform, w.val, w.src, "from the allocator that ran out of memory")
 	case device == "cuda":
 		a.Missing["platform"] = "the banner says cuda, which it says on ROCm too, and no line tells them apart"
 	case device == "cpu" || device == "tpu" || device == "xpu" || device == "hpu" || device == "neuron":
 		put(b, "platform", &a.Platform, device, r.bannerAt, "device_config of the banner")
 	}
+}
+
+var allocatorRE = regexp.MustCompile(`\b(CUDA|HIP|NPU|XPU) out of memory`)
+
+// allocator is the platform whose allocator says that memory ran out.
+func (r *run) allocator() *word {
+	for i := range r.failures {
+		if m := allocatorRE.FindStringSubmatch(r.failures[i].text); m != nil {
+			name := map[string]string{"CUDA": "cuda", "HIP": "rocm", "NPU": "npu", "XPU": "xpu"}[m[1]]
+			return &word{val: name, src: r.failures[i].src}
+		}
+	}
+	return nil
 }
 
 func (r *run) isV1() bool {
@@ -180,7 +278,8 @@ func (r *run) runnerIs(kind string) bool {
 	if r.modelRunner != nil {
 		return r.modelRunner.val == kind
 	}
-	return kind == "v1" && r.isV1() && (r.runnerFile != nil || r.version != nil && before(r.version.val, 0, 12))
+	ownFile := r.runnerFile != nil && r.runnerFile.val != "model_runner.py"
+	return kind == "v1" && r.isV1() && (ownFile || r.version != nil && before(r.version.val, 0, 12))
 }
 
 // inferredEngine tells V0 from V1 by lines that only one of them prints.
@@ -303,12 +402,63 @@ func (b *builder) ranks(views []*rankView) {
 		}
 		b.set(name+"graph_estimate_gb", &k.GraphEstimateGB, est)
 		b.a.Ranks = append(b.a.Ranks, k)
+		b.given = append(b.given, len(v.facts[fGivenKV])+len(v.facts[fCPUKV]) > 0)
 		b.a.Budget = append(b.a.Budget, b.r.budget(v))
 	}
 }
 
-// pick is the extreme of a figure over the ranks.
+// noHigherShare says why a larger share of the GPU is no advice.
+func (r *run) noHigherShare() string {
+	switch {
+	case r.unified != nil:
+		return "the GPU (" + r.unified.val + ") shares its memory with the host, which needs a part of it"
+	case r.mmSkipped != nil || r.args["skip_mm_profiling"] == "True":
+		return "the memory of multimodal input was not profiled, so what is left is not known"
+	}
+	return ""
+}
+
+// mixed takes back a KV cache that is larger than the budget that it is the
+// rest of: figures of two engines that the log does not tell apart.
+func (b *builder) mixed() {
+	for i := range b.a.Ranks {
+		k := &b.a.Ranks[i]
+		v := k.AvailableKVCacheGB
+		if v == nil || k.RequestedMemoryGB == nil || *v <= *k.RequestedMemoryGB+0.01 || b.given[i] {
+			continue
+		}
+		why := fmt.Sprintf("%.2f GiB of KV cache are more than the %.2f GiB requested, of which they are a part: "+
+			"the log mixes figures of several engines", *v, *k.RequestedMemoryGB)
+		name := fmt.Sprintf("ranks[%d].available_kv_cache_gb", i)
+		b.halfRead(b.a.Sources[name])
+		k.AvailableKVCacheGB, b.a.AvailableKVCacheGB, b.a.TotalGPUKVCacheGB = nil, nil, nil
+		for _, field := range []string{name, "available_kv_cache_gb", "total_gpu_kv_cache_gb"} {
+			b.a.Missing[field] = why
+			delete(b.a.Sources, field)
+			delete(b.a.Derived, field)
+		}
+		b.a.Budget[i] = runner.RankBudget{Rank: k.Rank, Note: why}
+	}
+}
+
+// halfRead counts a line of which a part was not understood.
+func (b *builder) halfRead(src runner.AccountSource) {
+	b.a.UnreadCount++
+	b.a.UnreadLines = append(slices.Clone(b.a.UnreadLines), src)
+}
+
+// pick is the extreme of a figure over the ranks. Ranks of one stage of a
+// pipeline are alike and often only the first speaks; the stages are not.
 func pick(views []*rankView, of func(*rankView) cell, less func(a, b float64) bool) cell {
+	best := pickOfSome(views, of, less)
+	if best.known() && views[0].run.lacksStages(views, of) {
+		return unknown("only some stages of the pipeline printed it")
+	}
+	return best
+}
+
+// pickOfSome is the extreme over the ranks that have the figure.
+func pickOfSome(views []*rankView, of func(*rankView) cell, less func(a, b float64) bool) cell {
 	var best cell
 	for _, v := range views {
 		c := of(v)
@@ -322,15 +472,56 @@ func pick(views []*rankView, of func(*rankView) cell, less func(a, b float64) bo
 	return best
 }
 
+// lacksStages reports whether a stage of the pipeline has not printed a figure
+// that others have.
+func (r *run) lacksStages(views []*rankView, of func(*rankView) cell) bool {
+	tp, stages := r.tensorSize(), r.stages()
+	spoke := map[int]bool{}
+	for _, v := range views {
+		if of(v).known() {
+			spoke[max(v.rank, 0)/tp%stages] = true
+		}
+	}
+	return len(spoke) < stages
+}
+
+// pickOfAll is the extreme of a figure that differs from GPU to GPU: not known
+// where a rank has not printed it.
+func pickOfAll(views []*rankView, of func(*rankView) cell, less func(a, b float64) bool) cell {
+	if slices.ContainsFunc(views, func(v *rankView) bool { return !of(v).known() }) && len(views) > 1 {
+		return unknown("only some ranks printed it")
+	}
+	return pick(views, of, less)
+}
+
 func smaller(a, b float64) bool { return a < b }
 func larger(a, b float64) bool  { return a > b }
+
+// stages is the number of the pipeline's stages, as far as the log shows them.
+func (r *run) stages() int {
+	n := max(1, atoi(r.config("pipeline_parallel_size")))
+	for _, s := range r.senders {
+		if s.proc.pp >= 0 { // a name has it only where there are several
+			n = max(n, 2, min(s.proc.pp, maxSenders)+1)
+		}
+	}
+	return n
+}
 
 // totals are the account's own figures, per GPU.
 func (b *builder) totals(views []*rankView) {
 	for _, f := range rankFigures() {
-		if f.best != nil {
-			b.set(f.field, figureOf(b.a, f.field), pick(views, f.of, f.best))
+		if f.best == nil {
+			continue
 		}
+		extreme := pick
+		switch f.field {
+		case "load_seconds":
+			extreme = pickOfSome // the slowest that told
+		case "free_memory_gb":
+			extreme = pickOfAll
+		}
+		b.set(f.field, figureOf(b.a, f.field), extreme(views, f.of, f.best))
 	}
 	estimate := func(v *rankView) cell { c, _ := v.estimate(); return c }
 	b.set("graph_estimate_gb", &b.a.GraphEstimateGB, pick(views, estimate, larger))
@@ -357,17 +548,17 @@ func (v *rankView) allocated() cell {
 // kv is the KV cache: bytes, tokens, blocks.
 func (b *builder) kv(views []*rankView) {
 	a, r := b.a, b.r
-	explicit := pick(views, func(v *rankView) cell {
+	explicit := pickOfSome(views, func(v *rankView) cell {
 		return v.cell("", fAvailableKV, fGivenKV, fV0KV, fV064KV, fCPUKV)
 	}, smaller)
-	if !explicit.known() {
+	if !explicit.known() && r.stages() == 1 { // each stage takes as many blocks as the smallest has room for
 		explicit = pick(views, (*rankView).kv, smaller)
 	}
 	if !explicit.known() && r.failKV != nil {
 		explicit = read(*r.failKV)
 	}
 	b.set("available_kv_cache_gb", &a.AvailableKVCacheGB, explicit)
-	if r.failKV == nil && (r.tokens != nil || r.blocks != nil || r.cpuBlocks != nil || r.ready) {
+	if r.failKV == nil && (r.tokens != nil || r.blocks != nil || r.cpuBlocks != nil || r.up()) {
 		b.set("total_gpu_kv_cache_gb", &a.TotalGPUKVCacheGB, pick(views, (*rankView).kvInUse, smaller))
 	}
 	b.whole("total_gpu_kv_cache_tokens", &a.TotalGPUKVCacheTokens, r.tokens)
@@ -380,6 +571,12 @@ func (b *builder) kv(views []*rankView) {
 	}
 	if r.concurrency != nil {
 		b.set("max_concurrency", &a.MaxConcurrency, read(*r.concurrency))
+	}
+	if r.externalWeights != nil {
+		b.set("external_weights_gb", &a.ExternalWeightsGB, read(*r.externalWeights))
+	}
+	if r.hostKV != nil {
+		b.set("host_kv_cache_gb", &a.HostKVCacheGB, read(*r.hostKV))
 	}
 	b.deriveTokens()
 }
@@ -437,7 +634,7 @@ func (b *builder) utilization(views []*rankView) {
 		a.Missing[field] = "neither asked nor printed; vLLM's default is 0.9 up to 0.19.1 and 0.92 from 0.20"
 	case asked <= 0 || asked > 1:
 		a.Missing[field] = "asked for " + r.args[field] + ", which vLLM refuses"
-	case r.banner == nil || r.ready || r.tokens != nil || r.confirms(views, asked) || r.argsServer:
+	case r.banner == nil || r.up() || r.tokens != nil || r.confirms(views, asked) || r.argsServer:
 		b.set(field, &a.GPUMemoryUtilization, exact)
 	default:
 		a.Missing[field] = "asked for " + r.args[field] + "; the engine failed before it said what it used"
@@ -459,7 +656,8 @@ func (b *builder) timing() {
 	a, r := b.a, b.r
 	b.seconds("init_engine_seconds", &a.InitEngineSeconds, r.initSeconds)
 	b.seconds("compile_seconds", &a.CompileSeconds, r.initCompile)
-	if a.CompileSeconds == nil {
+	told := r.world() <= 1 || r.initSeconds != nil || r.cause() != nil || r.up()
+	if a.CompileSeconds == nil && told { // every rank has compiled
 		for _, key := range r.names {
 			if s := r.senders[key]; s.compile > 0 && (a.CompileSeconds == nil || s.compile > *a.CompileSeconds) {
 				v := round4(s.compile)
@@ -502,7 +700,8 @@ func (b *builder) missing() {
 	v := reflect.ValueOf(a).Elem()
 	for i := range v.NumField() {
 		name := jsonName(v.Type().Field(i))
-		if v.Field(i).Kind() != reflect.Pointer || name == "error" {
+		optional := strings.HasSuffix(v.Type().Field(i).Tag.Get("json"), ",omitempty")
+		if v.Field(i).Kind() != reflect.Pointer || name == "error" || optional {
 			continue
 		}
 		if !v.Field(i).IsNil() {

@@ -4,16 +4,13 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/vramsweep/vramsweep/runner"
 )
 
 var (
-	triedRE    = regexp.MustCompile(`Tried to allocate ([\d.]+) (GiB|MiB|KiB|bytes)`)
-	capacityRE = regexp.MustCompile(`GPU (\d+)(?: has a total capac\w+ of ([\d.]+) (GiB|MiB|KiB|bytes)|` +
-		` *; ([\d.]+) (GiB|MiB|KiB|bytes) total capacity)`)
-	freeRE     = regexp.MustCompile(`([\d.]+) (GiB|MiB|KiB|bytes) (?:is )?free`)
 	dummyRE    = regexp.MustCompile(`with (\d+) dummy requests`)
 	derivedRE  = regexp.MustCompile(`max_model_len \((\d+)\) is greater than the derived max_model_len \(([^)]*)\)`)
 	derivedNRE = regexp.MustCompile(`=(\d+)`)
@@ -34,27 +31,43 @@ func (r *run) accountError(a *runner.Account) *runner.AccountError {
 	}
 	message += strings.TrimSpace(f.text)
 	e := &runner.AccountError{Kind: f.kind, Message: message, Line: f.src.Line, File: f.src.File}
-	for i := range r.failures {
+	for _, text := range unwrapped(message) {
+		fillFigures(e, text)
+	}
+	for i := range r.failures { // the same failure of another process may say more
 		if o := &r.failures[i]; o.kind == f.kind && r.counts(o) {
-			fillFigures(e, o.text)
+			for _, text := range unwrapped(o.text) {
+				fillFigures(e, text)
+			}
 		}
 	}
-	e.Advice = r.advice(e, a)
+	if e.Kind == KindOOM {
+		m := r.stageOf(f)
+		if e.Stage = m.stage; m.stage == "" && privateRE.MatchString(unwrapped(message)[1]) {
+			e.Stage, m.src = stageCapture, f.src
+		}
+		if m.src.Line > 0 {
+			e.RestsOn = &m.src
+		}
+	}
+	if e.Advice = r.advice(e, a); e.Advice != "" && (e.RestsOn == nil || oomCause(e) != "") {
+		src := f.src
+		e.RestsOn = &src
+	}
 	return e
+}
+
+// unwrapped is a message of several lines as one, joined without and with a
+// blank: a terminal breaks in the middle of a word, or between two.
+func unwrapped(text string) [2]string {
+	return [2]string{strings.ReplaceAll(text, "\n", ""), strings.ReplaceAll(text, "\n", " ")}
 }
 
 // fillFigures takes the figures of an error's text that e does not have yet.
 func fillFigures(e *runner.AccountError, text string) {
 	f := filler{e}
-	if m := triedRE.FindStringSubmatch(text); m != nil {
-		f.bytes(&e.TriedBytes, m[1], m[2])
-	}
-	if m := capacityRE.FindStringSubmatch(text); m != nil {
-		f.index(m[1])
-		f.bytes(&e.TotalBytes, m[2]+m[4], m[3]+m[5])
-	}
-	if m := freeRE.FindStringSubmatch(text); m != nil {
-		f.bytes(&e.FreeBytes, m[1], m[2])
+	if e.Kind == KindOOM || e.Kind == KindHostOOM {
+		fillMemory(e, text)
 	}
 	if m := freeCheckRE.FindStringSubmatch(text); m != nil {
 		f.bytes(&e.FreeBytes, m[1], "GiB")
@@ -117,7 +130,7 @@ func (f filler) longest(text string) {
 func (r *run) advice(e *runner.AccountError, a *runner.Account) string {
 	switch e.Kind {
 	case KindOOM:
-		return r.adviceOOM(e, a)
+		return r.adviceOOM(e)
 	case KindNoKVMemory:
 		return r.adviceNoKV(a)
 	case KindKVTooSmall:
@@ -135,15 +148,25 @@ func (r *run) advice(e *runner.AccountError, a *runner.Account) string {
 
 // adviceOf is about errors whose text says it all.
 func (r *run) adviceOf(e *runner.AccountError) string {
+	message := e.Message
+	if e.Kind == KindWorkerDied {
+		if text := adviceKilled(e); text != "" {
+			return text
+		}
+		message += fmt.Sprintf(" signal %d", signalOf(message))
+	}
 	if m := refusedRE.FindStringSubmatch(e.Message); e.Kind == KindBadArgument && m != nil {
 		return fmt.Sprintf("vLLM refuses %s = %s: %s.", m[1], m[3], strings.ToLower(m[2][:1])+m[2][1:])
+	}
+	if e.Kind == KindBadArgument && strings.Contains(message, "validation error") {
+		return "" // which value it refuses was not read
 	}
 	for _, k := range r.reader.kinds {
 		if k.kind != e.Kind {
 			continue
 		}
 		for _, rule := range k.advices {
-			if m := rule.re.FindStringSubmatch(e.Message); m != nil {
+			if m := rule.find(message); m != nil {
 				text := rule.text
 				for i := 1; i < len(m); i++ {
 					text = strings.ReplaceAll(text, fmt.Sprintf("%%[%d]s", i), cut(m[i], 200))
@@ -155,36 +178,47 @@ func (r *run) adviceOf(e *runner.AccountError) string {
 	return ""
 }
 
-func (r *run) adviceOOM(e *runner.AccountError, a *runner.Account) string {
-	if strings.Contains(e.Message, "DefaultCPUAllocator") {
-		return "The host's memory was too small, not the GPU's: give the run more RAM."
-	}
-	what := "Out of memory"
-	if e.TriedBytes != nil && e.FreeBytes != nil {
-		what = fmt.Sprintf("%s more was asked for and %s was free", size(*e.TriedBytes), size(*e.FreeBytes))
-		if e.TotalBytes != nil {
-			what += " of " + size(*e.TotalBytes)
+// find is the match of an advice's condition in a message, however its lines
+// were broken.
+func (a adviceRule) find(message string) []string {
+	parts := unwrapped(message)
+	for _, text := range []string{message, parts[0], parts[1]} {
+		if m := a.re.FindStringSubmatch(text); m != nil {
+			return m
 		}
 	}
-	for i := range r.failures {
-		if m := dummyRE.FindStringSubmatch(r.failures[i].text); m != nil {
-			return what + " while warming up the sampler: lower max_num_seqs from " + m[1] + ", or gpu_memory_utilization."
+	return nil
+}
+
+var (
+	rssRE   = regexp.MustCompile(`Killed process (\d+).*?anon-rss:(\d+)kB`)
+	usageKB = regexp.MustCompile(`usage (\d+)kB, limit (\d+)kB`)
+)
+
+// adviceKilled is about a process that the kernel killed, with the figures of its
+// line, "" where it has none.
+func adviceKilled(e *runner.AccountError) string {
+	const todo = ": give the run more RAM or a higher limit, or take less of it (cpu_offload_gb, pinned pools)."
+	kilobytes := func(s string) *int64 {
+		n, _ := strconv.ParseInt(s, 10, 54)
+		n *= 1024
+		return &n
+	}
+	if m := rssRE.FindStringSubmatch(e.Message); m != nil {
+		e.HostBytes = kilobytes(m[2])
+		whose := "The host's memory"
+		if strings.Contains(e.Message, "cgroup") {
+			whose = "The memory of the container's limit (cgroup)"
 		}
+		return fmt.Sprintf("%s ran out and the kernel killed process %s, which held %s%s",
+			whose, m[1], size(*e.HostBytes), todo)
 	}
-	switch {
-	case r.ready:
-		return what + " while serving requests: lower gpu_memory_utilization, so that the KV cache leaves room for it."
-	case a.ModelWeightsGB == nil && a.AvailableKVCacheGB == nil:
-		return what + " while the weights were loaded: use more GPUs (tensor_parallel_size), a quantized model, " +
-			"or a smaller one."
-	case a.AvailableKVCacheGB == nil:
-		return what + " while the forward pass was profiled: lower max_num_batched_tokens or max_num_seqs."
+	if m := usageKB.FindStringSubmatch(e.Message); m != nil {
+		e.HostBytes, e.HostLimitBytes = kilobytes(m[1]), kilobytes(m[2])
+		return fmt.Sprintf("The container held %s of the %s of host memory that its limit allows%s",
+			size(*e.HostBytes), size(*e.HostLimitBytes), todo)
 	}
-	by := ""
-	if t, f, all := e.TriedBytes, e.FreeBytes, e.TotalBytes; t != nil && f != nil && all != nil && *all > 0 && *t > *f {
-		by = fmt.Sprintf(" by %.2f at least", ceil2(float64(*t-*f)/float64(*all)))
-	}
-	return what + " after the KV cache was taken: lower gpu_memory_utilization" + by + ", or capture fewer CUDA graphs."
+	return ""
 }
 
 func (r *run) adviceNoKV(a *runner.Account) string {
@@ -198,6 +232,10 @@ func (r *run) adviceNoKV(a *runner.Account) string {
 		if need > 1 {
 			return short + ", more than the GPU has: use more GPUs, a smaller or quantized model, or reserve less " +
 				"(max_num_batched_tokens, max_num_seqs)."
+		}
+		if r.unified != nil && need >= 0.9 {
+			return short + ", and the GPU shares its memory with the host, which needs the rest: use a smaller or " +
+				"quantized model, or reserve less (max_num_batched_tokens, max_num_seqs)."
 		}
 		return fmt.Sprintf("%s: raise gpu_memory_utilization from %v to %.2f or more, or use more GPUs.",
 			short, *a.GPUMemoryUtilization, need)

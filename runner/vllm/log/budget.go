@@ -52,7 +52,8 @@ func (r *run) budget(v *rankView) runner.RankBudget {
 // estimateUnused says why a printed estimate is not in the budget, "" where it
 // is.
 func (r *run) estimateUnused() string {
-	if r.estimateOn == nil && r.version != nil && before(r.version.val, 0, 20) {
+	old := r.estimateToCome != nil || r.version != nil && before(r.version.val, 0, 20)
+	if old && r.estimateOn == nil {
 		return "vLLM before 0.20 prints its graph estimate and does not take it off the budget unless " +
 			"VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS=1"
 	}

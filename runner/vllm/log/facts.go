@@ -121,9 +121,9 @@ func sets(scale float64, facts ...rankFact) effect {
 // unitScale turns what a line names GB, GiB or MiB into GiB.
 func unitScale(unit string) float64 {
 	switch unit {
-	case "MiB", "MB":
+	case "MiB", "MB", "M":
 		return 1.0 / 1024
-	case "KiB", "KB":
+	case "KiB", "KB", "K":
 		return 1.0 / (1 << 20)
 	case "bytes", "B":
 		return 1.0 / runner.GiB
@@ -152,15 +152,27 @@ func engineEffects() map[string]effect {
 	return map[string]effect{
 		"banner": applyBanner, "server_version": applyVersion, "logo": applyVersion, "args": applyArgs,
 		"ranks": applyWorld, "backend": applyBackend,
-		"platform":        func(r *run, p *piece, m []string) { r.setWord(&r.platform, p, strings.ToLower(m[1])) },
-		"architecture":    func(r *run, p *piece, m []string) { r.setFirst(&r.architecture, p, m[1]) },
+		"platform": func(r *run, p *piece, m []string) { r.setWord(&r.platform, p, strings.ToLower(m[1])) },
+		"device_name": func(r *run, p *piece, m []string) {
+			r.setFirst(&r.deviceName, p, map[string]string{"NVIDIA": "cuda", "AMD": "rocm"}[m[1]])
+		},
+		"architecture": func(r *run, p *piece, m []string) {
+			if !drafterRE.MatchString(m[1]) {
+				r.setFirst(&r.architecture, p, m[1])
+			}
+		},
 		"max_model_len":   func(r *run, p *piece, m []string) { r.setFirst(&r.usingLen, p, m[1]) },
 		"auto_fit":        func(r *run, p *piece, m []string) { r.setWord(&r.fitLen, p, m[1]+m[2]) },
 		"chunked_prefill": func(r *run, p *piece, m []string) { r.setFirst(&r.chunked, p, m[1]) },
+		"unified":         func(r *run, p *piece, m []string) { r.setFirst(&r.unified, p, m[0]) },
+		"mm_skipped":      func(r *run, p *piece, _ []string) { r.setFirst(&r.mmSkipped, p, "skipped") },
 		"runner_v2":       func(r *run, p *piece, _ []string) { r.setWord(&r.modelRunner, p, "v2") },
 		"runner_v1":       func(r *run, p *piece, _ []string) { r.setWord(&r.modelRunner, p, "v1") },
 	}
 }
+
+// drafterRE are architectures of models that only draft for another.
+var drafterRE = regexp.MustCompile(`^Eagle|^Medusa|MTP|NextN|Speculator|^DFlash`)
 
 // memoryEffects are of the weights, the memory profiles of both engines, and of
 // what CPU, XPU and Gaudi workers print.
@@ -194,9 +206,15 @@ func memoryEffects() map[string]effect {
 		"startup_plan": sets(1, fGivenKV, fInitFree),
 		"cpu_kv":       sets(1, fCPUKV, fCPURequested, fCPUConsumed),
 		"cpu_kv_space": sets(1, fCPUKV, fCPUKV),
-		"xpu_before":   sets(1.0/1024, fXPUTotal),
-		"xpu_after":    sets(1.0/1024, fXPUNonTorch),
-		"hpu_free":     sets(1, fInitFree, fRequestedUtil, fAvailableKV),
+		"ascend_kv": func(r *run, p *piece, m []string) {
+			sets(1.0/runner.GiB, fAvailableKV, fXPUTotal)(r, p, m)
+			r.setFirst(&r.device, p, "npu")
+		},
+		"external_weights": func(r *run, p *piece, m []string) { r.addMin(&r.externalWeights, p, m[2]) },
+		"host_pool":        func(r *run, p *piece, m []string) { r.addMin(&r.hostKV, p, m[1]) },
+		"xpu_before":       sets(1.0/1024, fXPUTotal),
+		"xpu_after":        sets(1.0/1024, fXPUNonTorch),
+		"hpu_free":         sets(1, fInitFree, fRequestedUtil, fAvailableKV),
 	}
 }
 
@@ -255,9 +273,12 @@ func graphEffects() map[string]effect {
 			sets(1, fNoticeAsked, fNoticeEqual)(r, p, m)
 			r.setWord(&r.estimateOn, p, "enabled")
 		},
-		"graph_notice_to_come": sets(1, fNoticeAsked),
-		"graph_estimate_off":   func(r *run, p *piece, _ []string) { r.setWord(&r.estimateOff, p, "disabled") },
-		"capture_start":        func(r *run, p *piece, _ []string) { r.setWord(&r.captured, p, "true") },
+		"graph_notice_to_come": func(r *run, p *piece, m []string) {
+			sets(1, fNoticeAsked)(r, p, m)
+			r.setWord(&r.estimateToCome, p, "announced")
+		},
+		"graph_estimate_off": func(r *run, p *piece, _ []string) { r.setWord(&r.estimateOff, p, "disabled") },
+		"capture_start":      func(r *run, p *piece, _ []string) { r.setWord(&r.captured, p, "true") },
 		"eager": func(r *run, p *piece, m []string) {
 			r.setWord(&r.graphsOff, p, m[0])
 			if m[0] == "Enforce eager set" {
@@ -284,29 +305,42 @@ func startEffects() map[string]effect {
 				r.setWord(&r.initCompile, p, m[2])
 			}
 		},
-		"warmup":  func(r *run, p *piece, _ []string) { r.setReady(p) },
-		"result":  func(r *run, _ *piece, _ []string) { r.done = true },
-		"bars":    applyBar,
-		"serving": func(r *run, p *piece, _ []string) { r.setReady(p); r.server = true },
+		"warmup":     func(r *run, p *piece, _ []string) { r.setReady(p) },
+		"result":     func(r *run, _ *piece, _ []string) { r.done = true },
+		"bars":       applyBar,
+		"serving":    applyServing,
+		"statistics": applyServing,
+		"shutdown":   func(r *run, _ *piece, _ []string) { r.down = true },
+		"waking":     func(r *run, p *piece, _ []string) { r.enterStage(p, stageWakeUp) },
+		"awake":      func(r *run, p *piece, _ []string) { r.enterStage(p, stageServing) },
 	}
+}
+
+func applyServing(r *run, p *piece, _ []string) {
+	r.setReady(p)
+	r.server = true
 }
 
 // usageRE reads a term of the "Actual usage" line; any of them may be missing.
 var (
 	usageRE = regexp.MustCompile(num + ` GiB for (weight|consumed memory \(weights \+ non-torch\)|peak activation|` +
-		`non-torch memory|CUDAGraph memory)`)
-	usageKVRE = regexp.MustCompile(`[Cc]urrent kv cache memory in use is ` + num + ` (GiB|bytes)`)
+		`non-torch memory|(?:CUDA|NPU|XPU|HPU) ?[Gg]raph memory)`)
+	usageKVRE = regexp.MustCompile(`[Cc]urrent (?:kv cache|KV cache) memory(?: in use is|:) ` + num + ` (GiB|bytes)`)
 )
 
 func applyUsage(r *run, p *piece) {
 	facts := map[string]rankFact{
 		"weight": fUseWeights, "consumed memory (weights + non-torch)": fUseConsumed, "peak activation": fUseActivation,
-		"non-torch memory": fUseNonTorch, "CUDAGraph memory": fUseGraphs,
+		"non-torch memory": fUseNonTorch, "graph memory": fUseGraphs,
 	}
 	for _, m := range usageRE.FindAllStringSubmatch(p.msg, -1) {
-		if fact, first := facts[m[2]]; first {
+		name := m[2]
+		if strings.HasSuffix(strings.ToLower(name), "graph memory") {
+			name = "graph memory"
+		}
+		if fact, first := facts[name]; first {
 			sets(1, fact)(r, p, m[:2])
-			delete(facts, m[2])
+			delete(facts, name)
 		}
 	}
 	if m := usageKVRE.FindStringSubmatch(p.msg); m != nil {

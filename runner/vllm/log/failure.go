@@ -1,6 +1,7 @@
 package log
 
 import (
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -21,6 +22,10 @@ const (
 	KindDtypeUnsupported   = "dtype_unsupported"
 	KindNCCL               = "nccl"
 	KindWorkerDied         = "worker_died"
+	KindHostOOM            = "host_oom"
+	KindModuleMissing      = "module_missing"
+	KindBuildFailed        = "build_failed"
+	KindPortInUse          = "port_in_use"
 	KindUnknown            = "unknown"
 	maxFailures            = 200
 	maxFailureText         = 4096
@@ -40,6 +45,10 @@ type failure struct {
 	stream     string
 	src        runner.AccountSource
 	afterReady bool
+	noted      bool // its figures were taken
+	killed     bool // somebody else says that the process was killed
+	frame      mark // the frame of its traceback that shows the stage
+	stageAt    mark // the stage that the lines before it show
 	chained    bool // "During handling of the above exception, another exception occurred"
 }
 
@@ -74,11 +83,16 @@ var (
 func (r *Reader) classify(class, text string) string {
 	s := class + ": " + head(text, maxError)
 	for _, k := range r.kinds {
-		if k.re.MatchString(s) {
+		if k.re != nil && k.re.MatchString(s) {
 			return k.kind
 		}
 	}
 	return KindUnknown
+}
+
+// traceKey tells the lines of one traceback from others.
+func traceKey(p *piece) string {
+	return p.stream + "\x00" + p.group + "\x00" + senderKey(p) + "\x00" + p.level + "\x00" + p.source
 }
 
 // trace follows tracebacks, each by its sender, and reports whether the piece
@@ -87,7 +101,7 @@ func (r *Reader) trace(p *piece) bool {
 	if m := torchRankRE.FindString(head(p.msg, 20)); m != "" {
 		p.msg = p.msg[len(m):]
 	}
-	key := p.stream + "\x00" + p.group + "\x00" + senderKey(p) + "\x00" + p.level + "\x00" + p.source
+	key := traceKey(p)
 	t := r.traces[key]
 	r.ageTraces()
 	if i := strings.Index(p.msg, "Traceback (most recent call last)"); i >= 0 {
@@ -107,14 +121,35 @@ func (r *Reader) trace(p *piece) bool {
 		delete(r.traces, key)
 		return true
 	}
-	if t == nil {
+	switch {
+	case t == nil && r.tail.follows(p): // of a message that was wrapped
+		return r.traceMessage(r.tail.trace, p)
+	case t == nil:
 		return false
-	}
-	if t.fail == nil {
+	case t.fail == nil:
 		return r.traceFrame(t, p)
 	}
 	return r.traceMessage(t, p)
 }
+
+// A tail is the end of an exception's message, which the next line may go on.
+type tail struct {
+	*trace
+	stream, group string
+	line          int
+}
+
+// follows reports whether a piece is the next line, and no record of its own,
+// behind a message that does not end as a sentence does.
+func (t *tail) follows(p *piece) bool {
+	if t.trace == nil || p.stream != t.stream || p.group != t.group || p.line != t.line+1 ||
+		p.level != "" || p.proc.pid != 0 || p.lead || startRE.MatchString(p.msg) {
+		return false
+	}
+	return !sentenceRE.MatchString(t.owner.failures[*t.fail].text)
+}
+
+var sentenceRE = regexp.MustCompile(`(?:[^\d.]\.|[)\]}"'])$`)
 
 // traceMessage adds a line to the message of a traceback's exception.
 func (r *Reader) traceMessage(t *trace, p *piece) bool {
@@ -122,15 +157,31 @@ func (r *Reader) traceMessage(t *trace, p *piece) bool {
 		delete(r.traces, t.key)
 		return false
 	}
-	belongs := p.level == t.level && (p.level != "" || !errorLineRE.MatchString(p.msg))
+	wrapped := r.tail.trace == t && r.tail.follows(p)
+	belongs := (p.level == t.level || wrapped) && (p.level != "" || !errorLineRE.MatchString(p.msg))
+	belongs = belongs && (strings.TrimSpace(p.msg) == "" || !isMargin(p.msg))
 	if f := &t.owner.failures[*t.fail]; len(f.text) < maxFailureText && belongs {
 		f.text = cut(f.text+"\n"+strings.TrimSpace(p.msg), maxFailureText)
-		if f.kind == KindUnknown || f.kind == KindBadArgument {
-			f.kind = r.classify(f.class, f.text)
+		if f.rank() < 4 && f.kind != KindPortInUse {
+			f.kind = r.classifyAll(f.class, f.text, f.kind)
 		}
+		t.owner.noteFailureFigures(p, f)
+		r.tail = tail{trace: t, stream: p.stream, group: p.group, line: p.line}
 		return t.level != ""
 	}
 	return false
+}
+
+// classifyAll tells the kind of a message of several lines, which may be one
+// that was wrapped; not of a weaker kind than before.
+func (r *Reader) classifyAll(class, text, before string) string {
+	parts := unwrapped(text)
+	for _, joined := range []string{text, parts[0], parts[1]} {
+		if kind := r.classify(class, joined); kind != KindUnknown && kind != before {
+			return kind
+		}
+	}
+	return before
 }
 
 // withoutPrefix takes off a prefix whose numbers may differ: the label of a
@@ -176,6 +227,9 @@ func (r *Reader) traceFrame(t *trace, p *piece) bool {
 		return true
 	}
 	m := exceptionRE.FindStringSubmatch(p.msg)
+	if m != nil && !looksRaised(m[1]) {
+		return true // the rest of a frame that was wrapped
+	}
 	if m == nil {
 		delete(r.traces, t.key)
 		return false
@@ -187,10 +241,18 @@ func (r *Reader) traceFrame(t *trace, p *piece) bool {
 	if n := r.current.addFailure(p, t.level, m[1], m[2]); n >= 0 {
 		t.fail = &n
 		r.current.failures[n].chained = chained
+		r.tail = tail{trace: t, stream: p.stream, group: p.group, line: p.line}
 	} else {
 		delete(r.traces, t.key)
 	}
 	return true
+}
+
+// looksRaised reports whether a name is one of an exception: of a module, or in
+// capitals.
+func looksRaised(class string) bool {
+	name := class[strings.LastIndexByte(class, '.')+1:]
+	return name != class || name[0] >= 'A' && name[0] <= 'Z'
 }
 
 // failureLine reads an error that stands outside of a traceback.
@@ -202,8 +264,19 @@ func (r *Reader) failureLine(p *piece) bool {
 	if len(p.msg) > maxError {
 		p.msg = p.msg[:maxError]
 	}
-	if strings.HasPrefix(p.msg, "    ") || strings.HasPrefix(strings.TrimSpace(p.msg), "raise ") {
+	if p.proc.pid == 0 && p.level == "" && r.killed.MatchString(p.msg) {
+		r.killLine(p)
+		return true
+	}
+	text := strings.TrimLeft(p.msg, " \t│|")
+	if strings.HasPrefix(text, "raise ") {
 		return true // source code of a traceback that was cut
+	}
+	if strings.HasPrefix(p.msg, "    ") {
+		if m := errorLineRE.FindStringSubmatch(text); m != nil && r.classify(m[1], m[2]) != KindUnknown {
+			r.lone(p, m[1], m[2]) // pasted with a margin, in a box
+		}
+		return true
 	}
 	if r.envelopes.MatchString(p.msg) && p.level != "" || emptyRE.MatchString(p.msg) {
 		r.current.envelope(p)
@@ -212,19 +285,89 @@ func (r *Reader) failureLine(p *piece) bool {
 		r.current.addFailure(p, p.level, "", strings.TrimSpace(p.msg))
 		return true
 	}
-	if m := errorLineRE.FindStringSubmatch(p.msg); m != nil {
-		r.current.addFailure(p, p.level, m[1], m[2])
+	if m := errorLineRE.FindStringSubmatch(text); m != nil {
+		r.lone(p, m[1], m[2])
 		return true
 	}
 	return r.failureText(p)
 }
 
+// killLine keeps what a kernel, a container runtime or a supervisor says of a
+// process that was killed. One that ends while it is shut down is no failure.
+func (r *Reader) killLine(p *piece) {
+	if m := containerRE.FindStringSubmatch(p.msg); m != nil && r.groups[m[1]] != nil {
+		runs := r.groups[m[1]].runs
+		r.current = runs[len(runs)-1].root
+	}
+	text := strings.TrimSpace(p.msg)
+	if r.current.down && signalOf(text) == 9 && exitRE.MatchString(text) || len(r.current.failures) >= maxFailures {
+		return
+	}
+	f := r.current.failure(p, text)
+	f.kind, f.killed = KindWorkerDied, true
+	if r.current.failures = append(r.current.failures, f); len(r.current.failures) == 1 {
+		r.current.event(p, runner.EventError, "")
+	}
+}
+
+var (
+	// containerRE is docker compose's word on a container that ended.
+	containerRE = regexp.MustCompile(`^(\S+) exited with code`)
+	exitRE      = regexp.MustCompile(`[Ee]xited|Exit Code`)
+
+	// signalRE finds the signal that ended a process: as a negative exit code, as
+	// 128 and more of a shell's or a container's, or by its name.
+	signalRE = regexp.MustCompile(`(?:exit ?code ?:? ?|Failed core proc\(s\): \{[^}]*?: )-(\d+)|` +
+		`(?:exited with code |Exit Code: +|Exited \()1(\d\d)\b|[Ss]ignals?(?:\.SIG[A-Z]+:)? \(?(\d+)\b|status=(\d+)/[A-Z]`)
+)
+
+// signalNames are the words of a shell, and the signal that each stands for.
+func signalNames() map[string]int {
+	return map[string]int{
+		"us error": 7, "SIGBUS": 7, "Segmentation fault": 11, "SIGSEGV": 11, "Aborted": 6, "SIGABRT": 6,
+		"Illegal instruction": 4, "SIGILL": 4, "Floating point exception": 8, "SIGFPE": 8, "Killed": 9, "SIGKILL": 9,
+	}
+}
+
+// signalOf is the signal that a message says ended a process, 0 for none.
+func signalOf(message string) int {
+	if m := signalRE.FindStringSubmatch(message); m != nil {
+		if m[2] != "" {
+			return atoi("1"+m[2]) - 128
+		}
+		return atoi(m[1] + m[3] + m[4])
+	}
+	names := signalNames()
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		if strings.Contains(message, name) {
+			return names[name]
+		}
+	}
+	return 0
+}
+
+// lone keeps an exception without a traceback, and follows its message into the
+// next lines.
+func (r *Reader) lone(p *piece, class, text string) {
+	n := r.current.addFailure(p, p.level, class, text)
+	if n >= 0 && len(r.traces) < maxTraces {
+		key := traceKey(p)
+		t := &trace{
+			key: key, level: p.level, left: maxLoneLines, fail: &n, owner: r.current,
+			extra: maxExtraLinesOfMessage - maxLoneLines,
+		}
+		r.traces[key] = t
+		r.tail = tail{trace: t, stream: p.stream, group: p.group, line: p.line}
+	}
+}
+
+const maxLoneLines = 6
+
 // failureText reads a record without an exception of its own that tells one.
 func (r *Reader) failureText(p *piece) bool {
 	kind := r.classify("", p.msg)
-	switch {
-	case kind == KindUnknown && portRE.MatchString(p.msg): // uvicorn's "[Errno 98] error while attempting to bind"
-	case kind == KindUnknown, kind == KindHub, kind == KindBadArgument:
+	switch kind {
+	case KindUnknown, KindHub, KindBadArgument:
 		return false
 	}
 	if p.level == "" && strings.HasPrefix(p.msg, " ") {
@@ -257,7 +400,7 @@ func (r *run) envelope(p *piece) {
 func (r *run) failure(p *piece, text string) failure {
 	return failure{
 		kind: KindUnknown, text: cut(text, maxFailureText), level: p.level, proc: p.proc, stream: p.stream, src: p.at(),
-		afterReady: r.ready,
+		afterReady: r.ready, stageAt: r.stageAt,
 	}
 }
 
@@ -283,42 +426,55 @@ func (r *run) addFailure(p *piece, level, class, text string) int {
 	}
 	f := r.failure(p, text)
 	f.kind, f.class, f.level = r.reader.classify(class, text), class, level
+	f.frame = r.reader.takeFrame(p)
 	if r.reader.fatal.MatchString(full) && r.ready {
 		r.fatal = true
 	}
-	r.failures = append(r.failures, f)
 	r.noteFailureFigures(p, &f)
+	if r.failures = append(r.failures, f); len(r.failures) == 1 {
+		r.event(p, runner.EventError, "")
+	}
 	return len(r.failures) - 1
 }
 
 var (
 	freeCheckRE = regexp.MustCompile(`(?:Free memory on device\s?\S*|Available memory on node \d+) \(` + num + `/` + num +
 		` GiB\) .*?less than (?:desired|requested) .*?\(` + num + `, ` + num + ` GiB\)`)
-	kvSmallRE = regexp.MustCompile(`max seq len \((\d+)\), \(` + num + ` (?:GiB|GB) KV cache is needed, ` +
+	kvSmallRE = regexp.MustCompile(`max seq len \((\d+)\), \(?` + num + ` (?:GiB|GB) KV cache is needed, ` +
 		`which is larger than the available KV cache memory \(` + num + ` (?:GiB|GB)\)`)
 	kvLongestRE = regexp.MustCompile(`estimated maximum model length is (\d+)`)
 	kvTokensRE  = regexp.MustCompile(`max seq len \((\d+)\) is larger than the maximum number of tokens ` +
 		`that can be stored in KV cache \((\d+)\)`)
 )
 
-// noteFailureFigures takes from a failure what it says of the rank's memory.
+// noteFailureFigures takes from a failure what it says of the rank's memory, once.
 func (r *run) noteFailureFigures(p *piece, f *failure) {
-	switch f.kind {
-	case KindFreeMemoryCheck:
-		sets(1, fFailFree, fFailTotal, fFailUtil, fFailRequested)(r, p, freeCheckRE.FindStringSubmatch(f.text))
-	case KindKVTooSmall:
-		if m := kvSmallRE.FindStringSubmatch(f.text); m != nil {
-			r.setWord(&r.failLen, p, m[1])
-			if v, half, ok := number(m[3]); ok {
-				r.failKV = &figure{val: v, half: half, src: p.at()}
-			}
-		} else if m := kvTokensRE.FindStringSubmatch(f.text); m != nil {
-			r.setWord(&r.failLen, p, m[1])
+	for _, text := range unwrapped(f.text) {
+		switch m := []string(nil); {
+		case f.noted:
+		case f.kind == KindFreeMemoryCheck:
+			m = freeCheckRE.FindStringSubmatch(text)
+			sets(1, fFailFree, fFailTotal, fFailUtil, fFailRequested)(r, p, m)
+			f.noted = m != nil
+		case f.kind == KindKVTooSmall:
+			f.noted = r.noteKVTooSmall(p, text)
 		}
 	}
-	if len(r.failures) == 1 {
-		r.event(p, runner.EventError, "")
+}
+
+func (r *run) noteKVTooSmall(p *piece, text string) bool {
+	if m := kvSmallRE.FindStringSubmatch(text); m != nil {
+		r.setWord(&r.failLen, p, m[1])
+		if v, half, ok := number(m[3]); ok {
+			r.failKV = &figure{val: v, half: half, src: p.at()}
+		}
+		return true
 	}
+	m := kvTokensRE.FindStringSubmatch(text)
+	if m != nil {
+		r.setWord(&r.failLen, p, m[1])
+	}
+	return m != nil
 }
 
 // cause picks the failure that explains the others, nil where the run went
@@ -337,7 +493,7 @@ func (r *run) cause() *failure {
 			best = f
 		}
 	}
-	if best == nil && r.shell != nil && (!r.ready || r.fatal) {
+	if best == nil && r.shell != nil && (!r.up() || r.fatal) {
 		return r.shell // the cause is in another file, or was never written
 	}
 	return best
@@ -350,11 +506,17 @@ var deadRE = regexp.MustCompile(`Failed core proc\(s\): \{[^}]*: -\d+|died unexp
 // engine was up does not if it came up nevertheless; one after it does if the
 // engine says that it is dead, or if it ended a program that serves nobody.
 func (r *run) counts(f *failure) bool {
-	if !r.ready {
+	if !r.up() {
 		return true
 	}
 	if !f.afterReady && f.stream == r.readyIn {
 		return false // in another stream the order is not known
+	}
+	if f.kind == KindPortInUse || f.killed {
+		return true // uvicorn binds after it said that all is well
+	}
+	if f.rank() > 0 && (isEngine(f.proc.name) || isWorker(f.proc.name)) {
+		return true
 	}
 	return r.fatal || !r.server && f.level == "" && !isFront(f.proc.name)
 }
@@ -363,7 +525,7 @@ func (r *run) counts(f *failure) bool {
 // takes its neighbours' NCCL down with it.
 func (f *failure) rank() int {
 	kind := f.kind
-	if kind == KindUnknown && portRE.MatchString(f.text) {
+	if kind == KindPortInUse {
 		kind = KindBadArgument
 	}
 	weak := []string{KindUnknown, KindWorkerDied, KindNCCL, KindBadArgument}
@@ -377,6 +539,10 @@ func better(f, best *failure) bool {
 	a, b := f.rank(), best.rank()
 	if isFront(f.proc.name) != isFront(best.proc.name) && (a > 0) == (b > 0) {
 		return isFront(best.proc.name)
+	}
+	if later := f.kind == KindNCCL || f.kind == KindWorkerDied; later && f.class == "" &&
+		best.kind == KindUnknown && best.class != "" && !isFront(best.proc.name) {
+		return false // the others end, and say so, when one has failed
 	}
 	if a != b {
 		return a > b
@@ -394,7 +560,7 @@ func OutcomeOf(e *runner.AccountError) (outcome runner.Outcome, retriable bool) 
 		return runner.OutcomeEngineError, false
 	}
 	switch e.Kind {
-	case KindOOM:
+	case KindOOM, KindHostOOM:
 		return runner.OutcomeOOM, false
 	case KindNoKVMemory:
 		return runner.OutcomeNoKVMemory, false
@@ -402,12 +568,12 @@ func OutcomeOf(e *runner.AccountError) (outcome runner.Outcome, retriable bool) 
 		return runner.OutcomeKVTooSmall, false
 	case KindMaxModelLen, KindBadArgument, KindTPDivisibility, KindDtypeUnsupported:
 		return runner.OutcomeBadArgument, false
-	case KindFreeMemoryCheck, KindNCCL, KindWorkerDied:
+	case KindFreeMemoryCheck, KindNCCL, KindWorkerDied, KindPortInUse:
 		return runner.OutcomeEngineError, true
 	case KindHub:
 		return runner.OutcomeEngineError, hubMayAnswer(e.Message)
 	}
-	busy := portRE.MatchString(e.Message) || containsAny(e.Message, "device is busy", "busy or unavailable")
+	busy := containsAny(e.Message, "device is busy", "busy or unavailable")
 	return runner.OutcomeEngineError, busy
 }
 

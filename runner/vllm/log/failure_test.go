@@ -10,9 +10,9 @@ import (
 // engineTrace is a failure as the V1 engine reports it: a logged traceback, the
 // same raw, and the front end's own that says nothing.
 func engineTrace(last string) string {
-	const p = "(EngineCore pid=7) ERROR 01-01 00:00:09 [core.py:1] "
+	const p = "(EngineCore pid=9) ERROR 01-01 00:00:09 [core.py:1] "
 	lines := []string{p + "EngineCore failed to start.", p + "Traceback (most recent call last):", p + `  File "/x/core.py", line 1, in f`, p + "    raise ValueError(", p + last}
-	raw := "(EngineCore pid=7) "
+	raw := "(EngineCore pid=9) "
 	lines = append(lines, raw+"Process EngineCore:", raw+"Traceback (most recent call last):", raw+`  File "/x/core.py", line 1, in f`, raw+"    raise ValueError(", raw+last)
 	front := "(APIServer pid=1) "
 	lines = append(lines, front+"Traceback (most recent call last):", front+`  File "/x/api.py", line 1, in f`, front+"    raise RuntimeError(",
@@ -80,7 +80,7 @@ func TestFailures(t *testing.T) {
 		{"OOM on XPU", "torch.OutOfMemoryError: XPU out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 15.91 GiB. Of the allocated memory 13.90 GiB is allocated by PyTorch, and 1.20 GiB is reserved by PyTorch but unallocated.", KindOOM, want{"tried_to_allocate_bytes": 2.0 * (1 << 30), "free_bytes": nil}, ""},
 		{"OOM of level zero", "RuntimeError: level_zero backend failed with error: 39 (UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY)", KindOOM, nil, ""},
 		{"OOM on TPU", "jax.errors.JaxRuntimeError: RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 17.20G of 15.75G hbm. Exceeded hbm capacity by 1.45G.", KindOOM, nil, ""},
-		{"OOM of the host", "RuntimeError: [enforce fail at alloc_cpu.cpp:116] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 17179869184 bytes. Error code 12 (Cannot allocate memory)", KindOOM, nil, "RAM"},
+		{"OOM of the host", "RuntimeError: [enforce fail at alloc_cpu.cpp:116] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 17179869184 bytes. Error code 12 (Cannot allocate memory)", KindHostOOM, nil, "RAM"},
 		{"OOM of pooling", "RuntimeError: CUDA out of memory occurred when warming up pooler with 256 dummy requests. Please try lowering `max_num_seqs` or `gpu_memory_utilization` when initializing the engine.", KindOOM, nil, "lower max_num_seqs from 256"},
 		{"no KV, long hint", "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization` when initializing the engine (this flag also controls CPU memory reservation on the CPU backend, despite its name). See https://docs.vllm.ai/en/latest/configuration/conserving_memory/ for more details.", KindNoKVMemory, nil, ""},
 		{"free memory CPU, later", "ValueError: Available memory on node 0 (5.5/11.09 GiB) on kv cache allocation is less than requested memory for kv (8.0 GiB). Please", KindFreeMemoryCheck, nil, ""},
@@ -118,16 +118,16 @@ func TestFailures(t *testing.T) {
 		{"assert", "RuntimeError: CUDA error: device-side assert triggered", KindUnknown, nil, "CUDA_LAUNCH_BLOCKING"},
 		{"ECC", "RuntimeError: CUDA error: uncorrectable ECC error encountered", KindUnknown, nil, "ECC"},
 		{"fork", "RuntimeError: Cannot re-initialize CUDA in forked subprocess. To use CUDA with multiprocessing, you must use the 'spawn' start method", KindUnknown, nil, "spawn"},
-		{"no compiler", "RuntimeError: Failed to find C compiler. Please specify via CC environment variable or set triton.knobs.build.impl.", KindUnknown, nil, "gcc"},
+		{"no compiler", "RuntimeError: Failed to find C compiler. Please specify via CC environment variable or set triton.knobs.build.impl.", KindBuildFailed, nil, "gcc"},
 		{"cut weights", "safetensors_rust.SafetensorError: Error while deserializing header: MetadataIncompleteBuffer", KindUnknown, nil, "fetch the model again"},
 		{"disk", "OSError: [Errno 28] No space left on device: '/root/.cache/x'", KindUnknown, nil, "df"},
-		{"port of the store", "torch.distributed.DistNetworkError: The server socket has failed to listen on any local network address. port: 29500, useIpv6: false, code: -98, name: EADDRINUSE, message: address already in use", KindUnknown, nil, "Port 29500 is in use"},
-		{"port", "OSError: [Errno 98] Address already in use", KindUnknown, nil, "in use: end the other server"},
-		{"port of zmq", "zmq.error.ZMQError: Address already in use (addr='tcp://127.0.0.1:5557')", KindUnknown, nil, "in use"},
+		{"port of the store", "torch.distributed.DistNetworkError: The server socket has failed to listen on any local network address. port: 29500, useIpv6: false, code: -98, name: EADDRINUSE, message: address already in use", KindPortInUse, nil, "Port 29500 is in use"},
+		{"port", "OSError: [Errno 98] Address already in use", KindPortInUse, nil, "in use: end the other server"},
+		{"port of zmq", "zmq.error.ZMQError: Address already in use (addr='tcp://127.0.0.1:5557')", KindPortInUse, nil, "in use"},
 		{"NCCL store", "torch.distributed.DistStoreError: Timed out after 601 seconds waiting for clients. 1/2 clients joined.", KindNCCL, nil, ""},
 		{"NCCL, short", "RuntimeError: NCCL error: unhandled cuda error (run with NCCL_DEBUG=INFO for details)", KindNCCL, nil, ""},
 		{"hangs", "TimeoutError: RPC call to execute_model timed out.", KindUnknown, nil, "did not answer in time"},
-		{"module", "ModuleNotFoundError: No module named 'flashinfer'", KindUnknown, nil, "flashinfer"},
+		{"module", "ModuleNotFoundError: No module named 'flashinfer'", KindModuleMissing, nil, "flashinfer"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a := oneAccount(t, v1Banner("0.20.0", 1)+engineTrace(c.text))
@@ -172,12 +172,12 @@ func TestFailuresOutsideOfTracebacks(t *testing.T) {
 	for _, c := range []struct{ name, text, kind string }{
 		{"argparse", "usage: vllm bench latency [options]\nvllm bench latency: error: argument --dtype: invalid choice: 'x'\n", KindBadArgument},
 		{"unrecognized", "vllm: error: unrecognized arguments: --no-such-flag\n", KindBadArgument},
-		{"worker died", v1Banner("0.26.0", 2) + "(EngineCore pid=7) ERROR 01-01 00:00:09 [multiproc_executor.py:1] Worker proc VllmWorker-1 died unexpectedly (exit code: -9), shutting down executor.\n", KindWorkerDied},
+		{"worker died", v1Banner("0.26.0", 2) + "(EngineCore pid=9) ERROR 01-01 00:00:09 [multiproc_executor.py:1] Worker proc VllmWorker-1 died unexpectedly (exit code: -9), shutting down executor.\n", KindWorkerDied},
 		{"worker died V0", "ERROR 01-01 00:00:09 multiproc_worker_utils.py:1] Worker VllmWorkerProcess pid 12 died, exit code: -15\n", KindWorkerDied},
 		{"V0 worker's message", "ERROR 01-01 00:00:09 multiproc_worker_utils.py:1] Exception in worker VllmWorkerProcess while processing method determine_num_available_blocks: CUDA out of memory. Tried to allocate 1.00 GiB. GPU 1 has a total capacity of 10.00 GiB of which 0.50 GiB is free.\n", KindOOM},
-		{"load failed", "(EngineCore pid=7) ERROR 01-01 00:00:09 [gpu_model_runner.py:1] Failed to load model - not enough GPU memory. Try lowering --gpu-memory-utilization to free memory for weights\n", KindOOM},
-		{"load failed, original error", "(EngineCore pid=7) ERROR 01-01 00:00:09 [gpu_model_runner.py:1] Failed to load model - not enough GPU memory. Try lowering --gpu-memory-utilization to free memory for weights, increasing --tensor-parallel-size, or using --quantization. See https://docs.vllm.ai/en/latest/configuration/conserving_memory/ for more tips. (original error: CUDA out of memory. Tried to allocate 160.00 MiB. GPU 0 has a total capacity of 79.18 GiB of which 16.19 MiB is free.)\n", KindOOM},
-		{"port of uvicorn", v1Banner("0.26.0", 1) + "ERROR:    [Errno 98] error while attempting to bind on address ('0.0.0.0', 8000): address already in use\n", KindUnknown},
+		{"load failed", "(EngineCore pid=9) ERROR 01-01 00:00:09 [gpu_model_runner.py:1] Failed to load model - not enough GPU memory. Try lowering --gpu-memory-utilization to free memory for weights\n", KindOOM},
+		{"load failed, original error", "(EngineCore pid=9) ERROR 01-01 00:00:09 [gpu_model_runner.py:1] Failed to load model - not enough GPU memory. Try lowering --gpu-memory-utilization to free memory for weights, increasing --tensor-parallel-size, or using --quantization. See https://docs.vllm.ai/en/latest/configuration/conserving_memory/ for more tips. (original error: CUDA out of memory. Tried to allocate 160.00 MiB. GPU 0 has a total capacity of 79.18 GiB of which 16.19 MiB is free.)\n", KindOOM},
+		{"port of uvicorn", v1Banner("0.26.0", 1) + "ERROR:    [Errno 98] error while attempting to bind on address ('0.0.0.0', 8000): address already in use\n", KindPortInUse},
 		{"watchdog", v1Banner("0.26.0", 2) + "[rank1]:[E1123 19:00:09.123456789 ProcessGroupNCCL.cpp:685] [Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=12, OpType=ALLREDUCE, NumelIn=1, NumelOut=1, Timeout(ms)=600000) ran for 600010 milliseconds before timing out.\n", KindNCCL},
 		{"core died", v1Banner("0.26.0", 1) + "(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore_DP0': -9}\n", KindWorkerDied},
 		{"front alone", "(APIServer pid=1) Traceback (most recent call last):\n(APIServer pid=1)   File \"x\"\n(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}\n", KindUnknown},
@@ -224,8 +224,8 @@ func TestNoFailureWhereAllWentWell(t *testing.T) {
 
 func TestServerThatDiesLater(t *testing.T) {
 	a := oneAccount(t, v1Banner("0.26.0", 1)+v1+"init engine (profile, create kv cache, warmup model) took 20.18 s\nINFO:     Application startup complete.\n"+
-		"(EngineCore pid=7) ERROR 01-01 00:00:09 [core.py:1] EngineCore encountered a fatal error.\n(EngineCore pid=7) ERROR 01-01 00:00:09 [core.py:1] Traceback (most recent call last):\n(EngineCore pid=7) ERROR 01-01 00:00:09 [core.py:1]   File \"x\"\n"+
-		"(EngineCore pid=7) ERROR 01-01 00:00:09 [core.py:1] torch.OutOfMemoryError: "+torchOOM+"\n")
+		"(EngineCore pid=9) ERROR 01-01 00:00:09 [core.py:1] EngineCore encountered a fatal error.\n(EngineCore pid=9) ERROR 01-01 00:00:09 [core.py:1] Traceback (most recent call last):\n(EngineCore pid=9) ERROR 01-01 00:00:09 [core.py:1]   File \"x\"\n"+
+		"(EngineCore pid=9) ERROR 01-01 00:00:09 [core.py:1] torch.OutOfMemoryError: "+torchOOM+"\n")
 	if a.Error == nil || a.Error.Kind != KindOOM || !strings.Contains(a.Error.Advice, "while serving") {
 		t.Errorf("error %+v", a.Error)
 	}
@@ -247,7 +247,10 @@ func TestOutcomeOf(t *testing.T) {
 		{&runner.AccountError{Kind: KindNCCL}, runner.OutcomeEngineError, true},
 		{&runner.AccountError{Kind: KindHub, Message: "OSError: We couldn't connect to"}, runner.OutcomeEngineError, true},
 		{&runner.AccountError{Kind: KindHub, Message: "GatedRepoError: 403 Client Error"}, runner.OutcomeEngineError, false},
-		{&runner.AccountError{Kind: KindUnknown, Message: "OSError: [Errno 98] Address already in use"}, runner.OutcomeEngineError, true},
+		{&runner.AccountError{Kind: KindPortInUse, Message: "OSError: [Errno 98] Address already in use"}, runner.OutcomeEngineError, true},
+		{&runner.AccountError{Kind: KindModuleMissing}, runner.OutcomeEngineError, false},
+		{&runner.AccountError{Kind: KindBuildFailed}, runner.OutcomeEngineError, false},
+		{&runner.AccountError{Kind: KindHostOOM}, runner.OutcomeOOM, false},
 		{&runner.AccountError{Kind: KindUnknown}, runner.OutcomeEngineError, false},
 	} {
 		if o, r := OutcomeOf(c.e); o != c.outcome || r != c.retriable {

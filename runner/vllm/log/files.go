@@ -9,6 +9,7 @@ import (
 	"io"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -28,7 +29,8 @@ type Log struct {
 	Events   []runner.LogEvent
 	Bytes    int64 // read, after decompression
 	Lines    int64
-	More     int64 // engines that are in it and not among Accounts: 256 are told
+	Other    string // the engine that the log is of, where it is of another than vLLM
+	More     int64  // engines that are in it and not among Accounts: 256 are told
 }
 
 // Unread is the number of lines that look like memory figures of vLLM and were
@@ -49,9 +51,10 @@ func ReadLogs(files ...NamedReader) (*Log, error) {
 	return readLogs(NewReader(ReaderOptions{}), files...)
 }
 
-// ReadAccounts is ReadLogs without the moments of the run, which grow with it.
+// ReadAccounts is ReadLogs for a log of whatever engines: without the moments of
+// the run, which grow with it, and with an account for each data-parallel rank.
 func ReadAccounts(files ...NamedReader) (*Log, error) {
-	return readLogs(NewReader(ReaderOptions{NoEvents: true}), files...)
+	return readLogs(NewReader(ReaderOptions{NoEvents: true, Apart: true}), files...)
 }
 
 func readLogs(rd *Reader, files ...NamedReader) (*Log, error) {
@@ -63,7 +66,15 @@ func readLogs(rd *Reader, files ...NamedReader) (*Log, error) {
 		}
 	}
 	log.Accounts, log.Events, log.More = rd.Accounts(), rd.Events(), rd.more
+	if rd.other != "" && !rd.knows() {
+		log.Other, log.Accounts = rd.other, nil // its failures are its own
+	}
 	return log, err
+}
+
+// knows reports whether a line of the log is vLLM's own.
+func (r *Reader) knows() bool {
+	return slices.ContainsFunc(r.order, func(n *run) bool { return n.known > 0 || n.unreadCount > 0 })
 }
 
 // PairLogs groups files by run, in their order: a stdout and a stderr whose
@@ -107,6 +118,9 @@ func readFile(rd *Reader, f NamedReader, log *Log) error {
 	if in != io.Reader(src) {
 		br = bufio.NewReaderSize(in, readBuffer)
 	}
+	start, _ := br.Peek(sniffLength) // what is there: an error comes again with the first line
+	u := newUnwrapper(rd, f.Name, start)
+	defer u.flush()
 	var long []byte
 	for {
 		chunk, err := br.ReadSlice('\n')
@@ -119,11 +133,11 @@ func readFile(rd *Reader, f NamedReader, log *Log) error {
 			return fmt.Errorf("reading %s after %d bytes: %w; what was read until there is used", f.Name, log.Bytes, err)
 		}
 		if line := trimLF(chunk); len(long) > 0 {
-			rd.Line(f.Name, growLine(rd, f.Name, long, line), time.Time{})
+			u.line(growLine(rd, f.Name, long, line))
 			long = long[:0]
 			log.Lines++
 		} else if len(chunk) > 0 {
-			rd.Line(f.Name, line, time.Time{})
+			u.line(line)
 			log.Lines++
 		}
 		if err != nil {

@@ -23,9 +23,11 @@ type piece struct {
 	level   string    // "" where the line is no record
 	source  string    // "gpu_worker.py", "v1/worker/gpu_worker.py"
 	proc    process
-	group   string // the container that a wrapper names, "" without one
+	group   string // the container or host that a wrapper names, "" without one
+	stage   string // of an engine of several stages: "Stage-2", "" without one
 	msg     string // what vLLM said
 	raw     string // the whole line, cleaned of escapes
+	lead    bool   // the text before a record of the same line
 	kept    string // of raw, what at has cut out
 }
 
@@ -37,11 +39,12 @@ type process struct {
 	host        string // ray: the node's address
 	rank        int
 	dp, pp, tp  int
+	ep          int
 	hasParallel bool
 }
 
 // noProcess is the sender of a line without a prefix.
-func noProcess() process { return process{rank: -1, dp: -1, pp: -1, tp: -1} }
+func noProcess() process { return process{rank: -1, dp: -1, pp: -1, tp: -1, ep: -1} }
 
 // fraction ends a time of day: its fraction and its zone.
 const fraction = `(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?`
@@ -71,11 +74,19 @@ var (
 	sternRE = regexp.MustCompile(`^([a-z0-9][a-z0-9.\-]*-(?:[bcdfghjklmnpqrstvwxz2456789]{5}|\d+) ` +
 		`[a-z0-9\-]+) (?:› )?`)
 
+	// hostRE is the label of pdsh, clush and their like.
+	hostRE = regexp.MustCompile(`^([a-z][a-z0-9\-]*[0-9\-][a-z0-9\-]*(?:\.[a-z0-9.\-]+)?): `)
+
+	// stageRE is the label that an engine of several stages puts before its
+	// records, or a server that several nodes share.
+	stageRE     = regexp.MustCompile(`^\s*\[((?:[Ss]tage|[Nn]ode|[Hh]ost|[Rr]eplica)[\-_ #]?[\w.\-]+)\] ?`)
+	stageTailRE = regexp.MustCompile(`\[((?:[Ss]tage|[Nn]ode|[Hh]ost|[Rr]eplica)[\-_ #]?[\w.\-]+)\]\s*$`)
+
 	// wrapperRE is what else stands before a line: times of docker, a container
 	// runtime, ts, a CI; labels of srun, mpirun, torchrun; grep -n, cat -n; a mail.
 	wrapperRE = regexp.MustCompile(`^(?:\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d` + fraction + `(?: std(?:out|err) [FP])? ?|` +
 		`[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d |\d\d:\d\d:\d\d |\d{1,9}: ?|[ \t]*\d{1,9}\t|` +
-		`\[\d+,\d+\]<std(?:out|err)>: ?|\[default\d+\]: ?|[>|] |_bk;t=\d+\x07|` +
+		`\[ *\d+\.\d{6}\] |\[\d+,\d+\]<std(?:out|err)>: ?|\[default\d+\]: ?|[>|│┃║] |_bk;t=\d+\x07|` +
 		`\((?:\w+, )+pid=\d+\) |\(\w+, rank=\d+, pid=\d+\) |\x{feff})`)
 
 	// otherHeaderRE is the prefix of a record by somebody else's formatter: a time
@@ -133,6 +144,7 @@ func splitPart(s string, from, out *piece, yield func(*piece), depth int) {
 		s = ansiRE.ReplaceAllString(s, "") // a JSON text hid it from splitLine
 	}
 	base.raw = s
+	s = withoutBorder(s)
 	group, rest := unwrap(s)
 	if base.group == "" {
 		base.group = group
@@ -148,7 +160,10 @@ func splitPart(s string, from, out *piece, yield func(*piece), depth int) {
 	prevFrom := 0
 	for n, h := range heads {
 		p := base
-		sender, start := senderBefore(s[prevFrom:h[0]], prevFrom, h[0])
+		sender, stage, start := senderBefore(s[prevFrom:h[0]], prevFrom, h[0])
+		if stage != "" {
+			p.stage = stage
+		}
 		if sender.pid != 0 {
 			p.proc = sender
 		}
@@ -156,6 +171,7 @@ func splitPart(s string, from, out *piece, yield func(*piece), depth int) {
 			prev.msg = strings.TrimRight(s[prevFrom:start], " ")
 			if prev.msg != "" {
 				*out = prev
+				out.lead = n == 0
 				yield(out)
 			}
 		}
@@ -167,12 +183,29 @@ func splitPart(s string, from, out *piece, yield func(*piece), depth int) {
 	yield(out)
 }
 
+// withoutBorder takes off the right side of a box, with what fills the line up
+// to it.
+func withoutBorder(s string) string {
+	for _, side := range []string{"│", "┃", "║"} {
+		if t := strings.TrimRight(s, " "); strings.HasSuffix(t, side) {
+			return strings.TrimRight(strings.TrimSuffix(t, side), " ")
+		}
+	}
+	return s
+}
+
 // plain fills a piece that is no record of vLLM: a bar, a line of a traceback,
 // another program's record. Of several processes before it the innermost is
 // vLLM's own.
 func (p *piece) plain(s string) {
 	for range 4 {
 		h := head(s, 300)
+		if strings.HasPrefix(strings.TrimLeft(h, " "), "[") {
+			if m := stageRE.FindStringSubmatchIndex(h); m != nil {
+				p.stage, s = h[m[2]:m[3]], s[m[1]:]
+				continue
+			}
+		}
 		if !strings.HasPrefix(strings.TrimLeft(h, " "), "(") {
 			break
 		}
@@ -255,7 +288,11 @@ func groupIn(h string) []int {
 			return m
 		}
 	}
-	if first, _, _ := strings.Cut(head(h, 100), " "); strings.IndexByte(first, '-') >= 0 {
+	first, _, _ := strings.Cut(head(h, 100), " ")
+	if strings.HasSuffix(first, ":") {
+		return hostRE.FindStringSubmatchIndex(h)
+	}
+	if strings.IndexByte(first, '-') >= 0 && !strings.HasPrefix(h[len(first):], " exited with") {
 		return sternRE.FindStringSubmatchIndex(h)
 	}
 	return nil
@@ -299,16 +336,24 @@ func findHeaders(s string) [][]int {
 }
 
 // senderBefore reads the process prefixes that stand directly before a record
-// and says where they begin. The innermost one is vLLM's own.
-func senderBefore(before string, offset, start int) (process, int) {
-	found := noProcess()
+// and says where they begin, and the label of a stage among them. The innermost
+// process is vLLM's own.
+func senderBefore(before string, offset, start int) (found process, stage string, from int) {
+	found = noProcess()
 	for {
 		var i []int
-		if strings.HasSuffix(strings.TrimRight(before, " "), ")") {
+		trimmed := strings.TrimRight(before, " ")
+		if strings.HasSuffix(trimmed, "]") {
+			if m := stageTailRE.FindStringSubmatchIndex(before); m != nil && stage == "" {
+				stage, start, before = before[m[2]:m[3]], offset+m[0], before[:m[0]]
+				continue
+			}
+		}
+		if strings.HasSuffix(trimmed, ")") {
 			i = procTailRE.FindStringSubmatchIndex(before)
 		}
 		if i == nil {
-			return found, start
+			return found, stage, start
 		}
 		if p := processOf(before, i); found.pid == 0 || (found.name == "" && p.name != "") {
 			found = p
@@ -342,7 +387,7 @@ func processOf(s string, i []int) process {
 		}
 		return s[i[2*k]:i[2*k+1]]
 	}
-	p := process{name: sub(1), host: sub(4), rank: -1, dp: -1, pp: -1, tp: -1}
+	p := process{name: sub(1), host: sub(4), rank: -1, dp: -1, pp: -1, tp: -1, ep: -1}
 	p.pid, _ = strconv.Atoi(sub(3))
 	if r := sub(2); r != "" {
 		p.rank, _ = strconv.Atoi(r)
@@ -365,6 +410,8 @@ func processOf(s string, i []int) process {
 			p.pp, p.hasParallel = n, true
 		case "TP":
 			p.tp, p.hasParallel = n, true
+		case "EP":
+			p.ep, p.hasParallel = n, true
 		}
 	}
 	return p

@@ -86,7 +86,7 @@ func TestLines(t *testing.T) {
 			"free_memory_gb": 39.1, "requested_memory_gb": 35.45, "activations_gb": 1.25, "non_torch_gb": 0.25, "model_weights_gb": 6.5, "available_kv_cache_gb": 27.45,
 		}},
 		{"negative KV", v1 + "Available KV cache memory: -5.12 GiB", map[string]any{"available_kv_cache_gb": -5.12, "engine": "V1"}},
-		{"good line that begins as the bad one", v1 + "Free memory on device (1.00/2.00 GiB) on startup. Desired GPU memory utilization is (0.5, 1.00 GiB). Actual usage is 0.5 GiB for weight", map[string]any{"error": nil, "model_weights_gb": 0.5}},
+		{"good line that begins as the bad one", v1 + "Free memory on device (1.00/2.00 GiB) on startup. Desired GPU memory utilization is (0.5, 1.00 GiB). Actual usage is 0.5 GiB for weight.", map[string]any{"error": nil, "model_weights_gb": 0.5}},
 
 		// The graph estimate, in the budget and out of it.
 		{"0.27 wording, V1 runner", v1Banner("0.28.0", 1) + loadV1 + strings.ReplaceAll(v1, "INFO", "(EngineCore pid=9) INFO") + "Estimated CUDA graph memory: 0.64 GiB total\n" + kvLine + newUsage, map[string]any{

@@ -98,14 +98,15 @@ func (r *run) world() int {
 // tell; -1 where only the order of appearance can.
 func (r *run) rankOf(s *sender) int {
 	rank := -1
-	tp := max(atoi(r.config("tensor_parallel_size")), 1)
 	switch {
 	case s.proc.rank >= 0:
 		rank = s.proc.rank
 	case s.worldRank >= 0:
 		rank = s.worldRank
+	case s.proc.ep >= 0 && s.proc.pp <= 0: // counted over data and tensor parallelism
+		return min(s.proc.ep, maxSenders)
 	case s.proc.hasParallel:
-		rank = max(s.proc.pp, 0)*tp + max(s.proc.tp, 0)
+		rank = max(s.proc.pp, 0)*r.tensorSize() + max(s.proc.tp, 0)
 	case !isWorker(s.proc.name):
 		rank = 0
 	case r.world() == 1 && s.proc.dp < 0:
@@ -118,6 +119,18 @@ func (r *run) rankOf(s *sender) int {
 		return -1
 	}
 	return rank
+}
+
+// tensorSize is the number of ranks of a pipeline's stage: the banner's, else
+// what the names of the workers show at least.
+func (r *run) tensorSize() int {
+	n := atoi(r.config("tensor_parallel_size"))
+	if n == 0 {
+		for _, s := range r.senders {
+			n = max(n, min(s.proc.tp, maxSenders)+1)
+		}
+	}
+	return max(n, 1)
 }
 
 // rankViews sorts the figures by rank. Workers that cannot be told apart by
@@ -142,13 +155,17 @@ func (r *run) rankViews() []*rankView {
 		next = 1
 	}
 	sort.SliceStable(late, func(i, j int) bool { return late[i].seen < late[j].seen })
+	out := make([]*rankView, 0, len(views))
 	for _, s := range late {
+		if r.banner == nil { // the log may begin anywhere: order tells nothing
+			out = append(out, r.merge(nil, s, -1))
+			continue
+		}
 		for views[next] != nil {
 			next++
 		}
 		views[next] = r.merge(nil, s, next)
 	}
-	out := make([]*rankView, 0, len(views))
 	for _, v := range views {
 		out = append(out, v)
 	}
@@ -184,7 +201,7 @@ func (r *run) findTrialCaptures(views []*rankView) {
 		at := l[0].src
 		v.trial = at.File == kvAt.File && at.Line < kvAt.Line
 		if !told {
-			v.trial = r.cause() != nil && len(v.facts[fGivenKV]) == 0
+			v.trial = len(v.facts[fGivenKV]) == 0 // the log ends between the two
 		}
 		if v.trial {
 			v.facts[fGraphs] = nil
@@ -264,7 +281,8 @@ func (r *run) fillRanks(views []*rankView) []*rankView {
 	for _, v := range views {
 		have[v.rank] = true
 	}
-	for i := range r.world() {
+	base := max(r.dp, 0) * r.world()
+	for i := base; i < base+r.world(); i++ {
 		if !have[i] {
 			v := &rankView{run: r, rank: i}
 			for _, key := range r.names {
@@ -347,7 +365,9 @@ func (v *rankView) estimate() (c cell, none bool) {
 	if why := r.noEstimate(v); why != "" {
 		return unknown(why), true
 	}
-	if (v.trial || len(v.facts[fGraphs]) == 2) && r.runnerIs("v2") && len(v.facts[fGraphsFirst]) > 0 {
+	// From 0.33 on the estimate is more than its capture took: the pool's line has it.
+	if (v.trial || len(v.facts[fGraphs]) == 2) && r.runnerIs("v2") && len(v.facts[fGraphsFirst]) > 0 &&
+		before(r.version.val, 0, 33) {
 		f := v.facts[fGraphsFirst][0]
 		return derive(f.val, f.half, f.src, "the first of two captures, which is the V2 model runner's estimate"), false
 	}

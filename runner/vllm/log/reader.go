@@ -19,32 +19,41 @@ type ReaderOptions struct {
 	Mask func(string) string
 	// NoEvents keeps no moments.
 	NoEvents bool
+	// Apart gives each data-parallel engine an account of its own. Without it the
+	// ranks of a run that a runner started are ranks of one account.
+	Apart bool
 }
 
 // A Reader reads vLLM's log line by line and keeps the facts, not the lines:
 // its size does not grow with the log. It is not safe for concurrent use.
 //
-// A log may hold several engines, one after another: each has its own Account.
-// The ranks of tensor, pipeline and data parallelism are ranks of one engine.
+// A log may hold several engines, one after another or at once: each has its own
+// Account. The ranks of tensor and pipeline parallelism are ranks of one engine.
 type Reader struct {
 	*tables
 	opts    ReaderOptions
 	groups  map[string]*groupState
+	labels  map[string]string // by stream: the last group that a wrapper named
 	order   []*run
 	current *run // of the group of the line at hand
 	state   *groupState
 	lines   map[string]int
 	events  []runner.LogEvent
 
-	traces map[string]*trace // by sender, while its traceback is being printed
-	chains map[string]bool   // the senders that said "During handling of the above exception"
-	wrap   wrapped
-	more   int64 // engines beyond maxRuns, which are not told
+	frames   map[string]mark // by sender, of the traceback that is being printed
+	tail     tail
+	other    string            // the engine, not vLLM, that speaks
+	repeated int               // statistics since the last line of another kind
+	traces   map[string]*trace // by sender, while its traceback is being printed
+	chains   map[string]bool   // the senders that said "During handling of the above exception"
+	wrap     wrapped
+	more     int64 // engines beyond maxRuns, which are not told
 }
 
 // A groupState is what lines of one container (or of a log without such
 // prefixes) share.
 type groupState struct {
+	name string
 	runs []*run
 	pids map[string]*run // who a process works for; a process that starts anew is forgotten
 }
@@ -62,6 +71,7 @@ func NewReader(opts ReaderOptions) *Reader { return newTables().reader(opts) }
 func (t *tables) reader(opts ReaderOptions) *Reader {
 	r := &Reader{
 		tables: t, opts: opts, groups: make(map[string]*groupState), lines: make(map[string]int),
+		labels: make(map[string]string), frames: make(map[string]mark),
 		traces: make(map[string]*trace), chains: make(map[string]bool),
 	}
 	r.state = r.group("")
@@ -72,8 +82,10 @@ func (t *tables) reader(opts ReaderOptions) *Reader {
 func (r *Reader) group(name string) *groupState {
 	g := r.groups[name]
 	if g == nil {
-		g = &groupState{pids: make(map[string]*run)}
-		if g.add(r.newRun()); len(r.groups) < 2*maxRuns {
+		g = &groupState{name: name, pids: make(map[string]*run)}
+		n := r.newRun()
+		n.group = name
+		if g.add(n); len(r.groups) < 2*maxRuns {
 			r.groups[name] = g
 		}
 	}
@@ -83,7 +95,8 @@ func (r *Reader) group(name string) *groupState {
 // newRun is a run that is told, or one that is read and not told: there are too
 // many in the log.
 func (r *Reader) newRun() *run {
-	n := &run{reader: r, senders: make(map[string]*sender), dropped: len(r.order) >= maxRuns}
+	n := &run{reader: r, senders: make(map[string]*sender), dropped: len(r.order) >= maxRuns, dp: -1}
+	n.root = n
 	if !n.dropped {
 		r.order = append(r.order, n)
 	}
@@ -109,7 +122,7 @@ func (r *Reader) read(stream string, text []byte, line int, arrived time.Time) {
 		text = text[:maxPiece]
 	}
 	hits := r.m.find(text)
-	if !hits.any() && len(r.traces) == 0 && r.wrap.left == 0 {
+	if !hits.any() && len(r.traces) == 0 && r.wrap.left == 0 || r.onlyStatistics(&hits) {
 		return
 	}
 	base := piece{stream: stream, file: stream, line: line, arrived: arrived, proc: noProcess()}
@@ -118,6 +131,23 @@ func (r *Reader) read(stream string, text []byte, line int, arrived time.Time) {
 	}
 	splitLine(text, base, r.wanted, r.piece)
 }
+
+// onlyStatistics reports whether a line is one more of those that a server prints
+// every ten seconds: the first of them say all.
+func (r *Reader) onlyStatistics(hits *hitSet) bool {
+	var statistics hitSet
+	statistics.add(r.statistics)
+	if *hits != statistics {
+		if hits.any() {
+			r.repeated = 0
+		}
+		return false
+	}
+	r.repeated++
+	return r.repeated > maxRepeated
+}
+
+const maxRepeated = 32
 
 // wanted reports whether a part of a line may matter.
 func (r *Reader) wanted(part []byte) bool {
@@ -134,6 +164,8 @@ func (r *Reader) piece(p *piece) {
 		r.rejoin(p)
 	}
 	r.enter(p)
+	r.current.noteFirst(p)
+	r.noteFrame(p)
 	if r.trace(p) || noise(p) {
 		return
 	}
@@ -141,7 +173,11 @@ func (r *Reader) piece(p *piece) {
 	if !hits.any() {
 		return
 	}
+	r.noteOther(p)
 	r.current.notePlatform(p)
+	if hits.between(0, r.errors) && incomplete(p.msg) && r.hold(p) {
+		return
+	}
 	read, missed := r.applyRules(p, &hits)
 	if hits.between(r.errors, r.figures) {
 		read = r.failureLine(p) || read
@@ -157,16 +193,119 @@ func (r *Reader) piece(p *piece) {
 	}
 }
 
-// enter finds the run that a piece belongs to.
+// enter finds the run that a piece belongs to. A line without the label that
+// the lines around it have is of the last of them: wrapped, or the wrapper's own.
 func (r *Reader) enter(p *piece) {
+	if p.group != "" {
+		if len(r.labels) < maxTraces {
+			r.labels[p.stream] = p.group
+		}
+	} else if last := r.labels[p.stream]; last != "" && r.groups[""].pids[senderKey(p)] == nil {
+		p.group = last
+	}
 	r.state = r.group(p.group)
-	r.current = r.state.runs[len(r.state.runs)-1]
-	if p.proc.pid == 0 {
+	r.current = r.runOf(p)
+}
+
+// runOf is the engine of a group that a piece is of. A process, stage or
+// data-parallel rank that does not go with the last engine opens another.
+func (r *Reader) runOf(p *piece) *run {
+	root := r.state.runs[len(r.state.runs)-1].root
+	if owner := r.state.pids[senderKey(p)]; owner != nil && p.proc.pid != 0 {
+		return owner // of engines that run side by side
+	}
+	role, dp := roleOf(p), -1
+	if r.opts.Apart {
+		dp = p.proc.dp
+	}
+	if role == "" && p.stage == "" {
+		return root
+	}
+	var found *run
+	for _, n := range r.state.runs {
+		if n.root == root && n.fits(p.stage, dp) {
+			found = n
+		}
+	}
+	switch key := senderKey(p); {
+	case found == nil: // another stage or rank of the same server
+		found = r.newRun()
+		found.root, found.group = root, root.group
+		r.state.add(found)
+	case role != "" && found.members[role] != "" && found.members[role] != key:
+		if role == front && root.members[front] == "" {
+			break
+		}
+		found = r.newRun()
+		found.group = r.state.name
+		r.state.add(found)
+	}
+	if found.dropped {
+		r.more++
+	}
+	found.claim(p, role, dp)
+	return found
+}
+
+const front = "front"
+
+// roleOf names a process of which an engine has one, "" for any other.
+func roleOf(p *piece) string {
+	name := p.proc.name
+	switch {
+	case p.proc.pid == 0:
+	case name == "APIServer", name == "ApiServer", name == "DPSupervisor":
+		return front
+	case isEngine(name) && !isFront(name) && strings.HasPrefix(name, "EngineCore"),
+		isWorker(name) && (p.proc.hasParallel || p.proc.dp >= 0):
+		return name
+	case isWorker(name) && p.proc.rank >= 0:
+		return name + " " + strconv.Itoa(p.proc.rank)
+	}
+	return ""
+}
+
+// fits reports whether a run is the one of a stage and a data-parallel rank, or
+// may become it.
+func (r *run) fits(stage string, dp int) bool {
+	return (r.stage == stage || r.stage == "" && !r.engineSpoke()) &&
+		(r.dp == dp || r.dp < 0 && (!r.engineSpoke() || dp == 0) || dp < 0)
+}
+
+// noteFirst notes where a run begins.
+func (r *run) noteFirst(p *piece) {
+	if r.first.Line == 0 {
+		r.first = runner.AccountSource{File: p.file, Line: p.line}
+	}
+}
+
+// engineSpoke reports whether more than the front end of a run was heard.
+func (r *run) engineSpoke() bool {
+	n := len(r.members)
+	if r.members[front] != "" {
+		n--
+	}
+	return n > 0 || len(r.names) > 0 || len(r.banners) > 0 || r.stage != ""
+}
+
+// claim notes that a process speaks for a run.
+func (r *run) claim(p *piece, role string, dp int) {
+	if p.stage != "" {
+		r.stage = strings.Clone(p.stage)
+	}
+	if dp >= 0 {
+		r.dp = dp
+	}
+	if role == "" {
 		return
 	}
-	if owner := r.state.pids[senderKey(p)]; owner != nil {
-		r.current = owner // of engines that run side by side
+	if r.members == nil {
+		r.members = make(map[string]string)
 	}
+	if len(r.members) < maxSenders {
+		r.members[strings.Clone(role)] = senderKey(p)
+	}
+	r.reader.state.own(r, p)
 }
 
 // applyRules runs the rules whose anchors the piece holds; missed says that a
@@ -212,38 +351,81 @@ type wrapped struct {
 	left   int
 }
 
+// incomplete reports whether a line that vLLM ends with a full stop ends before
+// it said what it has to say.
+func incomplete(msg string) bool {
+	return strings.Contains(msg, "Desired GPU memory utilization is") && !strings.Contains(msg, "is less than") &&
+		(!strings.Contains(msg, "Actual usage") || !strings.HasSuffix(strings.TrimRight(msg, " \r"), "."))
+}
+
 // hold keeps a piece that has the beginning of a known line but not its end.
 func (r *Reader) hold(p *piece) bool {
-	if p.level == "" && p.proc.pid == 0 || len(p.msg) > 400 {
+	if p.level == "" && p.proc.pid == 0 || len(p.msg) > 1500 || !p.arrived.IsZero() {
 		return false
 	}
-	r.wrap = wrapped{p: *p, joined: [2]string{p.msg, p.msg}, left: 3}
+	r.wrap = wrapped{p: *p, joined: [2]string{p.msg, p.msg}, left: maxWrapped}
 	return true
 }
+
+const maxWrapped = 8 // lines that one may be broken into
 
 // rejoin tries whether the next line is the rest of the one that was held.
 func (r *Reader) rejoin(p *piece) {
 	w := r.wrap
 	r.wrap = wrapped{}
 	if p.level != "" || p.stream != w.p.stream || p.proc.pid != 0 && p.proc.pid != w.p.proc.pid {
-		r.unread(&w.p)
+		r.settle(&w)
 		return
 	}
 	rest := strings.TrimSpace(p.msg)
+	done := false
 	for i, glue := range []string{"", " "} {
 		w.joined[i] += glue + rest
+		done = done || incomplete(w.p.msg) && !incomplete(w.joined[i])
+	}
+	w.left--
+	if done || !incomplete(w.p.msg) && r.applyJoined(&w) {
+		if done {
+			r.applyJoined(&w)
+		}
+		return
+	}
+	if w.left > 0 {
+		r.wrap = w
+	} else {
+		r.settle(&w)
+	}
+}
+
+// applyJoined reads a line that was held, in the way of joining that yields most.
+func (r *Reader) applyJoined(w *wrapped) bool {
+	best, most := 0, -1
+	for i := range w.joined {
+		if n := len(usageRE.FindAllString(w.joined[i], -1)) + len(usageKVRE.FindAllString(w.joined[i], -1)); n > most {
+			best, most = i, n
+		}
+	}
+	for _, i := range []int{best, 1 - best} {
 		joined := w.p
 		joined.msg = w.joined[i]
 		hits := r.m.find([]byte(joined.msg))
 		if read, _ := r.applyRules(&joined, &hits); read {
-			return
+			return true
 		}
 	}
-	if w.left--; w.left > 0 {
-		r.wrap = w
-	} else {
-		r.unread(&w.p)
+	return false
+}
+
+// settle gives up on the rest of a line: what of it can be read is, and it is
+// counted as half read.
+func (r *Reader) settle(w *wrapped) {
+	saved := r.current
+	r.enter(&w.p)
+	if incomplete(w.p.msg) {
+		r.applyJoined(w)
 	}
+	r.unread(&w.p)
+	r.current = saved
 }
 
 // Events are the moments of the run in the order of their lines.
@@ -256,6 +438,7 @@ func (r *Reader) openEngine(cur *run, p *piece) *run {
 	if cur.banners[key] || len(cur.banners) > 0 && p.proc.dp < 0 || cur.done {
 		cur = r.nextRun(p)
 	}
+	cur.claim(p, roleOf(p), cur.dp)
 	r.state.own(cur, p)
 	if cur.banners == nil {
 		cur.banners = make(map[string]bool)
@@ -271,6 +454,7 @@ func (r *Reader) openEngine(cur *run, p *piece) *run {
 // before says nothing any more.
 func (r *Reader) nextRun(p *piece) *run {
 	n := r.newRun()
+	n.group = r.state.name
 	if n.dropped {
 		r.more++
 	} else if p.proc.pid == 0 || r.state.pids[senderKey(p)] != nil {
@@ -301,6 +485,12 @@ func (g *groupState) own(r *run, p *piece) {
 // A run is the facts of one engine and its front end.
 type run struct {
 	reader  *Reader
+	root    *run              // the first run of the same server: its front end speaks for all
+	group   string            // the container or host of its lines
+	stage   string            // "Stage-2", "" without one
+	dp      int               // its data-parallel rank, -1 where it has none or ranks share the run
+	members map[string]string // the processes of which it has one, by their role
+	first   runner.AccountSource
 	senders map[string]*sender
 	names   []string        // senders, in order of appearance
 	banners map[string]bool // the engines of this run, by their process's name
@@ -309,9 +499,12 @@ type run struct {
 	version, engine, modelRunner, runnerFile, platform, architecture     *word
 	usingLen, fitLen, kvLen, chunked, backend                            *word
 	rocm, cuda, captured, graphsOff, estimateOff, estimateOn, compileOff *word
+	device, deviceName                                                   *word
+	estimateToCome, unified, mmSkipped                                   *word
 	compileWarm, compileCold, initSeconds, initCompile                   *word
 	blockSize, kvDtype, overrideBlocks, v0Blocks, hybrid                 *word
 	tokens, concurrency, blocks, cpuBlocks                               *figure
+	externalWeights, hostKV                                              *figure
 
 	banner   map[string]string
 	bannerAt runner.AccountSource
@@ -322,9 +515,12 @@ type run struct {
 	argsServer bool
 
 	dropped       bool   // one too many
+	down          bool   // was told to end
 	ready, done   bool   // takes requests; the benchmark printed its result
 	server, fatal bool   // serves others; the engine said that it is dead
 	readyIn       string // the stream that told it
+	stageAt       mark   // the last line that showed a stage
+	stageIn       string // its stream
 	failLen       *word
 	failKV        *figure
 	bars          map[string]int
@@ -437,8 +633,12 @@ func (r *run) addCompile(p *piece, seconds string) {
 // line before (a container that was started again).
 func (r *run) front(p *piece, kind string) {
 	past := r.ready || r.done || r.envelopes > 0 || r.fronts[kind]
-	if len(r.banners) > 0 && past && !strings.HasPrefix(p.proc.name, "ApiServer_") {
+	known := len(r.banners) > 0 || r.engineSpoke() && r.first.File == p.file // of two streams the order is not known
+	if known && past && !strings.HasPrefix(p.proc.name, "ApiServer_") {
 		r = r.reader.nextRun(p)
+	}
+	if role := roleOf(p); role != "" {
+		r.claim(p, role, r.dp)
 	}
 	r.reader.state.own(r, p)
 	if r.fronts == nil {
@@ -447,10 +647,28 @@ func (r *run) front(p *piece, kind string) {
 	r.fronts[kind] = true
 }
 
+// otherRE are lines that only other engines print.
+var otherRE = regexp.MustCompile(`(/sglang/|\bsglang\.|server_args=ServerArgs\(|\bavail mem=|\bsglang serve\b)|` +
+	`(\[TensorRT-LLM\]|\[TRT-LLM\]|/tensorrt_llm/|\btensorrt_llm\.)`)
+
+// noteOther notes that another engine speaks.
+func (r *Reader) noteOther(p *piece) {
+	if r.other != "" {
+		return
+	}
+	switch m := otherRE.FindStringSubmatch(p.msg); {
+	case m == nil:
+	case m[1] != "":
+		r.other = "SGLang"
+	default:
+		r.other = "TensorRT-LLM"
+	}
+}
+
 // noteRunnerOf tells the model runner from the module that speaks.
 func (r *run) noteRunnerOf(p *piece) {
 	base := p.source[strings.LastIndexByte(p.source, '/')+1:]
-	if strings.HasSuffix(base, "_model_runner.py") {
+	if strings.HasSuffix(base, "model_runner.py") {
 		r.setFirst(&r.runnerFile, p, base)
 	}
 }
@@ -461,6 +679,11 @@ func (r *run) notePlatform(p *piece) {
 	switch {
 	case strings.Contains(p.source, "rocm"):
 		r.setFirst(&r.rocm, p, "rocm")
+	case strings.Contains(p.source, "ascend"), strings.Contains(p.source, "npu"), strings.Contains(p.msg, "NPU"):
+		r.setFirst(&r.device, p, "npu")
+	case hasAnyPrefix(p.source[strings.LastIndexByte(p.source, '/')+1:], "xpu_", "tpu_", "hpu_", "cpu_"):
+		base := p.source[strings.LastIndexByte(p.source, '/')+1:]
+		r.setFirst(&r.device, p, base[:3])
 	case p.source == "cuda.py", strings.HasSuffix(p.source, "/cuda.py"):
 		r.setFirst(&r.cuda, p, "cuda")
 	}
@@ -476,14 +699,35 @@ func atoi(s string) int {
 func (r *run) setReady(p *piece) {
 	if !r.ready {
 		r.ready, r.readyIn = true, p.stream
+		r.enterStage(p, stageServing)
+	}
+}
+
+// stageByEvent notes the stage that a moment of the run begins.
+func (r *run) stageByEvent(p *piece, kind runner.EventKind) {
+	switch kind {
+	case runner.EventEngineReady:
+		r.setReady(p)
+	case runner.EventLoadStart:
+		r.enterStage(p, stageLoad)
+	case runner.EventLoadEnd, runner.EventProfileStart:
+		r.enterStage(p, stageProfiling)
+	case runner.EventProfileEnd, runner.EventKVReady:
+		r.enterStage(p, stageKV)
+	case runner.EventCaptureStart:
+		if r.stageAt.stage != stageProfiling { // the V2 runner captures for its estimate first
+			r.enterStage(p, stageCapture)
+		}
+	case runner.EventCaptureEnd:
+		if r.stageAt.stage == stageKV || r.stageAt.stage == stageCapture {
+			r.enterStage(p, stageWarmup)
+		}
 	}
 }
 
 // event notes a moment of the run.
 func (r *run) event(p *piece, kind runner.EventKind, took string) {
-	if kind == runner.EventEngineReady {
-		r.setReady(p)
-	}
+	r.stageByEvent(p, kind)
 	e := runner.LogEvent{
 		Kind: kind, Arrived: p.arrived, Stamp: p.stamp, Rank: -1, PID: p.proc.pid, File: p.stream, Line: p.line,
 	}
@@ -552,11 +796,14 @@ func (r *Reader) looksLikeMemory(s string) bool {
 // countsUnread reports whether a line looks like a memory figure of vLLM. Only
 // its records count: what other programs print beside it is theirs.
 func (r *Reader) countsUnread(p *piece) bool {
-	own := isWorker(p.proc.name) || isEngine(p.proc.name)
-	if isFront(p.proc.name) || !own && (p.level == "" || !strings.HasSuffix(p.source, ".py")) {
+	if isFront(p.proc.name) {
 		return false
 	}
-	return r.looksLikeMemory(p.msg)
+	text := head(p.msg, maxFigure)
+	if p.level != "" && strings.HasSuffix(p.source, ".py") {
+		return memoryRE.MatchString(text) && !r.known.MatchString(text)
+	}
+	return (isWorker(p.proc.name) || isEngine(p.proc.name)) && r.looksLikeMemory(text)
 }
 
 // unread keeps a line that looks like a memory figure and was not understood.

@@ -22,8 +22,8 @@ import (
 // adds the lines that each figure was read from.
 func RenderText(w io.Writer, n NamedAccount, lines bool) error {
 	var b bytes.Buffer
-	if n.Log != "" {
-		fmt.Fprintf(&b, "== %s\n", n.Log)
+	if title := strings.TrimSpace(n.Log + " " + n.Account.Label); title != "" {
+		fmt.Fprintf(&b, "== %s\n", title)
 	}
 	for _, render := range []func(*bytes.Buffer, *runner.Account){
 		renderHead, renderRanks, renderBudget, renderBeyond, renderKV, renderFailure, renderUnread,
@@ -139,7 +139,12 @@ func renderColumns(b *bytes.Buffer, a *runner.Account, ranks []runner.AccountRan
 		}
 		fmt.Fprintln(tw)
 	}
-	row("GiB", func(r runner.AccountRank) (string, string) { return fmt.Sprintf("rank %d", r.Rank), "share" })
+	row("GiB", func(r runner.AccountRank) (string, string) {
+		if r.Rank < 0 {
+			return "rank ?", "share"
+		}
+		return fmt.Sprintf("rank %d", r.Rank), "share"
+	})
 	for _, p := range parts() {
 		if !anyHas(a.Ranks, p) || p.name == "weights + non-torch" && a.NonTorchGB != nil {
 			continue
@@ -187,8 +192,8 @@ func gib(v *float64) string {
 }
 
 func share(v, of *float64) string {
-	if v == nil || of == nil || *of <= 0 {
-		return ""
+	if v == nil || of == nil || *of <= 0 || *v > *of {
+		return "" // weights that are larger than the budget are no share of it
 	}
 	return strconv.FormatFloat(*v / *of * 100, 'f', 1, 64) + " %"
 }
@@ -284,15 +289,27 @@ func renderKV(b *bytes.Buffer, a *runner.Account) {
 	if gains := Gains(a); len(gains) > 0 {
 		fmt.Fprintln(b, "\nFor more KV cache:")
 		for _, g := range gains {
-			fmt.Fprintf(b, "  - %s\n", g)
+			fmt.Fprintf(b, "  - %s%s\n", g.Text, by(a.Sources[g.RestsOn].Line))
 		}
 	}
 }
 
-// Gains are the changes that would give the engine more KV cache, each a
-// sentence with this run's figures.
-func Gains(a *runner.Account) []string {
-	if len(a.Ranks) == 0 || a.Platform != nil && (*a.Platform == "cpu" || *a.Platform == "tpu") {
+// by names the line that an advice rests on.
+func by(line int) string {
+	if line == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (by line %d)", line)
+}
+
+// A Gain is a change that would give the engine more KV cache: a sentence with
+// this run's figures, and the field whose line it rests on.
+type Gain struct{ Text, RestsOn string }
+
+// Gains are what this log shows to give more KV cache; nothing where a line that
+// may be of the account was not understood.
+func Gains(a *runner.Account) []Gain {
+	if len(a.Ranks) == 0 || a.UnreadCount > 0 || a.Platform != nil && (*a.Platform == "cpu" || *a.Platform == "tpu") {
 		return nil
 	}
 	tokens := func(float64) string { return "" }
@@ -303,63 +320,68 @@ func Gains(a *runner.Account) []string {
 	return slices.Concat(utilizationGain(a, tokens), activationGain(a, tokens), graphGain(a, tokens), dtypeGain(a))
 }
 
-func activationGain(a *runner.Account, tokens func(float64) string) []string {
+func activationGain(a *runner.Account, tokens func(float64) string) []Gain {
 	g := a.ActivationsGB
 	if g == nil || a.RequestedMemoryGB == nil || *g <= 0.02**a.RequestedMemoryGB || a.MaxNumBatchedTokens == nil {
 		return nil
 	}
-	return []string{fmt.Sprintf("%.2f GiB are reserved for activations: max_num_batched_tokens below %d reserves less "+
-		"(half of it would give at most %.2f GiB%s)", *g, *a.MaxNumBatchedTokens, *g/2, tokens(*g/2))}
+	text := fmt.Sprintf("%.2f GiB are reserved for activations: max_num_batched_tokens below %d reserves less "+
+		"(half of it would give at most %.2f GiB%s)", *g, *a.MaxNumBatchedTokens, *g/2, tokens(*g/2))
+	return []Gain{{text, "activations_gb"}}
 }
 
-func graphGain(a *runner.Account, tokens func(float64) string) []string {
+func graphGain(a *runner.Account, tokens func(float64) string) []Gain {
 	g := a.GraphEstimateGB
-	if g == nil || *g <= 0 || len(a.Budget) == 0 || a.Budget[0].GraphEstimate == nil || *a.Budget[0].GraphEstimate <= 0 {
+	if g == nil || *g <= 0 || len(a.Budget) == 0 || a.VLLMVersion == nil ||
+		a.Budget[0].GraphEstimate == nil || *a.Budget[0].GraphEstimate <= 0 {
 		return nil
 	}
-	text := fmt.Sprintf("%.2f GiB are held back for CUDA graphs%s", *g, tokens(*g))
-	if c := a.GraphCaptureGB; c != nil {
-		text += fmt.Sprintf(", which took %.2f", *c)
+	c := a.GraphCaptureGB
+	if c == nil {
+		return nil // the log ends before it shows whether they are used
 	}
-	return []string{text + ": fewer capture sizes (max_cudagraph_capture_size) hold back less"}
+	text := fmt.Sprintf("%.2f GiB are held back for CUDA graphs%s, which took %.2f", *g, tokens(*g), *c)
+	return []Gain{{text + ": fewer capture sizes (max_cudagraph_capture_size) hold back less", "graph_estimate_gb"}}
 }
 
-func dtypeGain(a *runner.Account) []string {
+func dtypeGain(a *runner.Account) []Gain {
 	if a.KVCacheDtype == nil || a.Dtype == nil || a.TotalGPUKVCacheTokens == nil || *a.KVCacheDtype != "auto" ||
 		*a.Dtype != "bfloat16" && *a.Dtype != "float16" {
 		return nil
 	}
-	return []string{fmt.Sprintf("kv_cache_dtype = \"fp8\" holds up to twice the tokens in the same memory, %s, "+
+	text := fmt.Sprintf("kv_cache_dtype = \"fp8\" holds up to twice the tokens in the same memory, %s, "+
 		"where the attention backend has it; layers that keep a state and no KV gain nothing",
-		thousands(2**a.TotalGPUKVCacheTokens))}
+		thousands(2**a.TotalGPUKVCacheTokens))
+	return []Gain{{text, "kv_cache_dtype"}}
 }
 
 // utilizationGain is what a higher gpu_memory_utilization gives, and how high
 // the log lets it be.
-func utilizationGain(a *runner.Account, tokens func(float64) string) []string {
-	if a.GPUMemoryUtilization == nil || a.TotalGPUMemoryGB == nil || *a.TotalGPUMemoryGB <= 0 {
+func utilizationGain(a *runner.Account, tokens func(float64) string) []Gain {
+	if a.GPUMemoryUtilization == nil || a.TotalGPUMemoryGB == nil || *a.TotalGPUMemoryGB <= 0 || a.NoHigherShare != "" ||
+		a.TensorParallelSize == nil { // without the engine's banner there may be more ranks
 		return nil
 	}
 	step := 0.01 * *a.TotalGPUMemoryGB
-	highest, known := 1.0, false
+	highest := 1.0
 	for i, r := range a.Ranks {
-		if context, graphs, ok := beyond(a, i); ok {
-			highest, known = min(highest, (*r.TotalGPUMemoryGB-context-graphs) / *r.TotalGPUMemoryGB), true
+		context, graphs, ok := beyond(a, i)
+		eager := a.CUDAGraphsEnabled != nil && !*a.CUDAGraphsEnabled
+		if !ok || r.GraphCaptureGB == nil && !eager || r.AvailableKVCacheGB == nil {
+			return nil // how high it may go this log does not tell
 		}
+		highest = min(highest, (*r.TotalGPUMemoryGB-context-graphs) / *r.TotalGPUMemoryGB)
 	}
 	highest = math.Floor(highest*100+1e-9) / 100
-	switch {
-	case !known:
-		return []string{fmt.Sprintf("gpu_memory_utilization: each 0.01 above %v is %.2f GiB%s; how high it may go this log "+
-			"does not tell: it lacks what was in use before vLLM looked", *a.GPUMemoryUtilization, step, tokens(step))}
-	case highest <= *a.GPUMemoryUtilization:
-		return []string{fmt.Sprintf("gpu_memory_utilization: each 0.01 is %.2f GiB%s; this log leaves no room above %v",
-			step, tokens(step), *a.GPUMemoryUtilization)}
+	const rests = "free_memory_gb"
+	if highest <= *a.GPUMemoryUtilization {
+		return []Gain{{fmt.Sprintf("gpu_memory_utilization: each 0.01 is %.2f GiB%s; this log leaves no room above %v",
+			step, tokens(step), *a.GPUMemoryUtilization), rests}}
 	}
 	gain := (highest - *a.GPUMemoryUtilization) * *a.TotalGPUMemoryGB
-	return []string{fmt.Sprintf("gpu_memory_utilization: each 0.01 is %.2f GiB%s; up to %.2f fits by this log "+
+	return []Gain{{fmt.Sprintf("gpu_memory_utilization: each 0.01 is %.2f GiB%s; up to %.2f fits by this log "+
 		"(%.2f GiB%s), less what grows while it serves, which only a measured run tells",
-		step, tokens(step), highest, gain, tokens(gain))}
+		step, tokens(step), highest, gain, tokens(gain)), rests}}
 }
 
 func renderFailure(b *bytes.Buffer, a *runner.Account) {
@@ -379,7 +401,11 @@ func renderFailure(b *bytes.Buffer, a *runner.Account) {
 		fmt.Fprintf(b, "  %s\n", line)
 	}
 	if e.Advice != "" {
-		fmt.Fprintf(b, "  %s\n", e.Advice)
+		line := 0
+		if e.RestsOn != nil {
+			line = e.RestsOn.Line
+		}
+		fmt.Fprintf(b, "  %s%s\n", e.Advice, by(line))
 	}
 }
 

@@ -113,7 +113,7 @@ func readRules() []rule {
 // A kindRule is how a kind of failure is worded, and what to do about it.
 type kindRule struct {
 	kind    string
-	re      *regexp.Regexp
+	re      *regexp.Regexp // nil: what no other kind holds
 	advices []adviceRule
 }
 
@@ -132,7 +132,10 @@ func kindRules() []kindRule {
 		if rec.group == otherTexts {
 			continue
 		}
-		k := kindRule{kind: rec.name, re: regexp.MustCompile(rec.text("text"))}
+		k := kindRule{kind: rec.name}
+		if text := rec.text("text"); text != "" {
+			k.re = regexp.MustCompile(text)
+		}
 		when := append(rec.texts["if"], "") // the last advice may have none
 		for i, advice := range rec.texts["do"] {
 			k.advices = append(k.advices, adviceRule{regexp.MustCompile(when[i]), advice})
@@ -144,16 +147,18 @@ func kindRules() []kindRule {
 
 // tables are what is costly to make and only read afterwards: readers share it.
 type tables struct {
-	rules     []rule
-	kinds     []kindRule
-	m         *matcher
-	anchors   [][]int // the rules of each anchor, by its number
-	errors    uint    // number of the first anchor of failures
-	figures   uint    // number of the first anchor of lines that look like memory
-	envelopes *regexp.Regexp
-	fatal     *regexp.Regexp
-	known     *regexp.Regexp // memory that is no part of the account
-	backends  *regexp.Regexp
+	rules      []rule
+	kinds      []kindRule
+	m          *matcher
+	anchors    [][]int // the rules of each anchor, by its number
+	errors     uint    // number of the first anchor of failures
+	statistics uint    // number of the anchor of a server's statistics
+	figures    uint    // number of the first anchor of lines that look like memory
+	envelopes  *regexp.Regexp
+	fatal      *regexp.Regexp
+	killed     *regexp.Regexp
+	known      *regexp.Regexp // memory that is no part of the account
+	backends   *regexp.Regexp
 }
 
 func newTables() *tables {
@@ -166,6 +171,7 @@ func newTables() *tables {
 	anyOf := func(name string) *regexp.Regexp { return regexp.MustCompile(others[name].text("text")) }
 	t := &tables{
 		rules: readRules(), kinds: kindRules(), envelopes: anyOf("envelope"), fatal: anyOf("fatal"),
+		killed:   anyOf("killed"),
 		known:    anyOf("known_memory"),
 		backends: regexp.MustCompile("(?i)^(?:" + others["backends"].text("text") + ")$"),
 	}
@@ -181,6 +187,9 @@ func newTables() *tables {
 				t.anchors = append(t.anchors, nil)
 			}
 			t.anchors[n] = append(t.anchors[n], i)
+			if rl.name == "statistics" {
+				t.statistics = uint(n)
+			}
 		}
 	}
 	t.errors = uint(len(texts))

@@ -31,6 +31,7 @@ func essence(t *testing.T, a *runner.Account, pids bool) map[string]any {
 	if e, ok := m["error"].(map[string]any); ok {
 		delete(e, "line")
 		delete(e, "file")
+		delete(e, "rests_on")
 	}
 	return m
 }
@@ -91,7 +92,7 @@ func prefixed(prefix string) func(string) string {
 	return eachLine(func(_ int, l string) string { return prefix + l })
 }
 
-var recordRE = regexp.MustCompile(`^(\((?:[^()]*)pid=\d+[^()]*\) )?(DEBUG|INFO|WARNING|ERROR)( \d\d-\d\d \d\d:\d\d:\d\d )(\[?[\w./]+:\d+\])`)
+var headRE = regexp.MustCompile(`^(\((?:[^()]*)pid=\d+[^()]*\) )?(DEBUG|INFO|WARNING|ERROR)( \d\d-\d\d \d\d:\d\d:\d\d )(\[?[\w./]+:\d+\])`)
 
 // disguises are what collectors, terminals and shells make of a log. None of
 // them changes what vLLM said.
@@ -128,10 +129,10 @@ var disguises = []struct {
 	{"SkyPilot, two nodes", prefixed("(head, rank=0, pid=4411) ")},
 	{"Ray's driver", prefixed("\x1b[36m(run_engine pid=4411)\x1b[0m ")},
 	{"coloured by vLLM 0.12", eachLine(func(_ int, l string) string {
-		return recordRE.ReplaceAllString(l, "\x1b[0;36m$1\x1b[0;0m\x1b[32m$2\x1b[0m\x1b[90m$3\x1b[0m\x1b[90m$4\x1b[0m")
+		return headRE.ReplaceAllString(l, "\x1b[0;36m$1\x1b[0;0m\x1b[32m$2\x1b[0m\x1b[90m$3\x1b[0m\x1b[90m$4\x1b[0m")
 	})},
 	{"every prefix bold", eachLine(func(_ int, l string) string {
-		return recordRE.ReplaceAllString(l, "\x1b[1;36m$1\x1b[0;0m$2$3$4")
+		return headRE.ReplaceAllString(l, "\x1b[1;36m$1\x1b[0;0m$2$3$4")
 	})},
 	{"docker json-file", eachLine(func(_ int, l string) string {
 		b, _ := json.Marshal(map[string]string{"log": l + "\n", "stream": "stdout", "time": "2026-11-23T19:00:20.123456789Z"})
@@ -210,7 +211,7 @@ func TestCorpusInTwoStreams(t *testing.T) {
 			}
 			var records, rest strings.Builder
 			for line := range strings.Lines(string(b)) {
-				if recordRE.MatchString(line) || strings.Contains(line, "\x1b[") {
+				if headRE.MatchString(line) || strings.Contains(line, "\x1b[") {
 					records.WriteString(line)
 				} else {
 					rest.WriteString(line)
