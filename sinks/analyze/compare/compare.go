@@ -145,17 +145,18 @@ func Run(baseName string, base []sinks.RunRow, newName string, fresh []sinks.Run
 	if err := frame.SameKind(base, fresh); err != nil {
 		return nil, err
 	}
-	c := &Comparison{Across: o.Across, FDR: o.FDR, Regressions: []Change{}, Gains: []Change{}, Alone: []Change{},
-		NewFailures: []Outcome{}, Recovered: []Outcome{}, Vanished: []Outcome{}, Added: []Outcome{},
-		Unfinished: []Outcome{}, Findable: []Findable{}}
-	base, err := c.apart(base, fresh)
+	keyOf, err := matcher(o.Across)
 	if err != nil {
 		return nil, err
 	}
-	c.Base, c.New = SideOf(baseName, base), SideOf(newName, fresh)
-	if err := c.match(base, fresh, o); err != nil {
+	c := &Comparison{Across: o.Across, FDR: o.FDR, Regressions: []Change{}, Gains: []Change{}, Alone: []Change{},
+		NewFailures: []Outcome{}, Recovered: []Outcome{}, Vanished: []Outcome{}, Added: []Outcome{},
+		Unfinished: []Outcome{}, Findable: []Findable{}}
+	if base, err = c.apart(base, fresh); err != nil {
 		return nil, err
 	}
+	c.Base, c.New = SideOf(baseName, base), SideOf(newName, fresh)
+	c.match(base, fresh, keyOf, o)
 	for _, p := range c.profiles {
 		if len(p.base) > 0 && len(p.new) > 0 {
 			c.Matched++
@@ -230,11 +231,7 @@ type pair struct {
 
 // match puts the runs of both sides together by profile, in order of first
 // appearance.
-func (c *Comparison) match(base, fresh []sinks.RunRow, o Options) error {
-	keyOf, err := matcher(o.Across)
-	if err != nil {
-		return err
-	}
+func (c *Comparison) match(base, fresh []sinks.RunRow, keyOf func(*sinks.RunRow) string, o Options) {
 	byKey := map[string]*pair{}
 	add := func(rows []sinks.RunRow, side func(*pair) *[]*sinks.RunRow) {
 		for i := range rows {
@@ -270,7 +267,6 @@ func (c *Comparison) match(base, fresh []sinks.RunRow, o Options) error {
 		slices.SortStableFunc(p.new, byRun)
 		slices.SortStableFunc(p.past, byRun)
 	}
-	return nil
 }
 
 // matcher returns what two runs must have in common.

@@ -63,9 +63,11 @@ func TestCompareEqualsStatsmodels(t *testing.T) {
 	in := map[string][]profile{}
 	got := map[string][][3]float64{}
 	c := &Comparison{}
-	if err := c.match(nightOf("a", 12, 3, 5), nightOf("b", 12, 3, 6, 4), Options{}); err != nil {
+	keyOf, err := matcher(nil)
+	if err != nil {
 		t.Fatal(err)
 	}
+	c.match(nightOf("a", 12, 3, 5), nightOf("b", 12, 3, 6, 4), keyOf, Options{})
 	var all []*test
 	var p []float64
 	figures := frame.Figures()
