@@ -50,16 +50,17 @@ bench: ## speed and memory, never judged in tests
 chaos: build ## kill -9 at random moments, hundreds of times
 	$(GO) test ./cmd/vramsweep -run TestChaos -count=1 -v -timeout 60m -chaos
 
-accuracy: ## predicted against measured, on the recordings beside the checkout
+accuracy: ## predicted against measured, on the recordings
 	$(GO) test ./sweep/models -run TestAccuracy -count=1 -v
 
-overheads: build ## docs/measured/overheads/overheads.json anew, from the recordings beside the checkout
-	@for d in h100-v0.19 h100-v0.26; do test -d $(CORPUS)/$$d || \
-	  { echo "make overheads needs the recordings in $(CORPUS)/$$d, which is not there; CORPUS=DIR names another place"; exit 2; }; done
-	rm -rf bin/overheads
-	$(BIN) import --gpu "$(H100)" --output-dir bin/overheads/0.19 $(CORPUS)/h100-v0.19 || [ $$? -eq 3 ]
-	$(BIN) import --gpu "$(H100)" --output-dir bin/overheads/0.26 $(CORPUS)/h100-v0.26
-	$(BIN) overhead build bin/overheads/0.19 bin/overheads/0.26 \
+overheads: build ## docs/measured/overheads/overheads.json anew; needs zstd, and others' logs beside the checkout
+	@test -d $(CORPUS)/h100-v0.19 || \
+	  { echo "make overheads needs the logs in $(CORPUS)/h100-v0.19, which is not there; CORPUS=DIR names another place"; exit 2; }
+	rm -rf bin/overheads && mkdir -p bin/overheads
+	$(BIN) import --gpu "$(H100)" --output-dir bin/overheads/h100-v0.19 $(CORPUS)/h100-v0.19 || [ $$? -eq 3 ]
+	zstd -dc runner/recorded/testdata/h100-v0.26.tar.zst | tar x -C bin/overheads
+	$(BIN) reparse bin/overheads/h100-v0.26
+	$(BIN) overhead build --gpu "$(H100)" $(addprefix bin/overheads/,h100-v0.19 h100-v0.26) \
 	  $(addprefix docs/measured/h100x2-vllm-0.26/,tp1-llama-3.1-8b tp1-qwen3-4b tensor-parallel graphs session-as-latency) -o bin/overheads/overheads.json
 	cmp bin/overheads/overheads.json docs/measured/overheads/overheads.json || cp bin/overheads/overheads.json docs/measured/overheads/
 

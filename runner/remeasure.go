@@ -81,20 +81,20 @@ func withArrivals(events, before []LogEvent) []LogEvent {
 		line int
 		took time.Duration
 	}
-	arrived := map[key]time.Time{}
+	placed := map[key]LogEvent{}
 	var out []LogEvent
 	for _, e := range before {
 		if e.File == "session" {
 			out = append(out, e)
 			continue
 		}
-		arrived[key{e.Kind, e.File, e.Line, e.Took}] = e.Arrived
+		placed[key{e.Kind, e.File, e.Line, e.Took}] = e
 	}
 	known := len(before) > 0
 	for _, e := range events {
 		file := e.File
-		if at, ok := arrived[key{e.Kind, trimLog(file), e.Line, e.Took}]; ok {
-			e.File, e.Arrived = trimLog(file), at
+		if was, ok := placed[key{e.Kind, trimLog(file), e.Line, e.Took}]; ok {
+			e.File, e.Arrived, e.UncertaintyS = trimLog(file), was.Arrived, was.UncertaintyS
 		} else if known {
 			continue // a moment without a time between others with theirs says nothing
 		}

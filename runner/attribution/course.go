@@ -201,10 +201,10 @@ func (fd *finder) beforeLoad() {
 		return
 	}
 	if !ls.present { // older logs: the end, less what loading took
-		ls = moment{lo: le.lo - le.took, hi: le.hi - le.took, present: true}
+		ls = moment{lo: le.lo - le.took, at: le.at - le.took, hi: le.hi - le.took, placed: le.placed, present: true}
 	}
-	before := fd.settled(ls.hi, sustained)
-	fd.start(runner.PhaseLoad, ls.hi, ls.uncertainty())
+	before := fd.settled(ls, sustained)
+	fd.start(runner.PhaseLoad, ls.at, ls.uncertainty())
 	if before == nil || fd.c.host {
 		return
 	}
@@ -228,7 +228,7 @@ func (fd *finder) load() {
 	if !le.present {
 		return
 	}
-	fd.start(runner.PhaseProfile, le.hi, le.uncertainty())
+	fd.start(runner.PhaseProfile, le.at, le.uncertainty())
 	until := fd.to
 	for _, k := range []runner.EventKind{runner.EventProfileEnd, runner.EventKVReady, runner.EventEngineReady, runner.EventError} {
 		if e := fd.m.first(k, fd.t.rank); e.present && e.hi > le.lo {
@@ -239,7 +239,7 @@ func (fd *finder) load() {
 	pe, ps := fd.m.first(runner.EventProfileEnd, fd.t.rank), fd.m.first(runner.EventProfileStart, fd.t.rank)
 	// the first line of compiling comes after tracing, which allocates nothing;
 	// without compiling it comes after profiling, and tells nothing here
-	if ps.present && ps.lo > le.hi && (!pe.present || ps.hi+beforeProfiling < pe.hi) {
+	if ps.present && ps.lo > le.hi && (!pe.present || ps.at+beforeProfiling < pe.at) {
 		fd.p.loaded = fd.after(fd.steady(ps.lo), le.lo)
 		return
 	}
@@ -254,7 +254,10 @@ func (fd *finder) load() {
 			return
 		}
 	}
-	fd.p.loaded = fd.after(fd.steady(le.hi), le.lo)
+	fd.p.loaded = fd.after(fd.steady(le.at), le.lo)
+	if most, ok := fd.t.mem.highest(le.at, le.hi); ok && fd.p.loaded != nil && most.level-fd.p.loaded.level >= notable {
+		fd.p.loaded = nil // the line lies somewhere around a rise
+	}
 }
 
 // after drops a level whose sample was taken before a moment that it must
@@ -299,11 +302,15 @@ func (fd *finder) profileAndKV() {
 	}
 	if !found || fd.steady(jump.after.at) == nil {
 		fd.profilePeak(pe)
-		fd.start(runner.PhaseKVAlloc, kr.hi, kr.uncertainty())
+		fd.start(runner.PhaseKVAlloc, kr.at, kr.uncertainty())
 		return
 	}
 	fd.p.kv, fd.p.kvJump = &jump.after, jump.bytes()
-	fd.start(runner.PhaseKVAlloc, kr.hi, kr.uncertainty())
+	begin := kr.at
+	if kr.placed { // by the sample at the allocation's end
+		begin = min(begin, jump.before.at)
+	}
+	fd.start(runner.PhaseKVAlloc, begin, kr.uncertainty())
 	fd.kvBase(jump)
 }
 
@@ -327,10 +334,10 @@ func (fd *finder) profilePeak(pe moment) {
 // level after loading is, with the V2 runner, the nearest one that was seen.
 func (fd *finder) kvBase(jump rise) {
 	before := jump.before
-	fd.p.kvBase, fd.p.fallSeen = &before, true
 	if fd.p.loaded == nil || fd.p.loaded.at > before.at {
-		return
+		return // what profiling still holds of before cannot be told
 	}
+	fd.p.kvBase, fd.p.fallSeen = &before, true
 	peak, ok := fd.t.mem.highest(fd.p.loaded.at, before.at)
 	if !ok {
 		return
@@ -361,7 +368,7 @@ func (fd *finder) capture() {
 	if fd.p.shared || !kr.present && fd.p.kv == nil {
 		return
 	}
-	since := kr.hi
+	since := kr.at
 	if fd.p.kv != nil {
 		since = fd.p.kv.at
 	}
@@ -370,11 +377,11 @@ func (fd *finder) capture() {
 		fd.start(runner.PhaseEngineWarmup, since, fd.step(since))
 		return
 	}
-	fd.p.captured = fd.after(fd.settled(ce.hi, sustained), since)
-	fd.start(runner.PhaseEngineWarmup, ce.hi, ce.uncertainty())
+	fd.p.captured = fd.after(fd.settled(ce, sustained), since)
+	fd.start(runner.PhaseEngineWarmup, ce.at, ce.uncertainty())
 	end := fd.p.bounds[runner.PhaseEngineWarmup].at
-	if cs := fd.m.first(runner.EventCaptureStart, fd.t.rank); cs.present && cs.hi < end {
-		fd.start(runner.PhaseCapture, cs.hi, cs.uncertainty())
+	if cs := fd.m.first(runner.EventCaptureStart, fd.t.rank); cs.present && cs.at < end {
+		fd.start(runner.PhaseCapture, cs.at, cs.uncertainty())
 		return
 	}
 	begin := min(since, end)
@@ -389,7 +396,13 @@ func (fd *finder) capture() {
 // counts, if the memory stands still there and has risen by less than most.
 // It also counts where it is lower, because the sample before may stand on
 // scratch memory that is already given back.
-func (fd *finder) settled(at time.Duration, most int64) *point {
+//
+// A line that was placed by the samples lies at the one that tells its level.
+func (fd *finder) settled(m moment, most int64) *point {
+	at := m.at
+	if m.placed {
+		return fd.steady(at)
+	}
 	p := fd.level(at)
 	spans, i := fd.t.mem.spans, fd.t.mem.index(at)
 	if p == nil || i+1 >= len(spans) || spans[i].to > at {
@@ -413,7 +426,7 @@ func (fd *finder) benchmark() {
 	if !ws.present {
 		begin = er
 	}
-	at := begin.hi
+	at := begin.at
 	if fd.p.kv != nil {
 		at = max(at, fd.p.kv.at)
 	}
@@ -439,11 +452,11 @@ func (fd *finder) iterations() time.Duration {
 
 func (fd *finder) measure(ready time.Duration) {
 	ms, me := fd.m.first(runner.EventMeasureStart, fd.t.rank), fd.m.final(runner.EventMeasureEnd, fd.t.rank)
-	end, unc, ok := me.hi, me.uncertainty(), me.present
+	end, unc, ok := me.at, me.uncertainty(), me.present
 	if !ok && fd.f.latency != nil {
 		end, unc, ok = fd.lastWork(ready)
 	}
-	start, sunc, known := ms.hi, ms.uncertainty(), ms.present
+	start, sunc, known := ms.at, ms.uncertainty(), ms.present
 	if total := fd.iterations(); !known && ok && total > 0 {
 		start, sunc, known = end-total, unc, true
 	}
@@ -472,7 +485,7 @@ func (fd *finder) lastWork(ready time.Duration) (time.Duration, time.Duration, b
 		}
 	}
 	if sd.present {
-		return sd.hi, sd.uncertainty(), true
+		return sd.at, sd.uncertainty(), true
 	}
 	return fd.to, 2 * time.Second, !fd.c.host || fd.to > ready
 }
@@ -482,7 +495,7 @@ func (fd *finder) end(mm *runner.Measured) {
 	if !fd.p.bounds[runner.PhaseTeardown].ok {
 		for _, k := range []runner.EventKind{runner.EventError, runner.EventShutdown} {
 			if e := fd.m.first(k, fd.t.rank); e.present {
-				fd.start(runner.PhaseTeardown, min(e.hi, fd.to), e.uncertainty())
+				fd.start(runner.PhaseTeardown, min(e.at, fd.to), e.uncertainty())
 				break
 			}
 		}
