@@ -308,18 +308,20 @@ const (
 
 // A Breakdown divides the net increase into parts that add up to it exactly.
 type Breakdown struct {
-	TotalMeasuredGB     *float64 `json:"total_measured_gb"` // highest sample, all GPUs at the same tick
-	BaselineGB          *float64 `json:"baseline_gb"`
-	NetIncreaseGB       *float64 `json:"net_increase_gb"`
-	ModelWeightsGB      *float64 `json:"model_weights_gb"`
-	KVCacheGB           *float64 `json:"kv_cache_gb"`
-	GraphCaptureGB      *float64 `json:"graph_capture_gb"`
-	NonTorchGB          *float64 `json:"non_torch_gb"`
-	ContextGB           *float64 `json:"context_gb"`
-	BuffersGB           *float64 `json:"buffers_gb"`
-	ActivationsGB       *float64 `json:"activations_gb"` // what of the reserved activation is in use at the highest sample
-	GrowthExcessGB      *float64 `json:"growth_excess_gb"`
-	FrameworkOverheadGB *float64 `json:"framework_overhead_gb"` // what is left; negative is kept and flagged
+	TotalMeasuredGB     *float64   `json:"total_measured_gb"` // highest sample, all GPUs at the same tick
+	BaselineGB          *float64   `json:"baseline_gb"`
+	NetIncreaseGB       *float64   `json:"net_increase_gb"`
+	PeakAt              *time.Time `json:"peak_at"` // of total_measured_gb
+	PeakPhase           Phase      `json:"peak_phase,omitempty"`
+	ModelWeightsGB      *float64   `json:"model_weights_gb"`
+	KVCacheGB           *float64   `json:"kv_cache_gb"`
+	GraphCaptureGB      *float64   `json:"graph_capture_gb"`
+	NonTorchGB          *float64   `json:"non_torch_gb"`
+	ContextGB           *float64   `json:"context_gb"`
+	BuffersGB           *float64   `json:"buffers_gb"`
+	ActivationsGB       *float64   `json:"activations_gb"` // what of the reserved activation is in use at the highest sample
+	GrowthExcessGB      *float64   `json:"growth_excess_gb"`
+	FrameworkOverheadGB *float64   `json:"framework_overhead_gb"` // what is left; negative is kept and flagged
 
 	ActivationsReservedGB *float64 `json:"activations_reserved_gb"`
 	HeadroomUnusedGB      *float64 `json:"headroom_unused_gb"`
@@ -342,20 +344,22 @@ type Breakdown struct {
 
 // BeyondBudget explains, for one GPU, use above gpu_memory_utilization. Bytes.
 type BeyondBudget struct {
-	GPUIndex               int      `json:"gpu_index"`
-	RequestedBytes         *int64   `json:"requested_bytes"`
-	HighestBytes           *int64   `json:"highest_bytes"`
-	GrossBytes             *int64   `json:"gross_bytes"` // highest - requested
-	NetBytes               *int64   `json:"net_bytes"`   // gross - baseline - context
-	ContextBytes           *int64   `json:"context_bytes"`
-	GraphsOutsideBytes     *int64   `json:"graphs_outside_budget_bytes"`
-	HeadroomRetakenBytes   *int64   `json:"headroom_retaken_bytes"`
-	HeadroomUnusedBytes    *int64   `json:"headroom_unused_bytes"`
-	GrowthExcessBytes      *int64   `json:"growth_excess_bytes"`
-	SafeUtilization        *float64 `json:"safe_utilization"` // the highest that this run proves safe on this GPU
-	SafeKVCacheMemoryBytes *int64   `json:"safe_kv_cache_memory_bytes"`
-	KVTokensGained         *int64   `json:"kv_tokens_gained"` // against this run; negative is a cost
-	Sentence               string   `json:"sentence"`
+	GPUIndex               int        `json:"gpu_index"`
+	RequestedBytes         *int64     `json:"requested_bytes"`
+	HighestBytes           *int64     `json:"highest_bytes"`
+	HighestAt              *time.Time `json:"highest_at"`
+	HighestPhase           Phase      `json:"highest_phase,omitempty"`
+	GrossBytes             *int64     `json:"gross_bytes"` // highest - requested
+	NetBytes               *int64     `json:"net_bytes"`   // gross - baseline - context
+	ContextBytes           *int64     `json:"context_bytes"`
+	GraphsOutsideBytes     *int64     `json:"graphs_outside_budget_bytes"`
+	HeadroomRetakenBytes   *int64     `json:"headroom_retaken_bytes"`
+	HeadroomUnusedBytes    *int64     `json:"headroom_unused_bytes"`
+	GrowthExcessBytes      *int64     `json:"growth_excess_bytes"`
+	SafeUtilization        *float64   `json:"safe_utilization"` // the highest that this run proves safe on this GPU
+	SafeKVCacheMemoryBytes *int64     `json:"safe_kv_cache_memory_bytes"`
+	KVTokensGained         *int64     `json:"kv_tokens_gained"` // against this run; negative is a cost
+	Sentence               string     `json:"sentence"`
 }
 
 // EngineMetadata is what ran.
@@ -426,7 +430,7 @@ type RankRow struct {
 // in a phase.
 type StepRow struct {
 	GPUIndex        int32      `json:"gpu_index" parquet:"gpu_index" doc:"The driver's index."`
-	Step            string     `json:"step" parquet:"step,dict" doc:"context, load, profile_peak, kv_alloc, capture, engine_warmup, bench_warmup, measure, left_after."`
+	Step            string     `json:"step" parquet:"step,dict" doc:"context, nccl, load, buffers, profile_peak, estimate_capture, kv_alloc, kernel_warmup, capture, engine_warmup, bench_warmup, measure, left_after."`
 	Bytes           *int64     `json:"bytes" parquet:"bytes,optional" unit:"bytes" doc:"Change of the driver's memory."`
 	TFrom           *time.Time `json:"t_from" parquet:"t_from,optional,timestamp(microsecond)" doc:"Start of the step."`
 	TTo             *time.Time `json:"t_to" parquet:"t_to,optional,timestamp(microsecond)" doc:"End of the step."`

@@ -172,7 +172,7 @@ type TimelineRow struct {
 	TS                   Micros   `parquet:"ts,timestamp(microsecond),delta" doc:"When the sample was taken; a wall clock that jumps does not move it."`
 	TOffsetUS            int64    `parquet:"t_offset_us,delta" unit:"us" doc:"The same since the start of the attempt, monotonic."`
 	GPUUUID              *string  `parquet:"gpu_uuid,optional,dict" doc:"The driver's name of the GPU."`
-	Phase                *string  `parquet:"phase,optional,dict" doc:"baseline, engine_init, load, profile, kv_alloc, capture, engine_warmup, bench_warmup, measure, teardown, final; null where the log marks no phases."`
+	Phase                *string  `parquet:"phase,optional,dict" doc:"baseline, engine_init, load, profile, estimate_capture, kv_alloc, kernel_warmup, capture, engine_warmup, bench_warmup, measure, teardown, final; null where the log marks no phases."`
 	MemoryUsedBytes      *int64   `parquet:"memory_used_bytes,optional" enc:"delta" unit:"bytes" doc:"In use, without the driver's reserve."`
 	MemoryReservedBytes  *int64   `parquet:"memory_reserved_bytes,optional" enc:"delta" unit:"bytes" doc:"Kept by the driver."`
 	MemoryTotalBytes     *int64   `parquet:"memory_total_bytes,optional" enc:"delta" unit:"bytes" doc:"Of the GPU."`

@@ -80,6 +80,9 @@ func (at *Attributor) Attribute(result *runner.Result, measured *runner.Measured
 		w.miss("memory_timeline", fmt.Sprintf("samples could not be read to the end: %v", err))
 	}
 	w.accounts()
+	for _, l := range w.ledgers {
+		l.splitBuffers()
+	}
 	w.follow(at.before(w))
 	at.remember(w)
 	if c.n == 0 {
@@ -137,6 +140,10 @@ func (w *work) follow(before []*course) {
 		}
 		w.courses = append(w.courses, p)
 		l.addContext(p)
+		l.addLeft(p)
+		if p.estimated && !p.graphs && !p.shared {
+			l.graphs = missing("the run ended before its graphs were captured: what the log says of them was the estimate's")
+		}
 		if p.loaded == nil && !l.kv.ok && l.buffers.bytes > 0 {
 			l.buffers = missing("the run ended before the runner had allocated its buffers, or no sample shows it")
 		}
@@ -292,7 +299,7 @@ func (w *work) divideAll(g *gathering) {
 	var splits []*split
 	var baseline int64
 	for i, p := range w.courses {
-		s := w.divide(w.ledgers[i], p, g.topEach[i])
+		s := w.divide(w.ledgers[i], p, g.topEach[i], g.topAt)
 		if s == nil {
 			w.miss("memory_breakdown", fmt.Sprintf("the memory of GPU %d before the engine started is unknown", p.track.gpu))
 			return
@@ -301,5 +308,5 @@ func (w *work) divideAll(g *gathering) {
 		baseline += p.baseline.level
 		w.r.Breakdowns = append(w.r.Breakdowns, s.rows(i)...)
 	}
-	w.r.MemoryBreakdown = w.breakdown(splits, g.top, baseline)
+	w.r.MemoryBreakdown = w.breakdown(splits, g.top, baseline, g.topAt)
 }

@@ -19,8 +19,13 @@ const (
 	beforeProfiling = 500 * time.Millisecond
 	// stale is how long before a moment the last sample may lie that tells its
 	// level.
-	stale      = 500 * time.Millisecond
-	nearLoaded = 256 << 20 // bytes: a fall that ends so near the level after loading is a whole fall
+	stale = 500 * time.Millisecond
+	// collecting is how long a capture collects Python's garbage before it gives back
+	// what was reserved (0.1 to 0.9 s in vLLM 0.33 on an H200).
+	collecting = time.Second
+	// roundedSecond is how far a duration in whole seconds may be from the true one.
+	roundedSecond = 500 * time.Millisecond
+	nearLoaded    = 256 << 20 // bytes: a fall that ends so near the level after loading is a whole fall
 )
 
 // A bound is the start of a phase.
@@ -40,10 +45,14 @@ type course struct {
 	baseline *point
 	context  *point // the bare CUDA context; all before loading on one GPU
 	nccl     *point // before loading, on several GPUs
+	weights  *point // at the line that ends loading, where it was seen to arrive
 	loaded   *point // weights and the runner's persistent buffers
 	peak     *point // of profiling
+	profiled *point // profiling has given back what it reserved, graphs are not yet captured for the estimate
+	estimate *point // highest of the capture for the estimate
 	kvBase   *point // before the KV cache
 	kv       *point
+	kernels  *point // highest of kernel warm-up between the KV cache and the capture
 	captured *point
 	ready    *point // the engine is ready, the benchmark has not begun
 	warmed   *point // the measured iterations begin
@@ -51,9 +60,11 @@ type course struct {
 	left     *point // after all has ended
 	leftRead bool   // left comes from the full reading at the end, not from a sample
 
-	fallSeen bool  // kvBase is a sampled level; else it is the level after loading
-	kvJump   int64 // the bare rise between the two samples around the KV allocation
-	shared   bool  // the engine was there before the run: levels up to captured are those of its first run
+	fallSeen  bool  // kvBase is a sampled level; else it is the level after loading
+	kvJump    int64 // the bare rise between the two samples around the KV allocation
+	estimated bool  // graphs were captured for an estimate, before the KV cache
+	graphs    bool  // graphs were captured for good
+	shared    bool  // the engine was there before the run: levels up to captured are those of its first run
 }
 
 // facts are what the search for steps may know of vLLM's own account. They
@@ -96,6 +107,7 @@ func follow(c *collection, m *moments, t *track, f facts, mm *runner.Measured, f
 	}
 	fd.beforeLoad()
 	fd.load()
+	fd.estimateCapture()
 	fd.profileAndKV()
 	fd.capture()
 	fd.benchmark()
@@ -109,6 +121,7 @@ func (fd *finder) goOn(from *course) {
 	fd.p.shared = true
 	for _, l := range []struct{ to, from **point }{
 		{&fd.p.baseline, &from.baseline}, {&fd.p.context, &from.context}, {&fd.p.nccl, &from.nccl}, {&fd.p.loaded, &from.loaded},
+		{&fd.p.profiled, &from.profiled},
 		{&fd.p.kvBase, &from.kvBase}, {&fd.p.kv, &from.kv}, {&fd.p.captured, &from.captured},
 	} {
 		if *l.from != nil {
@@ -229,6 +242,9 @@ func (fd *finder) load() {
 		return
 	}
 	fd.start(runner.PhaseProfile, le.at, le.uncertainty())
+	if !le.placed && !fd.c.host { // the runner's buffers follow the line: 0.1 s after it they are there
+		fd.p.weights = fd.steady(le.at)
+	}
 	until := fd.to
 	for _, k := range []runner.EventKind{runner.EventProfileEnd, runner.EventKVReady, runner.EventEngineReady, runner.EventError} {
 		if e := fd.m.first(k, fd.t.rank); e.present && e.hi > le.lo {
@@ -314,6 +330,69 @@ func (fd *finder) profileAndKV() {
 	fd.kvBase(jump)
 }
 
+// captures are the ends of graph captures on one rank, in their order: of one
+// for an estimate, which comes before the KV cache, and of the real one.
+func (fd *finder) captures() (estimate, real moment) {
+	first, last := fd.m.first(runner.EventCaptureEnd, fd.t.rank), fd.m.final(runner.EventCaptureEnd, fd.t.rank)
+	kr := fd.m.first(runner.EventKVReady, fd.t.rank)
+	if first.present && (!kr.present || first.at < kr.lo) {
+		estimate = first
+	}
+	if last.present && kr.present && last.hi >= kr.lo {
+		real = last
+	}
+	return estimate, real
+}
+
+// estimateCapture finds where profiling ended and a capture for an estimate
+// began: at the low between the two, when torch has given back what profiling
+// reserved. The log says nothing there until the first graph is captured.
+func (fd *finder) estimateCapture() {
+	end, _ := fd.captures()
+	if !end.present {
+		return
+	}
+	fd.p.estimated = true
+	begin := end
+	begin.at, begin.lo = end.at-end.took, end.lo-end.took-roundedSecond
+	if cs := fd.m.first(runner.EventCaptureStart, fd.t.rank); cs.present && cs.at < end.at {
+		begin = cs
+	}
+	at, unsure := begin.at, begin.uncertainty()
+	if low, ok := fd.lowBefore(begin.at); ok {
+		at, unsure = low.at, fd.step(low.at)
+		fd.p.profiled = fd.steady(low.at)
+	}
+	fd.start(runner.PhaseEstimateCapture, at, unsure)
+	until := fd.to
+	if kr := fd.m.first(runner.EventKVReady, fd.t.rank); kr.present {
+		until = kr.lo
+	}
+	if p, ok := fd.t.mem.highest(at, until); ok {
+		fd.p.estimate = &p
+	}
+}
+
+// lowBefore goes back from a moment to the lowest level before the memory was
+// higher by more than notable: the end of the last fall.
+func (fd *finder) lowBefore(at time.Duration) (point, bool) {
+	spans := fd.t.mem.spans
+	i := fd.t.mem.index(at)
+	if i < 0 {
+		return point{}, false
+	}
+	low := i
+	for ; i >= 0 && spans[i].to >= fd.p.bounds[runner.PhaseProfile].at; i-- {
+		if spans[i].level < spans[low].level {
+			low = i
+		}
+		if spans[i].level >= spans[low].level+notable && i < low {
+			return point{min(spans[low].to, at), spans[low].level}, true
+		}
+	}
+	return point{}, false
+}
+
 // profilePeak is the peak of a run that has no KV allocation to end profiling.
 func (fd *finder) profilePeak(pe moment) {
 	if fd.p.loaded == nil {
@@ -322,6 +401,9 @@ func (fd *finder) profilePeak(pe moment) {
 	to := fd.to
 	if pe.present {
 		to = pe.hi
+	}
+	if b := fd.p.bounds[runner.PhaseEstimateCapture]; b.ok {
+		to = min(to, b.at)
 	}
 	if p, ok := fd.t.mem.highest(fd.p.loaded.at, to); ok {
 		fd.p.peak = &p
@@ -336,6 +418,11 @@ func (fd *finder) kvBase(jump rise) {
 	before := jump.before
 	if fd.p.loaded == nil || fd.p.loaded.at > before.at {
 		return // what profiling still holds of before cannot be told
+	}
+	if fd.p.estimated {
+		fd.profilePeak(moment{})
+		fd.estimateBase(jump)
+		return
 	}
 	fd.p.kvBase, fd.p.fallSeen = &before, true
 	peak, ok := fd.t.mem.highest(fd.p.loaded.at, before.at)
@@ -361,6 +448,20 @@ func (fd *finder) kvBase(jump rise) {
 	}
 }
 
+// estimateBase decides which level the KV cache was put on after a capture for
+// an estimate, which leaves some of its memory behind: the sample before it, if
+// the graphs were seen to be given back. Else it lies somewhere between the level
+// after profiling and that sample.
+func (fd *finder) estimateBase(jump rise) {
+	end, _ := fd.captures()
+	before := jump.before
+	if most, ok := fd.t.mem.highest(end.at, before.at); ok && most.level-before.level >= notable {
+		fd.p.kvBase, fd.p.fallSeen = &before, true
+		return
+	}
+	fd.p.kvBase, fd.p.fallSeen = nil, false
+}
+
 // capture finds the start and the end of graph capture. Its phases follow from
 // the log also where no sample tells the level of the KV cache.
 func (fd *finder) capture() {
@@ -372,23 +473,61 @@ func (fd *finder) capture() {
 	if fd.p.kv != nil {
 		since = fd.p.kv.at
 	}
-	ce := fd.m.final(runner.EventCaptureEnd, fd.t.rank)
-	if !ce.present || ce.hi < kr.lo {
+	_, ce := fd.captures()
+	if !ce.present {
 		fd.start(runner.PhaseEngineWarmup, since, fd.step(since))
 		return
 	}
+	fd.p.graphs = true
 	fd.p.captured = fd.after(fd.settled(ce, sustained), since)
 	fd.start(runner.PhaseEngineWarmup, ce.at, ce.uncertainty())
 	end := fd.p.bounds[runner.PhaseEngineWarmup].at
-	if cs := fd.m.first(runner.EventCaptureStart, fd.t.rank); cs.present && cs.at < end {
-		fd.start(runner.PhaseCapture, cs.at, cs.uncertainty())
-		return
+	begin, unsure := fd.captureStart(kr, ce, min(since, end), end)
+	fd.start(runner.PhaseCapture, begin, unsure)
+	most, ok := fd.t.mem.highest(since, begin)
+	if ok && fd.p.kv != nil && most.level-fd.p.kv.level >= notable {
+		fd.p.kernels = &most
+		fd.start(runner.PhaseKernelWarmup, since, fd.step(since))
 	}
-	begin := min(since, end)
-	if r := fd.t.mem.rises(begin, end, 1, 0); len(r) > 0 {
-		begin = r[0].before.at
+}
+
+// captureStart finds where a capture began whose start stands in no line: the line at
+// its end says how long it took, in whole seconds. It begins by giving back what
+// was reserved before it, so that the first large fall of a level that stood, else the
+// first change of the level, is its start. Without a duration it is the first rise after the KV cache.
+func (fd *finder) captureStart(kr, ce moment, since, end time.Duration) (begin, unsure time.Duration) {
+	if cs := fd.m.final(runner.EventCaptureStart, fd.t.rank); cs.present && cs.at < end && cs.hi >= kr.lo {
+		return cs.at, cs.uncertainty()
 	}
-	fd.start(runner.PhaseCapture, begin, fd.step(begin))
+	if ce.took <= 0 || ce.took >= end-since {
+		if r := fd.t.mem.rises(since, end, 1, 0); len(r) > 0 {
+			since = r[0].before.at
+		}
+		return since, fd.step(since)
+	}
+	begin, unsure = max(since, ce.at-ce.took), roundedSecond+ce.uncertainty()
+	lo, hi := max(since, begin-unsure), begin+unsure+collecting
+	change, fall := rise{}, rise{}
+	fd.t.mem.within(lo, hi, func(i int, sp span) bool {
+		if sp.from <= lo || i == 0 {
+			return true
+		}
+		was := fd.t.mem.spans[i-1]
+		r := rise{point{was.to, was.level}, point{sp.from, sp.level}}
+		if change.after.at == 0 && abs(r.bytes()) >= notable {
+			change = r
+		}
+		if r.bytes() <= -sustained && was.to-was.from >= stillness {
+			fall = r
+		}
+		return fall.after.at == 0
+	})
+	for _, r := range []rise{change, fall} {
+		if r.after.at > 0 {
+			begin, unsure = r.before.at, r.after.at-r.before.at
+		}
+	}
+	return begin, unsure
 }
 
 // settled is the level at a line that arrived. What the line tells of came
@@ -532,6 +671,23 @@ func (fd *finder) order() {
 		}
 		last, first = b.at, false
 	}
+}
+
+// phaseAt is the phase of a moment; baseline before the first.
+func (p *course) phaseAt(at time.Duration) runner.Phase {
+	phase := runner.PhaseBaseline
+	for _, ph := range runner.Phases() {
+		if b := p.bounds[ph]; b.ok && b.at <= at {
+			phase = ph
+		}
+	}
+	return phase
+}
+
+// before reports whether a moment lies before a phase that the run went through.
+func (p *course) before(at time.Duration, ph runner.Phase) bool {
+	b := p.bounds[ph]
+	return b.ok && at < b.at
 }
 
 // stretches lists the phases that the run went through, with their ends.

@@ -75,15 +75,35 @@ func (s *ladder) startUp(l *ledger) {
 			return "NCCL and custom all-reduce start before vLLM's first snapshot: they lie in total less free at start, in no line of their own; the context step is taken off"
 		})
 	}
-	s.add("load", begin, p.loaded, l.weights, func(d int64) string { return loadReason(l, d) })
+	loaded := p.loaded
+	if p.weights != nil && begin != nil && p.weights.at > begin.at {
+		loaded = p.weights
+	}
+	s.add("load", begin, loaded, l.weights, func(d int64) string {
+		if loaded == p.weights && abs(d) < 8*allocatorPage {
+			return agree
+		}
+		return loadReason(l, d)
+	})
+	if loaded == p.weights && p.loaded != nil && l.buffers.bytes > 0 {
+		s.add("buffers", loaded, p.loaded, missing("vLLM gives no figure: the runner's persistent buffers, calculated %s", gibText(l.buffers.bytes)), nil)
+	}
 	s.add("profile_peak", p.loaded, p.peak, l.activations, func(d int64) string {
 		if d > 0 {
 			return "the driver sees what torch reserves, its unused blocks and compiled kernels included; vLLM counts allocated tensors"
 		}
 		return "a peak shorter than the distance of two samples was missed, or lies in blocks that torch already held"
 	})
+	if p.estimated {
+		s.add("estimate_capture", p.profiled, p.estimate, missing(
+			"graphs captured for an estimate and dropped: the highest sample over the level after profiling; vLLM's estimate of %s is worked out from them",
+			gibText(l.estimate.bytes)), nil)
+	}
 	s.rows = append(s.rows, w.kvStep(p, l))
 	settled := p.kv
+	if p.kernels != nil {
+		s.add("kernel_warmup", p.kv, p.kernels, missing("vLLM gives no figure: the highest sample of kernel warm-up over the level of the KV cache; it is given back when capture begins"), nil)
+	}
 	if p.captured != nil || l.graphs.bytes > 0 {
 		settled = p.captured
 		s.add("capture", p.kv, p.captured, l.graphs, func(d int64) string {
@@ -141,6 +161,9 @@ func (w *work) kvStep(p *course, l *ledger) runner.StepRow {
 		switch {
 		case !l.kv.ok:
 			row.Reason += ": " + l.kv.reason
+		case p.kv != nil && p.estimated && p.profiled != nil:
+			row.Reason = fmt.Sprintf("between %s and %s: the graphs of the estimate were given back and the KV cache allocated between two samples; sample faster to see the level between",
+				gibText(p.kvJump), gibText(p.kv.level-p.profiled.level))
 		case p.kv != nil:
 			row.Reason = fmt.Sprintf("bare rise %s: what profiling reserved was given back between the same two samples, and part of it stayed; sample faster to see its end", gibText(p.kvJump))
 		}
