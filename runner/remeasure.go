@@ -19,6 +19,9 @@ func Remeasure(r *Result, a *models.Architecture, account *Account, events []Log
 		Profile: profileOf(r, a), Sweep: &sweep.Sweep{Name: r.Run.Sweep}, Devices: r.GPUInfo, Synthetic: r.Run.Synthetic,
 		StartedAt: r.Run.StartedAt, Progress: func(Progress) {}, Pulse: &Pulse{},
 	}
+	if s := r.Session; s != nil {
+		job.KeepEngine = s.Position+1 < s.GroupSize
+	}
 	from, to := engineSpan(r)
 	m := &Measurement{Account: account, Events: withArrivals(events, r.LogEvents), Latency: r.LatencyStats,
 		Session: r.Session, Logs: r.RawLogs, Outcome: r.Run.Outcome, Detail: r.Run.OutcomeDetail, StartedAt: from, EndedAt: to, ExitCode: r.Run.ExitCode}
@@ -30,6 +33,7 @@ func Remeasure(r *Result, a *models.Architecture, account *Account, events []Log
 	r.Phases, r.Ranks, r.Steps, r.Breakdowns, r.BeyondBudget = nil, nil, nil, nil, nil
 	r.MemoryTimeline, r.MemoryBreakdown, r.MemoryMeasurements = nil, nil, nil
 	r.Missing = keptReasons(r.Missing)
+	r.Run.Quality, r.Run.QualityDetail = "", ""
 	if account != nil {
 		fillAccount(r, account)
 		for field, reason := range account.Missing {

@@ -68,6 +68,8 @@ type RunInfo struct {
 	Holders        []Process         `json:"gpu_holders,omitempty"`     // held GPU memory at the baseline or the end
 	SkippedBecause string            `json:"skipped_because,omitempty"` // run_id of the run that explains it
 	FailedIn       Phase             `json:"failed_in,omitempty"`       // the phase in which a failed run ended
+	Quality        Quality           `json:"quality,omitempty"`         // what the samples cover
+	QualityDetail  string            `json:"quality_detail,omitempty"`  // why it is not full
 	Stages         []Stage           `json:"stages,omitempty"`          // what vramsweep did, when
 }
 
@@ -206,7 +208,7 @@ type TimelineExtended struct {
 	Temperature TemperatureStats `json:"temperature"`
 	Utilization UtilizationStats `json:"utilization"`
 	EnergyJ     *float64         `json:"energy_j"`
-	EnergyFrom  string           `json:"energy_from,omitempty"` // "counter" or "integral of power.instant"
+	EnergyFrom  string           `json:"energy_from,omitempty"` // "counter" or "power"
 }
 
 // PowerStats are sums over the run's GPUs, W.
@@ -403,6 +405,9 @@ type PhaseRow struct {
 	EndBytes     *int64     `json:"memory_end_bytes" parquet:"memory_end_bytes,optional" unit:"bytes" doc:"At its end."`
 	EnergyJ      *float64   `json:"energy_j" parquet:"energy_j,optional" unit:"J" doc:"Spent in the phase."`
 	MeanPowerW   *float64   `json:"mean_power_w" parquet:"mean_power_w,optional" unit:"W" doc:"Mean power in the phase."`
+	Samples      *int64     `json:"samples" parquet:"samples,optional" doc:"Samples of the memory that lie in the phase."`
+	LongestGapS  *float64   `json:"longest_gap_s" parquet:"longest_gap_s,optional" unit:"s" doc:"Longest time in the phase without a sample, its bounds included."`
+	EnergyMethod string     `json:"energy_method,omitempty" parquet:"energy_method,optional,dict" doc:"counter: the driver's, read at the bounds; power: the instantaneous power over the time."`
 }
 
 // A RankRow is one rank: vLLM's account of it in bytes.
@@ -437,6 +442,8 @@ type StepRow struct {
 	VLLMBytes       *int64     `json:"vllm_bytes" parquet:"vllm_bytes,optional" unit:"bytes" doc:"What vLLM says of the same."`
 	DifferenceBytes *int64     `json:"difference_bytes" parquet:"difference_bytes,optional" unit:"bytes" doc:"bytes - vllm_bytes."`
 	Reason          string     `json:"reason,omitempty" parquet:"reason,optional,dict" doc:"Why a figure is null, or what explains the difference."`
+	UncertaintyB    *int64     `json:"uncertainty_bytes" parquet:"uncertainty_bytes,optional" unit:"bytes" doc:"How far bytes may be off for what the two samples do not show."`
+	LowerBound      *bool      `json:"lower_bound" parquet:"lower_bound,optional" doc:"True: a peak that one sample alone shows; what lies between two samples may be higher."`
 }
 
 // A BreakdownRow is one part of the net increase on one rank; the parts of a run

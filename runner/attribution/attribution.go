@@ -47,7 +47,8 @@ type work struct {
 	utilization float64
 	kvGiven     bool // the KV cache's size was given, not a share
 	failed      bool
-	lost        bool // the engine was there before the run, and its start is not known
+	uncovered   string // why the window of the highest use is not covered; "": it is, or there is none
+	lost        bool   // the engine was there before the run, and its start is not known
 }
 
 func (w *work) miss(field, reason string) {
@@ -86,6 +87,7 @@ func (at *Attributor) Attribute(result *runner.Result, measured *runner.Measured
 	w.follow(at.before(w))
 	at.remember(w)
 	if c.n == 0 {
+		w.quality(runner.QualityBlind, "no sample was taken")
 		w.miss("memory_timeline", "no sample of the run's GPUs (or of its process tree) was taken; a run that is shorter than the sampling interval has none")
 		w.fillRanks()
 		return
@@ -198,6 +200,7 @@ func (w *work) window() (from, to time.Duration, what string) {
 
 func (w *work) fill(g *gathering, what string) {
 	w.r.MemoryTimeline = w.timeline(g, what)
+	w.coverage(g)
 	w.r.Phases, w.r.Steps, w.r.BeyondBudget, w.r.Breakdowns = nil, nil, nil, nil
 	for i, l := range g.lanes {
 		w.r.Phases = append(w.r.Phases, w.phaseRows(l)...)
@@ -210,6 +213,7 @@ func (w *work) fill(g *gathering, what string) {
 	w.fillRanks()
 	w.divideAll(g)
 	w.sessionGrowth()
+	w.hold()
 }
 
 // sessionGrowth is what a profile found on each GPU when it began on an engine
@@ -292,6 +296,10 @@ func (w *work) fillRanks() {
 
 // divideAll fills the breakdown at the highest tick.
 func (w *work) divideAll(g *gathering) {
+	if w.uncovered != "" {
+		w.miss("memory_breakdown", w.uncovered)
+		return
+	}
 	if !g.hasTop {
 		w.miss("memory_breakdown", "no tick at which the memory of every GPU was read")
 		return

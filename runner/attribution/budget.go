@@ -31,10 +31,16 @@ func (w *work) beyond(p *course, l *ledger) runner.BeyondBudget {
 	early := p.before(at, runner.PhaseCapture)
 	requested := w.requested(l)
 	b.RequestedBytes, b.ContextBytes = requested.pointer(), l.context.pointer()
-	if !requested.ok {
+	if !requested.ok && w.uncovered == "" {
 		w.miss(w.bb(p, "requested_bytes"), requested.reason)
 		b.Sentence = fmt.Sprintf("%s in use; nothing to hold it against: %s.", gibText(highest), requested.reason)
 		w.safe(&b, p, l)
+		return b
+	}
+	if w.uncovered != "" {
+		b.HighestBytes, b.HighestAt, b.HighestPhase = nil, nil, ""
+		w.miss(w.bb(p, "highest_bytes"), w.uncovered)
+		b.Sentence = fmt.Sprintf("Nothing is proved: %s.", w.uncovered)
 		return b
 	}
 	gross := highest - requested.bytes

@@ -118,7 +118,7 @@ func follow(c *collection, m *moments, t *track, f facts, mm *runner.Measured, f
 
 // goOn takes over the levels that the engine reached in its first run.
 func (fd *finder) goOn(from *course) {
-	fd.p.shared = true
+	fd.p.shared, fd.p.estimated, fd.p.graphs = true, from.estimated, from.graphs
 	for _, l := range []struct{ to, from **point }{
 		{&fd.p.baseline, &from.baseline}, {&fd.p.context, &from.context}, {&fd.p.nccl, &from.nccl}, {&fd.p.loaded, &from.loaded},
 		{&fd.p.profiled, &from.profiled},

@@ -20,6 +20,7 @@ type span struct {
 	from, to time.Duration
 	level    int64
 	n        int64
+	longest  time.Duration // between two of its samples
 }
 
 // A series is the memory of one GPU as spans of equal level. It is exact until
@@ -41,6 +42,7 @@ func (s *series) add(t time.Duration, level int64) {
 	}
 	s.n++
 	if k := len(s.spans); k > 0 && abs(level-s.spans[k-1].level) <= s.tolerance {
+		s.spans[k-1].longest = max(s.spans[k-1].longest, t-s.spans[k-1].to)
 		s.spans[k-1].to = t
 		s.spans[k-1].n++
 		return
@@ -58,6 +60,7 @@ func (s *series) coarsen() {
 		for _, next := range s.spans[1:] {
 			last := &kept[len(kept)-1]
 			if abs(next.level-last.level) <= s.tolerance {
+				last.longest = max(last.longest, next.longest, next.from-last.to)
 				last.to, last.n = next.to, last.n+next.n
 				continue
 			}
@@ -195,4 +198,30 @@ func (s *series) gap() time.Duration {
 	}
 	spacing := (s.spans[len(s.spans)-1].to - s.spans[0].from) / time.Duration(n-1)
 	return min(max(3*spacing, closest), together)
+}
+
+// alone reports whether one sample alone shows the level at a moment.
+func (s *series) alone(at time.Duration) bool {
+	i := s.index(at)
+	return i >= 0 && s.spans[i].n < 2
+}
+
+// unsure is how far the level at a moment may be off: the driver's page where it
+// stood still; where one sample alone shows it, what it lies from the nearer of
+// its neighbours.
+func (s *series) unsure(at time.Duration) int64 {
+	i := s.index(at)
+	if i < 0 || s.spans[i].n > 1 {
+		return allocatorPage
+	}
+	off := int64(-1)
+	for _, k := range []int{i - 1, i + 1} {
+		if k < 0 || k >= len(s.spans) {
+			continue
+		}
+		if d := abs(s.spans[k].level - s.spans[i].level); off < 0 || d < off {
+			off = d
+		}
+	}
+	return max(allocatorPage, off)
 }

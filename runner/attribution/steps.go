@@ -28,6 +28,12 @@ func (s *ladder) add(name string, from, to *point, vllm figure, reason func(diff
 	}
 	bytes := to.level - from.level
 	row.Bytes, row.TFrom, row.TTo = &bytes, s.w.c.time(from.at), s.w.c.time(to.at)
+	unsure := s.p.track.mem.unsure(from.at) + s.p.track.mem.unsure(to.at)
+	row.UncertaintyB = &unsure
+	if name == "profile_peak" || name == "estimate_capture" || name == "kernel_warmup" {
+		alone := s.p.track.mem.alone(to.at)
+		row.LowerBound = &alone
+	}
 	if vllm.ok {
 		d := bytes - vllm.bytes
 		row.DifferenceBytes, row.Reason = &d, reason(d)
@@ -50,6 +56,11 @@ func (w *work) steps(p *course, l *ledger) []runner.StepRow {
 	s.add("measure", p.warmed, p.measured, missing("vLLM gives no figure"), nil)
 	if w.m.Job.KeepEngine {
 		return s.rows // the engine goes on with the next run
+	}
+	if p.shared {
+		s.add("left_after", nil, nil, missing(""), nil)
+		s.rows[len(s.rows)-1].Reason = "the engine was there before this run: the level before it started lies in the first run of the group"
+		return s.rows
 	}
 	left := missing("vLLM gives no figure; the engine should leave nothing")
 	if p.leftRead {
@@ -180,6 +191,11 @@ func (w *work) kvStep(p *course, l *ledger) runner.StepRow {
 		}
 	}
 	row.Bytes, row.TFrom, row.TTo = &bytes, w.c.time(p.kvBase.at), w.c.time(p.kv.at)
+	unsure := p.track.mem.unsure(p.kvBase.at) + p.track.mem.unsure(p.kv.at)
+	if !p.fallSeen { // what profiling left for good is in it: at most all that stood before it
+		unsure += max(0, bytes-p.kvJump)
+	}
+	row.UncertaintyB = &unsure
 	if l.kv.ok {
 		d := bytes - l.kv.bytes
 		row.DifferenceBytes = &d
