@@ -313,7 +313,8 @@ type Breakdown struct {
 	TotalMeasuredGB     *float64   `json:"total_measured_gb"` // highest sample, all GPUs at the same tick
 	BaselineGB          *float64   `json:"baseline_gb"`
 	NetIncreaseGB       *float64   `json:"net_increase_gb"`
-	PeakAt              *time.Time `json:"peak_at"` // of total_measured_gb
+	PeakAt              *time.Time `json:"peak_at"`          // of total_measured_gb
+	PeakLowerBound      bool       `json:"peak_lower_bound"` // what lies between two samples may be higher
 	PeakPhase           Phase      `json:"peak_phase,omitempty"`
 	ModelWeightsGB      *float64   `json:"model_weights_gb"`
 	KVCacheGB           *float64   `json:"kv_cache_gb"`

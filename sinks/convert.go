@@ -164,7 +164,9 @@ func (row *RunRow) setMemory(r *runner.Result) {
 	if b := r.MemoryBreakdown; b != nil {
 		row.PeakMemoryBytes, row.BaselineMemoryBytes = bytesOf(b.TotalMeasuredGB), bytesOf(b.BaselineGB)
 		row.NetIncreaseBytes = bytesOf(b.NetIncreaseGB)
-		row.PeakAt, row.PeakPhase = instant(b.PeakAt), text(string(b.PeakPhase))
+		if b.PeakAt != nil {
+			row.PeakAt, row.PeakPhase, row.PeakLowerBound = instant(b.PeakAt), text(string(b.PeakPhase)), &b.PeakLowerBound
+		}
 		row.ModelWeightsBytes, row.KVCacheBytes = bytesOf(b.ModelWeightsGB), bytesOf(b.KVCacheGB)
 		row.ActivationsBytes, row.CUDAGraphsBytes = bytesOf(b.ActivationsGB), bytesOf(b.GraphCaptureGB)
 		row.NonTorchBytes, row.ContextBytes = bytesOf(b.NonTorchGB), bytesOf(b.ContextGB)

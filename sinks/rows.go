@@ -133,6 +133,7 @@ type RunRow struct {
 	QualityDetail     *string    `parquet:"quality_detail,optional,dict" doc:"Why the quality is not full."`
 	PeakAt            *time.Time `parquet:"peak_at,optional,timestamp(microsecond)" doc:"When the highest sample was taken."`
 	PeakPhase         *string    `parquet:"peak_phase,optional,dict" doc:"The phase that the highest sample lies in."`
+	PeakLowerBound    *bool      `parquet:"peak_lower_bound,optional" doc:"True: one sample alone shows the highest use, or the run failed: what lies between two samples may be higher."`
 	MeasureEnergyJ    *float64   `parquet:"measure_energy_j,optional" unit:"J" doc:"Of the measured iterations alone, sum over GPUs."`
 	MeasureMeanPowerW *float64   `parquet:"measure_mean_power_w,optional" unit:"W" doc:"Mean of the measured iterations alone, sum over GPUs."`
 	EnergyMethod      *string    `parquet:"energy_method,optional,dict" doc:"Of energy_j. counter: the driver's, read at the bounds; power: the instantaneous power over the time."`

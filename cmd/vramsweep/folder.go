@@ -64,8 +64,26 @@ func (w *world) publish(store *sinks.Store, results ...*runner.Result) error {
 	return store.FinishExecution(execution.ID, runner.StateComplete, nil)
 }
 
+// hasResults refuses a folder that holds nothing of ours: 0 faults in it would say
+// nothing.
+func hasResults(dir string) error {
+	if _, err := os.Stat(dir); err != nil {
+		return usageError("", "%w", err)
+	}
+	for _, name := range []string{"runs", "tables", "executions"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			return nil
+		}
+	}
+	return usageError("Name the --output-dir of a run.",
+		"no results of vramsweep in %s: none of the folders runs, tables and executions is there", dir)
+}
+
 // viewStore does something with an output folder that is only read.
 func viewStore(dir string, do func(*sinks.Store) error) error {
+	if err := hasResults(dir); err != nil {
+		return err
+	}
 	store, err := sinks.View(dir, sinks.Options{Version: version})
 	if err != nil {
 		return usageError("", "%w", err)
@@ -78,6 +96,9 @@ func (w *world) recoverVerb() *cobra.Command {
 	var asJSON bool
 	cmd := verb("recover DIR", "Mend a folder after a crash: samples of cut-off runs, left-over files", exactArgs("DIR"),
 		func(_ *cobra.Command, args []string) error {
+			if err := hasResults(args[0]); err != nil {
+				return err
+			}
 			return openStore(args[0], "recover", func(store *sinks.Store) error { return w.recover(store, asJSON) })
 		})
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")

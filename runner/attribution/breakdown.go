@@ -248,7 +248,10 @@ func (w *work) breakdown(splits []*split, top, baseline int64, at time.Duration)
 	b := &runner.Breakdown{ConfidenceLevels: map[string]runner.Confidence{}}
 	net := top - baseline
 	b.TotalMeasuredGB, b.BaselineGB, b.NetIncreaseGB = gib(&top), gib(&baseline), gib(&net)
-	b.PeakAt, b.PeakPhase = w.c.time(at), splits[0].phase
+	b.PeakAt, b.PeakPhase, b.PeakLowerBound = w.c.time(at), splits[0].phase, w.failed
+	for _, p := range w.courses {
+		b.PeakLowerBound = b.PeakLowerBound || p.track.mem.alone(at)
+	}
 	set := func(field string, to **float64, component string) {
 		f := sum(splits, func(s *split) figure { return s.part(component) })
 		*to = f.gib()

@@ -20,6 +20,12 @@ const (
 	// stale is how long before a moment the last sample may lie that tells its
 	// level.
 	stale = 500 * time.Millisecond
+	// beforeContext is the least that an engine imports before it touches a GPU (19 s
+	// in the recordings).
+	beforeContext = 2 * time.Second
+	// utilizationWindow is what a driver's utilization is about: the last sixth of a
+	// second to second (NVML's documentation of nvmlDeviceGetUtilizationRates).
+	utilizationWindow = 170 * time.Millisecond
 	// collecting is how long a capture collects Python's garbage before it gives back
 	// what was reserved (0.1 to 0.9 s in vLLM 0.33 on an H200).
 	collecting = time.Second
@@ -184,11 +190,11 @@ func (fd *finder) baseline(mm *runner.Measured) {
 		fd.p.baseline = &first
 	case fd.c.host:
 		fd.p.baseline = &point{at: fd.from} // a process tree that is not there yet holds nothing
-	case !fd.t.mem.empty() && fd.t.mem.spans[0].from <= fd.from+2*time.Second:
-		fd.p.baseline = &point{fd.t.mem.spans[0].from, fd.t.mem.spans[0].level}
 	default:
 		if used, ok := reading(mm.Baseline, fd.t.gpu); ok {
 			fd.p.baseline = &point{fd.from, used}
+		} else if !fd.t.mem.empty() && fd.t.mem.spans[0].from <= fd.from+beforeContext {
+			fd.p.baseline = &point{fd.t.mem.spans[0].from, fd.t.mem.spans[0].level}
 		}
 	}
 }
@@ -620,7 +626,7 @@ func (fd *finder) lastWork(ready time.Duration) (time.Duration, time.Duration, b
 	}
 	for i := len(fd.t.busy) - 1; i >= 0; i-- {
 		if b := fd.t.busy[i]; b.from > ready && b.from <= limit {
-			return min(b.to, limit), 170 * time.Millisecond, true
+			return min(b.to, limit), utilizationWindow, true
 		}
 	}
 	if sd.present {

@@ -225,3 +225,13 @@ func (s *series) unsure(at time.Duration) int64 {
 	}
 	return max(allocatorPage, off)
 }
+
+// moved is unsure for a level at the moment of a line: where it changed between the
+// samples around the moment, the line may lie on either side of the change.
+func (s *series) moved(at time.Duration) int64 {
+	off := s.unsure(at)
+	if i := s.index(at); i >= 0 && i+1 < len(s.spans) && at >= s.spans[i].to {
+		off = max(off, abs(s.spans[i+1].level-s.spans[i].level))
+	}
+	return off
+}

@@ -28,12 +28,15 @@ func (s *ladder) add(name string, from, to *point, vllm figure, reason func(diff
 	}
 	bytes := to.level - from.level
 	row.Bytes, row.TFrom, row.TTo = &bytes, s.w.c.time(from.at), s.w.c.time(to.at)
-	unsure := s.p.track.mem.unsure(from.at) + s.p.track.mem.unsure(to.at)
-	row.UncertaintyB = &unsure
+	unsure := s.p.track.mem.moved(from.at)
 	if name == "profile_peak" || name == "estimate_capture" || name == "kernel_warmup" {
 		alone := s.p.track.mem.alone(to.at)
 		row.LowerBound = &alone
+		unsure += s.p.track.mem.unsure(to.at)
+	} else {
+		unsure += s.p.track.mem.moved(to.at)
 	}
+	row.UncertaintyB = &unsure
 	if vllm.ok {
 		d := bytes - vllm.bytes
 		row.DifferenceBytes, row.Reason = &d, reason(d)

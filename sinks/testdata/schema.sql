@@ -119,6 +119,7 @@ CREATE TABLE runs (
   quality_detail VARCHAR,
   peak_at TIMESTAMP WITH TIME ZONE,
   peak_phase VARCHAR,
+  peak_lower_bound BOOLEAN,
   measure_energy_j DOUBLE,
   measure_mean_power_w DOUBLE,
   energy_method VARCHAR
@@ -235,6 +236,7 @@ COMMENT ON COLUMN runs.quality IS 'What the samples cover: full; sparse: a windo
 COMMENT ON COLUMN runs.quality_detail IS 'Why the quality is not full.';
 COMMENT ON COLUMN runs.peak_at IS 'When the highest sample was taken.';
 COMMENT ON COLUMN runs.peak_phase IS 'The phase that the highest sample lies in.';
+COMMENT ON COLUMN runs.peak_lower_bound IS 'True: one sample alone shows the highest use, or the run failed: what lies between two samples may be higher.';
 COMMENT ON COLUMN runs.measure_energy_j IS '[J] Of the measured iterations alone, sum over GPUs.';
 COMMENT ON COLUMN runs.measure_mean_power_w IS '[W] Mean of the measured iterations alone, sum over GPUs.';
 COMMENT ON COLUMN runs.energy_method IS 'Of energy_j. counter: the driver''s, read at the bounds; power: the instantaneous power over the time.';
