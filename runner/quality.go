@@ -27,16 +27,30 @@ const tolerated = 64 << 20
 // negative or larger than the devices, parts add up to the net increase, and phases
 // follow each other. An empty list: nothing does.
 func (r *Result) Broken() []string {
-	var out []string
-	var total, kv, weights int64
+	out := r.brokenParts()
+	for i := 1; i < len(r.Phases); i++ {
+		a, b := &r.Phases[i-1], &r.Phases[i]
+		if same(a.GPUIndex, b.GPUIndex) && a.StartedAt != nil && b.StartedAt != nil && b.StartedAt.Before(*a.StartedAt) {
+			out = append(out, fmt.Sprintf("phase %s starts before %s", b.Phase, a.Phase))
+		}
+	}
+	return out
+}
+
+// devicesBytes is the memory of the run's devices; 0 where one does not tell.
+func (r *Result) devicesBytes() (total int64) {
 	for i := range r.GPUInfo {
 		if r.GPUInfo[i].TotalBytes == nil {
-			total = 0
-			break
+			return 0
 		}
 		total += *r.GPUInfo[i].TotalBytes
 	}
-	var sum int64
+	return total
+}
+
+func (r *Result) brokenParts() (out []string) {
+	var kv, weights, sum int64
+	total := r.devicesBytes()
 	for i := range r.Breakdowns {
 		b := &r.Breakdowns[i]
 		sum += b.Bytes
@@ -50,7 +64,8 @@ func (r *Result) Broken() []string {
 			out = append(out, fmt.Sprintf("%s of rank %d is %d bytes, a part is never negative", b.Component, b.Rank, b.Bytes))
 		}
 		if total > 0 && b.Bytes > total {
-			out = append(out, fmt.Sprintf("%s of rank %d is %d bytes, more than the %d of the devices", b.Component, b.Rank, b.Bytes, total))
+			out = append(out, fmt.Sprintf("%s of rank %d is %d bytes, more than the %d of the devices",
+				b.Component, b.Rank, b.Bytes, total))
 		}
 	}
 	if m := r.MemoryBreakdown; m != nil && m.NetIncreaseGB != nil {
@@ -59,13 +74,8 @@ func (r *Result) Broken() []string {
 			out = append(out, fmt.Sprintf("the parts add up to %d bytes, the net increase is %d", sum, net))
 		}
 		if r.Run.Outcome == OutcomeOK && len(r.GPUInfo) > 0 && weights+kv > net+tolerated {
-			out = append(out, fmt.Sprintf("the highest sample is %d bytes over the baseline, weights and KV cache alone are %d", net, weights+kv))
-		}
-	}
-	for i := 1; i < len(r.Phases); i++ {
-		a, b := &r.Phases[i-1], &r.Phases[i]
-		if same(a.GPUIndex, b.GPUIndex) && a.StartedAt != nil && b.StartedAt != nil && b.StartedAt.Before(*a.StartedAt) {
-			out = append(out, fmt.Sprintf("phase %s starts before %s", b.Phase, a.Phase))
+			out = append(out, fmt.Sprintf("the highest sample is %d bytes over the baseline, weights and KV cache alone are %d",
+				net, weights+kv))
 		}
 	}
 	return out

@@ -63,17 +63,7 @@ func (w *work) divide(l *ledger, p *course, top int64, at time.Duration) *split 
 		return nil
 	}
 	s := &split{net: top - p.baseline.level, reserved: l.activations, phase: p.phaseAt(at)}
-	graphs, nonTorch := l.graphs, l.nonTorch
-	if s.early = p.before(at, runner.PhaseCapture); s.early && graphs.ok {
-		graphs = known(0, "the highest sample lies in "+string(s.phase)+", before the graphs were captured", runner.HighMeasuredStep)
-	}
-	if nonTorch.ok && l.left.ok && l.left.bytes > 0 {
-		nonTorch.bytes += l.left.bytes
-		if trust(l.left.confidence) > trust(nonTorch.confidence) {
-			nonTorch.confidence = l.left.confidence
-		}
-		nonTorch.source += fmt.Sprintf("; %s left behind by the capture for an estimate (%s)", gibText(l.left.bytes), l.left.source)
-	}
+	graphs, nonTorch := s.atTop(l, p, at)
 	explained, complete := s.take([]part{
 		{compWeights, l.weights}, {compKV, l.kv}, {compGraphs, graphs},
 		{compNonTorch, nonTorch}, {compContext, l.context}, {compBuffers, l.buffers},
@@ -103,6 +93,22 @@ func (w *work) divide(l *ledger, p *course, top int64, at time.Duration) *split 
 	}
 	s.flag(l)
 	return s
+}
+
+// atTop are the graphs and what lies outside torch, at the highest sample.
+func (s *split) atTop(l *ledger, p *course, at time.Duration) (graphs, nonTorch figure) {
+	graphs, nonTorch = l.graphs, l.nonTorch
+	if s.early = p.before(at, runner.PhaseCapture); s.early && graphs.ok {
+		graphs = known(0, "the highest sample lies in "+string(s.phase)+", before the graphs were captured", runner.HighMeasuredStep)
+	}
+	if nonTorch.ok && l.left.ok && l.left.bytes > 0 {
+		nonTorch.bytes += l.left.bytes
+		if trust(l.left.confidence) > trust(nonTorch.confidence) {
+			nonTorch.confidence = l.left.confidence
+		}
+		nonTorch.source += fmt.Sprintf("; %s left behind by the capture for an estimate (%s)", gibText(l.left.bytes), l.left.source)
+	}
+	return graphs, nonTorch
 }
 
 func (s *split) take(terms []part) (explained int64, complete bool) {

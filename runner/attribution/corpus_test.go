@@ -180,7 +180,7 @@ func thin(t *testing.T, run *recordedRun, n, offset int) {
 			t.Errorf("%s, every %dth sample from %d on: GPU %d: %s differs by %+.2f GiB: %s", run.name, n, offset, s.GPUIndex, s.Step, d, s.Reason)
 		}
 	}
-	if b := r.MemoryBreakdown; b.ResidualAfterCaptureGB != nil && math.Abs(*b.ResidualAfterCaptureGB) > 0.02**b.NetIncreaseGB {
+	if b := r.MemoryBreakdown; b != nil && b.ResidualAfterCaptureGB != nil && math.Abs(*b.ResidualAfterCaptureGB) > 0.02**b.NetIncreaseGB {
 		t.Errorf("%s, every %dth sample from %d on: residual %.2f GiB", run.name, n, offset, *b.ResidualAfterCaptureGB)
 	}
 }

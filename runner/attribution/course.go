@@ -251,13 +251,6 @@ func (fd *finder) load() {
 	if !le.placed && !fd.c.host { // the runner's buffers follow the line: 0.1 s after it they are there
 		fd.p.weights = fd.steady(le.at)
 	}
-	until := fd.to
-	for _, k := range []runner.EventKind{runner.EventProfileEnd, runner.EventKVReady, runner.EventEngineReady, runner.EventError} {
-		if e := fd.m.first(k, fd.t.rank); e.present && e.hi > le.lo {
-			until = min(until, e.hi)
-			break
-		}
-	}
 	pe, ps := fd.m.first(runner.EventProfileEnd, fd.t.rank), fd.m.first(runner.EventProfileStart, fd.t.rank)
 	// the first line of compiling comes after tracing, which allocates nothing;
 	// without compiling it comes after profiling, and tells nothing here
@@ -270,12 +263,30 @@ func (fd *finder) load() {
 		before = fd.p.context
 	}
 	if before != nil && fd.f.weights > 0 {
+		until := fd.profileLimit(le)
 		floor := before.level + fd.f.weights + fd.f.buffers*8/10 - notable
 		if sp, ok := fd.t.mem.plateau(le.lo, until, stillness, floor); ok {
 			fd.p.loaded = &point{min(sp.to, until), sp.level}
 			return
 		}
 	}
+	fd.loadedAt(le)
+}
+
+// profileLimit is the first moment that profiling lies before for certain.
+func (fd *finder) profileLimit(le moment) time.Duration {
+	until := fd.to
+	for _, k := range []runner.EventKind{runner.EventProfileEnd, runner.EventKVReady, runner.EventEngineReady, runner.EventError} {
+		if e := fd.m.first(k, fd.t.rank); e.present && e.hi > le.lo {
+			until = min(until, e.hi)
+			break
+		}
+	}
+	return until
+}
+
+// loadedAt takes the level at the line that ends loading, where no rise lies near it.
+func (fd *finder) loadedAt(le moment) {
 	fd.p.loaded = fd.after(fd.steady(le.at), le.lo)
 	if most, ok := fd.t.mem.highest(le.at, le.hi); ok && fd.p.loaded != nil && most.level-fd.p.loaded.level >= notable {
 		fd.p.loaded = nil // the line lies somewhere around a rise

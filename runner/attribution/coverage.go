@@ -16,32 +16,16 @@ const (
 	fine = 150 * time.Millisecond
 )
 
-// unseen is the longest time without a sample in [from, to], the ends included, and
-// the number of samples there.
-func (s *series) unseen(from, to time.Duration) (longest time.Duration, n int64) {
+// unseen is the longest time without a sample in [from, to], the ends included.
+func (s *series) unseen(from, to time.Duration) time.Duration {
+	var longest time.Duration
 	last := from
 	s.within(from, to, func(_ int, sp span) bool {
-		begin, end, count := sp.from, sp.to, sp.n
-		spacing := time.Duration(0)
-		if sp.n > 1 {
-			spacing = max((sp.to-sp.from)/time.Duration(sp.n-1), 0)
-			longest = max(longest, min(sp.longest, to-from))
-		}
-		if begin < from && spacing > 0 { // it began before: count what lies inside
-			skip := int64((from - begin + spacing - 1) / spacing)
-			begin, count = begin+time.Duration(skip)*spacing, count-skip
-		}
-		if end > to && spacing > 0 {
-			cut := int64((end - to + spacing - 1) / spacing)
-			end, count = end-time.Duration(cut)*spacing, count-cut
-		}
-		if count <= 0 || begin > to {
-			return true
-		}
-		longest, last, n = max(longest, begin-last), max(last, end), n+count
+		longest = max(longest, min(sp.longest(), to-from), sp.from-last)
+		last = max(last, min(sp.to, to))
 		return true
 	})
-	return max(longest, to-last), n
+	return max(longest, to-last)
 }
 
 // seen reports whether a sample lies in the second half of a stretch, at least late
@@ -55,7 +39,7 @@ func (s *series) seen(from, to, late time.Duration) bool {
 	}
 	last := s.spans[i].to
 	if last > to {
-		last = max(s.spans[i].from, to-s.spans[i].longest)
+		last = max(s.spans[i].from, to-s.spans[i].longest())
 	}
 	return last >= half
 }
@@ -75,7 +59,7 @@ func (w *work) coverage(g *gathering) {
 	for _, l := range g.lanes {
 		p := l.p
 		if !w.failed {
-			sparse = append(sparse, w.covered(p)...)
+			sparse = append(sparse, w.covered(l)...)
 		}
 		for i := range l.phases {
 			ph := &l.phases[i]
@@ -96,7 +80,8 @@ func (w *work) coverage(g *gathering) {
 
 // covered lists what of one GPU's use is not seen, and notes in w.uncovered what
 // takes the highest use away.
-func (w *work) covered(p *course) []string {
+func (w *work) covered(l *lane) []string {
+	p := l.p
 	ready, measure, end := p.bounds[runner.PhaseBenchWarmup], p.bounds[runner.PhaseMeasure], p.bounds[runner.PhaseTeardown]
 	if !ready.ok || !end.ok || end.at <= ready.at {
 		return nil // no window: the run did not get there, or its log marks none
@@ -108,9 +93,14 @@ func (w *work) covered(p *course) []string {
 	var out []string
 	// the lines at both ends may be late by their lag: no sample near the end counts
 	if mem := &p.track.mem; !mem.seen(measure.at, end.at, lineLag) {
-		longest, n := mem.unseen(measure.at, end.at)
-		w.uncovered = fmt.Sprintf("%d samples of the measuring phase (%.2f s), none in its second half (%.2f s between two): the highest use is not known; %s",
-			n, (end.at - measure.at).Seconds(), longest.Seconds(), advice)
+		longest, n := mem.unseen(measure.at, end.at), int64(0)
+		for i := range l.phases {
+			if l.phases[i].phase == runner.PhaseMeasure {
+				n = l.phases[i].mem.n
+			}
+		}
+		w.uncovered = fmt.Sprintf("%d samples of the measuring phase (%.2f s), none in its second half "+
+			"(%.2f s between two): the highest use is not known; %s", n, (end.at - measure.at).Seconds(), longest.Seconds(), advice)
 		if n == 0 {
 			w.quality(runner.QualityBlind, w.uncovered)
 		}
@@ -118,7 +108,8 @@ func (w *work) covered(p *course) []string {
 	}
 	kv, capture := p.bounds[runner.PhaseKVAlloc], p.bounds[runner.PhaseCapture]
 	if p.estimated && !p.shared && kv.ok && capture.ok && !p.track.mem.seen(kv.at, capture.at, 0) {
-		w.uncovered = fmt.Sprintf("no sample in the second half of the %.2f s between the KV cache and the capture, where kernels warm up: the highest use is not known; %s",
+		w.uncovered = fmt.Sprintf("no sample in the second half of the %.2f s between the KV cache and the capture, "+
+			"where kernels warm up: the highest use is not known; %s",
 			(capture.at - kv.at).Seconds(), advice)
 		out = append(out, w.uncovered)
 	}

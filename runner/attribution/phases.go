@@ -59,8 +59,7 @@ func (w *work) phaseRows(l *lane) []runner.PhaseRow {
 			g := l.t.gpu
 			r.GPUIndex = &g
 		}
-		longest, _ := l.t.mem.unseen(ph.from, ph.to)
-		n, gap := ph.mem.n, longest.Seconds()
+		n, gap := ph.mem.n, l.t.mem.unseen(ph.from, ph.to).Seconds()
 		r.Samples, r.LongestGapS = &n, &gap
 		if ph.mem.n > 0 {
 			least, most, mean := int64(ph.mem.min), int64(ph.mem.max), int64(math.Round(ph.mem.sum/float64(ph.mem.n)))

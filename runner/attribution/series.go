@@ -1,6 +1,7 @@
 package attribution
 
 import (
+	"math"
 	"sort"
 	"time"
 )
@@ -19,8 +20,8 @@ const firstTolerance = 2 << 20
 type span struct {
 	from, to time.Duration
 	level    int64
-	n        int64
-	longest  time.Duration // between two of its samples
+	n        int32
+	gapMS    int32 // the longest between two of its samples, rounded up
 }
 
 // A series is the memory of one GPU as spans of equal level. It is exact until
@@ -35,6 +36,14 @@ type series struct {
 	n         int64
 }
 
+// longest is the longest time between two samples of the span.
+func (sp *span) longest() time.Duration { return time.Duration(sp.gapMS) * time.Millisecond }
+
+// gapOf is a gap as a span keeps it, 24 days at most.
+func gapOf(d time.Duration) int32 {
+	return int32(min((d+time.Millisecond-1)/time.Millisecond, math.MaxInt32))
+}
+
 // add takes the next sample; samples come in the order of time.
 func (s *series) add(t time.Duration, level int64) {
 	if s.n == 0 || level > s.peak {
@@ -42,7 +51,7 @@ func (s *series) add(t time.Duration, level int64) {
 	}
 	s.n++
 	if k := len(s.spans); k > 0 && abs(level-s.spans[k-1].level) <= s.tolerance {
-		s.spans[k-1].longest = max(s.spans[k-1].longest, t-s.spans[k-1].to)
+		s.spans[k-1].gapMS = max(s.spans[k-1].gapMS, gapOf(t-s.spans[k-1].to))
 		s.spans[k-1].to = t
 		s.spans[k-1].n++
 		return
@@ -60,7 +69,7 @@ func (s *series) coarsen() {
 		for _, next := range s.spans[1:] {
 			last := &kept[len(kept)-1]
 			if abs(next.level-last.level) <= s.tolerance {
-				last.longest = max(last.longest, next.longest, next.from-last.to)
+				last.gapMS = max(last.gapMS, next.gapMS, gapOf(next.from-last.to))
 				last.to, last.n = next.to, last.n+next.n
 				continue
 			}
@@ -112,11 +121,6 @@ func (s *series) within(from, to time.Duration, f func(i int, sp span) bool) {
 // highest returns the highest sample in [from, to].
 func (s *series) highest(from, to time.Duration) (point, bool) {
 	return s.extreme(from, to, func(a, b int64) bool { return a > b })
-}
-
-// lowest returns the lowest sample in [from, to].
-func (s *series) lowest(from, to time.Duration) (point, bool) {
-	return s.extreme(from, to, func(a, b int64) bool { return a < b })
 }
 
 func (s *series) extreme(from, to time.Duration, better func(a, b int64) bool) (point, bool) {

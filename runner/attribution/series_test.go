@@ -38,7 +38,7 @@ func TestSeriesKeepsPeakWhenFull(t *testing.T) {
 	}
 	var n int64
 	for i, sp := range s.spans {
-		n += sp.n
+		n += int64(sp.n)
 		if i > 0 && sp.from <= s.spans[i-1].to {
 			t.Fatalf("span %d starts at %v, the one before ends at %v", i, sp.from, s.spans[i-1].to)
 		}

@@ -89,19 +89,7 @@ func (s *ladder) startUp(l *ledger) {
 			return "NCCL and custom all-reduce start before vLLM's first snapshot: they lie in total less free at start, in no line of their own; the context step is taken off"
 		})
 	}
-	loaded := p.loaded
-	if p.weights != nil && begin != nil && p.weights.at > begin.at {
-		loaded = p.weights
-	}
-	s.add("load", begin, loaded, l.weights, func(d int64) string {
-		if loaded == p.weights && abs(d) < 8*allocatorPage {
-			return agree
-		}
-		return loadReason(l, d)
-	})
-	if loaded == p.weights && p.loaded != nil && l.buffers.bytes > 0 {
-		s.add("buffers", loaded, p.loaded, missing("vLLM gives no figure: the runner's persistent buffers, calculated %s", gibText(l.buffers.bytes)), nil)
-	}
+	s.load(begin, l)
 	s.add("profile_peak", p.loaded, p.peak, l.activations, func(d int64) string {
 		if d > 0 {
 			return "the driver sees what torch reserves, its unused blocks and compiled kernels included; vLLM counts allocated tensors"
@@ -128,6 +116,24 @@ func (s *ladder) startUp(l *ledger) {
 		})
 	}
 	s.add("engine_warmup", settled, p.ready, missing("vLLM gives no figure: kernel warm-up retakes reserved activation"), nil)
+}
+
+// load adds the weights and, where the line between was seen to arrive, the buffers.
+func (s *ladder) load(begin *point, l *ledger) {
+	p := s.p
+	loaded := p.loaded
+	if p.weights != nil && begin != nil && p.weights.at > begin.at {
+		loaded = p.weights
+	}
+	s.add("load", begin, loaded, l.weights, func(d int64) string {
+		if loaded == p.weights && abs(d) < 8*allocatorPage {
+			return agree
+		}
+		return loadReason(l, d)
+	})
+	if loaded == p.weights && p.loaded != nil && l.buffers.bytes > 0 {
+		s.add("buffers", loaded, p.loaded, missing("vLLM gives no figure: the runner's persistent buffers, calculated %s", gibText(l.buffers.bytes)), nil)
+	}
 }
 
 const agree = "agrees to the log's rounding and the driver's granularity"
@@ -171,16 +177,7 @@ func loadReason(l *ledger, d int64) string {
 func (w *work) kvStep(p *course, l *ledger) runner.StepRow {
 	row := runner.StepRow{GPUIndex: p.track.gpu, Step: "kv_alloc", VLLMBytes: l.kv.pointer()}
 	if p.kv == nil || p.kvBase == nil {
-		row.Reason = "no allocation of a KV cache was sampled, or the samples lie too far apart to tell it from what is around it"
-		switch {
-		case !l.kv.ok:
-			row.Reason += ": " + l.kv.reason
-		case p.kv != nil && p.estimated && p.profiled != nil:
-			row.Reason = fmt.Sprintf("between %s and %s: the graphs of the estimate were given back and the KV cache allocated between two samples; sample faster to see the level between",
-				gibText(p.kvJump), gibText(p.kv.level-p.profiled.level))
-		case p.kv != nil:
-			row.Reason = fmt.Sprintf("bare rise %s: what profiling reserved was given back between the same two samples, and part of it stayed; sample faster to see its end", gibText(p.kvJump))
-		}
+		row.Reason = noKVStep(p, l)
 		return row
 	}
 	bytes := p.kv.level - p.kvBase.level
@@ -215,6 +212,21 @@ func (w *work) kvStep(p *course, l *ledger) runner.StepRow {
 		row.Reason = l.kv.reason
 	}
 	return row
+}
+
+// noKVStep says why the step of the KV cache is null.
+func noKVStep(p *course, l *ledger) string {
+	reason := "no allocation of a KV cache was sampled, or the samples lie too far apart to tell it from what is around it"
+	switch {
+	case !l.kv.ok:
+		reason += ": " + l.kv.reason
+	case p.kv != nil && p.estimated && p.profiled != nil:
+		reason = fmt.Sprintf("between %s and %s: the graphs of the estimate were given back and the KV cache allocated between two samples; sample faster to see the level between",
+			gibText(p.kvJump), gibText(p.kv.level-p.profiled.level))
+	case p.kv != nil:
+		reason = fmt.Sprintf("bare rise %s: what profiling reserved was given back between the same two samples, and part of it stayed; sample faster to see its end", gibText(p.kvJump))
+	}
+	return reason
 }
 
 // givenBack returns the size of the logits buffer of the sampler's profiling
