@@ -53,20 +53,20 @@ chaos: build ## kill -9 at random moments, hundreds of times
 power: ## how small a change compare finds, and how often it calls what is none
 	$(GO) test ./sinks/analyze/compare -run 'TestNothingChanged|TestPower' -count=1 -v -timeout 30m -power
 
-accuracy: ## predicted against measured, on the recordings beside the checkout
+accuracy: ## predicted against measured, on the recordings
 	$(GO) test ./sweep/models -run TestAccuracy -count=1 -v
 
 laws: ## sweep/models/laws/h200-v0.33.json anew, fitted to its recording; OUTPUT=DIR CONFIGS=DIR prints those of another folder
 	$(GO) test ./sweep/models -run TestLawsAreFitted -count=1 $(if $(OUTPUT),-v -output $(abspath $(OUTPUT)) -configs $(abspath $(CONFIGS)),-update)
 
-overheads: build ## docs/measured/overheads/overheads.json anew, from the recordings beside the checkout
-	@for d in h100-v0.19 h100-v0.26; do test -d $(CORPUS)/$$d || \
-	  { echo "make overheads needs the recordings in $(CORPUS)/$$d, which is not there; CORPUS=DIR names another place"; exit 2; }; done
-	rm -rf bin/overheads
-	$(BIN) import --gpu "$(H100)" --output-dir bin/overheads/0.19 $(CORPUS)/h100-v0.19 || [ $$? -eq 3 ]
-	$(BIN) import --gpu "$(H100)" --output-dir bin/overheads/0.26 $(CORPUS)/h100-v0.26
-	tar --zstd -xf runner/recorded/testdata/h100x2-v0.26.tar.zst -C bin/overheads
-	$(BIN) overhead build bin/overheads/0.19 bin/overheads/0.26 \
+overheads: build ## docs/measured/overheads/overheads.json anew; needs zstd, and others' logs beside the checkout
+	@test -d $(CORPUS)/h100-v0.19 || \
+	  { echo "make overheads needs the logs in $(CORPUS)/h100-v0.19, which is not there; CORPUS=DIR names another place"; exit 2; }
+	rm -rf bin/overheads && mkdir -p bin/overheads
+	$(BIN) import --gpu "$(H100)" --output-dir bin/overheads/h100-v0.19 $(CORPUS)/h100-v0.19 || [ $$? -eq 3 ]
+	for r in h100-v0.26 h100x2-v0.26; do zstd -dc runner/recorded/testdata/$$r.tar.zst | tar x -C bin/overheads || exit 1; done
+	$(BIN) reparse bin/overheads/h100-v0.26
+	$(BIN) overhead build --gpu "$(H100)" $(addprefix bin/overheads/,h100-v0.19 h100-v0.26) \
 	  $(addprefix bin/overheads/h100x2-v0.26/,tp1-llama-3.1-8b tp1-qwen3-4b tensor-parallel graphs session-as-latency) -o bin/overheads/overheads.json
 	cmp bin/overheads/overheads.json docs/measured/overheads/overheads.json || cp bin/overheads/overheads.json docs/measured/overheads/
 

@@ -263,22 +263,28 @@ func ReachedBy(kind EventKind) Phase {
 
 // Phases are the phases of a run in their order.
 func Phases() []Phase {
-	return []Phase{PhaseBaseline, PhaseEngineInit, PhaseLoad, PhaseProfile, PhaseKVAlloc, PhaseCapture,
-		PhaseEngineWarmup, PhaseBenchWarmup, PhaseMeasure, PhaseTeardown, PhaseFinal}
+	return []Phase{PhaseBaseline, PhaseEngineInit, PhaseLoad, PhaseProfile, PhaseEstimateCapture, PhaseKVAlloc,
+		PhaseKernelWarmup, PhaseCapture, PhaseEngineWarmup, PhaseBenchWarmup, PhaseMeasure, PhaseTeardown, PhaseFinal}
 }
 
 // Order is the place of a phase among those of a run, -1 for none.
 func (p Phase) Order() int { return slices.Index(Phases(), p) }
 
 // lastPhase is the furthest phase that the events prove; PhaseEngineInit if they
-// prove none.
+// prove none. A capture with no KV cache before it was made for an estimate.
 func lastPhase(events []LogEvent) Phase {
 	last := PhaseEngineInit
+	kv := slices.IndexFunc(events, func(e LogEvent) bool { return e.Kind == EventKVReady })
 	for _, e := range events {
 		if e.Kind == EventShutdown {
 			continue // an engine that failed says that it stops, too
 		}
-		if p := ReachedBy(e.Kind); p.Order() > last.Order() {
+		p := ReachedBy(e.Kind)
+		if capture := e.Kind == EventCaptureStart || e.Kind == EventCaptureEnd; capture &&
+			(kv < 0 || e.Arrived.Before(events[kv].Arrived)) {
+			p = PhaseEstimateCapture
+		}
+		if p.Order() > last.Order() {
 			last = p
 		}
 	}

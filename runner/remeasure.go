@@ -19,6 +19,9 @@ func Remeasure(r *Result, a *models.Architecture, account *Account, events []Log
 		Profile: profileOf(r, a), Sweep: &sweep.Sweep{Name: r.Run.Sweep}, Devices: r.GPUInfo, Synthetic: r.Run.Synthetic,
 		StartedAt: r.Run.StartedAt, Progress: func(Progress) {}, Pulse: &Pulse{},
 	}
+	if s := r.Session; s != nil {
+		job.KeepEngine = s.Position+1 < s.GroupSize
+	}
 	from, to := engineSpan(r)
 	m := &Measurement{Account: account, Events: withArrivals(events, r.LogEvents), Latency: r.LatencyStats,
 		Session: r.Session, Logs: r.RawLogs, Outcome: r.Run.Outcome, Detail: r.Run.OutcomeDetail,
@@ -31,6 +34,7 @@ func Remeasure(r *Result, a *models.Architecture, account *Account, events []Log
 	r.Phases, r.Ranks, r.Steps, r.Breakdowns, r.BeyondBudget = nil, nil, nil, nil, nil
 	r.MemoryTimeline, r.MemoryBreakdown, r.MemoryMeasurements = nil, nil, nil
 	r.Missing = keptReasons(r.Missing)
+	r.Run.Quality, r.Run.QualityDetail = "", ""
 	if account != nil {
 		fillAccount(r, account)
 		for field, reason := range account.Missing {
@@ -82,20 +86,20 @@ func withArrivals(events, before []LogEvent) []LogEvent {
 		line int
 		took time.Duration
 	}
-	arrived := map[key]time.Time{}
+	placed := map[key]LogEvent{}
 	var out []LogEvent
 	for _, e := range before {
 		if e.File == "session" {
 			out = append(out, e)
 			continue
 		}
-		arrived[key{e.Kind, e.File, e.Line, e.Took}] = e.Arrived
+		placed[key{e.Kind, e.File, e.Line, e.Took}] = e
 	}
 	known := len(before) > 0
 	for _, e := range events {
 		file := e.File
-		if at, ok := arrived[key{e.Kind, trimLog(file), e.Line, e.Took}]; ok {
-			e.File, e.Arrived = trimLog(file), at
+		if was, ok := placed[key{e.Kind, trimLog(file), e.Line, e.Took}]; ok {
+			e.File, e.Arrived, e.UncertaintyS = trimLog(file), was.Arrived, was.UncertaintyS
 		} else if known {
 			continue // a moment without a time between others with theirs says nothing
 		}

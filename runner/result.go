@@ -68,6 +68,8 @@ type RunInfo struct {
 	Holders        []Process         `json:"gpu_holders,omitempty"`     // held GPU memory at the baseline or the end
 	SkippedBecause string            `json:"skipped_because,omitempty"` // run_id of the run that explains it
 	FailedIn       Phase             `json:"failed_in,omitempty"`       // the phase in which a failed run ended
+	Quality        Quality           `json:"quality,omitempty"`         // what the samples cover
+	QualityDetail  string            `json:"quality_detail,omitempty"`  // why it is not full
 	Stages         []Stage           `json:"stages,omitempty"`          // what vramsweep did, when
 }
 
@@ -206,7 +208,7 @@ type TimelineExtended struct {
 	Temperature TemperatureStats `json:"temperature"`
 	Utilization UtilizationStats `json:"utilization"`
 	EnergyJ     *float64         `json:"energy_j"`
-	EnergyFrom  string           `json:"energy_from,omitempty"` // "counter" or "integral of power.instant"
+	EnergyFrom  string           `json:"energy_from,omitempty"` // "counter" or "power"
 }
 
 // PowerStats are sums over the run's GPUs, W.
@@ -308,18 +310,21 @@ const (
 
 // A Breakdown divides the net increase into parts that add up to it exactly.
 type Breakdown struct {
-	TotalMeasuredGB     *float64 `json:"total_measured_gb"` // highest sample, all GPUs at the same tick
-	BaselineGB          *float64 `json:"baseline_gb"`
-	NetIncreaseGB       *float64 `json:"net_increase_gb"`
-	ModelWeightsGB      *float64 `json:"model_weights_gb"`
-	KVCacheGB           *float64 `json:"kv_cache_gb"`
-	GraphCaptureGB      *float64 `json:"graph_capture_gb"`
-	NonTorchGB          *float64 `json:"non_torch_gb"`
-	ContextGB           *float64 `json:"context_gb"`
-	BuffersGB           *float64 `json:"buffers_gb"`
-	ActivationsGB       *float64 `json:"activations_gb"` // what of the reserved activation is in use at the highest sample
-	GrowthExcessGB      *float64 `json:"growth_excess_gb"`
-	FrameworkOverheadGB *float64 `json:"framework_overhead_gb"` // what is left; negative is kept and flagged
+	TotalMeasuredGB     *float64   `json:"total_measured_gb"` // highest sample, all GPUs at the same tick
+	BaselineGB          *float64   `json:"baseline_gb"`
+	NetIncreaseGB       *float64   `json:"net_increase_gb"`
+	PeakAt              *time.Time `json:"peak_at"`          // of total_measured_gb
+	PeakLowerBound      bool       `json:"peak_lower_bound"` // what lies between two samples may be higher
+	PeakPhase           Phase      `json:"peak_phase,omitempty"`
+	ModelWeightsGB      *float64   `json:"model_weights_gb"`
+	KVCacheGB           *float64   `json:"kv_cache_gb"`
+	GraphCaptureGB      *float64   `json:"graph_capture_gb"`
+	NonTorchGB          *float64   `json:"non_torch_gb"`
+	ContextGB           *float64   `json:"context_gb"`
+	BuffersGB           *float64   `json:"buffers_gb"`
+	ActivationsGB       *float64   `json:"activations_gb"` // what of the reserved activation is in use at the highest sample
+	GrowthExcessGB      *float64   `json:"growth_excess_gb"`
+	FrameworkOverheadGB *float64   `json:"framework_overhead_gb"` // what is left; negative is kept and flagged
 
 	ActivationsReservedGB *float64 `json:"activations_reserved_gb"`
 	HeadroomUnusedGB      *float64 `json:"headroom_unused_gb"`
@@ -342,20 +347,22 @@ type Breakdown struct {
 
 // BeyondBudget explains, for one GPU, use above gpu_memory_utilization. Bytes.
 type BeyondBudget struct {
-	GPUIndex               int      `json:"gpu_index"`
-	RequestedBytes         *int64   `json:"requested_bytes"`
-	HighestBytes           *int64   `json:"highest_bytes"`
-	GrossBytes             *int64   `json:"gross_bytes"` // highest - requested
-	NetBytes               *int64   `json:"net_bytes"`   // gross - baseline - context
-	ContextBytes           *int64   `json:"context_bytes"`
-	GraphsOutsideBytes     *int64   `json:"graphs_outside_budget_bytes"`
-	HeadroomRetakenBytes   *int64   `json:"headroom_retaken_bytes"`
-	HeadroomUnusedBytes    *int64   `json:"headroom_unused_bytes"`
-	GrowthExcessBytes      *int64   `json:"growth_excess_bytes"`
-	SafeUtilization        *float64 `json:"safe_utilization"` // the highest that this run proves safe on this GPU
-	SafeKVCacheMemoryBytes *int64   `json:"safe_kv_cache_memory_bytes"`
-	KVTokensGained         *int64   `json:"kv_tokens_gained"` // against this run; negative is a cost
-	Sentence               string   `json:"sentence"`
+	GPUIndex               int        `json:"gpu_index"`
+	RequestedBytes         *int64     `json:"requested_bytes"`
+	HighestBytes           *int64     `json:"highest_bytes"`
+	HighestAt              *time.Time `json:"highest_at"`
+	HighestPhase           Phase      `json:"highest_phase,omitempty"`
+	GrossBytes             *int64     `json:"gross_bytes"` // highest - requested
+	NetBytes               *int64     `json:"net_bytes"`   // gross - baseline - context
+	ContextBytes           *int64     `json:"context_bytes"`
+	GraphsOutsideBytes     *int64     `json:"graphs_outside_budget_bytes"`
+	HeadroomRetakenBytes   *int64     `json:"headroom_retaken_bytes"`
+	HeadroomUnusedBytes    *int64     `json:"headroom_unused_bytes"`
+	GrowthExcessBytes      *int64     `json:"growth_excess_bytes"`
+	SafeUtilization        *float64   `json:"safe_utilization"` // the highest that this run proves safe on this GPU
+	SafeKVCacheMemoryBytes *int64     `json:"safe_kv_cache_memory_bytes"`
+	KVTokensGained         *int64     `json:"kv_tokens_gained"` // against this run; negative is a cost
+	Sentence               string     `json:"sentence"`
 }
 
 // EngineMetadata is what ran.
@@ -399,6 +406,9 @@ type PhaseRow struct {
 	EndBytes     *int64     `json:"memory_end_bytes" parquet:"memory_end_bytes,optional" unit:"bytes" doc:"At its end."`
 	EnergyJ      *float64   `json:"energy_j" parquet:"energy_j,optional" unit:"J" doc:"Spent in the phase."`
 	MeanPowerW   *float64   `json:"mean_power_w" parquet:"mean_power_w,optional" unit:"W" doc:"Mean power in the phase."`
+	Samples      *int64     `json:"samples" parquet:"samples,optional" doc:"Samples of the memory that lie in the phase."`
+	LongestGapS  *float64   `json:"longest_gap_s" parquet:"longest_gap_s,optional" unit:"s" doc:"Longest time in the phase without a sample, its bounds included."`
+	EnergyMethod string     `json:"energy_method,omitempty" parquet:"energy_method,optional,dict" doc:"counter: the driver's, read at the bounds; power: the instantaneous power over the time."`
 }
 
 // A RankRow is one rank: vLLM's account of it in bytes.
@@ -426,13 +436,15 @@ type RankRow struct {
 // in a phase.
 type StepRow struct {
 	GPUIndex        int32      `json:"gpu_index" parquet:"gpu_index" doc:"The driver's index."`
-	Step            string     `json:"step" parquet:"step,dict" doc:"context, load, profile_peak, kv_alloc, capture, engine_warmup, bench_warmup, measure, left_after."`
+	Step            string     `json:"step" parquet:"step,dict" doc:"context, nccl, load, buffers, profile_peak, estimate_capture, kv_alloc, kernel_warmup, capture, engine_warmup, bench_warmup, measure, left_after."`
 	Bytes           *int64     `json:"bytes" parquet:"bytes,optional" unit:"bytes" doc:"Change of the driver's memory."`
 	TFrom           *time.Time `json:"t_from" parquet:"t_from,optional,timestamp(microsecond)" doc:"Start of the step."`
 	TTo             *time.Time `json:"t_to" parquet:"t_to,optional,timestamp(microsecond)" doc:"End of the step."`
 	VLLMBytes       *int64     `json:"vllm_bytes" parquet:"vllm_bytes,optional" unit:"bytes" doc:"What vLLM says of the same."`
 	DifferenceBytes *int64     `json:"difference_bytes" parquet:"difference_bytes,optional" unit:"bytes" doc:"bytes - vllm_bytes."`
 	Reason          string     `json:"reason,omitempty" parquet:"reason,optional,dict" doc:"Why a figure is null, or what explains the difference."`
+	UncertaintyB    *int64     `json:"uncertainty_bytes" parquet:"uncertainty_bytes,optional" unit:"bytes" doc:"How far bytes may be off for what the two samples do not show."`
+	LowerBound      *bool      `json:"lower_bound" parquet:"lower_bound,optional" doc:"True: a peak that one sample alone shows; what lies between two samples may be higher."`
 }
 
 // A BreakdownRow is one part of the net increase on one rank; the parts of a run

@@ -237,11 +237,17 @@ type Phase string
 
 // The phases, in order.
 const (
-	PhaseBaseline     Phase = "baseline"
-	PhaseEngineInit   Phase = "engine_init"
-	PhaseLoad         Phase = "load"
-	PhaseProfile      Phase = "profile"
-	PhaseKVAlloc      Phase = "kv_alloc"
+	PhaseBaseline   Phase = "baseline"
+	PhaseEngineInit Phase = "engine_init"
+	PhaseLoad       Phase = "load"
+	PhaseProfile    Phase = "profile"
+	// PhaseEstimateCapture is a capture of graphs before the KV cache, for an
+	// estimate of what they take; they are dropped.
+	PhaseEstimateCapture Phase = "estimate_capture"
+	PhaseKVAlloc         Phase = "kv_alloc"
+	// PhaseKernelWarmup lies between the KV cache and the capture, where the
+	// driver's level moves there.
+	PhaseKernelWarmup Phase = "kernel_warmup"
 	PhaseCapture      Phase = "capture"
 	PhaseEngineWarmup Phase = "engine_warmup"
 	PhaseBenchWarmup  Phase = "bench_warmup"

@@ -94,7 +94,7 @@ func checkOf(r *Result) check {
 		return checkLoad
 	case PhaseProfile:
 		return checkProfile
-	case PhaseKVAlloc, PhaseCapture, PhaseEngineWarmup:
+	case PhaseEstimateCapture, PhaseKVAlloc, PhaseKernelWarmup, PhaseCapture, PhaseEngineWarmup:
 		return checkCapture
 	case PhaseBenchWarmup, PhaseMeasure, PhaseTeardown:
 		return checkMeasure

@@ -153,12 +153,20 @@ func (row *RunRow) setKV(r *runner.Result) {
 }
 
 func (row *RunRow) setMemory(r *runner.Result) {
+	row.Quality, row.QualityDetail = text(string(r.Run.Quality)), text(r.Run.QualityDetail)
 	if t := r.MemoryTimeline; t != nil {
-		row.MeanPowerW, row.EnergyJ = finite(t.Extended.Power.MeanW), finite(t.Extended.EnergyJ)
+		row.MeanPowerW = finite(t.Extended.Power.MeanW)
+		if r.LatencyStats != nil { // else the window has no end of measuring
+			row.EnergyJ, row.EnergyMethod = finite(t.Extended.EnergyJ), text(t.Extended.EnergyFrom)
+		}
 	}
+	row.setMeasure(r)
 	if b := r.MemoryBreakdown; b != nil {
 		row.PeakMemoryBytes, row.BaselineMemoryBytes = bytesOf(b.TotalMeasuredGB), bytesOf(b.BaselineGB)
 		row.NetIncreaseBytes = bytesOf(b.NetIncreaseGB)
+		if b.PeakAt != nil {
+			row.PeakAt, row.PeakPhase, row.PeakLowerBound = instant(b.PeakAt), text(string(b.PeakPhase)), &b.PeakLowerBound
+		}
 		row.ModelWeightsBytes, row.KVCacheBytes = bytesOf(b.ModelWeightsGB), bytesOf(b.KVCacheGB)
 		row.ActivationsBytes, row.CUDAGraphsBytes = bytesOf(b.ActivationsGB), bytesOf(b.GraphCaptureGB)
 		row.NonTorchBytes, row.ContextBytes = bytesOf(b.NonTorchGB), bytesOf(b.ContextGB)
@@ -181,6 +189,22 @@ func (row *RunRow) setMemory(r *runner.Result) {
 		if r.Phases[i].GPUIndex != nil {
 			row.PeakMemoryMaxGPUBytes = larger(row.PeakMemoryMaxGPUBytes, r.Phases[i].MaxBytes)
 		}
+	}
+}
+
+// setMeasure adds up the measuring phase over the GPUs; null where one lacks it.
+func (row *RunRow) setMeasure(r *runner.Result) {
+	var joules, watts float64
+	n := 0
+	for i := range r.Phases {
+		p := &r.Phases[i]
+		if p.Phase != runner.PhaseMeasure || p.EnergyJ == nil || p.MeanPowerW == nil {
+			continue
+		}
+		joules, watts, n = joules+*p.EnergyJ, watts+*p.MeanPowerW, n+1
+	}
+	if n > 0 && n == len(r.GPUInfo) {
+		row.MeasureEnergyJ, row.MeasureMeanPowerW = &joules, &watts
 	}
 }
 

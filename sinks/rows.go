@@ -129,6 +129,15 @@ type RunRow struct {
 	Preemptions        *int64 `parquet:"preemptions,optional" doc:"Requests that the engine put off for want of KV cache, as the engine says; null in latency mode."`
 	WaitingPeak        *int64 `parquet:"waiting_peak,optional" doc:"Most requests that waited at once, as the engine says; null in latency mode."`
 
+	Quality           *string    `parquet:"quality,optional,dict" doc:"What the samples cover: full; sparse: a window rests on too few, and its figures are null; blind: none where the memory is used. Null where no engine ran."`
+	QualityDetail     *string    `parquet:"quality_detail,optional,dict" doc:"Why the quality is not full."`
+	PeakAt            *time.Time `parquet:"peak_at,optional,timestamp(microsecond)" doc:"When the highest sample was taken."`
+	PeakPhase         *string    `parquet:"peak_phase,optional,dict" doc:"The phase that the highest sample lies in."`
+	PeakLowerBound    *bool      `parquet:"peak_lower_bound,optional" doc:"True: one sample alone shows the highest use, or the run failed: what lies between two samples may be higher."`
+	MeasureEnergyJ    *float64   `parquet:"measure_energy_j,optional" unit:"J" doc:"Of the measured iterations alone, sum over GPUs."`
+	MeasureMeanPowerW *float64   `parquet:"measure_mean_power_w,optional" unit:"W" doc:"Mean of the measured iterations alone, sum over GPUs."`
+	EnergyMethod      *string    `parquet:"energy_method,optional,dict" doc:"Of energy_j. counter: the driver's, read at the bounds; power: the instantaneous power over the time."`
+
 	// Axes are the free axes of the matrix at this point: in Parquet a column
 	// axis_NAME each. Values are string, int64, float64 or bool; an axis of
 	// objects is its JSON text.
@@ -172,7 +181,7 @@ type TimelineRow struct {
 	TS                   Micros   `parquet:"ts,timestamp(microsecond),delta" doc:"When the sample was taken; a wall clock that jumps does not move it."`
 	TOffsetUS            int64    `parquet:"t_offset_us,delta" unit:"us" doc:"The same since the start of the attempt, monotonic."`
 	GPUUUID              *string  `parquet:"gpu_uuid,optional,dict" doc:"The driver's name of the GPU."`
-	Phase                *string  `parquet:"phase,optional,dict" doc:"baseline, engine_init, load, profile, kv_alloc, capture, engine_warmup, bench_warmup, measure, teardown, final; null where the log marks no phases."`
+	Phase                *string  `parquet:"phase,optional,dict" doc:"baseline, engine_init, load, profile, estimate_capture, kv_alloc, kernel_warmup, capture, engine_warmup, bench_warmup, measure, teardown, final; null where the log marks no phases."`
 	MemoryUsedBytes      *int64   `parquet:"memory_used_bytes,optional" enc:"delta" unit:"bytes" doc:"In use, without the driver's reserve."`
 	MemoryReservedBytes  *int64   `parquet:"memory_reserved_bytes,optional" enc:"delta" unit:"bytes" doc:"Kept by the driver."`
 	MemoryTotalBytes     *int64   `parquet:"memory_total_bytes,optional" enc:"delta" unit:"bytes" doc:"Of the GPU."`

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -13,7 +12,6 @@ import (
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/attribution"
 	"github.com/vramsweep/vramsweep/runner/gpu"
-	vllmlog "github.com/vramsweep/vramsweep/runner/vllm/log"
 	"github.com/vramsweep/vramsweep/sinks"
 	"github.com/vramsweep/vramsweep/sinks/analyze/views"
 	"github.com/vramsweep/vramsweep/sweep/models"
@@ -239,26 +237,10 @@ func (w *world) finishedRuns(store *sinks.Store) (runs []finishedRun, failed int
 // reparseRun reads a run's logs again and attributes its samples anew.
 func (w *world) reparseRun(store *sinks.Store, catalogue *models.Catalogue, again runner.Attributor,
 	dir string, result *runner.Result) error {
-	if len(result.RawLogs) == 0 {
-		return nil // skipped, or never started: nothing to read again
+	measured, err := store.Measured(dir, result, catalogue)
+	if err != nil || measured == nil {
+		return err // nil: skipped, or never started; nothing to read again
 	}
-	var files []string
-	for _, raw := range result.RawLogs {
-		files = append(files, filepath.Join(store.Dir(), filepath.FromSlash(dir), filepath.Base(raw.Path)))
-	}
-	log, err := w.readLogs(files, vllmlog.ReadLogs)
-	if err != nil {
-		return err
-	}
-	var account *runner.Account
-	if len(log.Accounts) > 0 {
-		account = log.Accounts[len(log.Accounts)-1]
-	}
-	a, ok := catalogue.Lookup(result.ModelInfo.Model)
-	if !ok {
-		a, _ = catalogue.Lookup(result.ModelInfo.HFModelID)
-	}
-	measured := runner.Remeasure(result, a, account, log.Events, store.Samples(dir))
 	again.Attribute(result, measured)
 	result.ProfilerVersion = version
 	return store.Replace(dir, result)

@@ -156,92 +156,43 @@ func (w *world) compact(store *sinks.Store, rebuild bool) error {
 	return nil
 }
 
-// importVerb brings recordings of runs made elsewhere into an output folder.
+// importVerb brings logs of runs made elsewhere into an output folder.
 func (w *world) importVerb() *cobra.Command {
 	var outputDir, gpuName string
-	cmd := verb("import DIR|LOG ...", "Take recordings of runs made elsewhere into an output folder", minArgs("DIR"),
+	cmd := verb("import LOG ...", "Take logs of runs made elsewhere into an output folder", minArgs("LOG"),
 		func(_ *cobra.Command, args []string) error { return w.importAll(args, outputDir, gpuName) })
-	cmd.Long = `A recording is a folder with stdout.log, stderr.log, latency.json, timeline.csv
-and run.json (command, started_at_unix_s). A folder of such folders is all of them.
-
-A vLLM log that stands alone (plain, gzip or zstd), or a folder of such logs, is
-taken in too: what it says of memory, without samples and latencies.`
+	cmd.Long = `A vLLM log that stands alone (plain, gzip or zstd), or a folder of such logs, is
+taken in: what it says of memory, without samples and latencies.`
 	cmd.Flags().StringVar(&outputDir, "output-dir", "results", "the output folder")
 	cmd.Flags().StringVar(&gpuName, "gpu", "",
-		"the GPU of recordings that do not tell theirs, as the catalogue or the driver names it")
+		"the GPU of the runs, as the catalogue or the driver names it: a log does not tell it")
 	return cmd
-}
-
-// A source is a recording, or the logs of one run.
-type source struct {
-	dir  string
-	logs []string
-}
-
-func (s source) String() string {
-	if s.dir != "" {
-		return s.dir
-	}
-	return strings.Join(s.logs, " and ")
 }
 
 func (w *world) importAll(args []string, outputDir, gpuName string) error {
 	if g, ok := models.LookupGPU(gpuName); ok && gpuName != "" {
 		gpuName = g.Product
 	}
-	from, err := recordings(args)
+	files, err := logFiles(args)
 	if err != nil {
 		return err
 	}
 	if err := os.MkdirAll(outputDir, 0o755); err != nil {
 		return err
 	}
-	return openStore(outputDir, "import", func(store *sinks.Store) error { return w.importInto(store, from, gpuName) })
+	return openStore(outputDir, "import", func(store *sinks.Store) error {
+		return w.importInto(store, vllmlog.PairLogs(files), gpuName)
+	})
 }
 
-// recordings lists the recordings in folders, or the folders themselves, and the
-// logs that stand alone.
-func recordings(args []string) ([]source, error) {
-	var out []source
-	for _, arg := range args {
-		if replay.IsRecording(arg) {
-			out = append(out, source{dir: arg})
-			continue
-		}
-		before := len(out)
-		if entries, err := os.ReadDir(arg); err == nil {
-			for _, entry := range entries {
-				if dir := filepath.Join(arg, entry.Name()); entry.IsDir() && replay.IsRecording(dir) {
-					out = append(out, source{dir: dir})
-				}
-			}
-		}
-		if len(out) > before {
-			continue
-		}
-		files, err := logFiles([]string{arg})
-		if err != nil {
-			return nil, err
-		}
-		for _, run := range vllmlog.PairLogs(files) {
-			out = append(out, source{logs: run})
-		}
-	}
-	if len(out) == 0 {
-		return nil, usageError("A recording has a log and a run.json with started_at_unix_s.",
-			"no recording and no log in %v", args)
-	}
-	return out, nil
-}
-
-func (w *world) importInto(store *sinks.Store, from []source, gpuName string) error {
+func (w *world) importInto(store *sinks.Store, from [][]string, gpuName string) error {
 	failed := 0
 	var results []*runner.Result
-	for _, s := range from {
-		result, err := w.importOne(store, s, gpuName)
+	for _, logs := range from {
+		result, err := w.importOne(store, logs, gpuName)
 		if err != nil {
 			failed++
-			fmt.Fprintf(w.stderr, "vramsweep: %s: %v\n", s, err)
+			fmt.Fprintf(w.stderr, "vramsweep: %v\n", err)
 			continue
 		}
 		results = append(results, result)
@@ -262,9 +213,13 @@ func (w *world) importInto(store *sinks.Store, from []source, gpuName string) er
 	return nil
 }
 
-// importOne attributes one recording and keeps it, with its logs.
-func (w *world) importOne(store *sinks.Store, s source, gpuName string) (*runner.Result, error) {
-	recording, logs, err := w.openSource(s)
+// importOne makes a run of the logs of one engine and keeps it, with the logs.
+func (w *world) importOne(store *sinks.Store, logs []string, gpuName string) (*runner.Result, error) {
+	log, err := w.readLogs(logs, vllmlog.ReadLogs)
+	if err != nil {
+		return nil, err
+	}
+	recording, err := replay.LoadLog(logs, log)
 	if err != nil {
 		return nil, err
 	}
@@ -278,45 +233,18 @@ func (w *world) importOne(store *sinks.Store, s source, gpuName string) (*runner
 	if err != nil {
 		return nil, err
 	}
-	if recording.Measured.Samples != nil {
-		if err := recording.Measured.Samples.ReadSamples(sink.Samples); err != nil {
-			return nil, fmt.Errorf("samples: %w", err)
-		}
-	}
 	result := recording.Attribute(&attribution.Attributor{})
 	result.ProfilerVersion = version
-	for name, log := range logs {
-		data, err := os.ReadFile(log)
-		if err != nil {
-			continue // a recording may have one log alone
+	for i, name := range []string{"stdout.log", "stderr.log"}[:min(len(logs), 2)] {
+		data, err := os.ReadFile(logs[i])
+		if err == nil {
+			err = copyLog(filepath.Join(recording.Job.Dir, name), data)
 		}
-		if err := copyLog(filepath.Join(recording.Job.Dir, name), data); err != nil {
+		if err != nil {
 			return nil, fmt.Errorf("copy the raw log: %w", err)
 		}
 	}
 	return result, sink.Finish(result)
-}
-
-// openSource reads a recording, and says which of its files are kept as which log.
-func (w *world) openSource(s source) (*replay.Recording, map[string]string, error) {
-	if s.dir != "" {
-		recording, err := replay.Load(s.dir, replay.Options{})
-		logs := map[string]string{}
-		for _, name := range []string{"stdout.log", "stderr.log"} {
-			logs[name] = filepath.Join(s.dir, name)
-		}
-		return recording, logs, err
-	}
-	log, err := w.readLogs(s.logs, vllmlog.ReadLogs)
-	if err != nil {
-		return nil, nil, err
-	}
-	recording, err := replay.LoadLog(s.logs, log, replay.Options{})
-	logs := map[string]string{"stdout.log": s.logs[0]}
-	if len(s.logs) > 1 {
-		logs["stderr.log"] = s.logs[1]
-	}
-	return recording, logs, err
 }
 
 // copyLog writes a raw log into a run's folder.
@@ -358,16 +286,9 @@ func (w *world) plotVerb() *cobra.Command {
 	return cmd
 }
 
-// drawRun draws the run in a folder of an output folder, or a recording.
+// drawRun draws the run in a folder of an output folder.
 func drawRun(dir string, width int) (*plot.Picture, error) {
 	options := plot.Options{WidthPx: width}
-	if replay.IsRecording(dir) {
-		recording, err := replay.Load(dir, replay.Options{})
-		if err != nil {
-			return nil, err
-		}
-		return plot.Draw(recording.Attribute(&attribution.Attributor{}), recording.Measured.Samples, options)
-	}
 	result, err := sinks.ReadResult(filepath.Join(dir, "run.json"))
 	if err != nil {
 		return nil, usageError("RUN_DIR is a folder of results/runs/<execution>/.", "%w", err)

@@ -47,7 +47,8 @@ type work struct {
 	utilization float64
 	kvGiven     bool // the KV cache's size was given, not a share
 	failed      bool
-	lost        bool // the engine was there before the run, and its start is not known
+	uncovered   string // why the window of the highest use is not covered; "": it is, or there is none
+	lost        bool   // the engine was there before the run, and its start is not known
 }
 
 func (w *work) miss(field, reason string) {
@@ -80,9 +81,13 @@ func (at *Attributor) Attribute(result *runner.Result, measured *runner.Measured
 		w.miss("memory_timeline", fmt.Sprintf("samples could not be read to the end: %v", err))
 	}
 	w.accounts()
+	for _, l := range w.ledgers {
+		l.splitBuffers()
+	}
 	w.follow(at.before(w))
 	at.remember(w)
 	if c.n == 0 {
+		w.quality(runner.QualityBlind, "no sample was taken")
 		w.miss("memory_timeline", "no sample of the run's GPUs (or of its process tree) was taken; a run that is shorter than the sampling interval has none")
 		w.fillRanks()
 		return
@@ -137,6 +142,10 @@ func (w *work) follow(before []*course) {
 		}
 		w.courses = append(w.courses, p)
 		l.addContext(p)
+		l.addLeft(p)
+		if p.estimated && !p.graphs && !p.shared {
+			l.graphs = missing("the run ended before its graphs were captured: what the log says of them was the estimate's")
+		}
 		if p.loaded == nil && !l.kv.ok && l.buffers.bytes > 0 {
 			l.buffers = missing("the run ended before the runner had allocated its buffers, or no sample shows it")
 		}
@@ -191,6 +200,7 @@ func (w *work) window() (from, to time.Duration, what string) {
 
 func (w *work) fill(g *gathering, what string) {
 	w.r.MemoryTimeline = w.timeline(g, what)
+	w.coverage(g)
 	w.r.Phases, w.r.Steps, w.r.BeyondBudget, w.r.Breakdowns = nil, nil, nil, nil
 	for i, l := range g.lanes {
 		w.r.Phases = append(w.r.Phases, w.phaseRows(l)...)
@@ -203,6 +213,7 @@ func (w *work) fill(g *gathering, what string) {
 	w.fillRanks()
 	w.divideAll(g)
 	w.sessionGrowth()
+	w.hold()
 }
 
 // sessionGrowth is what a profile found on each GPU when it began on an engine
@@ -285,6 +296,10 @@ func (w *work) fillRanks() {
 
 // divideAll fills the breakdown at the highest tick.
 func (w *work) divideAll(g *gathering) {
+	if w.uncovered != "" {
+		w.miss("memory_breakdown", w.uncovered)
+		return
+	}
 	if !g.hasTop {
 		w.miss("memory_breakdown", "no tick at which the memory of every GPU was read")
 		return
@@ -292,7 +307,7 @@ func (w *work) divideAll(g *gathering) {
 	var splits []*split
 	var baseline int64
 	for i, p := range w.courses {
-		s := w.divide(w.ledgers[i], p, g.topEach[i])
+		s := w.divide(w.ledgers[i], p, g.topEach[i], g.topAt)
 		if s == nil {
 			w.miss("memory_breakdown", fmt.Sprintf("the memory of GPU %d before the engine started is unknown", p.track.gpu))
 			return
@@ -301,5 +316,5 @@ func (w *work) divideAll(g *gathering) {
 		baseline += p.baseline.level
 		w.r.Breakdowns = append(w.r.Breakdowns, s.rows(i)...)
 	}
-	w.r.MemoryBreakdown = w.breakdown(splits, g.top, baseline)
+	w.r.MemoryBreakdown = w.breakdown(splits, g.top, baseline, g.topAt)
 }

@@ -2,6 +2,7 @@ package attribution
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/vramsweep/vramsweep/runner"
 )
@@ -31,7 +32,9 @@ type split struct {
 	net      int64
 	unused   figure // of the reserved activation
 	reserved figure
-	after    figure // what is left right after capture: framework overhead
+	after    figure       // what is left right after capture: framework overhead
+	phase    runner.Phase // of the highest sample
+	early    bool         // it lies before the capture: there are no graphs
 	flags    []string
 }
 
@@ -52,14 +55,18 @@ func (s *split) part(component string) figure {
 // allocation without graphs), when torch had given back what profiling
 // reserved, is framework overhead: neither account explains it. What the
 // driver saw grow from there on, in that room, is activation retaken.
-func (w *work) divide(l *ledger, p *course, top int64) *split {
+//
+// At a highest sample that lies before the capture (in kernel warm-up) there are
+// no graphs yet. What a capture for an estimate left behind is non-torch memory.
+func (w *work) divide(l *ledger, p *course, top int64, at time.Duration) *split {
 	if p.baseline == nil {
 		return nil
 	}
-	s := &split{net: top - p.baseline.level, reserved: l.activations}
+	s := &split{net: top - p.baseline.level, reserved: l.activations, phase: p.phaseAt(at)}
+	graphs, nonTorch := s.atTop(l, p, at)
 	explained, complete := s.take([]part{
-		{compWeights, l.weights}, {compKV, l.kv}, {compGraphs, l.graphs},
-		{compNonTorch, l.nonTorch}, {compContext, l.context}, {compBuffers, l.buffers},
+		{compWeights, l.weights}, {compKV, l.kv}, {compGraphs, graphs},
+		{compNonTorch, nonTorch}, {compContext, l.context}, {compBuffers, l.buffers},
 	})
 	left := s.net - explained
 	if p.kv == nil && p.peak != nil && p.loaded != nil && p.peak.level == top {
@@ -76,7 +83,7 @@ func (w *work) divide(l *ledger, p *course, top int64) *split {
 		settled = p.kv
 	}
 	if settled != nil && settled.level <= top && complete {
-		s.after = known(settled.level-p.baseline.level-explained, "driver's level right after capture, less the parts", runner.CalculatedResidual)
+		s.after = known(settled.level-p.baseline.level-explained-(l.graphs.bytes-graphs.bytes), "driver's level right after capture, less the parts", runner.CalculatedResidual)
 	} else {
 		s.after = missing("no level right after capture was sampled, or a part is missing")
 	}
@@ -86,6 +93,22 @@ func (w *work) divide(l *ledger, p *course, top int64) *split {
 	}
 	s.flag(l)
 	return s
+}
+
+// atTop are the graphs and what lies outside torch, at the highest sample.
+func (s *split) atTop(l *ledger, p *course, at time.Duration) (graphs, nonTorch figure) {
+	graphs, nonTorch = l.graphs, l.nonTorch
+	if s.early = p.before(at, runner.PhaseCapture); s.early && graphs.ok {
+		graphs = known(0, "the highest sample lies in "+string(s.phase)+", before the graphs were captured", runner.HighMeasuredStep)
+	}
+	if nonTorch.ok && l.left.ok && l.left.bytes > 0 {
+		nonTorch.bytes += l.left.bytes
+		if trust(l.left.confidence) > trust(nonTorch.confidence) {
+			nonTorch.confidence = l.left.confidence
+		}
+		nonTorch.source += fmt.Sprintf("; %s left behind by the capture for an estimate (%s)", gibText(l.left.bytes), l.left.source)
+	}
+	return graphs, nonTorch
 }
 
 func (s *split) take(terms []part) (explained int64, complete bool) {
@@ -107,16 +130,23 @@ func (s *split) grow(w *work, l *ledger, p *course, top, left int64) {
 	act := missing("%s", l.activations.reason)
 	growth := missing("without the reserved activation there is nothing to exceed")
 	framework := left
-	if room, ok := w.room(p, l, top); ok {
-		confidence, how := runner.HighMeasuredStep, "driver's rise after capture, within the reserved activation's room"
+	if room, ok := w.room(p, l, top, s.early); ok {
+		confidence, how := runner.HighMeasuredStep, fmt.Sprintf("driver's rise in %s, within the reserved activation's room", s.phase)
 		if !s.after.ok {
 			confidence, how = runner.LowEstimated, "what is left of the reserved activation's room"
 		}
 		taken := max(0, min(room, l.activations.bytes))
 		excess := max(0, room-l.activations.bytes)
-		used := max(0, taken-l.buffers.bytes-s.after.bytes)
+		held := l.left.bytes // of the room, by what is no activation
+		if !l.consumed {
+			held += l.buffers.bytes
+		}
+		if s.early { // what the budget holds for graphs is room too
+			held -= l.estimate.bytes
+		}
+		used := max(0, min(room, l.activations.bytes)-held-s.after.bytes)
 		act = known(used, how, confidence)
-		growth = known(excess, "highest use beyond requested + context + graphs outside the budget", confidence)
+		growth = known(excess, fmt.Sprintf("highest use, in %s, beyond requested + context + graphs outside the budget", s.phase), confidence)
 		framework = left - used - excess
 		s.unused = known(l.activations.bytes-taken, "vLLM's reserve less what is in use of its room", confidence)
 	} else {
@@ -129,19 +159,25 @@ func (s *split) grow(w *work, l *ledger, p *course, top, left int64) {
 // room is how much of the room that vLLM reserved for activation, and beyond
 // it, is in use: what is above the rest of the budget, the context and the
 // graphs outside the budget. Where the KV size was given there is no budget,
-// and the parts stand for it.
-func (w *work) room(p *course, l *ledger, top int64) (int64, bool) {
+// and the parts stand for it. early: the graphs are not captured yet.
+func (w *work) room(p *course, l *ledger, top int64, early bool) (int64, bool) {
 	if p.baseline == nil || !l.activations.ok || !l.context.ok || !l.graphs.ok || !l.estimate.ok {
 		return 0, false
 	}
-	net := top - p.baseline.level - l.context.bytes
+	net, graphs, estimate := top-p.baseline.level-l.context.bytes, l.graphs.bytes, l.estimate.bytes
+	if early {
+		graphs, estimate = 0, 0
+	}
 	if requested := w.requested(l); requested.ok {
-		return net - (l.graphs.bytes - l.estimate.bytes) - (requested.bytes - l.activations.bytes), true
+		return net - (graphs - estimate) - (requested.bytes - l.activations.bytes), true
 	}
 	if !l.weights.ok || !l.nonTorch.ok || !l.kv.ok {
 		return 0, false
 	}
-	return net - l.graphs.bytes - l.weights.bytes - l.nonTorch.bytes - l.kv.bytes, true
+	if l.consumed {
+		net -= l.buffers.bytes
+	}
+	return net - graphs - l.weights.bytes - l.nonTorch.bytes - l.kv.bytes, true
 }
 
 func (s *split) flag(l *ledger) {
@@ -214,10 +250,14 @@ func trust(c runner.Confidence) int {
 }
 
 // breakdown joins the splits of all ranks into memory_breakdown.
-func (w *work) breakdown(splits []*split, top, baseline int64) *runner.Breakdown {
+func (w *work) breakdown(splits []*split, top, baseline int64, at time.Duration) *runner.Breakdown {
 	b := &runner.Breakdown{ConfidenceLevels: map[string]runner.Confidence{}}
 	net := top - baseline
 	b.TotalMeasuredGB, b.BaselineGB, b.NetIncreaseGB = gib(&top), gib(&baseline), gib(&net)
+	b.PeakAt, b.PeakPhase, b.PeakLowerBound = w.c.time(at), splits[0].phase, w.failed
+	for _, p := range w.courses {
+		b.PeakLowerBound = b.PeakLowerBound || p.track.mem.alone(at)
+	}
 	set := func(field string, to **float64, component string) {
 		f := sum(splits, func(s *split) figure { return s.part(component) })
 		*to = f.gib()

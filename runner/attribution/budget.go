@@ -26,20 +26,30 @@ func (w *work) beyond(p *course, l *ledger) runner.BeyondBudget {
 		w.miss(w.bb(p, "highest_bytes"), "no sample of the memory")
 		return b
 	}
-	highest := p.track.mem.peak
-	b.HighestBytes = &highest
+	highest, at := p.track.mem.peak, p.track.mem.peakAt
+	b.HighestBytes, b.HighestAt, b.HighestPhase = &highest, w.c.time(at), p.phaseAt(at)
+	early := p.before(at, runner.PhaseCapture)
 	requested := w.requested(l)
 	b.RequestedBytes, b.ContextBytes = requested.pointer(), l.context.pointer()
-	if !requested.ok {
+	if !requested.ok && w.uncovered == "" {
 		w.miss(w.bb(p, "requested_bytes"), requested.reason)
 		b.Sentence = fmt.Sprintf("%s in use; nothing to hold it against: %s.", gibText(highest), requested.reason)
 		w.safe(&b, p, l)
+		return b
+	}
+	if w.uncovered != "" {
+		b.HighestBytes, b.HighestAt, b.HighestPhase = nil, nil, ""
+		w.miss(w.bb(p, "highest_bytes"), w.uncovered)
+		b.Sentence = fmt.Sprintf("Nothing is proved: %s.", w.uncovered)
 		return b
 	}
 	gross := highest - requested.bytes
 	b.GrossBytes = &gross
 	if l.graphs.ok && l.estimate.ok {
 		outside := l.graphs.bytes - l.estimate.bytes
+		if early {
+			outside = 0
+		}
 		b.GraphsOutsideBytes = &outside
 	}
 	if p.baseline == nil || !l.context.ok {
@@ -50,7 +60,7 @@ func (w *work) beyond(p *course, l *ledger) runner.BeyondBudget {
 	}
 	net := gross - p.baseline.level - l.context.bytes
 	b.NetBytes = &net
-	if room, ok := w.room(p, l, highest); ok {
+	if room, ok := w.room(p, l, highest, early); ok {
 		retaken := max(0, min(room, l.activations.bytes))
 		unused := l.activations.bytes - retaken
 		excess := max(0, room-l.activations.bytes)
@@ -115,17 +125,24 @@ func (w *work) safe(b *runner.BeyondBudget, p *course, l *ledger) {
 // sentence is the one line that an operator reads.
 func sentence(b *runner.BeyondBudget, l *ledger) string {
 	var s strings.Builder
-	fmt.Fprintf(&s, "%s in use of %s asked: %s context", gibText(*b.HighestBytes), gibText(*b.RequestedBytes), bare(*b.ContextBytes))
-	if b.GraphsOutsideBytes != nil && *b.GraphsOutsideBytes != 0 {
-		fmt.Fprintf(&s, ", %s graphs", bare(*b.GraphsOutsideBytes))
-		if l.estimate.ok && l.estimate.bytes > 0 {
-			s.WriteString(" beyond their estimate")
-		}
+	fmt.Fprintf(&s, "%s in use of %s asked", gibText(*b.HighestBytes), gibText(*b.RequestedBytes))
+	if b.HighestPhase == runner.PhaseKernelWarmup || b.HighestPhase == runner.PhaseEstimateCapture {
+		fmt.Fprintf(&s, ", at most in %s", b.HighestPhase)
+	}
+	fmt.Fprintf(&s, ": %s context", bare(*b.ContextBytes))
+	switch out := b.GraphsOutsideBytes; {
+	case out == nil || *out == 0:
+	case *out < 0:
+		fmt.Fprintf(&s, ", graphs %s less than their estimate", bare(-*out))
+	case l.estimate.ok && l.estimate.bytes > 0:
+		fmt.Fprintf(&s, ", %s graphs beyond their estimate", bare(*out))
+	default:
+		fmt.Fprintf(&s, ", %s graphs", bare(*out))
 	}
 	if b.GrowthExcessBytes != nil {
 		if *b.GrowthExcessBytes > 0 {
 			fmt.Fprintf(&s, ", %s beyond all that was reserved", bare(*b.GrowthExcessBytes))
-			if l.buffers.ok && l.buffers.bytes > 0 {
+			if l.buffers.ok && l.buffers.bytes > 0 && !l.consumed {
 				fmt.Fprintf(&s, " (the runner's buffers, in no budget, are %s)", bare(l.buffers.bytes))
 			}
 		} else {

@@ -1,61 +1,95 @@
 package attribution_test
 
 import (
-	"errors"
+	"cmp"
+	"fmt"
 	"math"
-	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/attribution"
-	"github.com/vramsweep/vramsweep/runner/replay"
-	"github.com/vramsweep/vramsweep/sweep/testenv"
+	"github.com/vramsweep/vramsweep/runner/recorded"
+	"github.com/vramsweep/vramsweep/sinks"
+	"github.com/vramsweep/vramsweep/sweep/models"
 )
 
-// corpus is the folder of recordings of vLLM 0.26 on H100s; they are not part
-// of the repository but for one.
-const corpus = "../../../shared/corpus/h100-v0.26"
-
-// attribute replays one recording.
-func attribute(t testing.TB, dir string) (*runner.Result, *replay.Recording) {
-	t.Helper()
-	rec, err := replay.Load(dir, replay.Options{})
-	if err != nil {
-		t.Fatalf("loading the recording: %v", err)
-	}
-	return rec.Attribute(&attribution.Attributor{}), rec
+// A recordedRun is a run of a recording, as it was stored.
+type recordedRun struct {
+	name   string // of the run: that of its profile in the recordings of 0.26
+	store  *sinks.Store
+	dir    string
+	stored *runner.Result
 }
 
-// recordings attributes every recording of the corpus, by name. It does so
-// once: tests read the results and change nothing in them.
-func recordings(t testing.TB) map[string]*runner.Result {
+// again reads the run anew, as reparse does: its log, and a result that an
+// Attributor has not filled.
+func (r *recordedRun) again(t testing.TB) (*runner.Result, *runner.Measured) {
 	t.Helper()
-	all, err := everyRecording()
+	catalogue, err := builtin()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(all) == 0 {
-		testenv.Skip(t, "no recordings in %s: they are kept outside of the repository", corpus)
+	result, err := sinks.ReadResult(filepath.Join(r.store.Dir(), filepath.FromSlash(r.dir), "run.json"))
+	if err != nil {
+		t.Fatal(err)
 	}
-	return all
+	measured, err := r.store.Measured(r.dir, result, catalogue)
+	if err != nil || measured == nil {
+		t.Fatalf("%s: %v, expected the logs of the run", r.dir, err)
+	}
+	return result, measured
 }
 
-var everyRecording = sync.OnceValues(func() (map[string]*runner.Result, error) {
-	files, err := filepath.Glob(filepath.Join(corpus, "*", "run.json"))
-	out := map[string]*runner.Result{}
-	for _, f := range files {
-		dir := filepath.Dir(f)
-		rec, e := replay.Load(dir, replay.Options{})
-		if e != nil {
-			err = errors.Join(err, e)
-			continue
-		}
-		out[filepath.Base(dir)] = rec.Attribute(&attribution.Attributor{})
+// openRecording lists the runs of a recording by their start.
+func openRecording(t testing.TB, name string) []*recordedRun {
+	t.Helper()
+	store, err := sinks.View(recorded.Folder(t, name), sinks.Options{})
+	if err != nil {
+		t.Fatal(err)
 	}
-	return out, err
-})
+	t.Cleanup(func() { _ = store.Close() })
+	var runs []*recordedRun
+	for dir, r := range store.Results(sinks.Predicate{}) {
+		if r == nil {
+			t.Fatalf("%s: damaged", dir)
+		}
+		runs = append(runs, &recordedRun{r.Run.RunID, store, dir, r})
+	}
+	slices.SortStableFunc(runs, func(a, b *recordedRun) int {
+		return cmp.Or(a.stored.Run.StartedAt.Compare(b.stored.Run.StartedAt), cmp.Compare(a.name, b.name))
+	})
+	return runs
+}
+
+var (
+	builtin = sync.OnceValues(models.Builtin)
+	known   = map[string]map[string]*runner.Result{} // what attributed has done
+)
+
+// attributed attributes every run of a recording anew, by name. It does so once:
+// tests change nothing in the results.
+func attributed(t testing.TB, name string) map[string]*runner.Result {
+	t.Helper()
+	if done := known[name]; done != nil {
+		return done
+	}
+	out := map[string]*runner.Result{}
+	known[name] = out
+	one := &attribution.Attributor{}
+	for _, run := range openRecording(t, name) {
+		result, measured := run.again(t)
+		one.Attribute(result, measured)
+		out[run.name] = result
+	}
+	return out
+}
+
+// recordings are the runs of vLLM 0.26 on H100s.
+func recordings(t testing.TB) map[string]*runner.Result { return attributed(t, "h100-v0.26") }
 
 const gib = float64(runner.GiB)
 
@@ -99,12 +133,20 @@ type every struct {
 }
 
 func (e every) ReadSamples(yield func([]runner.Sample) error) error {
-	i := e.offset
-	return e.all.ReadSamples(func(tick []runner.Sample) error {
-		if i++; i%e.n != 0 {
-			return nil
+	i, last := e.offset, time.Duration(-1)
+	return e.all.ReadSamples(func(batch []runner.Sample) error {
+		for k := range batch {
+			if batch[k].Offset != last {
+				i, last = i+1, batch[k].Offset
+			}
+			if i%e.n != 0 {
+				continue
+			}
+			if err := yield(batch[k : k+1]); err != nil {
+				return err
+			}
 		}
-		return yield(tick)
+		return nil
 	})
 }
 
@@ -114,32 +156,32 @@ func TestFewerSamples(t *testing.T) {
 	if testing.Short() {
 		t.Skip("attributes each recording ten times")
 	}
-	for name, r := range recordings(t) {
-		if r.Run.Outcome != runner.OutcomeOK {
+	for _, run := range openRecording(t, "h100-v0.26") {
+		if run.stored.Run.Outcome != runner.OutcomeOK {
 			continue
 		}
-		rec, err := replay.Load(filepath.Join(corpus, name), replay.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		all := rec.Measured.Samples
 		for _, n := range []int{2, 3, 5} {
 			for offset := range n {
-				rec.Measured.Samples = every{all, n, offset}
-				r := rec.Attribute(&attribution.Attributor{})
-				for _, s := range r.Steps {
-					if s.Step != "kv_alloc" && s.Step != "capture" || s.DifferenceBytes == nil {
-						continue
-					}
-					if d := float64(*s.DifferenceBytes) / gib; math.Abs(d) > 0.2 {
-						t.Errorf("%s, every %dth sample from %d on: GPU %d: %s differs by %+.2f GiB: %s", name, n, offset, s.GPUIndex, s.Step, d, s.Reason)
-					}
-				}
-				if b := r.MemoryBreakdown; b.ResidualAfterCaptureGB != nil && math.Abs(*b.ResidualAfterCaptureGB) > 0.02**b.NetIncreaseGB {
-					t.Errorf("%s, every %dth sample from %d on: residual %.2f GiB", name, n, offset, *b.ResidualAfterCaptureGB)
-				}
+				thin(t, run, n, offset)
 			}
 		}
+	}
+}
+
+func thin(t *testing.T, run *recordedRun, n, offset int) {
+	r, measured := run.again(t)
+	measured.Samples = every{measured.Samples, n, offset}
+	(&attribution.Attributor{}).Attribute(r, measured)
+	for _, s := range r.Steps {
+		if s.Step != "kv_alloc" && s.Step != "capture" || s.DifferenceBytes == nil {
+			continue
+		}
+		if d := float64(*s.DifferenceBytes) / gib; math.Abs(d) > 0.2 {
+			t.Errorf("%s, every %dth sample from %d on: GPU %d: %s differs by %+.2f GiB: %s", run.name, n, offset, s.GPUIndex, s.Step, d, s.Reason)
+		}
+	}
+	if b := r.MemoryBreakdown; b != nil && b.ResidualAfterCaptureGB != nil && math.Abs(*b.ResidualAfterCaptureGB) > 0.02**b.NetIncreaseGB {
+		t.Errorf("%s, every %dth sample from %d on: residual %.2f GiB", run.name, n, offset, *b.ResidualAfterCaptureGB)
 	}
 }
 
@@ -283,7 +325,8 @@ func TestBudgetCloses(t *testing.T) {
 
 // TestTwoGPUs: each rank on its GPU, NCCL as a step of its own, one KV size.
 func TestTwoGPUs(t *testing.T) {
-	r := recordings(t)["tp2-llama-3.1-8b"]
+	all := recordings(t)
+	r := all["tp2-llama-3.1-8b"]
 	if r == nil {
 		t.Fatal("tp2-llama-3.1-8b is not in the corpus")
 	}
@@ -317,7 +360,7 @@ func TestTwoGPUs(t *testing.T) {
 	if nccl != 2 {
 		t.Errorf("%d steps of NCCL, expected one a GPU", nccl)
 	}
-	for name, one := range recordings(t) {
+	for name, one := range all {
 		if one.BenchmarkParameters.TensorParallelSize == 1 {
 			for _, s := range one.Steps {
 				if s.Step == "nccl" {
@@ -328,10 +371,9 @@ func TestTwoGPUs(t *testing.T) {
 	}
 }
 
-// TestInTheBox runs on the one recording that is in the repository, so that
-// the bars hold where the corpus is not.
+// TestInTheBox holds the run that docs/attribution.md is about to its figures.
 func TestInTheBox(t *testing.T) {
-	r, _ := attribute(t, "../replay/testdata/llama-3.1-8b")
+	r := recordings(t)["llama-3.1-8b"]
 	if r.Run.Outcome != runner.OutcomeOK || r.MemoryBreakdown == nil || len(r.Steps) == 0 {
 		t.Fatalf("outcome %s, breakdown %v", r.Run.Outcome, r.MemoryBreakdown)
 	}
@@ -360,7 +402,32 @@ func TestInTheBox(t *testing.T) {
 			t.Errorf("phase %d is %s, expected %s", i, order[i], p)
 		}
 	}
-	if _, err := os.Stat("../replay/testdata/llama-3.1-8b/run.json"); err != nil {
-		t.Error(err)
+}
+
+// TestSameFigures: the figures of the recordings are those that they were stored
+// with.
+func TestSameFigures(t *testing.T) {
+	for _, run := range openRecording(t, "h100-v0.26") {
+		r, measured := run.again(t)
+		(&attribution.Attributor{}).Attribute(r, measured)
+		now := map[string]int64{}
+		for _, s := range r.Steps {
+			if s.Bytes != nil {
+				now[fmt.Sprint(s.GPUIndex, s.Step)] = *s.Bytes
+			}
+		}
+		for _, b := range r.Breakdowns {
+			now[fmt.Sprint("part", b.Rank, b.Component)] = b.Bytes
+		}
+		for _, s := range run.stored.Steps {
+			if got, ok := now[fmt.Sprint(s.GPUIndex, s.Step)]; s.Bytes != nil && (!ok || got != *s.Bytes) {
+				t.Errorf("%s: GPU %d: step %s is %d bytes, was %d", run.name, s.GPUIndex, s.Step, got, *s.Bytes)
+			}
+		}
+		for _, b := range run.stored.Breakdowns {
+			if got := now[fmt.Sprint("part", b.Rank, b.Component)]; got != b.Bytes {
+				t.Errorf("%s: rank %d: %s is %d bytes, was %d", run.name, b.Rank, b.Component, got, b.Bytes)
+			}
+		}
 	}
 }

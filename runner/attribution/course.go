@@ -19,8 +19,19 @@ const (
 	beforeProfiling = 500 * time.Millisecond
 	// stale is how long before a moment the last sample may lie that tells its
 	// level.
-	stale      = 500 * time.Millisecond
-	nearLoaded = 256 << 20 // bytes: a fall that ends so near the level after loading is a whole fall
+	stale = 500 * time.Millisecond
+	// beforeContext is the least that an engine imports before it touches a GPU (19 s
+	// in the recordings).
+	beforeContext = 2 * time.Second
+	// utilizationWindow is what a driver's utilization is about: the last sixth of a
+	// second to second (NVML's documentation of nvmlDeviceGetUtilizationRates).
+	utilizationWindow = 170 * time.Millisecond
+	// collecting is how long a capture collects Python's garbage before it gives back
+	// what was reserved (0.1 to 0.9 s in vLLM 0.33 on an H200).
+	collecting = time.Second
+	// roundedSecond is how far a duration in whole seconds may be from the true one.
+	roundedSecond = 500 * time.Millisecond
+	nearLoaded    = 256 << 20 // bytes: a fall that ends so near the level after loading is a whole fall
 )
 
 // A bound is the start of a phase.
@@ -40,10 +51,14 @@ type course struct {
 	baseline *point
 	context  *point // the bare CUDA context; all before loading on one GPU
 	nccl     *point // before loading, on several GPUs
+	weights  *point // at the line that ends loading, where it was seen to arrive
 	loaded   *point // weights and the runner's persistent buffers
 	peak     *point // of profiling
+	profiled *point // profiling has given back what it reserved, graphs are not yet captured for the estimate
+	estimate *point // highest of the capture for the estimate
 	kvBase   *point // before the KV cache
 	kv       *point
+	kernels  *point // highest of kernel warm-up between the KV cache and the capture
 	captured *point
 	ready    *point // the engine is ready, the benchmark has not begun
 	warmed   *point // the measured iterations begin
@@ -51,9 +66,11 @@ type course struct {
 	left     *point // after all has ended
 	leftRead bool   // left comes from the full reading at the end, not from a sample
 
-	fallSeen bool  // kvBase is a sampled level; else it is the level after loading
-	kvJump   int64 // the bare rise between the two samples around the KV allocation
-	shared   bool  // the engine was there before the run: levels up to captured are those of its first run
+	fallSeen  bool  // kvBase is a sampled level; else it is the level after loading
+	kvJump    int64 // the bare rise between the two samples around the KV allocation
+	estimated bool  // graphs were captured for an estimate, before the KV cache
+	graphs    bool  // graphs were captured for good
+	shared    bool  // the engine was there before the run: levels up to captured are those of its first run
 }
 
 // facts are what the search for steps may know of vLLM's own account. They
@@ -96,6 +113,7 @@ func follow(c *collection, m *moments, t *track, f facts, mm *runner.Measured, f
 	}
 	fd.beforeLoad()
 	fd.load()
+	fd.estimateCapture()
 	fd.profileAndKV()
 	fd.capture()
 	fd.benchmark()
@@ -106,9 +124,10 @@ func follow(c *collection, m *moments, t *track, f facts, mm *runner.Measured, f
 
 // goOn takes over the levels that the engine reached in its first run.
 func (fd *finder) goOn(from *course) {
-	fd.p.shared = true
+	fd.p.shared, fd.p.estimated, fd.p.graphs = true, from.estimated, from.graphs
 	for _, l := range []struct{ to, from **point }{
 		{&fd.p.baseline, &from.baseline}, {&fd.p.context, &from.context}, {&fd.p.nccl, &from.nccl}, {&fd.p.loaded, &from.loaded},
+		{&fd.p.profiled, &from.profiled},
 		{&fd.p.kvBase, &from.kvBase}, {&fd.p.kv, &from.kv}, {&fd.p.captured, &from.captured},
 	} {
 		if *l.from != nil {
@@ -171,11 +190,11 @@ func (fd *finder) baseline(mm *runner.Measured) {
 		fd.p.baseline = &first
 	case fd.c.host:
 		fd.p.baseline = &point{at: fd.from} // a process tree that is not there yet holds nothing
-	case !fd.t.mem.empty() && fd.t.mem.spans[0].from <= fd.from+2*time.Second:
-		fd.p.baseline = &point{fd.t.mem.spans[0].from, fd.t.mem.spans[0].level}
 	default:
 		if used, ok := reading(mm.Baseline, fd.t.gpu); ok {
 			fd.p.baseline = &point{fd.from, used}
+		} else if !fd.t.mem.empty() && fd.t.mem.spans[0].from <= fd.from+beforeContext {
+			fd.p.baseline = &point{fd.t.mem.spans[0].from, fd.t.mem.spans[0].level}
 		}
 	}
 }
@@ -201,10 +220,10 @@ func (fd *finder) beforeLoad() {
 		return
 	}
 	if !ls.present { // older logs: the end, less what loading took
-		ls = moment{lo: le.lo - le.took, hi: le.hi - le.took, present: true}
+		ls = moment{lo: le.lo - le.took, at: le.at - le.took, hi: le.hi - le.took, placed: le.placed, present: true}
 	}
-	before := fd.settled(ls.hi, sustained)
-	fd.start(runner.PhaseLoad, ls.hi, ls.uncertainty())
+	before := fd.settled(ls, sustained)
+	fd.start(runner.PhaseLoad, ls.at, ls.uncertainty())
 	if before == nil || fd.c.host {
 		return
 	}
@@ -228,18 +247,14 @@ func (fd *finder) load() {
 	if !le.present {
 		return
 	}
-	fd.start(runner.PhaseProfile, le.hi, le.uncertainty())
-	until := fd.to
-	for _, k := range []runner.EventKind{runner.EventProfileEnd, runner.EventKVReady, runner.EventEngineReady, runner.EventError} {
-		if e := fd.m.first(k, fd.t.rank); e.present && e.hi > le.lo {
-			until = min(until, e.hi)
-			break
-		}
+	fd.start(runner.PhaseProfile, le.at, le.uncertainty())
+	if !le.placed && !fd.c.host { // the runner's buffers follow the line: 0.1 s after it they are there
+		fd.p.weights = fd.steady(le.at)
 	}
 	pe, ps := fd.m.first(runner.EventProfileEnd, fd.t.rank), fd.m.first(runner.EventProfileStart, fd.t.rank)
 	// the first line of compiling comes after tracing, which allocates nothing;
 	// without compiling it comes after profiling, and tells nothing here
-	if ps.present && ps.lo > le.hi && (!pe.present || ps.hi+beforeProfiling < pe.hi) {
+	if ps.present && ps.lo > le.hi && (!pe.present || ps.at+beforeProfiling < pe.at) {
 		fd.p.loaded = fd.after(fd.steady(ps.lo), le.lo)
 		return
 	}
@@ -248,13 +263,34 @@ func (fd *finder) load() {
 		before = fd.p.context
 	}
 	if before != nil && fd.f.weights > 0 {
+		until := fd.profileLimit(le)
 		floor := before.level + fd.f.weights + fd.f.buffers*8/10 - notable
 		if sp, ok := fd.t.mem.plateau(le.lo, until, stillness, floor); ok {
 			fd.p.loaded = &point{min(sp.to, until), sp.level}
 			return
 		}
 	}
-	fd.p.loaded = fd.after(fd.steady(le.hi), le.lo)
+	fd.loadedAt(le)
+}
+
+// profileLimit is the first moment that profiling lies before for certain.
+func (fd *finder) profileLimit(le moment) time.Duration {
+	until := fd.to
+	for _, k := range []runner.EventKind{runner.EventProfileEnd, runner.EventKVReady, runner.EventEngineReady, runner.EventError} {
+		if e := fd.m.first(k, fd.t.rank); e.present && e.hi > le.lo {
+			until = min(until, e.hi)
+			break
+		}
+	}
+	return until
+}
+
+// loadedAt takes the level at the line that ends loading, where no rise lies near it.
+func (fd *finder) loadedAt(le moment) {
+	fd.p.loaded = fd.after(fd.steady(le.at), le.lo)
+	if most, ok := fd.t.mem.highest(le.at, le.hi); ok && fd.p.loaded != nil && most.level-fd.p.loaded.level >= notable {
+		fd.p.loaded = nil // the line lies somewhere around a rise
+	}
 }
 
 // after drops a level whose sample was taken before a moment that it must
@@ -299,12 +335,79 @@ func (fd *finder) profileAndKV() {
 	}
 	if !found || fd.steady(jump.after.at) == nil {
 		fd.profilePeak(pe)
-		fd.start(runner.PhaseKVAlloc, kr.hi, kr.uncertainty())
+		fd.start(runner.PhaseKVAlloc, kr.at, kr.uncertainty())
 		return
 	}
 	fd.p.kv, fd.p.kvJump = &jump.after, jump.bytes()
-	fd.start(runner.PhaseKVAlloc, kr.hi, kr.uncertainty())
+	begin := kr.at
+	if kr.placed { // by the sample at the allocation's end
+		begin = min(begin, jump.before.at)
+	}
+	fd.start(runner.PhaseKVAlloc, begin, kr.uncertainty())
 	fd.kvBase(jump)
+}
+
+// captures are the ends of graph captures on one rank, in their order: of one
+// for an estimate, which comes before the KV cache, and of the real one.
+func (fd *finder) captures() (estimate, real moment) {
+	first, last := fd.m.first(runner.EventCaptureEnd, fd.t.rank), fd.m.final(runner.EventCaptureEnd, fd.t.rank)
+	kr := fd.m.first(runner.EventKVReady, fd.t.rank)
+	if first.present && (!kr.present || first.at < kr.lo) {
+		estimate = first
+	}
+	if last.present && kr.present && last.hi >= kr.lo {
+		real = last
+	}
+	return estimate, real
+}
+
+// estimateCapture finds where profiling ended and a capture for an estimate
+// began: at the low between the two, when torch has given back what profiling
+// reserved. The log says nothing there until the first graph is captured.
+func (fd *finder) estimateCapture() {
+	end, _ := fd.captures()
+	if !end.present {
+		return
+	}
+	fd.p.estimated = true
+	begin := end
+	begin.at, begin.lo = end.at-end.took, end.lo-end.took-roundedSecond
+	if cs := fd.m.first(runner.EventCaptureStart, fd.t.rank); cs.present && cs.at < end.at {
+		begin = cs
+	}
+	at, unsure := begin.at, begin.uncertainty()
+	if low, ok := fd.lowBefore(begin.at); ok {
+		at, unsure = low.at, fd.step(low.at)
+		fd.p.profiled = fd.steady(low.at)
+	}
+	fd.start(runner.PhaseEstimateCapture, at, unsure)
+	until := fd.to
+	if kr := fd.m.first(runner.EventKVReady, fd.t.rank); kr.present {
+		until = kr.lo
+	}
+	if p, ok := fd.t.mem.highest(at, until); ok {
+		fd.p.estimate = &p
+	}
+}
+
+// lowBefore goes back from a moment to the lowest level before the memory was
+// higher by more than notable: the end of the last fall.
+func (fd *finder) lowBefore(at time.Duration) (point, bool) {
+	spans := fd.t.mem.spans
+	i := fd.t.mem.index(at)
+	if i < 0 {
+		return point{}, false
+	}
+	low := i
+	for ; i >= 0 && spans[i].to >= fd.p.bounds[runner.PhaseProfile].at; i-- {
+		if spans[i].level < spans[low].level {
+			low = i
+		}
+		if spans[i].level >= spans[low].level+notable && i < low {
+			return point{min(spans[low].to, at), spans[low].level}, true
+		}
+	}
+	return point{}, false
 }
 
 // profilePeak is the peak of a run that has no KV allocation to end profiling.
@@ -315,6 +418,9 @@ func (fd *finder) profilePeak(pe moment) {
 	to := fd.to
 	if pe.present {
 		to = pe.hi
+	}
+	if b := fd.p.bounds[runner.PhaseEstimateCapture]; b.ok {
+		to = min(to, b.at)
 	}
 	if p, ok := fd.t.mem.highest(fd.p.loaded.at, to); ok {
 		fd.p.peak = &p
@@ -327,10 +433,15 @@ func (fd *finder) profilePeak(pe moment) {
 // level after loading is, with the V2 runner, the nearest one that was seen.
 func (fd *finder) kvBase(jump rise) {
 	before := jump.before
-	fd.p.kvBase, fd.p.fallSeen = &before, true
 	if fd.p.loaded == nil || fd.p.loaded.at > before.at {
+		return // what profiling still holds of before cannot be told
+	}
+	if fd.p.estimated {
+		fd.profilePeak(moment{})
+		fd.estimateBase(jump)
 		return
 	}
+	fd.p.kvBase, fd.p.fallSeen = &before, true
 	peak, ok := fd.t.mem.highest(fd.p.loaded.at, before.at)
 	if !ok {
 		return
@@ -354,6 +465,20 @@ func (fd *finder) kvBase(jump rise) {
 	}
 }
 
+// estimateBase decides which level the KV cache was put on after a capture for
+// an estimate, which leaves some of its memory behind: the sample before it, if
+// the graphs were seen to be given back. Else it lies somewhere between the level
+// after profiling and that sample.
+func (fd *finder) estimateBase(jump rise) {
+	end, _ := fd.captures()
+	before := jump.before
+	if most, ok := fd.t.mem.highest(end.at, before.at); ok && most.level-before.level >= notable {
+		fd.p.kvBase, fd.p.fallSeen = &before, true
+		return
+	}
+	fd.p.kvBase, fd.p.fallSeen = nil, false
+}
+
 // capture finds the start and the end of graph capture. Its phases follow from
 // the log also where no sample tells the level of the KV cache.
 func (fd *finder) capture() {
@@ -361,27 +486,65 @@ func (fd *finder) capture() {
 	if fd.p.shared || !kr.present && fd.p.kv == nil {
 		return
 	}
-	since := kr.hi
+	since := kr.at
 	if fd.p.kv != nil {
 		since = fd.p.kv.at
 	}
-	ce := fd.m.final(runner.EventCaptureEnd, fd.t.rank)
-	if !ce.present || ce.hi < kr.lo {
+	_, ce := fd.captures()
+	if !ce.present {
 		fd.start(runner.PhaseEngineWarmup, since, fd.step(since))
 		return
 	}
-	fd.p.captured = fd.after(fd.settled(ce.hi, sustained), since)
-	fd.start(runner.PhaseEngineWarmup, ce.hi, ce.uncertainty())
+	fd.p.graphs = true
+	fd.p.captured = fd.after(fd.settled(ce, sustained), since)
+	fd.start(runner.PhaseEngineWarmup, ce.at, ce.uncertainty())
 	end := fd.p.bounds[runner.PhaseEngineWarmup].at
-	if cs := fd.m.first(runner.EventCaptureStart, fd.t.rank); cs.present && cs.hi < end {
-		fd.start(runner.PhaseCapture, cs.hi, cs.uncertainty())
-		return
+	begin, unsure := fd.captureStart(kr, ce, min(since, end), end)
+	fd.start(runner.PhaseCapture, begin, unsure)
+	most, ok := fd.t.mem.highest(since, begin)
+	if ok && fd.p.kv != nil && most.level-fd.p.kv.level >= notable {
+		fd.p.kernels = &most
+		fd.start(runner.PhaseKernelWarmup, since, fd.step(since))
 	}
-	begin := min(since, end)
-	if r := fd.t.mem.rises(begin, end, 1, 0); len(r) > 0 {
-		begin = r[0].before.at
+}
+
+// captureStart finds where a capture began whose start stands in no line: the line at
+// its end says how long it took, in whole seconds. It begins by giving back what
+// was reserved before it, so that the first large fall of a level that stood, else the
+// first change of the level, is its start. Without a duration it is the first rise after the KV cache.
+func (fd *finder) captureStart(kr, ce moment, since, end time.Duration) (begin, unsure time.Duration) {
+	if cs := fd.m.final(runner.EventCaptureStart, fd.t.rank); cs.present && cs.at < end && cs.hi >= kr.lo {
+		return cs.at, cs.uncertainty()
 	}
-	fd.start(runner.PhaseCapture, begin, fd.step(begin))
+	if ce.took <= 0 || ce.took >= end-since {
+		if r := fd.t.mem.rises(since, end, 1, 0); len(r) > 0 {
+			since = r[0].before.at
+		}
+		return since, fd.step(since)
+	}
+	begin, unsure = max(since, ce.at-ce.took), roundedSecond+ce.uncertainty()
+	lo, hi := max(since, begin-unsure), begin+unsure+collecting
+	change, fall := rise{}, rise{}
+	fd.t.mem.within(lo, hi, func(i int, sp span) bool {
+		if sp.from <= lo || i == 0 {
+			return true
+		}
+		was := fd.t.mem.spans[i-1]
+		r := rise{point{was.to, was.level}, point{sp.from, sp.level}}
+		if change.after.at == 0 && abs(r.bytes()) >= notable {
+			change = r
+		}
+		if r.bytes() <= -sustained && was.to-was.from >= stillness {
+			fall = r
+		}
+		return fall.after.at == 0
+	})
+	for _, r := range []rise{change, fall} {
+		if r.after.at > 0 {
+			begin, unsure = r.before.at, r.after.at-r.before.at
+		}
+	}
+	return begin, unsure
 }
 
 // settled is the level at a line that arrived. What the line tells of came
@@ -389,7 +552,13 @@ func (fd *finder) capture() {
 // counts, if the memory stands still there and has risen by less than most.
 // It also counts where it is lower, because the sample before may stand on
 // scratch memory that is already given back.
-func (fd *finder) settled(at time.Duration, most int64) *point {
+//
+// A line that was placed by the samples lies at the one that tells its level.
+func (fd *finder) settled(m moment, most int64) *point {
+	at := m.at
+	if m.placed {
+		return fd.steady(at)
+	}
 	p := fd.level(at)
 	spans, i := fd.t.mem.spans, fd.t.mem.index(at)
 	if p == nil || i+1 >= len(spans) || spans[i].to > at {
@@ -413,7 +582,7 @@ func (fd *finder) benchmark() {
 	if !ws.present {
 		begin = er
 	}
-	at := begin.hi
+	at := begin.at
 	if fd.p.kv != nil {
 		at = max(at, fd.p.kv.at)
 	}
@@ -439,11 +608,11 @@ func (fd *finder) iterations() time.Duration {
 
 func (fd *finder) measure(ready time.Duration) {
 	ms, me := fd.m.first(runner.EventMeasureStart, fd.t.rank), fd.m.final(runner.EventMeasureEnd, fd.t.rank)
-	end, unc, ok := me.hi, me.uncertainty(), me.present
+	end, unc, ok := me.at, me.uncertainty(), me.present
 	if !ok && fd.f.latency != nil {
 		end, unc, ok = fd.lastWork(ready)
 	}
-	start, sunc, known := ms.hi, ms.uncertainty(), ms.present
+	start, sunc, known := ms.at, ms.uncertainty(), ms.present
 	if total := fd.iterations(); !known && ok && total > 0 {
 		start, sunc, known = end-total, unc, true
 	}
@@ -468,11 +637,11 @@ func (fd *finder) lastWork(ready time.Duration) (time.Duration, time.Duration, b
 	}
 	for i := len(fd.t.busy) - 1; i >= 0; i-- {
 		if b := fd.t.busy[i]; b.from > ready && b.from <= limit {
-			return min(b.to, limit), 170 * time.Millisecond, true
+			return min(b.to, limit), utilizationWindow, true
 		}
 	}
 	if sd.present {
-		return sd.hi, sd.uncertainty(), true
+		return sd.at, sd.uncertainty(), true
 	}
 	return fd.to, 2 * time.Second, !fd.c.host || fd.to > ready
 }
@@ -482,7 +651,7 @@ func (fd *finder) end(mm *runner.Measured) {
 	if !fd.p.bounds[runner.PhaseTeardown].ok {
 		for _, k := range []runner.EventKind{runner.EventError, runner.EventShutdown} {
 			if e := fd.m.first(k, fd.t.rank); e.present {
-				fd.start(runner.PhaseTeardown, min(e.hi, fd.to), e.uncertainty())
+				fd.start(runner.PhaseTeardown, min(e.at, fd.to), e.uncertainty())
 				break
 			}
 		}
@@ -519,6 +688,23 @@ func (fd *finder) order() {
 		}
 		last, first = b.at, false
 	}
+}
+
+// phaseAt is the phase of a moment; baseline before the first.
+func (p *course) phaseAt(at time.Duration) runner.Phase {
+	phase := runner.PhaseBaseline
+	for _, ph := range runner.Phases() {
+		if b := p.bounds[ph]; b.ok && b.at <= at {
+			phase = ph
+		}
+	}
+	return phase
+}
+
+// before reports whether a moment lies before a phase that the run went through.
+func (p *course) before(at time.Duration, ph runner.Phase) bool {
+	b := p.bounds[ph]
+	return b.ok && at < b.at
 }
 
 // stretches lists the phases that the run went through, with their ends.

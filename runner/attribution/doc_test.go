@@ -22,7 +22,8 @@ const page = "../../docs/attribution.md"
 // TestPage makes the blocks of docs/attribution.md from the recording that it
 // is about, and checks the sizes in its text.
 func TestPage(t *testing.T) {
-	r, _ := attribute(t, "../replay/testdata/llama-3.1-8b")
+	all := recordings(t)
+	r := all["llama-3.1-8b"]
 	raw, err := os.ReadFile(page)
 	if err != nil {
 		t.Fatal(err)
@@ -48,12 +49,12 @@ func TestPage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	checkSizes(t, r, text)
+	checkSizes(t, r, all["tp2-llama-3.1-8b"], text)
 }
 
 // checkSizes: every "N.NN GiB" in the text is a figure of the run, or one of
 // the few of other runs and of the method.
-func checkSizes(t *testing.T, r *runner.Result, text string) {
+func checkSizes(t *testing.T, r, two *runner.Result, text string) {
 	t.Helper()
 	figures := map[string]bool{"0.25": true} // the safety margin
 	note := func(v *int64) {
@@ -73,14 +74,10 @@ func checkSizes(t *testing.T, r *runner.Result, text string) {
 	for _, v := range []*float64{r.MemoryBreakdown.ResidualAfterCaptureGB, r.MemoryBreakdown.NetIncreaseGB, r.VLLMInternalMetrics.TotalGPUMemoryGB} {
 		figures[fmt.Sprintf("%.2f", *v)] = true
 	}
-	if two := recordingsIfThere(t)["tp2-llama-3.1-8b"]; two != nil {
-		for _, s := range two.Steps {
-			if s.Step == "nccl" {
-				note(s.Bytes)
-			}
+	for _, s := range two.Steps {
+		if s.Step == "nccl" {
+			note(s.Bytes)
 		}
-	} else {
-		figures["0.96"] = true
 	}
 	prose := regexp.MustCompile("(?s)```.*?```").ReplaceAllString(text, "")
 	found := regexp.MustCompile(`(\d+\.\d\d) GiB`).FindAllStringSubmatch(prose, -1)
@@ -92,13 +89,6 @@ func checkSizes(t *testing.T, r *runner.Result, text string) {
 			t.Errorf("the text says %s GiB, which is no figure of the run", m[1])
 		}
 	}
-}
-
-func recordingsIfThere(t *testing.T) map[string]*runner.Result {
-	if _, err := os.Stat(corpus); err != nil {
-		return nil
-	}
-	return recordings(t)
 }
 
 func summaryBlock(t *testing.T, r *runner.Result) string {

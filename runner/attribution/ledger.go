@@ -55,6 +55,40 @@ type ledger struct {
 	context, buffers                           figure
 	requested, total, free, estimate           figure
 	difference                                 figure // of the budget identity
+
+	consumed bool   // the log joins what is not weights, the runner's buffers among it, in one figure
+	left     figure // what a capture for an estimate left behind on the driver, outside of all the terms
+}
+
+// splitBuffers takes the runner's buffers out of what the log joins with them:
+// from 0.27 on "consumed" is a difference of free memory, which holds them.
+func (l *ledger) splitBuffers() {
+	if !l.consumed || !l.nonTorch.ok || !l.buffers.ok {
+		return
+	}
+	if l.buffers.bytes > l.nonTorch.bytes {
+		l.buffers = known(max(l.nonTorch.bytes, 0), "consumed less weights, which is less than the buffers calculated", runner.LowEstimated)
+	}
+	l.nonTorch.bytes -= l.buffers.bytes
+	l.nonTorch.source += " and the runner's buffers"
+}
+
+// addLeft works out what a capture for an estimate left behind: from the two
+// levels around it where its end was seen, else with vLLM's figure for the KV cache.
+func (l *ledger) addLeft(p *course) {
+	switch {
+	case !p.estimated:
+		l.left = known(0, "no capture for an estimate", runner.HighMeasuredStep)
+	case p.profiled == nil:
+		l.left = missing("no level between profiling and the capture for the estimate was sampled")
+	case p.kvBase != nil && p.kvBase.level >= p.profiled.level:
+		l.left = known(p.kvBase.level-p.profiled.level, "driver's levels around the capture for the estimate", runner.HighMeasuredStep)
+	case p.kv != nil && l.kv.ok && p.kv.level-l.kv.bytes >= p.profiled.level-allocatorPage:
+		l.left = known(max(0, p.kv.level-l.kv.bytes-p.profiled.level),
+			"driver's levels around the capture for the estimate and the KV cache, less that cache", runner.HighCalculated)
+	default:
+		l.left = missing("the level after the KV cache was not sampled")
+	}
 }
 
 const fromLog = "vLLM's log"
@@ -92,6 +126,7 @@ func readLedger(a *runner.Account, rank, ranks int) *ledger {
 	l.activations = printed(own.ActivationsGB, a.ActivationsGB, ranks, "the peak of profiling")
 	l.nonTorch = printed(own.NonTorchGB, a.NonTorchGB, ranks, "what lies outside torch")
 	if !l.nonTorch.ok && own.ConsumedGB != nil && l.weights.ok {
+		l.consumed = true
 		l.nonTorch = known(toBytes(*own.ConsumedGB)-l.weights.bytes, fromLog+": consumed less weights", runner.HighFromVLLMLogs)
 	}
 	l.requested = printed(own.RequestedMemoryGB, a.RequestedMemoryGB, ranks, "the memory that it asked for")

@@ -11,11 +11,13 @@ import (
 // engine's own buffering between two prints).
 const lineLag = 20 * time.Millisecond
 
-// A moment is when a line of the log was printed: somewhere in [lo, hi].
+// A moment is when a line of the log was printed: somewhere in [lo, hi], at
+// is the best single guess.
 type moment struct {
-	lo, hi  time.Duration
-	took    time.Duration
-	present bool
+	lo, at, hi time.Duration
+	took       time.Duration
+	placed     bool // by the samples and the line's stamp: nobody noted its arrival
+	present    bool
 }
 
 func (m moment) uncertainty() time.Duration { return (m.hi - m.lo) / 2 }
@@ -32,8 +34,10 @@ func (m *moments) of(e *runner.LogEvent) (moment, bool) {
 		return moment{}, false
 	}
 	at := e.Arrived.Sub(m.start)
-	lag := max(lineLag, time.Duration(2*e.UncertaintyS*float64(time.Second)))
-	return moment{lo: at - lag, hi: at, took: e.Took, present: true}, true
+	if u := time.Duration(e.UncertaintyS * float64(time.Second)); u > 0 {
+		return moment{lo: at - u, at: at, hi: at + u, took: e.Took, placed: true, present: true}, true
+	}
+	return moment{lo: at - lineLag, at: at, hi: at, took: e.Took, present: true}, true
 }
 
 // first returns the first event of a kind as one rank printed it; lines that

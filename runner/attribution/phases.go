@@ -24,18 +24,26 @@ const (
 	powerAveraged = "averaged_1s"
 )
 
-// energy of one GPU between two marks: from the driver's counter, else the
-// integral of the instantaneous power; an averaged power is never integrated.
-func (l *lane) energy(from, to time.Duration, kind string) (joules float64, how string, ok bool) {
-	if l.counter.seen {
-		v, ok := l.counter.between(from, to)
-		return v, "counter", ok
+// energy of one GPU between two marks, of which power are the samples: from the
+// driver's counter where it was read near both, and agrees with them; else, in a
+// short stretch, the mean of the instantaneous power x length; in a long one without
+// a counter its integral.
+// An averaged power is never taken.
+func (l *lane) energy(from, to time.Duration, power *gauge, kind string) (joules float64, how string, ok bool) {
+	length, instant := to-from, kind == powerInstant && power.n >= enough
+	if l.counter.seen && (length >= shortStretch || !instant) {
+		v, apart, ok := l.counter.between(from, to)
+		slack := 0.01 * length.Seconds() * power.max
+		outside := instant && (v < power.min*length.Seconds()-slack || v > power.max*length.Seconds()+slack)
+		if ok && !outside && (float64(apart) <= farReading*float64(length) || length >= shortStretch && apart < longestUnread) {
+			return v, "counter", true
+		}
 	}
-	if kind == powerInstant && l.integral.seen {
-		v, ok := l.integral.between(from, to)
-		return v, "integral of power.instant", ok
+	v, _, whole := l.integral.between(from, to)
+	if length < shortStretch { // what straddles its ends is not its own
+		v = power.sum / float64(max(power.n, 1)) * length.Seconds()
 	}
-	return 0, "", false
+	return v, "power", instant && (whole || length < longestUnread)
 }
 
 // rows are the phases of one GPU.
@@ -51,6 +59,8 @@ func (w *work) phaseRows(l *lane) []runner.PhaseRow {
 			g := l.t.gpu
 			r.GPUIndex = &g
 		}
+		n, gap := ph.mem.n, l.t.mem.unseen(ph.from, ph.to).Seconds()
+		r.Samples, r.LongestGapS = &n, &gap
 		if ph.mem.n > 0 {
 			least, most, mean := int64(ph.mem.min), int64(ph.mem.max), int64(math.Round(ph.mem.sum/float64(ph.mem.n)))
 			first, last := ph.first, ph.last
@@ -74,9 +84,9 @@ func (w *work) phasePower(l *lane, ph *phaseSum, r *runner.PhaseRow) {
 		w.miss(field, "the phase is shorter than 200 ms; energy counters move every 100 ms")
 		return
 	}
-	if joules, _, ok := l.energy(ph.from, ph.to, w.kind); ok {
+	if joules, how, ok := l.energy(ph.from, ph.to, &ph.power, w.kind); ok {
 		watts := joules / length.Seconds()
-		r.EnergyJ, r.MeanPowerW = &joules, &watts
+		r.EnergyJ, r.MeanPowerW, r.EnergyMethod = &joules, &watts, how
 		return
 	}
 	switch {
@@ -153,7 +163,7 @@ func (w *work) timeline(g *gathering, what string) *runner.MemoryTimeline {
 	total, how, all := 0.0, "", len(g.lanes) > 0 && !w.c.host
 	for _, l := range g.lanes {
 		x := w.extended(&l.power, &l.temp, &l.util)
-		joules, from, ok := l.energy(g.from, g.to, w.kind)
+		joules, from, ok := l.energy(g.from, g.to, &l.power, w.kind)
 		if ok {
 			x.EnergyJ, x.EnergyFrom = &joules, from
 		}

@@ -31,6 +31,9 @@ func RenderSummary(w io.Writer, r *runner.Result) error {
 		renderTimeline(&b, r)
 		renderPhases(&b, r)
 		renderBudget(&b, r)
+		if q := r.Run.Quality; q != "" && q != runner.QualityFull {
+			fmt.Fprintf(&b, "Quality of the samples: %s: %s\n", q, r.Run.QualityDetail)
+		}
 	}
 	if _, err := w.Write(b.Bytes()); err != nil {
 		return fmt.Errorf("summary of run %s could not be written: %w", r.Run.RunID, err)

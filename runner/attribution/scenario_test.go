@@ -159,7 +159,7 @@ func wantStep(t *testing.T, r *runner.Result, name string, want float64) {
 func TestLiveRun(t *testing.T) {
 	r := run().attribute()
 	for name, want := range map[string]float64{
-		"context": 0.675, "load": 15.545, "profile_peak": 2.34, "kv_alloc": 55.87, "capture": 0.99, "engine_warmup": 0.79, "bench_warmup": 0.25, "measure": 0, "left_after": 0,
+		"context": 0.675, "load": 15.005, "buffers": 0.54, "profile_peak": 2.34, "kv_alloc": 55.87, "capture": 0.99, "engine_warmup": 0.79, "bench_warmup": 0.25, "measure": 0, "left_after": 0,
 	} {
 		wantStep(t, r, name, want)
 	}
@@ -218,7 +218,7 @@ func TestEnergyIsNeverFromAnAverage(t *testing.T) {
 	}
 	s.instant = true
 	r = s.attribute()
-	if e := r.MemoryTimeline.Extended; e.EnergyJ == nil || math.Abs(*e.EnergyJ-6.9*200) > 1 || e.EnergyFrom != "integral of power.instant" {
+	if e := r.MemoryTimeline.Extended; e.EnergyJ == nil || math.Abs(*e.EnergyJ-6.9*200) > 1 || e.EnergyFrom != "power" {
 		t.Errorf("energy %v from %q", e.EnergyJ, e.EnergyFrom)
 	}
 }
@@ -260,7 +260,7 @@ func TestSlowSamples(t *testing.T) {
 	s.rate = 0.15
 	r := s.attribute()
 	for _, st := range r.Steps {
-		for name, want := range map[string]float64{"context": 0.675, "load": 15.545, "kv_alloc": 55.87, "capture": 0.99} {
+		for name, want := range map[string]float64{"context": 0.675, "load": 15.005, "buffers": 0.54, "kv_alloc": 55.87, "capture": 0.99} {
 			if st.Step == name && st.Bytes != nil && math.Abs(float64(*st.Bytes)/gib-want) > 0.2 {
 				t.Errorf("%s is %.2f GiB at one sample in %.0f s, the truth is %.2f", name, float64(*st.Bytes)/gib, 1/s.rate, want)
 			}
@@ -328,14 +328,14 @@ func TestHost(t *testing.T) {
 	r, m := run().measured()
 	m.Job.Devices = nil
 	var h held
-	for i := range 100 {
+	for i := range 600 {
 		h = append(h, []runner.Sample{{
 			Offset: time.Duration(i) * 100 * time.Millisecond, GPU: runner.HostGPU, HostRSS: int64(i) << 24, HostPSS: int64(i) << 23, Has: runner.HasHostRSS | runner.HasHostPSS,
 		}})
 	}
 	m.Samples = h
 	(&attribution.Attributor{}).Attribute(r, m)
-	if r.MemoryBreakdown == nil || *r.MemoryBreakdown.TotalMeasuredGB != float64(int64(99)<<23)/gib {
+	if r.MemoryBreakdown == nil || *r.MemoryBreakdown.TotalMeasuredGB != float64(int64(599)<<23)/gib {
 		t.Fatalf("breakdown %+v, expected the proportional memory", r.MemoryBreakdown)
 	}
 	if len(r.Steps) != 0 || len(r.BeyondBudget) != 0 || len(r.Ranks) != 1 || r.Ranks[0].GPUIndex != nil || r.Ranks[0].ContextBytes != nil {

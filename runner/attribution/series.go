@@ -1,6 +1,7 @@
 package attribution
 
 import (
+	"math"
 	"sort"
 	"time"
 )
@@ -19,7 +20,8 @@ const firstTolerance = 2 << 20
 type span struct {
 	from, to time.Duration
 	level    int64
-	n        int64
+	n        int32
+	gapMS    int32 // the longest between two of its samples, rounded up
 }
 
 // A series is the memory of one GPU as spans of equal level. It is exact until
@@ -34,6 +36,14 @@ type series struct {
 	n         int64
 }
 
+// longest is the longest time between two samples of the span.
+func (sp *span) longest() time.Duration { return time.Duration(sp.gapMS) * time.Millisecond }
+
+// gapOf is a gap as a span keeps it, 24 days at most.
+func gapOf(d time.Duration) int32 {
+	return int32(min((d+time.Millisecond-1)/time.Millisecond, math.MaxInt32))
+}
+
 // add takes the next sample; samples come in the order of time.
 func (s *series) add(t time.Duration, level int64) {
 	if s.n == 0 || level > s.peak {
@@ -41,6 +51,7 @@ func (s *series) add(t time.Duration, level int64) {
 	}
 	s.n++
 	if k := len(s.spans); k > 0 && abs(level-s.spans[k-1].level) <= s.tolerance {
+		s.spans[k-1].gapMS = max(s.spans[k-1].gapMS, gapOf(t-s.spans[k-1].to))
 		s.spans[k-1].to = t
 		s.spans[k-1].n++
 		return
@@ -58,6 +69,7 @@ func (s *series) coarsen() {
 		for _, next := range s.spans[1:] {
 			last := &kept[len(kept)-1]
 			if abs(next.level-last.level) <= s.tolerance {
+				last.gapMS = max(last.gapMS, next.gapMS, gapOf(next.from-last.to))
 				last.to, last.n = next.to, last.n+next.n
 				continue
 			}
@@ -109,11 +121,6 @@ func (s *series) within(from, to time.Duration, f func(i int, sp span) bool) {
 // highest returns the highest sample in [from, to].
 func (s *series) highest(from, to time.Duration) (point, bool) {
 	return s.extreme(from, to, func(a, b int64) bool { return a > b })
-}
-
-// lowest returns the lowest sample in [from, to].
-func (s *series) lowest(from, to time.Duration) (point, bool) {
-	return s.extreme(from, to, func(a, b int64) bool { return a < b })
 }
 
 func (s *series) extreme(from, to time.Duration, better func(a, b int64) bool) (point, bool) {
@@ -195,4 +202,40 @@ func (s *series) gap() time.Duration {
 	}
 	spacing := (s.spans[len(s.spans)-1].to - s.spans[0].from) / time.Duration(n-1)
 	return min(max(3*spacing, closest), together)
+}
+
+// alone reports whether one sample alone shows the level at a moment.
+func (s *series) alone(at time.Duration) bool {
+	i := s.index(at)
+	return i >= 0 && s.spans[i].n < 2
+}
+
+// unsure is how far the level at a moment may be off: the driver's page where it
+// stood still; where one sample alone shows it, what it lies from the nearer of
+// its neighbours.
+func (s *series) unsure(at time.Duration) int64 {
+	i := s.index(at)
+	if i < 0 || s.spans[i].n > 1 {
+		return allocatorPage
+	}
+	off := int64(-1)
+	for _, k := range []int{i - 1, i + 1} {
+		if k < 0 || k >= len(s.spans) {
+			continue
+		}
+		if d := abs(s.spans[k].level - s.spans[i].level); off < 0 || d < off {
+			off = d
+		}
+	}
+	return max(allocatorPage, off)
+}
+
+// moved is unsure for a level at the moment of a line: where it changed between the
+// samples around the moment, the line may lie on either side of the change.
+func (s *series) moved(at time.Duration) int64 {
+	off := s.unsure(at)
+	if i := s.index(at); i >= 0 && i+1 < len(s.spans) && at >= s.spans[i].to {
+		off = max(off, abs(s.spans[i+1].level-s.spans[i].level))
+	}
+	return off
 }

@@ -38,7 +38,7 @@ func TestSeriesKeepsPeakWhenFull(t *testing.T) {
 	}
 	var n int64
 	for i, sp := range s.spans {
-		n += sp.n
+		n += int64(sp.n)
 		if i > 0 && sp.from <= s.spans[i-1].to {
 			t.Fatalf("span %d starts at %v, the one before ends at %v", i, sp.from, s.spans[i-1].to)
 		}
@@ -156,17 +156,17 @@ func TestMeter(t *testing.T) {
 		m.reach(at, 50+20*float64(step)) // 200 W
 	}
 	m.finish(3 * second)
-	if got, ok := m.between(marks[1], marks[2]); !ok || math.Abs(got-220) > 1e-6 {
+	if got, _, ok := m.between(marks[1], marks[2]); !ok || math.Abs(got-220) > 1e-6 {
 		t.Errorf("energy %v (%v), expected 220 J", got, ok)
 	}
-	if got, ok := m.between(marks[0], marks[3]); !ok || math.Abs(got-600) > 1e-6 {
+	if got, _, ok := m.between(marks[0], marks[3]); !ok || math.Abs(got-600) > 1e-6 {
 		t.Errorf("energy %v (%v), expected 600 J", got, ok)
 	}
-	if got, ok := m.between(marks[3], marks[4]); ok {
+	if got, _, ok := m.between(marks[3], marks[4]); ok {
 		t.Errorf("energy %v after the last reading", got)
 	}
 	m.gap(1*second, 2*second)
-	if got, ok := m.between(marks[0], marks[3]); ok {
+	if got, _, ok := m.between(marks[0], marks[3]); ok {
 		t.Errorf("energy %v over a gap", got)
 	}
 }

@@ -28,6 +28,15 @@ func (s *ladder) add(name string, from, to *point, vllm figure, reason func(diff
 	}
 	bytes := to.level - from.level
 	row.Bytes, row.TFrom, row.TTo = &bytes, s.w.c.time(from.at), s.w.c.time(to.at)
+	unsure := s.p.track.mem.moved(from.at)
+	if name == "profile_peak" || name == "estimate_capture" || name == "kernel_warmup" {
+		alone := s.p.track.mem.alone(to.at)
+		row.LowerBound = &alone
+		unsure += s.p.track.mem.unsure(to.at)
+	} else {
+		unsure += s.p.track.mem.moved(to.at)
+	}
+	row.UncertaintyB = &unsure
 	if vllm.ok {
 		d := bytes - vllm.bytes
 		row.DifferenceBytes, row.Reason = &d, reason(d)
@@ -50,6 +59,11 @@ func (w *work) steps(p *course, l *ledger) []runner.StepRow {
 	s.add("measure", p.warmed, p.measured, missing("vLLM gives no figure"), nil)
 	if w.m.Job.KeepEngine {
 		return s.rows // the engine goes on with the next run
+	}
+	if p.shared {
+		s.add("left_after", nil, nil, missing(""), nil)
+		s.rows[len(s.rows)-1].Reason = "the engine was there before this run: the level before it started lies in the first run of the group"
+		return s.rows
 	}
 	left := missing("vLLM gives no figure; the engine should leave nothing")
 	if p.leftRead {
@@ -75,15 +89,23 @@ func (s *ladder) startUp(l *ledger) {
 			return "NCCL and custom all-reduce start before vLLM's first snapshot: they lie in total less free at start, in no line of their own; the context step is taken off"
 		})
 	}
-	s.add("load", begin, p.loaded, l.weights, func(d int64) string { return loadReason(l, d) })
+	s.load(begin, l)
 	s.add("profile_peak", p.loaded, p.peak, l.activations, func(d int64) string {
 		if d > 0 {
 			return "the driver sees what torch reserves, its unused blocks and compiled kernels included; vLLM counts allocated tensors"
 		}
 		return "a peak shorter than the distance of two samples was missed, or lies in blocks that torch already held"
 	})
+	if p.estimated {
+		s.add("estimate_capture", p.profiled, p.estimate, missing(
+			"graphs captured for an estimate and dropped: the highest sample over the level after profiling; vLLM's estimate of %s is worked out from them",
+			gibText(l.estimate.bytes)), nil)
+	}
 	s.rows = append(s.rows, w.kvStep(p, l))
 	settled := p.kv
+	if p.kernels != nil {
+		s.add("kernel_warmup", p.kv, p.kernels, missing("vLLM gives no figure: the highest sample of kernel warm-up over the level of the KV cache; it is given back when capture begins"), nil)
+	}
 	if p.captured != nil || l.graphs.bytes > 0 {
 		settled = p.captured
 		s.add("capture", p.kv, p.captured, l.graphs, func(d int64) string {
@@ -94,6 +116,24 @@ func (s *ladder) startUp(l *ledger) {
 		})
 	}
 	s.add("engine_warmup", settled, p.ready, missing("vLLM gives no figure: kernel warm-up retakes reserved activation"), nil)
+}
+
+// load adds the weights and, where the line between was seen to arrive, the buffers.
+func (s *ladder) load(begin *point, l *ledger) {
+	p := s.p
+	loaded := p.loaded
+	if p.weights != nil && begin != nil && p.weights.at > begin.at {
+		loaded = p.weights
+	}
+	s.add("load", begin, loaded, l.weights, func(d int64) string {
+		if loaded == p.weights && abs(d) < 8*allocatorPage {
+			return agree
+		}
+		return loadReason(l, d)
+	})
+	if loaded == p.weights && p.loaded != nil && l.buffers.bytes > 0 {
+		s.add("buffers", loaded, p.loaded, missing("vLLM gives no figure: the runner's persistent buffers, calculated %s", gibText(l.buffers.bytes)), nil)
+	}
 }
 
 const agree = "agrees to the log's rounding and the driver's granularity"
@@ -137,13 +177,7 @@ func loadReason(l *ledger, d int64) string {
 func (w *work) kvStep(p *course, l *ledger) runner.StepRow {
 	row := runner.StepRow{GPUIndex: p.track.gpu, Step: "kv_alloc", VLLMBytes: l.kv.pointer()}
 	if p.kv == nil || p.kvBase == nil {
-		row.Reason = "no allocation of a KV cache was sampled, or the samples lie too far apart to tell it from what is around it"
-		switch {
-		case !l.kv.ok:
-			row.Reason += ": " + l.kv.reason
-		case p.kv != nil:
-			row.Reason = fmt.Sprintf("bare rise %s: what profiling reserved was given back between the same two samples, and part of it stayed; sample faster to see its end", gibText(p.kvJump))
-		}
+		row.Reason = noKVStep(p, l)
 		return row
 	}
 	bytes := p.kv.level - p.kvBase.level
@@ -157,6 +191,11 @@ func (w *work) kvStep(p *course, l *ledger) runner.StepRow {
 		}
 	}
 	row.Bytes, row.TFrom, row.TTo = &bytes, w.c.time(p.kvBase.at), w.c.time(p.kv.at)
+	unsure := p.track.mem.unsure(p.kvBase.at) + p.track.mem.unsure(p.kv.at)
+	if !p.fallSeen { // what profiling left for good is in it: at most all that stood before it
+		unsure += max(0, bytes-p.kvJump)
+	}
+	row.UncertaintyB = &unsure
 	if l.kv.ok {
 		d := bytes - l.kv.bytes
 		row.DifferenceBytes = &d
@@ -173,6 +212,21 @@ func (w *work) kvStep(p *course, l *ledger) runner.StepRow {
 		row.Reason = l.kv.reason
 	}
 	return row
+}
+
+// noKVStep says why the step of the KV cache is null.
+func noKVStep(p *course, l *ledger) string {
+	reason := "no allocation of a KV cache was sampled, or the samples lie too far apart to tell it from what is around it"
+	switch {
+	case !l.kv.ok:
+		reason += ": " + l.kv.reason
+	case p.kv != nil && p.estimated && p.profiled != nil:
+		reason = fmt.Sprintf("between %s and %s: the graphs of the estimate were given back and the KV cache allocated between two samples; sample faster to see the level between",
+			gibText(p.kvJump), gibText(p.kv.level-p.profiled.level))
+	case p.kv != nil:
+		reason = fmt.Sprintf("bare rise %s: what profiling reserved was given back between the same two samples, and part of it stayed; sample faster to see its end", gibText(p.kvJump))
+	}
+	return reason
 }
 
 // givenBack returns the size of the logits buffer of the sampler's profiling

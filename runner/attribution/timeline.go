@@ -13,9 +13,15 @@ const (
 	thinBuckets = 499    // four points each: at most 2,000 with room to spare
 	maxDistinct = 65_536 // levels that a histogram keeps apart
 
-	shortestEnergy  = 200 * time.Millisecond // energy counters move every 100 ms
-	longestUnread   = 2 * time.Second        // power that was not read for longer is not integrated over
-	shortestAverage = 5 * time.Second        // a power that is an average over a second says nothing of less
+	shortestEnergy = 200 * time.Millisecond // energy counters move every 100 ms
+	longestUnread  = 2 * time.Second        // power that was not read for longer is not integrated over
+	// shortStretch is up to which the mean of the instantaneous power serves better
+	// than a counter that is read every 0.5 s.
+	shortStretch = 5 * time.Second
+	// farReading is the largest share of a stretch that may lie between the two
+	// readings of a counter around one of its ends.
+	farReading      = 0.1
+	shortestAverage = 5 * time.Second // a power that is an average over a second says nothing of less
 )
 
 // A histogram counts the samples at each level. It is exact while it holds at
@@ -119,6 +125,7 @@ func (g *gauge) get() (least, most, mean *float64) {
 type meter struct {
 	marks   []time.Duration // moments asked for, ascending
 	values  []float64       // at the marks; NaN: unknown
+	apart   []time.Duration // of the readings around each mark
 	next    int
 	seen    bool
 	at      time.Duration
@@ -128,7 +135,7 @@ type meter struct {
 }
 
 func newMeter(marks []time.Duration) *meter {
-	m := &meter{marks: marks, values: make([]float64, len(marks))}
+	m := &meter{marks: marks, values: make([]float64, len(marks)), apart: make([]time.Duration, len(marks))}
 	for i := range m.values {
 		m.values[i] = math.NaN()
 	}
@@ -153,7 +160,7 @@ func (m *meter) reach(at time.Duration, value float64) {
 	}
 	for m.next < len(m.marks) && m.marks[m.next] <= at {
 		share := float64(m.marks[m.next]-m.at) / float64(at-m.at)
-		m.values[m.next] = m.value + share*(value-m.value)
+		m.values[m.next], m.apart[m.next] = m.value+share*(value-m.value), at-m.at
 		m.next++
 	}
 	m.at, m.value = at, value
@@ -176,20 +183,21 @@ func (m *meter) gap(from, to time.Duration) {
 	}
 }
 
-// between is the figure's growth from one mark to another.
-func (m *meter) between(from, to time.Duration) (float64, bool) {
+// between is the figure's growth from one mark to another, and how far apart the
+// readings around a mark are.
+func (m *meter) between(from, to time.Duration) (grown float64, apart time.Duration, ok bool) {
 	a := sort.Search(len(m.marks), func(i int) bool { return m.marks[i] >= from })
 	b := sort.Search(len(m.marks), func(i int) bool { return m.marks[i] >= to })
 	if a >= len(m.marks) || b >= len(m.marks) || m.limited {
-		return 0, false
+		return 0, 0, false
 	}
 	for _, g := range m.gaps {
 		if g.from < to && g.to > from {
-			return 0, false
+			return 0, 0, false
 		}
 	}
 	v := m.values[b] - m.values[a]
-	return v, !math.IsNaN(v) && v >= 0
+	return v, max(m.apart[a], m.apart[b]), !math.IsNaN(v) && v >= 0
 }
 
 // A phaseSum gathers one phase of one GPU.
@@ -245,7 +253,7 @@ func newGathering(c *collection, courses []*course, from, to time.Duration) *gat
 	for _, p := range courses {
 		l := &lane{t: p.track, p: p}
 		marks := []time.Duration{from, to}
-		for _, st := range p.stretches(c.last) {
+		for _, st := range p.stretches(c.last + time.Microsecond) {
 			l.phases = append(l.phases, phaseSum{phaseStretch: st})
 			marks = append(marks, st.from, st.to)
 		}

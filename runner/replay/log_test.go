@@ -7,6 +7,7 @@ import (
 
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/attribution"
+	"github.com/vramsweep/vramsweep/runner/recorded"
 	"github.com/vramsweep/vramsweep/runner/replay"
 	vllmlog "github.com/vramsweep/vramsweep/runner/vllm/log"
 )
@@ -22,11 +23,11 @@ func readLog(t *testing.T, text string) *vllmlog.Log {
 
 // TestLoadLog: a log alone tells what vLLM says of memory, and nothing else.
 func TestLoadLog(t *testing.T) {
-	text, err := os.ReadFile(box + "/stdout.log")
+	text, err := os.ReadFile(recorded.Folder(t, "h100-v0.26") + "/runs/recording/recording-llama-3.1-8b-r1/stdout.log")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := replay.LoadLog([]string{"logs/server.log"}, readLog(t, string(text)), replay.Options{})
+	r, err := replay.LoadLog([]string{"logs/server.log"}, readLog(t, string(text)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +58,7 @@ func TestLoadLogRefuses(t *testing.T) {
 		"hello\n": "nothing of vLLM's",
 		"INFO 11-23 19:00:49 [model_runner.py:305] Model loading took 15.0 GiB and 2.380264 seconds\n": "does not name its model",
 	} {
-		if _, err := replay.LoadLog([]string{"x.log"}, readLog(t, text), replay.Options{}); err == nil || !strings.Contains(err.Error(), says) {
+		if _, err := replay.LoadLog([]string{"x.log"}, readLog(t, text)); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%q: %v, want %q", text, err, says)
 		}
 	}
@@ -67,7 +68,7 @@ func TestLoadLogRefuses(t *testing.T) {
 		head + "INFO 11-23 19:01:19 [gpu_worker.py:560] Available KV cache memory: 55.85 GiB\n":                                                   runner.OutcomeNoResult,
 		head + "ERROR 11-23 19:01:19 [core.py:1] ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization`\n": runner.OutcomeNoKVMemory,
 	} {
-		r, err := replay.LoadLog([]string{"x.log"}, readLog(t, text), replay.Options{})
+		r, err := replay.LoadLog([]string{"x.log"}, readLog(t, text))
 		if err != nil || r.Result.Run.Outcome != want || r.Result.Run.OutcomeDetail == "" {
 			t.Errorf("%q: %+v (%v), want %s", text, r, err, want)
 		}

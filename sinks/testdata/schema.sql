@@ -114,7 +114,15 @@ CREATE TABLE runs (
   session_start_bytes BIGINT,
   session_growth_bytes BIGINT,
   preemptions BIGINT,
-  waiting_peak BIGINT
+  waiting_peak BIGINT,
+  quality VARCHAR,
+  quality_detail VARCHAR,
+  peak_at TIMESTAMP WITH TIME ZONE,
+  peak_phase VARCHAR,
+  peak_lower_bound BOOLEAN,
+  measure_energy_j DOUBLE,
+  measure_mean_power_w DOUBLE,
+  energy_method VARCHAR
 );
 COMMENT ON TABLE runs IS 'One row a run: one profile, one repeat, one execution. Memory columns are sums over the run''s GPUs unless the name says max_gpu. Key: run_id.';
 COMMENT ON COLUMN runs.run_id IS 'The run: one profile, one repeat, one execution. Joins all tables.';
@@ -224,6 +232,14 @@ COMMENT ON COLUMN runs.session_start_bytes IS '[bytes] In use when the profile b
 COMMENT ON COLUMN runs.session_growth_bytes IS '[bytes] Highest use of this profile less session_start_bytes, sum over GPUs; null in latency mode.';
 COMMENT ON COLUMN runs.preemptions IS 'Requests that the engine put off for want of KV cache, as the engine says; null in latency mode.';
 COMMENT ON COLUMN runs.waiting_peak IS 'Most requests that waited at once, as the engine says; null in latency mode.';
+COMMENT ON COLUMN runs.quality IS 'What the samples cover: full; sparse: a window rests on too few, and its figures are null; blind: none where the memory is used. Null where no engine ran.';
+COMMENT ON COLUMN runs.quality_detail IS 'Why the quality is not full.';
+COMMENT ON COLUMN runs.peak_at IS 'When the highest sample was taken.';
+COMMENT ON COLUMN runs.peak_phase IS 'The phase that the highest sample lies in.';
+COMMENT ON COLUMN runs.peak_lower_bound IS 'True: one sample alone shows the highest use, or the run failed: what lies between two samples may be higher.';
+COMMENT ON COLUMN runs.measure_energy_j IS '[J] Of the measured iterations alone, sum over GPUs.';
+COMMENT ON COLUMN runs.measure_mean_power_w IS '[W] Mean of the measured iterations alone, sum over GPUs.';
+COMMENT ON COLUMN runs.energy_method IS 'Of energy_j. counter: the driver''s, read at the bounds; power: the instantaneous power over the time.';
 
 CREATE TABLE ranks (
   run_id VARCHAR NOT NULL,
@@ -314,7 +330,7 @@ COMMENT ON COLUMN timelines.gpu_index IS 'The driver''s index; null: about the h
 COMMENT ON COLUMN timelines.ts IS 'When the sample was taken; a wall clock that jumps does not move it.';
 COMMENT ON COLUMN timelines.t_offset_us IS '[us] The same since the start of the attempt, monotonic.';
 COMMENT ON COLUMN timelines.gpu_uuid IS 'The driver''s name of the GPU.';
-COMMENT ON COLUMN timelines.phase IS 'baseline, engine_init, load, profile, kv_alloc, capture, engine_warmup, bench_warmup, measure, teardown, final; null where the log marks no phases.';
+COMMENT ON COLUMN timelines.phase IS 'baseline, engine_init, load, profile, estimate_capture, kv_alloc, kernel_warmup, capture, engine_warmup, bench_warmup, measure, teardown, final; null where the log marks no phases.';
 COMMENT ON COLUMN timelines.memory_used_bytes IS '[bytes] In use, without the driver''s reserve.';
 COMMENT ON COLUMN timelines.memory_reserved_bytes IS '[bytes] Kept by the driver.';
 COMMENT ON COLUMN timelines.memory_total_bytes IS '[bytes] Of the GPU.';
@@ -353,7 +369,10 @@ CREATE TABLE phases (
   memory_start_bytes BIGINT,
   memory_end_bytes BIGINT,
   energy_j DOUBLE,
-  mean_power_w DOUBLE
+  mean_power_w DOUBLE,
+  samples BIGINT,
+  longest_gap_s DOUBLE,
+  energy_method VARCHAR
 );
 COMMENT ON TABLE phases IS 'One row a phase of a run and GPU. Key: run_id, gpu_index, phase.';
 COMMENT ON COLUMN phases.run_id IS 'The run: one profile, one repeat, one execution. Joins all tables.';
@@ -374,6 +393,9 @@ COMMENT ON COLUMN phases.memory_start_bytes IS '[bytes] At its start.';
 COMMENT ON COLUMN phases.memory_end_bytes IS '[bytes] At its end.';
 COMMENT ON COLUMN phases.energy_j IS '[J] Spent in the phase.';
 COMMENT ON COLUMN phases.mean_power_w IS '[W] Mean power in the phase.';
+COMMENT ON COLUMN phases.samples IS 'Samples of the memory that lie in the phase.';
+COMMENT ON COLUMN phases.longest_gap_s IS '[s] Longest time in the phase without a sample, its bounds included.';
+COMMENT ON COLUMN phases.energy_method IS 'counter: the driver''s, read at the bounds; power: the instantaneous power over the time.';
 
 CREATE TABLE breakdowns (
   run_id VARCHAR NOT NULL,
@@ -414,7 +436,9 @@ CREATE TABLE steps (
   t_to TIMESTAMP WITH TIME ZONE,
   vllm_bytes BIGINT,
   difference_bytes BIGINT,
-  reason VARCHAR
+  reason VARCHAR,
+  uncertainty_bytes BIGINT,
+  lower_bound BOOLEAN
 );
 COMMENT ON TABLE steps IS 'One row a step of the driver''s account of a GPU: what its memory did in a phase. Key: run_id, gpu_index, step.';
 COMMENT ON COLUMN steps.run_id IS 'The run: one profile, one repeat, one execution. Joins all tables.';
@@ -423,13 +447,15 @@ COMMENT ON COLUMN steps.sweep IS 'The sweep block that the profile belongs to.';
 COMMENT ON COLUMN steps.model IS 'The model as the sweep file names it.';
 COMMENT ON COLUMN steps.synthetic IS 'True: made by the simulator; never to be mixed with measurements.';
 COMMENT ON COLUMN steps.gpu_index IS 'The driver''s index.';
-COMMENT ON COLUMN steps.step IS 'context, load, profile_peak, kv_alloc, capture, engine_warmup, bench_warmup, measure, left_after.';
+COMMENT ON COLUMN steps.step IS 'context, nccl, load, buffers, profile_peak, estimate_capture, kv_alloc, kernel_warmup, capture, engine_warmup, bench_warmup, measure, left_after.';
 COMMENT ON COLUMN steps.bytes IS '[bytes] Change of the driver''s memory.';
 COMMENT ON COLUMN steps.t_from IS 'Start of the step.';
 COMMENT ON COLUMN steps.t_to IS 'End of the step.';
 COMMENT ON COLUMN steps.vllm_bytes IS '[bytes] What vLLM says of the same.';
 COMMENT ON COLUMN steps.difference_bytes IS '[bytes] bytes - vllm_bytes.';
 COMMENT ON COLUMN steps.reason IS 'Why a figure is null, or what explains the difference.';
+COMMENT ON COLUMN steps.uncertainty_bytes IS '[bytes] How far bytes may be off for what the two samples do not show.';
+COMMENT ON COLUMN steps.lower_bound IS 'True: a peak that one sample alone shows; what lies between two samples may be higher.';
 
 CREATE TABLE latencies (
   run_id VARCHAR NOT NULL,

@@ -365,20 +365,30 @@ func TestOverheadBars(t *testing.T) {
 	in := fromFolders(t, "tp1-llama-3.1-8b", "tp1-qwen3-4b", "tensor-parallel", "graphs", "session-as-latency")
 	in.GPU = "h100-80gb"
 	corpus := "../../../../shared/corpus/"
-	dirs, _ := filepath.Glob(corpus + "h100-v0.26/*/run.json")
 	logs, _ := filepath.Glob(corpus + "h100-v0.19/*.log")
-	if len(dirs) == 0 || len(logs) == 0 {
-		testenv.Skip(t, "no %sh100-v0.26 and h100-v0.19: the corpora are not here", corpus)
+	if len(logs) == 0 {
+		testenv.Skip(t, "no %sh100-v0.19: others' logs are kept outside of the repository", corpus)
 	}
-	add := func(r *replay.Recording, err error) {
-		if err != nil {
-			return // the logs of failed runs name no model
-		}
-		rows := sinks.RowsOf(r.Attribute(&attribution.Attributor{}))
+	take := func(r *runner.Result) {
+		rows := sinks.RowsOf(r)
 		in.Runs, in.Ranks, in.Steps = append(in.Runs, rows.Run), append(in.Ranks, rows.Ranks...), append(in.Steps, rows.Steps...)
 	}
-	for _, dir := range dirs {
-		add(replay.Load(filepath.Dir(dir), replay.Options{}))
+	store, err := sinks.View(recorded.Folder(t, "h100-v0.26"), sinks.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	c, err := models.Builtin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for dir, r := range store.Results(sinks.Predicate{}) {
+		measured, err := store.Measured(dir, r, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		(&attribution.Attributor{}).Attribute(r, measured)
+		take(r)
 	}
 	for _, name := range logs {
 		f, err := os.Open(name)
@@ -390,7 +400,9 @@ func TestOverheadBars(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = f.Close()
-		add(replay.LoadLog([]string{name}, log, replay.Options{}))
+		if r, err := replay.LoadLog([]string{name}, log); err == nil { // the logs of failed runs name no model
+			take(r.Attribute(&attribution.Attributor{}))
+		}
 	}
 	v := built(t, in).Validate()
 	if v.Models < 19 {

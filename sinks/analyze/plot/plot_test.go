@@ -8,13 +8,14 @@ import (
 	"image/png"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/vramsweep/vramsweep/runner"
-	"github.com/vramsweep/vramsweep/runner/attribution"
-	"github.com/vramsweep/vramsweep/runner/replay"
+	"github.com/vramsweep/vramsweep/runner/recorded"
+	"github.com/vramsweep/vramsweep/sinks"
 	"github.com/vramsweep/vramsweep/sinks/analyze/plot"
 )
 
@@ -32,11 +33,17 @@ func (f fixed) ReadSamples(yield func([]runner.Sample) error) error {
 
 func recording(t testing.TB) (*runner.Result, runner.SampleReader) {
 	t.Helper()
-	rec, err := replay.Load("../../../runner/replay/testdata/llama-3.1-8b", replay.Options{})
+	store, err := sinks.View(recorded.Folder(t, "h100-v0.26"), sinks.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return rec.Attribute(&attribution.Attributor{}), rec.Measured.Samples
+	t.Cleanup(func() { _ = store.Close() })
+	const dir = "runs/recording/recording-llama-3.1-8b-r1"
+	r, err := sinks.ReadResult(filepath.Join(store.Dir(), dir, "run.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, store.Samples(dir)
 }
 
 // words are the texts of an SVG, joined; it must be well-formed.
