@@ -104,8 +104,9 @@ func TestSessionFaults(t *testing.T) {
 			t.Errorf("batch %d (%s): %s (%s), want %s (%s)", want.batch, want.chaos, row.Outcome, detail, want.outcome,
 				want.detail)
 		}
-		if want.outcome == runner.OutcomeOK && (row.AvgLatencyS == nil || row.KVCacheTokens == nil ||
-			row.SessionStartBytes == nil || row.KVUsedSource == nil || *row.KVUsedSource != "engine") {
+		covered := row.Quality != nil && *row.Quality == string(runner.QualityFull) // a busy machine misses samples
+		if want.outcome == runner.OutcomeOK && (row.AvgLatencyS == nil || row.KVCacheTokens == nil || covered &&
+			(row.SessionStartBytes == nil || row.KVUsedSource == nil || *row.KVUsedSource != "engine")) {
 			t.Errorf("batch %d: the row of a measured profile lacks figures: %+v", want.batch, row)
 		}
 	}

@@ -182,9 +182,8 @@ func compare(t *testing.T, got *runner.Result, truth *script) {
 		t.Logf("%d ticks were missed on a busy machine: phases of a tenth of a second cannot be told apart", ticks.Missed)
 		return
 	}
-	if f.words.v33 && g.NonTorchGB != nil && g.BuffersGB != nil { // consumed joins the two
-		both, joined := *g.NonTorchGB+*g.BuffersGB, *g
-		joined.NonTorchGB = &both
+	if f.words.v33 && g.ActivationsGB != nil && g.GraphCaptureGB != nil {
+		joined := *g
 		// kernel warm-up and serving hold as much, the first without graphs
 		use, none := *g.ActivationsGB+*g.GraphCaptureGB-*w.GraphCaptureGB, *w.GraphCaptureGB
 		joined.ActivationsGB, joined.GraphCaptureGB = &use, &none
