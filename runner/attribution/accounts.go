@@ -13,7 +13,11 @@ func (w *work) accounts() {
 	}
 	b := &w.r.BenchmarkParameters
 	w.kvGiven = b.KVCacheMemoryBytes != nil
-	w.utilization = first(of(w.a, func(a *runner.Account) *float64 { return a.GPUMemoryUtilization }), b.Effective.EffectiveGPUMemoryUtilization, b.GPUMemoryUtilization)
+	w.utilization = first(
+		of(w.a, func(a *runner.Account) *float64 { return a.GPUMemoryUtilization }),
+		b.Effective.EffectiveGPUMemoryUtilization,
+		b.GPUMemoryUtilization,
+	)
 	w.layers = first(w.r.ModelInfo.NumLayers)
 	w.buffers()
 	w.shape()
@@ -67,7 +71,11 @@ func (w *work) buffers() {
 	case seqs == 0:
 		f = missing("max_num_seqs was left to vLLM, and neither its log nor the size of the device says what it chose")
 	default:
-		length := first(of(w.a, func(a *runner.Account) *int64 { return a.MaxModelLen }), b.Effective.EffectiveMaxModelLen, b.MaxModelLen)
+		length := first(
+			of(w.a, func(a *runner.Account) *int64 { return a.MaxModelLen }),
+			b.Effective.EffectiveMaxModelLen,
+			b.MaxModelLen,
+		)
 		block := max(16, first(w.a.BlockSize, b.Effective.EffectiveBlockSize, b.BlockSize))
 		f = known(models.BufferBytes(&models.Architecture{VocabSize: vocab}, "v2", seqs, tokens, length, block),
 			"max_num_seqs x vocabulary x 4 B, bit masks and block tables of the V2 model runner"+source, runner.HighCalculated)
@@ -81,8 +89,16 @@ func (w *work) buffers() {
 // were asked, else vLLM's own defaults for the device.
 func (w *work) limits() (seqs, tokens int64, source string) {
 	b := &w.r.BenchmarkParameters
-	seqs = first(of(w.a, func(a *runner.Account) *int64 { return a.MaxNumSeqs }), b.Effective.EffectiveMaxNumSeqs, b.MaxNumSeqs)
-	tokens = first(of(w.a, func(a *runner.Account) *int64 { return a.MaxNumBatchedTokens }), b.Effective.EffectiveMaxNumBatchedTokens, b.MaxNumBatchedTokens)
+	seqs = first(
+		of(w.a, func(a *runner.Account) *int64 { return a.MaxNumSeqs }),
+		b.Effective.EffectiveMaxNumSeqs,
+		b.MaxNumSeqs,
+	)
+	tokens = first(
+		of(w.a, func(a *runner.Account) *int64 { return a.MaxNumBatchedTokens }),
+		b.Effective.EffectiveMaxNumBatchedTokens,
+		b.MaxNumBatchedTokens,
+	)
 	if seqs > 0 {
 		return seqs, tokens, ""
 	}
@@ -159,7 +175,8 @@ func (w *work) usedKV(length int64, total, perToken float64) {
 		}
 	}
 	ranks := int64(len(w.ledgers))
-	if n, ok, _ := models.KVUsedBytes(w.model(), dtype, max(1, b.TensorParallelSize), b.BatchSize, length, w.kv.blockSize); ok && n > 0 {
+	tp := max(1, b.TensorParallelSize)
+	if n, ok, _ := models.KVUsedBytes(w.model(), dtype, tp, b.BatchSize, length, w.kv.blockSize); ok && n > 0 {
 		w.kv.used = known(min(n*ranks, int64(total)), "calculated", runner.HighCalculated)
 		return
 	}

@@ -88,7 +88,10 @@ func (at *Attributor) Attribute(result *runner.Result, measured *runner.Measured
 	at.remember(w)
 	if c.n == 0 {
 		w.quality(runner.QualityBlind, "no sample was taken")
-		w.miss("memory_timeline", "no sample of the run's GPUs (or of its process tree) was taken; a run that is shorter than the sampling interval has none")
+		w.miss(
+			"memory_timeline",
+			"no sample of the run's GPUs (or of its process tree) was taken; a run that is shorter than the sampling interval has none",
+		)
 		w.fillRanks()
 		return
 	}
@@ -164,12 +167,16 @@ func (at *Attributor) before(w *work) []*course {
 	}
 	at.mu.Lock()
 	defer at.mu.Unlock()
-	if e := at.last; e != nil && e.execution == w.m.Job.Execution && e.size == s.GroupSize && e.position < s.Position && len(e.courses) == len(w.c.tracks) {
+	if e := at.last; e != nil && e.execution == w.m.Job.Execution && e.size == s.GroupSize && e.position < s.Position &&
+		len(e.courses) == len(w.c.tracks) {
 		e.position = s.Position
 		return e.courses
 	}
 	w.lost = true
-	w.miss("memory_breakdown", "the engine was there before this run, and the run that started it is not known here: there is no baseline")
+	w.miss(
+		"memory_breakdown",
+		"the engine was there before this run, and the run that started it is not known here: there is no baseline",
+	)
 	w.miss("steps", "the engine was there before this run: its start lies in another one")
 	return nil
 }
@@ -238,7 +245,10 @@ func (w *work) sessionGrowth() {
 		gpu := int(p.track.gpu)
 		found, ok := atStart(p, begin.at, s.Torch, rank)
 		if !ok {
-			w.miss(fmt.Sprintf("session.growth_bytes[gpu %d]", gpu), "no sample was taken just before the profile began, and the rank did not tell its GPU's free memory then")
+			w.miss(
+				fmt.Sprintf("session.growth_bytes[gpu %d]", gpu),
+				"no sample was taken just before the profile began, and the rank did not tell its GPU's free memory then",
+			)
 			continue
 		}
 		s.MemoryAtStart[gpu] = found

@@ -83,7 +83,11 @@ func (w *work) divide(l *ledger, p *course, top int64, at time.Duration) *split 
 		settled = p.kv
 	}
 	if settled != nil && settled.level <= top && complete {
-		s.after = known(settled.level-p.baseline.level-explained-(l.graphs.bytes-graphs.bytes), "driver's level right after capture, less the parts", runner.CalculatedResidual)
+		s.after = known(
+			settled.level-p.baseline.level-explained-(l.graphs.bytes-graphs.bytes),
+			"driver's level right after capture, less the parts",
+			runner.CalculatedResidual,
+		)
 	} else {
 		s.after = missing("no level right after capture was sampled, or a part is missing")
 	}
@@ -99,14 +103,22 @@ func (w *work) divide(l *ledger, p *course, top int64, at time.Duration) *split 
 func (s *split) atTop(l *ledger, p *course, at time.Duration) (graphs, nonTorch figure) {
 	graphs, nonTorch = l.graphs, l.nonTorch
 	if s.early = p.before(at, runner.PhaseCapture); s.early && graphs.ok {
-		graphs = known(0, "the highest sample lies in "+string(s.phase)+", before the graphs were captured", runner.HighMeasuredStep)
+		graphs = known(
+			0,
+			"the highest sample lies in "+string(s.phase)+", before the graphs were captured",
+			runner.HighMeasuredStep,
+		)
 	}
 	if nonTorch.ok && l.left.ok && l.left.bytes > 0 {
 		nonTorch.bytes += l.left.bytes
 		if trust(l.left.confidence) > trust(nonTorch.confidence) {
 			nonTorch.confidence = l.left.confidence
 		}
-		nonTorch.source += fmt.Sprintf("; %s left behind by the capture for an estimate (%s)", gibText(l.left.bytes), l.left.source)
+		nonTorch.source += fmt.Sprintf(
+			"; %s left behind by the capture for an estimate (%s)",
+			gibText(l.left.bytes),
+			l.left.source,
+		)
 	}
 	return graphs, nonTorch
 }
@@ -131,7 +143,10 @@ func (s *split) grow(w *work, l *ledger, p *course, top, left int64) {
 	growth := missing("without the reserved activation there is nothing to exceed")
 	framework := left
 	if room, ok := w.room(p, l, top, s.early); ok {
-		confidence, how := runner.HighMeasuredStep, fmt.Sprintf("driver's rise in %s, within the reserved activation's room", s.phase)
+		confidence, how := runner.HighMeasuredStep, fmt.Sprintf(
+			"driver's rise in %s, within the reserved activation's room",
+			s.phase,
+		)
 		if !s.after.ok {
 			confidence, how = runner.LowEstimated, "what is left of the reserved activation's room"
 		}
@@ -146,7 +161,11 @@ func (s *split) grow(w *work, l *ledger, p *course, top, left int64) {
 		}
 		used := max(0, min(room, l.activations.bytes)-held-s.after.bytes)
 		act = known(used, how, confidence)
-		growth = known(excess, fmt.Sprintf("highest use, in %s, beyond requested + context + graphs outside the budget", s.phase), confidence)
+		growth = known(
+			excess,
+			fmt.Sprintf("highest use, in %s, beyond requested + context + graphs outside the budget", s.phase),
+			confidence,
+		)
 		framework = left - used - excess
 		s.unused = known(l.activations.bytes-taken, "vLLM's reserve less what is in use of its room", confidence)
 	} else {
@@ -190,10 +209,16 @@ func (s *split) flag(l *ledger) {
 		why = " (within the log's rounding)"
 	}
 	if s.part(compGrowth).bytes > 0 && l.buffers.ok && l.buffers.bytes > l.activations.bytes {
-		why = fmt.Sprintf("; the runner's buffers (%s) exceed what was reserved for activation (%s), so that growth_excess counts the difference too",
-			gibText(l.buffers.bytes), gibText(l.activations.bytes))
+		why = fmt.Sprintf(
+			"; the runner's buffers (%s) exceed what was reserved for activation (%s), so that growth_excess counts the difference too",
+			gibText(l.buffers.bytes),
+			gibText(l.activations.bytes),
+		)
 	}
-	s.flags = append(s.flags, fmt.Sprintf("negative framework_overhead: the parts exceed what the driver saw by %d MiB%s", -f.bytes>>20, why))
+	s.flags = append(
+		s.flags,
+		fmt.Sprintf("negative framework_overhead: the parts exceed what the driver saw by %d MiB%s", -f.bytes>>20, why),
+	)
 }
 
 // rows are the parts of one rank as the table of breakdowns has them: only
@@ -204,7 +229,13 @@ func (s *split) rows(rank int) []runner.BreakdownRow {
 		if !p.ok {
 			continue
 		}
-		r := runner.BreakdownRow{Rank: int32(rank), Component: p.component, Bytes: p.bytes, Source: p.source, Confidence: p.confidence}
+		r := runner.BreakdownRow{
+			Rank:       int32(rank),
+			Component:  p.component,
+			Bytes:      p.bytes,
+			Source:     p.source,
+			Confidence: p.confidence,
+		}
 		if s.net > 0 {
 			v := float64(p.bytes) / float64(s.net)
 			r.Share = &v
@@ -327,7 +358,8 @@ func (w *work) nccl() figure {
 // JSON add up whatever one rank lacks.
 func (w *work) framework(splits []*split, net int64, b *runner.Breakdown) *float64 {
 	left := net
-	for _, component := range []string{compWeights, compKV, compGraphs, compNonTorch, compContext, compBuffers, compActivations, compGrowth} {
+	for _, component := range []string{compWeights, compKV, compGraphs, compNonTorch, compContext, compBuffers,
+		compActivations, compGrowth} {
 		if f := sum(splits, func(s *split) figure { return s.part(component) }); f.ok {
 			left -= f.bytes
 		}

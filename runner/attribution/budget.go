@@ -97,7 +97,10 @@ func (w *work) requested(l *ledger) figure {
 // less a margin, can be had.
 func (w *work) safe(b *runner.BeyondBudget, p *course, l *ledger) {
 	if !l.kv.ok || !l.total.ok || w.failed || b.HighestBytes == nil {
-		w.miss(w.bb(p, "safe_kv_cache_memory_bytes"), "only a run that ended well proves anything safe, and only with its KV cache and the device's total known")
+		w.miss(
+			w.bb(p, "safe_kv_cache_memory_bytes"),
+			"only a run that ended well proves anything safe, and only with its KV cache and the device's total known",
+		)
 		return
 	}
 	spare := l.total.bytes - *b.HighestBytes - safetyMargin

@@ -126,7 +126,8 @@ func follow(c *collection, m *moments, t *track, f facts, mm *runner.Measured, f
 func (fd *finder) goOn(from *course) {
 	fd.p.shared, fd.p.estimated, fd.p.graphs = true, from.estimated, from.graphs
 	for _, l := range []struct{ to, from **point }{
-		{&fd.p.baseline, &from.baseline}, {&fd.p.context, &from.context}, {&fd.p.nccl, &from.nccl}, {&fd.p.loaded, &from.loaded},
+		{&fd.p.baseline, &from.baseline}, {&fd.p.context, &from.context},
+		{&fd.p.nccl, &from.nccl}, {&fd.p.loaded, &from.loaded},
 		{&fd.p.profiled, &from.profiled},
 		{&fd.p.kvBase, &from.kvBase}, {&fd.p.kv, &from.kv}, {&fd.p.captured, &from.captured},
 	} {
@@ -276,7 +277,8 @@ func (fd *finder) load() {
 // profileLimit is the first moment that profiling lies before for certain.
 func (fd *finder) profileLimit(le moment) time.Duration {
 	until := fd.to
-	for _, k := range []runner.EventKind{runner.EventProfileEnd, runner.EventKVReady, runner.EventEngineReady, runner.EventError} {
+	for _, k := range []runner.EventKind{runner.EventProfileEnd, runner.EventKVReady, runner.EventEngineReady,
+		runner.EventError} {
 		if e := fd.m.first(k, fd.t.rank); e.present && e.hi > le.lo {
 			until = min(until, e.hi)
 			break

@@ -100,7 +100,8 @@ func (w *work) covered(l *lane) []string {
 			}
 		}
 		w.uncovered = fmt.Sprintf("%d samples of the measuring phase (%.2f s), none in its second half "+
-			"(%.2f s between two): the highest use is not known; %s", n, (end.at - measure.at).Seconds(), longest.Seconds(), advice)
+			"(%.2f s between two): the highest use is not known; %s",
+			n, (end.at - measure.at).Seconds(), longest.Seconds(), advice)
 		if n == 0 {
 			w.quality(runner.QualityBlind, w.uncovered)
 		}

@@ -67,7 +67,11 @@ func (l *ledger) splitBuffers() {
 		return
 	}
 	if l.buffers.bytes > l.nonTorch.bytes {
-		l.buffers = known(max(l.nonTorch.bytes, 0), "consumed less weights, which is less than the buffers calculated", runner.LowEstimated)
+		l.buffers = known(
+			max(l.nonTorch.bytes, 0),
+			"consumed less weights, which is less than the buffers calculated",
+			runner.LowEstimated,
+		)
 	}
 	l.nonTorch.bytes -= l.buffers.bytes
 	l.nonTorch.source += " and the runner's buffers"
@@ -82,7 +86,11 @@ func (l *ledger) addLeft(p *course) {
 	case p.profiled == nil:
 		l.left = missing("no level between profiling and the capture for the estimate was sampled")
 	case p.kvBase != nil && p.kvBase.level >= p.profiled.level:
-		l.left = known(p.kvBase.level-p.profiled.level, "driver's levels around the capture for the estimate", runner.HighMeasuredStep)
+		l.left = known(
+			p.kvBase.level-p.profiled.level,
+			"driver's levels around the capture for the estimate",
+			runner.HighMeasuredStep,
+		)
 	case p.kv != nil && l.kv.ok && p.kv.level-l.kv.bytes >= p.profiled.level-allocatorPage:
 		l.left = known(max(0, p.kv.level-l.kv.bytes-p.profiled.level),
 			"driver's levels around the capture for the estimate and the KV cache, less that cache", runner.HighCalculated)
@@ -102,7 +110,11 @@ func printed(own, all *float64, ranks int, what string) figure {
 	case all != nil && ranks < 2:
 		return known(toBytes(*all), fromLog, runner.HighFromVLLMLogs)
 	case all != nil:
-		return known(toBytes(*all), fromLog+", of another rank: the ranks of tensor parallelism are alike", runner.LowEstimated)
+		return known(
+			toBytes(*all),
+			fromLog+", of another rank: the ranks of tensor parallelism are alike",
+			runner.LowEstimated,
+		)
 	}
 	return missing("vLLM's log does not say %s", what)
 }
@@ -127,7 +139,11 @@ func readLedger(a *runner.Account, rank, ranks int) *ledger {
 	l.nonTorch = printed(own.NonTorchGB, a.NonTorchGB, ranks, "what lies outside torch")
 	if !l.nonTorch.ok && own.ConsumedGB != nil && l.weights.ok {
 		l.consumed = true
-		l.nonTorch = known(toBytes(*own.ConsumedGB)-l.weights.bytes, fromLog+": consumed less weights", runner.HighFromVLLMLogs)
+		l.nonTorch = known(
+			toBytes(*own.ConsumedGB)-l.weights.bytes,
+			fromLog+": consumed less weights",
+			runner.HighFromVLLMLogs,
+		)
 	}
 	l.requested = printed(own.RequestedMemoryGB, a.RequestedMemoryGB, ranks, "the memory that it asked for")
 	l.total = printed(own.TotalGPUMemoryGB, a.TotalGPUMemoryGB, ranks, "the memory of the device")
@@ -185,7 +201,11 @@ func readGraphs(a *runner.Account, own *runner.AccountRank, ranks int) (graphs, 
 func (l *ledger) addContext(p *course) {
 	switch {
 	case l.total.ok && l.free.ok && p.baseline != nil:
-		l.context = known(l.total.bytes-l.free.bytes-p.baseline.level, fromLog+": total less free at start, less the baseline", l.free.confidence)
+		l.context = known(
+			l.total.bytes-l.free.bytes-p.baseline.level,
+			fromLog+": total less free at start, less the baseline",
+			l.free.confidence,
+		)
 	case p.nccl != nil && p.baseline != nil:
 		l.context = known(p.nccl.level-p.baseline.level, "driver's steps context and nccl", runner.HighMeasuredStep)
 	case p.context != nil && p.baseline != nil:

@@ -35,7 +35,8 @@ func (l *lane) energy(from, to time.Duration, power *gauge, kind string) (joules
 		v, apart, ok := l.counter.between(from, to)
 		slack := 0.01 * length.Seconds() * power.max
 		outside := instant && (v < power.min*length.Seconds()-slack || v > power.max*length.Seconds()+slack)
-		if ok && !outside && (float64(apart) <= farReading*float64(length) || length >= shortStretch && apart < longestUnread) {
+		if ok && !outside &&
+			(float64(apart) <= farReading*float64(length) || length >= shortStretch && apart < longestUnread) {
 			return v, "counter", true
 		}
 	}

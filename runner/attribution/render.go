@@ -68,7 +68,15 @@ func renderLevels(b *bytes.Buffer, r *runner.Result) {
 			d := *after - *before
 			left = &d
 		}
-		fmt.Fprintf(t, "  %d\t%s\t%s\t%s\t%s\t\n", gpu, size(before), size(r.BeyondBudget[i].HighestBytes), size(after), signed(left))
+		fmt.Fprintf(
+			t,
+			"  %d\t%s\t%s\t%s\t%s\t\n",
+			gpu,
+			size(before),
+			size(r.BeyondBudget[i].HighestBytes),
+			size(after),
+			signed(left),
+		)
 	}
 	flush(t)
 }
@@ -91,11 +99,36 @@ func renderMetrics(b *bytes.Buffer, r *runner.Result) {
 	fmt.Fprintln(b, "vLLM's own figures (per GPU)")
 	t := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	row := func(cells ...string) { fmt.Fprintf(t, "  %s\n", strings.Join(cells, "\t")) }
-	row("version "+text(a.VLLMVersion), "engine "+text(a.Engine), "runner "+text(a.ModelRunner), "attention "+text(a.AttentionBackend))
-	row("blocks "+count(a.NumGPUBlocks), "block size "+count(a.BlockSize), "KV tokens "+count(a.TotalGPUKVCacheTokens), "concurrency "+decimal(a.MaxConcurrency, "x"))
-	row("weights "+decimal(a.ModelWeightsGB, ""), "activation peak "+decimal(a.ActivationsGB, ""), "non-torch "+decimal(a.NonTorchGB, ""), "graphs "+decimal(a.GraphCaptureGB, ""))
-	row("KV available "+decimal(a.AvailableKVCacheGB, ""), "requested "+decimal(a.RequestedMemoryGB, ""), "free at start "+decimal(a.FreeMemoryGB, ""), "of "+decimal(a.TotalGPUMemoryGB, " GiB"))
-	row("utilization "+decimal(a.GPUMemoryUtilization, ""), "max length "+count(a.MaxModelLen), "batched tokens "+count(a.MaxNumBatchedTokens), "compile cache "+text(a.CompileCache))
+	row(
+		"version "+text(a.VLLMVersion),
+		"engine "+text(a.Engine),
+		"runner "+text(a.ModelRunner),
+		"attention "+text(a.AttentionBackend),
+	)
+	row(
+		"blocks "+count(a.NumGPUBlocks),
+		"block size "+count(a.BlockSize),
+		"KV tokens "+count(a.TotalGPUKVCacheTokens),
+		"concurrency "+decimal(a.MaxConcurrency, "x"),
+	)
+	row(
+		"weights "+decimal(a.ModelWeightsGB, ""),
+		"activation peak "+decimal(a.ActivationsGB, ""),
+		"non-torch "+decimal(a.NonTorchGB, ""),
+		"graphs "+decimal(a.GraphCaptureGB, ""),
+	)
+	row(
+		"KV available "+decimal(a.AvailableKVCacheGB, ""),
+		"requested "+decimal(a.RequestedMemoryGB, ""),
+		"free at start "+decimal(a.FreeMemoryGB, ""),
+		"of "+decimal(a.TotalGPUMemoryGB, " GiB"),
+	)
+	row(
+		"utilization "+decimal(a.GPUMemoryUtilization, ""),
+		"max length "+count(a.MaxModelLen),
+		"batched tokens "+count(a.MaxNumBatchedTokens),
+		"compile cache "+text(a.CompileCache),
+	)
 	flush(t)
 	if a.Error != nil {
 		fmt.Fprintf(b, "  error: %s: %s\n", a.Error.Kind, strings.Join(strings.Fields(a.Error.Message), " "))
@@ -115,7 +148,15 @@ func renderAccounts(b *bytes.Buffer, r *runner.Result) {
 		if s.Bytes == nil && s.VLLMBytes == nil {
 			continue
 		}
-		fmt.Fprintf(t, "  %d\t%s\t%s\t%s\t%s\t\n", s.GPUIndex, s.Step, size(s.Bytes), size(s.VLLMBytes), signed(s.DifferenceBytes))
+		fmt.Fprintf(
+			t,
+			"  %d\t%s\t%s\t%s\t%s\t\n",
+			s.GPUIndex,
+			s.Step,
+			size(s.Bytes),
+			size(s.VLLMBytes),
+			signed(s.DifferenceBytes),
+		)
 	}
 	flush(t)
 }
@@ -162,7 +203,12 @@ func renderTree(b *bytes.Buffer, r *runner.Result) {
 	} else {
 		fmt.Fprint(b, "  ")
 	}
-	fmt.Fprintf(b, "activation reserved %s, never used %s GiB\n", decimal(d.ActivationsReservedGB, ""), decimal(d.HeadroomUnusedGB, ""))
+	fmt.Fprintf(
+		b,
+		"activation reserved %s, never used %s GiB\n",
+		decimal(d.ActivationsReservedGB, ""),
+		decimal(d.HeadroomUnusedGB, ""),
+	)
 	for _, f := range d.Flags {
 		fmt.Fprintf(b, "  ! %s\n", f)
 	}
@@ -180,7 +226,15 @@ func renderTimeline(b *bytes.Buffer, r *runner.Result) {
 	fmt.Fprintln(b, ")")
 	t := tabwriter.NewWriter(b, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, "  \tmin\tmean\tmedian\tp95\tmax\t")
-	fmt.Fprintf(t, "  memory GiB\t%s\t%s\t%s\t%s\t%s\t\n", decimal(m.MinGB, ""), decimal(m.MeanGB, ""), decimal(m.MedianGB, ""), decimal(m.P95GB, ""), decimal(m.MaxGB, ""))
+	fmt.Fprintf(
+		t,
+		"  memory GiB\t%s\t%s\t%s\t%s\t%s\t\n",
+		decimal(m.MinGB, ""),
+		decimal(m.MeanGB, ""),
+		decimal(m.MedianGB, ""),
+		decimal(m.P95GB, ""),
+		decimal(m.MaxGB, ""),
+	)
 	x := &m.Extended
 	row := func(name string, least, mean, most *float64) {
 		if mean != nil {

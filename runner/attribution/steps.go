@@ -55,7 +55,13 @@ func (w *work) steps(p *course, l *ledger) []runner.StepRow {
 	if !p.shared && !w.lost {
 		s.startUp(l)
 	}
-	s.add("bench_warmup", p.ready, p.warmed, missing("vLLM gives no figure: the first requests retake reserved activation"), nil)
+	s.add(
+		"bench_warmup",
+		p.ready,
+		p.warmed,
+		missing("vLLM gives no figure: the first requests retake reserved activation"),
+		nil,
+	)
 	s.add("measure", p.warmed, p.measured, missing("vLLM gives no figure"), nil)
 	if w.m.Job.KeepEngine {
 		return s.rows // the engine goes on with the next run
@@ -99,12 +105,21 @@ func (s *ladder) startUp(l *ledger) {
 	if p.estimated {
 		s.add("estimate_capture", p.profiled, p.estimate, missing(
 			"graphs captured for an estimate and dropped: the highest sample over the level after profiling; vLLM's estimate of %s is worked out from them",
-			gibText(l.estimate.bytes)), nil)
+			gibText(l.estimate.bytes),
+		), nil)
 	}
 	s.rows = append(s.rows, w.kvStep(p, l))
 	settled := p.kv
 	if p.kernels != nil {
-		s.add("kernel_warmup", p.kv, p.kernels, missing("vLLM gives no figure: the highest sample of kernel warm-up over the level of the KV cache; it is given back when capture begins"), nil)
+		s.add(
+			"kernel_warmup",
+			p.kv,
+			p.kernels,
+			missing(
+				"vLLM gives no figure: the highest sample of kernel warm-up over the level of the KV cache; it is given back when capture begins",
+			),
+			nil,
+		)
 	}
 	if p.captured != nil || l.graphs.bytes > 0 {
 		settled = p.captured
@@ -115,7 +130,13 @@ func (s *ladder) startUp(l *ledger) {
 			return "allocator granularity, and libraries that graph capture loads"
 		})
 	}
-	s.add("engine_warmup", settled, p.ready, missing("vLLM gives no figure: kernel warm-up retakes reserved activation"), nil)
+	s.add(
+		"engine_warmup",
+		settled,
+		p.ready,
+		missing("vLLM gives no figure: kernel warm-up retakes reserved activation"),
+		nil,
+	)
 }
 
 // load adds the weights and, where the line between was seen to arrive, the buffers.
@@ -132,7 +153,13 @@ func (s *ladder) load(begin *point, l *ledger) {
 		return loadReason(l, d)
 	})
 	if loaded == p.weights && p.loaded != nil && l.buffers.bytes > 0 {
-		s.add("buffers", loaded, p.loaded, missing("vLLM gives no figure: the runner's persistent buffers, calculated %s", gibText(l.buffers.bytes)), nil)
+		s.add(
+			"buffers",
+			loaded,
+			p.loaded,
+			missing("vLLM gives no figure: the runner's persistent buffers, calculated %s", gibText(l.buffers.bytes)),
+			nil,
+		)
 	}
 }
 
@@ -160,8 +187,11 @@ func (w *work) vllmNCCL(p *course, l *ledger) figure {
 func loadReason(l *ledger, d int64) string {
 	if l.buffers.ok && l.buffers.bytes > 0 {
 		rest := d - l.buffers.bytes
-		return fmt.Sprintf("the runner's persistent buffers (about max_num_seqs x vocabulary x 4 B: %s) are allocated with the weights and stand in no line; %s more: allocator granularity and libraries",
-			gibText(l.buffers.bytes), gibText(rest))
+		return fmt.Sprintf(
+			"the runner's persistent buffers (about max_num_seqs x vocabulary x 4 B: %s) are allocated with the weights and stand in no line; %s more: allocator granularity and libraries",
+			gibText(l.buffers.bytes),
+			gibText(rest),
+		)
 	}
 	if abs(d) < allocatorPage {
 		return agree
@@ -183,11 +213,18 @@ func (w *work) kvStep(p *course, l *ledger) runner.StepRow {
 	bytes := p.kv.level - p.kvBase.level
 	switch {
 	case !p.fallSeen:
-		row.Reason = fmt.Sprintf("what profiling reserved was given back and the KV cache allocated between two samples (bare rise %s): counted from the level after loading, so that what profiling left behind for good is in it", gibText(p.kvJump))
+		row.Reason = fmt.Sprintf(
+			"what profiling reserved was given back and the KV cache allocated between two samples (bare rise %s): counted from the level after loading, so that what profiling left behind for good is in it",
+			gibText(p.kvJump),
+		)
 	case l.kv.ok:
 		if back := w.givenBack(l, bytes); back > 0 {
 			bytes += back
-			row.Reason = fmt.Sprintf("bare rise %s; one buffer of max_num_seqs x vocabulary x 4 B (%s) was given back between the same two samples: the sum is the KV cache in whole allocator pages", gibText(bytes-back), gibText(back))
+			row.Reason = fmt.Sprintf(
+				"bare rise %s; one buffer of max_num_seqs x vocabulary x 4 B (%s) was given back between the same two samples: the sum is the KV cache in whole allocator pages",
+				gibText(bytes-back),
+				gibText(back),
+			)
 		}
 	}
 	row.Bytes, row.TFrom, row.TTo = &bytes, w.c.time(p.kvBase.at), w.c.time(p.kv.at)
@@ -221,10 +258,16 @@ func noKVStep(p *course, l *ledger) string {
 	case !l.kv.ok:
 		reason += ": " + l.kv.reason
 	case p.kv != nil && p.estimated && p.profiled != nil:
-		reason = fmt.Sprintf("between %s and %s: the graphs of the estimate were given back and the KV cache allocated between two samples; sample faster to see the level between",
-			gibText(p.kvJump), gibText(p.kv.level-p.profiled.level))
+		reason = fmt.Sprintf(
+			"between %s and %s: the graphs of the estimate were given back and the KV cache allocated between two samples; sample faster to see the level between",
+			gibText(p.kvJump),
+			gibText(p.kv.level-p.profiled.level),
+		)
 	case p.kv != nil:
-		reason = fmt.Sprintf("bare rise %s: what profiling reserved was given back between the same two samples, and part of it stayed; sample faster to see its end", gibText(p.kvJump))
+		reason = fmt.Sprintf(
+			"bare rise %s: what profiling reserved was given back between the same two samples, and part of it stayed; sample faster to see its end",
+			gibText(p.kvJump),
+		)
 	}
 	return reason
 }

@@ -47,7 +47,12 @@ func LoadLog(files []string, log *vllmlog.Log) (*Recording, error) {
 			*n.to = *n.from
 		}
 	}
-	profile := &sweep.Profile{ID: name, Sweep: "recording", Settings: s, Engine: sweep.Engine{Kind: "vllm", Mode: "latency"}}
+	profile := &sweep.Profile{
+		ID:       name,
+		Sweep:    "recording",
+		Settings: s,
+		Engine:   sweep.Engine{Kind: "vllm", Mode: "latency"},
+	}
 	dir := filepath.Dir(files[0])
 	profile.Model = architecture(dir, *a.Model)
 	job := &runner.Job{RunID: name, Execution: "recording", Profile: profile, Sweep: &sweep.Sweep{Name: "recording"},

@@ -13,7 +13,8 @@ import (
 // null. Outliers are run ids, and their residuals, separated by blanks.
 func (c *Report) Table() (columns []string, rows [][]any) {
 	columns = []string{"kind", "question", "within", "x", "y", "unit", "n", "pearson", "pearson_low", "pearson_high",
-		"spearman", "partial", "partial_low", "partial_high", "models_within", "pearson_within", "slope_within", "slope_within_low",
+		"spearman", "partial", "partial_low", "partial_high",
+		"models_within", "pearson_within", "slope_within", "slope_within_low",
 		"slope_within_high", "warning", "alike",
 		"slope", "slope_low", "slope_high", "through_origin", "expected", "group", "mean", "low", "high", "eta_squared",
 		"phase", "timelines", "reason", "partial_reason", "outliers", "outlier_residuals", "synthetic"}

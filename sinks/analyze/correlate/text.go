@@ -47,15 +47,33 @@ func (c *Row) text(w *frame.Text) {
 		w.Printf("  %s: not defined: %s\n", head, c.Reason)
 		return
 	}
-	w.Printf("  %s: n %d, Pearson %s%s, Spearman %s, partial %s%s; slope %s", head, c.N, coefficient(c.Pearson),
-		interval(c.Low, c.High), coefficient(c.Spearman), coefficient(c.Partial), interval(c.PartialLow, c.PartialHigh), c.slope())
+	w.Printf(
+		"  %s: n %d, Pearson %s%s, Spearman %s, partial %s%s; slope %s",
+		head,
+		c.N,
+		coefficient(c.Pearson),
+		interval(
+			c.Low,
+			c.High,
+		),
+		coefficient(c.Spearman),
+		coefficient(c.Partial),
+		interval(c.PartialLow, c.PartialHigh),
+		c.slope(),
+	)
 	if c.Expected != nil {
 		w.Printf(", the architecture says %.4g", *c.Expected)
 	}
 	w.Printf("\n")
 	if in := c.Inside; in != nil && in.Models > 1 {
 		inside := Row{Slope: &in.Slope, SlopeLow: in.SlopeLow, SlopeHigh: in.SlopeHigh, SlopeUnit: c.SlopeUnit}
-		w.Printf("    within %d models: Pearson %+.3f%s; slope %s\n", in.Models, in.Pearson, interval(in.Low, in.High), inside.slope())
+		w.Printf(
+			"    within %d models: Pearson %+.3f%s; slope %s\n",
+			in.Models,
+			in.Pearson,
+			interval(in.Low, in.High),
+			inside.slope(),
+		)
 	}
 	if c.Warning != "" {
 		w.Printf("    warning: %s\n", c.Warning)
