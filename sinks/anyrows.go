@@ -16,7 +16,7 @@ func WriteRows(path string, columns []string, rows [][]any) error {
 		group[name] = parquet.Optional(nodeOf(rows, i))
 	}
 	schema := parquet.NewSchema("rows", group)
-	return writeFile(path, func(w io.Writer) error {
+	return WriteFile(path, func(w io.Writer) error {
 		writer := parquet.NewGenericWriter[map[string]any](w, schema, parquet.Compression(&parquet.Zstd))
 		for _, row := range rows {
 			record := map[string]any{}

@@ -9,7 +9,6 @@ import (
 	"maps"
 	"math"
 	"os"
-	"path/filepath"
 	"reflect"
 	"regexp"
 	"strings"
@@ -20,23 +19,9 @@ import (
 // maxResult bounds a run.json that is read: ours stay under 2 MiB.
 const maxResult = 256 << 20
 
-// WriteResult writes a result to a file of any folder, as run.json is written:
-// under a temporary name beside it, synced, renamed.
+// WriteResult writes a result to a file of any folder.
 func WriteResult(name string, r *runner.Result) error {
-	return writeFile(name, func(w io.Writer) error { return EncodeResult(w, r) })
-}
-
-// writeFile writes a file of any folder as the files of an output folder are written.
-func writeFile(name string, write func(io.Writer) error) error {
-	dir, base := filepath.Split(name)
-	if dir == "" {
-		dir = "."
-	}
-	f, err := openFolder(dir)
-	if err != nil {
-		return fmt.Errorf("writing %s: %w; the folder must exist", name, err)
-	}
-	return errors.Join(f.explain("writing "+base, f.replace(base, write)), f.close())
+	return WriteFile(name, func(w io.Writer) error { return EncodeResult(w, r) })
 }
 
 // EncodeResult writes the JSON of a result: sections and their fields on lines

@@ -52,6 +52,8 @@ type Sweep struct {
 	Limits      Limits     `json:"limits"`
 	Profiles    []*Profile `json:"profiles"` // in run order
 	Excluded    int        `json:"excluded"` // points that an exclude took away
+
+	secrets []string // values of sensitive variables
 }
 
 // An Axis is one attribute of the matrix, in source order.

@@ -13,7 +13,6 @@ import (
 
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/attribution"
-	"github.com/vramsweep/vramsweep/runner/proc"
 	"github.com/vramsweep/vramsweep/runner/replay"
 	vllmlog "github.com/vramsweep/vramsweep/runner/vllm/log"
 	"github.com/vramsweep/vramsweep/sinks"
@@ -74,7 +73,7 @@ func (w *world) publish(store *sinks.Store, results ...*runner.Result) error {
 	}
 	execution := &runner.Execution{
 		ID: first.Run.Execution, State: runner.StateRunning, StartedAt: started, Version: version,
-		Command: proc.NewMasker(w.env).Argv(append([]string{"vramsweep"}, w.args...)), Runs: len(results),
+		Command: w.secrets().Argv(append([]string{"vramsweep"}, w.args...)), Runs: len(results),
 		Synthetic: synthetic,
 	}
 	if err := store.BeginExecution(execution); err != nil {

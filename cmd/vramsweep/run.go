@@ -101,8 +101,7 @@ func (w *world) printCommands(plan *sweep.Plan) error {
 			if err != nil {
 				return err
 			}
-			masked := proc.NewMasker(w.env, s.Secrets()...).Argv(argv)
-			fmt.Fprintf(w.stdout, "# %s %s\n%s\n", s.Name, p.ID, vllm.Paste(masked))
+			fmt.Fprintf(w.stdout, "# %s %s\n%s\n", s.Name, p.ID, vllm.Paste(w.secrets().Argv(argv)))
 		}
 	}
 	return nil
