@@ -19,7 +19,7 @@ import (
 // is before anything is measured, so that an attempt whose runner was killed
 // still has a name, its settings and all else that was known.
 func (s *Store) writeJob(rel string, job *runner.Job) error {
-	r := runner.NewResult(job)
+	r := masked(runner.NewResult(job), s.opts.Masker)
 	r.ProfilerVersion, r.Provenance.Vramsweep, r.Provenance.Host = s.opts.Version, s.opts.Version, s.opts.Host
 	// Not synced: after a power cut the run is merely due again without its name.
 	return s.f.put(rel+"/"+jobName, false, func(w io.Writer) error { return EncodeResult(w, r) })

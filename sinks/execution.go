@@ -59,7 +59,7 @@ func (s *Store) BeginExecution(e *Execution) error {
 	if e.Version == "" {
 		e.Version = s.opts.Version
 	}
-	e.State, e.EndedAt = StateRunning, nil
+	e.State, e.EndedAt, e.Command = StateRunning, nil, s.opts.Masker.Argv(e.Command)
 	return s.writeExecution(e)
 }
 
@@ -75,7 +75,7 @@ func (s *Store) FinishExecution(id string, state ExecutionState, summary any) er
 		return fmt.Errorf("the summary of execution %s: %w", id, err)
 	}
 	now := s.now().UTC()
-	e.State, e.EndedAt, e.Summary = state, &now, note
+	e.State, e.EndedAt, e.Summary = state, &now, json.RawMessage(s.opts.Masker.Text(string(note)))
 	perr := s.publishNow(e, state == StateComplete)
 	if perr != nil && state == StateComplete {
 		e.State = StateInterrupted // the tables are not complete: `run --resume` or `compact` finishes them

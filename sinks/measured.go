@@ -3,7 +3,6 @@ package sinks
 import (
 	"errors"
 	"io/fs"
-	"os"
 	"path"
 
 	"github.com/vramsweep/vramsweep/runner"
@@ -24,7 +23,7 @@ func (s *Store) Measured(dir string, r *runner.Result, catalogue *models.Catalog
 	}
 	var readers []vllmlog.NamedReader
 	for _, name := range names {
-		file, err := os.Open(s.f.path(dir + "/" + name))
+		file, err := s.f.open(dir + "/" + name)
 		if errors.Is(err, fs.ErrNotExist) && len(r.RawLogs) == 0 {
 			continue
 		}

@@ -18,6 +18,17 @@ import (
 // is replaced; a pipe, a terminal, /dev/null, anything below /dev and /proc, and the file of another user are written
 // into, as a shell does, and the rest is refused.
 func WriteFile(name string, write func(io.Writer) error) error {
+	err := writeFile(name, write)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w; the folder must exist", err)
+	}
+	if err != nil {
+		err = fmt.Errorf("writing %s: %w", name, err)
+	}
+	return err
+}
+
+func writeFile(name string, write func(io.Writer) error) error {
 	target, err := linkTarget(name)
 	if err != nil {
 		return err
@@ -33,7 +44,7 @@ func WriteFile(name string, write func(io.Writer) error) error {
 	case info.Mode().IsRegular(), info.Mode()&(fs.ModeNamedPipe|fs.ModeCharDevice) != 0:
 		return writeInto(target, write)
 	}
-	return fmt.Errorf("%s is no file that can be written (%v); name another", name, info.Mode().Type())
+	return fmt.Errorf("it is no file (%v); name another", info.Mode().Type())
 }
 
 // linkTarget follows the links that a name itself is, up to those of /dev and /proc, which the kernel follows.
@@ -68,7 +79,7 @@ func ownFile(info fs.FileInfo) bool {
 func writeInto(name string, write func(io.Writer) error) error {
 	file, err := os.OpenFile(name, os.O_WRONLY|os.O_TRUNC|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
 	if errors.Is(err, syscall.ENXIO) {
-		return fmt.Errorf("%w: nobody reads it; start its reader first", err)
+		return errors.New("nobody reads this FIFO; start its reader first")
 	}
 	if err != nil {
 		return err

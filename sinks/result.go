@@ -12,8 +12,10 @@ import (
 	"reflect"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/runner/proc"
 )
 
 // maxResult bounds a run.json that is read: ours stay under 2 MiB.
@@ -34,7 +36,7 @@ func EncodeResult(w io.Writer, r *runner.Result) error {
 		clean := *r
 		clean.Missing = map[string]string{}
 		maps.Copy(clean.Missing, r.Missing)
-		dropNonFinite(reflect.ValueOf(&clean).Elem(), "", clean.Missing)
+		dropNonFinite(reflect.ValueOf(&clean).Elem(), clean.Missing)
 		b, err = json.MarshalIndent(&clean, "", "  ")
 	}
 	if err != nil {
@@ -48,34 +50,63 @@ func EncodeResult(w io.Writer, r *runner.Result) error {
 }
 
 // dropNonFinite makes every figure under v that is not finite null, or 0 where
-// it cannot be null; the names of those go into missing. What v points to is
-// copied before it is changed.
-func dropNonFinite(v reflect.Value, name string, missing map[string]string) {
-	if v.IsZero() {
-		return
-	}
-	figure := v
-	if v.Kind() == reflect.Pointer || v.Kind() == reflect.Interface {
-		figure = v.Elem()
-	}
-	if figure.CanFloat() && (math.IsNaN(figure.Float()) || math.IsInf(figure.Float(), 0)) {
-		missing[name] = "the figure was not a finite number"
-		v.SetZero()
+// it cannot be null; the names of those go into missing.
+func dropNonFinite(v reflect.Value, missing map[string]string) {
+	rewrite(v, "", func(v reflect.Value, name string) bool {
+		figure := v
+		if v.Kind() == reflect.Pointer || v.Kind() == reflect.Interface {
+			figure = v.Elem()
+		}
+		if figure.CanFloat() && (math.IsNaN(figure.Float()) || math.IsInf(figure.Float(), 0)) {
+			missing[name] = "the figure was not a finite number"
+			v.SetZero()
+			return true
+		}
+		return v.Type() == reflect.TypeFor[map[string]string]() // missing itself
+	})
+}
+
+// masked is a result without secrets; what identifies its run stays as it is.
+func masked(r *runner.Result, m *proc.Masker) *runner.Result {
+	out := *r
+	info := r.Run
+	rewrite(reflect.ValueOf(&out).Elem(), "", func(v reflect.Value, name string) bool {
+		name = name[strings.LastIndexByte(name, '.')+1:]
+		switch v.Type() {
+		case reflect.TypeFor[string]():
+			v.SetString(m.Value(name, v.String()).(string))
+		case reflect.TypeFor[[]string]():
+			v.Set(reflect.ValueOf(m.Argv(v.Interface().([]string))))
+		case reflect.TypeFor[[]float64](), reflect.TypeFor[[]runner.FileInfo](), reflect.TypeFor[time.Time]():
+		default:
+			return false
+		}
+		return true
+	})
+	out.Run.RunID, out.Run.Execution, out.Run.Sweep, out.Run.ProfileID = info.RunID, info.Execution, info.Sweep, info.ProfileID
+	out.Run.SkippedBecause = info.SkippedBecause
+	return &out
+}
+
+// rewrite lets leaf change what lies under v, each value under its path; leaf
+// reports whether that is all. What v points to is copied before it is changed.
+func rewrite(v reflect.Value, name string, leaf func(reflect.Value, string) bool) {
+	if v.IsZero() || leaf(v, name) {
 		return
 	}
 	clean := func(v reflect.Value, name string) reflect.Value {
 		c := reflect.New(v.Type()).Elem()
 		c.Set(v)
-		dropNonFinite(c, name, missing)
+		rewrite(c, name, leaf)
 		return c
 	}
 	switch v.Kind() {
 	case reflect.Struct:
-		dropInFields(v, name, missing)
+		rewriteFields(v, name, leaf)
 	case reflect.Pointer:
-		v.Set(clean(figure, name).Addr())
+		v.Set(clean(v.Elem(), name).Addr())
 	case reflect.Interface:
-		v.Set(clean(figure, name))
+		v.Set(clean(v.Elem(), name))
 	case reflect.Slice:
 		members := reflect.MakeSlice(v.Type(), 0, v.Len())
 		for i, member := range v.Seq2() {
@@ -91,14 +122,14 @@ func dropNonFinite(v reflect.Value, name string, missing map[string]string) {
 	}
 }
 
-func dropInFields(v reflect.Value, name string, missing map[string]string) {
+func rewriteFields(v reflect.Value, name string, leaf func(reflect.Value, string) bool) {
 	for f, field := range v.Fields() {
 		switch tag, _, _ := strings.Cut(f.Tag.Get("json"), ","); {
-		case !f.IsExported() || f.Name == "Missing":
+		case !f.IsExported():
 		case f.Anonymous || tag == "":
-			dropNonFinite(field, name, missing)
+			rewrite(field, name, leaf)
 		default:
-			dropNonFinite(field, strings.TrimPrefix(name+"."+tag, "."), missing)
+			rewrite(field, strings.TrimPrefix(name+"."+tag, "."), leaf)
 		}
 	}
 }

@@ -167,6 +167,7 @@ func (r *RunSink) finish(result *runner.Result) error {
 		result.SchemaVersion = runner.SchemaVersion
 	}
 	result.Files = nil
+	*result = *masked(result, r.store.opts.Masker)
 	if samples > 0 {
 		info, err := r.store.writeTimelineFile(r.rel, result, r.each)
 		if err != nil {
@@ -232,6 +233,7 @@ func (c *countingWriter) Write(p []byte) (int, error) {
 // or Compact brings the tables after it.
 func (s *Store) Replace(dir string, result *runner.Result) error {
 	err := s.writable()
+	*result = *masked(result, s.opts.Masker)
 	if err == nil && !s.f.exists(dir+"/"+resultName) {
 		err = fmt.Errorf("there is no %s", s.f.path(dir+"/"+resultName))
 	}

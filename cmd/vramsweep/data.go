@@ -179,7 +179,7 @@ func (w *world) reparseVerb() *cobra.Command {
 		Use:   "reparse DIR",
 		Short: "Derive JSON and tables again from the raw logs and samples of earlier runs",
 		Args:  exactArgs("DIR"),
-		RunE:  func(_ *cobra.Command, args []string) error { return openStore(args[0], "reparse", w.reparse) },
+		RunE:  func(_ *cobra.Command, args []string) error { return w.openStore(args[0], "reparse", w.reparse) },
 	}
 }
 

@@ -121,7 +121,7 @@ type execution struct {
 // perform runs a plan.
 func (w *world) perform(ctx context.Context, plan *sweep.Plan, e *execution) (*runner.Summary, error) {
 	w.staySmall()
-	store, err := openFolder(e.dir, e.what)
+	store, err := w.openFolder(e.dir, e.what)
 	if err != nil {
 		return nil, err
 	}

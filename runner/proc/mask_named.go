@@ -99,6 +99,9 @@ func flagged(s string, at int) (from, value int, ok bool) {
 // values adds the value at a place, a text in quotes and those that follow it in a list, or a word, and says where
 // it ends.
 func values(spans []span, s string, look, at int) ([]span, int) {
+	if strings.HasPrefix(s[at:], Masked) {
+		return spans, at + len(Masked)
+	}
 	for at < len(s) && (s[at] == '[' || s[at] == '(' || s[at] == ' ') {
 		at++
 	}
@@ -107,7 +110,7 @@ func values(spans []span, s string, look, at int) ([]span, int) {
 		for end < len(s) && strings.IndexByte(" \t\r\n\"'\\,;&)]}<>", s[end]) < 0 {
 			end++
 		}
-		if end-at >= minSecret && s[at:end] != strings.TrimSuffix(Masked, "]") && strings.Trim(s[at:end], "0123456789.-") != "" {
+		if end-at >= minSecret && strings.Trim(s[at:end], "0123456789.-") != "" {
 			spans = append(spans, span{look, at, end})
 		}
 		return spans, end
