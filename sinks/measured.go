@@ -21,6 +21,9 @@ func (s *Store) Measured(dir string, r *runner.Result, catalogue *models.Catalog
 	for i := range r.RawLogs {
 		names = append(names, path.Base(r.RawLogs[i].Path))
 	}
+	if faults := s.damage(dir); len(faults) > 0 { // nothing new is derived from it
+		return nil, damaged(faults)
+	}
 	var readers []vllmlog.NamedReader
 	for _, name := range names {
 		file, err := s.f.open(dir + "/" + name)

@@ -45,7 +45,7 @@ func EncodeResult(w io.Writer, r *runner.Result) error {
 	// No string has a line break: what is indented by six or more joins the line of its field.
 	b = regexp.MustCompile(`,\n {6,}`).ReplaceAll(b, []byte(", "))
 	b = regexp.MustCompile(`\n {6,}|\n {4}([]}])`).ReplaceAll(b, []byte("$1"))
-	_, err = w.Write(append(b, '\n'))
+	_, err = w.Write(sealJSON(append(b, '\n')))
 	return err
 }
 
@@ -158,6 +158,9 @@ func DecodeResult(in io.Reader) (*runner.Result, error) {
 		return nil, fmt.Errorf("it is larger than %d MiB and no run.json", maxResult>>20)
 	}
 	r := new(runner.Result)
+	if err := checkJSON(b); err != nil {
+		return nil, err
+	}
 	if err := json.Unmarshal(b, r); err != nil {
 		return nil, fmt.Errorf("it is no run.json: %w", explainJSON(b, err))
 	}

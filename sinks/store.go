@@ -229,7 +229,10 @@ func (s *Store) Finished(execution string) (map[string]*runner.Result, error) {
 		case errors.Is(rerr, fs.ErrNotExist):
 		case rerr != nil:
 			err = errors.Join(err, rerr)
-		case r.Run.Outcome != runner.OutcomeInterrupted:
+		case r.Run.Outcome == runner.OutcomeInterrupted:
+		case s.wornOut(rel):
+			err = errors.Join(err, damaged(s.damage(rel)))
+		default:
 			shorten(r)
 			finished[r.Run.RunID] = r
 		}

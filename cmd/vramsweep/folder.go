@@ -107,6 +107,9 @@ func (w *world) recoverVerb() *cobra.Command {
 
 func (w *world) recover(store *sinks.Store, asJSON bool) error {
 	mended, err := store.Recover()
+	if err == nil {
+		err = store.Quarantine(mended)
+	}
 	if err != nil {
 		return err
 	}
@@ -119,8 +122,18 @@ func (w *world) recover(store *sinks.Store, asJSON bool) error {
 	for _, file := range mended.Removed {
 		fmt.Fprintf(w.stdout, "removed      %s\n", file)
 	}
+	for _, d := range mended.SetAside {
+		fmt.Fprintf(w.stdout, "set aside    %s\n", d.To)
+		for _, f := range d.Faults {
+			fmt.Fprintf(w.stdout, "             %s\n", f)
+		}
+	}
 	attempts, files := plural(len(mended.Attempts), "attempt"), plural(len(mended.Removed), "left-over file")
-	fmt.Fprintf(w.stdout, "%s kept as interrupted, %s removed\n", attempts, files)
+	fmt.Fprintf(w.stdout, "%s kept as interrupted, %s removed", attempts, files)
+	if n := len(mended.SetAside); n > 0 {
+		fmt.Fprintf(w.stdout, ", %s set aside; `vramsweep run --resume` repeats the runs among them", plural(n, "damaged folder"))
+	}
+	fmt.Fprintln(w.stdout)
 	return nil
 }
 
@@ -154,6 +167,13 @@ func (w *world) compact(store *sinks.Store, rebuild bool) error {
 		plural(len(done.Published), "execution"), plural(done.Merged, "file"), plural(done.Files, "file"), done.Rows)
 	for _, file := range done.SetAside {
 		fmt.Fprintf(w.stdout, "damaged, set aside: %s\n", file)
+	}
+	for _, f := range done.Damaged {
+		fmt.Fprintf(w.stderr, "vramsweep: damaged, left out: %s\n", f)
+	}
+	if len(done.Damaged) > 0 {
+		fmt.Fprintln(w.stderr, "  `vramsweep recover` sets damaged runs aside; `vramsweep run --resume` repeats them.")
+		return quiet(exitSomeFailed)
 	}
 	return nil
 }

@@ -53,6 +53,7 @@ type Options struct {
 	Sorted  []string // columns by which the rows are sorted
 	Axes    []Axis
 	Marks   []Mark
+	Sealed  bool // Seal follows
 }
 
 func (o *Options) writerOptions(row reflect.Type) []parquet.WriterOption {
@@ -74,6 +75,9 @@ func (o *Options) writerOptions(row reflect.Type) []parquet.WriterOption {
 	}
 	if len(o.Marks) > 0 {
 		options = append(options, parquet.KeyValueMetadata(metaExecutions, jsonText(o.Marks)))
+	}
+	if o.Sealed {
+		options = append(options, parquet.KeyValueMetadata(metaSeal, noSeal()))
 	}
 	if len(o.Axes) > 0 {
 		names := map[string]string{}
