@@ -206,9 +206,9 @@ func (s *Store) isAt(rel, dir string) bool {
 
 // clear sets aside what an engine put where the files of its run belong.
 func (s *Store) clear(rel string) error {
-	for _, name := range []string{resultName, timelineName, tmpName(resultName), tmpName(timelineName)} {
+	for _, name := range []string{resultName, timelineName, tmpName(resultName), tmpName(timelineName), attemptsDir} {
 		info, err := s.f.root.Lstat(rel + "/" + name)
-		if err == nil && !info.Mode().IsRegular() {
+		if err == nil && info.IsDir() != (name == attemptsDir) || err == nil && info.Mode()&fs.ModeType&^fs.ModeDir != 0 {
 			if _, err := s.setAside(rel + "/" + name); err != nil {
 				return err
 			}
