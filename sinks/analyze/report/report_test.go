@@ -98,7 +98,7 @@ func TestThinKeepsPeaks(t *testing.T) {
 		}
 	}
 	if high != 9999 || low != 1 || power != 700 || !phaseStart {
-		t.Errorf("highest %d (9999), lowest %d (1), power %v (700), start of the phase kept: %v", high, low, power, phaseStart)
+		t.Errorf("highest %g (9999), lowest %g (1), power %v (700), start of the phase kept: %v", high, low, power, phaseStart)
 	}
 	if got[0].at != 0 || got[len(got)-1].at != rows[len(rows)-1].TOffsetUS {
 		t.Error("the first or the last sample is gone")
