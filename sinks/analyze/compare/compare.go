@@ -172,6 +172,7 @@ func Run(baseName string, base []sinks.RunRow, newName string, fresh []sinks.Run
 			cmp.Or(strings.Join(o.Unfinished, ", "), "runs were interrupted"))
 	}
 	c.figures(o)
+	c.covered()
 	c.surroundings(base, fresh)
 	return c, nil
 }
@@ -459,6 +460,17 @@ func (c *Comparison) figures(o Options) {
 	}
 }
 
+// covered notes the runs whose figures are not compared, or not all; their outcomes are.
+func (c *Comparison) covered() {
+	var cover frame.Cover
+	for _, p := range c.profiles {
+		for _, r := range slices.Concat(p.base, p.new) {
+			cover.Add(r)
+		}
+	}
+	c.Notes = append(c.Notes, cover.Says()...)
+}
+
 // homes are the sides that earlier executions may stand by, by what surrounds a
 // run: with another version or machine they say nothing about noise.
 func (c *Comparison) homes(o Options) func(*sinks.RunRow) string {
@@ -661,7 +673,7 @@ func sideOf(figure *frame.Figure, rows []*sinks.RunRow, home func(*sinks.RunRow)
 	var values []value
 	for _, row := range rows {
 		v, group := figure.Number(row), home(row)
-		if v == nil || row.Outcome != "ok" || group == "" || figure.Ratio && *v <= 0 {
+		if v == nil || row.Outcome != "ok" || frame.Blind(row) || group == "" || figure.Ratio && *v <= 0 {
 			continue
 		}
 		off := figure.Uncertainty(row)

@@ -67,6 +67,8 @@ type Run struct {
 	Repeat    int32              `json:"repeat"`
 	Outcome   string             `json:"outcome"`
 	Failed    bool               `json:"failed"`
+	Quality   string             `json:"quality,omitempty"` // of what the samples cover
+	Blind     bool               `json:"blind,omitempty"`   // its figures are in no chart
 	Detail    string             `json:"detail,omitempty"`
 	ErrorLine string             `json:"error_line,omitempty"`
 	GPU       string             `json:"gpu,omitempty"`
@@ -194,6 +196,7 @@ func (r *Report) addRuns(rows []sinks.RunRow) map[string]*Run {
 func runOf(row *sinks.RunRow, settings []frame.Column, figures []frame.Figure, known map[string]bool) Run {
 	run := Run{ID: row.RunID, Profile: row.ProfileID, Execution: row.Execution, Sweep: row.Sweep, Label: frame.Label(row),
 		Repeat: row.Repeat, Outcome: row.Outcome, Failed: frame.Failed(row), Detail: frame.Deref(row.OutcomeDetail),
+		Quality: frame.Deref(row.Quality), Blind: frame.Blind(row),
 		ErrorLine: frame.Deref(row.ErrorLine), GPU: frame.Deref(row.GPUName), GPUs: frame.Deref(row.GPUCount),
 		VLLM: frame.Deref(row.VLLMVersion), Baseline: inMiB(row.BaselineMemoryBytes), Reserve: inMiB(row.HeadroomUnusedBytes),
 		Settings: map[string]any{}, Figures: map[string]float64{}, Parts: map[string]float64{}, Steps: map[string]float64{}}

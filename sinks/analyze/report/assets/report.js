@@ -113,6 +113,7 @@
     var onPaper = ["peak_memory_bytes", "model_weights_bytes", "kv_cache_bytes", "activations_reserved_bytes", "cuda_graphs_bytes", "growth_excess_bytes", "kv_cache_tokens", "avg_latency_s", "mean_power_w"];
     function setting(s) { return { name: s, get: function (r) { return r.settings[s]; } }; }
     return [{ name: "outcome", get: function (r) { return r.outcome; } }]
+      .concat(D.runs.some(function (r) { return r.quality && r.quality !== "full"; }) ? [{ name: "quality", get: function (r) { return r.quality; } }] : [])
       .concat(asked.map(setting))
       .concat(D.figures.map(function (f) { return { name: f.name, unit: f.unit, screen: onPaper.indexOf(f.name) < 0, get: function (r) { return r.figures[f.name]; } }; }))
       .concat(rest.map(setting).map(function (c) { c.screen = true; return c; }))
