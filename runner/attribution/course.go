@@ -119,6 +119,7 @@ func follow(c *collection, m *moments, t *track, f facts, mm *runner.Measured, f
 	fd.benchmark()
 	fd.end(mm)
 	fd.order()
+	fd.p.tell()
 	return fd.p
 }
 
@@ -193,9 +194,9 @@ func (fd *finder) baseline(mm *runner.Measured) {
 		fd.p.baseline = &point{at: fd.from} // a process tree that is not there yet holds nothing
 	default:
 		if used, ok := reading(mm.Baseline, fd.t.gpu); ok {
-			fd.p.baseline = &point{fd.from, used}
+			fd.p.baseline = &point{at: fd.from, level: used}
 		} else if !fd.t.mem.empty() && fd.t.mem.spans[0].from <= fd.from+beforeContext {
-			fd.p.baseline = &point{fd.t.mem.spans[0].from, fd.t.mem.spans[0].level}
+			fd.p.baseline = &point{at: fd.t.mem.spans[0].from, level: fd.t.mem.spans[0].level}
 		}
 	}
 }
@@ -267,7 +268,7 @@ func (fd *finder) load() {
 		until := fd.profileLimit(le)
 		floor := before.level + fd.f.weights + fd.f.buffers*8/10 - notable
 		if sp, ok := fd.t.mem.plateau(le.lo, until, stillness, floor); ok {
-			fd.p.loaded = &point{min(sp.to, until), sp.level}
+			fd.p.loaded = &point{at: min(sp.to, until), level: sp.level}
 			return
 		}
 	}
@@ -406,7 +407,7 @@ func (fd *finder) lowBefore(at time.Duration) (point, bool) {
 			low = i
 		}
 		if spans[i].level >= spans[low].level+notable && i < low {
-			return point{min(spans[low].to, at), spans[low].level}, true
+			return point{at: min(spans[low].to, at), level: spans[low].level}, true
 		}
 	}
 	return point{}, false
@@ -419,7 +420,7 @@ func (fd *finder) profilePeak(pe moment) {
 	}
 	to := fd.to
 	if pe.present {
-		to = pe.hi
+		to = pe.lo
 	}
 	if b := fd.p.bounds[runner.PhaseEstimateCapture]; b.ok {
 		to = min(to, b.at)
@@ -532,7 +533,7 @@ func (fd *finder) captureStart(kr, ce moment, since, end time.Duration) (begin, 
 			return true
 		}
 		was := fd.t.mem.spans[i-1]
-		r := rise{point{was.to, was.level}, point{sp.from, sp.level}}
+		r := rise{point{at: was.to, level: was.level}, point{at: sp.from, level: sp.level}}
 		if change.after.at == 0 && abs(r.bytes()) >= notable {
 			change = r
 		}
@@ -568,7 +569,7 @@ func (fd *finder) settled(m moment, most int64) *point {
 	}
 	next := spans[i+1]
 	if next.from-at <= together && next.level-p.level < most && fd.steady(next.from) != nil {
-		return &point{next.from, next.level}
+		return &point{at: next.from, level: next.level}
 	}
 	return fd.steady(at)
 }
@@ -662,7 +663,7 @@ func (fd *finder) end(mm *runner.Measured) {
 		fd.start(runner.PhaseFinal, fd.to, lineLag)
 	}
 	if used, ok := reading(mm.Final, fd.t.gpu); ok {
-		fd.p.left, fd.p.leftRead = &point{fd.c.last, used}, true
+		fd.p.left, fd.p.leftRead = &point{at: fd.c.last, level: used}, true
 	}
 	last := fd.level(fd.c.last)
 	if last == nil || fd.p.left != nil && fd.c.last <= fd.to {
