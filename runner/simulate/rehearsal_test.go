@@ -19,6 +19,7 @@ import (
 // the moments at which the player would take them, sampled and read as a live run is.
 // What a real machine adds is drawn: lines and samples that come late, lost ticks.
 type rehearsal struct {
+	config *Config
 	script *script
 	result *runner.Result
 
@@ -50,7 +51,7 @@ func rehearse(
 	if err := c.resolve(req); err != nil {
 		t.Fatal(err)
 	}
-	h := &rehearsal{script: scriptOf(&c, req, nil, nil), entered: map[runner.Phase]time.Duration{}}
+	h := &rehearsal{config: &c, script: scriptOf(&c, req, nil, nil), entered: map[runner.Phase]time.Duration{}}
 	device, err := NewDevice(filepath.Join(t.TempDir(), "state"), *c.GPU, 8)
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +63,7 @@ func rehearse(
 		Devices: device.list(make([]use, device.Count))[:max(1, p.Settings.TensorParallelSize)],
 	}
 	m := &runner.Measurement{StartedAt: start.Add(late(rng, 10*time.Millisecond))}
-	up := m.StartedAt.Add(late(rng, 20 * time.Millisecond)).Sub(start)
+	up := m.StartedAt.Add(late(rng, 20*time.Millisecond)).Sub(start)
 	end := h.play(m, start, up, c.TimeScale, rng)
 	m.EndedAt = start.Add(end)
 	h.sample(job, interval, end, rng)
@@ -84,9 +85,9 @@ func rehearse(
 func late(rng *rand.Rand, mean time.Duration) time.Duration {
 	d := time.Duration(rng.ExpFloat64() * float64(mean))
 	if rng.IntN(200) == 0 {
-		d += time.Duration(rng.IntN(30)) * time.Millisecond
+		d += time.Duration(rng.IntN(15)) * time.Millisecond
 	}
-	return min(d, 10*mean+30*time.Millisecond)
+	return min(d, max(10*mean, 15*time.Millisecond))
 }
 
 // play takes the steps from the moment up on, hands the log to its reader, and

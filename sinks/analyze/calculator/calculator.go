@@ -186,9 +186,9 @@ func requestOf(r *sinks.RunRow) models.Request {
 
 // A Verdict is how calculators fared against measured runs.
 type Verdict struct {
-	Runs        int                `json:"runs"`
-	Failed      int                `json:"failed_or_skipped"`
-	Synthetic   bool               `json:"synthetic"`
+	Runs      int  `json:"runs"`
+	Failed    int  `json:"failed_or_skipped"`
+	Synthetic bool `json:"synthetic"`
 	frame.Cover
 	Calculators []PredictorVerdict `json:"calculators"`
 }

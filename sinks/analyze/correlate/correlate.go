@@ -30,10 +30,10 @@ type Options struct {
 
 // A Report is all that was found.
 type Report struct {
-	Runs      int             `json:"runs"`     // measured ones; failed and skipped runs have no figures
-	Profiles  int             `json:"profiles"` // what is related: the means of a profile's repeats and nights
-	Failed    int             `json:"failed_or_skipped"`
-	Synthetic bool            `json:"synthetic"`
+	Runs      int  `json:"runs"`     // measured ones; failed and skipped runs have no figures
+	Profiles  int  `json:"profiles"` // what is related: the means of a profile's repeats and nights
+	Failed    int  `json:"failed_or_skipped"`
+	Synthetic bool `json:"synthetic"`
 	frame.Cover
 	Rows      []Row           `json:"rows"`
 	Groups    []frame.Grouped `json:"groups"`

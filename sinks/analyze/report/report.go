@@ -104,7 +104,9 @@ func driverSteps() []string {
 
 // passingSteps do not add up with the others: peaks that are given back, and
 // left_after, which is after the end.
-func passingSteps() []string { return []string{"profile_peak", "estimate_capture", "kernel_warmup", "left_after"} }
+func passingSteps() []string {
+	return []string{"profile_peak", "estimate_capture", "kernel_warmup", "left_after"}
+}
 
 // besideKV is the name of the figure that is drawn first: what a GPU holds beside
 // its KV cache, which fills whatever is left, alike in runs of any number of GPUs.
