@@ -475,7 +475,12 @@ func (fd *finder) kvBase(jump rise) {
 func (fd *finder) estimateBase(jump rise) {
 	end, _ := fd.captures()
 	before := jump.before
-	if most, ok := fd.t.mem.highest(end.at, before.at); ok && most.level-before.level >= notable {
+	most, ok := fd.t.mem.highest(end.at, before.at)
+	back := ok && most.level-before.level >= notable
+	if low := fd.p.profiled; low != nil && before.at > end.at && abs(before.level-low.level) < notable {
+		back, before.off = true, abs(before.level-low.level)
+	}
+	if back {
 		fd.p.kvBase, fd.p.fallSeen = &before, true
 		return
 	}

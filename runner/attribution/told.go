@@ -121,13 +121,20 @@ func (p *course) tellLoaded() {
 		return
 	}
 	p.loaded.off = p.track.mem.unsure(p.loaded.at)
-	switch b := p.bounds[runner.PhaseProfile]; {
-	case !b.live() || p.shared:
-	case p.weights == nil:
-		p.loaded = nil
-	default:
-		p.loaded.off = max(p.loaded.off, p.weights.off, abs(p.loaded.level-p.weights.level))
+	b, line := p.bounds[runner.PhaseProfile], p.weights
+	if !b.live() || p.shared {
+		return
 	}
+	if line == nil {
+		if at, ok := p.track.mem.at(b.at); ok {
+			line = p.told(&at, runner.PhaseProfile, nil)
+		}
+	}
+	if line == nil {
+		p.loaded = nil
+		return
+	}
+	p.loaded.off = max(p.loaded.off, line.off, abs(p.loaded.level-line.level))
 }
 
 // tellKV: the level after the KV cache is the one that stands until the capture begins.
