@@ -382,6 +382,9 @@ func (fd *finder) estimateCapture() {
 	if low, ok := fd.lowBefore(begin.at); ok {
 		at, unsure = low.at, fd.step(low.at)
 		fd.p.profiled = fd.steady(low.at)
+		if l := fd.p.loaded; l != nil && abs(low.level-l.level) < notable { // it cannot lie below
+			fd.p.profiled = &low
+		}
 	}
 	fd.start(runner.PhaseEstimateCapture, at, unsure)
 	until := fd.to
@@ -594,7 +597,10 @@ func (fd *finder) benchmark() {
 	if fd.p.kv != nil {
 		at = max(at, fd.p.kv.at)
 	}
-	fd.p.ready = fd.after(fd.level(at), fd.p.bounds[runner.PhaseEngineWarmup].at)
+	fd.p.ready = fd.level(at)
+	if begin.placed {
+		fd.p.ready = fd.after(fd.p.ready, fd.p.bounds[runner.PhaseEngineWarmup].at)
+	}
 	if !fd.m.has(runner.EventWarmupStart) && fd.f.latency == nil && !fd.m.has(runner.EventMeasureStart) {
 		return // ready, but no benchmark came
 	}
@@ -627,7 +633,10 @@ func (fd *finder) measure(ready time.Duration) {
 	if known {
 		start = max(start, ready)
 		fd.start(runner.PhaseMeasure, start, sunc)
-		fd.p.warmed = fd.after(fd.level(start), ready)
+		fd.p.warmed = fd.level(start)
+		if begun := fd.p.bounds[runner.PhaseMeasure]; !begun.live() {
+			fd.p.warmed = fd.after(fd.p.warmed, ready)
+		}
 	}
 	if ok {
 		fd.start(runner.PhaseTeardown, end, unc)

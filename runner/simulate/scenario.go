@@ -82,6 +82,7 @@ func (b *builder) contexts() {
 	}
 	b.say("ranks")
 	b.wait(f.times.init * 0.35)
+	b.pace(0.6)
 	b.hold(func(m *rankMemory) int64 { return m.context })
 	b.wait(f.times.init * 0.25)
 }
@@ -146,9 +147,9 @@ func (b *builder) profile() *failure {
 	if fail := b.oomWhile(runner.PhaseProfile, 0, peak); fail != nil {
 		return fail
 	}
-	low, high := 0.68, 0.84
+	low, high := 0.68, 0.92
 	if f.capturesTwice() {
-		low, high = 0.38, 0.5
+		low, high = 0.38, 0.52
 	}
 	b.pace(low)
 	b.do(92, 40, 0.45)
@@ -192,7 +193,7 @@ func (b *builder) estimateGraphs() {
 	switch {
 	case f.capturesTwice():
 		b.wait(f.times.profile * 0.2)
-		b.pace(0.58)
+		b.pace(0.66)
 		b.do(14, 6, 0.18)
 		b.hold(func(m *rankMemory) int64 { return m.loaded() + m.graphEst })
 		for i, name := range f.captureBars() {
@@ -204,7 +205,7 @@ func (b *builder) estimateGraphs() {
 		}
 		b.hold((*rankMemory).loaded)
 		b.do(0, 0, 0.08)
-		b.pace(0.78)
+		b.pace(0.82)
 	case f.estimate:
 		b.say("estimating")
 		b.wait(f.times.profile * 0.2)
@@ -294,10 +295,8 @@ func (b *builder) kernels() *failure {
 	if fail := b.oomWhile(runner.PhaseEngineWarmup, 0, warm); fail != nil {
 		return fail
 	}
+	b.pace(0.5)
 	b.hold(warm)
-	if f.words.v33 {
-		b.pace(0.5)
-	}
 	b.wait(f.times.warmup * 0.3)
 	if f.words.v33 {
 		b.say("warmed")
