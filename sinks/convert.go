@@ -191,10 +191,10 @@ func (row *RunRow) setMemory(r *runner.Result) {
 		row.GrossOffBytes = larger(row.GrossOffBytes, b.GrossUncertaintyBytes)
 		row.BeyondBudgetNetBytes = larger(row.BeyondBudgetNetBytes, b.NetBytes)
 	}
-	if row.PeakMemoryMaxGPUBytes != nil {
+	if len(r.BeyondBudget) > 0 {
 		return
 	}
-	for i := range r.Phases { // no budget to compare with: the phases know the peak as well
+	for i := range r.Phases { // nothing to hold it against: the phases know the peak as well
 		if r.Phases[i].GPUIndex != nil {
 			row.PeakMemoryMaxGPUBytes = larger(row.PeakMemoryMaxGPUBytes, r.Phases[i].MaxBytes)
 		}

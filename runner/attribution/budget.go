@@ -27,6 +27,9 @@ func (w *work) beyond(p *course, l *ledger) runner.BeyondBudget {
 		return b
 	}
 	highest, at := p.track.mem.peak, p.track.mem.peakAt
+	if w.failed {
+		highest, at = p.track.mem.stood()
+	}
 	b.HighestBytes, b.HighestAt, b.HighestPhase = &highest, w.c.time(at), p.phaseAt(at)
 	early := p.before(at, runner.PhaseCapture)
 	requested := w.requested(l)

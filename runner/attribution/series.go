@@ -205,6 +205,24 @@ func (s *series) gap() time.Duration {
 	return min(max(3*spacing, closest), together)
 }
 
+// stood is the highest level that two samples on end show, and when: how high a run
+// went that failed at any moment, without what one sample shows by chance.
+func (s *series) stood() (level int64, at time.Duration) {
+	for i, sp := range s.spans {
+		two := sp.level
+		if sp.n < 2 && i > 0 {
+			two = min(two, s.spans[i-1].level)
+		}
+		if i == 0 && sp.n < 2 {
+			continue
+		}
+		if two > level {
+			level, at = two, sp.from
+		}
+	}
+	return level, at
+}
+
 // alone reports whether one sample alone shows the level at a moment.
 func (s *series) alone(at time.Duration) bool {
 	i := s.index(at)

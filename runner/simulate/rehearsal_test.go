@@ -44,6 +44,7 @@ func rehearse(
 ) *rehearsal {
 	t.Helper()
 	args, c := jobOf(t, p, 1)
+	c.Stay = samplesOfFailure * interval
 	req, err := parseArgs("vllm bench latency", args)
 	if err != nil {
 		t.Fatal(err)
@@ -116,6 +117,9 @@ func (h *rehearsal) play(m *runner.Measurement, start time.Time, up time.Duratio
 	}
 	for i := range s.steps {
 		st := &s.steps[i]
+		if st.stays {
+			up += h.config.Stay
+		}
 		now = max(now, up+s.wall(st, scale)+late(rng, 300*time.Microsecond))
 		if _, there := h.entered[st.phase]; !there {
 			h.entered[st.phase] = now

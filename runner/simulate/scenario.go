@@ -109,20 +109,24 @@ func (b *builder) load() *failure {
 // there is a checkpoint; it ends where they no longer fit.
 func (b *builder) read() *failure {
 	f, r := b.figures, b.request
-	const parts = 5
+	const parts = 10
 	name, shards := "Loading safetensors checkpoint shards", 4
 	if r.loadFormat != "dummy" {
 		b.bar(0, true, strings.Replace(tqdmBar(name, 0, shards, 0), "%|          |", "% Completed |", 1))
 	}
 	b.wait(f.times.load * 0.3)
 	for i := range parts {
-		if fail := b.oomWhile(runner.PhaseLoad, i, (*rankMemory).loaded); fail != nil {
+		ramp := func(m *rankMemory) int64 { return m.context + m.weights*int64(i+1)/parts }
+		if i == parts-1 {
+			ramp = (*rankMemory).loaded
+		}
+		if fail := b.oomWhile(runner.PhaseLoad, parts/2-i, ramp); fail != nil { // planned: half-way
 			return fail
 		}
 		b.hold(func(m *rankMemory) int64 { return m.context + m.weights*int64(i+1)/parts })
 		b.wait(f.times.load * 0.6 / parts)
-		if r.loadFormat != "dummy" && i < shards {
-			line := tqdmBar(name, i+1, shards, f.times.load*float64(i+1)/parts)
+		if done := (i + 1) * shards / parts; r.loadFormat != "dummy" && done > i*shards/parts {
+			line := tqdmBar(name, done, shards, f.times.load*float64(i+1)/parts)
 			b.bar(0, false, line[:strings.Index(line, "%|")]+"% Completed "+line[strings.LastIndex(line, "| "):])
 		}
 	}

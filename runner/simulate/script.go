@@ -28,6 +28,7 @@ type step struct {
 	text   string
 
 	memory  map[int]int64 // rank: bytes held from now on
+	stays   bool          // not before what was held stayed for Config.Stay
 	doing   *activity
 	event   *driverEvent // session mode: told to the runner
 	outcome *ending      // the last step

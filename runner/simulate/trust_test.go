@@ -308,14 +308,41 @@ func TestDebug2(t *testing.T) {
 	n := map[string]int{}
 	for i := range 150 {
 		h := rehearse(t, randomProfile(t, rng, i, 0), "e", 100*time.Millisecond, rng)
-		if h.failed != "" { continue }
+		if h.failed != "" {
+			continue
+		}
 		show := false
-		for _, s := range h.result.Steps { if s.Bytes == nil && s.GPUIndex==0 { n[s.Step]++; if n[s.Step] == 2 { fmt.Println(h.name(), s.Step, s.GPUIndex, s.Reason); show = true} } }
-		if !show { continue }
-		for _, ph := range phases() { fmt.Println("   true", ph, h.entered[ph]) }
-		for _, ph := range h.result.Phases { if *ph.GPUIndex == 0 { fmt.Println("   seen", ph.Phase, ph.StartedAt.Format("05.000"), *ph.UncertaintyS, *ph.Samples) } }
+		for _, s := range h.result.Steps {
+			if s.Bytes == nil && s.GPUIndex == 0 {
+				n[s.Step]++
+				if n[s.Step] == 2 {
+					fmt.Println(h.name(), s.Step, s.GPUIndex, s.Reason)
+					show = true
+				}
+			}
+		}
+		if !show {
+			continue
+		}
+		for _, ph := range phases() {
+			fmt.Println("   true", ph, h.entered[ph])
+		}
+		for _, ph := range h.result.Phases {
+			if *ph.GPUIndex == 0 {
+				fmt.Println("   seen", ph.Phase, ph.StartedAt.Format("05.000"), *ph.UncertaintyS, *ph.Samples)
+			}
+		}
 		last := int64(0)
-		for _, c := range h.levels[0] { if c.bytes != last { fmt.Println("   level", c.at, c.bytes>>20); last = c.bytes } }
-		for _, s := range h.samples { if s.GPU == 0 { fmt.Println("   sample", s.Offset, s.MemoryUsed>>20) } }
+		for _, c := range h.levels[0] {
+			if c.bytes != last {
+				fmt.Println("   level", c.at, c.bytes>>20)
+				last = c.bytes
+			}
+		}
+		for _, s := range h.samples {
+			if s.GPU == 0 {
+				fmt.Println("   sample", s.Offset, s.MemoryUsed>>20)
+			}
+		}
 	}
 }
