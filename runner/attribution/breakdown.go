@@ -50,15 +50,15 @@ const logRounding = runner.GiB * 5 / 1000
 // doubt works out how far the figures of a split may be off. The highest sample may
 // be off as a level is; what is beyond the reserve rests on six printed figures beside
 // it; and what activation in use and framework overhead share is parted by the
-// level right after capture, less seven printed figures. Without that level all of the
-// activation in use may be overhead.
+// level right after capture, less seven printed figures. Without that level either of
+// the two may be all of the other.
 func (s *split) doubt(p *course, at time.Duration) {
 	s.off.top = p.track.mem.unsure(at)
 	s.off.net = s.off.top + max(p.baseline.off, allocatorPage)
 	s.off.growth = s.off.net + 6*logRounding
 	s.off.divided = s.off.growth + 7*logRounding + max(s.afterOff, allocatorPage)
-	if used := s.part(compActivations); !s.after.ok && used.ok {
-		s.off.divided = s.off.growth + max(used.bytes, 7*logRounding)
+	if !s.after.ok {
+		s.off.divided = s.off.growth + max(s.part(compActivations).bytes, abs(s.part(compFramework).bytes), 7*logRounding)
 	}
 }
 

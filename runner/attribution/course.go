@@ -355,10 +355,11 @@ func (fd *finder) profileAndKV() {
 func (fd *finder) captures() (estimate, real moment) {
 	first, last := fd.m.first(runner.EventCaptureEnd, fd.t.rank), fd.m.final(runner.EventCaptureEnd, fd.t.rank)
 	kr := fd.m.first(runner.EventKVReady, fd.t.rank)
-	if first.present && (!kr.present || first.at < kr.lo) {
+	// lines arrive in the order in which they were printed
+	if first.present && (!kr.present || first.at < kr.at) {
 		estimate = first
 	}
-	if last.present && kr.present && last.hi >= kr.lo {
+	if last.present && kr.present && last.at >= kr.at {
 		real = last
 	}
 	return estimate, real

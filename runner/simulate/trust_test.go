@@ -13,6 +13,7 @@ import (
 
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/sinks"
+	"github.com/vramsweep/vramsweep/sinks/analyze/compare"
 	"github.com/vramsweep/vramsweep/sweep"
 	"github.com/vramsweep/vramsweep/sweep/models"
 )
@@ -303,46 +304,124 @@ func TestFewNulls(t *testing.T) {
 	}
 }
 
-func TestDebug2(t *testing.T) {
-	rng := rand.New(rand.NewPCG(19, 2))
-	n := map[string]int{}
-	for i := range 150 {
-		h := rehearse(t, randomProfile(t, rng, i, 0), "e", 100*time.Millisecond, rng)
-		if h.failed != "" {
-			continue
-		}
-		show := false
-		for _, s := range h.result.Steps {
-			if s.Bytes == nil && s.GPUIndex == 0 {
-				n[s.Step]++
-				if n[s.Step] == 2 {
-					fmt.Println(h.name(), s.Step, s.GPUIndex, s.Reason)
-					show = true
-				}
-			}
-		}
-		if !show {
-			continue
-		}
-		for _, ph := range phases() {
-			fmt.Println("   true", ph, h.entered[ph])
-		}
-		for _, ph := range h.result.Phases {
-			if *ph.GPUIndex == 0 {
-				fmt.Println("   seen", ph.Phase, ph.StartedAt.Format("05.000"), *ph.UncertaintyS, *ph.Samples)
-			}
-		}
-		last := int64(0)
-		for _, c := range h.levels[0] {
-			if c.bytes != last {
-				fmt.Println("   level", c.at, c.bytes>>20)
-				last = c.bytes
-			}
-		}
-		for _, s := range h.samples {
-			if s.GPU == 0 {
-				fmt.Println("   sample", s.Offset, s.MemoryUsed>>20)
+// eight are the profiles of a nightly sweep.
+func eight(t testing.TB, scale float64, plant map[string]any) (all []*sweep.Profile) {
+	t.Helper()
+	for i, name := range []string{"Qwen/Qwen3-0.6B", "meta-llama/Llama-3.1-8B-Instruct"} {
+		for _, tp := range []int64{1, 2} {
+			for _, batch := range []int64{8, 32} {
+				all = append(all, testProfile(t, func(p *sweep.Profile) {
+					p.ID, p.Model, p.Settings.Model, p.Settings.HFModelID = fmt.Sprintf("p%d%d%02d", i, tp, batch), catalogued(name), name, name
+					p.Settings.TensorParallelSize, p.Settings.BatchSize = tp, batch
+					p.Engine.Simulator.TimeScale, p.Engine.Simulator.Plant = scale, plant
+				}))
 			}
 		}
 	}
+	return all
+}
+
+// execution runs profiles once each.
+func execution(t testing.TB, id string, all []*sweep.Profile, interval time.Duration, rng *rand.Rand) (rows []sinks.RunRow) {
+	t.Helper()
+	for _, p := range all {
+		rows = append(rows, sinks.RowsOf(rehearse(t, p, id, interval, rng).result).Run)
+	}
+	return rows
+}
+
+// TestUnchangedExecutions: of pairs in which nothing changed one in a hundred may be
+// called a regression, however they were sampled.
+func TestUnchangedExecutions(t *testing.T) {
+	rng, called, pairs := rand.New(rand.NewPCG(19, 3)), 0, max(*trust/10, 1)
+	for i := range pairs {
+		scale := 30 * math.Pow(1000.0/30, rng.Float64())
+		interval := time.Duration(10 * math.Pow(200, rng.Float64()) * float64(time.Millisecond))
+		if i%4 == 0 {
+			scale = 0
+		}
+		all := eight(t, scale, nil)
+		base, fresh := execution(t, "a", all, interval, rng), execution(t, "b", all, interval, rng)
+		c, err := compare.Run("a", base, "b", fresh, compare.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Regressed() {
+			called++
+			for _, r := range c.Regressions {
+				t.Logf("pair %d, every %v, time_scale %.0f: %s of %s: %.1f MiB, now %.1f (%v)", i, interval, scale, r.Figure, r.Label,
+					r.Base/(1<<20), r.New/(1<<20), r.Note)
+			}
+			t.Logf("pair %d: %d new failures, %d vanished", i, len(c.NewFailures), len(c.Vanished))
+		}
+	}
+	t.Logf("%d of %d pairs of unchanged executions are called a regression", called, pairs)
+	if called > 1+pairs/100 {
+		t.Errorf("%d of %d pairs of unchanged executions are called a regression, at most 1 in 100 may be", called, pairs)
+	}
+}
+
+// TestPlantedChange: 200 MiB more of a component are found with one run a side.
+func TestPlantedChange(t *testing.T) {
+	rng, found, pairs := rand.New(rand.NewPCG(19, 4)), 0, max(*trust/10, 1)
+	components := []string{"weights", "activations", "non_torch", "cuda_graphs", "context", "buffers", "growth"}
+	missed := map[string]int{}
+	for i := range pairs {
+		component := components[i%len(components)]
+		plant := map[string]any{"component": component, "bytes": "200MiB"}
+		base := execution(t, "a", eight(t, 0, nil), 100*time.Millisecond, rng)
+		fresh := execution(t, "b", eight(t, 0, plant), 100*time.Millisecond, rng)
+		c, err := compare.Run("a", base, "b", fresh, compare.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Regressed() {
+			found++
+		} else {
+			missed[component]++
+		}
+	}
+	t.Logf("200 MiB more are found in %d of %d pairs; missed %v", found, pairs, missed)
+	if found < pairs*95/100 {
+		t.Errorf("200 MiB more are found in %d of %d pairs, expected 95 of 100; missed %v", found, pairs, missed)
+	}
+}
+
+// TestSameSeedSeenAgain: the same seed gives the same figures, to what they say that they
+// may be off by, also of a run that fails.
+func TestSameSeedSeenAgain(t *testing.T) {
+	rng := rand.New(rand.NewPCG(19, 5))
+	differ, failures := 0, 0
+	for i := range *trust / 2 {
+		p := randomProfile(t, rng, i, 30*math.Pow(1000.0/30, rng.Float64()))
+		interval := time.Duration(10 * math.Pow(200, rng.Float64()) * float64(time.Millisecond))
+		a, b := rehearse(t, p, "a", interval, rng), rehearse(t, p, "b", interval, rng)
+		x, y := sinks.RowsOf(a.result).Run, sinks.RowsOf(b.result).Run
+		if a.failed != "" {
+			failures++
+		}
+		if x.Outcome != y.Outcome {
+			t.Errorf("%s: %s, then %s", a.name(), x.Outcome, y.Outcome)
+		}
+		for name, of := range map[string]func(*sinks.RunRow) (v, off *int64){
+			"peak_memory_bytes":   func(r *sinks.RunRow) (v, off *int64) { return r.PeakMemoryBytes, r.PeakOffBytes },
+			"growth_excess_bytes": func(r *sinks.RunRow) (v, off *int64) { return r.GrowthExcessBytes, r.GrowthOffBytes },
+			"framework_overhead_bytes": func(r *sinks.RunRow) (v, off *int64) {
+				return r.FrameworkOverheadBytes, r.FrameworkOffBytes
+			},
+		} {
+			v, off := of(&x)
+			w, woff := of(&y)
+			if v == nil || w == nil {
+				if (v == nil) != (w == nil) && a.failed != "" && name == "peak_memory_bytes" {
+					differ++
+				}
+				continue
+			}
+			if d := *v - *w; max(d, -d) > *off+*woff {
+				t.Errorf("%s (%s): %s is %.1f MiB, then %.1f", a.name(), x.Outcome, name, float64(*v)/(1<<20), float64(*w)/(1<<20))
+			}
+		}
+	}
+	t.Logf("%d failed runs, %d of them with a highest use in one of two executions alone", failures, differ)
 }

@@ -90,6 +90,7 @@ type Side struct {
 	Executions []string `json:"executions"`
 	Runs       int      `json:"runs"`
 	Failed     int      `json:"failed"`
+	Synthetic  bool     `json:"synthetic"`
 }
 
 // An Outcome is a profile whose outcome changed, or that one side lacks.
@@ -156,6 +157,9 @@ func Run(baseName string, base []sinks.RunRow, newName string, fresh []sinks.Run
 		return nil, err
 	}
 	c.Base, c.New = SideOf(baseName, base), SideOf(newName, fresh)
+	if c.New.Synthetic {
+		c.note("all figures are synthetic: the simulator made them")
+	}
 	c.match(base, fresh, keyOf, o)
 	for _, p := range c.profiles {
 		if len(p.base) > 0 && len(p.new) > 0 {
@@ -207,6 +211,7 @@ func SideOf(name string, rows []sinks.RunRow) Side {
 		if !slices.Contains(side.Executions, rows[i].Execution) {
 			side.Executions = append(side.Executions, rows[i].Execution)
 		}
+		side.Synthetic = side.Synthetic || rows[i].Synthetic
 		if frame.Failed(&rows[i]) {
 			side.Failed++
 		}
