@@ -208,6 +208,7 @@ type TimelineExtended struct {
 	Temperature TemperatureStats `json:"temperature"`
 	Utilization UtilizationStats `json:"utilization"`
 	EnergyJ     *float64         `json:"energy_j"`
+	EnergyOffJ  *float64         `json:"energy_uncertainty_j"`
 	EnergyFrom  string           `json:"energy_from,omitempty"` // "counter" or "power"
 }
 
@@ -343,6 +344,9 @@ type Breakdown struct {
 	ConfidenceLevels       map[string]Confidence `json:"confidence_levels"`
 	VLLMReportedValuesUsed bool                  `json:"vllm_reported_values_used"`
 	Flags                  []string              `json:"flags,omitempty"` // "negative framework_overhead: ..."
+	// UncertaintyBytes is how far figures may be off, by field: for what the samples
+	// do not show, and for what vLLM's log rounds.
+	UncertaintyBytes map[string]int64 `json:"uncertainty_bytes,omitempty"`
 }
 
 // BeyondBudget explains, for one GPU, use above gpu_memory_utilization. Bytes.
@@ -353,7 +357,8 @@ type BeyondBudget struct {
 	HighestAt              *time.Time `json:"highest_at"`
 	HighestPhase           Phase      `json:"highest_phase,omitempty"`
 	GrossBytes             *int64     `json:"gross_bytes"` // highest - requested
-	NetBytes               *int64     `json:"net_bytes"`   // gross - baseline - context
+	GrossUncertaintyBytes  *int64     `json:"gross_uncertainty_bytes"`
+	NetBytes               *int64     `json:"net_bytes"` // gross - baseline - context
 	ContextBytes           *int64     `json:"context_bytes"`
 	GraphsOutsideBytes     *int64     `json:"graphs_outside_budget_bytes"`
 	HeadroomRetakenBytes   *int64     `json:"headroom_retaken_bytes"`

@@ -162,6 +162,9 @@ func (v *verifier) result(dir string) {
 	if v.failed(dir+"/"+resultName, err) {
 		return
 	}
+	for _, what := range r.Unexplained() {
+		v.fault(dir+"/"+resultName, "memory_breakdown", "%s; `vramsweep reparse` attributes the run anew", what)
+	}
 	for _, f := range r.Files {
 		v.named(dir, f.Name, f.Bytes, f.SHA256)
 		if path.Ext(f.Name) == ".parquet" && v.s.f.exists(dir+"/"+f.Name) {

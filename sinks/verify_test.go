@@ -100,6 +100,10 @@ func TestVerifyNamesDamage(t *testing.T) {
 		{"changed figure in run.json", change("runs/*/*/run.json", func(b []byte) []byte {
 			return []byte(strings.Replace(string(b), `"avg_s": `, `"avg_s": 1`, 1))
 		}), []string{"avg_latency_s"}},
+		{"more weights than the net increase", change("runs/*/*/run.json", func(b []byte) []byte {
+			at := bytes.Index(b, []byte(`"breakdowns": [`))
+			return append(b[:at:at], bytes.Replace(b[at:], []byte(`"bytes": `), []byte(`"bytes": 9`), 1)...)
+		}), []string{"run.json: memory_breakdown: ", "the parts add up to", "vramsweep reparse"}},
 		{"changed text in run.json", change("runs/*/*/run.json", func(b []byte) []byte {
 			return []byte(strings.Replace(string(b), `"estimation_method": "simulated"`, `"estimation_method": "somulated"`, 1))
 		}), []string{"its run.json was changed after the table was written"}},

@@ -38,7 +38,7 @@ func (w *world) planVerb() *cobra.Command {
 }
 
 func (w *world) plan(ctx context.Context, plan *sweep.Plan, f *planFlags) error {
-	if err := f.overheads.load(); err != nil {
+	if err := f.overheads.load(plan); err != nil {
 		return err
 	}
 	if err := setMode(plan, f.mode); err != nil {
