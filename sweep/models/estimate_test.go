@@ -309,7 +309,7 @@ func TestStages(t *testing.T) {
 // TestHybridPools: Gemma 3 1B has 22 sliding and 4 full layers, so seven groups
 // of four share one pool; vLLM 0.26 printed 636.49x for 4,096 tokens in 69.85 GiB.
 func TestHybridPools(t *testing.T) {
-	a := corpusModel(t, builtin(t), "gemma-3-1b")
+	a, _ := builtin(t).Lookup("google/gemma-3-1b-it")
 	l := a.layout(2, 1, 1, 16, stageOf(a.NumLayers, 1, 0))
 	if l.total != 7 || l.perGroup != 4 || l.page != 16*2*256*2 {
 		t.Fatalf("%d groups of %d layers, page %d", l.total, l.perGroup, l.page)
