@@ -77,7 +77,7 @@ func (o Fit) from(copies float64) (file *LawFile, off float64, err error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	f := fitter{prior: o.Prior, all: slices.Clone(o.Samples), runs: starts(o.Samples)}
+	f := fitter{prior: o.Prior, all: slices.Clone(o.Samples), runs: Starts(o.Samples)}
 	seed := *base
 	if law := f.find(termSamplerV2); law.Law != nil {
 		c := law.c("copies").Value * copies
@@ -93,7 +93,7 @@ func (o Fit) from(copies float64) (file *LawFile, off float64, err error) {
 		for i := range f.all {
 			f.all[i].Request.Laws = set
 		}
-		f.runs = starts(f.all)
+		f.runs = Starts(f.all)
 		next := *base
 		next.Terms = map[string]Law{}
 		if old != nil { // of the same vLLM and GPU: as good as measured here
@@ -165,19 +165,18 @@ func (o Fit) file() (base, old *LawFile, err error) {
 	return base, old, nil
 }
 
-// starts are the runs that start in another way than each one before.
-func starts(runs []Sample) []Sample {
+// Starts are the runs whose engine starts in another way than that of each one
+// before: those of one start say the same of all but what serving takes.
+func Starts(runs []Sample) []Sample {
 	seen := map[string]bool{}
 	return slices.DeleteFunc(slices.Clone(runs), func(r Sample) bool {
-		key := r.Start()
+		key := r.start()
 		defer func() { seen[key] = true }()
 		return seen[key]
 	})
 }
 
-// Start names how the engine of a run starts: runs of one start say the same
-// of all but what serving takes.
-func (r *Sample) Start() string {
+func (r *Sample) start() string {
 	s, _ := r.shape()
 	return fmt.Sprint(r.Model, s.a.NumLayers, s.tokens, s.seqs, s.maxLen, s.kvWidth, s.utilization, s.r.EnforceEager,
 		s.r.CompileCache)

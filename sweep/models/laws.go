@@ -39,6 +39,8 @@ type LawFile struct {
 	// Terms has a law for each term that was measured.
 	Terms map[string]Law `json:"terms"`
 
+	Where string `json:"-"` // the file, where a user has it; "": the package's own
+
 	release, from          Release
 	measured, extrapolated string // what an estimate says of its source
 }
@@ -180,6 +182,9 @@ func (f *LawFile) check() error {
 	}
 	f.measured = fmt.Sprintf("measured on %s, %s, %d runs", f.VLLM, f.GPU, f.Runs)
 	f.extrapolated = fmt.Sprintf("extrapolated from %s, %s", f.VLLM, f.GPU)
+	if f.Where != "" {
+		f.measured, f.extrapolated = f.measured+" ("+f.Where+")", f.extrapolated+" ("+f.Where+")"
+	}
 	forms := lawForms()
 	for term, law := range f.Terms {
 		names, ok := forms[law.Form]

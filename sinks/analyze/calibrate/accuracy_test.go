@@ -398,7 +398,7 @@ func TestAccuracy(t *testing.T) {
 		}
 	}
 	all := recording(t).Fitted
-	for _, m := range campaign033(distinct(all), "0.33", nil) {
+	for _, m := range campaign033(models.Starts(all), "0.33", nil) {
 		lines = append(lines, compare(m, scores, "all"))
 	}
 	for _, m := range extrapolated(t, all, old) {
@@ -424,16 +424,6 @@ func TestAccuracy(t *testing.T) {
 }
 
 const heldOut = "0.33, model held out"
-
-// distinct are the runs that start in another way than each one before.
-func distinct(runs []models.Sample) []models.Sample {
-	seen := map[string]bool{}
-	return slices.DeleteFunc(slices.Clone(runs), func(r models.Sample) bool {
-		key := r.Start()
-		defer func() { seen[key] = true }()
-		return seen[key]
-	})
-}
 
 // lawsWithout are shipped laws but those of some version.
 func lawsWithout(t *testing.T, drop func(*models.LawFile) bool, more ...*models.LawFile) *models.Laws {
@@ -485,7 +475,7 @@ func extrapolated(t *testing.T, all []models.Sample, old []measured) []measured 
 	}
 	prior := lawsWithout(t, func(f *models.LawFile) bool { return f.VLLM == "0.33.0" && f.GPU != "none" }, structure())
 	without := map[string]*models.Laws{}
-	out := campaign033(distinct(all), heldOut, func(r *models.Sample) *models.Laws {
+	out := campaign033(models.Starts(all), heldOut, func(r *models.Sample) *models.Laws {
 		if without[r.Model] == nil {
 			others := slices.DeleteFunc(slices.Clone(all), func(o models.Sample) bool { return o.Model == r.Model })
 			file, err := models.Fit{Samples: others, Prior: prior}.Laws()
@@ -498,7 +488,7 @@ func extrapolated(t *testing.T, all []models.Sample, old []measured) []measured 
 		}
 		return without[r.Model]
 	})
-	out = append(out, campaign033(distinct(all), "0.33 by 0.26", func(*models.Sample) *models.Laws { return only("0.26.0") })...)
+	out = append(out, campaign033(models.Starts(all), "0.33 by 0.26", func(*models.Sample) *models.Laws { return only("0.26.0") })...)
 	for _, m := range old {
 		if m.campaign == "0.26" && m.runner == "v2" {
 			m.campaign, m.Request.Laws = "0.26 by 0.33", only("0.33.0")

@@ -24,7 +24,10 @@ func recording(t testing.TB, hold ...string) *Runs {
 	defer store.Close()
 	runs, err := Read(store, hold, func(r *runner.Result) *models.Architecture {
 		name := filepath.Base(r.ModelInfo.Model)
-		config, err := os.Open("../../../sweep/models/testdata/h200-v0.33/" + name + ".json")
+		config, err := os.Open("models/" + name + ".json")
+		if err != nil {
+			config, err = os.Open("../../../sweep/models/testdata/h200-v0.33/" + name + ".json")
+		}
 		if err != nil {
 			t.Fatal(err)
 		}

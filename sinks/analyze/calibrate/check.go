@@ -70,10 +70,9 @@ func Compare(s *models.Sample) []Comparison {
 	}
 }
 
-// score adds runs as some laws predict them.
+// score adds runs as some laws predict them, those of one start once.
 func score(scores map[string]*Score, laws *models.Laws, samples []models.Sample) {
-	for i := range samples {
-		s := samples[i]
+	for _, s := range models.Starts(samples) {
 		s.Request.Laws = laws
 		for _, c := range Compare(&s) {
 			if c.Truth == 0 || c.Predicted.Value == nil {
@@ -89,11 +88,11 @@ func score(scores map[string]*Score, laws *models.Laws, samples []models.Sample)
 
 // A Calibration is a laws file and what it is worth.
 type Calibration struct {
-	Laws      *models.LawFile
-	Checked   []*Score // on runs that were not fitted
-	CheckedOn string   // how these were held out
-	Fitted    []*Score // on the runs that were
-	Runs      *Runs
+	Laws      *models.LawFile `json:"laws"`
+	Checked   []*Score        `json:"checked"`    // on runs that were not fitted
+	CheckedOn string          `json:"checked_on"` // how these were held out
+	Fitted    []*Score        `json:"fitted"`     // on the runs that were
+	LeftOut   []string        `json:"left_out"`
 }
 
 // Calibrate fits laws to the fitted runs and checks them on those held out; where
@@ -108,11 +107,11 @@ func Calibrate(runs *Runs, prior *models.Laws, by, source string) (*Calibration,
 	if err != nil {
 		return nil, err
 	}
-	out := &Calibration{Laws: file, Runs: runs}
+	out := &Calibration{Laws: file, LeftOut: runs.LeftOut}
 	fitted, checked := map[string]*Score{}, map[string]*Score{}
 	score(fitted, laws, runs.Fitted)
 	if len(runs.Held) > 0 {
-		out.CheckedOn = fmt.Sprintf("%d runs that were not fitted", len(runs.Held))
+		out.CheckedOn = fmt.Sprintf("%d engine starts that were not fitted", len(models.Starts(runs.Held)))
 		score(checked, laws, runs.Held)
 	} else if err := leaveOut(checked, fit); err != nil {
 		return nil, err

@@ -96,7 +96,7 @@ func sampleOf(r *runner.Result, find func(*runner.Result) *models.Architecture) 
 		Weights: bytes(rank.ModelWeightsGB), Consumed: bytes(rank.ConsumedGB), Activations: bytes(rank.ActivationsGB),
 		KVCache: bytes(rank.AvailableKVCacheGB), KVTokens: float64(frame.Deref(account.TotalGPUKVCacheTokens)),
 	}
-	s.GPU = gpuOf(&r.GPUInfo[0], bytes(rank.TotalGPUMemoryGB))
+	s.GPU = GPUOf(&r.GPUInfo[0])
 	if rank.GraphCaptureGB != nil && rank.GraphEstimateGB != nil {
 		s.Graphs, s.Estimate = bytes(rank.GraphCaptureGB), bytes(rank.GraphEstimateGB)
 	}
@@ -107,13 +107,15 @@ func sampleOf(r *runner.Result, find func(*runner.Result) *models.Architecture) 
 	return s, ""
 }
 
-// gpuOf is the arithmetic's GPU of a run: that of the catalogue, else its name
+// GPUOf is the arithmetic's GPU of a device: that of the catalogue, else its name
 // and size.
-func gpuOf(d *runner.Device, total float64) models.GPU {
+func GPUOf(d *runner.Device) models.GPU {
 	if g, ok := models.LookupGPU(d.Name); ok {
 		return g
 	}
-	return models.GPU{Name: d.Name, Product: d.Name, TotalBytes: int64(total), Source: "the run"}
+	total := frame.Deref(d.TotalBytes)
+	return models.GPU{Name: d.Name, Product: d.Name, DriverTotal: total, Reserve: frame.Deref(d.ReservedBytes),
+		TotalBytes: total - frame.Deref(d.ReservedBytes), Source: "the driver"}
 }
 
 // requestOf is a run as the arithmetic is asked for it.
