@@ -111,7 +111,7 @@ func Calibrate(runs *Runs, prior *models.Laws, by, source string) (*Calibration,
 	fitted, checked := map[string]*Score{}, map[string]*Score{}
 	score(fitted, laws, runs.Fitted)
 	if len(runs.Held) > 0 {
-		out.CheckedOn = fmt.Sprintf("%d engine starts that were not fitted", len(models.Starts(runs.Held)))
+		out.CheckedOn = fmt.Sprintf("engine starts that were not fitted (%d)", len(models.Starts(runs.Held)))
 		score(checked, laws, runs.Held)
 	} else if err := leaveOut(checked, fit); err != nil {
 		return nil, err
