@@ -525,3 +525,21 @@ func TestBuffers(t *testing.T) {
 		t.Errorf("1,024 sequences hold %.3f GiB more than 16, measured 0.52", got)
 	}
 }
+
+// TestCacheWithoutLayout: the bytes of a KV cache are what is left, also where
+// what it holds is not known.
+func TestCacheWithoutLayout(t *testing.T) {
+	a, err := FromDir("testdata/families/deepseek_v4")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, _ := LookupGPU("h200")
+	e := NewEstimate(a, Request{TensorParallelSize: 8}, g)
+	if e.KVCache.Value == nil || *e.KVCache.Value < 10*gib || e.KVCache.Low == nil || e.KVCacheTokens.Value != nil ||
+		!strings.Contains(e.KVCacheTokens.Reason, "compressed attention") || e.Fits != nil {
+		t.Errorf("TP 8: %+v, tokens %+v, fits %v", e.KVCache, e.KVCacheTokens, e.Fits)
+	}
+	if e = NewEstimate(a, Request{TensorParallelSize: 2}, g); e.Fits == nil || *e.Fits || e.ShortBy == nil || *e.ShortBy <= 0 {
+		t.Errorf("TP 2: fits %v, short by %v, %s", e.Fits, e.ShortBy, e.Reason)
+	}
+}
