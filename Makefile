@@ -59,10 +59,10 @@ power: ## how small a change compare finds, and how often it calls what is none
 	$(GO) test ./sinks/analyze/compare -run 'TestNothingChanged|TestPower' -count=1 -v -timeout 30m -power
 
 accuracy: ## predicted against measured, on the recordings
-	$(GO) test ./sweep/models -run TestAccuracy -count=1 -v
+	$(GO) test ./sinks/analyze/calibrate -run TestAccuracy -count=1 -v
 
-laws: ## sweep/models/laws/h200-v0.33.json anew, fitted to its recording; OUTPUT=DIR CONFIGS=DIR prints those of another folder
-	$(GO) test ./sweep/models -run TestLawsAreFitted -count=1 $(if $(OUTPUT),-v -output $(abspath $(OUTPUT)) -configs $(abspath $(CONFIGS)),-update)
+laws: ## sweep/models/laws/h200-v0.33.json anew, fitted to its recording
+	$(GO) test ./sinks/analyze/calibrate -run TestLawsAreFitted -count=1 -update
 
 overheads: build ## docs/measured/overheads/overheads.json anew; needs zstd, and others' logs beside the checkout
 	@test -d $(CORPUS)/h100-v0.19 || \
