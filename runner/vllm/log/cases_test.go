@@ -213,7 +213,7 @@ func TestNamesInAdvice(t *testing.T) {
 		"kv_cache_dtype dtype quantization enforce_eager trust_remote_code skip_tokenizer_init input_len output_len max_cudagraph_capture_size"
 	others := "port ipc shm_size help version_ git_lfs python3_dev nvidia_smi rocm_smi py_spy forward_compatibility data_centre out_of_memory"
 	variables := "CUDA_VISIBLE_DEVICES CUDA_LAUNCH_BLOCKING CUDA_HOME LIBRARY_PATH LD_LIBRARY_PATH HF_TOKEN HF_HUB_OFFLINE NCCL_DEBUG MASTER_PORT " +
-		"VLLM_PORT VLLM_WORKER_MULTIPROC_METHOD PYTORCH_ALLOC_CONF PYTORCH_CUDA_ALLOC_CONF PYTORCH_HIP_ALLOC_CONF"
+		"VLLM_PORT VLLM_WORKER_MULTIPROC_METHOD PYTORCH_ALLOC_CONF PYTORCH_CUDA_ALLOC_CONF PYTORCH_HIP_ALLOC_CONF TRITON_PTXAS_PATH"
 	for _, name := range strings.Fields(string(flags) + " " + settings + " " + others + " " + variables) {
 		known[name] = true
 	}
