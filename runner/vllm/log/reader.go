@@ -444,7 +444,9 @@ func (r *Reader) settle(w *wrapped) {
 	if incomplete(w.p.msg) {
 		r.applyJoined(w)
 	}
-	if w.missed == missedMemory && strings.HasSuffix(w.p.source, ".py") && w.p.level != "ERROR" || r.countsUnread(&w.p) {
+	begun := w.missed == missedMemory && strings.HasSuffix(w.p.source, ".py") && w.p.level != "ERROR" &&
+		!r.known.MatchString(head(w.p.msg, maxFigure))
+	if begun || r.countsUnread(&w.p) {
 		r.unread(&w.p)
 	}
 	r.current = saved
