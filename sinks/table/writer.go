@@ -68,22 +68,29 @@ func (o *Options) writerOptions(row reflect.Type) []parquet.WriterOption {
 		parquet.PageBufferSize(pageBytes),
 		parquet.SortingWriterConfig(parquet.SortingColumns(sorting...)),
 		parquet.CreatedBy("vramsweep", o.Version, ""),
-		parquet.KeyValueMetadata(metaSchema, o.Schema),
-		parquet.KeyValueMetadata(metaVersion, o.Version),
-		parquet.KeyValueMetadata(metaTable, o.Table),
-		parquet.KeyValueMetadata(metaUnits, jsonText(unitsOf(row))),
+	}
+	for key, text := range o.Metadata(row) {
+		options = append(options, parquet.KeyValueMetadata(key, text))
+	}
+	return options
+}
+
+// Metadata are what a file says of itself, in Parquet and in Arrow.
+func (o *Options) Metadata(row reflect.Type) map[string]string {
+	meta := map[string]string{
+		metaSchema: o.Schema, metaVersion: o.Version, metaTable: o.Table, metaUnits: jsonText(unitsOf(row)),
 	}
 	if len(o.Marks) > 0 {
-		options = append(options, parquet.KeyValueMetadata(metaExecutions, jsonText(o.Marks)))
+		meta[metaExecutions] = jsonText(o.Marks)
 	}
 	if len(o.Axes) > 0 {
 		names := map[string]string{}
 		for _, a := range o.Axes {
 			names[a.Column] = a.Axis
 		}
-		options = append(options, parquet.KeyValueMetadata(metaAxes, jsonText(names)))
+		meta[metaAxes] = jsonText(names)
 	}
-	return options
+	return meta
 }
 
 // jsonText is the JSON of a value that has one.
