@@ -153,6 +153,7 @@ type Engine struct {
 	Command     []string `json:"command,omitempty"`   // stands for `vllm`; nil: found on PATH
 	Benchmark   []string `json:"benchmark,omitempty"` // stands for `vllm bench latency`
 	Python      []string `json:"python,omitempty"`    // vLLM's own interpreter; session mode; nil: found from the command
+	Start       string   `json:"start,omitempty"`     // "warm", "cold"; "": as it can be ("auto")
 	VLLMVersion string   `json:"vllm_version,omitempty"`
 	ModelRunner string   `json:"model_runner,omitempty"` // "v1", "v2", "auto"
 	Defaults    string   `json:"defaults,omitempty"`     // "serve" pins the API server's token and sequence limits
