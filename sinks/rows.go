@@ -138,6 +138,10 @@ type RunRow struct {
 	MeasureMeanPowerW *float64   `parquet:"measure_mean_power_w,optional" unit:"W" doc:"Mean of the measured iterations alone, sum over GPUs."`
 	EnergyMethod      *string    `parquet:"energy_method,optional,dict" doc:"Of energy_j. counter: the driver's, read at the bounds; power: the instantaneous power over the time."`
 
+	StartMode     *string  `parquet:"start_mode,optional,dict" doc:"How the engine was started. cold: executed; warm: forked from a Python that had vLLM imported. Null where none was."`
+	StartReason   *string  `parquet:"start_reason,optional,dict" doc:"Why it started cold where it might have started warm."`
+	ImportSeconds *float64 `parquet:"import_seconds,optional" unit:"s" doc:"From the start to the first line of the engine process: imports of Python, a second time where the engine process is spawned, and the configuration."`
+
 	// Axes are the free axes of the matrix at this point: in Parquet a column
 	// axis_NAME each. Values are string, int64, float64 or bool; an axis of
 	// objects is its JSON text.

@@ -81,13 +81,13 @@ def import_vllm(inherited):
     failed = import_all(COMMAND)
     if "vllm" in failed:
         return None, "vLLM cannot be imported: " + failed["vllm"]
-    reason = why_not(inherited)
     try:
         device = importlib.import_module("vllm.platforms").current_platform.device_type
     except Exception:
         device = None
+    reason = why_not(inherited, device)
     engine = [name.format(worker={"cuda": "gpu"}.get(device, device)) for name in ENGINE]
-    if not reason and not forked(lambda: (import_all(engine), why_not(inherited))[1]):
+    if not reason and not forked(lambda: (import_all(engine), why_not(inherited, device))[1]):
         import_all(engine)
     return device, reason
 
@@ -104,7 +104,7 @@ def descriptors():
     return {fd: what for fd, what in found.items() if not what.startswith(f"/proc/{os.getpid()}/fd")}
 
 
-def why_not(inherited):
+def why_not(inherited, device):
     """Why this process must not be forked; "" if nothing speaks against it. inherited are descriptors it began with."""
     for fd, what in descriptors().items():
         if what.startswith(GPU_DEVICES):
@@ -115,6 +115,8 @@ def why_not(inherited):
     if threading and threading.active_count() > 1:
         names = ", ".join(t.name for t in threading.enumerate()[1:])
         return f"importing vLLM started threads ({names})"
+    if device == "cpu":
+        return ""  # this vLLM uses no GPU, whatever torch was asked about one
     cuda = getattr(sys.modules.get("torch"), "cuda", None)
     if hasattr(cuda, "is_initialized") and cuda.is_initialized():
         return "importing vLLM initialised CUDA"
