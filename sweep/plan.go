@@ -50,8 +50,9 @@ type Sweep struct {
 	Env         []EnvVar   `json:"env,omitempty"`  // of the child, sorted by name
 	Sample      Sample     `json:"sample"`
 	Limits      Limits     `json:"limits"`
-	Profiles    []*Profile `json:"profiles"` // in run order
-	Excluded    int        `json:"excluded"` // points that an exclude took away
+	Order       string     `json:"order,omitempty"` // "matrix": as it stands in the file; "": what shares a start lies together
+	Profiles    []*Profile `json:"profiles"`        // in run order
+	Excluded    int        `json:"excluded"`        // points that an exclude took away
 }
 
 // An Axis is one attribute of the matrix, in source order.

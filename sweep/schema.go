@@ -87,7 +87,7 @@ func schema() *blockSpec {
 
 func sweepSpec() *blockSpec {
 	return &blockSpec{
-		name: "sweep", label: "name", attrs: optional("description", "repeats", "gpus"),
+		name: "sweep", label: "name", attrs: optional("description", "repeats", "gpus", "order"),
 		blocks: []*blockSpec{
 			{name: "matrix", single: true, needed: true, free: true},
 			{name: "exclude", attrs: optional("when"), free: true},
