@@ -79,6 +79,9 @@ func runRowOf(r *runner.Result) RunRow {
 	row.setLatency(r.LatencyStats)
 	row.setKV(r)
 	row.setSession(r.Session, len(r.GPUInfo))
+	if start := r.Start; start != nil {
+		row.StartMode, row.StartReason, row.ImportSeconds = &start.Mode, text(start.Reason), start.ImportS
+	}
 	row.setMemory(r)
 	return row
 }

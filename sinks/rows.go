@@ -149,6 +149,10 @@ type RunRow struct {
 	GrossOffBytes       *int64   `parquet:"beyond_budget_gross_uncertainty_bytes,optional" unit:"bytes" doc:"How far beyond_budget_gross_bytes may be off."`
 	EnergyOffJ          *float64 `parquet:"energy_uncertainty_j,optional" unit:"J" doc:"How far energy_j may be off, for the moments of its bounds and for what changed between two samples."`
 
+	StartMode     *string  `parquet:"start_mode,optional,dict" doc:"How the engine was started. cold: executed; warm: forked from a Python that had vLLM imported. Null where none was."`
+	StartReason   *string  `parquet:"start_reason,optional,dict" doc:"Why it started cold where it might have started warm."`
+	ImportSeconds *float64 `parquet:"import_seconds,optional" unit:"s" doc:"From the start to the first line of the engine process: imports of Python, a second time where the engine process is spawned, and the configuration."`
+
 	// Axes are the free axes of the matrix at this point: in Parquet a column
 	// axis_NAME each. Values are string, int64, float64 or bool; an axis of
 	// objects is its JSON text.

@@ -112,7 +112,8 @@ func (w *world) earlierTimes(plan *sweep.Plan) planner.Times {
 			break // no folder yet, or one that only `verify` can speak about
 		}
 		if row.WallS != nil && row.Outcome == "ok" {
-			t.Add(row.ProfileID, row.Engine, row.EngineMode, *row.WallS)
+			warm := row.StartMode != nil && *row.StartMode == "warm"
+			t.Add(row.ProfileID, row.Engine, row.EngineMode, warm, *row.WallS, row.ImportSeconds)
 		}
 	}
 	return t
