@@ -134,19 +134,10 @@ func (r *rig) runner(display runner.Display) *runner.Runner {
 		Version:    version,
 		Host:       host,
 		OS:         runtime.GOOS + "/" + runtime.GOARCH,
-		Command:    proc.NewMasker(r.w.env).Argv(append([]string{"vramsweep"}, r.w.args...)),
-		Masker:     proc.NewMasker(r.w.env, r.sensitive()...),
+		Command:    r.w.secrets().Argv(append([]string{"vramsweep"}, r.w.args...)),
+		Masker:     r.w.secrets(),
 		Mark:       r.mark,
 	}
-}
-
-// sensitive are the secrets that the plan names.
-func (r *rig) sensitive() []string {
-	var all []string
-	for _, s := range r.plan.Sweeps {
-		all = append(all, s.Secrets()...)
-	}
-	return all
 }
 
 // engine picks what executes a profile.

@@ -54,6 +54,7 @@ type Options struct {
 	Sorted  []string // columns by which the rows are sorted
 	Axes    []Axis
 	Marks   []Mark
+	Sealed  bool // Seal follows
 }
 
 func (o *Options) writerOptions(row reflect.Type) []parquet.WriterOption {
@@ -71,6 +72,9 @@ func (o *Options) writerOptions(row reflect.Type) []parquet.WriterOption {
 	}
 	for key, text := range o.Metadata(row) {
 		options = append(options, parquet.KeyValueMetadata(key, text))
+	}
+	if o.Sealed {
+		options = append(options, parquet.KeyValueMetadata(metaSeal, noSeal()))
 	}
 	return options
 }
