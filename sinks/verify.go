@@ -156,6 +156,11 @@ func (v *verifier) due(rel string) bool {
 // result checks a run.json and the files that it names.
 func (v *verifier) result(dir string) {
 	v.faults = append(v.faults, v.s.damage(dir)...)
+	if r, err := v.s.result(dir); err == nil {
+		for _, what := range r.Unexplained() {
+			v.fault(dir+"/"+resultName, "memory_breakdown", "%s; `vramsweep reparse` attributes the run anew", what)
+		}
+	}
 	if name := dir + "/" + timelineName; v.s.f.exists(name) {
 		v.faults = append(v.faults, v.s.checkPages(name)...)
 	}

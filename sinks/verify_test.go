@@ -2,6 +2,7 @@ package sinks
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"os"
 	"path/filepath"
@@ -100,6 +101,11 @@ func TestVerifyNamesDamage(t *testing.T) {
 		{"changed figure in run.json", change("runs/*/*/run.json", func(b []byte) []byte {
 			return []byte(strings.Replace(string(b), `"avg_s": `, `"avg_s": 1`, 1))
 		}), []string{"run.json: it was changed since it was written"}},
+		{"more weights than the net increase", change("runs/*/*/run.json", func(b []byte) []byte {
+			at := bytes.Index(b, []byte(`"breakdowns": [`))
+			b = append(b[:at:at], bytes.Replace(b[at:], []byte(`"bytes": `), []byte(`"bytes": 9`), 1)...)
+			return sealJSON(append([]byte("{\n"), b[len(sealHead)+2*sha256.Size+len(sealTail):]...))
+		}), []string{"run.json: memory_breakdown: ", "the parts add up to", "vramsweep reparse"}},
 		{"changed text in run.json", change("runs/*/*/run.json", func(b []byte) []byte {
 			return []byte(strings.Replace(string(b), `"estimation_method": "simulated"`, `"estimation_method": "somulated"`, 1))
 		}), []string{"run.json: it was changed since it was written"}},

@@ -74,8 +74,8 @@ func (w *world) runVerb() *cobra.Command {
 	return cmd
 }
 
-// setMode lays --mode over the file's, and puts profiles that share an engine
-// side by side.
+// setMode lays --mode over the file's, and puts profiles side by side that share an
+// engine, or else an entry of vLLM's compile cache.
 func setMode(plan *sweep.Plan, mode string) error {
 	if mode != "" && mode != "latency" && mode != "session" {
 		return usageError("There are latency and session.", "--mode %s: no such mode", mode)
@@ -86,8 +86,12 @@ func setMode(plan *sweep.Plan, mode string) error {
 			p.Engine.Mode = cmp.Or(mode, p.Engine.Mode)
 			shared = shared || p.Engine.Mode == "session"
 		}
-		if shared {
+		switch {
+		case s.Order == "matrix":
+		case shared:
 			s.Profiles = sweep.ByEngine(s.Profiles)
+		default:
+			s.Profiles = sweep.ByCompile(s.Profiles)
 		}
 	}
 	return nil
