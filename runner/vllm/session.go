@@ -290,7 +290,11 @@ type serving struct {
 	lastErr string
 	events  []runner.LogEvent
 	garbage int
+	taken   int
 }
+
+// maxEvents bounds what is kept of a driver's words: a run of 10,000 iterations has as many.
+const maxEvents = 50_000
 
 // lost reports whether an engine that had served other profiles failed before
 // it began this one.
@@ -352,6 +356,12 @@ func (s *serving) take(item item) {
 	r := item.reply
 	if r.ID != 0 && r.ID != s.p.served {
 		return // an answer to a profile that was given up
+	}
+	if s.taken++; s.taken > maxEvents && r.Event != "result" && r.Event != "error" && r.Event != "failed" {
+		if s.taken == maxEvents+1 {
+			m.Notes = append(m.Notes, fmt.Sprintf("the session driver sent over %d events; further ones are left out", maxEvents))
+		}
+		return
 	}
 	s.mark(r)
 	switch r.Event {
