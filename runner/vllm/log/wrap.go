@@ -47,7 +47,7 @@ func newUnwrapper(rd *Reader, name string, start []byte) *unwrapper {
 			return u
 		}
 		widths[w]++
-		if !beginsAnew(string(line)) {
+		if !beginsAnew(string(line[min(u.margin, len(line)):])) {
 			continued[last]++
 		}
 		longest, last = max(longest, w), w
