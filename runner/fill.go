@@ -153,7 +153,7 @@ func (r *Result) Take(m *Measurement) {
 	}
 	run.Leftovers = m.Leftovers
 	run.Notes = append(run.Notes, m.Notes...)
-	r.VLLMInternalMetrics, r.LatencyStats, r.Session = m.Account, m.Latency, m.Session
+	r.VLLMInternalMetrics, r.LatencyStats, r.Session, r.Start = m.Account, m.Latency, m.Session, m.Start
 	r.RawLogs, r.LogEvents = m.Logs, m.Events
 	for name, value := range run.Environment {
 		if strings.HasPrefix(name, "VLLM_") {

@@ -159,12 +159,20 @@ A folder of the name "save" is compared as ./save.`,
 			if errors.Is(err, frame.ErrMixed) {
 				return usageError("Save them as two baselines.", "%w", err)
 			}
+			rows, cover := frame.Covered(rows)
 			if err == nil && output != "-" {
 				profiles := map[string]bool{}
 				for i := range rows {
 					profiles[rows[i].ProfileID] = true
 				}
-				fmt.Fprintf(w.stdout, "%s: %s of %s\n", output, plural(len(rows), "run"), plural(len(profiles), "profile"))
+				kind := ""
+				if rows[0].Synthetic {
+					kind = "synthetic "
+				}
+				fmt.Fprintf(w.stdout, "%s: %s of %s\n", output, plural(len(rows), kind+"run"), plural(len(profiles), "profile"))
+				for _, note := range cover.Says() {
+					fmt.Fprintf(w.stdout, "note: %s\n", note)
+				}
 			}
 			return err
 		},

@@ -258,3 +258,26 @@ func TestOutcomeOf(t *testing.T) {
 		}
 	}
 }
+
+// TestAdviceWithoutKV: what is proposed can work. Where the share is high already,
+// no higher one is told to be enough.
+func TestAdviceWithoutKV(t *testing.T) {
+	log := func(version, share string) string {
+		return "INFO 01-01 00:00:01 [utils.py:1] non-default args: {'model': 'm', 'gpu_memory_utilization': " + share + "}\n" +
+			v1Banner(version, 1) + "(EngineCore pid=9) INFO 01-01 00:00:02 [gpu_worker.py:1] Using V2 Model Runner\n" +
+			"(EngineCore pid=9) INFO 01-01 00:00:03 [gpu_worker.py:1] Available KV cache memory: -1.98 GiB\n" +
+			engineTrace("ValueError: No available memory for the cache blocks.")
+	}
+	for _, c := range []struct{ version, share, has, hasNot string }{
+		{"0.33.0", "0.97", "enforce_eager", "raise gpu_memory_utilization"},
+		{"0.33.0", "0.97", "a shorter one needs less", "raise"},
+		{"0.33.0", "0.97", "above 0.97 is enough only on a GPU of more than 66.0 GiB", "raise"},
+		{"0.33.0", "0.5", "raise gpu_memory_utilization above 0.5", "only on"},
+		{"0.26.0", "0.97", "lower max_num_batched_tokens", "enforce_eager"}, // its V2 runner takes nothing off for graphs
+	} {
+		a := oneAccount(t, log(c.version, c.share))
+		if a.Error == nil || !strings.Contains(a.Error.Advice, c.has) || strings.Contains(a.Error.Advice, c.hasNot) {
+			t.Errorf("%s at %s: %+v, expected %q and not %q", c.version, c.share, a.Error, c.has, c.hasNot)
+		}
+	}
+}

@@ -252,3 +252,35 @@ func TestCompareSaysWhatElseDiffers(t *testing.T) {
 		t.Errorf("a difference that is meant is noted (%v): %v", err, c.Notes)
 	}
 }
+
+// Blind runs keep their outcome and lose their figures; a baseline leaves them out.
+func TestBlindRuns(t *testing.T) {
+	base, fresh := nightOf("a", 4, 1, 1), nightOf("b", 4, 1, 2)
+	for i := range fresh {
+		fresh[i].PeakMemoryBytes = new(*base[i].PeakMemoryBytes)
+	}
+	fresh[0].Quality, fresh[0].PeakMemoryBytes = new("blind"), new(int64(90*frame.GiB))
+	fresh[1].Quality = new("sparse")
+	c, err := Run("a", base, "b", fresh, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range c.Regressions {
+		if r.Profile == fresh[0].ProfileID {
+			t.Errorf("a figure of a blind run counts: %+v", r)
+		}
+	}
+	notes := strings.Join(c.Notes, "\n")
+	if c.Matched != 4 || len(c.Vanished) > 0 || !strings.Contains(notes, "1 blind runs are left out") ||
+		!strings.Contains(notes, "1 sparse runs count") {
+		t.Errorf("%d matched, %v vanished; notes:\n%s", c.Matched, c.Vanished, notes)
+	}
+	var file bytes.Buffer
+	if err := WriteBaseline(&file, fresh, BaselineInfo{}); err != nil {
+		t.Fatal(err)
+	}
+	back, err := ReadBaseline(&file)
+	if err != nil || len(back) != 3 {
+		t.Errorf("%d runs in the baseline, %v", len(back), err)
+	}
+}

@@ -138,6 +138,18 @@ func FigureNames() (names []string) {
 	return names
 }
 
+// FigureColumns are the names of all figures, and of the columns that say how far
+// those may be off.
+func FigureColumns() []string {
+	names := FigureNames()
+	for _, f := range Figures() {
+		if f.uncertainty != nil {
+			names = append(names, f.uncertainty.Name)
+		}
+	}
+	return names
+}
+
 // Scaled is a column of the table in another unit.
 func Scaled(name, unit string, by float64, column string) Quantity {
 	number := Of(column)[0].Number
