@@ -40,7 +40,7 @@ func (w *world) planVerb() *cobra.Command {
 }
 
 func (w *world) plan(ctx context.Context, plan *sweep.Plan, f *planFlags) error {
-	if err := f.overheads.load(); err != nil {
+	if err := f.overheads.load(plan); err != nil {
 		return err
 	}
 	if err := setMode(plan, f.mode); err != nil {
@@ -112,7 +112,8 @@ func (w *world) earlierTimes(plan *sweep.Plan) planner.Times {
 			break // no folder yet, or one that only `verify` can speak about
 		}
 		if row.WallS != nil && row.Outcome == "ok" {
-			t.Add(row.ProfileID, row.Engine, row.EngineMode, *row.WallS)
+			warm := row.StartMode != nil && *row.StartMode == "warm"
+			t.Add(row.ProfileID, row.Engine, row.EngineMode, warm, *row.WallS, row.ImportSeconds)
 		}
 	}
 	return t

@@ -50,6 +50,9 @@ func (r *run) accountError(a *runner.Account) *runner.AccountError {
 			e.RestsOn = &m.src
 		}
 	}
+	if f.kind == KindHub && f.headless && hubMayAnswer(message) {
+		return e // why the hub said so stood in the part that is not here
+	}
 	if e.Advice = r.advice(e, a); e.Advice != "" && (e.RestsOn == nil || oomCause(e) != "") {
 		src := f.src
 		e.RestsOn = &src

@@ -107,7 +107,7 @@ func TestFailures(t *testing.T) {
 		{"time-out of the hub", "requests.exceptions.ReadTimeout: (ReadTimeoutError(\"HTTPSConnectionPool(host='huggingface.co', port=443): Read timed out. (read timeout=10)\"), '(Request ID: x)')", KindHub, nil, "network"},
 		{"tokenizer of the hub", "OSError: Can't load tokenizer for 'foo/bar'. If you were trying to load it from 'https://huggingface.co/models', make sure you don't have a local directory with the same name.", KindHub, nil, ""},
 		{"tokenizer", "ValueError: Couldn't instantiate the backend tokenizer from one of: (1) a `tokenizers` library serialization file,", KindUnknown, nil, "sentencepiece"},
-		{"driver too old", "RuntimeError: The NVIDIA driver on your system is too old (found version 11040). Please update your GPU driver by downloading and installing a new version", "no_device", nil, "CUDA 11040"},
+		{"driver too old", "RuntimeError: The NVIDIA driver on your system is too old (found version 11040). Please update your GPU driver by downloading and installing a new version", "no_device", nil, "CUDA 11.4"},
 		{"driver and runtime", "RuntimeError: CUDA driver version is insufficient for CUDA runtime version", "no_device", nil, "update the driver"},
 		{"PTX", "torch.AcceleratorError: CUDA error: the provided PTX was compiled with an unsupported toolchain.", "no_device", nil, "update the driver"},
 		{"803", "RuntimeError: Unexpected error from cudaGetDeviceCount(). Did you run some cuda functions before calling NumCudaDevices() that might have already set an error? Error 803: system has unsupported display driver / cuda driver combination", "no_device", nil, "update the driver"},
