@@ -202,7 +202,7 @@ func (w *world) calibrated(ctx context.Context, p *calibrate.Plan, sources []str
 	}
 	for _, d := range found {
 		if d.Index == p.GPUs[0] {
-			return calibrate.GPUOf(&d), nil
+			return planner.DeviceGPU(&d), nil
 		}
 	}
 	return models.GPU{}, usageError("vramsweep gpus lists them.", "--gpus %v: there is no such GPU", p.GPUs)

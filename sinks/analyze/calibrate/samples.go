@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/runner/planner"
 	"github.com/vramsweep/vramsweep/sinks"
 	"github.com/vramsweep/vramsweep/sinks/analyze/frame"
 	"github.com/vramsweep/vramsweep/sweep/models"
@@ -96,7 +97,7 @@ func sampleOf(r *runner.Result, find func(*runner.Result) *models.Architecture) 
 		Weights: bytes(rank.ModelWeightsGB), Consumed: bytes(rank.ConsumedGB), Activations: bytes(rank.ActivationsGB),
 		KVCache: bytes(rank.AvailableKVCacheGB), KVTokens: float64(frame.Deref(account.TotalGPUKVCacheTokens)),
 	}
-	s.GPU = GPUOf(&r.GPUInfo[0])
+	s.GPU = planner.DeviceGPU(&r.GPUInfo[0])
 	if rank.GraphCaptureGB != nil && rank.GraphEstimateGB != nil {
 		s.Graphs, s.Estimate = bytes(rank.GraphCaptureGB), bytes(rank.GraphEstimateGB)
 	}
@@ -105,17 +106,6 @@ func sampleOf(r *runner.Result, find func(*runner.Result) *models.Architecture) 
 		s.InUse = &use
 	}
 	return s, ""
-}
-
-// GPUOf is the arithmetic's GPU of a device: that of the catalogue, else its name
-// and size.
-func GPUOf(d *runner.Device) models.GPU {
-	if g, ok := models.LookupGPU(d.Name); ok {
-		return g
-	}
-	total := frame.Deref(d.TotalBytes)
-	return models.GPU{Name: d.Name, Product: d.Name, DriverTotal: total, Reserve: frame.Deref(d.ReservedBytes),
-		TotalBytes: total - frame.Deref(d.ReservedBytes), Source: "the driver"}
 }
 
 // requestOf is a run as the arithmetic is asked for it.
