@@ -68,7 +68,8 @@ folder again, without a GPU. docs/calibrate.md has an example.`
 		"the laws FILE; default: in the user's configuration folder, where plan looks; a simulator's: in the output folder")
 	flags.StringVar(&f.by, "by", "vramsweep calibrate", "who measured, for the laws file")
 	flags.StringVar(&f.from, "from", "", "fit the finished runs of this output folder; nothing is run")
-	flags.StringSliceVar(&f.configs, "configs", nil, "with --from: folders with MODEL.json or MODEL/config.json of its models")
+	flags.StringSliceVar(&f.configs, "configs", nil,
+		"with --from: folders with MODEL.json or MODEL/config.json of its models")
 	flags.StringSliceVar(&f.hold, "hold-out", []string{calibrate.CheckSweep},
 		"sweeps that laws are not fitted to but checked on; without their runs each model is left out in turn")
 	flags.StringVar(&f.plan.Engine, "engine", "vllm", "vllm or simulator")
@@ -105,7 +106,8 @@ func (w *world) calibrate(ctx context.Context, f *calibrateFlags) error {
 	}
 	show := newDisplay(w.stderr, w.stdout, nil)
 	summary, err := w.perform(ctx, plan, &execution{
-		dir: dir, what: "calibrate", sources: f.sources, display: show, options: runner.Options{Resume: true, MaxDuration: f.budget + f.budget/5},
+		dir: dir, what: "calibrate", sources: f.sources, display: show,
+		options: runner.Options{Resume: true, MaxDuration: f.budget + f.budget/5},
 	})
 	show.finish()
 	if summary != nil {
@@ -115,7 +117,8 @@ func (w *world) calibrate(ctx context.Context, f *calibrateFlags) error {
 		return err
 	}
 	if ctx.Err() != nil {
-		fmt.Fprintf(w.stdout, "vramsweep calibrate --output-dir %s goes on; --from %s fits what is there\n", f.outputDir, f.outputDir)
+		fmt.Fprintf(w.stdout, "vramsweep calibrate --output-dir %s goes on; --from %s fits what is there\n",
+			f.outputDir, f.outputDir)
 		return quiet(exitInterrupted)
 	}
 	return w.fitLaws(dir, f)
@@ -194,7 +197,7 @@ func (w *world) calibrated(ctx context.Context, p *calibrate.Plan, sources []str
 	defer machine.Close()
 	found := machine.Found()
 	if len(found) == 0 {
-		return models.GPU{}, usageError("vramsweep gpus says what is looked for; --engine simulator tries all of it without one.",
+		return models.GPU{}, usageError("vramsweep gpus says what is looked for; --engine simulator needs none.",
 			"calibrate: no GPU is to be seen here, and on a CPU vLLM keeps no budget of memory that laws could be fitted to")
 	}
 	if len(p.GPUs) == 0 {
