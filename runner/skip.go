@@ -2,7 +2,6 @@ package runner
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"reflect"
 	"slices"
@@ -12,23 +11,21 @@ import (
 )
 
 // skip gives the row of a run that need not be measured, nil if it must be.
-func (x *executor) skip(ctx context.Context, d due) *Result {
+func (l *lane) skip(d due) *Result {
 	limits := d.sweep.Limits
 	reason, because := "", ""
 	if limits.SkipDominated {
-		reason, because = x.rules.dominated(d.sweep, d.profile)
+		l.locked(func() { reason, because = l.rules.dominated(d.sweep, d.profile) })
 	}
 	var devices []Device
-	if reason == "" && limits.SkipNeverFits && x.Estimate != nil {
-		if insp := x.inspector(d.profile); insp != nil {
-			devices, _ = x.devices(ctx, insp, d.sweep, d.profile) // the run itself will say what is wrong
-		}
-		reason = neverFits(x.Estimate(d.profile, devices))
+	if reason == "" && limits.SkipNeverFits && l.Estimate != nil {
+		devices = l.unit.devices
+		reason = neverFits(l.Estimate(d.profile, devices))
 	}
 	if reason == "" {
 		return nil
 	}
-	r := x.newResult(x.newJob(d, devices, 1))
+	r := l.newResult(l.newJob(d, devices, 1))
 	r.Run.Outcome, r.Run.OutcomeDetail, r.Run.SkippedBecause = OutcomeSkipped, reason, because
 	for _, section := range []string{"latency_stats", "vllm_internal_metrics", "memory_timeline", "memory_breakdown",
 		"detailed_gpu_metrics"} {

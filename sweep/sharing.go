@@ -27,6 +27,11 @@ func ByEngine(profiles []*Profile) []*Profile {
 	})
 }
 
+// Ranks is how many GPUs a profile needs.
+func (p *Profile) Ranks() int {
+	return int(max(p.Settings.TensorParallelSize, 1) * max(p.Settings.PipelineParallelSize, 1))
+}
+
 // RunsByEngine counts the runs that are planned for each engine of session mode.
 func (p *Plan) RunsByEngine() map[string]int {
 	runs := map[string]int{}

@@ -35,6 +35,7 @@ type runFlags struct {
 	summary     string
 	maxDuration time.Duration
 	sources     []string
+	lanes       string
 }
 
 func (f *runFlags) add(cmd *cobra.Command) {
@@ -46,6 +47,7 @@ func (f *runFlags) add(cmd *cobra.Command) {
 		"write the outcome as one line of JSON to FILE (- for standard output)")
 	flags.StringSliceVar(&f.sources, "sampler", nil,
 		"GPU sources that may be used, in order (nvidia-smi, nvml, amdgpu-sysfs, amd-smi, rocm-smi)")
+	flags.StringVar(&f.lanes, "lanes", "", "runs side by side, each on GPUs of its own: a number, or auto for one a GPU")
 	flags.StringVar(&f.mode, "mode", "", "latency: a process a profile; session: one engine for profiles that share it")
 }
 
@@ -60,6 +62,9 @@ func (w *world) runVerb() *cobra.Command {
 				return err
 			}
 			if err := setMode(plan, f.mode); err != nil {
+				return err
+			}
+			if err := setLanes(plan, f.lanes); err != nil {
 				return err
 			}
 			if f.dryRun {
@@ -89,6 +94,21 @@ func setMode(plan *sweep.Plan, mode string) error {
 		if shared {
 			s.Profiles = sweep.ByEngine(s.Profiles)
 		}
+	}
+	return nil
+}
+
+// setLanes lays --lanes over the file's.
+func setLanes(plan *sweep.Plan, lanes string) error {
+	if lanes == "" {
+		return nil
+	}
+	n, err := sweep.ParseLanes(lanes)
+	if err != nil {
+		return usageError("", "--lanes %w", err)
+	}
+	for _, s := range plan.Sweeps {
+		s.Lanes.Count = n
 	}
 	return nil
 }
@@ -135,7 +155,7 @@ func (w *world) perform(ctx context.Context, plan *sweep.Plan, e *execution) (*r
 	}
 	r := rig.runner(e.display)
 	if e.engine != nil {
-		r.Engines = func(*sweep.Profile) (runner.Engine, error) { return e.engine, nil }
+		r.Engines = func(*sweep.Profile, int) (runner.Engine, error) { return e.engine, nil }
 	}
 	if e.sink != nil {
 		r.Sinks = append(r.Sinks, e.sink)
@@ -158,11 +178,12 @@ func (w *world) execute(ctx context.Context, plan *sweep.Plan, f *runFlags, each
 	}
 	show := newDisplay(w.stderr, w.stdout, details)
 	show.each = each
+	lines := overLanes(show, plan)
 	summary, err := w.perform(ctx, plan, &execution{
-		dir: dir, what: "run", sources: f.sources, display: show,
+		dir: dir, what: "run", sources: f.sources, display: lines,
 		options: runner.Options{Resume: f.resume, MaxDuration: f.maxDuration},
 	})
-	show.finish()
+	lines.finish()
 	if summary != nil {
 		printSummary(w.stdout, summary, dir)
 		err = errors.Join(err, w.writeSummary(f.summary, summary))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -29,14 +30,18 @@ type rig struct {
 	store   *sinks.Store
 	mark    string
 	latency *vllm.Latency
-	session *vllm.Session
+
+	mu         sync.Mutex // of the engines of lanes
+	sessions   map[int]*vllm.Session
+	simulators map[int]*simulate.SessionEngine
+	runs       map[string]int // by engine
+	folders    map[int]string // for temporary files, of lanes
 
 	machineOnce sync.Once
 	machine     *gpu.Machine
 	sources     []string
 
 	machines  *simulate.Machines // of the simulator's profiles; nil without any
-	simulator *simulate.SessionEngine
 	deviceDir string
 }
 
@@ -49,9 +54,9 @@ func (w *world) newRig(plan *sweep.Plan, store *sinks.Store, sources []string) (
 	if err != nil {
 		return nil, err
 	}
-	r := &rig{w: w, plan: plan, store: store, mark: mark, sources: sources}
+	r := &rig{w: w, plan: plan, store: store, mark: mark, sources: sources, runs: plan.RunsByEngine(),
+		sessions: map[int]*vllm.Session{}, simulators: map[int]*simulate.SessionEngine{}, folders: map[int]string{}}
 	r.latency = &vllm.Latency{BaseEnv: w.env}
-	r.session = &vllm.Session{BaseEnv: w.env, Python: w.interpreter, Runs: plan.RunsByEngine()}
 	if err := r.simulated(); err != nil {
 		return nil, err
 	}
@@ -79,10 +84,6 @@ func (r *rig) simulated() error {
 		return usageError("", "%w", err)
 	}
 	r.machines = machines
-	r.simulator = &simulate.SessionEngine{
-		Engine:  simulate.Engine{VLLM: r.latency, Self: []string{r.w.self, simulatedVLLM}, Machines: machines},
-		Session: &vllm.Session{BaseEnv: r.w.env, Python: r.w.interpreter}, Runs: r.session.Runs,
-	}
 	return nil
 }
 
@@ -91,10 +92,11 @@ func (r *rig) close() error {
 	if r.machine != nil {
 		r.machine.Close()
 	}
-	if r.deviceDir == "" {
-		return nil
+	err := r.dropTemporary()
+	if r.deviceDir != "" {
+		err = errors.Join(err, os.RemoveAll(r.deviceDir))
 	}
-	return os.RemoveAll(r.deviceDir)
+	return err
 }
 
 // gpus looks at this machine's GPUs, once.
@@ -122,6 +124,9 @@ func (r *rig) runner(display runner.Display) *runner.Runner {
 		Clean:      r.clean,
 		Recover:    r.mend,
 		FreeBytes:  r.store.FreeBytes,
+		Place:      r.place,
+		HostTurn:   r.hostTurn,
+		HostCPU:    hostCPU,
 		Display:    display,
 		Version:    version,
 		Host:       host,
@@ -141,15 +146,25 @@ func (r *rig) sensitive() []string {
 	return all
 }
 
-// engine picks what executes a profile.
-func (r *rig) engine(p *sweep.Profile) (runner.Engine, error) {
+// engine picks what executes a profile in a lane.
+func (r *rig) engine(p *sweep.Profile, lane int) (runner.Engine, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.simulators[lane] == nil {
+		session := func() *vllm.Session { return &vllm.Session{BaseEnv: r.w.env, Python: r.w.interpreter, Runs: r.runs} }
+		r.sessions[lane] = session()
+		r.simulators[lane] = &simulate.SessionEngine{
+			Engine:  simulate.Engine{VLLM: r.latency, Self: []string{r.w.self, simulatedVLLM}, Machines: r.machines},
+			Session: session(), Runs: r.runs,
+		}
+	}
 	switch {
 	case p.Engine.Kind == "simulator" && p.Engine.Mode == "session":
-		return r.simulator, nil
+		return r.simulators[lane], nil
 	case p.Engine.Kind == "simulator":
-		return &r.simulator.Engine, nil
+		return &r.simulators[lane].Engine, nil
 	case p.Engine.Mode == "session":
-		return r.session, nil
+		return r.sessions[lane], nil
 	default:
 		return r.latency, nil
 	}

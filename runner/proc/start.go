@@ -231,10 +231,13 @@ func (p *process) launch() error {
 		defer runtime.UnlockOSThread()
 		p.cmd.SysProcAttr = p.tree.sysProcAttr()
 		p.started = time.Now()
-		err := p.cmd.Start()
-		if err != nil && p.tree.dropCgroup() {
-			err = p.restart()
-		}
+		err := withCPUs(p.spec.CPUs, func() error {
+			err := p.cmd.Start()
+			if err != nil && p.tree.dropCgroup() {
+				err = p.restart()
+			}
+			return err
+		})
 		result <- err
 		if err != nil {
 			return
@@ -262,6 +265,16 @@ func (p *process) restart() error {
 func (p *process) PID() int { return p.cmd.Process.Pid }
 
 func (p *process) Tree() []int { return p.tree.pids() }
+
+func (p *process) Pause() {
+	p.tree.scan(true)
+	p.tree.signalAll(syscall.SIGSTOP)
+}
+
+func (p *process) Resume() {
+	p.tree.scan(true)
+	p.tree.signalAll(syscall.SIGCONT)
+}
 
 func (p *process) Stop(reason string) {
 	p.reason.CompareAndSwap(nil, &reason)

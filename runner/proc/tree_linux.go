@@ -3,6 +3,8 @@ package proc
 import (
 	"bytes"
 	"cmp"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -380,4 +382,23 @@ func (t *tree) adoptHolders(pipes ...string) bool {
 		t.scanLocked(true)
 	}
 	return found
+}
+
+// withCPUs calls start on this thread while it may use these CPUs alone: what it
+// starts inherits that. The thread then has its own again.
+func withCPUs(cpus []int, start func() error) error {
+	if len(cpus) == 0 {
+		return start()
+	}
+	var own, set unix.CPUSet
+	for _, cpu := range cpus {
+		set.Set(cpu)
+	}
+	if err := unix.SchedGetaffinity(0, &own); err != nil {
+		return fmt.Errorf("read which CPUs may be used: %w", err)
+	}
+	if err := unix.SchedSetaffinity(0, &set); err != nil {
+		return fmt.Errorf("keep the program on CPUs %v: %w", cpus, err)
+	}
+	return errors.Join(start(), unix.SchedSetaffinity(0, &own))
 }
