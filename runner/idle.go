@@ -78,6 +78,29 @@ func (x *executor) checkGPUs(ctx context.Context) error {
 	return nil
 }
 
+// checkPlacement finds out before a shard runs that its host has fewer GPUs than a
+// run needs: on another one it could have run.
+func (x *executor) checkPlacement(ctx context.Context) error {
+	if x.Shard == "" {
+		return nil
+	}
+	for _, d := range x.queue {
+		insp := x.inspector(d.profile)
+		if insp == nil {
+			continue
+		}
+		pool, err := x.pool(ctx, insp, d.sweep)
+		if err != nil {
+			return err
+		}
+		if n := ranksIn(pool, d.profile); n > len(pool) {
+			return &PlacementError{fmt.Sprintf("profile %s of sweep %q needs %d GPUs: this job has %s", d.profile.ID, d.sweep.Name,
+				n, indices(pool))}
+		}
+	}
+	return nil
+}
+
 // A PlacementError says that this machine lacks GPUs that are asked for.
 type PlacementError struct{ Text string }
 

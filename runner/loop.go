@@ -103,6 +103,8 @@ func (r *Runner) written(p *sweep.Profile) *sweep.Profile {
 type Options struct {
 	Resume      bool
 	MaxDuration time.Duration   // 0: none
+	Execution   string          // its name; "": the last one, or a new one
+	Digest      string          // of the whole plan, where a Shard of it runs
 	Kill        context.Context // ends at once, without writing results: the second Ctrl-C; nil: never
 }
 
@@ -249,7 +251,9 @@ func (x *executor) prepare(ctx context.Context) error {
 			x.sum.Changes = comparePlans(before, plan)
 		}
 	} else {
-		e.ID = newExecutionID(x.sum.StartedAt, append(slices.Clone(x.plan.Files), x.Host, x.Mark)...)
+		e.ID = cmp.Or(x.opts.Execution,
+			newExecutionID(x.sum.StartedAt, append(slices.Clone(x.plan.Files), x.Host, x.Mark)...))
+		e.Shard, e.Digest = x.Shard, x.opts.Digest
 	}
 	x.id, x.sum.Execution = e.ID, e.ID
 	x.enqueue(finished)
@@ -257,7 +261,7 @@ func (x *executor) prepare(ctx context.Context) error {
 		x.sum.AlreadyDone, x.sum.State = true, StateComplete
 		return nil
 	}
-	if err := x.checkGPUs(ctx); err != nil {
+	if err := errors.Join(x.checkGPUs(ctx), x.checkPlacement(ctx)); err != nil {
 		return err
 	}
 	return x.begin(e, plan)
@@ -285,7 +289,7 @@ func (x *executor) begin(e *Execution, plan []PlannedProfile) error {
 // earlier finds the execution to go on with and what is finished of it; nil for
 // a new one.
 func (x *executor) earlier(plan []PlannedProfile) (*Execution, map[string]*Result, error) {
-	if !x.opts.Resume || x.History == nil {
+	if x.History == nil || !x.opts.Resume && x.opts.Execution == "" {
 		return nil, nil, nil
 	}
 	all, err := x.History.Executions()
@@ -295,8 +299,16 @@ func (x *executor) earlier(plan []PlannedProfile) (*Execution, map[string]*Resul
 	if err != nil {
 		x.display.Note("an execution cannot be read and is passed over: " + err.Error())
 	}
-	all = slices.DeleteFunc(slices.Clone(all), func(e *Execution) bool { return !sameSweeps(e, x.plan.Files, plan) })
-	old := lastOf(all)
+	var old *Execution
+	if x.opts.Execution != "" {
+		if old, err = x.named(all); old == nil {
+			return nil, nil, err
+		}
+	} else {
+		old = lastOf(slices.DeleteFunc(slices.Clone(all), func(e *Execution) bool {
+			return len(e.Shards) > 0 || !sameSweeps(e, x.plan.Files, plan)
+		}))
+	}
 	if old == nil {
 		x.display.Note("no earlier execution of these sweeps is in the output folder: starting one")
 		return nil, nil, nil
@@ -309,6 +321,35 @@ func (x *executor) earlier(plan []PlannedProfile) (*Execution, map[string]*Resul
 		x.display.Note("a result cannot be read; its run is due again: " + err.Error())
 	}
 	return old, finished, nil
+}
+
+// named finds the execution, or the shard of it, that Options name; nil: it has not
+// begun. It must be of the same plan, cut in the same way.
+func (x *executor) named(all []*Execution) (*Execution, error) {
+	i := slices.IndexFunc(all, func(e *Execution) bool { return e.ID == x.opts.Execution })
+	if i < 0 {
+		return nil, nil
+	}
+	parts := all[i].Shards
+	if len(parts) == 0 {
+		parts = all[i : i+1]
+	}
+	var own *Execution
+	for _, part := range parts {
+		if part.Digest != x.opts.Digest || (part.Shard == "") != (x.Shard == "") {
+			return nil, &MismatchError{fmt.Sprintf("execution %s was begun with another plan, or another number of shards "+
+				"(%s on %s): run the same file, with the same variables and shards, or name another execution",
+				part.ID, cmp.Or(part.Shard, "without shards"), part.Host)}
+		}
+		if part.Shard == x.Shard {
+			own = part
+		}
+	}
+	if own != nil && !x.opts.Resume {
+		return nil, &MismatchError{fmt.Sprintf("execution %s has begun already (%s): --resume goes on with it, "+
+			"or name another execution", own.ID, own.State)}
+	}
+	return own, nil
 }
 
 // sameSweeps reports whether an execution was of one of the sweeps at hand:

@@ -2,6 +2,7 @@ package runner
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"reflect"
 	"slices"
@@ -161,6 +162,15 @@ func compare(ch check, f, c *sweep.Settings) bool {
 		checkMeasure: {types, limits, graphs, fixed, outside, longer},
 	}[ch]
 	return known && gpus && !slices.Contains(needs, false)
+}
+
+// Chain names what a profile has in common with all that could dominate it, or be
+// dominated by it (sameOtherwise).
+func Chain(p *sweep.Profile) string {
+	s := &p.Settings
+	// Marshal cannot fail: all is plain data.
+	text, _ := json.Marshal([]any{p.Sweep, s.HFModelID, s.Quantization, s.LoadFormat, s.TrustRemoteCode, p.Engine})
+	return string(text)
 }
 
 // sameOtherwise: whatever is neither compared nor known to be without effect on

@@ -119,7 +119,7 @@ func (t *Times) expect(profile *sweep.Profile, e *models.Estimate) (duration, bo
 	iterations := or(s.NumIters, benchIters) + or(s.NumItersWarmup, benchWarmup)
 	prefill := weights * float64(s.BatchSize*s.InputLen) / compute
 	decode := weights / bandwidth * float64(s.OutputLen)
-	return duration{startup, float64(iterations) * (prefill + decode)}, true
+	return duration{startup, float64(iterations) * (prefill + float64(decode))}, true
 }
 
 func or(asked *int64, otherwise int64) int64 { return *cmp.Or(asked, &otherwise) }
