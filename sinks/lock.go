@@ -31,6 +31,7 @@ type Holder struct {
 type LockedError struct {
 	Dir    string
 	Holder Holder // zero where the holder left no note, as shards do
+	Copy   bool   // it runs the same shard of the same execution
 	Note   string // the file that stands for the lock, where the file system has no flock
 }
 

@@ -156,3 +156,25 @@ func (s *Store) runsOf(e *Execution) ([]string, error) {
 	}
 	return slices.DeleteFunc(all, func(rel string) bool { return !own[rel] }), nil
 }
+
+// shardLock is the lock of who runs a shard.
+func shardLock(execution, shard string) string {
+	return executionsDir + "/." + fileName(execution, shard) + ".lock"
+}
+
+// Held reports whether a runner works on an execution, or on a shard of it: one that
+// is noted as running while nobody does was killed.
+func (s *Store) Held(e *Execution) bool {
+	name := lockRun
+	if e.Shard != "" {
+		name = shardLock(e.ID, e.Shard)
+	}
+	if !s.f.exists(name) {
+		return false
+	}
+	lock, err := s.f.lock(name, s.holder(), true)
+	if err != nil {
+		return errors.As(err, new(*LockedError))
+	}
+	return lock.unlock() != nil
+}

@@ -65,7 +65,10 @@ func Open(dir string, opts Options) (*Store, error) {
 		err = errors.Join(s.f.mkdir(runsDir), s.f.mkdir(executionsDir), s.f.mkdir(tablesDir))
 	}
 	if err == nil && opts.Shard != "" {
-		s.own, err = s.f.lock(executionsDir+"/."+fileName(opts.Execution, opts.Shard)+".lock", s.holder(), false)
+		s.own, err = s.f.lock(shardLock(opts.Execution, opts.Shard), s.holder(), false)
+		if locked := (*LockedError)(nil); errors.As(err, &locked) {
+			locked.Copy = true
+		}
 	}
 	if err == nil {
 		err = s.f.explain("preparing the output folder", s.probe())

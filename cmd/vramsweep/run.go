@@ -36,6 +36,10 @@ type runFlags struct {
 	maxDuration time.Duration
 	sources     []string
 	lanes       string
+	shard       string
+	execution   string
+	publish     string
+	part        part
 }
 
 func (f *runFlags) add(cmd *cobra.Command) {
@@ -67,6 +71,9 @@ func (w *world) runVerb() *cobra.Command {
 			if err := setLanes(plan, f.lanes); err != nil {
 				return err
 			}
+			if plan, f.part, err = w.part(plan, &f); err != nil {
+				return err
+			}
 			if f.dryRun {
 				return w.printCommands(plan)
 			}
@@ -74,8 +81,12 @@ func (w *world) runVerb() *cobra.Command {
 		})
 	inputs.add(cmd)
 	f.add(cmd)
-	cmd.Flags().BoolVar(&f.resume, "resume", false, "go on with the last unfinished execution")
-	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "print the command of each profile, ready to paste into a shell")
+	flags := cmd.Flags()
+	flags.StringVar(&f.shard, "shard", "", "run part I/N of the plan (see plan --shards); auto: as the scheduler's job says")
+	flags.StringVar(&f.execution, "execution", "", "`NAME` of the execution; the same for all shards of a night")
+	flags.StringVar(&f.publish, "publish", "", "`CMD` to call with the folder and the execution once it is complete")
+	flags.BoolVar(&f.resume, "resume", false, "go on with the last unfinished execution")
+	flags.BoolVar(&f.dryRun, "dry-run", false, "print the command of each profile, ready to paste into a shell")
 	return cmd
 }
 
@@ -132,6 +143,7 @@ func (w *world) printCommands(plan *sweep.Plan) error {
 type execution struct {
 	dir, what string // the output folder, and the verb that writes it
 	sources   []string
+	part      part
 	options   runner.Options
 	display   runner.Display
 	machine   *gpu.Machine  // nil: looked for when it is needed
@@ -142,11 +154,11 @@ type execution struct {
 // perform runs a plan.
 func (w *world) perform(ctx context.Context, plan *sweep.Plan, e *execution) (*runner.Summary, error) {
 	w.staySmall()
-	store, err := openFolder(e.dir, e.what)
+	store, err := w.openPart(ctx, e.dir, e.what, &e.part)
 	if err != nil {
 		return nil, err
 	}
-	rig, err := w.newRig(plan, store, e.sources)
+	rig, err := w.newRig(plan, store, e.sources, &e.part)
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
@@ -160,6 +172,7 @@ func (w *world) perform(ctx context.Context, plan *sweep.Plan, e *execution) (*r
 	if e.sink != nil {
 		r.Sinks = append(r.Sinks, e.sink)
 	}
+	r.Shard, e.options.Execution, e.options.Digest = e.part.shard, e.part.execution, e.part.digest
 	e.options.Kill = proc.KillContext(ctx)
 	summary, err := r.Run(ctx, plan, e.options)
 	return summary, errors.Join(err, rig.close(), store.Close())
@@ -180,7 +193,7 @@ func (w *world) execute(ctx context.Context, plan *sweep.Plan, f *runFlags, each
 	show.each = each
 	lines := overLanes(show, plan)
 	summary, err := w.perform(ctx, plan, &execution{
-		dir: dir, what: "run", sources: f.sources, display: lines,
+		dir: dir, what: "run", sources: f.sources, display: lines, part: f.part,
 		options: runner.Options{Resume: f.resume, MaxDuration: f.maxDuration},
 	})
 	lines.finish()
@@ -189,9 +202,23 @@ func (w *world) execute(ctx context.Context, plan *sweep.Plan, f *runFlags, each
 		err = errors.Join(err, w.writeSummary(f.summary, summary))
 	}
 	if err != nil {
+		return runError(err)
+	}
+	if err := w.publishExecution(ctx, f.publish, dir, summary); err != nil {
 		return err
 	}
 	return quiet(summary.ExitCode())
+}
+
+// runError gives what stopped an execution its exit code.
+func runError(err error) error {
+	switch {
+	case errors.As(err, new(*runner.PlacementError)):
+		return &exitError{code: exitPlacement, err: err}
+	case errors.As(err, new(*runner.MismatchError)):
+		return usageError("", "%w", err)
+	}
+	return err
 }
 
 // path makes a path of the command line or a file absolute.

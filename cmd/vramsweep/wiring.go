@@ -28,6 +28,7 @@ type rig struct {
 	w       *world
 	plan    *sweep.Plan
 	store   *sinks.Store
+	part    *part
 	mark    string
 	latency *vllm.Latency
 
@@ -46,7 +47,7 @@ type rig struct {
 }
 
 // newRig wires a plan to an output folder.
-func (w *world) newRig(plan *sweep.Plan, store *sinks.Store, sources []string) (*rig, error) {
+func (w *world) newRig(plan *sweep.Plan, store *sinks.Store, sources []string, p *part) (*rig, error) {
 	if err := checkSources(sources); err != nil {
 		return nil, err
 	}
@@ -54,7 +55,8 @@ func (w *world) newRig(plan *sweep.Plan, store *sinks.Store, sources []string) (
 	if err != nil {
 		return nil, err
 	}
-	r := &rig{w: w, plan: plan, store: store, mark: mark, sources: sources, runs: plan.RunsByEngine(),
+	mark += p.suffix()
+	r := &rig{w: w, plan: plan, part: p, store: store, mark: mark, sources: sources, runs: plan.RunsByEngine(),
 		sessions: map[int]*vllm.Session{}, simulators: map[int]*simulate.SessionEngine{}, folders: map[int]string{}}
 	r.latency = &vllm.Latency{BaseEnv: w.env}
 	if err := r.simulated(); err != nil {
@@ -70,7 +72,7 @@ func (r *rig) simulated() error {
 	}
 	// Beside the results, so that a simulated engine that outlives a killed
 	// runner still holds its memory when the next one looks.
-	r.deviceDir = filepath.Join(r.store.Dir(), ".simulated-gpu")
+	r.deviceDir = filepath.Join(r.store.Dir(), ".simulated-gpu"+r.part.suffix())
 	if info, err := os.Lstat(r.deviceDir); err == nil && info.Mode()&os.ModeSymlink != 0 {
 		link := r.deviceDir
 		r.deviceDir = "" // it is not ours
