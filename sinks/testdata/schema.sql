@@ -122,7 +122,11 @@ CREATE TABLE runs (
   peak_lower_bound BOOLEAN,
   measure_energy_j DOUBLE,
   measure_mean_power_w DOUBLE,
-  energy_method VARCHAR
+  energy_method VARCHAR,
+  lanes_busy INTEGER,
+  host_cpu_pct DOUBLE,
+  measured_alone BOOLEAN,
+  shard VARCHAR
 );
 COMMENT ON TABLE runs IS 'One row a run: one profile, one repeat, one execution. Memory columns are sums over the run''s GPUs unless the name says max_gpu. Key: run_id.';
 COMMENT ON COLUMN runs.run_id IS 'The run: one profile, one repeat, one execution. Joins all tables.';
@@ -240,6 +244,10 @@ COMMENT ON COLUMN runs.peak_lower_bound IS 'True: one sample alone shows the hig
 COMMENT ON COLUMN runs.measure_energy_j IS '[J] Of the measured iterations alone, sum over GPUs.';
 COMMENT ON COLUMN runs.measure_mean_power_w IS '[W] Mean of the measured iterations alone, sum over GPUs.';
 COMMENT ON COLUMN runs.energy_method IS 'Of energy_j. counter: the driver''s, read at the bounds; power: the instantaneous power over the time.';
+COMMENT ON COLUMN runs.lanes_busy IS 'Lanes that had a run when this one began to measure, its own included; null where it did not come to that.';
+COMMENT ON COLUMN runs.host_cpu_pct IS '[%] Use of all CPUs of the host while the run measured, whoever used them.';
+COMMENT ON COLUMN runs.measured_alone IS 'True: no other run of the execution measured meanwhile; their latencies are not to be compared with others.';
+COMMENT ON COLUMN runs.shard IS 'Which part of the execution''s plan the run belongs to, as 3/6; null: the execution has no parts.';
 
 CREATE TABLE ranks (
   run_id VARCHAR NOT NULL,
