@@ -126,21 +126,45 @@ func TestLanes(t *testing.T) {
 	}
 }
 
-// TestNothingStarves: a large run that comes after the first ones is not passed
-// over for ever by small ones.
+// TestNothingStarves: a large run that has to wait is passed over as often as there
+// are lanes; then GPUs are kept for it.
 func TestNothingStarves(t *testing.T) {
-	c := newCrowd(t)
+	m := &machine{gpus: 4}
 	p := lanesPlan(4, "shared", slices.Repeat([]int64{1}, 40)...)
-	// The second of two large runs of a kind waits while the first compiles.
-	for i := range 2 {
-		s := &p.Sweeps[0].Profiles[i].Settings
-		s.TensorParallelSize, s.MaxModelLen = 3, new(int64(1))
+	p.Sweeps[0].Profiles[1].Settings.TensorParallelSize = 4
+	x := newRunner(newKeeper(), nil).executor(p, Options{})
+	x.Inspector = func(*sweep.Profile) Inspector { return m }
+	x.enqueue(nil)
+	if err := x.countLanes(t.Context()); err != nil {
+		t.Fatal(err)
 	}
-	if _, sum := runLanes(t, c, 4, p); sum.OK != 40 {
-		t.Fatalf("%+v", sum)
+	choose := func() *unit {
+		t.Helper()
+		u, err := x.choose(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return u
 	}
-	if at := slices.Index(c.order[1:], "tp3") + 1; at > 12 {
-		t.Errorf("the second large run came as number %d: %v", at, c.order)
+	for _, d := range x.queue { // in the plan's order: a small one is there already when the large one comes
+		x.pending = append(x.pending, &unit{runs: []due{d}, insp: m, ranks: d.profile.Ranks()})
+	}
+	running, passed := choose(), 0
+	for {
+		next := choose()
+		if next == nil {
+			break
+		}
+		passed++
+		x.release(running)
+		running = next
+	}
+	if passed != 4 {
+		t.Errorf("the large run was passed over %d times, want 4", passed)
+	}
+	x.release(running)
+	if next := choose(); next == nil || next.ranks != 4 {
+		t.Errorf("all GPUs are free, and %+v runs", next)
 	}
 }
 

@@ -157,15 +157,7 @@ type executor struct {
 // could not go on. The end of ctx ends the current run cleanly; its cause is
 // told. What was measured until then is with the sinks.
 func (r *Runner) Run(ctx context.Context, plan *sweep.Plan, opts Options) (*Summary, error) {
-	x := &executor{
-		Runner: r, opts: opts, plan: plan, begun: time.Now(),
-		sum:   &Summary{Outcomes: map[Outcome]int{}},
-		limit: map[*sweep.Sweep]int{}, turns: make(chan struct{}, 1), active: map[*unit]bool{}, busy: map[gpuKey]bool{},
-		dirty: map[gpuKey]bool{}, kinds: map[string]int{}, measuring: map[*Turn]bool{},
-		gpus: map[Inspector][]Device{}, failed: map[*sweep.Sweep]int{}, given: map[*sweep.Sweep]bool{},
-		display: &lockedDisplay{to: r.Display},
-	}
-	x.changed.L = &x.mu
+	x := r.executor(plan, opts)
 	x.sum.StartedAt = x.now()
 	if opts.MaxDuration > 0 {
 		limited, cancel := context.WithTimeoutCause(ctx, opts.MaxDuration, ErrMaxDuration)
@@ -182,6 +174,20 @@ func (r *Runner) Run(ctx context.Context, plan *sweep.Plan, opts Options) (*Summ
 	}
 	err := x.runAll(ctx)
 	return x.sum, x.finish(ctx, err)
+}
+
+// executor is one Run before it begins.
+func (r *Runner) executor(plan *sweep.Plan, opts Options) *executor {
+	x := &executor{
+		Runner: r, opts: opts, plan: plan, begun: time.Now(),
+		sum:   &Summary{Outcomes: map[Outcome]int{}},
+		limit: map[*sweep.Sweep]int{}, turns: make(chan struct{}, 1), active: map[*unit]bool{}, busy: map[gpuKey]bool{},
+		dirty: map[gpuKey]bool{}, kinds: map[string]int{}, measuring: map[*Turn]bool{},
+		gpus: map[Inspector][]Device{}, failed: map[*sweep.Sweep]int{}, given: map[*sweep.Sweep]bool{},
+		display: &lockedDisplay{to: r.Display},
+	}
+	x.changed.L = &x.mu
+	return x
 }
 
 func (r *Runner) now() time.Time {
