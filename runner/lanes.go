@@ -15,6 +15,7 @@ import (
 // A Lane is what a run has for itself while others go on beside it.
 type Lane struct {
 	Number int      // from 1
+	Of     int      // lanes
 	CPUs   []int    // that the engine may use; empty: all
 	Env    []string // NAME=value of the engine: ports, threads, temporary files
 }
@@ -138,7 +139,7 @@ func (l *lane) work(ctx context.Context) error {
 		}
 		l.unit = u
 		if l.lanes > 1 {
-			l.place = &Lane{Number: l.number}
+			l.place = &Lane{Number: l.number, Of: l.lanes}
 			if l.Place != nil {
 				l.place = l.Place(l.number, l.lanes, u.devices)
 			}

@@ -27,7 +27,7 @@ const (
 // folder for temporary files.
 func (r *rig) place(lane, lanes int, devices []runner.Device) *runner.Lane {
 	port := firstPort + portsALane*((8*os.Getpid()+lane)%portRanges)
-	out := &runner.Lane{Number: lane, Env: []string{"VLLM_PORT=" + strconv.Itoa(port)}}
+	out := &runner.Lane{Number: lane, Of: lanes, Env: []string{"VLLM_PORT=" + strconv.Itoa(port)}}
 	if tmp, err := r.temporary(lane); err == nil { // else they share the host's
 		out.Env = append(out.Env, "TMPDIR="+tmp)
 	}

@@ -33,6 +33,9 @@ type Spec struct {
 	// CPUs are those that the program and all that it starts may use; empty: those
 	// of this process. Linux only.
 	CPUs []int
+	// Beside is how many programs are watched side by side, this one included: each is
+	// looked at so much more seldom. 0: it alone.
+	Beside int
 	// Alone: the program is known to start nothing of its own (an instrument, not
 	// an engine), so its tree is not looked for while it runs; at its end it is.
 	Alone bool

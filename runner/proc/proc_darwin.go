@@ -24,7 +24,7 @@ func (*table) endMarked(context.Context, string, time.Duration) ([]Leftover, err
 
 func newTree(string, string) (*tree, error) { return &tree{}, nil }
 
-func (t *tree) prepare(string, bool)              {}
+func (t *tree) prepare(string, bool, int)         {}
 func (t *tree) sysProcAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
 func (t *tree) dropCgroup() bool                  { return false }
 func (t *tree) begin(pid int)                     { t.leader = pid }

@@ -83,7 +83,7 @@ func Start(ctx context.Context, spec Spec) (Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.tree.prepare(p.mark, !spec.NoCgroup)
+	p.tree.prepare(p.mark, !spec.NoCgroup, spec.Beside)
 	if err := p.launch(); err != nil {
 		pipes.closeAll()
 		p.tree.close()

@@ -38,12 +38,12 @@ func childEnv(base []string, job *runner.Job) ([]string, *proc.Masker) {
 	return env, proc.NewMasker(env, job.Sweep.Secrets()...)
 }
 
-// cpusOf are the CPUs that a run's engine may use; nil: all.
-func cpusOf(job *runner.Job) []int {
-	if job.Lane == nil {
-		return nil
+// inLane lays what a run's lane gives its engine over a program.
+func inLane(spec proc.Spec, job *runner.Job) proc.Spec {
+	if job.Lane != nil {
+		spec.CPUs, spec.Beside = job.Lane.CPUs, job.Lane.Of
 	}
-	return job.Lane.CPUs
+	return spec
 }
 
 // visibleDevices lets the run see its own GPUs and no others, numbered as the

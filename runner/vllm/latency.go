@@ -82,10 +82,9 @@ func (a *attempt) run(ctx context.Context, e *Latency, argv, env []string) (*pro
 		return nil, err
 	}
 	a.enter(runner.PhaseEngineInit, "")
-	p, err := proc.Start(ctx, proc.Spec{
+	p, err := proc.Start(ctx, inLane(proc.Spec{
 		Argv: argv, Env: env, Mark: a.job.Mark, Grace: e.Grace, Line: a.line, Stdout: logs[0], Stderr: logs[1],
-		CPUs: cpusOf(a.job),
-	})
+	}, a.job))
 	if err != nil {
 		_, closeErr := logs.close()
 		err = errors.Join(err, closeErr)

@@ -162,8 +162,8 @@ func (e *Session) open(job *runner.Job) error {
 		}
 	}
 	env = setEnv(env, "PYTHONPATH", at)
-	e.current, err = launch(job.Profile.EngineKey(), proc.Spec{Argv: argv, Env: env, Mark: job.Mark, Grace: e.Grace,
-		CPUs: cpusOf(job)})
+	e.current, err = launch(job.Profile.EngineKey(), inLane(
+		proc.Spec{Argv: argv, Env: env, Mark: job.Mark, Grace: e.Grace}, job))
 	if err != nil {
 		return fmt.Errorf("start the session driver: %w", err)
 	}
