@@ -126,7 +126,7 @@ func (x *executor) newResult(job *Job) *Result {
 func (a *attempt) fill(r *Result, cause error) {
 	r.Take(a.measured)
 	run := &r.Run
-	run.Lane = a.job.Turn.told()
+	run.Lane = a.job.Turn.told(a.measured.Latency != nil)
 	if !a.measured.Decided {
 		causeDecides(run, cause)
 	}

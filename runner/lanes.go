@@ -420,16 +420,18 @@ func (t *Turn) held() (waited time.Duration, waiting bool) {
 	return t.waited, !t.waiting.IsZero()
 }
 
-// told is what results say of the turn; nil where it was not taken.
-func (t *Turn) told() *LaneInfo {
+// told is what results say of the turn; nil where it was not taken and nothing was
+// measured. A benchmark that was over before it could be held up did not measure alone.
+func (t *Turn) told(measured bool) *LaneInfo {
 	if t == nil {
 		return nil
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.info.Busy == 0 {
+	if t.info.Busy == 0 && !(measured && t.exclusive) {
 		return nil
 	}
+	t.info.Busy = max(t.info.Busy, 1)
 	t.info.WaitedS = t.waited.Seconds()
 	return new(t.info)
 }

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -78,7 +80,7 @@ func (n *night) kill(t *testing.T) {
 		return
 	}
 	mark, err := proc.FolderMark(filepath.Join(n.dir, "out"))
-	if os.IsNotExist(err) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
 	engines, merr := proctest.Marked(mark)
