@@ -54,6 +54,10 @@ func (l *lane) attempt(ctx context.Context, d due, next *due, number int) (r *Re
 	a.job = l.newJob(d, l.unit.devices, number)
 	a.job.Turn = l.newTurn(d.sweep)
 	a.job.KeepEngine = a.keepEngine(next)
+	if e, ok := a.engine.(PreparedEngine); ok && !a.warm() {
+		e.Prepare(ctx, a.job)
+		a.clock = time.Now()
+	}
 	dirty, err := a.waitIdle(ctx)
 	if err != nil {
 		if ctx.Err() != nil {

@@ -9,6 +9,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"github.com/vramsweep/vramsweep/runner"
 )
 
 // The two locks of an output folder. lockRun is held by whoever runs a sweep or
@@ -62,8 +64,8 @@ type held struct {
 // outlives a process that is killed.
 func (f *folder) lock(name string, me Holder, shared bool) (*held, error) {
 	info, err := f.root.Lstat(name)
-	if err == nil && !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is no regular file; remove it", f.path(name))
+	if err == nil && !runner.SoleFile(info) {
+		return nil, fmt.Errorf("%s is no regular file of this folder alone (a link?); remove it", f.path(name))
 	}
 	file, err := f.root.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {

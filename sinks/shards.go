@@ -77,6 +77,9 @@ func (s *Store) note(id, name string) (*Execution, error) {
 	b, err := s.f.readFile(name)
 	e := new(Execution)
 	if err == nil {
+		err = checkJSON(b)
+	}
+	if err == nil {
 		err = json.Unmarshal(b, e)
 	}
 	if err == nil && e.ID != id {

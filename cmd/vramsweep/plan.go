@@ -19,6 +19,7 @@ type planFlags struct {
 	gpu     string
 	mode    string
 	shards  int
+	laws    string
 
 	overheads overheadsFlag
 }
@@ -34,13 +35,14 @@ func (w *world) planVerb() *cobra.Command {
 	flags.StringVar(&f.gpu, "gpu", "", "plan for this GPU: a name of the catalogue or of a gpu block")
 	flags.StringVar(&f.mode, "mode", "", "latency or session: how the engine would be used")
 	flags.IntVar(&f.shards, "shards", 0, "show how run --shard I/N would deal the plan to N runners")
+	flags.StringVar(&f.laws, "laws", "", "`FILE` of vramsweep calibrate: laid over the laws that are found otherwise")
 	flags.StringVar(&f.overheads.file, "overheads", "",
 		"`FILE` of vramsweep overhead build: what was measured stands in for what is computed")
 	return cmd
 }
 
 func (w *world) plan(ctx context.Context, plan *sweep.Plan, f *planFlags) error {
-	if err := f.overheads.load(); err != nil {
+	if err := f.overheads.load(plan); err != nil {
 		return err
 	}
 	if err := setMode(plan, f.mode); err != nil {
@@ -49,9 +51,13 @@ func (w *world) plan(ctx context.Context, plan *sweep.Plan, f *planFlags) error 
 	if f.shards != 0 {
 		return w.planShards(plan, f)
 	}
+	laws, err := w.laws(plan, f.laws)
+	if err != nil {
+		return err
+	}
 	p := &planner.Planner{
 		Plan: plan, Times: w.earlierTimes(plan), Env: w.env, Limit: f.limit,
-		Estimate: f.overheads.estimate, Basis: f.overheads.says(),
+		Estimate: f.overheads.estimate, Basis: f.overheads.says(), Laws: laws,
 	}
 	if err := w.planFor(ctx, p, f.gpu); err != nil {
 		return err
@@ -123,7 +129,8 @@ func (w *world) earlierTimes(plan *sweep.Plan) planner.Times {
 			break // no folder yet, or one that only `verify` can speak about
 		}
 		if row.WallS != nil && row.Outcome == "ok" {
-			t.Add(row.ProfileID, row.Engine, row.EngineMode, *row.WallS)
+			warm := row.StartMode != nil && *row.StartMode == "warm"
+			t.Add(row.ProfileID, row.Engine, row.EngineMode, warm, *row.WallS, row.ImportSeconds)
 		}
 	}
 	return t

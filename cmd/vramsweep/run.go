@@ -90,8 +90,8 @@ func (w *world) runVerb() *cobra.Command {
 	return cmd
 }
 
-// setMode lays --mode over the file's, and puts profiles that share an engine
-// side by side.
+// setMode lays --mode over the file's, and puts profiles side by side that share an
+// engine, or else an entry of vLLM's compile cache.
 func setMode(plan *sweep.Plan, mode string) error {
 	if mode != "" && mode != "latency" && mode != "session" {
 		return usageError("There are latency and session.", "--mode %s: no such mode", mode)
@@ -102,8 +102,12 @@ func setMode(plan *sweep.Plan, mode string) error {
 			p.Engine.Mode = cmp.Or(mode, p.Engine.Mode)
 			shared = shared || p.Engine.Mode == "session"
 		}
-		if shared {
+		switch {
+		case s.Order == "matrix":
+		case shared:
 			s.Profiles = sweep.ByEngine(s.Profiles)
+		default:
+			s.Profiles = sweep.ByCompile(s.Profiles)
 		}
 	}
 	return nil
@@ -132,8 +136,7 @@ func (w *world) printCommands(plan *sweep.Plan) error {
 			if err != nil {
 				return err
 			}
-			masked := proc.NewMasker(w.env, s.Secrets()...).Argv(argv)
-			fmt.Fprintf(w.stdout, "# %s %s\n%s\n", s.Name, p.ID, vllm.Paste(masked))
+			fmt.Fprintf(w.stdout, "# %s %s\n%s\n", s.Name, p.ID, vllm.Paste(w.secrets().Argv(argv)))
 		}
 	}
 	return nil

@@ -167,7 +167,8 @@ const copyEvery = time.Second
 // the first, and then does what is left.
 func (w *world) openPart(ctx context.Context, dir, what string, p *part) (*sinks.Store, error) {
 	host, _ := os.Hostname() // only words
-	options := sinks.Options{Version: version, Host: host, What: what, Execution: p.execution, Shard: p.shard}
+	options := sinks.Options{Version: version, Host: host, What: what, Masker: w.secrets(),
+		Execution: p.execution, Shard: p.shard}
 	for tries := 0; ; tries++ {
 		store, err := sinks.Open(dir, options)
 		var locked *sinks.LockedError

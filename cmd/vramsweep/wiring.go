@@ -25,18 +25,16 @@ import (
 
 // A rig is a Runner with all that it needs, wired for one plan.
 type rig struct {
-	w       *world
-	plan    *sweep.Plan
-	store   *sinks.Store
-	part    *part
-	mark    string
-	latency *vllm.Latency
+	w     *world
+	plan  *sweep.Plan
+	store *sinks.Store
+	part  *part
+	mark  string
+	runs  map[string]int // by engine
 
-	mu         sync.Mutex // of the engines of lanes
-	sessions   map[int]*vllm.Session
-	simulators map[int]*simulate.SessionEngine
-	runs       map[string]int // by engine
-	folders    map[int]string // for temporary files, of lanes
+	mu      sync.Mutex           // of the two below
+	engines map[int]*laneEngines // by lane
+	folders map[int]string       // for temporary files, by lane
 
 	machineOnce sync.Once
 	machine     *gpu.Machine
@@ -44,6 +42,7 @@ type rig struct {
 
 	machines  *simulate.Machines // of the simulator's profiles; nil without any
 	deviceDir string
+	laws      *models.Laws
 }
 
 // newRig wires a plan to an output folder.
@@ -55,10 +54,13 @@ func (w *world) newRig(plan *sweep.Plan, store *sinks.Store, sources []string, p
 	if err != nil {
 		return nil, err
 	}
+	laws, err := w.laws(plan, "")
+	if err != nil {
+		return nil, err
+	}
 	mark += p.suffix()
-	r := &rig{w: w, plan: plan, part: p, store: store, mark: mark, sources: sources, runs: plan.RunsByEngine(),
-		sessions: map[int]*vllm.Session{}, simulators: map[int]*simulate.SessionEngine{}, folders: map[int]string{}}
-	r.latency = &vllm.Latency{BaseEnv: w.env}
+	r := &rig{w: w, plan: plan, part: p, store: store, mark: mark, sources: sources, runs: plan.RunsByEngine(), laws: laws,
+		engines: map[int]*laneEngines{}, folders: map[int]string{}}
 	if err := r.simulated(); err != nil {
 		return nil, err
 	}
@@ -91,6 +93,9 @@ func (r *rig) simulated() error {
 
 // close takes away what only this process needs.
 func (r *rig) close() error {
+	for _, e := range r.engines {
+		e.latency.Warm.Close()
+	}
 	if r.machine != nil {
 		r.machine.Close()
 	}
@@ -133,43 +138,49 @@ func (r *rig) runner(display runner.Display) *runner.Runner {
 		Version:    version,
 		Host:       host,
 		OS:         runtime.GOOS + "/" + runtime.GOARCH,
-		Command:    proc.NewMasker(r.w.env).Argv(append([]string{"vramsweep"}, r.w.args...)),
-		Masker:     proc.NewMasker(r.w.env, r.sensitive()...),
+		Command:    r.w.secrets().Argv(append([]string{"vramsweep"}, r.w.args...)),
+		Masker:     r.w.secrets(),
 		Mark:       r.mark,
 	}
-}
-
-// sensitive are the secrets that the plan names.
-func (r *rig) sensitive() []string {
-	var all []string
-	for _, s := range r.plan.Sweeps {
-		all = append(all, s.Secrets()...)
-	}
-	return all
 }
 
 // engine picks what executes a profile in a lane.
 func (r *rig) engine(p *sweep.Profile, lane int) (runner.Engine, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.simulators[lane] == nil {
-		session := func() *vllm.Session { return &vllm.Session{BaseEnv: r.w.env, Python: r.w.interpreter, Runs: r.runs} }
-		r.sessions[lane] = session()
-		r.simulators[lane] = &simulate.SessionEngine{
-			Engine:  simulate.Engine{VLLM: r.latency, Self: []string{r.w.self, simulatedVLLM}, Machines: r.machines},
-			Session: session(), Runs: r.runs,
+	e := r.engines[lane]
+	if e == nil {
+		base := r.w.env
+		// Runs side by side are forked by a parent each.
+		warm := &vllm.Warm{Mark: fmt.Sprintf("%s.warm.%d", r.mark, lane), Starts: vllm.Starts(r.plan)}
+		e = &laneEngines{
+			latency: &vllm.Latency{BaseEnv: base, Warm: warm},
+			session: &vllm.Session{BaseEnv: base, Python: r.w.interpreter, Runs: r.runs, Warm: warm},
 		}
+		e.simulator = &simulate.SessionEngine{
+			Engine: simulate.Engine{VLLM: &vllm.Latency{BaseEnv: base}, Self: []string{r.w.self, simulatedVLLM},
+				Machines: r.machines},
+			Session: &vllm.Session{BaseEnv: base, Python: r.w.interpreter}, Runs: r.runs,
+		}
+		r.engines[lane] = e
 	}
 	switch {
 	case p.Engine.Kind == "simulator" && p.Engine.Mode == "session":
-		return r.simulators[lane], nil
+		return e.simulator, nil
 	case p.Engine.Kind == "simulator":
-		return &r.simulators[lane].Engine, nil
+		return &e.simulator.Engine, nil
 	case p.Engine.Mode == "session":
-		return r.sessions[lane], nil
+		return e.session, nil
 	default:
-		return r.latency, nil
+		return e.latency, nil
 	}
+}
+
+// laneEngines are what executes the profiles of a lane.
+type laneEngines struct {
+	latency   *vllm.Latency
+	session   *vllm.Session
+	simulator *simulate.SessionEngine
 }
 
 // inspector picks what reads the GPUs of a profile in full.
@@ -229,7 +240,9 @@ func (r *rig) estimate(p *sweep.Profile, devices []runner.Device) *models.Estima
 	if !ok {
 		return nil
 	}
-	e := models.NewEstimate(p.Model, p.Request(), g)
+	request := p.Request()
+	request.Laws = r.laws
+	e := models.NewEstimate(p.Model, request, g)
 	return &e
 }
 

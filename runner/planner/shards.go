@@ -147,7 +147,7 @@ func (t *fixedTimes) of(p *sweep.Profile) (startup, work int64) {
 		e = models.NewEstimate(p.Model, p.Request(), models.GPU{})
 		t.weights[key] = e
 	}
-	d, ok := t.model.expect(p, &e)
+	d, ok := t.model.expect(p, &e, false)
 	if !ok {
 		return 0, unknownMillis
 	}

@@ -27,6 +27,7 @@ func newTree(string, string) (*tree, error) { return &tree{}, nil }
 func (t *tree) prepare(string, bool, int)         {}
 func (t *tree) sysProcAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
 func (t *tree) dropCgroup() bool                  { return false }
+func (t *tree) take(int)                          {}
 func (t *tree) begin(pid int)                     { t.leader = pid }
 func (t *tree) close()                            {}
 func (t *tree) scan(bool)                         {}
@@ -55,6 +56,8 @@ func (t *tree) gone() bool {
 
 // withCPUs calls start: this system has no sets of CPUs for a program.
 func withCPUs(_ []int, start func() error) error { return start() }
+
+func setCPUs(int, []int) error { return nil }
 
 func pipeName(*os.File) string { return "" }
 

@@ -91,6 +91,13 @@ func (t *tree) dropCgroup() bool {
 	return true
 }
 
+// take puts a program that another process forked into the cgroup.
+func (t *tree) take(pid int) {
+	if t.cgroup != nil && !t.cgroup.take(pid) {
+		t.dropCgroup()
+	}
+}
+
 // begin takes the program that was just started as the tree's root.
 func (t *tree) begin(pid int) {
 	t.mu.Lock()
@@ -395,15 +402,27 @@ func withCPUs(cpus []int, start func() error) error {
 	if len(cpus) == 0 {
 		return start()
 	}
-	var own, set unix.CPUSet
-	for _, cpu := range cpus {
-		set.Set(cpu)
-	}
+	var own unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &own); err != nil {
 		return fmt.Errorf("read which CPUs may be used: %w", err)
 	}
-	if err := unix.SchedSetaffinity(0, &set); err != nil {
-		return fmt.Errorf("keep the program on CPUs %v: %w", cpus, err)
+	if err := setCPUs(0, cpus); err != nil {
+		return err
 	}
 	return errors.Join(start(), unix.SchedSetaffinity(0, &own))
+}
+
+// setCPUs keeps a program that has one thread yet on these CPUs; 0 is this thread.
+func setCPUs(pid int, cpus []int) error {
+	if len(cpus) == 0 {
+		return nil
+	}
+	var set unix.CPUSet
+	for _, cpu := range cpus {
+		set.Set(cpu)
+	}
+	if err := unix.SchedSetaffinity(pid, &set); err != nil {
+		return fmt.Errorf("keep the program on CPUs %v: %w", cpus, err)
+	}
+	return nil
 }
