@@ -35,6 +35,10 @@ var updateScripts = flag.Bool("update", false, "rewrite what the scripts compare
 // TestScripts runs every verb as a user does.
 func TestScripts(t *testing.T) {
 	measured := recorded.Folder(t, "h100x2-v0.26")
+	fakePython, err := filepath.Abs("../../runner/vllm/testdata/python")
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		UpdateScripts:       *updateScripts,
@@ -48,6 +52,7 @@ func TestScripts(t *testing.T) {
 			// The tree of a run is found by /proc, which the scripts share.
 			env.Setenv("NO_COLOR", "1")
 			env.Setenv("MEASURED", measured)
+			env.Setenv("FAKE_PYTHON", fakePython) // a vLLM that imports and speaks
 			// Else every program waits a second before it exits, under the race detector.
 			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			env.Setenv("HF_TOKEN", "hf_0123456789abcdefghijklmnop")
