@@ -122,7 +122,10 @@ CREATE TABLE runs (
   peak_lower_bound BOOLEAN,
   measure_energy_j DOUBLE,
   measure_mean_power_w DOUBLE,
-  energy_method VARCHAR
+  energy_method VARCHAR,
+  start_mode VARCHAR,
+  start_reason VARCHAR,
+  import_seconds DOUBLE
 );
 COMMENT ON TABLE runs IS 'One row a run: one profile, one repeat, one execution. Memory columns are sums over the run''s GPUs unless the name says max_gpu. Key: run_id.';
 COMMENT ON COLUMN runs.run_id IS 'The run: one profile, one repeat, one execution. Joins all tables.';
@@ -240,6 +243,9 @@ COMMENT ON COLUMN runs.peak_lower_bound IS 'True: one sample alone shows the hig
 COMMENT ON COLUMN runs.measure_energy_j IS '[J] Of the measured iterations alone, sum over GPUs.';
 COMMENT ON COLUMN runs.measure_mean_power_w IS '[W] Mean of the measured iterations alone, sum over GPUs.';
 COMMENT ON COLUMN runs.energy_method IS 'Of energy_j. counter: the driver''s, read at the bounds; power: the instantaneous power over the time.';
+COMMENT ON COLUMN runs.start_mode IS 'How the engine was started. cold: executed; warm: forked from a Python that had vLLM imported. Null where none was.';
+COMMENT ON COLUMN runs.start_reason IS 'Why it started cold where it might have started warm.';
+COMMENT ON COLUMN runs.import_seconds IS '[s] From the start to the first line of the engine process: imports of Python, a second time where the engine process is spawned, and the configuration.';
 
 CREATE TABLE ranks (
   run_id VARCHAR NOT NULL,
