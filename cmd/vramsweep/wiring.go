@@ -82,7 +82,8 @@ func (r *rig) simulated() error {
 	}
 	r.machines = machines
 	r.simulator = &simulate.SessionEngine{
-		Engine:  simulate.Engine{VLLM: &vllm.Latency{BaseEnv: r.w.env}, Self: []string{r.w.self, simulatedVLLM}, Machines: machines},
+		Engine: simulate.Engine{VLLM: &vllm.Latency{BaseEnv: r.w.env}, Self: []string{r.w.self, simulatedVLLM},
+			Machines: machines},
 		Session: &vllm.Session{BaseEnv: r.w.env, Python: r.w.interpreter}, Runs: r.session.Runs,
 	}
 	return nil
