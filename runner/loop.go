@@ -241,6 +241,11 @@ func (x *executor) begin(e *Execution, plan []PlannedProfile) error {
 	x.sum.State = StateRunning
 	if x.History != nil {
 		var err error
+		for i := range plan {
+			if x.Masker != nil {
+				plan[i].Point = x.Masker.Value("", plan[i].Point).(string)
+			}
+		}
 		if e.Plan, err = json.Marshal(plan); err != nil {
 			return fmt.Errorf("note the plan of execution %s: %w", x.id, err)
 		}

@@ -136,11 +136,15 @@ type DtypeMetadata struct {
 	KVBytesPerToken     *int64   `json:"kv_bytes_per_token"` // all layers, all ranks
 }
 
+// LeastForP99 is the least number of iterations whose 99th percentile is more
+// than another name of the slowest one.
+const LeastForP99 = 100
+
 // LatencyStats are vLLM's own: seconds of one iteration, which generates
 // batch_size x output_len tokens.
 type LatencyStats struct {
 	AvgS             float64            `json:"avg_s"`
-	Percentiles      map[string]float64 `json:"percentiles"` // "p10" ... "p99"
+	Percentiles      map[string]float64 `json:"percentiles"` // "p10" ... "p99"; no p99 below LeastForP99 iterations
 	NIters           int                `json:"n_iters"`
 	LatenciesS       []float64          `json:"latencies_s"`
 	OutputTokensPerS *float64           `json:"output_tokens_per_s"`
@@ -209,6 +213,7 @@ type TimelineExtended struct {
 	Temperature TemperatureStats `json:"temperature"`
 	Utilization UtilizationStats `json:"utilization"`
 	EnergyJ     *float64         `json:"energy_j"`
+	EnergyOffJ  *float64         `json:"energy_uncertainty_j"`
 	EnergyFrom  string           `json:"energy_from,omitempty"` // "counter" or "power"
 }
 
@@ -344,6 +349,9 @@ type Breakdown struct {
 	ConfidenceLevels       map[string]Confidence `json:"confidence_levels"`
 	VLLMReportedValuesUsed bool                  `json:"vllm_reported_values_used"`
 	Flags                  []string              `json:"flags,omitempty"` // "negative framework_overhead: ..."
+	// UncertaintyBytes is how far figures may be off, by field: for what the samples
+	// do not show, and for what vLLM's log rounds.
+	UncertaintyBytes map[string]int64 `json:"uncertainty_bytes,omitempty"`
 }
 
 // BeyondBudget explains, for one GPU, use above gpu_memory_utilization. Bytes.
@@ -354,7 +362,8 @@ type BeyondBudget struct {
 	HighestAt              *time.Time `json:"highest_at"`
 	HighestPhase           Phase      `json:"highest_phase,omitempty"`
 	GrossBytes             *int64     `json:"gross_bytes"` // highest - requested
-	NetBytes               *int64     `json:"net_bytes"`   // gross - baseline - context
+	GrossUncertaintyBytes  *int64     `json:"gross_uncertainty_bytes"`
+	NetBytes               *int64     `json:"net_bytes"` // gross - baseline - context
 	ContextBytes           *int64     `json:"context_bytes"`
 	GraphsOutsideBytes     *int64     `json:"graphs_outside_budget_bytes"`
 	HeadroomRetakenBytes   *int64     `json:"headroom_retaken_bytes"`

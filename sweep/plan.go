@@ -53,6 +53,8 @@ type Sweep struct {
 	Order       string     `json:"order,omitempty"` // "matrix": as it stands in the file; "": what shares a start lies together
 	Profiles    []*Profile `json:"profiles"`        // in run order
 	Excluded    int        `json:"excluded"`        // points that an exclude took away
+
+	secrets []string // values of sensitive variables
 }
 
 // An Axis is one attribute of the matrix, in source order.

@@ -54,14 +54,3 @@ func (p *Plan) RunsByEngine() map[string]int {
 	}
 	return runs
 }
-
-// Secrets are the values of a sweep's environment that are secret.
-func (s *Sweep) Secrets() []string {
-	var out []string
-	for _, e := range s.Env {
-		if e.Sensitive {
-			out = append(out, e.Value)
-		}
-	}
-	return out
-}

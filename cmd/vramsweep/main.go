@@ -13,6 +13,8 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"github.com/vramsweep/vramsweep/runner/proc"
 )
 
 // version is set by the linker.
@@ -27,6 +29,7 @@ type world struct {
 	stderr io.Writer
 	dir    string // working directory
 	self   string // path of this executable
+	masker *proc.Masker
 }
 
 func main() {
@@ -88,6 +91,12 @@ func quiet(code int) error {
 func run(w *world) int {
 	root := newRoot(w)
 	verb, _, err := root.Find(w.args)
+	if err != nil || !verb.Hidden {
+		out, errs := newConsole(w.stdout, w.secrets()), newConsole(w.stderr, w.secrets())
+		defer out.flush()
+		defer errs.flush()
+		w.stdout, w.stderr = out, errs
+	}
 	ctx, stop := withSignals(context.Background(), w.stderr, err == nil && supervises(verb.Name()))
 	defer stop()
 	root.SetArgs(w.args)
@@ -101,7 +110,7 @@ func run(w *world) int {
 // when a signal comes.
 func supervises(verb string) bool {
 	switch verb {
-	case "run", "profile", "monitor", simulatedVLLM, nvmlHelper:
+	case "run", "profile", "monitor", "calibrate", simulatedVLLM, nvmlHelper:
 		return true
 	}
 	return false

@@ -105,8 +105,7 @@ func (w *world) printCommands(plan *sweep.Plan) error {
 			if err != nil {
 				return err
 			}
-			masked := proc.NewMasker(w.env, s.Secrets()...).Argv(argv)
-			fmt.Fprintf(w.stdout, "# %s %s\n%s\n", s.Name, p.ID, vllm.Paste(masked))
+			fmt.Fprintf(w.stdout, "# %s %s\n%s\n", s.Name, p.ID, vllm.Paste(w.secrets().Argv(argv)))
 		}
 	}
 	return nil
@@ -126,7 +125,7 @@ type execution struct {
 // perform runs a plan.
 func (w *world) perform(ctx context.Context, plan *sweep.Plan, e *execution) (*runner.Summary, error) {
 	w.staySmall()
-	store, err := openFolder(e.dir, e.what)
+	store, err := w.openFolder(e.dir, e.what)
 	if err != nil {
 		return nil, err
 	}
