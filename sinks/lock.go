@@ -75,6 +75,30 @@ func (f *folder) lock(name string, me Holder) (*os.File, error) {
 	return file, nil
 }
 
+// lockSelf locks the folder itself: somebody may remove the file of the lock while its holder works on. A file system
+// that locks no folders has the file alone.
+func (f *folder) lockSelf() (*os.File, error) {
+	dir, err := f.openAny(".")
+	if err != nil {
+		return nil, err
+	}
+	err = flock(dir)
+	for range 100 { // see flockSoon
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+		err = flock(dir)
+	}
+	if err == nil {
+		return dir, nil
+	}
+	if !errors.Is(err, syscall.EWOULDBLOCK) {
+		return nil, dir.Close()
+	}
+	return nil, errors.Join(&LockedError{Dir: f.dir}, dir.Close())
+}
+
 // unlock gives the lock back. The file stays: removing it would let two others
 // hold locks on two files of the same name.
 func unlock(file *os.File) error {

@@ -34,6 +34,7 @@ type Store struct {
 	f    *folder
 	opts Options
 	lock *os.File // nil: opened to read
+	self *os.File // the folder, locked as well; nil where its file system locks none
 
 	mu   sync.Mutex
 	open map[*RunSink]bool
@@ -57,6 +58,9 @@ func Open(dir string, opts Options) (*Store, error) {
 		return nil, err
 	}
 	s.lock, err = s.f.lock(lockRun, s.holder())
+	if err == nil {
+		s.self, err = s.f.lockSelf()
+	}
 	if err == nil {
 		err = errors.Join(s.f.mkdir(runsDir), s.f.mkdir(executionsDir), s.f.mkdir(tablesDir), s.probe())
 		err = s.f.explain("preparing the output folder", err)
@@ -99,6 +103,10 @@ func (s *Store) Close() error {
 	if s.lock != nil {
 		err = errors.Join(err, unlock(s.lock))
 		s.lock = nil
+	}
+	if s.self != nil {
+		err = errors.Join(err, s.self.Close())
+		s.self = nil
 	}
 	return errors.Join(err, s.f.close())
 }
@@ -182,7 +190,7 @@ func (s *Store) begin(job *runner.Job) (*RunSink, error) {
 	if err := s.writeJob(rel, job); err != nil {
 		return nil, err
 	}
-	sink := &RunSink{store: s, rel: rel, earlier: len(attempts), stop: make(chan struct{})}
+	sink := &RunSink{store: s, rel: rel, dir: job.Dir, earlier: len(attempts), stop: make(chan struct{})}
 	if err := sink.start(); err != nil {
 		return nil, err
 	}
