@@ -26,6 +26,7 @@ const (
 // An Execution is one go of a sweep file, as History remembers it.
 type Execution struct {
 	ID        string          `json:"execution"`
+	Sequence  int64           `json:"sequence,omitempty"` // in its folder, from 1: clocks are set; 0: of an earlier version
 	State     ExecutionState  `json:"state"`
 	StartedAt time.Time       `json:"started_at"` // its month is that of the tables
 	EndedAt   *time.Time      `json:"ended_at"`
@@ -217,6 +218,11 @@ func lastOf(list []*Execution) *Execution {
 		return nil
 	}
 	return slices.MaxFunc(list, func(a, b *Execution) int {
-		return cmp.Or(a.StartedAt.Compare(b.StartedAt), cmp.Compare(a.ID, b.ID))
+		return a.Compare(b)
 	})
+}
+
+// Compare orders executions by when they were begun, whatever the clock said.
+func (e *Execution) Compare(o *Execution) int {
+	return cmp.Or(cmp.Compare(e.Sequence, o.Sequence), e.StartedAt.Compare(o.StartedAt), cmp.Compare(e.ID, o.ID))
 }

@@ -107,7 +107,8 @@ func (s *Store) moveAttempt(rel, stage string) error {
 }
 
 func (s *Store) dropJournal(rel string) error {
-	return errors.Join(s.f.remove(rel+"/"+journalName), s.f.remove(rel+"/"+journalIndex), s.f.remove(rel+"/"+jobName))
+	return errors.Join(s.f.removeAll(rel+"/"+journalName), s.f.removeAll(rel+"/"+journalIndex),
+		s.f.removeAll(rel+"/"+jobName)) // an engine may have put folders there
 }
 
 // conclude gives an attempt that was cut off its timeline and its run.json.

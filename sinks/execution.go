@@ -1,7 +1,6 @@
 package sinks
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -48,8 +47,13 @@ func (s *Store) BeginExecution(e *Execution) error {
 	now := s.now().UTC()
 	switch before, err := s.part(e.ID, e.Shard); {
 	case err == nil:
-		e.StartedAt, e.ResumedAt = before.StartedAt, append(before.ResumedAt, now)
+		e.StartedAt, e.ResumedAt, e.Sequence = before.StartedAt, append(before.ResumedAt, now), before.Sequence
 	case errors.Is(err, errNoExecution):
+		all, _ := s.Executions() // a damaged one is told elsewhere
+		for _, other := range all {
+			e.Sequence = max(e.Sequence, other.Sequence)
+		}
+		e.Sequence++
 	default:
 		return err
 	}
@@ -147,9 +151,7 @@ func (s *Store) Executions() ([]*Execution, error) {
 		}
 		all = append(all, e)
 	}
-	slices.SortFunc(all, func(a, b *Execution) int {
-		return cmp.Or(a.StartedAt.Compare(b.StartedAt), cmp.Compare(a.ID, b.ID))
-	})
+	slices.SortFunc(all, (*Execution).Compare)
 	return all, errors.Join(err, damaged(faults))
 }
 

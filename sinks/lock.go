@@ -71,11 +71,7 @@ func (f *folder) lock(name string, me Holder, shared bool) (*held, error) {
 	if err != nil {
 		return nil, f.explain("locking the output folder", err)
 	}
-	how := syscall.LOCK_EX
-	if shared {
-		how = syscall.LOCK_SH
-	}
-	if err := flockSoon(file, how); err != nil {
+	if err := flockSoon(file, lockHow(shared)); err != nil {
 		defer file.Close() //nolint:errcheck // opened to read
 		if noFlock(err) {
 			return f.lockByNote(name+".held", me, shared)
@@ -105,6 +101,37 @@ func (f *folder) lock(name string, me Holder, shared bool) (*held, error) {
 // noFlock tells that a file system has no flock, or its server none to give.
 func noFlock(err error) bool {
 	return errors.Is(err, syscall.ENOTSUP) || errors.Is(err, syscall.ENOSYS) || errors.Is(err, syscall.ENOLCK)
+}
+
+// lockSelf locks the folder itself: somebody may remove the file of the lock while its holder works on. A file system
+// that locks no folders has the file alone.
+func (f *folder) lockSelf(shared bool) (*os.File, error) {
+	dir, err := f.openAny(".")
+	if err != nil {
+		return nil, err
+	}
+	err = flock(dir, lockHow(shared))
+	for range 100 { // see flockSoon
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+		err = flock(dir, lockHow(shared))
+	}
+	if err == nil {
+		return dir, nil
+	}
+	if !errors.Is(err, syscall.EWOULDBLOCK) {
+		return nil, dir.Close()
+	}
+	return nil, errors.Join(&LockedError{Dir: f.dir}, dir.Close())
+}
+
+func lockHow(shared bool) int {
+	if shared {
+		return syscall.LOCK_SH
+	}
+	return syscall.LOCK_EX
 }
 
 // lockByNote creates the file that stands for a lock. One of a process of this

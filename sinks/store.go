@@ -37,8 +37,9 @@ type Options struct {
 type Store struct {
 	f    *folder
 	opts Options
-	lock *held // nil: opened to read
-	own  *held // of the shard
+	lock *held    // nil: opened to read
+	own  *held    // of the shard
+	self *os.File // the folder, locked as well; nil where its file system locks none
 
 	mu   sync.Mutex
 	open map[*RunSink]bool
@@ -63,6 +64,9 @@ func Open(dir string, opts Options) (*Store, error) {
 		return nil, err
 	}
 	s.lock, err = s.f.lock(lockRun, s.holder(), opts.Shard != "")
+	if err == nil {
+		s.self, err = s.f.lockSelf(opts.Shard != "")
+	}
 	if err == nil {
 		err = errors.Join(s.f.mkdir(runsDir), s.f.mkdir(executionsDir), s.f.mkdir(tablesDir))
 	}
@@ -115,6 +119,10 @@ func (s *Store) Close() error {
 			err = errors.Join(err, (*lock).unlock())
 			*lock = nil
 		}
+	}
+	if s.self != nil {
+		err = errors.Join(err, s.self.Close())
+		s.self = nil
 	}
 	return errors.Join(err, s.f.close())
 }
@@ -198,7 +206,7 @@ func (s *Store) begin(job *runner.Job) (*RunSink, error) {
 	if err := s.writeJob(rel, job); err != nil {
 		return nil, err
 	}
-	sink := &RunSink{store: s, rel: rel, earlier: len(attempts), stop: make(chan struct{})}
+	sink := &RunSink{store: s, rel: rel, dir: job.Dir, earlier: len(attempts), stop: make(chan struct{})}
 	if err := sink.start(); err != nil {
 		return nil, err
 	}

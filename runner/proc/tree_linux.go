@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -37,8 +38,9 @@ type tree struct {
 
 	mu       sync.Mutex
 	members  map[ident]member
-	clean    map[ident]bool // seen without the mark
-	live     []member       // at the last scan
+	clean    map[ident]time.Time // first seen without the mark
+	left     []*cgroup           // of a killed runner (EndMarked)
+	live     []member            // at the last scan
 	scanned  time.Time
 	cost     time.Duration
 	err      error
@@ -57,7 +59,7 @@ func newTreeOf(tb *table, mark string) *tree {
 	sid, _ := unix.Getsid(0) // cannot fail for oneself
 	return &tree{
 		table: tb, want: mark, ownSID: sid, kin: tb.ancestors(), beside: 1,
-		members: map[ident]member{}, clean: map[ident]bool{}, sessions: map[int]bool{},
+		members: map[ident]member{}, clean: map[ident]time.Time{}, sessions: map[int]bool{},
 	}
 }
 
@@ -142,6 +144,9 @@ func (t *tree) scanLocked(full bool) {
 		return
 	}
 	inCgroup := t.cgroup.pids()
+	for _, c := range t.left {
+		inCgroup = union(inCgroup, c.pids())
+	}
 	slices.SortFunc(entries, func(a, b entry) int { return cmp.Compare(a.start, b.start) }) // parents first, mostly
 	for grown := true; grown; {
 		grown = false
@@ -196,18 +201,28 @@ func (t *tree) belongs(e entry, members map[int]bool, inCgroup map[int]bool, ful
 		return howSession
 	case inCgroup[e.pid]:
 		return howCgroup
-	case e.dead() || (t.clean[e.ident] && !full):
+	case e.dead() || (!t.clean[e.ident].IsZero() && !full):
 		return ""
 	}
 	how := t.byMark(e)
-	if how == "" {
-		t.clean[e.ident] = true
+	if how == "" && t.clean[e.ident].IsZero() {
+		t.clean[e.ident] = time.Now()
 	}
 	return how
 }
 
+func union(a, b map[int]bool) map[int]bool {
+	all := map[int]bool{}
+	maps.Copy(all, a)
+	maps.Copy(all, b)
+	return all
+}
+
+// unmarked is how long a child of ours may have no mark: what we start ourselves has none until its exec.
+const unmarked = 500 * time.Millisecond
+
 // byMark looks at a process's environment. One that has no mark at all is of the
-// tree if it was handed to us and left our session; but as PID 1 of a container
+// tree if it was handed to us and left our session, or goes on without; but as PID 1 of a container
 // we are handed the orphans of others too.
 func (t *tree) byMark(e entry) string {
 	mark, readable := t.mark(e.pid)
@@ -220,7 +235,11 @@ func (t *tree) byMark(e entry) string {
 	if t.beside > 1 {
 		return "" // it may be another's, who still needs it
 	}
-	if t.leader.pid != 0 && readable && e.ppid == t.self && e.sid != t.ownSID && t.self != 1 {
+	if t.leader.pid == 0 || !readable || e.ppid != t.self || t.self == 1 {
+		return ""
+	}
+	// It was handed to us: all that we start ourselves has a mark of its own.
+	if first := t.clean[e.ident]; e.sid != t.ownSID || !first.IsZero() && time.Since(first) > unmarked {
 		return howOrphan
 	}
 	return ""
@@ -375,6 +394,9 @@ func (t *tree) signalAll(sig syscall.Signal) {
 
 func (t *tree) killAll() {
 	t.cgroup.kill()
+	for _, c := range t.left {
+		c.kill()
+	}
 	t.signalAll(syscall.SIGKILL)
 }
 

@@ -242,9 +242,7 @@ func (s *serving) serve(ctx context.Context, patience time.Duration) {
 			m.Outcome, m.Detail = runner.OutcomeInterrupted, context.Cause(ctx).Error()
 		case item, ok := <-s.p.replies:
 			if !ok {
-				<-s.p.done // its remains are ended, too
-				m.Outcome = runner.OutcomeEngineError
-				m.Detail = "the session driver ended without an answer: " + s.p.ending()
+				m.Outcome, m.Detail = runner.OutcomeEngineError, s.p.closed(ctx)
 				return
 			}
 			s.job.Pulse.Output(time.Now())
