@@ -72,7 +72,7 @@ func (f *folder) lock(name string, me Holder, shared bool) (*held, error) {
 		return nil, f.explain("locking the output folder", err)
 	}
 	if err := flockSoon(file, lockHow(shared)); err != nil {
-		defer file.Close() //nolint:errcheck // opened to read
+		defer func() { _ = file.Close() }() // what it holds was read
 		if noFlock(err) {
 			return f.lockByNote(name+".held", me, shared)
 		}
