@@ -94,8 +94,8 @@ func (x *executor) checkPlacement(ctx context.Context) error {
 			return err
 		}
 		if n := ranksIn(pool, d.profile); n > len(pool) {
-			return &PlacementError{fmt.Sprintf("profile %s of sweep %q needs %d GPUs: this job has %s", d.profile.ID, d.sweep.Name,
-				n, indices(pool))}
+			return &PlacementError{fmt.Sprintf("profile %s of sweep %q needs %d GPUs: this job has %s",
+				d.profile.ID, d.sweep.Name, n, indices(pool))}
 		}
 	}
 	return nil

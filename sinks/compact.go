@@ -71,13 +71,7 @@ func (s *Store) publishStale(executions []*Execution, rebuild bool, report *Comp
 	if err != nil {
 		return err
 	}
-	settled := map[string]bool{}
-	for _, f := range files {
-		for _, m := range f.marks {
-			part := fileName(m.Execution, m.Shard)
-			settled[part] = settled[part] || m.Final
-		}
-	}
+	settled := settledParts(files)
 	var parts []*Execution
 	last := 0 // where the parts of the last execution begin
 	for _, e := range executions {
@@ -108,6 +102,18 @@ func (s *Store) publishStale(executions []*Execution, rebuild bool, report *Comp
 		report.Published = append(report.Published, part)
 	}
 	return nil
+}
+
+// settledParts are the executions, and shards of them, that files have for good.
+func settledParts(files []tableFile) map[string]bool {
+	settled := map[string]bool{}
+	for _, f := range files {
+		for _, m := range f.marks {
+			part := fileName(m.Execution, m.Shard)
+			settled[part] = settled[part] || m.Final
+		}
+	}
+	return settled
 }
 
 func (s *Store) setTablesAside(report *Compaction) error {

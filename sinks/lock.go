@@ -71,8 +71,8 @@ func (f *folder) lock(name string, me Holder, shared bool) (*held, error) {
 	if err != nil {
 		return nil, f.explain("locking the output folder", err)
 	}
-	if err := flockSoon(file, lockKind(shared)); err != nil {
-		defer file.Close() //nolint:errcheck // opened to read
+	if err := flockSoon(file, lockHow(shared)); err != nil {
+		defer func() { _ = file.Close() }() // what it holds was read
 		if noFlock(err) {
 			return f.lockByNote(name+".held", me, shared)
 		}
@@ -98,27 +98,25 @@ func (f *folder) lock(name string, me Holder, shared bool) (*held, error) {
 	return h, nil
 }
 
-func lockKind(shared bool) int {
-	if shared {
-		return syscall.LOCK_SH
-	}
-	return syscall.LOCK_EX
+// noFlock tells that a file system has no flock, or its server none to give.
+func noFlock(err error) bool {
+	return errors.Is(err, syscall.ENOTSUP) || errors.Is(err, syscall.ENOSYS) || errors.Is(err, syscall.ENOLCK)
 }
 
-// lockSelf locks the folder itself: somebody may remove the file of the lock while its holder works on. Runners of
-// shards share it. A file system that locks no folders has the file alone.
-func (f *folder) lockSelf(how int) (*os.File, error) {
+// lockSelf locks the folder itself: somebody may remove the file of the lock while its holder works on. A file system
+// that locks no folders has the file alone.
+func (f *folder) lockSelf(shared bool) (*os.File, error) {
 	dir, err := f.openAny(".")
 	if err != nil {
 		return nil, err
 	}
-	err = flock(dir, how)
+	err = flock(dir, lockHow(shared))
 	for range 100 { // see flockSoon
 		if !errors.Is(err, syscall.EWOULDBLOCK) {
 			break
 		}
 		time.Sleep(10 * time.Millisecond)
-		err = flock(dir, how)
+		err = flock(dir, lockHow(shared))
 	}
 	if err == nil {
 		return dir, nil
@@ -129,9 +127,11 @@ func (f *folder) lockSelf(how int) (*os.File, error) {
 	return nil, errors.Join(&LockedError{Dir: f.dir}, dir.Close())
 }
 
-// noFlock tells that a file system has no flock, or its server none to give.
-func noFlock(err error) bool {
-	return errors.Is(err, syscall.ENOTSUP) || errors.Is(err, syscall.ENOSYS) || errors.Is(err, syscall.ENOLCK)
+func lockHow(shared bool) int {
+	if shared {
+		return syscall.LOCK_SH
+	}
+	return syscall.LOCK_EX
 }
 
 // lockByNote creates the file that stands for a lock. One of a process of this

@@ -93,7 +93,8 @@ func (p *publication) run() error {
 // find looks for the file that holds the execution.
 func (p *publication) find(t anyTable) (*output, error) {
 	name := t.def().name
-	o := &output{t: t, name: path.Join(string(name), p.month, fileName(p.of.ID, p.of.Shard)+".parquet"), marks: []Mark{p.mark}}
+	file := fileName(p.of.ID, p.of.Shard) + ".parquet"
+	o := &output{t: t, name: path.Join(string(name), p.month, file), marks: []Mark{p.mark}}
 	files, err := p.s.footers(name)
 	for _, f := range files {
 		at := f.has(p.mark)

@@ -65,7 +65,7 @@ func Open(dir string, opts Options) (*Store, error) {
 	}
 	s.lock, err = s.f.lock(lockRun, s.holder(), opts.Shard != "")
 	if err == nil {
-		s.self, err = s.f.lockSelf(lockKind(opts.Shard != ""))
+		s.self, err = s.f.lockSelf(opts.Shard != "")
 	}
 	if err == nil {
 		err = errors.Join(s.f.mkdir(runsDir), s.f.mkdir(executionsDir), s.f.mkdir(tablesDir))

@@ -61,7 +61,9 @@ all hosts must share; docs/cluster.md says what happens where they share none.`
 var notInNames = regexp.MustCompile(`[^a-z0-9]+`)
 
 func (w *world) emit(scheduler, file string, plan *sweep.Plan, f *emitFlags) error {
-	text, ok := map[string]string{"slurm": slurmJob, "k8s": k8sJob, "buildkite": buildkiteJob, "github": githubJob}[scheduler]
+	text, ok := map[string]string{
+		"slurm": slurmJob, "k8s": k8sJob, "buildkite": buildkiteJob, "github": githubJob,
+	}[scheduler]
 	if !ok {
 		return usageError("There are slurm, k8s, buildkite and github.", "emit %s: no such scheduler", scheduler)
 	}

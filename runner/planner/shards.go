@@ -45,7 +45,9 @@ type group struct {
 // Timing Anomalies, 1969).
 func Cut(plan *sweep.Plan, n int) []*Shard {
 	groups, all := groupsOf(plan)
-	slices.SortFunc(groups, func(a, b *group) int { return cmp.Or(cmp.Compare(b.millis, a.millis), cmp.Compare(a.id, b.id)) })
+	slices.SortFunc(groups, func(a, b *group) int {
+		return cmp.Or(cmp.Compare(b.millis, a.millis), cmp.Compare(a.id, b.id))
+	})
 	shards := make([]*Shard, n)
 	least := make([]*Shard, n) // a heap
 	for i := range shards {
@@ -190,7 +192,8 @@ func ShardsText(out io.Writer, shards []*Shard) error {
 		"the same on every machine.\n", rounded(longest), rounded(average))
 	if largest > average*4/3 {
 		fmt.Fprintf(out, "One group of profiles that stay together (an engine of session mode, or a chain of skip = "+
-			"[\"dominated\"])\ntakes %s by itself: more shards than %d gain nothing.\n", rounded(largest), max(int(total/largest), 1))
+			"[\"dominated\"])\ntakes %s by itself: more shards than %d gain nothing.\n",
+			rounded(largest), max(int(total/largest), 1))
 	}
 	return nil
 }

@@ -232,8 +232,10 @@ func (t *tree) byMark(e entry) string {
 		}
 		return ""
 	}
-	// What is handed over while others run beside this one may be theirs, and still needed.
-	if t.beside > 1 || t.leader.pid == 0 || !readable || e.ppid != t.self || t.self == 1 {
+	if t.beside > 1 {
+		return "" // it may be another's, who still needs it
+	}
+	if t.leader.pid == 0 || !readable || e.ppid != t.self || t.self == 1 {
 		return ""
 	}
 	// It was handed to us: all that we start ourselves has a mark of its own.
