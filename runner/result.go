@@ -135,11 +135,15 @@ type DtypeMetadata struct {
 	KVBytesPerToken     *int64   `json:"kv_bytes_per_token"` // all layers, all ranks
 }
 
+// LeastForP99 is the least number of iterations whose 99th percentile is more
+// than another name of the slowest one.
+const LeastForP99 = 100
+
 // LatencyStats are vLLM's own: seconds of one iteration, which generates
 // batch_size x output_len tokens.
 type LatencyStats struct {
 	AvgS             float64            `json:"avg_s"`
-	Percentiles      map[string]float64 `json:"percentiles"` // "p10" ... "p99"
+	Percentiles      map[string]float64 `json:"percentiles"` // "p10" ... "p99"; no p99 below LeastForP99 iterations
 	NIters           int                `json:"n_iters"`
 	LatenciesS       []float64          `json:"latencies_s"`
 	OutputTokensPerS *float64           `json:"output_tokens_per_s"`

@@ -117,10 +117,6 @@ func (row *RunRow) setEngine(r *runner.Result) {
 	}
 }
 
-// minItersForP99 is the least number of iterations whose 99th percentile is
-// more than the name of the slowest one.
-const minItersForP99 = 100
-
 func (row *RunRow) setLatency(l *runner.LatencyStats) {
 	if l == nil {
 		return
@@ -128,7 +124,7 @@ func (row *RunRow) setLatency(l *runner.LatencyStats) {
 	row.LatencyIters = count(int64(l.NIters))
 	row.AvgLatencyS = positive(l.AvgS)
 	row.P50LatencyS, row.P90LatencyS = percentile(l, "p50"), percentile(l, "p90")
-	if l.NIters >= minItersForP99 {
+	if l.NIters >= runner.LeastForP99 { // results of before have it whatever the number
 		row.P99LatencyS = percentile(l, "p99")
 	}
 	row.OutputTokensPerS = finite(l.OutputTokensPerS)
@@ -155,7 +151,11 @@ func (row *RunRow) setKV(r *runner.Result) {
 func (row *RunRow) setMemory(r *runner.Result) {
 	row.Quality, row.QualityDetail = text(string(r.Run.Quality)), text(r.Run.QualityDetail)
 	if t := r.MemoryTimeline; t != nil {
-		row.MeanPowerW = finite(t.Extended.Power.MeanW)
+		row.MeanPowerW, row.MaxPowerW = finite(t.Extended.Power.MeanW), finite(t.Extended.Power.MaxW)
+		row.MaxTemperatureC = finite(t.Extended.Temperature.MaxC)
+		if from, to := t.Window.From, t.Window.To; from != nil && to != nil {
+			row.WindowS = positive(to.Sub(*from).Seconds())
+		}
 		if r.LatencyStats != nil { // else the window has no end of measuring
 			row.EnergyJ, row.EnergyMethod = finite(t.Extended.EnergyJ), text(t.Extended.EnergyFrom)
 			row.EnergyOffJ = finite(t.Extended.EnergyOffJ)

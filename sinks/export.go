@@ -16,6 +16,7 @@ import (
 	"github.com/apache/arrow/go/v17/arrow/ipc"
 	"github.com/apache/arrow/go/v17/arrow/memory"
 
+	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/sinks/table"
 )
 
@@ -46,7 +47,11 @@ func (t *rowTable[T]) export(s *Store, format string, where Predicate, w io.Writ
 		return 0, err
 	}
 	buffered := bufio.NewWriterSize(w, 64<<10)
-	out, err := newExporter(format, buffered, t.name, axes)
+	meta, err := t.exportMeta(s, where, axes)
+	if err != nil {
+		return 0, err
+	}
+	out, err := newExporter(format, buffered, t.name, axes, meta)
 	if err != nil {
 		return 0, err
 	}
@@ -91,6 +96,20 @@ func (t *rowTable[T]) exportAxes(s *Store, where Predicate) ([]table.Axis, error
 	return table.MergeAxes(nil, axes), failed
 }
 
+// exportMeta is what the files of the rows that will be exported say of themselves.
+func (t *rowTable[T]) exportMeta(s *Store, where Predicate, axes []table.Axis) (map[string]string, error) {
+	o := table.Options{Table: string(t.name), Schema: runner.SchemaVersion, Version: s.opts.Version, Axes: axes}
+	files, err := s.footers(t.name)
+	for _, f := range files {
+		for _, m := range f.marks {
+			if where.Execution == "" || where.Execution == m.Execution {
+				o.Marks = append(o.Marks, m)
+			}
+		}
+	}
+	return o.Metadata(t.rowType()), err
+}
+
 // plain is nil, or the value behind a pointer; instants become time.Time.
 func plain(v reflect.Value, nullable bool) any {
 	if nullable && v.IsZero() {
@@ -108,7 +127,9 @@ func plain(v reflect.Value, nullable bool) any {
 	return v.Interface()
 }
 
-func newExporter(format string, w io.Writer, t Table, axes []table.Axis) (exporter, error) {
+func newExporter(
+	format string, w io.Writer, t Table, axes []table.Axis, meta map[string]string,
+) (exporter, error) {
 	var names []string
 	for _, c := range Columns(t) {
 		names = append(names, c.Name)
@@ -123,7 +144,7 @@ func newExporter(format string, w io.Writer, t Table, axes []table.Axis) (export
 	case "jsonl":
 		return &jsonExporter{w: w, names: names}, nil
 	case "arrow":
-		return newArrowExporter(w, t, axes), nil
+		return newArrowExporter(w, t, axes, arrow.MetadataFrom(meta)), nil
 	default:
 		return nil, fmt.Errorf("there is no export format %q; the formats are %v", format, ExportFormats())
 	}
@@ -164,6 +185,15 @@ type jsonExporter struct {
 }
 
 func (j *jsonExporter) row(values []any) error {
+	if err := j.object(values); err != nil {
+		return err
+	}
+	_, err := j.w.Write(append(j.line, '\n'))
+	return err
+}
+
+// object puts a row into line.
+func (j *jsonExporter) object(values []any) error {
 	j.line = append(j.line[:0], '{')
 	for i, v := range values {
 		if i > 0 {
@@ -182,8 +212,8 @@ func (j *jsonExporter) row(values []any) error {
 		}
 		j.line = append(append(append(j.line, name...), ':'), value...)
 	}
-	_, err := j.w.Write(append(j.line, '}', '\n'))
-	return err
+	j.line = append(j.line, '}')
+	return nil
 }
 
 func (j *jsonExporter) close() error { return nil }
@@ -197,7 +227,7 @@ type arrowExporter struct {
 	rows  int
 }
 
-func newArrowExporter(w io.Writer, t Table, axes []table.Axis) *arrowExporter {
+func newArrowExporter(w io.Writer, t Table, axes []table.Axis, meta arrow.Metadata) *arrowExporter {
 	var fields []arrow.Field
 	for _, c := range Columns(t) {
 		fields = append(fields, arrow.Field{Name: c.Name, Type: arrowType(c.Type), Nullable: c.Nullable,
@@ -206,7 +236,7 @@ func newArrowExporter(w io.Writer, t Table, axes []table.Axis) *arrowExporter {
 	for _, a := range axes {
 		fields = append(fields, arrow.Field{Name: a.Column, Type: arrowType(a.Kind.SQLType()), Nullable: true})
 	}
-	schema := arrow.NewSchema(fields, nil)
+	schema := arrow.NewSchema(fields, &meta)
 	return &arrowExporter{build: array.NewRecordBuilder(memory.DefaultAllocator, schema),
 		w: ipc.NewWriter(w, ipc.WithSchema(schema), ipc.WithLZ4())}
 }

@@ -137,6 +137,9 @@ type RunRow struct {
 	MeasureEnergyJ    *float64   `parquet:"measure_energy_j,optional" unit:"J" doc:"Of the measured iterations alone, sum over GPUs."`
 	MeasureMeanPowerW *float64   `parquet:"measure_mean_power_w,optional" unit:"W" doc:"Mean of the measured iterations alone, sum over GPUs."`
 	EnergyMethod      *string    `parquet:"energy_method,optional,dict" doc:"Of energy_j. counter: the driver's, read at the bounds; power: the instantaneous power over the time."`
+	WindowS           *float64   `parquet:"window_s,optional" unit:"s" doc:"From engine ready to the end of measuring: what mean_power_w and energy_j are of."`
+	MaxPowerW         *float64   `parquet:"max_power_w,optional" unit:"W" doc:"Highest sample of that window, sum over GPUs at one tick."`
+	MaxTemperatureC   *float64   `parquet:"max_temperature_c,optional" unit:"°C" doc:"Highest sample of that window, of the hottest GPU."`
 
 	PeakOffBytes        *int64   `parquet:"peak_memory_uncertainty_bytes,optional" unit:"bytes" doc:"How far peak_memory_bytes may be off, to either side."`
 	NetOffBytes         *int64   `parquet:"net_increase_uncertainty_bytes,optional" unit:"bytes" doc:"How far net_increase_bytes may be off."`

@@ -101,7 +101,7 @@ func run(w *world) int {
 // when a signal comes.
 func supervises(verb string) bool {
 	switch verb {
-	case "run", "profile", "monitor", simulatedVLLM, nvmlHelper:
+	case "run", "profile", "monitor", "calibrate", simulatedVLLM, nvmlHelper:
 		return true
 	}
 	return false

@@ -18,6 +18,7 @@ type planFlags struct {
 	profile string
 	gpu     string
 	mode    string
+	laws    string
 
 	overheads overheadsFlag
 }
@@ -32,6 +33,7 @@ func (w *world) planVerb() *cobra.Command {
 	flags.StringVar(&f.profile, "profile", "", "show one profile whole, with where each value comes from")
 	flags.StringVar(&f.gpu, "gpu", "", "plan for this GPU: a name of the catalogue or of a gpu block")
 	flags.StringVar(&f.mode, "mode", "", "latency or session: how the engine would be used")
+	flags.StringVar(&f.laws, "laws", "", "`FILE` of vramsweep calibrate: laid over the laws that are found otherwise")
 	flags.StringVar(&f.overheads.file, "overheads", "",
 		"`FILE` of vramsweep overhead build: what was measured stands in for what is computed")
 	return cmd
@@ -44,9 +46,13 @@ func (w *world) plan(ctx context.Context, plan *sweep.Plan, f *planFlags) error 
 	if err := setMode(plan, f.mode); err != nil {
 		return err
 	}
+	laws, err := w.laws(plan, f.laws)
+	if err != nil {
+		return err
+	}
 	p := &planner.Planner{
 		Plan: plan, Times: w.earlierTimes(plan), Env: w.env, Limit: f.limit,
-		Estimate: f.overheads.estimate, Basis: f.overheads.says(),
+		Estimate: f.overheads.estimate, Basis: f.overheads.says(), Laws: laws,
 	}
 	if err := w.planFor(ctx, p, f.gpu); err != nil {
 		return err

@@ -38,6 +38,7 @@ type rig struct {
 	machines  *simulate.Machines // of the simulator's profiles; nil without any
 	simulator *simulate.SessionEngine
 	deviceDir string
+	laws      *models.Laws
 }
 
 // newRig wires a plan to an output folder.
@@ -49,7 +50,11 @@ func (w *world) newRig(plan *sweep.Plan, store *sinks.Store, sources []string) (
 	if err != nil {
 		return nil, err
 	}
-	r := &rig{w: w, plan: plan, store: store, mark: mark, sources: sources}
+	laws, err := w.laws(plan, "")
+	if err != nil {
+		return nil, err
+	}
+	r := &rig{w: w, plan: plan, store: store, mark: mark, sources: sources, laws: laws}
 	r.latency = &vllm.Latency{BaseEnv: w.env}
 	r.session = &vllm.Session{BaseEnv: w.env, Python: w.interpreter, Runs: plan.RunsByEngine()}
 	if err := r.simulated(); err != nil {
@@ -212,7 +217,9 @@ func (r *rig) estimate(p *sweep.Profile, devices []runner.Device) *models.Estima
 	if !ok {
 		return nil
 	}
-	e := models.NewEstimate(p.Model, p.Request(), g)
+	request := p.Request()
+	request.Laws = r.laws
+	e := models.NewEstimate(p.Model, request, g)
 	return &e
 }
 

@@ -142,7 +142,7 @@ func sentence(b *runner.BeyondBudget, l *ledger) string {
 	case *out < 0:
 		fmt.Fprintf(&s, ", graphs %s less than their estimate", bare(-*out))
 	case l.estimate.ok && l.estimate.bytes > 0:
-		fmt.Fprintf(&s, ", %s graphs beyond their estimate", bare(*out))
+		fmt.Fprintf(&s, ", graphs %s more than their estimate", bare(*out))
 	default:
 		fmt.Fprintf(&s, ", %s graphs", bare(*out))
 	}

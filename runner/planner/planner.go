@@ -23,8 +23,9 @@ type Planner struct {
 	GPU   *models.GPU // nil: none is known
 	From  string      // how the GPU is known
 	Times Times
-	Env   []string // the secrets in it stand in no command line that is printed
-	Limit int      // how many profiles are shown; 0: all
+	Env   []string     // the secrets in it stand in no command line that is printed
+	Limit int          // how many profiles are shown; 0: all
+	Laws  *models.Laws // what was measured; nil: what the arithmetic ships
 
 	// Estimate lays what was measured over the arithmetic's estimate; nil: the
 	// arithmetic alone. Basis says in the head line what that rests on.
@@ -74,10 +75,12 @@ func (p *Planner) guess(profile *sweep.Profile) guess {
 	if g.gpu, g.known = GPUOf(nil, p.Plan.GPUs, profile); !g.known && p.GPU != nil {
 		g.gpu, g.known = *p.GPU, true
 	}
+	request := profile.Request()
+	request.Laws = p.Laws
 	if p.Estimate == nil {
-		g.estimate = models.NewEstimate(profile.Model, profile.Request(), g.gpu)
+		g.estimate = models.NewEstimate(profile.Model, request, g.gpu)
 	} else {
-		g.estimate, g.overheads = p.Estimate(profile.Model, profile.Request(), g.gpu)
+		g.estimate, g.overheads = p.Estimate(profile.Model, request, g.gpu)
 	}
 	g.time, g.timed = p.Times.expect(profile, &g.estimate)
 	return g

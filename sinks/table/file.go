@@ -85,6 +85,13 @@ func rescue(err *error) {
 	}
 }
 
+// HasColumn reports whether the file has a column: older files lack those that
+// came later.
+func (f *File) HasColumn(name string) bool {
+	_, ok := f.pf.Schema().Lookup(name)
+	return ok
+}
+
 // Rows is how many rows the file has.
 func (f *File) Rows() int64 { return f.pf.NumRows() }
 

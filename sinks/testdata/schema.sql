@@ -122,7 +122,10 @@ CREATE TABLE runs (
   peak_lower_bound BOOLEAN,
   measure_energy_j DOUBLE,
   measure_mean_power_w DOUBLE,
-  energy_method VARCHAR
+  energy_method VARCHAR,
+  window_s DOUBLE,
+  max_power_w DOUBLE,
+  max_temperature_c DOUBLE
 );
 COMMENT ON TABLE runs IS 'One row a run: one profile, one repeat, one execution. Memory columns are sums over the run''s GPUs unless the name says max_gpu. Key: run_id.';
 COMMENT ON COLUMN runs.run_id IS 'The run: one profile, one repeat, one execution. Joins all tables.';
@@ -240,6 +243,9 @@ COMMENT ON COLUMN runs.peak_lower_bound IS 'True: one sample alone shows the hig
 COMMENT ON COLUMN runs.measure_energy_j IS '[J] Of the measured iterations alone, sum over GPUs.';
 COMMENT ON COLUMN runs.measure_mean_power_w IS '[W] Mean of the measured iterations alone, sum over GPUs.';
 COMMENT ON COLUMN runs.energy_method IS 'Of energy_j. counter: the driver''s, read at the bounds; power: the instantaneous power over the time.';
+COMMENT ON COLUMN runs.window_s IS '[s] From engine ready to the end of measuring: what mean_power_w and energy_j are of.';
+COMMENT ON COLUMN runs.max_power_w IS '[W] Highest sample of that window, sum over GPUs at one tick.';
+COMMENT ON COLUMN runs.max_temperature_c IS '[°C] Highest sample of that window, of the hottest GPU.';
 
 CREATE TABLE ranks (
   run_id VARCHAR NOT NULL,

@@ -113,7 +113,7 @@ func FuzzReadBaseline(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(file.String())
-	f.Add(`{"vramsweep_baseline":1,"contexts":[{}],"profiles":[{"settings":{"profile_id":"p"},"axes":{"a":1e999},"runs":[{"run":{"run_id":"r","execution":"e","outcome":"ok"},"context":0,"figures":{"energy_j":1}}]}]}`)
+	f.Add(`{"vramsweep_baseline":1,"contexts":[{}],"profiles":[{"settings":{"profile_id":"p"},"axes":{"a":1e999},"runs":[{"run":{"run_id":"r","execution":"e","outcome":"ok"},"context":0,"figures":{"measure_energy_j":1}}]}]}`)
 	f.Fuzz(func(t *testing.T, text string) {
 		rows, err := ReadBaseline(strings.NewReader(text))
 		if err != nil {
@@ -140,12 +140,12 @@ func FuzzReadBaseline(f *testing.F) {
 }
 
 func TestParseThresholds(t *testing.T) {
-	got, err := ParseThresholds([]string{"memory=128MiB", "peak_memory_bytes=1%", "avg_latency_s=3se", "mean_power_w=15", "kv_cache_bytes=1.5GiB"})
+	got, err := ParseThresholds([]string{"memory=128MiB", "peak_memory_bytes=1%", "avg_latency_s=3se", "measure_mean_power_w=15", "kv_cache_bytes=1.5GiB"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	peak, kv := got["peak_memory_bytes"], got["kv_cache_bytes"]
-	if *peak.Absolute != 128*frame.MiB || *peak.Relative != 0.01 || *kv.Absolute != 1.5*frame.GiB || *got["avg_latency_s"].Noise != 3 || *got["mean_power_w"].Absolute != 15 {
+	if *peak.Absolute != 128*frame.MiB || *peak.Relative != 0.01 || *kv.Absolute != 1.5*frame.GiB || *got["avg_latency_s"].Noise != 3 || *got["measure_mean_power_w"].Absolute != 15 {
 		t.Errorf("thresholds %+v", got)
 	}
 	for _, text := range []string{"peak", "nonsense=1MiB", "peak_memory_bytes=big", "peak_memory_bytes=-1MiB", "avg_latency_s=1MiB", "memory=NaN%", "memory="} {

@@ -49,7 +49,7 @@ func night(execution string, n, repeats int, seed uint64, plant ...int) []sinks.
 				ModelWeightsBytes: noise(15 * gib), KVCacheBytes: noise(56 * gib), ActivationsReservedBytes: noise(2 * gib),
 				CUDAGraphsBytes: noise(gib), NonTorchBytes: noise(gib / 4), ContextBytes: noise(gib / 2),
 				GrowthExcessBytes: noise(0), FrameworkOverheadBytes: noise(gib / 10), BeyondBudgetGrossBytes: noise(gib + extra),
-				KVCacheTokens: &tokens, AvgLatencyS: &latency, OutputTokensPerS: &rate, MeanPowerW: &power, EnergyJ: &energy}
+				KVCacheTokens: &tokens, AvgLatencyS: &latency, OutputTokensPerS: &rate, MeasureMeanPowerW: &power, MeasureEnergyJ: &energy}
 			row.Key = sinks.Key{RunID: fmt.Sprintf("%s/p%03d-r%d", execution, p, r), Execution: execution, Sweep: "s", Model: "m",
 				Synthetic: true}
 			row.BatchSize = batch

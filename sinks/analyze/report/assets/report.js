@@ -453,14 +453,14 @@
     $("comparison").hidden = $("nav-comparison").hidden = false;
     var box = clear($("changes"));
     box.append(el("p", {}, c.base.name + " (" + c.base.runs + " runs) against " + c.new.name + " (" + c.new.runs + " runs): " + c.matched_profiles + " profiles on both sides, " + c.tests + " figures compared, false discovery rate " + c.false_discovery_rate + "."));
-    [["Worse", c.regressions], ["Better", c.improvements]].forEach(function (part) {
-      if (!part[1] || !part[1].length) { box.append(el("p", {}, part[0] + ": none.")); return; }
+    [["Worse", c.regressions], ["Better", c.improvements], ["Changed alone: what other figures leave over, and none of them moved; no regression", c.remainders_alone]].forEach(function (part, at) {
+      if (!part[1] || !part[1].length) { if (at < 2) box.append(el("p", {}, part[0] + ": none.")); return; }
       box.append(el("h3", {}, part[0]));
       function signed(v, unit) { return (v > 0 ? "+" : "") + amount(v, unit).replace("-", "−"); }
       var t = el("table", {}, el("tr", {}, ["figure", "base", "new", "change", "", "95 % interval", "runs", "profile"].map(function (h, i) { return el("th", { class: i === 0 || i > 5 ? "t" : "" }, h); })));
       part[1].forEach(function (x) {
         var ids = (x.base_runs || []).concat(x.new_runs || []);
-        t.append(el("tr", {}, [el("td", { class: "t" }, x.figure), el("td", {}, amount(x.base, x.unit)), el("td", {}, amount(x.new, x.unit)),
+        t.append(el("tr", {}, [el("td", { class: "t" }, x.figure + (x.also ? " (" + x.also.join(", ") + ")" : "")), el("td", {}, amount(x.base, x.unit)), el("td", {}, amount(x.new, x.unit)),
           el("td", {}, (part[0] === "Worse" ? "✕ " : "") + signed(x.difference, x.unit)), el("td", {}, x.relative === null ? "" : (x.relative > 0 ? "+" : "−") + Math.abs(100 * x.relative).toFixed(1) + " %"),
           el("td", {}, x.difference_low === null || x.difference_low === undefined ? "–" : signed(x.difference_low, x.unit) + " … " + signed(x.difference_high, x.unit)),
           el("td", { class: "t" }, el("details", {}, [el("summary", {}, (x.base_runs || []).length + " + " + (x.new_runs || []).length)].concat(ids.map(function (id) { return el("div", {}, el("code", {}, id)); })))),
@@ -468,8 +468,8 @@
       });
       box.append(el("div", { class: "scroll" }, t));
     });
-    [["Fail now", c.new_failures], ["Vanished", c.vanished], ["Work again", c.recovered], ["New", c.added]].forEach(function (part) {
-      (part[1] || []).forEach(function (o) { box.append(el("p", {}, part[0] + ": " + o.label + " (" + [o.base, o.new].filter(Boolean).join(" → ") + ") " + (o.detail || ""))); });
+    [["Fail now", c.new_failures], ["Vanished", c.vanished], ["Work again", c.recovered], ["New", c.added], ["Not finished, not compared", c.unfinished]].forEach(function (part) {
+      (part[1] || []).forEach(function (o) { box.append(el("p", {}, part[0] + ": " + o.label + " (" + ([o.base, o.new].filter(Boolean).join(" → ") || "not measured yet, or interrupted") + ") " + (o.detail || ""))); });
     });
     (c.notes || []).forEach(function (n) { box.append(el("p", { class: "hint" }, n)); });
   }
