@@ -125,7 +125,14 @@ CREATE TABLE runs (
   energy_method VARCHAR,
   window_s DOUBLE,
   max_power_w DOUBLE,
-  max_temperature_c DOUBLE
+  max_temperature_c DOUBLE,
+  peak_memory_uncertainty_bytes BIGINT,
+  net_increase_uncertainty_bytes BIGINT,
+  activations_uncertainty_bytes BIGINT,
+  growth_excess_uncertainty_bytes BIGINT,
+  framework_overhead_uncertainty_bytes BIGINT,
+  beyond_budget_gross_uncertainty_bytes BIGINT,
+  energy_uncertainty_j DOUBLE
 );
 COMMENT ON TABLE runs IS 'One row a run: one profile, one repeat, one execution. Memory columns are sums over the run''s GPUs unless the name says max_gpu. Key: run_id.';
 COMMENT ON COLUMN runs.run_id IS 'The run: one profile, one repeat, one execution. Joins all tables.';
@@ -246,6 +253,13 @@ COMMENT ON COLUMN runs.energy_method IS 'Of energy_j. counter: the driver''s, re
 COMMENT ON COLUMN runs.window_s IS '[s] From engine ready to the end of measuring: what mean_power_w and energy_j are of.';
 COMMENT ON COLUMN runs.max_power_w IS '[W] Highest sample of that window, sum over GPUs at one tick.';
 COMMENT ON COLUMN runs.max_temperature_c IS '[°C] Highest sample of that window, of the hottest GPU.';
+COMMENT ON COLUMN runs.peak_memory_uncertainty_bytes IS '[bytes] How far peak_memory_bytes may be off, to either side.';
+COMMENT ON COLUMN runs.net_increase_uncertainty_bytes IS '[bytes] How far net_increase_bytes may be off.';
+COMMENT ON COLUMN runs.activations_uncertainty_bytes IS '[bytes] How far activations_bytes may be off; framework_overhead_bytes then is, to the other side.';
+COMMENT ON COLUMN runs.growth_excess_uncertainty_bytes IS '[bytes] How far growth_excess_bytes may be off.';
+COMMENT ON COLUMN runs.framework_overhead_uncertainty_bytes IS '[bytes] How far framework_overhead_bytes may be off.';
+COMMENT ON COLUMN runs.beyond_budget_gross_uncertainty_bytes IS '[bytes] How far beyond_budget_gross_bytes may be off.';
+COMMENT ON COLUMN runs.energy_uncertainty_j IS '[J] How far energy_j may be off, for the moments of its bounds and for what changed between two samples.';
 
 CREATE TABLE ranks (
   run_id VARCHAR NOT NULL,
