@@ -25,7 +25,7 @@ func (t *rowTable[T]) verify(v *verifier, executions []string) {
 		v.faults, bad[name] = append(v.faults, faults...), len(faults) > 0
 	}
 	files, err := v.s.footers(t.name)
-	damaged := err != nil          // comparing would only repeat that
+	damaged := err != nil             // comparing would only repeat that
 	where := map[string][]tableFile{} // execution: files of the table
 	for _, f := range files {
 		if damaged = damaged || bad[f.name]; bad[f.name] {

@@ -49,7 +49,7 @@ func (s *series) seen(from, to, late time.Duration) bool {
 func (s *series) kept(from, to time.Duration) bool {
 	last, ok := s.at(to)
 	most, known := s.highest(from, to)
-	return ok && known && most.level-last.level < notable
+	return ok && known && most.level-last.level < s.notable()
 }
 
 // coverage says what the samples cover. The highest use is known where, on every

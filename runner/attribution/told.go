@@ -13,7 +13,7 @@ import (
 // or, where such a phase ended between them, between the level on which it stood and the
 // higher of the two. After the end of the engine nothing can be told of before.
 func (p *course) tell() {
-	if p.context != nil && p.nccl != nil && abs(p.context.level-p.nccl.level) < notable {
+	if p.context != nil && p.nccl != nil && abs(p.context.level-p.nccl.level) < p.track.mem.notable() {
 		p.context = nil // both came between two samples
 	}
 	if p.nccl != nil {
@@ -168,7 +168,7 @@ func (p *course) tellKV() {
 	case low < p.kv.level-allocatorPage: // what stood there was kernels too
 		p.kernels = &point{at: p.kv.at, level: high}
 		p.kv.level = low
-	case high-low >= notable:
+	case high-low >= mem.notable():
 	case (p.estimated || !p.graphs) && mem.spans[i].n < plain:
 		p.kv, p.kvBase = nil, nil
 	}
