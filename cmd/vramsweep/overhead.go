@@ -417,10 +417,10 @@ type overheadsFlag struct {
 
 // overheadsOf are the figures of a planned profile that rest on a database.
 type overheadsOf struct {
-	File      string        `json:"file"`
-	Synthetic bool          `json:"synthetic"` // it is of simulated runs
-	Parts   []overhead.Part `json:"parts"`
-	Highest models.Figure   `json:"highest_bytes"`
+	File      string          `json:"file"`
+	Synthetic bool            `json:"synthetic"` // it is of simulated runs
+	Parts     []overhead.Part `json:"parts"`
+	Highest   models.Figure   `json:"highest_bytes"`
 }
 
 // load reads the database for a plan. What was simulated says nothing of a real run.

@@ -316,7 +316,8 @@ func (fd *finder) profileLimit(le moment) time.Duration {
 // loadedAt takes the level at the line that ends loading, where no rise lies near it.
 func (fd *finder) loadedAt(le moment) {
 	fd.p.loaded = fd.after(fd.steady(le.at), le.lo)
-	if most, ok := fd.t.mem.highest(le.at, le.hi); ok && fd.p.loaded != nil && most.level-fd.p.loaded.level >= fd.t.mem.notable() {
+	most, ok := fd.t.mem.highest(le.at, le.hi)
+	if ok && fd.p.loaded != nil && most.level-fd.p.loaded.level >= fd.t.mem.notable() {
 		fd.p.loaded = nil // the line lies somewhere around a rise
 	}
 }

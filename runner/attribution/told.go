@@ -150,6 +150,9 @@ func (p *course) tellKV() {
 	if !next.ok {
 		next = p.bounds[runner.PhaseBenchWarmup]
 	}
+	if end := p.bounds[runner.PhaseTeardown]; !next.ok && end.live() {
+		p.kv, p.kvBase = nil, nil // it failed, and no line tells what came after the KV cache
+	}
 	if !next.live() || p.shared {
 		return
 	}
