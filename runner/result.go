@@ -38,6 +38,7 @@ type Result struct {
 	RawLogs             []RawLog            `json:"raw_logs"`
 	LogEvents           []LogEvent          `json:"log_events"` // the moments that the phases were made from
 	Session             *Session            `json:"session,omitempty"`
+	Start               *Start              `json:"start,omitempty"`
 	Files               []FileInfo          `json:"files,omitempty"` // beside run.json, but for the raw logs; the sink fills it
 
 	Missing map[string]string `json:"missing,omitempty"` // path of the field: reason
@@ -71,6 +72,17 @@ type RunInfo struct {
 	Quality        Quality           `json:"quality,omitempty"`         // what the samples cover
 	QualityDetail  string            `json:"quality_detail,omitempty"`  // why it is not full
 	Stages         []Stage           `json:"stages,omitempty"`          // what vramsweep did, when
+	Shard          string            `json:"shard,omitempty"`           // part of the plan, as "3/6"
+	Lane           *LaneInfo         `json:"lane,omitempty"`            // what went on beside; nil: it did not come to measuring
+}
+
+// LaneInfo says what else went on while a run measured.
+type LaneInfo struct {
+	Number     int      `json:"number"`         // of the lane, from 1
+	Busy       int      `json:"lanes_busy"`     // lanes that had a run when it began to measure, its own included
+	Alone      bool     `json:"measured_alone"` // no other run of the execution measured meanwhile
+	HostCPUPct *float64 `json:"host_cpu_pct"`   // of all CPUs of the host, while it measured
+	WaitedS    float64  `json:"waited_s"`       // for its turn to measure
 }
 
 // A Stage is a part of a run as vramsweep goes through it (0 baseline to 6
@@ -466,6 +478,30 @@ type BreakdownRow struct {
 	Share      *float64   `json:"share" parquet:"share,optional" unit:"ratio" doc:"Of the rank's net increase."`
 	Source     string     `json:"source" parquet:"source,dict" doc:"Where the figure comes from."`
 	Confidence Confidence `json:"confidence" parquet:"confidence,dict" doc:"high_from_vllm_logs, high_measured_step, high_calculated, low_estimated, calculated_residual."`
+}
+
+// A Start says how the run's engine was started.
+type Start struct {
+	Mode   string `json:"mode"`             // "cold": executed; "warm": forked from a Python that had vLLM imported
+	Reason string `json:"reason,omitempty"` // why it started cold where it might have started warm
+	// ImportS is from the start to the first line of the engine process: Python's
+	// imports, twice where the engine process is spawned, and the configuration.
+	ImportS *float64 `json:"import_s"`
+	// EngineProcess says how a warm run's engine process was made.
+	EngineProcess string      `json:"engine_process,omitempty"`
+	Parent        *WarmParent `json:"parent,omitempty"`
+	TryCold       bool        `json:"try_cold,omitempty"` // it failed, maybe for how it was started: a cold attempt follows
+}
+
+// A WarmParent is the process that a run was forked from. Its memory is no part
+// of the run's.
+type WarmParent struct {
+	PID      int     `json:"pid"`
+	ImportS  float64 `json:"import_s"`  // what its own imports took, once
+	Threads  int     `json:"threads"`   // of which a fork takes one along
+	RSSBytes *int64  `json:"rss_bytes"` // resident
+	PSSBytes *int64  `json:"pss_bytes"` // its share of what it shares with its children
+	Served   int     `json:"served"`    // the how manieth run it was, from 1
 }
 
 // A Session is what the engine itself told through the session driver.

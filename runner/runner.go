@@ -56,6 +56,13 @@ type PromptEngine interface {
 	Margin(job *Job) time.Duration
 }
 
+// A PreparedEngine has something ready before a run's baseline is taken: what
+// it starts by then is no part of the run.
+type PreparedEngine interface {
+	Engine
+	Prepare(ctx context.Context, job *Job)
+}
+
 // A Sampler reads an instrument at a fixed rate until ctx ends. The slice that
 // it gives to emit holds one tick and is reused: emit copies what it keeps.
 // A Sampler whose instrument fails goes on as well as it can and says so in
@@ -107,6 +114,9 @@ type Job struct {
 	StartedAt  time.Time      // with its monotonic reading: offsets count from here
 	Progress   func(Progress) // never nil
 	Pulse      *Pulse         // the engine tells here that it speaks, is ready, and its process tree
+	Shard      string         // part of the plan, as "3/6"; "": all of it
+	Lane       *Lane          // what it has for itself beside other runs; nil: there are none
+	Turn       *Turn          // to measure; the engine takes it
 }
 
 // Record is the profile as results may hold it.
@@ -122,6 +132,7 @@ type Progress struct {
 	Phase       Phase
 	MemoryBytes int64 // highest of the current use over the run's GPUs; 0 before the first sample
 	Note        string
+	Lane        int // 0: there is one
 
 	// ETA is that of the execution, from the runs so far; 0: unknown. The Runner
 	// fills it.
@@ -162,6 +173,7 @@ type Measurement struct {
 	Latency   *LatencyStats
 	Logs      []RawLog
 	Session   *Session          // what the engine itself told; session mode only
+	Start     *Start            // how the engine was started
 	Leftovers []Process         // outlived the engine and were ended
 	Retriable bool              // the failure can pass: hub, port in use, NCCL, device busy
 	Decided   bool              // the engine ended by itself: a limit that broke while its remains ended changes nothing

@@ -23,7 +23,7 @@ func WriteRows(path string, columns []string, rows [][]any) error {
 	case ".json":
 		write = writeJSONRows
 	}
-	return writeFile(path, func(w io.Writer) error { return write(w, columns, rows) })
+	return WriteFile(path, func(w io.Writer) error { return write(w, columns, rows) })
 }
 
 func writeParquetRows(w io.Writer, columns []string, rows [][]any) error {

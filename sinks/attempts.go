@@ -19,7 +19,7 @@ import (
 // is before anything is measured, so that an attempt whose runner was killed
 // still has a name, its settings and all else that was known.
 func (s *Store) writeJob(rel string, job *runner.Job) error {
-	r := runner.NewResult(job)
+	r := masked(runner.NewResult(job), s.opts.Masker)
 	r.ProfilerVersion, r.Provenance.Vramsweep, r.Provenance.Host = s.opts.Version, s.opts.Version, s.opts.Host
 	// Not synced: after a power cut the run is merely due again without its name.
 	return s.f.put(rel+"/"+jobName, false, func(w io.Writer) error { return EncodeResult(w, r) })
@@ -33,6 +33,12 @@ const stageName = tmpMark + "attempt"
 // attempts/N. An unfinished one becomes a result of its own, outcome interrupted,
 // and is returned. It can be killed at any moment and goes on when it is called again.
 func (s *Store) archive(rel string) (cutOff *RecoveredAttempt, err error) {
+	if s.wornOut(rel) {
+		if _, err := s.setAside(rel); err != nil {
+			return nil, err
+		}
+		return nil, s.f.mkdir(rel)
+	}
 	attempts := rel + "/" + attemptsDir
 	stage := attempts + "/" + stageName
 	begun := s.f.exists(rel+"/"+jobName) || s.f.exists(rel+"/"+resultName) || s.f.exists(rel+"/"+journalName)
@@ -101,7 +107,8 @@ func (s *Store) moveAttempt(rel, stage string) error {
 }
 
 func (s *Store) dropJournal(rel string) error {
-	return errors.Join(s.f.remove(rel+"/"+journalName), s.f.remove(rel+"/"+journalIndex), s.f.remove(rel+"/"+jobName))
+	return errors.Join(s.f.removeAll(rel+"/"+journalName), s.f.removeAll(rel+"/"+journalIndex),
+		s.f.removeAll(rel+"/"+jobName)) // an engine may have put folders there
 }
 
 // conclude gives an attempt that was cut off its timeline and its run.json.
@@ -115,7 +122,10 @@ func (s *Store) conclude(rel string) (*RecoveredAttempt, error) {
 		return nil, err
 	}
 	if found.Reason != "" {
-		result.Run.Notes = append(result.Run.Notes, "the journal of samples was cut at its last good batch: "+found.Reason)
+		result.Run.Notes = append(result.Run.Notes, "batches of the journal of samples are lost: "+found.Reason)
+	}
+	if result.Files, err = s.files(rel, result); err != nil {
+		return nil, err
 	}
 	return &RecoveredAttempt{RunID: result.Run.RunID, Samples: found.Samples, Lost: found.Lost, Reason: found.Reason},
 		s.writeResult(rel, result)
@@ -154,7 +164,10 @@ func (s *Store) convertJournal(rel string, result *runner.Result) (found Journal
 		return found, err
 	}
 	result.Run.EndedAt, result.Run.WallS = result.Run.StartedAt.Add(last), last.Seconds()
-	file, err := s.writeTimelineFile(rel, result, each)
+	file, err := s.stageTimeline(rel, result, each)
+	if err == nil {
+		err = s.f.rename(tmpName(rel+"/"+timelineName), rel+"/"+timelineName)
+	}
 	result.Files = append(result.Files, file)
 	return found, err
 }
@@ -205,6 +218,7 @@ func (s *Store) planned(rel string) (*runner.Result, error) {
 type Recovery struct {
 	Attempts []RecoveredAttempt `json:"attempts"` // were cut off; the runs are due again
 	Removed  []string           `json:"removed"`  // leftovers: temporary files, journals of finished runs
+	SetAside []Damaged          `json:"set_aside,omitempty"`
 }
 
 // A RecoveredAttempt is an attempt that was cut off.
@@ -225,18 +239,21 @@ func (s *Store) Recover() (*Recovery, error) {
 		return nil, err
 	}
 	report := &Recovery{}
-	executions, err := s.f.dirs(runsDir)
-	for _, execution := range executions {
-		runs, rerr := s.runs(execution)
-		err = errors.Join(err, rerr)
-		for _, rel := range runs {
-			if rerr := s.recoverRun(rel, report); rerr != nil {
-				err = errors.Join(err, s.f.explain("recovering "+rel, rerr))
-			}
+	var err error
+	if s.opts.Shard == "" {
+		err = s.remakeExecutions(report)
+	}
+	runs, rerr := s.recoverable()
+	err = errors.Join(err, rerr)
+	for _, rel := range runs {
+		if rerr := s.recoverRun(rel, report); rerr != nil {
+			err = errors.Join(err, s.f.explain("recovering "+rel, rerr))
 		}
 	}
-	for _, dir := range []string{".", executionsDir} {
-		err = errors.Join(err, s.removeTemporary(dir, report))
+	if s.opts.Shard == "" {
+		for _, dir := range []string{".", executionsDir} {
+			err = errors.Join(err, s.removeTemporary(dir, report))
+		}
 	}
 	if terr := s.withTables(report, s.endExecutions); terr != nil {
 		err = errors.Join(err, s.f.explain("putting tables/ in order", terr))
@@ -244,7 +261,31 @@ func (s *Store) Recover() (*Recovery, error) {
 	return report, err
 }
 
+// recoverable are the folders of the runs that nobody else may be working on: all,
+// or those of this store's shard.
+func (s *Store) recoverable() (all []string, err error) {
+	if s.opts.Shard != "" {
+		e, err := s.part(s.opts.Execution, s.opts.Shard)
+		if errors.Is(err, errNoExecution) {
+			return nil, nil // it has not begun
+		}
+		if err != nil {
+			return nil, err
+		}
+		return s.runsOf(e)
+	}
+	executions, err := s.f.dirs(runsDir)
+	for _, execution := range executions {
+		runs, rerr := s.runs(execution)
+		all, err = append(all, runs...), errors.Join(err, rerr)
+	}
+	return all, err
+}
+
 func (s *Store) recoverRun(rel string, report *Recovery) error {
+	if err := s.endReplace(rel); err != nil {
+		return err
+	}
 	if err := s.removeTemporary(rel, report); err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ type Compaction struct {
 	Files     int      `json:"files"`     // Parquet files in tables/ now
 	Rows      int64    `json:"rows"`      // in all tables
 	SetAside  []string `json:"set_aside"` // damaged files that were moved out of tables/ (Rebuild)
+	Damaged   []Fault  `json:"damaged"`   // runs and executions that were left out
 }
 
 // Compact brings tables/ up to date and merges the files of a month. It works
@@ -37,12 +38,15 @@ func (s *Store) Rebuild() (*Compaction, error) { return s.compact(true) }
 func (s *Store) compact(rebuild bool) (*Compaction, error) {
 	report := &Compaction{}
 	executions, err := s.Executions()
-	if err != nil {
+	bad := new(DamagedError)
+	if errors.As(err, &bad) {
+		report.Damaged = bad.Faults
+	} else if err != nil {
 		return nil, err
 	}
 	err = s.withTables(nil, func() error {
 		if rebuild {
-			if err := s.setAside(report); err != nil {
+			if err := s.setTablesAside(report); err != nil {
 				return err
 			}
 		}
@@ -70,33 +74,43 @@ func (s *Store) publishStale(executions []*Execution, rebuild bool, report *Comp
 	settled := map[string]bool{}
 	for _, f := range files {
 		for _, m := range f.marks {
-			settled[m.Execution] = settled[m.Execution] || m.Final
+			part := fileName(m.Execution, m.Shard)
+			settled[part] = settled[part] || m.Final
 		}
 	}
-	for i, e := range executions {
-		final, err := s.settleExecution(e, i == len(executions)-1, live)
+	var parts []*Execution
+	last := 0 // where the parts of the last execution begin
+	for _, e := range executions {
+		last = len(parts)
+		parts = append(parts, partsOf(e)...)
+	}
+	for i, e := range parts {
+		final, err := s.settleExecution(e, i >= last, live)
 		if err != nil {
 			return err
 		}
-		runs, err := s.runs(e.ID)
+		part := fileName(e.ID, e.Shard)
+		runs, err := s.runsOf(e)
 		if err != nil {
 			return err
 		}
-		if len(runs) == 0 || !rebuild && final && settled[e.ID] && !s.running(e.ID) {
+		if len(runs) == 0 || !rebuild && final && settled[part] && e.State != StateRunning {
 			continue // or nothing is left to publish it from
 		}
-		if err := s.publish(e, final); err != nil {
-			return fmt.Errorf("execution %s: %w", e.ID, err)
+		err = s.publish(e, final)
+		bad := new(DamagedError)
+		if errors.As(err, &bad) {
+			report.Damaged = append(report.Damaged, bad.Faults...)
 		}
-		report.Published = append(report.Published, e.ID)
+		if !onlyDamage(err) {
+			return fmt.Errorf("execution %s: %w", part, err)
+		}
+		report.Published = append(report.Published, part)
 	}
 	return nil
 }
 
-// damagedDir is where Rebuild moves files that cannot be read.
-const damagedDir = "damaged"
-
-func (s *Store) setAside(report *Compaction) error {
+func (s *Store) setTablesAside(report *Compaction) error {
 	for _, t := range Tables() {
 		files, err := s.tableFiles(t)
 		if err != nil {
@@ -106,11 +120,8 @@ func (s *Store) setAside(report *Compaction) error {
 			if len(s.checkPages(tablesDir+"/"+name)) == 0 {
 				continue
 			}
-			to := damagedDir + "/" + s.now().UTC().Format("20060102T150405Z") + "/" + name
-			if err := s.f.mkdir(path.Dir(to)); err != nil {
-				return err
-			}
-			if err := s.f.rename(tablesDir+"/"+name, to); err != nil {
+			to, err := s.setAside(tablesDir + "/" + name)
+			if err != nil {
 				return err
 			}
 			report.SetAside = append(report.SetAside, to)
@@ -137,11 +148,11 @@ func (s *Store) settleExecution(e *Execution, last, live bool) (bool, error) {
 
 // lockedByOther says whether somebody runs a sweep in the folder.
 func (s *Store) lockedByOther() bool {
-	lock, err := s.f.lock(lockRun, s.holder())
+	lock, err := s.f.lock(lockRun, s.holder(), false)
 	if err != nil {
 		return errors.As(err, new(*LockedError))
 	}
-	return unlock(lock) != nil
+	return lock.unlock() != nil
 }
 
 func (s *Store) count(report *Compaction) error {
@@ -211,11 +222,13 @@ func (g *mergeGroup) name() string {
 	return path.Join(path.Dir(first.name), fmt.Sprintf("%s+%d.parquet", first.marks[0].Execution, marks-1))
 }
 
+// mergeGroups leaves the files of shards apart: each has one writer, and the rows of
+// one execution would have to be put in order anew.
 func mergeGroups(t anyTable, files []tableFile, axes []table.Axis) []*mergeGroup {
 	var groups []*mergeGroup
 	var current *mergeGroup // takes more
 	for _, f := range files {
-		open := len(f.marks) == 0 || slices.ContainsFunc(f.marks, func(m Mark) bool { return !m.Final })
+		open := len(f.marks) == 0 || slices.ContainsFunc(f.marks, func(m Mark) bool { return !m.Final || m.Shard != "" })
 		if current == nil || open || path.Dir(f.name) != path.Dir(current.files[0].name) ||
 			current.bytes+f.Size() > mergeBytes {
 			current = &mergeGroup{}

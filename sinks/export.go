@@ -9,6 +9,7 @@ import (
 	"io"
 	"reflect"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/apache/arrow/go/v17/arrow"
@@ -24,7 +25,7 @@ import (
 func ExportFormats() []string { return []string{"csv", "jsonl", "arrow"} }
 
 // Export writes one table: "csv" (a header, empty for null, instants in RFC
-// 3339), "jsonl" (an object a row, null kept) or "arrow" (an IPC stream). It returns the number
+// 3339, an apostrophe before a text that a spreadsheet would take for a formula), "jsonl" (an object a row, null kept) or "arrow" (an IPC stream). It returns the number
 // of rows. Memory does not depend on it.
 func (s *Store) Export(name Table, format string, where Predicate, w io.Writer) (int64, error) {
 	t, err := lookup(name)
@@ -166,6 +167,10 @@ func (c *csvExporter) row(values []any) error {
 			c.cells[i] = v.Format(exportTime)
 		case float64:
 			c.cells[i] = strconv.FormatFloat(v, 'g', -1, 64)
+		case string: // a text of others must be no formula where a spreadsheet opens the file
+			if c.cells[i] = v; v != "" && strings.Contains("=+-@\t\r", v[:1]) {
+				c.cells[i] = "'" + v
+			}
 		default:
 			c.cells[i] = fmt.Sprint(v)
 		}

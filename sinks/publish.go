@@ -2,13 +2,10 @@ package sinks
 
 import (
 	"bytes"
-	"cmp"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"path"
 	"slices"
 
@@ -22,7 +19,10 @@ func (s *Store) Publish(execution string) error {
 	if err != nil {
 		return err
 	}
-	return s.publishNow(e, e.State == StateComplete)
+	for _, part := range partsOf(e) {
+		err = errors.Join(err, s.publishNow(part, part.State == StateComplete))
+	}
+	return err
 }
 
 func (s *Store) publishNow(e *Execution, final bool) error {
@@ -32,14 +32,15 @@ func (s *Store) publishNow(e *Execution, final bool) error {
 
 // publish needs the lock of the tables.
 func (s *Store) publish(e *Execution, final bool) error {
-	p := &publication{s: s, mark: Mark{Execution: e.ID, Final: final},
+	p := &publication{s: s, of: e, mark: Mark{Execution: e.ID, Shard: e.Shard, Final: final},
 		month: "month=" + e.StartedAt.UTC().Format("2006-01")}
 	return errors.Join(p.run(), s.f.removeAll(stagingDir))
 }
 
-// A publication writes the files of one execution.
+// A publication writes the files of one execution, or of a shard of it.
 type publication struct {
 	s     *Store
+	of    *Execution
 	mark  Mark
 	month string
 }
@@ -57,8 +58,9 @@ type output struct {
 }
 
 func (p *publication) run() error {
-	runs, err := p.s.orderedRuns(p.mark.Execution)
-	if err != nil {
+	runs, err := p.s.orderedRuns(p.of)
+	bad := new(DamagedError)
+	if err != nil && !errors.As(err, &bad) {
 		return err
 	}
 	var outs []*output
@@ -72,7 +74,7 @@ func (p *publication) run() error {
 	// The table runs comes last: its columns depend on all of its rows, and a run
 	// that stands there stands in the others.
 	runsOut, outs := outs[0], outs[1:]
-	rows, err := p.stageRows(runs, outs)
+	rows, err := p.stageRows(runs, outs, bad)
 	if err != nil {
 		return err
 	}
@@ -85,20 +87,21 @@ func (p *publication) run() error {
 			return err
 		}
 	}
-	return p.s.widenRuns(axes)
+	return errors.Join(p.s.widenRuns(axes), damaged(bad.Faults))
 }
 
 // find looks for the file that holds the execution.
 func (p *publication) find(t anyTable) (*output, error) {
 	name := t.def().name
-	o := &output{t: t, name: path.Join(string(name), p.month, p.mark.Execution+".parquet"), marks: []Mark{p.mark}}
+	o := &output{t: t, name: path.Join(string(name), p.month, fileName(p.of.ID, p.of.Shard)+".parquet"), marks: []Mark{p.mark}}
 	files, err := p.s.footers(name)
 	for _, f := range files {
-		at := f.has(p.mark.Execution)
+		at := f.has(p.mark)
 		switch {
 		case at < 0:
 		case o.exists:
-			return nil, fmt.Errorf("execution %s stands in %s and in %s: remove one of them", p.mark.Execution, o.name, f.name)
+			return nil, fmt.Errorf("execution %s stands in %s and in %s: remove one of them",
+				fileName(p.of.ID, p.of.Shard), o.name, f.name)
 		default:
 			f.marks[at] = p.mark
 			o.name, o.marks, o.at, o.exists = f.name, f.marks, at, true
@@ -131,8 +134,8 @@ func (o *output) end() error {
 	return errors.Join(err, cerr)
 }
 
-// stageRows reads each run's folder once, and returns the rows of the table runs.
-func (p *publication) stageRows(runs []string, outs []*output) (rows []RunRow, err error) {
+// stageRows reads each run's folder once, and returns the rows of the table runs. A damaged run stands in no table.
+func (p *publication) stageRows(runs []*runHead, outs []*output, bad *DamagedError) (rows []RunRow, err error) {
 	defer func() {
 		for _, o := range outs {
 			if o.stager != nil {
@@ -145,14 +148,19 @@ func (p *publication) stageRows(runs []string, outs []*output) (rows []RunRow, e
 			return nil, err
 		}
 	}
-	for _, rel := range runs {
-		r, err := p.s.publishedRows(rel)
-		if errors.Is(err, fs.ErrNotExist) {
+	for _, run := range runs {
+		r, err := p.s.publishedRows(run)
+		one := new(DamagedError)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue
+		case errors.As(err, &one):
+			bad.Faults = append(bad.Faults, one.Faults...)
 			continue
 		}
 		for _, o := range outs {
 			if err == nil {
-				err = o.fromRun(rel, r)
+				err = o.fromRun(run.rel, r)
 			}
 		}
 		if err != nil {
@@ -164,7 +172,7 @@ func (p *publication) stageRows(runs []string, outs []*output) (rows []RunRow, e
 }
 
 func (p *publication) stageRuns(o *output, rows []RunRow) ([]table.Axis, error) {
-	known, err := p.s.axesWithValues(p.mark.Execution)
+	known, err := p.s.axesWithValues(p.mark)
 	if err != nil {
 		return nil, err
 	}
@@ -184,6 +192,8 @@ func (p *publication) stageRuns(o *output, rows []RunRow) ([]table.Axis, error) 
 // apply makes the file visible, or removes one that has no rows any more.
 func (p *publication) apply(o *output) error {
 	switch name := tablesDir + "/" + o.name; {
+	case o.rows > 0 && p.mark.Shard != "" && !o.exists:
+		return p.s.placeFirst(o.name)
 	case o.rows > 0:
 		return p.s.place(o.name)
 	case o.exists:
@@ -231,7 +241,7 @@ func (s *Store) rewrite(t anyTable, from []tableFile, to string, axes []table.Ax
 
 // axesWithValues are the axis columns that other executions have values in: an
 // execution that goes on may yet change the type of one that came with it.
-func (s *Store) axesWithValues(otherThan string) ([]table.Axis, error) {
+func (s *Store) axesWithValues(otherThan Mark) ([]table.Axis, error) {
 	var axes []table.Axis
 	files, err := s.footers(TableRuns)
 	for _, f := range files {
@@ -251,55 +261,19 @@ func mergeAxes(known []table.Axis, runs []RunRow) []table.Axis {
 	return table.MergeAxes(known, axes)
 }
 
-// orderedRuns are the folders of an execution's finished runs, sorted by run id.
-func (s *Store) orderedRuns(execution string) ([]string, error) {
-	folders, err := s.runs(execution)
-	if err != nil {
+// publishedRows are the rows of a run's folder, with the checksum of its run.json. Its timeline was checked.
+func (s *Store) publishedRows(run *runHead) (*Rows, error) {
+	if err := s.timelineOf(run); err != nil {
 		return nil, err
 	}
-	ids := make(map[string]string, len(folders))
-	for _, rel := range folders {
-		id, err := s.runID(rel)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		ids[rel] = id
-	}
-	return slices.SortedFunc(maps.Keys(ids), func(a, b string) int { return cmp.Compare(ids[a], ids[b]) }), nil
-}
-
-// runID reads of a run.json what orders it.
-func (s *Store) runID(rel string) (string, error) {
-	var head struct {
-		Run struct {
-			RunID string `json:"run_id"`
-		} `json:"run"`
-	}
-	b, err := s.f.readFile(rel + "/" + resultName)
-	if err != nil {
-		return "", err
-	}
-	if err = json.Unmarshal(b, &head); err == nil && head.Run.RunID == "" {
-		err = errors.New("it names no run")
-	}
-	if err != nil {
-		return "", fmt.Errorf("reading %s: it is no run.json: %w", s.f.path(rel+"/"+resultName), err)
-	}
-	return head.Run.RunID, nil
-}
-
-// publishedRows are the rows of a run's folder, with the checksum of its run.json.
-func (s *Store) publishedRows(rel string) (*Rows, error) {
-	b, err := s.f.readFile(rel + "/" + resultName)
+	name := run.rel + "/" + resultName
+	b, err := s.f.readFile(name)
 	if err != nil {
 		return nil, err
 	}
 	r, err := DecodeResult(bytes.NewReader(b))
 	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", s.f.path(rel+"/"+resultName), err)
+		return nil, &DamagedError{Faults: []Fault{{File: name, What: err.Error()}}}
 	}
 	rows := RowsOf(r)
 	rows.Run.JSONSHA256 = text(fmt.Sprintf("%x", sha256.Sum256(b)))

@@ -180,6 +180,24 @@ func defaultLimits() Limits {
 	}
 }
 
+func defaultLanes() Lanes { return Lanes{Count: 1, Latency: "alone"} }
+
+func (l *loader) lanes(b *body, sc *scope) Lanes {
+	lanes := defaultLanes()
+	lanes.Count = attrOf(l, b, "count", lanes.Count, sc, func(name string, v any) (int, *misfit) {
+		if v == "auto" {
+			return LanesAuto, nil
+		}
+		n, f := asWhole(name, v, 1, MaxLanes)
+		if f != nil {
+			f.detail += ` It may be "auto" as well: one lane a GPU.`
+		}
+		return int(n), f
+	})
+	lanes.Latency = attrOf(l, b, "latency", lanes.Latency, sc, oneOf("alone", "shared"))
+	return lanes
+}
+
 func (l *loader) sample(b *body, sc *scope) Sample {
 	s := defaultSample()
 	s.Interval = attrOf(l, b, "interval", s.Interval, sc, asDuration)
@@ -245,10 +263,6 @@ func (l *loader) gpuList(b *body, sc *scope) []int {
 
 var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-// secretName matches names of environment variables whose values are secrets
-// whatever they come from.
-var secretName = regexp.MustCompile(`(?i)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY)`)
-
 // env reads the env block of a sweep, sorted by name.
 // labels are the attributes of a labels block: columns of the tables that nothing
 // else depends on.
@@ -296,7 +310,7 @@ func (l *loader) env(b *body, sweepScope *scope) []EnvVar {
 				"The value of an environment variable is a string; this is %s.", l.describeSecretly(a.expr, v))
 			continue
 		}
-		secret := l.tainted(a.expr) != "" || secretName.MatchString(a.name)
+		secret := l.tainted(a.expr) != "" || SecretName(a.name)
 		out = append(out, EnvVar{Name: a.name, Value: text, Sensitive: secret})
 	}
 	slices.SortFunc(out, func(a, b EnvVar) int { return strings.Compare(a.Name, b.Name) })

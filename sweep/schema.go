@@ -87,7 +87,7 @@ func schema() *blockSpec {
 
 func sweepSpec() *blockSpec {
 	return &blockSpec{
-		name: "sweep", label: "name", attrs: optional("description", "repeats", "gpus"),
+		name: "sweep", label: "name", attrs: optional("description", "repeats", "gpus", "order"),
 		blocks: []*blockSpec{
 			{name: "matrix", single: true, needed: true, free: true},
 			{name: "exclude", attrs: optional("when"), free: true},
@@ -95,11 +95,12 @@ func sweepSpec() *blockSpec {
 			{name: "pick", single: true, attrs: append([]attrSpec{{"n", "how many points"}}, optional("seed")...)},
 			{
 				name: "engine", label: "kind", single: true, free: true,
-				attrs: optional("command", "benchmark", "python", "mode", "vllm_version", "model_runner", "defaults",
+				attrs: optional("command", "benchmark", "python", "mode", "start", "vllm_version", "model_runner", "defaults",
 					"gpu", "seed", "noise", "time_scale", "plant"),
 			},
 			{name: "labels", single: true, free: true},
 			{name: "env", single: true, free: true},
+			{name: "lanes", single: true, attrs: optional("count", "latency")},
 			{name: "sample", single: true, attrs: optional("interval", "all_gpus")},
 			{
 				name: "limits", single: true,

@@ -9,6 +9,7 @@ import (
 	"github.com/schollz/progressbar/v3"
 
 	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/sweep"
 )
 
 // A display shows how an execution goes: a progress bar on a terminal, plain
@@ -31,7 +32,7 @@ func newDisplay(out, report io.Writer, details func(io.Writer, *runner.Result) e
 	d := &display{out: out, report: report, details: details}
 	if width, tty := terminal(out); tty {
 		d.bar = progressbar.NewOptions(-1,
-			progressbar.OptionSetWriter(out),
+			progressbar.OptionSetWriter(rawOf(out)),
 			progressbar.OptionSetWidth(min(24, width/5)),
 			progressbar.OptionShowCount(),
 			progressbar.OptionSetPredictTime(false), // our own: runs that were kept take no time
@@ -108,7 +109,7 @@ func (d *display) Progress(p runner.Progress) {
 	if p.ETA > 0 {
 		eta = "  ETA " + p.ETA.Round(time.Second).String()
 	}
-	d.bar.Describe(fmt.Sprintf("%s  %s%s%s", d.label, d.phase, memory, eta))
+	d.bar.Describe(sweep.Printable(fmt.Sprintf("%s  %s%s%s", d.label, d.phase, memory, eta)))
 	d.set()
 }
 

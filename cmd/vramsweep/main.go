@@ -13,6 +13,8 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"github.com/vramsweep/vramsweep/runner/proc"
 )
 
 // version is set by the linker.
@@ -27,6 +29,7 @@ type world struct {
 	stderr io.Writer
 	dir    string // working directory
 	self   string // path of this executable
+	masker *proc.Masker
 }
 
 func main() {
@@ -88,6 +91,12 @@ func quiet(code int) error {
 func run(w *world) int {
 	root := newRoot(w)
 	verb, _, err := root.Find(w.args)
+	if err != nil || !verb.Hidden {
+		out, errs := newConsole(w.stdout, w.secrets()), newConsole(w.stderr, w.secrets())
+		defer out.flush()
+		defer errs.flush()
+		w.stdout, w.stderr = out, errs
+	}
 	ctx, stop := withSignals(context.Background(), w.stderr, err == nil && supervises(verb.Name()))
 	defer stop()
 	root.SetArgs(w.args)
@@ -132,8 +141,9 @@ Parquet tables.
 
 Exit codes: 0 all well; 1 the program or the machine is at fault; 2 the command
 line or the file is; 3 some runs failed, the rest is written (fmt --check: files
-would change); 4 a regression, faults in a folder, or memory lines unread;
-130 interrupted, what was measured is written.`
+would change); 4 a regression, faults in a folder, or memory lines unread; 75 GPUs
+that are asked for are not here, on another host they may be; 130 interrupted, what
+was measured is written.`
 
 // newRoot builds the command tree.
 func newRoot(w *world) *cobra.Command {

@@ -33,6 +33,17 @@ type Planner struct {
 	Basis    string
 
 	engines []sweep.EngineCounter // of each sweep, after count
+	starts  int                   // of engines of vLLM; 0: not counted yet
+}
+
+// warm reports whether runs of a profile start warm where vLLM's command is a
+// Python script at hand.
+func (p *Planner) warm(profile *sweep.Profile) bool {
+	e := &profile.Engine
+	if p.starts == 0 {
+		p.starts = vllm.Starts(p.Plan)
+	}
+	return e.Kind == "vllm" && len(e.Benchmark) == 0 && (e.Start == "warm" || e.Start == "" && p.starts > 1)
 }
 
 // Overheads are the figures of a profile that rest on a database of measurements.
@@ -82,7 +93,7 @@ func (p *Planner) guess(profile *sweep.Profile) guess {
 	} else {
 		g.estimate, g.overheads = p.Estimate(profile.Model, request, g.gpu)
 	}
-	g.time, g.timed = p.Times.expect(profile, &g.estimate)
+	g.time, g.timed = p.Times.expect(profile, &g.estimate, p.warm(profile))
 	return g
 }
 
@@ -115,6 +126,7 @@ type totals struct {
 	profiles, runs, never int
 	seconds, gpuSeconds   float64
 	latency, session      float64 // seconds, if all ran in that mode
+	saved, parent         float64 // seconds: by warm starts, and for the imports of the process that serves them
 	untimed               int
 }
 
@@ -144,6 +156,8 @@ func (p *Planner) count() ([]*Profile, *totals, error) {
 			shown = append(shown, one)
 		}
 	}
+	t.seconds += t.parent // about what one start saves
+	t.saved -= t.parent
 	return shown, t, nil
 }
 
@@ -160,10 +174,15 @@ func (t *totals) time(profile *sweep.Profile, g *guess, runs int, first bool) {
 	}
 	t.latency += latency
 	t.session += session
-	total := latency
+	total, starts := latency, runs
 	if profile.Engine.Mode == "session" {
-		total = session
+		total, starts = session, 0
+		if first {
+			starts = 1
+		}
 	}
+	t.saved += g.time.saved * float64(starts)
+	t.parent = max(t.parent, g.time.saved)
 	t.seconds += total
 	s := &profile.Settings
 	t.gpuSeconds += total * float64(s.TensorParallelSize*max(s.PipelineParallelSize, 1))
@@ -181,6 +200,7 @@ type Document struct {
 	GPU          *models.GPU           `json:"gpu"`
 	Seconds      *float64              `json:"expected_seconds"`
 	GPUHours     *float64              `json:"expected_gpu_hours"`
+	WarmSaves    *float64              `json:"warm_starts_save_seconds"` // already taken off expected_seconds
 	TimeFrom     string                `json:"expected_time_from"`
 	Profiles     []*Profile            `json:"profiles"`
 	Warnings     []sweep.Diagnostic    `json:"warnings,omitempty"`
@@ -210,7 +230,7 @@ func (p *Planner) Document() (*Document, error) {
 		Profiles: append([]*Profile{}, shown...), Warnings: p.Plan.Warnings,
 	}
 	if t.untimed == 0 {
-		d.Seconds, d.GPUHours = &t.seconds, new(t.gpuSeconds/3600)
+		d.Seconds, d.GPUHours, d.WarmSaves = &t.seconds, new(t.gpuSeconds/3600), &t.saved
 	}
 	for i, s := range p.Plan.Sweeps {
 		entry := Sweep{

@@ -30,9 +30,18 @@ type Spec struct {
 	// NoCgroup leaves the cgroups alone; else a cgroup v2 is used where one may
 	// be made.
 	NoCgroup bool
+	// CPUs are those that the program and all that it starts may use; empty: those
+	// of this process. Linux only.
+	CPUs []int
+	// Beside is how many programs are watched side by side, this one included: each is
+	// looked at so much more seldom. 0: it alone.
+	Beside int
 	// Alone: the program is known to start nothing of its own (an instrument, not
 	// an engine), so its tree is not looked for while it runs; at its end it is.
 	Alone bool
+
+	// Fork, where it is set, starts the program in place of execve.
+	Fork Fork
 
 	// Line is called for each line of output, one call at a time, in the order
 	// of arrival. nil: output is only kept raw.
@@ -42,6 +51,21 @@ type Spec struct {
 	// StdoutFile becomes the program's stdout itself: nothing of it is read here,
 	// Line and Stdout get none of it. The caller closes its own copy.
 	StdoutFile *os.File
+}
+
+// A Fork has another process start a program: Python that has imported it
+// already. The process whose PID it returns is a child of this one by then, and
+// does nothing of the program before release is called.
+type Fork func(f *Forked) (pid int, release func() error, err error)
+
+// A Forked is what execve would be given.
+type Forked struct {
+	Path  string // of the program, as found on the PATH
+	Argv  []string
+	Env   []string // with Mark
+	Mark  string
+	Dir   string
+	Files []*os.File // descriptors 1, 2, 3, ...; standard input is empty
 }
 
 // A Line is a line of output, without its end. A line of over 1 MiB comes in
@@ -60,6 +84,9 @@ type Process interface {
 	PID() int
 	// Tree lists the program and all that it started and that is alive.
 	Tree() []int
+	// Pause stops all of the tree (SIGSTOP), and Resume lets it go on.
+	Pause()
+	Resume()
 	// Stop asks the tree to end (SIGTERM, grace, SIGKILL). It does not wait.
 	// The first reason counts.
 	Stop(reason string)

@@ -44,6 +44,7 @@ type process struct {
 	tree *tree
 	out  [2]*reader
 
+	release  func() error // lets a forked program begin; nil where it was executed
 	started  time.Time
 	stopOnce sync.Once
 	killOnce sync.Once
@@ -83,7 +84,7 @@ func Start(ctx context.Context, spec Spec) (Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.tree.prepare(p.mark, !spec.NoCgroup)
+	p.tree.prepare(p.mark, !spec.NoCgroup, spec.Beside)
 	if err := p.launch(); err != nil {
 		pipes.closeAll()
 		p.tree.close()
@@ -91,6 +92,9 @@ func Start(ctx context.Context, spec Spec) (Process, error) {
 	}
 	pipes.closeChildEnds()
 	p.tree.begin(p.cmd.Process.Pid)
+	if p.release != nil {
+		_ = p.release() // a child that is dead already is seen to have exited
+	}
 	for _, r := range p.out {
 		go r.run()
 	}
@@ -231,10 +235,16 @@ func (p *process) launch() error {
 		defer runtime.UnlockOSThread()
 		p.cmd.SysProcAttr = p.tree.sysProcAttr()
 		p.started = time.Now()
-		err := p.cmd.Start()
-		if err != nil && p.tree.dropCgroup() {
-			err = p.restart()
-		}
+		err := withCPUs(p.spec.CPUs, func() error {
+			if p.spec.Fork != nil {
+				return p.fork()
+			}
+			err := p.cmd.Start()
+			if err != nil && p.tree.dropCgroup() {
+				err = p.restart()
+			}
+			return err
+		})
 		result <- err
 		if err != nil {
 			return
@@ -259,9 +269,38 @@ func (p *process) restart() error {
 	return p.cmd.Start()
 }
 
+// fork has the program started by Spec.Fork. os/exec waits for it as for one
+// that it started.
+func (p *process) fork() error {
+	files := []*os.File{p.cmd.Stdout.(*os.File), p.cmd.Stderr.(*os.File)} //nolint:forcetypeassert // openPipes set them
+	pid, release, err := p.spec.Fork(&Forked{
+		Path: p.cmd.Path, Argv: p.cmd.Args, Env: p.cmd.Env, Mark: p.mark, Dir: p.cmd.Dir, Files: append(files, p.cmd.ExtraFiles...),
+	})
+	if err != nil {
+		return err
+	}
+	p.release = release
+	p.tree.take(pid)
+	if err := setCPUs(pid, p.spec.CPUs); err != nil {
+		return err
+	}
+	p.cmd.Process, err = os.FindProcess(pid)
+	return err
+}
+
 func (p *process) PID() int { return p.cmd.Process.Pid }
 
 func (p *process) Tree() []int { return p.tree.pids() }
+
+func (p *process) Pause() {
+	p.tree.scan(true)
+	p.tree.signalAll(syscall.SIGSTOP)
+}
+
+func (p *process) Resume() {
+	p.tree.scan(true)
+	p.tree.signalAll(syscall.SIGCONT)
+}
 
 func (p *process) Stop(reason string) {
 	p.reason.CompareAndSwap(nil, &reason)

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/vramsweep/vramsweep/runner"
@@ -25,10 +26,26 @@ type Latency struct {
 	BaseEnv []string
 	// Grace is how long vLLM may take to end after SIGTERM; 0: proc's default.
 	Grace time.Duration
+	// Warm forks the runs from a process that has vLLM imported; nil: none does.
+	Warm *Warm
 }
 
 // resultName is the benchmark's result file in a run's folder.
 const resultName = "latency.json"
+
+// Prepare has the warm parent ready.
+func (e *Latency) Prepare(ctx context.Context, job *runner.Job) {
+	if argv, err := Args(job.Profile, Paths{}); err == nil { // Run says what is wrong
+		env, _ := childEnv(e.BaseEnv, job)
+		e.launch(ctx, job, argv, env)
+	}
+}
+
+// launch says how a run is started.
+func (e *Latency) launch(ctx context.Context, job *runner.Job, argv, env []string) *launch {
+	python, script, why := scriptOf(job.Profile, argv, env)
+	return e.Warm.prepare(ctx, job, python, script, why, env)
+}
 
 // Run runs one attempt.
 func (e *Latency) Run(ctx context.Context, job *runner.Job) (*runner.Measurement, error) {
@@ -48,13 +65,14 @@ func (e *Latency) Run(ctx context.Context, job *runner.Job) (*runner.Measurement
 	if err := os.Remove(result); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("the result file of an earlier attempt is in the way: %w", err)
 	}
-	a := &attempt{job: job, m: m, masker: masker, dir: dir}
+	a := &attempt{job: job, m: m, masker: masker, dir: dir, warmsUp: make(chan struct{})}
 	a.reader = log.NewReader(log.ReaderOptions{Event: a.event, Mask: masker.Text})
 	exit, err := a.run(ctx, e, argv, env)
 	if err != nil {
 		return nil, err
 	}
 	a.finish(exit, result)
+	a.launch.judge(m)
 	return m, nil
 }
 
@@ -65,10 +83,14 @@ type attempt struct {
 	masker  *proc.Masker
 	reader  *log.Reader
 	dir     string
+	launch  *launch
 	phase   runner.Phase
 	iters   int
 	lastErr string // last line of stderr
 	lines   int64
+
+	measures sync.Once
+	warmsUp  chan struct{} // closed when the benchmark is about to measure
 }
 
 // run starts the program and returns when nothing of it is left.
@@ -78,9 +100,10 @@ func (a *attempt) run(ctx context.Context, e *Latency, argv, env []string) (*pro
 		return nil, err
 	}
 	a.enter(runner.PhaseEngineInit, "")
-	p, err := proc.Start(ctx, proc.Spec{
+	a.launch = e.launch(ctx, a.job, argv, env)
+	p, err := a.launch.begin(ctx, inLane(proc.Spec{
 		Argv: argv, Env: env, Mark: a.job.Mark, Grace: e.Grace, Line: a.line, Stdout: logs[0], Stderr: logs[1],
-	})
+	}, a.job))
 	if err != nil {
 		_, closeErr := logs.close()
 		err = errors.Join(err, closeErr)
@@ -90,8 +113,14 @@ func (a *attempt) run(ctx context.Context, e *Latency, argv, env []string) (*pro
 		}
 		return nil, fmt.Errorf("run %s: %w", a.job.RunID, err)
 	}
+	a.m.Env = knownEnv(a.launch.env, a.masker)
 	a.job.Pulse.SetTree(p.Tree)
+	turn, end := context.WithCancel(ctx)
+	var waiting sync.WaitGroup
+	waiting.Go(func() { a.awaitTurn(turn, p) })
 	exit, waitErr := p.Wait()
+	end()
+	waiting.Wait()
 	a.job.Pulse.SetTree(nil)
 	var closeErr error
 	a.m.Logs, closeErr = logs.close()
@@ -102,6 +131,21 @@ func (a *attempt) run(ctx context.Context, e *Latency, argv, env []string) (*pro
 		a.note(err.Error())
 	}
 	return exit, nil
+}
+
+// awaitTurn holds the benchmark up, once it is about to warm up, until it may
+// measure: it knows no pause of its own. Its end, or that of ctx, ends the waiting.
+func (a *attempt) awaitTurn(ctx context.Context, p proc.Process) {
+	select {
+	case <-a.warmsUp:
+	case <-ctx.Done():
+		return
+	}
+	if a.job.Turn.Exclusive() {
+		p.Pause()
+		defer p.Resume()
+	}
+	_ = a.job.Turn.Take(ctx) // whatever ended ctx ends the benchmark too
 }
 
 func (a *attempt) note(s string) {
@@ -132,6 +176,10 @@ func give(reader *log.Reader, l proc.Line) {
 
 // event follows the moments of the run.
 func (a *attempt) event(e runner.LogEvent) {
+	switch e.Kind {
+	case runner.EventWarmupStart, runner.EventWarmupIter, runner.EventMeasureStart:
+		a.measures.Do(func() { close(a.warmsUp) })
+	}
 	switch e.Kind {
 	case runner.EventEngineReady, runner.EventWarmupStart, runner.EventMeasureStart:
 		a.job.Pulse.Ready()

@@ -46,8 +46,28 @@ type Session struct {
 	// Patience is how long an engine that served a profile may take to begin the
 	// next; default 30 s.
 	Patience time.Duration
+	// Warm forks the drivers from a process that has vLLM imported; nil: none does.
+	Warm *Warm
 
 	current *process
+}
+
+// Prepare has the warm parent ready for a run that starts an engine.
+func (e *Session) Prepare(ctx context.Context, job *runner.Job) {
+	if python, err := e.Python(job.Profile); err == nil { // Run says what is wrong
+		env, _ := childEnv(e.BaseEnv, job)
+		e.launch(ctx, job, python, nil, env)
+	}
+}
+
+// launch says how a driver is started.
+func (e *Session) launch(ctx context.Context, job *runner.Job, python, argv, env []string) *launch {
+	script := append([]string{filepath.Join(job.Dir, driverName)}, argv...)
+	why := ""
+	if !isPython(python) {
+		why = fmt.Sprintf("%s is no Python alone: what it does cannot be seen", strings.Join(python, " "))
+	}
+	return e.Warm.prepare(ctx, job, python, script, why, env)
 }
 
 // Shares reports whether one engine can serve both profiles.
@@ -106,6 +126,7 @@ func (e *Session) Run(ctx context.Context, job *runner.Job) (*runner.Measurement
 		return m, err
 	}
 	s.explain()
+	s.p.launch.judge(m)
 	return m, nil
 }
 
@@ -114,7 +135,7 @@ func (e *Session) Run(ctx context.Context, job *runner.Job) (*runner.Measurement
 func (e *Session) attempt(ctx context.Context, job *runner.Job, m *runner.Measurement) (*serving, error) {
 	if !e.Alive(job.Profile) {
 		e.endFor(m, true)
-		if err := e.open(job); err != nil {
+		if err := e.open(ctx, job); err != nil {
 			return nil, err
 		}
 	}
@@ -140,7 +161,7 @@ func (e *Session) endFor(m *runner.Measurement, idle bool) {
 }
 
 // open starts the driver.
-func (e *Session) open(job *runner.Job) error {
+func (e *Session) open(ctx context.Context, job *runner.Job) error {
 	python, err := e.Python(job.Profile)
 	if err != nil {
 		return err
@@ -155,6 +176,7 @@ func (e *Session) open(job *runner.Job) error {
 		return fmt.Errorf("write the session driver: %w", err)
 	}
 	argv := driverArgs(python, path, flags)
+	start := e.launch(ctx, job, python, argv[len(python)+1:], env)
 	at := job.Dir
 	for _, e := range env {
 		if others, ok := strings.CutPrefix(e, "PYTHONPATH="); ok && others != "" {
@@ -162,11 +184,12 @@ func (e *Session) open(job *runner.Job) error {
 		}
 	}
 	env = setEnv(env, "PYTHONPATH", at)
-	e.current, err = launch(job.Profile.EngineKey(), proc.Spec{Argv: argv, Env: env, Mark: job.Mark, Grace: e.Grace})
+	e.current, err = open(job.Profile.EngineKey(), start, inLane(
+		proc.Spec{Argv: argv, Env: env, Mark: job.Mark, Grace: e.Grace}, job))
 	if err != nil {
 		return fmt.Errorf("start the session driver: %w", err)
 	}
-	e.current.command, e.current.env = masker.Argv(argv), knownEnv(env, masker)
+	e.current.command, e.current.env = masker.Argv(argv), knownEnv(start.env, masker)
 	return nil
 }
 
@@ -206,7 +229,7 @@ func (s *serving) serve(ctx context.Context, patience time.Duration) {
 	m := s.m
 	if s.p.isReady() {
 		s.job.Pulse.Ready()
-		s.ask()
+		s.ask(ctx)
 	}
 	over := s.patience(patience)
 	for m.Outcome == "" {
@@ -219,13 +242,11 @@ func (s *serving) serve(ctx context.Context, patience time.Duration) {
 			m.Outcome, m.Detail = runner.OutcomeInterrupted, context.Cause(ctx).Error()
 		case item, ok := <-s.p.replies:
 			if !ok {
-				<-s.p.done // its remains are ended, too
-				m.Outcome = runner.OutcomeEngineError
-				m.Detail = "the session driver ended without an answer: " + s.p.ending()
+				m.Outcome, m.Detail = runner.OutcomeEngineError, s.p.closed(ctx)
 				return
 			}
 			s.job.Pulse.Output(time.Now())
-			s.take(item)
+			s.take(ctx, item)
 		}
 	}
 }
@@ -270,7 +291,11 @@ type serving struct {
 	lastErr string
 	events  []runner.LogEvent
 	garbage int
+	taken   int
 }
+
+// maxEvents bounds what is kept of a driver's words: a run of 10,000 iterations has as many.
+const maxEvents = 50_000
 
 // lost reports whether an engine that had served other profiles failed before
 // it began this one.
@@ -301,12 +326,16 @@ func (s *serving) abandon() error {
 	return errors.Join(wroteErr, err)
 }
 
-// ask sends the profile to the driver.
-func (s *serving) ask() {
+// ask sends the profile to the driver, when it is its turn to measure.
+func (s *serving) ask(ctx context.Context) {
 	if s.asked {
 		return
 	}
 	s.asked = true
+	if err := s.job.Turn.Take(ctx); err != nil {
+		s.m.Outcome, s.m.Detail = runner.OutcomeInterrupted, err.Error()
+		return
+	}
 	settings := s.job.Profile.Settings
 	warmup, iters := int64(10), int64(30) // the defaults of `vllm bench latency`
 	err := s.p.send(request{
@@ -320,7 +349,7 @@ func (s *serving) ask() {
 }
 
 // take handles one line of the driver.
-func (s *serving) take(item item) {
+func (s *serving) take(ctx context.Context, item item) {
 	m := s.m
 	if item.err != nil {
 		s.garbage++
@@ -333,13 +362,19 @@ func (s *serving) take(item item) {
 	if r.ID != 0 && r.ID != s.p.served {
 		return // an answer to a profile that was given up
 	}
+	if s.taken++; s.taken > maxEvents && r.Event != "result" && r.Event != "error" && r.Event != "failed" {
+		if s.taken == maxEvents+1 {
+			m.Notes = append(m.Notes, fmt.Sprintf("the session driver sent over %d events; further ones are left out", maxEvents))
+		}
+		return
+	}
 	s.mark(r)
 	switch r.Event {
 	case "ready":
 		s.p.setReady(r)
 		s.job.Pulse.Ready()
 		s.m.Session.Torch = append(s.m.Session.Torch, r.Torch.readings("engine_ready")...)
-		s.ask()
+		s.ask(ctx)
 	case "profile_start":
 		s.begun = true
 		s.m.Session.Torch = append(s.m.Session.Torch, r.Torch.readings("profile_start")...)

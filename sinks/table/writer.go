@@ -43,8 +43,12 @@ const (
 // A Mark names an execution in a file, and whether more of it can come.
 type Mark struct {
 	Execution string `json:"execution"`
+	Shard     string `json:"shard,omitempty"` // of the execution, as "3/6"; "": all of it
 	Final     bool   `json:"final"`
 }
+
+// Same reports whether two marks are about the same part of an execution.
+func (m Mark) Same(o Mark) bool { return m.Execution == o.Execution && m.Shard == o.Shard }
 
 // Options say what a file is, beside its rows.
 type Options struct {
@@ -54,6 +58,7 @@ type Options struct {
 	Sorted  []string // columns by which the rows are sorted
 	Axes    []Axis
 	Marks   []Mark
+	Sealed  bool // Seal follows
 }
 
 func (o *Options) writerOptions(row reflect.Type) []parquet.WriterOption {
@@ -71,6 +76,9 @@ func (o *Options) writerOptions(row reflect.Type) []parquet.WriterOption {
 	}
 	for key, text := range o.Metadata(row) {
 		options = append(options, parquet.KeyValueMetadata(key, text))
+	}
+	if o.Sealed {
+		options = append(options, parquet.KeyValueMetadata(metaSeal, noSeal()))
 	}
 	return options
 }
