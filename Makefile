@@ -9,7 +9,7 @@ FUZZTIME ?= 10m
 CORPUS   ?= ../shared/corpus
 H100     := NVIDIA H100 80GB HBM3
 
-.PHONY: laws demo test test-vllm lint deadcode fmt vulncheck build release bench chaos power accuracy overheads fuzz golden clean
+.PHONY: laws demo test test-vllm lint deadcode fmt vulncheck build release bench chaos power trust accuracy overheads fuzz golden clean
 
 build: ## the binary, bin/vramsweep
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/vramsweep
@@ -57,6 +57,10 @@ chaos: build ## kill -9 at random moments, hundreds of times
 
 power: ## how small a change compare finds, and how often it calls what is none
 	$(GO) test ./sinks/analyze/compare -run 'TestNothingChanged|TestPower' -count=1 -v -timeout 30m -power
+
+trust: ## 1,000 simulated runs, and 100 pairs: is a figure wrong by more than it says, is an unchanged pair called?
+	$(GO) test ./runner/simulate -run 'TestNoClaim|TestFewNulls|TestSameSeedSeen|TestUnchanged|TestPlantedChange' \
+	  -count=1 -v -timeout 60m -trust 1000
 
 accuracy: ## predicted against measured, on the recordings
 	$(GO) test ./sinks/analyze/calibrate -run TestAccuracy -count=1 -v

@@ -62,13 +62,18 @@ func (r *Result) deviceBytes(index int) int64 {
 	return 0
 }
 
+// rankBytes is the memory of a rank's GPU; 0 where it is not known.
+func (r *Result) rankBytes(rank int32) int64 {
+	if int(rank) >= len(r.GPUInfo) {
+		return 0
+	}
+	return r.deviceBytes(r.GPUInfo[rank].Index)
+}
+
 func (r *Result) brokenParts() (out []string) {
 	var kv, weights, sum int64
 	for i := range r.Breakdowns {
-		b, total := &r.Breakdowns[i], int64(0)
-		if int(b.Rank) < len(r.GPUInfo) {
-			total = r.deviceBytes(r.GPUInfo[b.Rank].Index)
-		}
+		b := &r.Breakdowns[i]
 		sum += b.Bytes
 		switch b.Component {
 		case "weights":
@@ -79,7 +84,7 @@ func (r *Result) brokenParts() (out []string) {
 		if b.Component != "framework_overhead" && b.Bytes < -tolerated {
 			out = append(out, fmt.Sprintf("%s of rank %d is %d bytes, a part is never negative", b.Component, b.Rank, b.Bytes))
 		}
-		if total > 0 && b.Bytes > total {
+		if total := r.rankBytes(b.Rank); total > 0 && b.Bytes > total {
 			out = append(out, fmt.Sprintf("%s of rank %d is %d bytes, more than the %d of its GPU",
 				b.Component, b.Rank, b.Bytes, total))
 		}

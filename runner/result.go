@@ -430,6 +430,7 @@ type PhaseRow struct {
 	Samples      *int64     `json:"samples" parquet:"samples,optional" doc:"Samples of the memory that lie in the phase."`
 	LongestGapS  *float64   `json:"longest_gap_s" parquet:"longest_gap_s,optional" unit:"s" doc:"Longest time in the phase without a sample, its bounds included."`
 	EnergyMethod string     `json:"energy_method,omitempty" parquet:"energy_method,optional,dict" doc:"counter: the driver's, read at the bounds; power: the instantaneous power over the time."`
+	EnergyOffJ   *float64   `json:"energy_uncertainty_j" parquet:"energy_uncertainty_j,optional" unit:"J" doc:"How far energy_j may be off, for the moments of its bounds and for what changed between two samples."`
 }
 
 // A RankRow is one rank: vLLM's account of it in bytes.

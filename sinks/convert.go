@@ -207,7 +207,7 @@ func (row *RunRow) setMemory(r *runner.Result) {
 
 // setMeasure adds up the measuring phase over the GPUs; null where one lacks it.
 func (row *RunRow) setMeasure(r *runner.Result) {
-	var joules, watts float64
+	var joules, watts, off float64
 	n := 0
 	for i := range r.Phases {
 		p := &r.Phases[i]
@@ -215,9 +215,15 @@ func (row *RunRow) setMeasure(r *runner.Result) {
 			continue
 		}
 		joules, watts, n = joules+*p.EnergyJ, watts+*p.MeanPowerW, n+1
+		if p.EnergyOffJ != nil {
+			off += *p.EnergyOffJ
+		}
 	}
 	if n > 0 && n == len(r.GPUInfo) {
 		row.MeasureEnergyJ, row.MeasureMeanPowerW = &joules, &watts
+		if off > 0 {
+			row.MeasureEnergyOffJ = &off
+		}
 	}
 }
 

@@ -147,6 +147,7 @@ type RunRow struct {
 	GrowthOffBytes      *int64   `parquet:"growth_excess_uncertainty_bytes,optional" unit:"bytes" doc:"How far growth_excess_bytes may be off."`
 	FrameworkOffBytes   *int64   `parquet:"framework_overhead_uncertainty_bytes,optional" unit:"bytes" doc:"How far framework_overhead_bytes may be off."`
 	GrossOffBytes       *int64   `parquet:"beyond_budget_gross_uncertainty_bytes,optional" unit:"bytes" doc:"How far beyond_budget_gross_bytes may be off."`
+	MeasureEnergyOffJ   *float64 `parquet:"measure_energy_uncertainty_j,optional" unit:"J" doc:"How far measure_energy_j may be off."`
 	EnergyOffJ          *float64 `parquet:"energy_uncertainty_j,optional" unit:"J" doc:"How far energy_j may be off, for the moments of its bounds and for what changed between two samples."`
 
 	StartMode     *string  `parquet:"start_mode,optional,dict" doc:"How the engine was started. cold: executed; warm: forked from a Python that had vLLM imported. Null where none was."`

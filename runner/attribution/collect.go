@@ -103,6 +103,9 @@ func (c *collection) take(s *runner.Sample) {
 	}
 	c.last = max(c.last, s.Offset)
 	c.n++
+	if s.Has&runner.HasMemoryTotal != 0 {
+		t.mem.total = s.MemoryTotal
+	}
 	if v, ok := c.memory(s); ok {
 		t.mem.add(s.Offset, v)
 	}

@@ -6,19 +6,21 @@ import (
 	"github.com/vramsweep/vramsweep/runner"
 )
 
-// How fine the course of a run is read.
+// How fine the course of a run is read, in time. These are properties of engines and
+// drivers, not of a card; where a run is too short for them, tell drops what they cannot
+// tell.
 const (
-	stillness  = 150 * time.Millisecond // a level that lasts this long is a level, not a moment on the way
-	together   = 250 * time.Millisecond // rises that follow each other within this are one, where samples are far apart
-	closest    = 60 * time.Millisecond  // the same at most, where samples are close
-	notable    = 64 << 20               // bytes: a rise that is an allocation, not a library's own
-	sustained  = 128 << 20              // bytes: a rise that starts another phase
-	bigContext = 200 << 20              // bytes: the first rise of at least this is the CUDA context
+	// stillness makes a level of a moment on the way. Chosen.
+	stillness = 150 * time.Millisecond
+	// together is within which rises are one, where samples are far apart. Chosen.
+	together = 250 * time.Millisecond
+	// closest is the same at most, where samples are close.
+	closest = 60 * time.Millisecond
 	// beforeProfiling is the least that lies between the first line of compiling
-	// and the end of profiling.
+	// and the end of profiling. Chosen.
 	beforeProfiling = 500 * time.Millisecond
 	// stale is how long before a moment the last sample may lie that tells its
-	// level.
+	// level. Chosen: five samples at the default interval.
 	stale = 500 * time.Millisecond
 	// beforeContext is the least that an engine imports before it touches a GPU (19 s
 	// in the recordings).
@@ -31,8 +33,31 @@ const (
 	collecting = time.Second
 	// roundedSecond is how far a duration in whole seconds may be from the true one.
 	roundedSecond = 500 * time.Millisecond
-	nearLoaded    = 256 << 20 // bytes: a fall that ends so near the level after loading is a whole fall
 )
+
+// mostNotable is a rise that is an allocation on a card of 64 GiB or more, not a
+// library's own. It is chosen: rises of every size stand in the recordings. With half
+// of it no figure of theirs differs by more than its uncertainty, and one step in 383
+// does (TestHalfAsNotable).
+const mostNotable = 64 << 20
+
+// notable is the least rise that is an allocation: a 1024th of the device, since what
+// libraries take on a small one is less, and so are its allocations. Four pages at least.
+func (s *series) notable() int64 {
+	if s.total <= 0 {
+		return mostNotable
+	}
+	return min(mostNotable, max(s.total/1024, 4*allocatorPage))
+}
+
+// sustained is a rise that starts another phase.
+func (s *series) sustained() int64 { return 2 * s.notable() }
+
+// bigContext is the least first rise that is the CUDA context (0.5 GiB on H100s).
+func (s *series) bigContext() int64 { return 3 * s.notable() }
+
+// nearLoaded is how near the level after loading a fall ends that is a whole fall.
+func (s *series) nearLoaded() int64 { return 4 * s.notable() }
 
 // A bound is the start of a phase.
 type bound struct {
@@ -172,13 +197,13 @@ func (fd *finder) steady(at time.Duration) *point {
 		return nil
 	}
 	spans, i := fd.t.mem.spans, fd.t.mem.index(at)
-	next := i+1 < len(spans) && abs(spans[i].level-spans[i+1].level) < notable
+	next := i+1 < len(spans) && abs(spans[i].level-spans[i+1].level) < fd.t.mem.notable()
 	switch {
 	case next:
 		return p
 	case at-p.at > stale:
 		return nil
-	case spans[i].n >= 2, i > 0 && abs(spans[i].level-spans[i-1].level) < notable:
+	case spans[i].n >= 2, i > 0 && abs(spans[i].level-spans[i-1].level) < fd.t.mem.notable():
 		return p
 	}
 	return nil
@@ -224,7 +249,7 @@ func (fd *finder) beforeLoad() {
 	if !ls.present { // older logs: the end, less what loading took
 		ls = moment{lo: le.lo - le.took, at: le.at - le.took, hi: le.hi - le.took, placed: le.placed, present: true}
 	}
-	before := fd.settled(ls, sustained)
+	before := fd.settled(ls, fd.t.mem.sustained())
 	fd.start(runner.PhaseLoad, ls.at, ls.uncertainty())
 	if before == nil || fd.c.host {
 		return
@@ -235,7 +260,7 @@ func (fd *finder) beforeLoad() {
 	}
 	fd.p.nccl, fd.p.context = before, nil
 	for _, r := range fd.t.mem.rises(fd.from, before.at, 32<<20, 50*time.Millisecond) {
-		if r.bytes() >= bigContext {
+		if r.bytes() >= fd.t.mem.bigContext() {
 			fd.p.context = &r.after
 			return
 		}
@@ -266,7 +291,7 @@ func (fd *finder) load() {
 	}
 	if before != nil && fd.f.weights > 0 {
 		until := fd.profileLimit(le)
-		floor := before.level + fd.f.weights + fd.f.buffers*8/10 - notable
+		floor := before.level + fd.f.weights + fd.f.buffers*8/10 - fd.t.mem.notable()
 		if sp, ok := fd.t.mem.plateau(le.lo, until, stillness, floor); ok {
 			fd.p.loaded = &point{at: min(sp.to, until), level: sp.level}
 			return
@@ -291,7 +316,8 @@ func (fd *finder) profileLimit(le moment) time.Duration {
 // loadedAt takes the level at the line that ends loading, where no rise lies near it.
 func (fd *finder) loadedAt(le moment) {
 	fd.p.loaded = fd.after(fd.steady(le.at), le.lo)
-	if most, ok := fd.t.mem.highest(le.at, le.hi); ok && fd.p.loaded != nil && most.level-fd.p.loaded.level >= notable {
+	most, ok := fd.t.mem.highest(le.at, le.hi)
+	if ok && fd.p.loaded != nil && most.level-fd.p.loaded.level >= fd.t.mem.notable() {
 		fd.p.loaded = nil // the line lies somewhere around a rise
 	}
 }
@@ -326,7 +352,7 @@ func (fd *finder) profileAndKV() {
 	if ce := fd.m.final(runner.EventCaptureEnd, fd.t.rank); ce.present && ce.hi > kr.hi {
 		hi = min(hi, ce.lo)
 	}
-	least := int64(notable)
+	least := fd.t.mem.notable()
 	if fd.f.kv > 0 { // a small cache may come in small steps
 		least = max(allocatorPage, min(least, fd.f.kv/16))
 	}
@@ -383,7 +409,7 @@ func (fd *finder) estimateCapture() {
 	if low, ok := fd.lowBefore(begin.at); ok {
 		at, unsure = low.at, fd.step(low.at)
 		fd.p.profiled = fd.steady(low.at)
-		if l := fd.p.loaded; l != nil && abs(low.level-l.level) < notable { // it cannot lie below
+		if l := fd.p.loaded; l != nil && abs(low.level-l.level) < fd.t.mem.notable() { // it cannot lie below
 			fd.p.profiled = &low
 		}
 	}
@@ -398,7 +424,7 @@ func (fd *finder) estimateCapture() {
 }
 
 // lowBefore goes back from a moment to the lowest level before the memory was
-// higher by more than notable: the end of the last fall.
+// higher by more than is notable: the end of the last fall.
 func (fd *finder) lowBefore(at time.Duration) (point, bool) {
 	spans := fd.t.mem.spans
 	i := fd.t.mem.index(at)
@@ -410,7 +436,7 @@ func (fd *finder) lowBefore(at time.Duration) (point, bool) {
 		if spans[i].level < spans[low].level {
 			low = i
 		}
-		if spans[i].level >= spans[low].level+notable && i < low {
+		if spans[i].level >= spans[low].level+fd.t.mem.notable() && i < low {
 			return point{at: min(spans[low].to, at), level: spans[low].level}, true
 		}
 	}
@@ -454,11 +480,11 @@ func (fd *finder) kvBase(jump rise) {
 		return
 	}
 	fd.p.peak = &peak
-	if peak.level-fd.p.loaded.level < notable {
+	if peak.level-fd.p.loaded.level < fd.t.mem.notable() {
 		return
 	}
-	fell := peak.level-before.level >= notable
-	near := before.level <= fd.p.loaded.level+nearLoaded
+	fell := peak.level-before.level >= fd.t.mem.notable()
+	near := before.level <= fd.p.loaded.level+fd.t.mem.nearLoaded()
 	if i := fd.t.mem.index(before.at); fell && !near && i >= 0 {
 		sp := fd.t.mem.spans[i] // one sample at a level may be on the way down
 		near = sp.n >= 3 || sp.n == 2 && jump.after.at-sp.from >= stillness
@@ -480,8 +506,8 @@ func (fd *finder) estimateBase(jump rise) {
 	end, _ := fd.captures()
 	before := jump.before
 	most, ok := fd.t.mem.highest(end.at, before.at)
-	back := ok && most.level-before.level >= notable
-	if low := fd.p.profiled; low != nil && before.at > end.at && abs(before.level-low.level) < notable {
+	back := ok && most.level-before.level >= fd.t.mem.notable()
+	if low := fd.p.profiled; low != nil && before.at > end.at && abs(before.level-low.level) < fd.t.mem.notable() {
 		back, before.off = true, abs(before.level-low.level)
 	}
 	if back {
@@ -508,13 +534,13 @@ func (fd *finder) capture() {
 		return
 	}
 	fd.p.graphs = true
-	fd.p.captured = fd.after(fd.settled(ce, sustained), since)
+	fd.p.captured = fd.after(fd.settled(ce, fd.t.mem.sustained()), since)
 	fd.start(runner.PhaseEngineWarmup, ce.at, ce.uncertainty())
 	end := fd.p.bounds[runner.PhaseEngineWarmup].at
 	begin, unsure := fd.captureStart(kr, ce, min(since, end), end)
 	fd.start(runner.PhaseCapture, begin, unsure)
 	most, ok := fd.t.mem.highest(since, begin)
-	if ok && fd.p.kv != nil && most.level-fd.p.kv.level >= notable {
+	if ok && fd.p.kv != nil && most.level-fd.p.kv.level >= fd.t.mem.notable() {
 		fd.p.kernels = &most
 		fd.start(runner.PhaseKernelWarmup, since, fd.step(since))
 	}
@@ -543,10 +569,10 @@ func (fd *finder) captureStart(kr, ce moment, since, end time.Duration) (begin, 
 		}
 		was := fd.t.mem.spans[i-1]
 		r := rise{point{at: was.to, level: was.level}, point{at: sp.from, level: sp.level}}
-		if change.after.at == 0 && abs(r.bytes()) >= notable {
+		if change.after.at == 0 && abs(r.bytes()) >= fd.t.mem.notable() {
 			change = r
 		}
-		if r.bytes() <= -sustained && was.to-was.from >= stillness {
+		if r.bytes() <= -fd.t.mem.sustained() && was.to-was.from >= stillness {
 			fall = r
 		}
 		return fall.after.at == 0

@@ -49,7 +49,7 @@ func (s *series) seen(from, to, late time.Duration) bool {
 func (s *series) kept(from, to time.Duration) bool {
 	last, ok := s.at(to)
 	most, known := s.highest(from, to)
-	return ok && known && most.level-last.level < notable
+	return ok && known && most.level-last.level < s.notable()
 }
 
 // coverage says what the samples cover. The highest use is known where, on every
@@ -116,11 +116,14 @@ func (w *work) covered(l *lane) []string {
 		}
 		out = append(out, w.uncovered)
 	}
-	kv, capture := p.bounds[runner.PhaseKVAlloc], p.bounds[runner.PhaseCapture]
-	if p.estimated && !p.shared && kv.ok && capture.ok && !p.track.mem.seen(kv.at, capture.at, 0) {
-		w.uncovered = fmt.Sprintf("no sample in the second half of the %.2f s between the KV cache and the capture, "+
+	kv, until, what := p.bounds[runner.PhaseKVAlloc], p.bounds[runner.PhaseCapture], "the capture"
+	if !p.graphs { // an eager run
+		until, what = ready, "the benchmark"
+	}
+	if (p.estimated || !p.graphs) && !p.shared && kv.ok && until.ok && !p.track.mem.seen(kv.at, until.at, 0) {
+		w.uncovered = fmt.Sprintf("no sample in the second half of the %.2f s between the KV cache and %s, "+
 			"where kernels warm up: the highest use is not known; %s",
-			(capture.at - kv.at).Seconds(), advice)
+			(until.at - kv.at).Seconds(), what, advice)
 		out = append(out, w.uncovered)
 	}
 	return out

@@ -47,15 +47,12 @@ func (l *lane) energy(from, to time.Duration, power *gauge, kind string) (joules
 	return v, "power", instant && (whole || length < longestUnread)
 }
 
-// energyOff is how far the energy between two marks may be off: for their moments, at
-// the highest power, and for what changed between two samples.
-func (l *lane) energyOff(from, to bound, end time.Duration) float64 {
-	at := to.at
-	if !to.ok {
-		at = end
-	}
-	each := (at - from.at).Seconds() / float64(max(l.power.n, 1))
-	return l.power.max*2*(from.uncertainty+to.uncertainty).Seconds() + (l.power.max-l.power.min)*each
+// energyOff is how far the energy of a stretch may be off: for the moments of its bounds
+// (each to twice its uncertainty), at the highest power, and for what changed between two
+// samples of the power.
+func energyOff(power *gauge, length, begin, end time.Duration) float64 {
+	each := length.Seconds() / float64(max(power.n, 1))
+	return power.max*2*(begin+end).Seconds() + (power.max-power.min)*each
 }
 
 // rows are the phases of one GPU.
@@ -81,6 +78,14 @@ func (w *work) phaseRows(l *lane) []runner.PhaseRow {
 			w.miss(w.phaseField(l, ph.phase, "memory_min_bytes"), "no sample fell into the phase")
 		}
 		w.phasePower(l, ph, &r)
+		if r.EnergyJ != nil {
+			end := time.Duration(0)
+			if i+1 < len(l.phases) {
+				end = l.phases[i+1].uncertainty
+			}
+			off := energyOff(&ph.power, length, ph.uncertainty, end)
+			r.EnergyOffJ = &off
+		}
 		out = append(out, r)
 	}
 	return out
@@ -177,7 +182,8 @@ func (w *work) timeline(g *gathering, what string) *runner.MemoryTimeline {
 		x := w.extended(&l.power, &l.temp, &l.util)
 		joules, from, ok := l.energy(g.from, g.to, &l.power, w.kind)
 		if ok {
-			doubt := l.energyOff(l.p.bounds[runner.PhaseBenchWarmup], l.p.bounds[runner.PhaseTeardown], g.to)
+			doubt := energyOff(&l.power, g.to-g.from, l.p.bounds[runner.PhaseBenchWarmup].uncertainty,
+				l.p.bounds[runner.PhaseTeardown].uncertainty)
 			x.EnergyJ, x.EnergyFrom, x.EnergyOffJ = &joules, from, &doubt
 			off += doubt
 		}

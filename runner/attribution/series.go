@@ -31,6 +31,7 @@ type span struct {
 type series struct {
 	spans     []span
 	tolerance int64
+	total     int64 // of the device; 0: not known
 	peak      int64
 	peakAt    time.Duration
 	n         int64

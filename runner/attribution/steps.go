@@ -30,7 +30,7 @@ func (s *ladder) add(name string, from, to *point, vllm figure, reason func(diff
 	row.Bytes, row.TFrom, row.TTo = &bytes, s.w.c.time(from.at), s.w.c.time(to.at)
 	unsure := max(from.off, allocatorPage)
 	if name == "profile_peak" || name == "estimate_capture" || name == "kernel_warmup" {
-		low := s.p.track.mem.alone(to.at) || bytes < notable // one sample alone shows it, or none does
+		low := s.p.track.mem.alone(to.at) || bytes < s.p.track.mem.notable() // one sample alone shows it, or none does
 		row.LowerBound = &low
 		unsure += s.p.track.mem.unsure(to.at)
 	} else {
@@ -276,7 +276,7 @@ func noKVStep(p *course, l *ledger) string {
 // (one max_num_seqs x vocabulary of 4 B) if the rise falls short of the KV
 // cache by just that, to a page a layer.
 func (w *work) givenBack(l *ledger, risen int64) int64 {
-	if w.logits <= 0 || risen >= l.kv.bytes-sustained {
+	if w.logits <= 0 || risen >= l.kv.bytes-2*mostNotable {
 		return 0
 	}
 	back := (w.logits + allocatorPage - 1) / allocatorPage * allocatorPage

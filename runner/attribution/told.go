@@ -13,7 +13,7 @@ import (
 // or, where such a phase ended between them, between the level on which it stood and the
 // higher of the two. After the end of the engine nothing can be told of before.
 func (p *course) tell() {
-	if p.context != nil && p.nccl != nil && abs(p.context.level-p.nccl.level) < notable {
+	if p.context != nil && p.nccl != nil && abs(p.context.level-p.nccl.level) < p.track.mem.notable() {
 		p.context = nil // both came between two samples
 	}
 	if p.nccl != nil {
@@ -150,6 +150,9 @@ func (p *course) tellKV() {
 	if !next.ok {
 		next = p.bounds[runner.PhaseBenchWarmup]
 	}
+	if end := p.bounds[runner.PhaseTeardown]; !next.ok && end.live() {
+		p.kv, p.kvBase = nil, nil // it failed, and no line tells what came after the KV cache
+	}
 	if !next.live() || p.shared {
 		return
 	}
@@ -168,7 +171,7 @@ func (p *course) tellKV() {
 	case low < p.kv.level-allocatorPage: // what stood there was kernels too
 		p.kernels = &point{at: p.kv.at, level: high}
 		p.kv.level = low
-	case high-low >= notable:
+	case high-low >= mem.notable():
 	case (p.estimated || !p.graphs) && mem.spans[i].n < plain:
 		p.kv, p.kvBase = nil, nil
 	}

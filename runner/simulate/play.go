@@ -15,7 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/sweep/models"
 )
 
@@ -423,7 +422,6 @@ func (p *player) step(st *step, i int) error {
 	now := time.Now()
 	if st.memory != nil || st.doing != nil {
 		until := p.started.Add(p.script.wall(p.script.nextChange(i), p.config.TimeScale) + p.late).UnixNano()
-		speed := p.script.speedAt(st.phase, p.config.TimeScale)
 		for rank, h := range p.holders {
 			err := h.set(now, func(s *holding) {
 				if bytes, ok := st.memory[rank]; ok {
@@ -432,7 +430,7 @@ func (p *player) step(st *step, i int) error {
 				if d := st.doing; d != nil {
 					s.Util, s.MemUtil, s.Power, s.Clock = d.util, d.memUtil, d.power, d.clock
 				}
-				s.Drain = s.Power*speed - speedOf(*p.config.GPU).idle
+				s.Drain = s.Power - speedOf(*p.config.GPU).idle
 				s.Until = until
 			})
 			if err != nil {
@@ -465,18 +463,6 @@ func (s *script) nextChange(i int) *step {
 		}
 	}
 	return &s.steps[min(i, len(s.steps)-1)]
-}
-
-// speedAt is how many simulated seconds pass in a second of wall time.
-func (s *script) speedAt(phase runner.Phase, timeScale float64) float64 {
-	if timeScale > 0 {
-		return timeScale
-	}
-	sp := s.phases[phase]
-	if wall := s.budget(phase); wall > 0 && sp.to > sp.from {
-		return (sp.to - sp.from) / wall
-	}
-	return 1
 }
 
 // writeResult writes the file of --output-json, or spoils it where chaos says.

@@ -124,7 +124,7 @@ func (h *rehearsal) play(m *runner.Measurement, start time.Time, up time.Duratio
 		if _, there := h.entered[st.phase]; !there {
 			h.entered[st.phase] = now
 		}
-		h.step(st, now, scale)
+		h.step(st, now)
 		if text := s.render(st, start.Add(now), pid); text != nil {
 			streams[st.stderr].write(text, start.Add(now+late(rng, 700*time.Microsecond)))
 		}
@@ -150,7 +150,7 @@ func (h *rehearsal) play(m *runner.Measurement, start time.Time, up time.Duratio
 }
 
 // step changes what the ranks hold and do.
-func (h *rehearsal) step(st *step, now time.Duration, scale float64) {
+func (h *rehearsal) step(st *step, now time.Duration) {
 	if st.memory == nil && st.doing == nil {
 		return
 	}
@@ -163,7 +163,7 @@ func (h *rehearsal) step(st *step, now time.Duration, scale float64) {
 		if st.doing != nil {
 			c.power = st.doing.power
 		}
-		c.drain = c.power*h.script.speedAt(st.phase, scale) - idle
+		c.drain = c.power - idle
 		h.levels[rank] = append(h.levels[rank], c)
 	}
 }

@@ -109,7 +109,7 @@ func (b *builder) load() *failure {
 // there is a checkpoint; it ends where they no longer fit.
 func (b *builder) read() *failure {
 	f, r := b.figures, b.request
-	const parts = 10
+	const parts = 8
 	name, shards := "Loading safetensors checkpoint shards", 4
 	if r.loadFormat != "dummy" {
 		b.bar(0, true, strings.Replace(tqdmBar(name, 0, shards, 0), "%|          |", "% Completed |", 1))

@@ -22,10 +22,10 @@ type holding struct {
 	Started uint64 // start of the process in the kernel's ticks: tells a pid used again; 0: unknown
 	GPU     int64
 	Bytes   int64
-	Energy  float64 // J, used by this process so far, in simulated time
+	Energy  float64 // J, used by this process so far
 	Since   int64   // Unix ns: when this state began; Drain counts from here
 	Until   int64   // Unix ns: when it was to end; a process that dies earlier uses no more than this
-	Drain   float64 // W above idle that the energy counter runs with, in simulated time
+	Drain   float64 // W above idle that the energy counter runs with
 	Power   float64 // W, of the whole GPU
 	Linger  int64   // ns that the memory stays after the process ended; < 0: for good
 	Util    int32

@@ -19,7 +19,7 @@ import (
 )
 
 // trust is how many runs the experiments of this file make, of each kind.
-var trust = flag.Int("trust", 150, "simulated runs whose figures are held against the truth")
+var trust = flag.Int("trust", 60, "simulated runs whose figures are held against the truth")
 
 // page is what the driver rounds to.
 const page = 2 << 20

@@ -132,6 +132,7 @@ CREATE TABLE runs (
   growth_excess_uncertainty_bytes BIGINT,
   framework_overhead_uncertainty_bytes BIGINT,
   beyond_budget_gross_uncertainty_bytes BIGINT,
+  measure_energy_uncertainty_j DOUBLE,
   energy_uncertainty_j DOUBLE,
   start_mode VARCHAR,
   start_reason VARCHAR,
@@ -266,6 +267,7 @@ COMMENT ON COLUMN runs.activations_uncertainty_bytes IS '[bytes] How far activat
 COMMENT ON COLUMN runs.growth_excess_uncertainty_bytes IS '[bytes] How far growth_excess_bytes may be off.';
 COMMENT ON COLUMN runs.framework_overhead_uncertainty_bytes IS '[bytes] How far framework_overhead_bytes may be off.';
 COMMENT ON COLUMN runs.beyond_budget_gross_uncertainty_bytes IS '[bytes] How far beyond_budget_gross_bytes may be off.';
+COMMENT ON COLUMN runs.measure_energy_uncertainty_j IS '[J] How far measure_energy_j may be off.';
 COMMENT ON COLUMN runs.energy_uncertainty_j IS '[J] How far energy_j may be off, for the moments of its bounds and for what changed between two samples.';
 COMMENT ON COLUMN runs.start_mode IS 'How the engine was started. cold: executed; warm: forked from a Python that had vLLM imported. Null where none was.';
 COMMENT ON COLUMN runs.start_reason IS 'Why it started cold where it might have started warm.';
@@ -406,7 +408,8 @@ CREATE TABLE phases (
   mean_power_w DOUBLE,
   samples BIGINT,
   longest_gap_s DOUBLE,
-  energy_method VARCHAR
+  energy_method VARCHAR,
+  energy_uncertainty_j DOUBLE
 );
 COMMENT ON TABLE phases IS 'One row a phase of a run and GPU. Key: run_id, gpu_index, phase.';
 COMMENT ON COLUMN phases.run_id IS 'The run: one profile, one repeat, one execution. Joins all tables.';
@@ -430,6 +433,7 @@ COMMENT ON COLUMN phases.mean_power_w IS '[W] Mean power in the phase.';
 COMMENT ON COLUMN phases.samples IS 'Samples of the memory that lie in the phase.';
 COMMENT ON COLUMN phases.longest_gap_s IS '[s] Longest time in the phase without a sample, its bounds included.';
 COMMENT ON COLUMN phases.energy_method IS 'counter: the driver''s, read at the bounds; power: the instantaneous power over the time.';
+COMMENT ON COLUMN phases.energy_uncertainty_j IS '[J] How far energy_j may be off, for the moments of its bounds and for what changed between two samples.';
 
 CREATE TABLE breakdowns (
   run_id VARCHAR NOT NULL,

@@ -238,7 +238,7 @@ func Check(rows []sinks.RunRow, predictors []Predictor) (*Verdict, error) {
 		switch {
 		case rows[i].Outcome != "ok":
 			v.Failed++
-		case v.Cover.Add(&rows[i]):
+		case v.Add(&rows[i]):
 			ok = append(ok, &rows[i])
 			f.Add(&rows[i])
 		}

@@ -13,7 +13,7 @@ func (v *Verdict) Text(out io.Writer) error {
 	w := frame.NewText(out)
 	w.Runs(v.Runs, v.Synthetic, v.Failed)
 	w.Printf(". Errors are predicted - measured.\n")
-	for _, note := range v.Cover.Says() {
+	for _, note := range v.Says() {
 		w.Printf("note: %s\n", note)
 	}
 	for i := range v.Calculators {

@@ -275,6 +275,10 @@ func TestBlindRuns(t *testing.T) {
 		!strings.Contains(notes, "1 sparse runs count") {
 		t.Errorf("%d matched, %v vanished; notes:\n%s", c.Matched, c.Vanished, notes)
 	}
+	alone := slices.Clone(fresh[:1])
+	if _, err := Run("a", base[:1], "b", alone, Options{}); !errors.Is(err, ErrBlind) {
+		t.Errorf("a blind run alone: %v, want ErrBlind", err)
+	}
 	var file bytes.Buffer
 	if err := WriteBaseline(&file, fresh, BaselineInfo{}); err != nil {
 		t.Fatal(err)

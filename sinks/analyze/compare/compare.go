@@ -131,6 +131,9 @@ var ErrNothing = errors.New("no profile stands on both sides")
 // ErrSame says that both sides are the same runs.
 var ErrSame = errors.New("both sides are the same runs, and an execution says nothing about itself")
 
+// ErrBlind says that no run's samples show its memory, so that no figure was compared.
+var ErrBlind = errors.New("no figure can be compared")
+
 // Regressed tells whether anything got worse: a figure, a new failure or a
 // profile that vanished.
 func (c *Comparison) Regressed() bool {
@@ -138,7 +141,7 @@ func (c *Comparison) Regressed() bool {
 }
 
 // Run compares two sets of runs. What stands on both sides counts as new. It
-// fails with frame.ErrMixed, ErrNothing or ErrSame.
+// fails with frame.ErrMixed, ErrNothing, ErrSame or ErrBlind.
 func Run(baseName string, base []sinks.RunRow, newName string, fresh []sinks.RunRow, o Options) (*Comparison, error) {
 	if o.FDR == 0 {
 		o.FDR = 0.001
@@ -176,7 +179,9 @@ func Run(baseName string, base []sinks.RunRow, newName string, fresh []sinks.Run
 			cmp.Or(strings.Join(o.Unfinished, ", "), "runs were interrupted"))
 	}
 	c.figures(o)
-	c.covered()
+	if blind := c.covered(); blind > 0 && c.Tests == 0 {
+		return nil, fmt.Errorf("%w: %s", ErrBlind, c.Notes[len(c.Notes)-1])
+	}
 	c.surroundings(base, fresh)
 	return c, nil
 }
@@ -471,7 +476,7 @@ func (c *Comparison) figures(o Options) {
 }
 
 // covered notes the runs whose figures are not compared, or not all; their outcomes are.
-func (c *Comparison) covered() {
+func (c *Comparison) covered() (blind int) {
 	var cover frame.Cover
 	for _, p := range c.profiles {
 		for _, r := range slices.Concat(p.base, p.new) {
@@ -479,6 +484,7 @@ func (c *Comparison) covered() {
 		}
 	}
 	c.Notes = append(c.Notes, cover.Says()...)
+	return cover.Blind
 }
 
 // homes are the sides that earlier executions may stand by, by what surrounds a

@@ -99,7 +99,8 @@ func Components() []string {
 
 // driverSteps are the steps that stay in memory, in order.
 func driverSteps() []string {
-	return []string{"context", "nccl", "load", "buffers", "kv_alloc", "capture", "engine_warmup", "bench_warmup", "measure"}
+	return []string{"context", "nccl", "load", "buffers", "kv_alloc", "capture", "engine_warmup", "bench_warmup",
+		"measure"}
 }
 
 // passingSteps do not add up with the others: peaks that are given back, and
