@@ -39,6 +39,24 @@ type Execution struct {
 	Synthetic bool            `json:"synthetic"`
 	Plan      json.RawMessage `json:"plan,omitempty"` // []PlannedProfile
 	Summary   json.RawMessage `json:"summary,omitempty"`
+
+	// Of a shard: which it is, as "3/6", and a digest of the whole plan.
+	Shard  string `json:"shard,omitempty"`
+	Digest string `json:"plan_digest,omitempty"`
+	// Shards are the parts of an execution that is their union.
+	Shards []*Execution `json:"-"`
+}
+
+// ShardOf is the shard's number, from 1, and how many there are; 0, 0: it is none.
+func (e *Execution) ShardOf() (i, n int) {
+	shard := e.Shard
+	if len(e.Shards) > 0 {
+		shard = e.Shards[0].Shard
+	}
+	if _, err := fmt.Sscanf(shard, "%d/%d", &i, &n); err != nil {
+		return 0, 0
+	}
+	return i, n
 }
 
 // A History remembers executions from one process to the next; nil for a run
@@ -79,6 +97,25 @@ func planned(plan *sweep.Plan) ([]PlannedProfile, error) {
 	}
 	return list, nil
 }
+
+// Digest is over the profiles of plans, in order, and which plan each is in: the
+// same on every machine that cuts a plan in the same way.
+func Digest(plans ...*sweep.Plan) string {
+	sum := sha256.New()
+	for i, plan := range plans {
+		for _, s := range plan.Sweeps {
+			for _, p := range s.Profiles {
+				fmt.Fprintf(sum, "%d %s %s %d\n", i, s.Name, p.ID, repeats(s))
+			}
+		}
+	}
+	return hex.EncodeToString(sum.Sum(nil)[:8])
+}
+
+// A MismatchError says that an execution is not the one that is asked for.
+type MismatchError struct{ Text string }
+
+func (e *MismatchError) Error() string { return e.Text }
 
 func repeats(s *sweep.Sweep) int { return max(s.Repeats, 1) }
 

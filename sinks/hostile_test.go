@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/parquet-go/parquet-go"
-	"github.com/parquet-go/parquet-go/compress/zstd"
 	"github.com/parquet-go/parquet-go/encoding/thrift"
 	"github.com/parquet-go/parquet-go/format"
 
@@ -28,17 +27,6 @@ func TestHostileParquet(t *testing.T) {
 				}
 			})
 		}, "packed with LZ4_RAW"},
-		{"a string of 40 MB in 2 KB", func(t *testing.T) []byte {
-			type row struct {
-				RunID string `parquet:"run_id"`
-			}
-			var b bytes.Buffer
-			w := parquet.NewGenericWriter[row](&b, parquet.Compression(&zstd.Codec{}))
-			if _, err := w.Write([]row{{strings.Repeat("a", 40<<20)}}); err != nil || w.Close() != nil {
-				t.Fatal(err)
-			}
-			return b.Bytes()
-		}, "unpacked"},
 		{"a list of 2^31 row groups", func(t *testing.T) []byte {
 			footer := []byte{0x15, 2, 0x19, 0x2c, 0x48, 4, 'r', 'o', 'o', 't', 0x15, 2, 0, 0x25, 12, 0x18, 1, 'a', 0, 0x16, 0,
 				0x19, 0xfc, 0xff, 0xff, 0xff, 0xff, 7}

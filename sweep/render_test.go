@@ -28,7 +28,7 @@ func TestRenderPlaces(t *testing.T) {
 	if err := e.Render(&b, RenderOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	want := "   4 | \t\tnote = [\"日本\", nope] # \uFFFD[31m\uFFFD\n     | \t\t                ^^^^\n"
+	want := "   4 | \t\tnote = [\"日本\", nope] # \\u001b[31m\\u202e\n     | \t\t                ^^^^\n"
 	if !strings.Contains(b.String(), want) {
 		t.Errorf("got\n%q\nwant it to hold\n%q", b.String(), want)
 	}

@@ -3,6 +3,8 @@ package proc
 import (
 	"bytes"
 	"cmp"
+	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -31,7 +33,8 @@ type tree struct {
 	leader ident  // zero: none (EndMarked)
 	cgroup *cgroup
 	ownSID int
-	kin    map[int]bool // this process and its ancestors: never of a tree
+	kin    map[int]bool  // this process and its ancestors: never of a tree
+	beside time.Duration // how many trees are watched side by side
 
 	mu       sync.Mutex
 	members  map[ident]member
@@ -55,7 +58,7 @@ func newTree(root, mark string) (*tree, error) {
 func newTreeOf(tb *table, mark string) *tree {
 	sid, _ := unix.Getsid(0) // cannot fail for oneself
 	return &tree{
-		table: tb, want: mark, ownSID: sid, kin: tb.ancestors(),
+		table: tb, want: mark, ownSID: sid, kin: tb.ancestors(), beside: 1,
 		members: map[ident]member{}, clean: map[ident]time.Time{}, sessions: map[int]bool{},
 	}
 }
@@ -63,7 +66,8 @@ func newTreeOf(tb *table, mark string) *tree {
 // prepare makes ready what must stand before the program starts: orphans are
 // handed to this process, and where the kernel and the rights allow it, a
 // cgroup takes all that the program will start.
-func (t *tree) prepare(mark string, useCgroup bool) {
+func (t *tree) prepare(mark string, useCgroup bool, beside int) {
+	t.beside = time.Duration(max(beside, 1))
 	// Best effort: without it orphans go to init and are found by their mark.
 	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 	if useCgroup {
@@ -228,7 +232,8 @@ func (t *tree) byMark(e entry) string {
 		}
 		return ""
 	}
-	if t.leader.pid == 0 || !readable || e.ppid != t.self || t.self == 1 {
+	// What is handed over while others run beside this one may be theirs, and still needed.
+	if t.beside > 1 || t.leader.pid == 0 || !readable || e.ppid != t.self || t.self == 1 {
 		return ""
 	}
 	// It was handed to us: all that we start ourselves has a mark of its own.
@@ -274,19 +279,19 @@ func (t *tree) forget(entries []entry) {
 }
 
 // watchEvery is how long to wait between two looks at the tree: looking costs
-// one per cent of a core at most.
+// one per cent of a core at most, for all programs that are watched side by side.
 func (t *tree) watchEvery() time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return max(time.Second, 100*t.cost)
+	return max(time.Second, 100*t.cost*t.beside)
 }
 
 // pids lists the live members. What it says may be as old as 50 times what
-// looking costs (about 100 ms), so that a sampler may ask at any rate.
+// looking costs (about 100 ms; with several programs so many times more), so that a sampler may ask at any rate.
 func (t *tree) pids() []int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if time.Since(t.scanned) > 50*t.cost {
+	if time.Since(t.scanned) > 50*t.cost*t.beside {
 		t.scanLocked(false)
 	}
 	pids := make([]int, 0, len(t.live))
@@ -409,4 +414,35 @@ func (t *tree) adoptHolders(pipes ...string) bool {
 		t.scanLocked(true)
 	}
 	return found
+}
+
+// withCPUs calls start on this thread while it may use these CPUs alone: what it
+// starts inherits that. The thread then has its own again.
+func withCPUs(cpus []int, start func() error) error {
+	if len(cpus) == 0 {
+		return start()
+	}
+	var own unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &own); err != nil {
+		return fmt.Errorf("read which CPUs may be used: %w", err)
+	}
+	if err := setCPUs(0, cpus); err != nil {
+		return err
+	}
+	return errors.Join(start(), unix.SchedSetaffinity(0, &own))
+}
+
+// setCPUs keeps a program that has one thread yet on these CPUs; 0 is this thread.
+func setCPUs(pid int, cpus []int) error {
+	if len(cpus) == 0 {
+		return nil
+	}
+	var set unix.CPUSet
+	for _, cpu := range cpus {
+		set.Set(cpu)
+	}
+	if err := unix.SchedSetaffinity(pid, &set); err != nil {
+		return fmt.Errorf("keep the program on CPUs %v: %w", cpus, err)
+	}
+	return nil
 }

@@ -170,6 +170,8 @@ func TestReadLatency(t *testing.T) {
 		{`{"latencies": []}`, "no avg_latency"},
 		{`{"avg_latency": 0, "latencies": [1]}`, "latency 0 is 0 s"},
 		{`{"avg_latency": 1, "latencies": [1, -1]}`, "latency 2 is -1 s"},
+		{`{"avg_latency": 0.5, "latencies": [1, 2]}`, "its latencies lie between 1 and 2 s"},
+		{`{"avg_latency": 1, "latencies": [1, 1], "percentiles": {"50": -3}}`, "percentile 50 is -3 s"},
 	} {
 		path := filepath.Join(dir, "l.json")
 		if err := os.WriteFile(path, []byte(c.text), 0o644); err != nil {
@@ -179,11 +181,18 @@ func TestReadLatency(t *testing.T) {
 		switch {
 		case c.err == "" && err != nil:
 			t.Errorf("%q: %v", c.text, err)
-		case c.err == "" && (stats.AvgS != 2 || stats.NIters != 2 || stats.Percentiles["p99"] != 2.49 || *stats.OutputTokensPerS != 64):
+		case c.err == "" && (stats.AvgS != 2 || stats.NIters != 2 || stats.Percentiles["p10"] != 1.6 || *stats.OutputTokensPerS != 64):
 			t.Errorf("%q: %+v", c.text, stats)
 		case c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err) || !strings.Contains(err.Error(), path)):
 			t.Errorf("%q: error %v, want %q", c.text, err, c.err)
 		}
+	}
+	link := filepath.Join(dir, "link.json")
+	if err := os.Symlink("/dev/zero", link); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadLatency(link, 1, 1); err == nil || !strings.Contains(err.Error(), "is a link") {
+		t.Errorf("a link: %v", err)
 	}
 	if _, err := ReadLatency(filepath.Join(dir, "none.json"), 1, 1); err == nil || !strings.Contains(err.Error(), "left no result file") {
 		t.Errorf("missing file: %v", err)

@@ -184,7 +184,8 @@ func (e *Session) open(ctx context.Context, job *runner.Job) error {
 		}
 	}
 	env = setEnv(env, "PYTHONPATH", at)
-	e.current, err = open(job.Profile.EngineKey(), start, proc.Spec{Argv: argv, Env: env, Mark: job.Mark, Grace: e.Grace})
+	e.current, err = open(job.Profile.EngineKey(), start, inLane(
+		proc.Spec{Argv: argv, Env: env, Mark: job.Mark, Grace: e.Grace}, job))
 	if err != nil {
 		return fmt.Errorf("start the session driver: %w", err)
 	}
@@ -228,7 +229,7 @@ func (s *serving) serve(ctx context.Context, patience time.Duration) {
 	m := s.m
 	if s.p.isReady() {
 		s.job.Pulse.Ready()
-		s.ask()
+		s.ask(ctx)
 	}
 	over := s.patience(patience)
 	for m.Outcome == "" {
@@ -245,7 +246,7 @@ func (s *serving) serve(ctx context.Context, patience time.Duration) {
 				return
 			}
 			s.job.Pulse.Output(time.Now())
-			s.take(item)
+			s.take(ctx, item)
 		}
 	}
 }
@@ -290,7 +291,11 @@ type serving struct {
 	lastErr string
 	events  []runner.LogEvent
 	garbage int
+	taken   int
 }
+
+// maxEvents bounds what is kept of a driver's words: a run of 10,000 iterations has as many.
+const maxEvents = 50_000
 
 // lost reports whether an engine that had served other profiles failed before
 // it began this one.
@@ -321,12 +326,16 @@ func (s *serving) abandon() error {
 	return errors.Join(wroteErr, err)
 }
 
-// ask sends the profile to the driver.
-func (s *serving) ask() {
+// ask sends the profile to the driver, when it is its turn to measure.
+func (s *serving) ask(ctx context.Context) {
 	if s.asked {
 		return
 	}
 	s.asked = true
+	if err := s.job.Turn.Take(ctx); err != nil {
+		s.m.Outcome, s.m.Detail = runner.OutcomeInterrupted, err.Error()
+		return
+	}
 	settings := s.job.Profile.Settings
 	warmup, iters := int64(10), int64(30) // the defaults of `vllm bench latency`
 	err := s.p.send(request{
@@ -340,7 +349,7 @@ func (s *serving) ask() {
 }
 
 // take handles one line of the driver.
-func (s *serving) take(item item) {
+func (s *serving) take(ctx context.Context, item item) {
 	m := s.m
 	if item.err != nil {
 		s.garbage++
@@ -353,13 +362,19 @@ func (s *serving) take(item item) {
 	if r.ID != 0 && r.ID != s.p.served {
 		return // an answer to a profile that was given up
 	}
+	if s.taken++; s.taken > maxEvents && r.Event != "result" && r.Event != "error" && r.Event != "failed" {
+		if s.taken == maxEvents+1 {
+			m.Notes = append(m.Notes, fmt.Sprintf("the session driver sent over %d events; further ones are left out", maxEvents))
+		}
+		return
+	}
 	s.mark(r)
 	switch r.Event {
 	case "ready":
 		s.p.setReady(r)
 		s.job.Pulse.Ready()
 		s.m.Session.Torch = append(s.m.Session.Torch, r.Torch.readings("engine_ready")...)
-		s.ask()
+		s.ask(ctx)
 	case "profile_start":
 		s.begun = true
 		s.m.Session.Torch = append(s.m.Session.Torch, r.Torch.readings("profile_start")...)

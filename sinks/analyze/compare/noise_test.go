@@ -77,7 +77,7 @@ func TestCompareEqualsStatsmodels(t *testing.T) {
 		if f.Name == "kv_cache_tokens" { // has no noise
 			continue
 		}
-		of, _ := testsOf(f, c.profiles, c.homes(Options{}))
+		of, _ := testsOf(f, c.profiles, c.homes(Options{}), nil)
 		n := learn(of)
 		for _, one := range of {
 			one.differ(&n, len(of))
