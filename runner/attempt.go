@@ -166,11 +166,12 @@ func (a *attempt) conclude(
 	at = a.stage(5, "detail", at)
 	a.tap.progress(Progress{Phase: PhaseFinal})
 	a.final(ctx)
-	a.stage(6, "final", at)
+	at = a.stage(6, "final", at)
 	if a.killed() {
 		return nil, false, closeSinks(a.sinks)
 	}
 	a.attribute(r)
+	a.stage(7, "attribute", at)
 	wall := time.Since(a.clock)
 	r.Run.EndedAt = a.job.StartedAt.Add(wall).UTC()
 	r.Run.WallS = wall.Seconds()

@@ -449,12 +449,12 @@ func (l *lane) runOne(ctx context.Context, d due, next *due) (stop bool, err err
 		cold := r.Start != nil && r.Start.TryCold
 		if cold || retriable && attempt <= d.sweep.Limits.Retries {
 			l.locked(func() { l.sum.Retried++ })
-			wait, why := backOff(attempt), "this can pass"
+			wait := backOff(attempt)
+			then := fmt.Sprintf("this can pass: attempt %d follows in %v", attempt+1, wait)
 			if cold {
-				wait, why = 0, "vLLM does not say why, so the warm start may be at fault"
+				wait, then = 0, fmt.Sprintf("the warm start may be at fault: attempt %d starts cold", attempt+1)
 			}
-			l.display.Note(fmt.Sprintf("%s: %s; %s: attempt %d follows in %v", r.Run.Outcome, r.Run.OutcomeDetail, why,
-				attempt+1, wait))
+			l.display.Note(fmt.Sprintf("%s: %s; %s", r.Run.Outcome, r.Run.OutcomeDetail, then))
 			if l.sleep(ctx, wait) != nil {
 				// The attempt is written and final unless the run is resumed: it
 				// stays as it is.

@@ -66,7 +66,7 @@ func TestStagesAreStamped(t *testing.T) {
 			t.Errorf("stage %+v", s)
 		}
 	}
-	want := []string{"-1 idle_wait", "0 baseline", "1 monitor", "2 engine", "3 stop", "4 read", "5 detail", "6 final"}
+	want := []string{"-1 idle_wait", "0 baseline", "1 monitor", "2 engine", "3 stop", "4 read", "5 detail", "6 final", "7 attribute"}
 	if !slices.Equal(names, want) {
 		t.Errorf("stages %v, want %v", names, want)
 	}

@@ -86,11 +86,11 @@ type LaneInfo struct {
 }
 
 // A Stage is a part of a run as vramsweep goes through it (0 baseline to 6
-// final, runner.go). Offsets and durations are monotonic: a clock that is set
+// final, runner.go; 7 is the arithmetic that follows). Offsets and durations are monotonic: a clock that is set
 // moves StartedAt alone.
 type Stage struct {
 	Stage     int       `json:"stage"` // -1: waiting for idle GPUs, before the run's start
-	Name      string    `json:"name"`  // "idle_wait", "baseline", "monitor", "engine", "stop", "read", "detail", "final"
+	Name      string    `json:"name"`  // "idle_wait", "baseline", "monitor", "engine", "stop", "read", "detail", "final", "attribute"
 	StartedAt time.Time `json:"started_at"`
 	OffsetS   float64   `json:"offset_s"` // since the run's start
 	DurationS float64   `json:"duration_s"`

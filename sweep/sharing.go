@@ -44,7 +44,9 @@ func ByCompile(profiles []*Profile) []*Profile {
 		}
 		place[p] = at[key]
 	}
-	return slices.SortedStableFunc(slices.Values(profiles), func(a, b *Profile) int { return cmp.Compare(place[a], place[b]) })
+	return slices.SortedStableFunc(slices.Values(profiles), func(a, b *Profile) int {
+		return cmp.Compare(place[a], place[b])
+	})
 }
 
 // RunsByEngine counts the runs that are planned for each engine of session mode.

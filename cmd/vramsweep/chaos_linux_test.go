@@ -166,10 +166,10 @@ func TestChaosKill(t *testing.T) {
 			if *fullChaos {
 				kills, runs = (*chaosKills+1)/2, mode.long
 			}
-			killer := &killer{bin: bin, pulse: newPulse(t),
+			killer := &killer{bin: bin, pulse: newPulse(t), sweep: fmt.Sprintf(killSweep, runs+1, mode.name),
 				span: 2500 * time.Millisecond * time.Duration(runs) / time.Duration(len(modes)*mode.runs)}
 			for killer.done < kills {
-				killer.execution(t, mode.name, runs, kills)
+				killer.execution(t, runs, kills)
 			}
 			t.Logf("%d kills, %d of them cut an attempt short; samples lost at most %v", killer.done, killer.cut,
 				killer.worst.Round(time.Millisecond))
@@ -184,6 +184,7 @@ func TestChaosKill(t *testing.T) {
 // A killer kills runners and adds up what was lost.
 type killer struct {
 	bin   string
+	sweep string // its text
 	pulse *pulse
 	span  time.Duration // kills come at a random moment of it
 	done  int
@@ -192,10 +193,10 @@ type killer struct {
 }
 
 // execution runs one sweep, killed and resumed until it is complete.
-func (k *killer) execution(t *testing.T, mode string, runs, kills int) {
+func (k *killer) execution(t *testing.T, runs, kills int) {
 	t.Helper()
 	dir := t.TempDir()
-	file := writeSweep(t, dir, fmt.Sprintf(killSweep, runs+1, mode))
+	file := writeSweep(t, dir, k.sweep)
 	seen := map[string]bool{}
 	kept := map[string][]byte{}
 	for {

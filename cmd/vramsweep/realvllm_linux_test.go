@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/vramsweep/vramsweep/sinks"
+	"github.com/vramsweep/vramsweep/sinks/analyze/frame"
 )
 
 // tinyModel is a model of four layers with random weights: it needs no
@@ -22,6 +23,7 @@ const tinyModel = `{"architectures":["Qwen3ForCausalLM"],"model_type":"qwen3","h
 const tinySweep = `
 variable "vllm" { type = string }
 variable "mode" { default = "latency" }
+variable "start" { default = "auto" }
 
 sweep "tiny" {
   matrix {
@@ -31,6 +33,7 @@ sweep "tiny" {
   engine "vllm" {
     command          = [var.vllm]
     mode             = var.mode
+    start            = var.start
     model            = "tiny"
     load_format      = "dummy"
     dtype            = "bfloat16"
@@ -47,8 +50,8 @@ sweep "tiny" {
 }
 `
 
-// TestRealVLLM runs a sweep with real vLLM on this machine's CPU in both modes,
-// and reads the tables with DuckDB and pandas where Python has them.
+// TestRealVLLM runs a sweep with real vLLM on this machine's CPU in both modes, in
+// latency mode with cold and with warm starts, and reads the tables with DuckDB and pandas where Python has them.
 // VRAMSWEEP_TEST_VLLM names the executable; VRAMSWEEP_TEST_PYTHON a Python with
 // duckdb and pandas.
 func TestRealVLLM(t *testing.T) {
@@ -65,19 +68,21 @@ func TestRealVLLM(t *testing.T) {
 		t.Fatal(err)
 	}
 	wall := map[string]float64{}
-	for _, mode := range []string{"latency", "session"} {
-		cmd, out := start(t, bin, dir, "run", file, "--var", "vllm="+vllm, "--var", "mode="+mode, "--output-dir", mode,
-			"--brief", "--summary-json", mode+".json")
+	for _, c := range []struct{ name, mode, start, starts string }{
+		{"cold", "latency", "cold", "cold"}, {"latency", "latency", "auto", "warm"}, {"session", "session", "warm", "warm"},
+	} {
+		cmd, out := start(t, bin, dir, "run", file, "--var", "vllm="+vllm, "--var", "mode="+c.mode, "--var", "start="+c.start,
+			"--output-dir", c.name, "--brief", "--summary-json", c.name+".json")
 		if code := exitCode(cmd.Wait()); code != 0 {
-			t.Fatalf("%s mode: exit code %d\n%s", mode, code, out)
+			t.Fatalf("%s: exit code %d\n%s", c.name, code, out)
 		}
-		t.Logf("%s mode:\n%s", mode, out)
-		wall[mode] = summaryOf(t, filepath.Join(dir, mode+".json"))
-		checkRealRuns(t, filepath.Join(dir, mode), mode)
-		nothingLeft(t, filepath.Join(dir, mode))
-		readElsewhere(t, filepath.Join(dir, mode))
+		t.Logf("%s:\n%s", c.name, out)
+		wall[c.name] = summaryOf(t, filepath.Join(dir, c.name+".json"))
+		checkRealRuns(t, filepath.Join(dir, c.name), c.mode, c.starts)
+		nothingLeft(t, filepath.Join(dir, c.name))
+		readElsewhere(t, filepath.Join(dir, c.name))
 	}
-	t.Logf("wall time: latency mode %.0f s, session mode %.0f s", wall["latency"], wall["session"])
+	t.Logf("wall time: latency mode cold %.0f s, warm %.0f s, session mode %.0f s", wall["cold"], wall["latency"], wall["session"])
 }
 
 func summaryOf(t *testing.T, file string) float64 {
@@ -97,7 +102,7 @@ func summaryOf(t *testing.T, file string) float64 {
 }
 
 // checkRealRuns looks at the rows: what vLLM printed, and what it left behind.
-func checkRealRuns(t *testing.T, dir, mode string) {
+func checkRealRuns(t *testing.T, dir, mode, starts string) {
 	t.Helper()
 	n := 0
 	for row, err := range sinks.Read[sinks.RunRow](sinks.Predicate{}, dir) {
@@ -105,7 +110,10 @@ func checkRealRuns(t *testing.T, dir, mode string) {
 			t.Fatal(err)
 		}
 		n++
+		t.Logf("import_seconds %v, start_reason %q", frame.Deref(row.ImportSeconds), frame.Deref(row.StartReason))
 		switch {
+		case frame.Deref(row.StartMode) != starts:
+			t.Errorf("run %s: start %q (%s), want %s", row.RunID, frame.Deref(row.StartMode), frame.Deref(row.StartReason), starts)
 		case row.Outcome != "ok" || row.Synthetic || row.EngineMode != mode:
 			t.Errorf("run %s: outcome %s, synthetic %v, mode %s", row.RunID, row.Outcome, row.Synthetic, row.EngineMode)
 		case row.KVCacheTokens == nil || *row.KVCacheTokens != 524288:

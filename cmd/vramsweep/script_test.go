@@ -53,6 +53,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("NO_COLOR", "1")
 			env.Setenv("MEASURED", measured)
 			env.Setenv("H200", newer)
+			env.Setenv("FAKE_PYTHON", root+"/runner/vllm/testdata/python") // a vLLM that imports and speaks
 			env.Setenv("CONFIGS", root+"/sinks/analyze/calibrate/models,"+root+"/sweep/models/testdata/h200-v0.33")
 			// Else every program waits a second before it exits, under the race detector.
 			env.Setenv("GORACE", "atexit_sleep_ms=0")

@@ -156,7 +156,9 @@ func (p *Planner) count() ([]*Profile, *totals, error) {
 			shown = append(shown, one)
 		}
 	}
-	t.seconds += t.parent // about what one start saves
+	for _, sum := range []*float64{&t.seconds, &t.latency, &t.session} {
+		*sum += t.parent // about what one start saves
+	}
 	t.saved -= t.parent
 	return shown, t, nil
 }

@@ -274,7 +274,8 @@ func (p *process) restart() error {
 func (p *process) fork() error {
 	files := []*os.File{p.cmd.Stdout.(*os.File), p.cmd.Stderr.(*os.File)} //nolint:forcetypeassert // openPipes set them
 	pid, release, err := p.spec.Fork(&Forked{
-		Path: p.cmd.Path, Argv: p.cmd.Args, Env: p.cmd.Env, Mark: p.mark, Dir: p.cmd.Dir, Files: append(files, p.cmd.ExtraFiles...),
+		Path: p.cmd.Path, Argv: p.cmd.Args, Env: p.cmd.Env, Mark: p.mark, Dir: p.cmd.Dir,
+		Files: append(files, p.cmd.ExtraFiles...),
 	})
 	if err != nil {
 		return err

@@ -94,7 +94,10 @@ type launch struct {
 }
 
 // prepare has the parent ready for a run that can start warm.
-func (w *Warm) prepare(ctx context.Context, job *runner.Job, python, script []string, why string, env []string) *launch {
+// why says what already keeps it from that.
+func (w *Warm) prepare(
+	ctx context.Context, job *runner.Job, python, script []string, why string, env []string,
+) *launch {
 	l := &launch{warm: w, job: job, python: python, script: script, start: &runner.Start{Mode: "cold", Reason: why}}
 	if w == nil || job.Profile.Engine.Start == "cold" {
 		l.start.Reason = ""

@@ -257,7 +257,8 @@ func (r *run) adviceNoKV(a *runner.Account) string {
 	case known && asked < 0.9:
 		return fmt.Sprintf("%s%sraise gpu_memory_utilization above %v, or use more GPUs.", short, less, asked)
 	case known && asked < 1:
-		return fmt.Sprintf("%s%sor use more GPUs; a gpu_memory_utilization above %v is enough only on a GPU of more than %.1f GiB.",
+		return fmt.Sprintf("%s%sor use more GPUs; a gpu_memory_utilization above %v is enough only on a GPU "+
+			"of more than %.1f GiB.",
 			short, less, asked, lacks/(1-asked))
 	}
 	return short + less + "raise gpu_memory_utilization, or use more GPUs."

@@ -251,7 +251,8 @@ func (r *Reader) addChained(p *piece, level, class, text string) int {
 	delete(r.chains, key)
 	told := func(f failure) bool { return f.proc.pid == p.proc.pid && !f.headless }
 	// The hub's library raises LocalEntryNotFoundError for another error alone.
-	headless := (chained || strings.HasSuffix(class, "LocalEntryNotFoundError")) && !slices.ContainsFunc(r.current.failures, told)
+	headless := (chained || strings.HasSuffix(class, "LocalEntryNotFoundError")) &&
+		!slices.ContainsFunc(r.current.failures, told)
 	n := r.current.addFailure(p, level, class, text)
 	if n >= 0 {
 		r.current.failures[n].chained, r.current.failures[n].headless = chained, headless
@@ -337,7 +338,8 @@ var (
 	// signalRE finds the signal that ended a process: as a negative exit code, as
 	// 128 and more of a shell's or a container's, or by its name.
 	signalRE = regexp.MustCompile(`(?:exit ?code *:? *|Failed core proc\(s\): \{[^}]*?: )-(\d+)|` +
-		`(?:exited with code |Exit Code: +|Exited \(|"ExitCode": *)1(\d\d)\b|[Ss]ignals?(?:\.SIG[A-Z]+:)? \(?(\d+)\b|status=(\d+)/[A-Z]`)
+		`(?:exited with code |Exit Code: +|Exited \(|"ExitCode": *)1(\d\d)\b|` +
+		`[Ss]ignals?(?:\.SIG[A-Z]+:)? \(?(\d+)\b|status=(\d+)/[A-Z]`)
 )
 
 // signalNames are the words of a shell, and the signal that each stands for.

@@ -71,8 +71,8 @@ func (r *Reader) noteFrame(p *piece) {
 	}
 	text := strings.TrimSpace(p.msg)
 	m := frameRE.FindString(text)
-	if m == "" || m != text && !strings.Contains(text, "()") && !hasAnyPrefix(text, "File ", "self.", "return ", "│", "/",
-		"output", "await ", "Failed to load", "Error executing method", "Invocation of") {
+	if m == "" || m != text && !strings.Contains(text, "()") && !hasAnyPrefix(text,
+		"File ", "self.", "return ", "│", "/", "output", "await ", "Failed to load", "Error executing method", "Invocation of") {
 		return
 	}
 	stage, weight := stageOfFrame(m)
@@ -284,7 +284,8 @@ func oomCause(e *runner.AccountError) string {
 	text := unwrapped(e.Message)[1]
 	idle := sizeIn(idleRE, text)
 	if o := e.OtherBytes; o != nil && all != nil && *o >= *t-*f && *o >= *all/10 && (idle == nil || *idle < *o) {
-		return otherProcesses(e, text) + ": end what is not needed, or leave it its share with a lower gpu_memory_utilization."
+		return otherProcesses(e, text) +
+			": end what is not needed, or leave it its share with a lower gpu_memory_utilization."
 	}
 	// Every process has some memory in pieces: only where that is a part of the GPU worth the name is it the cause.
 	if idle != nil && *idle >= *t && (all == nil || *idle >= *all/50) {

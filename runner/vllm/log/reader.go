@@ -673,7 +673,8 @@ func (r *run) front(p *piece, kind string) {
 
 // otherRE are lines that only other engines print.
 var otherRE = regexp.MustCompile(`(/sglang/|\bsglang\.|server_args=ServerArgs\(|\bavail mem=|\bsglang serve\b)|` +
-	`(\[TensorRT-LLM\]|\[TRT-LLM\]|/tensorrt_llm/|\btensorrt_llm\.)|(\btext_generation_launcher\b)|(\bllama_model_loader: )`)
+	`(\[TensorRT-LLM\]|\[TRT-LLM\]|/tensorrt_llm/|\btensorrt_llm\.)|` +
+	`(\btext_generation_launcher\b)|(\bllama_model_loader: )`)
 
 // noteOther notes that another engine speaks.
 func (r *Reader) noteOther(p *piece) {

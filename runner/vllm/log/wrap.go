@@ -79,7 +79,8 @@ func beginsAnew(line string) bool {
 func marginOf(text []byte) int {
 	margin := -1
 	for line := range bytes.Lines(text) {
-		if blanks := len(line) - len(bytes.TrimLeft(line, " ")); len(bytes.TrimSpace(line)) > 0 && (margin < 0 || blanks < margin) {
+		blanks := len(line) - len(bytes.TrimLeft(line, " "))
+		if len(bytes.TrimSpace(line)) > 0 && (margin < 0 || blanks < margin) {
 			margin = blanks
 		}
 	}

@@ -38,6 +38,8 @@ def engine(how):
         time.sleep(600)
     if how == "hang":
         signal.pause()
+    if how == "slow":
+        time.sleep(0.5)
 
 
 def main():
