@@ -34,10 +34,8 @@ const stageName = tmpMark + "attempt"
 // and is returned. It can be killed at any moment and goes on when it is called again.
 func (s *Store) archive(rel string) (cutOff *RecoveredAttempt, err error) {
 	if s.wornOut(rel) {
-		if _, err := s.setAside(rel); err != nil {
-			return nil, err
-		}
-		return nil, s.f.mkdir(rel)
+		_, err := s.setAside(rel)
+		return nil, errors.Join(err, s.f.mkdir(rel))
 	}
 	attempts := rel + "/" + attemptsDir
 	stage := attempts + "/" + stageName
@@ -45,10 +43,10 @@ func (s *Store) archive(rel string) (cutOff *RecoveredAttempt, err error) {
 	if !begun && !s.f.exists(stage) {
 		return nil, nil
 	}
-	if err := s.f.mkdir(stage); err != nil {
-		return nil, err
+	if err = s.f.mkdir(stage); err == nil {
+		err = s.moveAttempt(rel, stage)
 	}
-	if err := s.moveAttempt(rel, stage); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	if !s.f.exists(stage + "/" + resultName) {

@@ -91,12 +91,7 @@ func (s *Store) publishStale(executions []*Execution, rebuild bool, report *Comp
 		if len(runs) == 0 || !rebuild && final && settled[part] && e.State != StateRunning {
 			continue // or nothing is left to publish it from
 		}
-		err = s.publish(e, final)
-		bad := new(DamagedError)
-		if errors.As(err, &bad) {
-			report.Damaged = append(report.Damaged, bad.Faults...)
-		}
-		if !onlyDamage(err) {
+		if err := report.damage(s.publish(e, final)); err != nil {
 			return fmt.Errorf("execution %s: %w", part, err)
 		}
 		report.Published = append(report.Published, part)
@@ -114,6 +109,17 @@ func settledParts(files []tableFile) map[string]bool {
 		}
 	}
 	return settled
+}
+
+// damage notes the damaged files that an error names, and returns what else it says.
+func (c *Compaction) damage(err error) error {
+	if bad := (*DamagedError)(nil); errors.As(err, &bad) {
+		c.Damaged = append(c.Damaged, bad.Faults...)
+	}
+	if onlyDamage(err) {
+		return nil
+	}
+	return err
 }
 
 func (s *Store) setTablesAside(report *Compaction) error {

@@ -127,7 +127,8 @@ func (w *world) recover(store *sinks.Store, asJSON bool) error {
 	attempts, files := plural(len(mended.Attempts), "attempt"), plural(len(mended.Removed), "left-over file")
 	fmt.Fprintf(w.stdout, "%s kept as interrupted, %s removed", attempts, files)
 	if n := len(mended.SetAside); n > 0 {
-		fmt.Fprintf(w.stdout, ", %s set aside; `vramsweep run --resume` repeats the runs among them", plural(n, "damaged folder"))
+		fmt.Fprintf(w.stdout, ", %s set aside; `vramsweep run --resume` repeats the runs among them",
+			plural(n, "damaged folder"))
 	}
 	fmt.Fprintln(w.stdout)
 	return nil
@@ -235,7 +236,8 @@ func (w *world) importInto(store *sinks.Store, from [][]string, gpuName string) 
 func (w *world) importOne(store *sinks.Store, logs []string, gpuName string) (*runner.Result, error) {
 	for _, name := range logs { // a FIFO would be read once, and may never end
 		if info, err := os.Stat(name); err != nil || !info.Mode().IsRegular() {
-			return nil, errors.Join(fmt.Errorf("%s is no regular file: import keeps a copy of a log that is complete", name), err)
+			return nil, errors.Join(err,
+				fmt.Errorf("%s is no regular file: import keeps a copy of a log that is complete", name))
 		}
 	}
 	log, err := w.readLogs(logs, vllmlog.ReadLogs)

@@ -38,28 +38,18 @@ const maxName = 64
 
 // assigned looks at a "=" or ":": does a secret's name stand before it? value is where what is assigned begins.
 func assigned(s string, at int) (from, value int, ok bool) {
-	end := at
-	for end > 0 && s[end-1] == ' ' && at-end < 4 {
-		end--
-	}
-	quoted := end > 0 && (s[end-1] == '"' || s[end-1] == '\'')
-	if quoted {
-		end--
-	}
-	for end > 0 && s[end-1] == '\\' {
-		end--
-	}
+	before := strings.TrimRight(s[max(0, at-maxName):at], " ")
+	name := strings.TrimRight(before, `"'\`)
+	quoted := len(name) < len(before)
+	end := at - len(s[max(0, at-maxName):at]) + len(name)
 	for from = end; from > 0 && end-from < maxName && nameByte(s[from-1]); {
 		from--
 	}
-	name := strings.TrimLeft(s[from:end], "-.")
+	name = strings.TrimLeft(s[from:end], "-.")
 	if len(name) < 3 || !sweep.SecretName(name) || bare(name, s[at] == '=', quoted) {
 		return 0, 0, false
 	}
-	for value = at + 1; value < len(s) && (s[value] == ' ' || s[value] == '\t' || s[value] == '='); {
-		value++
-	}
-	return from, value, true
+	return from, skip(s, at+1, " \t="), true
 }
 
 // bare reports whether a word says too little: prose has keys and tokens that are none.
@@ -96,24 +86,32 @@ func flagged(s string, at int) (from, value int, ok bool) {
 	return at, value, true
 }
 
+// skip is the next place that has none of these characters.
+func skip(s string, at int, chars string) int {
+	return len(s) - len(strings.TrimLeft(s[at:], chars))
+}
+
+// word adds a value without quotes, if it is long enough and no number.
+func word(spans []span, s string, look, at int) ([]span, int) {
+	end := at
+	for end < len(s) && strings.IndexByte(" \t\r\n\"'\\,;&)]}<>", s[end]) < 0 {
+		end++
+	}
+	if end-at >= minSecret && strings.Trim(s[at:end], "0123456789.-") != "" {
+		spans = append(spans, span{look, at, end})
+	}
+	return spans, end
+}
+
 // values adds the value at a place, a text in quotes and those that follow it in a list, or a word, and says where
 // it ends.
 func values(spans []span, s string, look, at int) ([]span, int) {
 	if strings.HasPrefix(s[at:], Masked) {
 		return spans, at + len(Masked)
 	}
-	for at < len(s) && (s[at] == '[' || s[at] == '(' || s[at] == ' ') {
-		at++
-	}
+	at = skip(s, at, "[( ")
 	if _, quoted := quote(s, at); !quoted {
-		end := at
-		for end < len(s) && strings.IndexByte(" \t\r\n\"'\\,;&)]}<>", s[end]) < 0 {
-			end++
-		}
-		if end-at >= minSecret && strings.Trim(s[at:end], "0123456789.-") != "" {
-			spans = append(spans, span{look, at, end})
-		}
-		return spans, end
+		return word(spans, s, look, at)
 	}
 	for {
 		mark, quoted := quote(s, at)
@@ -126,10 +124,7 @@ func values(spans []span, s string, look, at int) ([]span, int) {
 			spans = append(spans, span{look, from, end})
 		}
 		at = min(end+len(mark), len(s))
-		next := at
-		for next < len(s) && (s[next] == ' ' || s[next] == ',') {
-			next++
-		}
+		next := skip(s, at, " ,")
 		if next >= len(s) || next == at || strings.IndexByte(s[at:next], ',') < 0 || isName(s, next) {
 			return spans, at
 		}

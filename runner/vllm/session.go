@@ -348,6 +348,16 @@ func (s *serving) ask(ctx context.Context) {
 	}
 }
 
+// tooMany reports whether an event is left out for the number of those before it; the last word of a profile is not.
+func (s *serving) tooMany(r *reply) bool {
+	s.taken++
+	if s.taken == maxEvents+1 {
+		s.m.Notes = append(s.m.Notes, fmt.Sprintf("the session driver sent over %d events; further ones are left out",
+			maxEvents))
+	}
+	return s.taken > maxEvents && !slices.Contains([]string{"result", "error", "failed"}, r.Event)
+}
+
 // take handles one line of the driver.
 func (s *serving) take(ctx context.Context, item item) {
 	m := s.m
@@ -362,10 +372,7 @@ func (s *serving) take(ctx context.Context, item item) {
 	if r.ID != 0 && r.ID != s.p.served {
 		return // an answer to a profile that was given up
 	}
-	if s.taken++; s.taken > maxEvents && r.Event != "result" && r.Event != "error" && r.Event != "failed" {
-		if s.taken == maxEvents+1 {
-			m.Notes = append(m.Notes, fmt.Sprintf("the session driver sent over %d events; further ones are left out", maxEvents))
-		}
+	if s.tooMany(r) {
 		return
 	}
 	s.mark(r)
