@@ -42,13 +42,7 @@ func (r *run) accountError(a *runner.Account) *runner.AccountError {
 		}
 	}
 	if e.Kind == KindOOM {
-		m := r.stageOf(f)
-		if e.Stage = m.stage; m.stage == "" && privateRE.MatchString(unwrapped(message)[1]) {
-			e.Stage, m.src = stageCapture, f.src
-		}
-		if m.src.Line > 0 {
-			e.RestsOn = &m.src
-		}
+		r.noteStage(e, f)
 	}
 	if f.kind == KindHub && f.headless && hubMayAnswer(message) {
 		return e // why the hub said so stood in the part that is not here
@@ -58,6 +52,17 @@ func (r *run) accountError(a *runner.Account) *runner.AccountError {
 		e.RestsOn = &src
 	}
 	return e
+}
+
+// noteStage says at which stage memory ran out, and by which line.
+func (r *run) noteStage(e *runner.AccountError, f *failure) {
+	m := r.stageOf(f)
+	if e.Stage = m.stage; m.stage == "" && privateRE.MatchString(unwrapped(e.Message)[1]) {
+		e.Stage, m.src = stageCapture, f.src
+	}
+	if m.src.Line > 0 {
+		e.RestsOn = &m.src
+	}
 }
 
 // unwrapped is a message of several lines as one, joined without and with a

@@ -72,7 +72,8 @@ func (r *Reader) noteFrame(p *piece) {
 	text := strings.TrimSpace(p.msg)
 	m := frameRE.FindString(text)
 	if m == "" || m != text && !strings.Contains(text, "()") && !hasAnyPrefix(text,
-		"File ", "self.", "return ", "│", "/", "output", "await ", "Failed to load", "Error executing method", "Invocation of") {
+		"File ", "self.", "return ", "│", "/", "output", "await ", "Failed to load",
+		"Error executing method", "Invocation of") {
 		return
 	}
 	stage, weight := stageOfFrame(m)
@@ -281,14 +282,20 @@ func oomCause(e *runner.AccountError) string {
 		return ": less than was free, so a limit outside of the GPU's own memory stopped it (WSL, a container's or " +
 			"the process's limit, a virtual GPU's share): raise that; more GPUs or a smaller share change nothing."
 	}
-	text := unwrapped(e.Message)[1]
+	return whoHolds(e, *t, *f)
+}
+
+// whoHolds tells another process's memory and memory in pieces, of a message that
+// asked for more than was free.
+func whoHolds(e *runner.AccountError, tried, free int64) string {
+	all, text := e.TotalBytes, unwrapped(e.Message)[1]
 	idle := sizeIn(idleRE, text)
-	if o := e.OtherBytes; o != nil && all != nil && *o >= *t-*f && *o >= *all/10 && (idle == nil || *idle < *o) {
+	if o := e.OtherBytes; o != nil && all != nil && *o >= tried-free && *o >= *all/10 && (idle == nil || *idle < *o) {
 		return otherProcesses(e, text) +
 			": end what is not needed, or leave it its share with a lower gpu_memory_utilization."
 	}
 	// Every process has some memory in pieces: only where that is a part of the GPU worth the name is it the cause.
-	if idle != nil && *idle >= *t && (all == nil || *idle >= *all/50) {
+	if idle != nil && *idle >= tried && (all == nil || *idle >= *all/50) {
 		name := confRE.FindString(text)
 		if name == "" {
 			name = "PYTORCH_CUDA_ALLOC_CONF"
