@@ -89,7 +89,8 @@ func (r *Runner) written(p *sweep.Profile) *sweep.Profile {
 
 // Options of one Run.
 type Options struct {
-	Resume      bool
+	Resume      bool            // goes on with the last execution, if it is unfinished
+	ResumeOnly  bool            // with Resume: starts no new one after one that is complete
 	MaxDuration time.Duration   // 0: none
 	Kill        context.Context // ends at once, without writing results: the second Ctrl-C; nil: never
 }
@@ -122,8 +123,9 @@ type executor struct {
 	gpus    map[Inspector]*fleet
 	shared  SharedEngine
 	failed  map[*sweep.Sweep]int
-	given   map[*sweep.Sweep]bool // up: max_failures
-	took    []time.Duration       // vramsweep's own share of each run
+	given   map[*sweep.Sweep]bool // up: max_failures, same_failure
+	alike   map[*sweep.Sweep]*alike
+	took    []time.Duration // vramsweep's own share of each run
 }
 
 // Run executes a plan and returns what came of it, also beside an error: the
@@ -135,6 +137,7 @@ func (r *Runner) Run(ctx context.Context, plan *sweep.Plan, opts Options) (*Summ
 		Runner: r, opts: opts, plan: plan, begun: time.Now(),
 		sum: &Summary{Outcomes: map[Outcome]int{}}, rules: &rules{},
 		gpus: map[Inspector]*fleet{}, failed: map[*sweep.Sweep]int{}, given: map[*sweep.Sweep]bool{},
+		alike:   map[*sweep.Sweep]*alike{},
 		display: &lockedDisplay{to: r.Display},
 	}
 	x.sum.StartedAt = x.now()
@@ -274,6 +277,10 @@ func (x *executor) earlier(plan []PlannedProfile) (*Execution, map[string]*Resul
 		x.display.Note("no earlier execution of these sweeps is in the output folder: starting one")
 		return nil, nil, nil
 	}
+	if old.State == StateComplete && !x.opts.ResumeOnly {
+		x.display.Note("execution " + old.ID + " is complete: starting a new one")
+		return nil, nil, nil
+	}
 	finished, err := x.History.Finished(old.ID)
 	if err != nil && finished == nil {
 		return nil, nil, fmt.Errorf("find out what is finished of execution %s: %w", old.ID, err)
@@ -318,6 +325,7 @@ func (x *executor) enqueue(finished map[string]*Result) {
 					x.sum.Kept++
 					x.count(old.Run.Outcome)
 					x.rules.learn(s, p, old)
+					x.alikeOf(s).over = x.alikeOf(s).over || old.Run.Outcome == OutcomeOK
 					continue
 				}
 				x.queue = append(x.queue, d)
@@ -423,6 +431,7 @@ func (x *executor) account(d due, r *Result) {
 	if r.Run.Outcome == OutcomeDirtyGPU && d.sweep.Limits.OnDirtyGPU == "stop" {
 		x.stopBy("on_dirty_gpu = \"stop\": " + r.Run.OutcomeDetail)
 	}
+	x.failsAlike(d, r)
 	if !r.Run.Outcome.Failed() {
 		return
 	}

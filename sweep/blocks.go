@@ -176,7 +176,7 @@ func defaultSample() Sample { return Sample{Interval: 100 * time.Millisecond} }
 func defaultLimits() Limits {
 	return Limits{
 		Timeout: time.Hour, StartupTimeout: 30 * time.Minute, SilenceTimeout: 10 * time.Minute,
-		IdleTimeout: 5 * time.Minute, Retries: 1, OnDirtyGPU: "wait",
+		IdleTimeout: 5 * time.Minute, Retries: 1, SameFailure: 3, OnDirtyGPU: "wait",
 	}
 }
 
@@ -202,6 +202,7 @@ func (l *loader) limits(b *body, sc *scope) Limits {
 	}
 	lim.Retries = int(l.intAttr(b, "retries", int64(lim.Retries), 0, 100, sc))
 	lim.MaxFailures = int(l.intAttr(b, "max_failures", 0, 0, math.MaxInt32, sc))
+	lim.SameFailure = int(l.intAttr(b, "same_failure", int64(lim.SameFailure), 0, math.MaxInt32, sc))
 	lim.OnDirtyGPU = attrOf(l, b, "on_dirty_gpu", lim.OnDirtyGPU, sc, oneOf("wait", "skip", "stop"))
 	skip := attrOf(l, b, "skip", nil, sc, asStrings)
 	for i, s := range skip {

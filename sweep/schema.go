@@ -104,7 +104,7 @@ func sweepSpec() *blockSpec {
 			{
 				name: "limits", single: true,
 				attrs: optional("timeout", "startup_timeout", "silence_timeout", "idle_timeout", "retries", "max_failures",
-					"skip", "on_dirty_gpu"),
+					"same_failure", "skip", "on_dirty_gpu"),
 			},
 		},
 	}

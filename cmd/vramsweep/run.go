@@ -28,7 +28,7 @@ import (
 // runFlags are those of `run`, and of `profile` in part.
 type runFlags struct {
 	outputDir   string
-	resume      bool
+	resume      string // "": a new execution; "only", "next"
 	dryRun      bool
 	brief       bool
 	mode        string
@@ -62,6 +62,9 @@ func (w *world) runVerb() *cobra.Command {
 			if err := setMode(plan, f.mode); err != nil {
 				return err
 			}
+			if f.resume != "" && f.resume != resumeNext && f.resume != resumeOnly {
+				return usageError("Write --resume or --resume=only.", "run: --resume=%s: no such way to resume", f.resume)
+			}
 			if f.dryRun {
 				return w.printCommands(plan)
 			}
@@ -69,10 +72,18 @@ func (w *world) runVerb() *cobra.Command {
 		})
 	inputs.add(cmd)
 	f.add(cmd)
-	cmd.Flags().BoolVar(&f.resume, "resume", false, "go on with the last unfinished execution")
+	cmd.Flags().StringVar(&f.resume, "resume", "",
+		"finish the last execution if it is unfinished, else start a new one; `only`: start none")
+	cmd.Flags().Lookup("resume").NoOptDefVal = resumeNext
 	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "print the command of each profile, ready to paste into a shell")
 	return cmd
 }
+
+// What --resume may be.
+const (
+	resumeNext = "next" // without a value
+	resumeOnly = "only"
+)
 
 // setMode lays --mode over the file's, and puts profiles that share an engine
 // side by side.
@@ -160,7 +171,7 @@ func (w *world) execute(ctx context.Context, plan *sweep.Plan, f *runFlags, each
 	show.each = each
 	summary, err := w.perform(ctx, plan, &execution{
 		dir: dir, what: "run", sources: f.sources, display: show,
-		options: runner.Options{Resume: f.resume, MaxDuration: f.maxDuration},
+		options: runner.Options{Resume: f.resume != "", ResumeOnly: f.resume == resumeOnly, MaxDuration: f.maxDuration},
 	})
 	show.finish()
 	if summary != nil {
