@@ -446,7 +446,6 @@ func (x *executor) stopBy(why string) {
 	if x.sum.StoppedBy == "" {
 		x.sum.StoppedBy = why
 	}
-	x.display.Note(why)
 }
 
 // keepRow writes a row of a run that was not measured.

@@ -17,7 +17,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vramsweep/vramsweep/runner"
-	"github.com/vramsweep/vramsweep/runner/attribution"
 	"github.com/vramsweep/vramsweep/runner/gpu"
 	"github.com/vramsweep/vramsweep/runner/proc"
 	"github.com/vramsweep/vramsweep/runner/vllm"
@@ -31,6 +30,7 @@ type runFlags struct {
 	resume      string // "": a new execution; "only", "next"
 	dryRun      bool
 	brief       bool
+	verbose     bool
 	mode        string
 	summary     string
 	maxDuration time.Duration
@@ -40,7 +40,9 @@ type runFlags struct {
 func (f *runFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.outputDir, "output-dir", "", "write here instead of the file's output.dir")
-	flags.BoolVar(&f.brief, "brief", false, "one line a run instead of its full account")
+	flags.BoolVar(&f.brief, "brief", false, "one line for each run; the default above ten runs, or where output is no terminal")
+	flags.BoolVarP(&f.verbose, "verbose", "v", false, "the full account of each run")
+	cmd.MarkFlagsMutuallyExclusive("brief", "verbose")
 	flags.DurationVar(&f.maxDuration, "max-duration", 0, "end the execution after this time; --resume goes on")
 	flags.StringVar(&f.summary, "summary-json", "",
 		"write the outcome as one line of JSON to FILE (- for standard output)")
@@ -163,11 +165,14 @@ func (w *world) execute(ctx context.Context, plan *sweep.Plan, f *runFlags, each
 	if err := w.checkSummary(f.summary); err != nil {
 		return err
 	}
-	details := attribution.RenderSummary
-	if f.brief {
-		details = nil
+	how := detailAuto
+	switch {
+	case f.brief:
+		how = detailLine
+	case f.verbose:
+		how = detailFull
 	}
-	show := newDisplay(w.stderr, w.stdout, details)
+	show := w.newDisplay(plan, how)
 	show.each = each
 	summary, err := w.perform(ctx, plan, &execution{
 		dir: dir, what: "run", sources: f.sources, display: show,
