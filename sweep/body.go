@@ -318,7 +318,7 @@ func (r *reader) checkRepeated(b *body) {
 			first[bl.name] = bl
 		} else if b.spec.block(bl.name).single {
 			r.diags.errorAt(codeRepeatedBlk, bl.rng,
-				"There is one %s block at most; the first is at %s.", bl.name, at(first[bl.name].rng))
+				"There is one %s block at most; the first is at %s", bl.name, earlier(first[bl.name].rng, bl.rng))
 		}
 	}
 }

@@ -117,8 +117,12 @@ func tellingKey(values []any) (found string) {
 // Of names a profile: "Qwen3-8B kv=fp8 bs=32". Where nothing varies it is the model.
 func (l *Labels) Of(p *Profile) string {
 	var words []string
-	for _, name := range l.Varies {
-		words = append(words, l.word(name, p.axis(name)))
+	for _, axis := range l.Varies {
+		name, value := l.Axis(axis, p)
+		if name != "model" {
+			value = name + "=" + value
+		}
+		words = append(words, value)
 	}
 	if len(words) == 0 {
 		return l.Models[p.Settings.Model]
@@ -126,16 +130,17 @@ func (l *Labels) Of(p *Profile) string {
 	return strings.Join(words, " ")
 }
 
-func (l *Labels) word(axis string, v any) string {
+// Axis is what an axis that varies is called, shortly, and its value at a profile's
+// point; of an axis of objects, those of the key that tells them apart.
+func (l *Labels) Axis(axis string, p *Profile) (name, value string) {
+	v := p.axis(axis)
 	if object, ok := v.(map[string]any); ok && l.key[axis] != "" {
 		axis, v = l.key[axis], object[l.key[axis]]
 	}
 	if axis == "model" {
-		if short, ok := l.Models[fmt.Sprint(v)]; ok {
-			return short
-		}
+		return axis, cmp.Or(l.Models[fmt.Sprint(v)], Show(v))
 	}
-	return l.short[axis] + "=" + Show(v)
+	return l.short[axis], Show(v)
 }
 
 // Show writes a value as a sweep file has it, a text that needs no quotes without.

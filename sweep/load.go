@@ -133,7 +133,8 @@ func (l *loader) blocksOf(name string) []*block {
 		switch {
 		case b.name != name:
 		case first != nil:
-			l.diags.errorAt(codeDuplicate, b.rng, "A %s called %q is already declared at %s.", name, b.label, at(first.rng))
+			l.diags.errorAt(codeDuplicate, b.rng, "A %s called %q is already declared at %s", name, b.label,
+				earlier(first.rng, b.rng))
 		default:
 			seen[b.label] = b
 			list = append(list, b)

@@ -32,6 +32,15 @@ func at(r hcl.Range) string {
 	return fmt.Sprintf("%s:%d:%d", r.Filename, r.Start.Line, r.Start.Column)
 }
 
+// earlier is where something was declared first; in another file, it says why the
+// two meet.
+func earlier(first, again hcl.Range) string {
+	if first.Filename == again.Filename {
+		return at(first) + "."
+	}
+	return at(first) + ". The files of a folder are one configuration; to read one alone, name the file."
+}
+
 // stepName is the name that a step of a traversal goes to.
 func stepName(s hcl.Traverser) (string, bool) {
 	switch s := s.(type) {

@@ -63,7 +63,7 @@ func (w *world) newDisplay(plan *sweep.Plan, how detail) *display {
 				name = s.Name + " " + name
 			}
 			d.names[p.ID] = name
-			d.pad = max(d.pad, min(len(name), 56))
+			d.pad = max(d.pad, min(len(name), 44))
 		}
 	}
 	if d.repeat {
