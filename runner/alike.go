@@ -47,8 +47,8 @@ func (x *executor) failsAlike(d due, r *Result) {
 		return
 	}
 	x.given[d.sweep], a.over = true, true
-	x.stopBy(fmt.Sprintf("sweep %q: its first %d runs failed alike (%s: %s), so the others are not tried; fix that and go on "+
-		"with run --resume, or try them all with limits { same_failure = 0 }", d.sweep.Name, a.runs, a.outcome, a.detail))
+	x.stopBy(fmt.Sprintf("the first %d runs of sweep %q failed alike, so the others were not tried: %s Fix that and go on with run --resume, "+
+		"or try them all with limits { same_failure = 0 }.", a.runs, d.sweep.Name, a.detail))
 }
 
 // othersDue reports whether a profile of the sweep has an engine of its own.

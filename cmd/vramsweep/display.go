@@ -215,11 +215,14 @@ func foundOf(r *runner.Result) string {
 	if l := r.LatencyStats; l != nil {
 		words = append(words, fmt.Sprintf("%.4g s/iteration", l.AvgS))
 	}
-	if r.Run.Quality != "" && r.Run.Quality != runner.QualityFull {
+	if r.Run.Outcome == runner.OutcomeOK && r.Run.Quality != "" && r.Run.Quality != runner.QualityFull {
 		words = append(words, fmt.Sprintf("samples %s", r.Run.Quality))
 	}
 	if r.Run.Outcome != runner.OutcomeSkipped {
 		words = append(words, "in "+time.Duration(r.Run.WallS*float64(time.Second)).Round(time.Second).String())
+	}
+	if r.Run.Synthetic {
+		words = append(words, "synthetic")
 	}
 	if r.Run.OutcomeDetail != "" {
 		words = append(words, r.Run.OutcomeDetail)

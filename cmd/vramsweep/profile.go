@@ -134,7 +134,7 @@ func (w *world) profile(ctx context.Context, plan *sweep.Plan, f *profileFlags) 
 		defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder
 		f.run.outputDir = dir
 	}
-	f.run.verbose = !f.run.brief
+	f.run.verbose, f.run.single = !f.run.brief, true
 	var result *runner.Result
 	err := w.execute(ctx, plan, &f.run, func(r *runner.Result) { result = r })
 	if f.output == "" || result == nil {

@@ -7,11 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -31,6 +29,7 @@ type runFlags struct {
 	dryRun      bool
 	brief       bool
 	verbose     bool
+	single      bool // of one profile from flags
 	mode        string
 	summary     string
 	maxDuration time.Duration
@@ -180,8 +179,7 @@ func (w *world) execute(ctx context.Context, plan *sweep.Plan, f *runFlags, each
 	})
 	show.finish()
 	if summary != nil {
-		printSummary(w.stdout, summary, dir)
-		err = errors.Join(err, w.writeSummary(f.summary, summary))
+		err = errors.Join(err, w.outcome(plan, f, summary), w.writeSummary(f.summary, summary))
 	}
 	if err != nil {
 		return err
@@ -235,30 +233,29 @@ func folderError(err error) error {
 	return &exitError{code: exitFault, err: err}
 }
 
-// printSummary says what an execution came to.
-func printSummary(out io.Writer, s *runner.Summary, dir string) {
+// outcome says what an execution came to: that of a sweep file in full, unless nothing
+// was measured.
+func (w *world) outcome(plan *sweep.Plan, f *runFlags, s *runner.Summary) error {
+	dir := cmp.Or(f.outputDir, plan.OutputDir)
+	fmt.Fprintln(w.stdout)
 	if s.AlreadyDone {
-		fmt.Fprintf(out, "\nexecution %s is complete: %d runs in %s\n", s.Execution, s.Planned, dir)
-		return
+		fmt.Fprintf(w.stdout, "execution %s is complete: nothing to resume\n", s.Execution)
 	}
-	fmt.Fprintf(out, "\n%d ok, %d failed, %d skipped of %s in %s", s.OK, s.Failed, s.Skipped, plural(s.Planned, "run"),
+	if !f.single && s.OK+s.Failed+s.Skipped > 0 {
+		if sum, err := w.summaryOf(dir+"@"+s.Execution, ""); err == nil {
+			return w.sumUp(w.stdout, sum)
+		} // a damaged folder: the counts are known all the same
+	}
+	fmt.Fprintf(w.stdout, "%d ok, %d failed, %d skipped of %s in %s", s.OK, s.Failed, s.Skipped, plural(s.Planned, "run"),
 		time.Duration(s.WallS*float64(time.Second)).Round(time.Second))
-	if s.Remaining > 0 {
-		fmt.Fprintf(out, "; %d still to do (--resume)", s.Remaining)
-	}
 	if s.StoppedBy != "" {
-		fmt.Fprintf(out, "; ended early: %s", s.StoppedBy)
-	}
-	fmt.Fprintln(out)
-	for _, outcome := range slices.Sorted(maps.Keys(s.Outcomes)) {
-		if n := s.Outcomes[outcome]; n > 0 && outcome.Failed() {
-			fmt.Fprintf(out, "  %d x %s\n", n, outcome)
-		}
+		fmt.Fprintf(w.stdout, "; ended early: %s", s.StoppedBy)
 	}
 	if s.Synthetic {
-		fmt.Fprintln(out, "All figures are synthetic: the simulator made them.")
+		fmt.Fprint(w.stdout, "; all figures are synthetic: the simulator made them")
 	}
-	fmt.Fprintf(out, "results   %s\ntables    %s\n", filepath.Join(dir, "runs", s.Execution), filepath.Join(dir, "tables"))
+	fmt.Fprintf(w.stdout, "\nresults   %s\n", filepath.Join(dir, "runs", s.Execution))
+	return nil
 }
 
 // writeSummary writes the summary as one line.
