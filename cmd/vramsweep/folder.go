@@ -196,7 +196,7 @@ func (w *world) importInto(store *sinks.Store, from [][]string, gpuName string) 
 			continue
 		}
 		results = append(results, result)
-		fmt.Fprintf(w.stdout, "%s: %s\n", result.Run.RunID, foundOf(result))
+		fmt.Fprintf(w.stdout, "%s: %s: %s\n", result.Run.RunID, result.Run.Outcome, result.Run.OutcomeDetail)
 	}
 	byExecution := map[string][]*runner.Result{}
 	for _, r := range results {

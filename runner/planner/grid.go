@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -202,35 +203,46 @@ func (g *grid) print(out io.Writer, width int) {
 	}
 }
 
-// A tally says equal things once, and of which profiles.
-type tally struct {
-	order []string
-	of    map[string][]string // ids
+// A tally says once what differs in figures alone, and of which profiles.
+type tally struct{ kinds []*kind }
+
+// A kind is texts that differ in figures alone.
+type kind struct {
+	shape, first string
+	others       map[string]bool
+	of           []string // ids
 }
 
+// add takes a text of a profile.
 func (t *tally) add(text, id string) {
 	if text == "" {
 		return
 	}
-	if t.of == nil {
-		t.of = map[string][]string{}
+	shape := regexp.MustCompile(`[0-9]+`).ReplaceAllString(text, "#")
+	at := slices.IndexFunc(t.kinds, func(k *kind) bool { return k.shape == shape })
+	if at < 0 {
+		at, t.kinds = len(t.kinds), append(t.kinds, &kind{shape: shape, first: text, others: map[string]bool{}})
 	}
-	if t.of[text] == nil {
-		t.order = append(t.order, text)
+	k := t.kinds[at]
+	if text != k.first {
+		k.others[text] = true
 	}
-	t.of[text] = append(t.of[text], id[:min(8, len(id))])
+	k.of = append(k.of, id[:min(8, len(id))])
 }
 
 func (t *tally) print(out io.Writer, what string, all int) {
-	for _, text := range t.order {
-		ids := t.of[text]
+	for _, k := range t.kinds {
+		who := strings.Join(k.of[:min(len(k.of), 3)], ", ")
 		switch {
-		case len(ids) == all:
-			fmt.Fprintf(out, "%s (all): %s\n", what, text)
-		case len(ids) > 3:
-			fmt.Fprintf(out, "%s (%s and %d more): %s\n", what, strings.Join(ids[:3], ", "), len(ids)-3, text)
-		default:
-			fmt.Fprintf(out, "%s (%s): %s\n", what, strings.Join(ids, ", "), text)
+		case len(k.of) == all:
+			who = "all"
+		case len(k.of) > 3:
+			who += fmt.Sprintf(" and %d more", len(k.of)-3)
 		}
+		text := k.first
+		if n := len(k.others); n > 0 {
+			text += fmt.Sprintf(" (and %d more with other figures)", n)
+		}
+		fmt.Fprintf(out, "%s (%s): %s\n", what, who, text)
 	}
 }

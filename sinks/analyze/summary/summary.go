@@ -63,6 +63,7 @@ type Group struct {
 	Log    string   `json:"log,omitempty"`  // where it stands, in the folder
 	Runs   []string `json:"runs"`           // ids
 	some   bool     // other repeats of a profile fared otherwise
+	failed bool
 }
 
 // Changes are those since one baseline.
@@ -258,17 +259,17 @@ func (s *Summary) noted(store *sinks.Store) {
 }
 
 // groups puts runs together by what has befallen them, the largest group first.
-func (s *Summary) groups(runs []*run, of func(*run) (key, what string)) []Group {
+func (s *Summary) groups(runs []*run, of func(*run) (key, what, line string)) []Group {
 	groups, order := map[string]*Group{}, []*Group{}
 	profiles, others := map[*Group][]string{}, map[string]string{}
 	for _, r := range runs {
-		key, what := of(r)
+		key, what, line := of(r)
 		if key == "" {
 			continue
 		}
 		g := groups[key]
 		if g == nil {
-			g = &Group{What: what, Line: frame.Deref(r.ErrorLine), Log: r.log}
+			g = &Group{What: what, Line: line, Log: r.log, failed: frame.Failed(r.RunRow)}
 			groups[key], order = g, append(order, g)
 		}
 		g.Runs = append(g.Runs, r.RunID)
@@ -294,24 +295,20 @@ func (s *Summary) groups(runs []*run, of func(*run) (key, what string)) []Group 
 
 // failures groups by outcome, phase and the shape of the line that explains it.
 func (s *Summary) failures(runs []*run) {
-	s.Failures = s.groups(runs, func(r *run) (string, string) {
+	s.Failures = s.groups(runs, func(r *run) (key, what, line string) {
 		if !frame.Failed(r.RunRow) {
-			return "", ""
+			return "", "", ""
 		}
-		what := r.Outcome
+		what = r.Outcome
 		if r.failedIn != "" && r.Outcome != string(runner.OutcomeBadArgument) {
 			what += " in " + string(r.failedIn)
 		}
-		line := cmp.Or(frame.Deref(r.ErrorLine), frame.Deref(r.OutcomeDetail))
-		return what + shape(line), what
+		line = cmp.Or(frame.Deref(r.ErrorLine), frame.Deref(r.OutcomeDetail))
+		return what + shape(line), what, line
 	})
-	for i := range s.Failures {
-		g := &s.Failures[i]
-		for _, r := range runs {
-			if slices.Contains(g.Runs, r.RunID) {
-				s.causes[r.RunID] = g.What + ": " + g.Points
-				g.Line = cmp.Or(g.Line, frame.Deref(r.OutcomeDetail))
-			}
+	for _, g := range s.Failures {
+		for _, id := range g.Runs {
+			s.causes[id] = g.What + ": " + g.Points
 		}
 	}
 }
@@ -328,9 +325,9 @@ func shape(line string) string {
 
 // skips groups by the reason in settings.
 func (s *Summary) skips(runs []*run) {
-	s.Skips = s.groups(runs, func(r *run) (string, string) {
+	s.Skips = s.groups(runs, func(r *run) (key, what, line string) {
 		if r.Outcome != "skipped" {
-			return "", ""
+			return "", "", ""
 		}
 		rule, why, _ := strings.Cut(frame.Deref(r.OutcomeDetail), ":")
 		_, check, dominated := strings.Cut(why, ", where ")
@@ -339,34 +336,38 @@ func (s *Summary) skips(runs []*run) {
 		} else {
 			check = "a smaller point failed: " + check
 		}
-		what := fmt.Sprintf("%s (%s)", rule, check)
-		return what, what
+		what = fmt.Sprintf("%s (%s)", rule, check)
+		return what, what, ""
 	})
 }
 
 // suspicious groups the rows whose figures are not to be taken as they are.
 func (s *Summary) suspicious(runs []*run) {
-	add := func(of func(*run) string) {
-		s.Suspicious = append(s.Suspicious, s.groups(runs, func(r *run) (string, string) { what := of(r); return what, what })...)
+	add := func(of func(*run) (what, line string)) {
+		s.Suspicious = append(s.Suspicious, s.groups(runs, func(r *run) (key, what, line string) {
+			what, line = of(r)
+			return what, what, line
+		})...)
 	}
-	add(func(r *run) string {
+	add(func(r *run) (string, string) {
 		if q := frame.Deref(r.Quality); q != "" && q != string(runner.QualityFull) && r.Outcome == "ok" {
-			return q + " samples: " + shape(frame.Deref(r.QualityDetail))
+			return q + " samples", frame.Deref(r.QualityDetail)
 		}
-		return ""
+		return "", ""
 	})
-	add(func(r *run) string {
+	add(func(r *run) (string, string) {
 		if r.slowed > 0 {
-			return "throttled: heat, a power brake or a hardware slowdown held the clocks back while measuring"
+			return "throttled", fmt.Sprintf("heat, a power brake or a hardware slowdown held the clocks back in %.0f %% of the samples "+
+				"of measuring", 100*r.slowed)
 		}
-		return ""
+		return "", ""
 	})
-	add(func(r *run) string {
+	add(func(r *run) (string, string) {
 		gpus := int64(max(frame.Deref(r.GPUCount), 1))
 		if b := frame.Deref(r.BaselineMemoryBytes); r.Outcome == "ok" && b > gpus*frame.GiB {
-			return "dirty GPU: more than 1 GiB of a GPU was in use before the start"
+			return "dirty GPU", fmt.Sprintf("%.2f GiB of the GPUs were in use before the start", float64(b)/frame.GiB)
 		}
-		return ""
+		return "", ""
 	})
 }
 

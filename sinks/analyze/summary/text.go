@@ -124,7 +124,7 @@ func (s *Summary) items(groups []Group, most int) []Item {
 		if g.Line != "" {
 			item.Lines = append(item.Lines, firstSentences(g.Line))
 		}
-		if g.Log != "" && g.Line != "" {
+		if g.failed {
 			item.Lines = append(item.Lines, path.Join(s.Folder, g.Log))
 		}
 		out.Items = append(out.Items, item)
