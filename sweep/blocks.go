@@ -180,11 +180,14 @@ func defaultLimits() Limits {
 	}
 }
 
+// Bounds of the interval of samples.
+const minInterval, maxInterval = 10 * time.Millisecond, 10 * time.Second
+
 func (l *loader) sample(b *body, sc *scope) Sample {
 	s := defaultSample()
 	s.Interval = attrOf(l, b, "interval", s.Interval, sc, asDuration)
 	s.AllGPUs = l.boolAttr(b, "all_gpus", false, sc)
-	if s.Interval < 10*time.Millisecond || s.Interval > 10*time.Second {
+	if s.Interval < minInterval || s.Interval > maxInterval {
 		l.diags.errorAt(codeValue, b.attr("interval").expr.Range(),
 			"The interval lies between \"10ms\" and \"10s\"; this is %q.", s.Interval)
 		return defaultSample()

@@ -234,13 +234,14 @@ func sentence(s string) string {
 // a space, or "". Candidates are compared in sorted order, so that the same
 // slip gets the same answer every time.
 func didYouMean(name string, candidates []string) string {
-	if s := nearest(name, candidates); s != "" {
+	if s := Nearest(name, candidates); s != "" {
 		return fmt.Sprintf(" Did you mean %q?", s)
 	}
 	return ""
 }
 
-func nearest(name string, candidates []string) string {
+// Nearest is the candidate that was likely meant by a name; "": none is near.
+func Nearest(name string, candidates []string) string {
 	if len(name) > 200 || len(candidates) > 2000 {
 		return "" // names by the thousand are generated, not typed
 	}

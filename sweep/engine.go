@@ -256,7 +256,7 @@ func (s *sweepBuild) checkFlag(at *attr) {
 	for _, o := range s.l.own {
 		known = append(known, o.name)
 	}
-	hint := nearest(at.name, known)
+	hint := Nearest(at.name, known)
 	if hint != "" {
 		hint = " Did you mean " + hint + "?"
 	}

@@ -255,8 +255,8 @@ func (w *world) sourceOf(name string) (dir string, where sinks.Predicate, err er
 // architectures finds the architecture of a measured run: by name, in its
 // folder, or as the catalogue's model of the very same shape and parameters,
 // whatever it was called.
-func architectures() (func(*sinks.RunRow) *models.Architecture, error) {
-	catalogue, err := models.Builtin()
+func (w *world) architectures() (func(*sinks.RunRow) *models.Architecture, error) {
+	catalogue, err := w.catalogue()
 	if err != nil {
 		return nil, err
 	}

@@ -64,7 +64,8 @@ func (w *world) exportVerb() *cobra.Command {
 				return usageError("", "--format %s: there are %s", format, strings.Join(sinks.ExportFormats(), ", "))
 			}
 			if !slices.Contains(sinks.Tables(), sinks.Table(table)) {
-				return usageError("vramsweep schema describes them.", "--table %s: there is no such table", table)
+				return usageError(nearestOf(table, tableNames(), "The tables are "+strings.Join(tableNames(), ", ")+"."),
+					"--table %s: there is no such table", table)
 			}
 			return viewStore(args[0], func(store *sinks.Store) error {
 				return w.export(store, sinks.Table(table), format, output, where)
@@ -180,7 +181,7 @@ func (w *world) reparseVerb() *cobra.Command {
 }
 
 func (w *world) reparse(store *sinks.Store) error {
-	catalogue, err := models.Builtin()
+	catalogue, err := w.catalogue()
 	if err != nil {
 		return err
 	}

@@ -6,11 +6,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 )
@@ -27,6 +30,7 @@ type world struct {
 	stderr io.Writer
 	dir    string // working directory
 	self   string // path of this executable
+	models string // --models
 }
 
 func main() {
@@ -113,15 +117,25 @@ func report(stderr io.Writer, err error) int {
 		return exitOK
 	}
 	var exit *exitError
+	if errors.Is(err, syscall.EPIPE) { // who reads the output has enough of it
+		return exitOK
+	}
+	if names, group := strings.CutPrefix(err.Error(), "if any flags in the group ["); group {
+		names, _, _ = strings.Cut(names, "]")
+		err = usageError("Give one of them.", "--%s exclude each other", strings.Join(strings.Fields(names), " and --"))
+	}
 	if !errors.As(err, &exit) {
-		fmt.Fprintf(stderr, "vramsweep: %v\n", err)
+		text, _ := plainly(err)
+		fmt.Fprintf(stderr, "vramsweep: %s\n", text)
 		return exitFault
 	}
-	if exit.err != nil {
-		fmt.Fprintf(stderr, "vramsweep: %v\n", exit.err)
+	if exit.err == nil {
+		return exit.code
 	}
-	if exit.hint != "" {
-		fmt.Fprintf(stderr, "  %s\n", exit.hint)
+	text, hint := plainly(exit.err)
+	fmt.Fprintf(stderr, "vramsweep: %s\n", text)
+	if hint = cmp.Or(exit.hint, hint); hint != "" {
+		fmt.Fprintf(stderr, "  %s\n", hint)
 	}
 	return exit.code
 }
@@ -148,9 +162,13 @@ func newRoot(w *world) *cobra.Command {
 	}
 	root.SuggestionsMinimumDistance = 3
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError(cmd.CommandPath()+" --help lists the flags.", "%s: %w", cmd.CommandPath(), err)
-	})
+	root.PersistentFlags().StringVar(&w.models, "models", "",
+		"`FILE` with models of your own; default: ~/.config/vramsweep/models.json, if it is there")
+	root.Version = version
+	root.SetVersionTemplate("vramsweep {{.Version}}\n")
+	root.SetFlagErrorFunc(flagError)
+	root.SetHelpFunc(helpText)
+	root.SetHelpCommand(w.helpVerb())
 	for _, group := range w.verbs() {
 		root.AddGroup(&cobra.Group{ID: group.title, Title: group.title + ":"})
 		for _, verb := range group.verbs {
@@ -159,6 +177,7 @@ func newRoot(w *world) *cobra.Command {
 		}
 	}
 	root.AddCommand(w.hiddenVerbs()...)
+	w.completions(root)
 	return root
 }
 
@@ -202,11 +221,9 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 			return nil
 		}
 		if len(args) < len(names) {
-			return usageError(cmd.CommandPath()+" --help shows examples.", "%s: %s is missing", cmd.CommandPath(),
-				names[len(args)])
+			return usageError(missingHint(cmd), "%s: %s is missing", verbOf(cmd), names[len(args)])
 		}
-		return usageError("Quote names with blanks in them.", "%s: %q is one operand too many", cmd.CommandPath(),
-			args[len(names)])
+		return usageError("Quote names with blanks in them.", "%s: %q is one operand too many", verbOf(cmd), args[len(names)])
 	}
 }
 

@@ -30,6 +30,7 @@ type runFlags struct {
 	brief       bool
 	verbose     bool
 	single      bool // of one profile from flags
+	temporary   bool // the output folder goes again
 	mode        string
 	summary     string
 	maxDuration time.Duration
@@ -76,7 +77,7 @@ func (w *world) runVerb() *cobra.Command {
 	cmd.Flags().StringVar(&f.resume, "resume", "",
 		"finish the last execution if it is unfinished, else start a new one; `only`: start none")
 	cmd.Flags().Lookup("resume").NoOptDefVal = resumeNext
-	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "print the command of each profile, ready to paste into a shell")
+	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "print the command and environment of each profile, ready to paste into a shell")
 	return cmd
 }
 
@@ -113,8 +114,15 @@ func (w *world) printCommands(plan *sweep.Plan) error {
 			if err != nil {
 				return err
 			}
-			masked := proc.NewMasker(w.env, s.Secrets()...).Argv(argv)
-			fmt.Fprintf(w.stdout, "# %s %s\n%s\n", s.Name, p.ID, vllm.Paste(masked))
+			masker := proc.NewMasker(w.env, s.Secrets()...)
+			var env []string
+			for _, e := range s.Env {
+				env = append(env, fmt.Sprintf("%s=%v", e.Name, masker.Value(e.Name, e.Value)))
+			}
+			if len(env) > 0 {
+				env = append([]string{"env"}, env...)
+			}
+			fmt.Fprintf(w.stdout, "# %s %s\n%s\n", s.Name, p.ID, vllm.Paste(append(env, masker.Argv(argv)...)))
 		}
 	}
 	return nil
@@ -161,7 +169,7 @@ func (w *world) perform(ctx context.Context, plan *sweep.Plan, e *execution) (*r
 // what came of it; each is called with every result, nil if nobody asks.
 func (w *world) execute(ctx context.Context, plan *sweep.Plan, f *runFlags, each func(*runner.Result)) error {
 	dir := w.path(cmp.Or(f.outputDir, plan.OutputDir))
-	if err := w.checkSummary(f.summary); err != nil {
+	if err := w.checkOutput("--summary-json", f.summary); err != nil {
 		return err
 	}
 	how := detailAuto
@@ -195,19 +203,20 @@ func (w *world) path(name string) string {
 	return filepath.Join(w.dir, name)
 }
 
-// checkSummary refuses a place for --summary-json before the night, not after.
-func (w *world) checkSummary(file string) error {
+// checkOutput refuses a place for a file before the night, not after.
+func (w *world) checkOutput(flag, file string) error {
 	if file == "" || file == "-" {
 		return nil
 	}
 	file = w.path(file)
-	if _, err := os.Stat(filepath.Dir(file) + string(filepath.Separator)); err != nil { // a file is none
-		return usageError("Make that folder, or name another.", "--summary-json %s: %w", file, err)
-	}
 	if info, err := os.Stat(file); err == nil && info.IsDir() {
-		return usageError("", "--summary-json %s: it is a folder", file)
+		return usageError("Name a file in it.", "%s %s: it is a folder", flag, file)
 	}
-	return nil
+	probe, err := os.CreateTemp(filepath.Dir(file), ".vramsweep-*")
+	if err != nil {
+		return usageError("Make that folder, or name another.", "%s %s cannot be written: %w", flag, file, err)
+	}
+	return errors.Join(probe.Close(), os.Remove(probe.Name()))
 }
 
 // smallHeap keeps the program within 64 MiB resident beside its own code: it
@@ -254,7 +263,10 @@ func (w *world) outcome(plan *sweep.Plan, f *runFlags, s *runner.Summary) error 
 	if s.Synthetic {
 		fmt.Fprint(w.stdout, "; all figures are synthetic: the simulator made them")
 	}
-	fmt.Fprintf(w.stdout, "\nresults   %s\n", filepath.Join(dir, "runs", s.Execution))
+	fmt.Fprintln(w.stdout)
+	if !f.temporary {
+		fmt.Fprintf(w.stdout, "results   %s\n", filepath.Join(dir, "runs", s.Execution))
+	}
 	return nil
 }
 

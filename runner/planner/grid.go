@@ -162,7 +162,11 @@ func (g *grid) fit(width int) (notes []string) {
 			notes = append(notes, fmt.Sprintf("m%d = %s", i+1, name))
 		}
 	} else if at >= 0 {
-		notes = append(notes, g.models...)
+		for _, name := range g.models { // those whose owner the column leaves out
+			if !slices.Contains(g.columns[at].cells, name) {
+				notes = append(notes, name)
+			}
+		}
 	}
 	var dropped []string
 	for g.width() > width {
