@@ -44,6 +44,10 @@ func (w *world) verify(store *sinks.Store, name string, asJSON bool) error {
 			fmt.Fprintln(w.stdout, f)
 		}
 		fmt.Fprintf(w.stdout, "%s: %s\n", name, plural(len(faults), "fault"))
+		if len(faults) > 0 {
+			fmt.Fprintf(w.stdout, "Next: vramsweep recover %[1]s (runs that were cut off, left-over files), "+
+				"then vramsweep compact --rebuild %[1]s (tables from the run.json files).\n", name)
+		}
 	}
 	if err == nil && len(faults) > 0 {
 		return quiet(exitFindings)

@@ -95,29 +95,37 @@ func viewStore(dir string, do func(*sinks.Store) error) error {
 	return errors.Join(do(store), store.Close())
 }
 
-// recoverVerb mends a folder after a crash.
+// recoverVerb puts a folder in order after a crash.
 func (w *world) recoverVerb() *cobra.Command {
-	return jsonVerb("recover DIR", "Mend a folder after a crash: samples of cut-off runs, left-over files",
+	return jsonVerb("recover DIR", "Put a folder in order after a crash: samples of runs that were cut off, left-over files",
 		exactArgs("DIR"), func(_ *cobra.Command, args []string, asJSON bool) error {
 			return openStore(args[0], "recover", func(store *sinks.Store) error { return w.recover(store, asJSON) })
 		})
 }
 
 func (w *world) recover(store *sinks.Store, asJSON bool) error {
-	mended, err := store.Recover()
+	fixed, err := store.Recover()
 	if err != nil {
 		return err
 	}
 	if asJSON {
-		return printJSON(w.stdout, mended)
+		return printJSON(w.stdout, fixed)
 	}
-	for _, attempt := range mended.Attempts {
-		fmt.Fprintf(w.stdout, "interrupted  %+v\n", attempt)
+	for _, a := range fixed.Attempts {
+		fmt.Fprintf(w.stdout, "interrupted  %s: kept in %s with %s; its run is due again\n", a.RunID, a.Dir,
+			plural(int(a.Samples), "sample"))
+		if a.Lost > 0 || a.Reason != "" {
+			fmt.Fprintf(w.stdout, "             %d bytes of its journal are lost: %s\n", a.Lost, orDash(a.Reason))
+		}
 	}
-	for _, file := range mended.Removed {
+	for _, file := range fixed.Removed {
 		fmt.Fprintf(w.stdout, "removed      %s\n", file)
 	}
-	attempts, files := plural(len(mended.Attempts), "attempt"), plural(len(mended.Removed), "left-over file")
+	attempts, files := plural(len(fixed.Attempts), "attempt"), plural(len(fixed.Removed), "left-over file")
+	if len(fixed.Attempts)+len(fixed.Removed) == 0 {
+		fmt.Fprintln(w.stdout, "nothing to fix: no run was cut off, no file is left over")
+		return nil
+	}
 	fmt.Fprintf(w.stdout, "%s kept as interrupted, %s removed\n", attempts, files)
 	return nil
 }

@@ -137,38 +137,47 @@ func (b box) has(point []int) bool {
 	return true
 }
 
+// mostSeeds bounds from how many points boxes are grown.
+const mostSeeds = 200
+
 // cover describes a set of points by few boxes that hold all of them and no other
-// point of the space.
+// point of the space, the largest first.
 func (s *space) cover(of map[int]bool) []box {
-	rest := map[int]bool{}
-	for p := range of {
-		rest[p] = true
+	points := slices.Sorted(maps.Keys(of))
+	var grown []box
+	for i, p := range points {
+		if i%(len(points)/mostSeeds+1) == 0 {
+			for _, order := range s.orders() {
+				grown = append(grown, s.grow(p, of, order))
+			}
+		}
 	}
 	var boxes []box
-	for len(rest) > 0 {
-		first := slices.Min(slices.Collect(maps.Keys(rest)))
+	for rest := maps.Clone(of); len(rest) > 0; {
 		var best box
-		most := -1
-		for _, order := range s.orders() {
-			b := s.grow(first, of, order)
-			n := 0
-			for p := range rest {
-				if b.has(s.points[p]) {
-					n++
-				}
-			}
-			if n > most {
+		most := 0
+		for _, b := range grown {
+			if n := s.held(b, rest); n > most {
 				best, most = b, n
 			}
 		}
-		for p := range rest {
-			if best.has(s.points[p]) {
-				delete(rest, p)
-			}
+		if best == nil { // a point that no seed came to
+			best = s.grow(slices.Min(slices.Collect(maps.Keys(rest))), of, s.orders()[0])
 		}
+		maps.DeleteFunc(rest, func(p int, _ bool) bool { return best.has(s.points[p]) })
 		boxes = append(boxes, best)
 	}
 	return boxes
+}
+
+// held counts the points of a set that a box holds.
+func (s *space) held(b box, of map[int]bool) (n int) {
+	for p := range of {
+		if b.has(s.points[p]) {
+			n++
+		}
+	}
+	return n
 }
 
 // orders are those in which a box is let grow along the axes.
@@ -294,14 +303,14 @@ func (s *space) describe(profiles []string, models map[string]string) string {
 	for _, b := range boxes[:min(len(boxes), mostBoxes)] {
 		words = append(words, s.text(b, models))
 		for p := range of {
-			if b.has(s.points[p]) {
-				named[p] = true
-			}
+			named[p] = named[p] || b.has(s.points[p])
 		}
 	}
 	text := strings.Join(words, "; ")
-	if n := len(of) - len(named); n > 0 {
-		text += fmt.Sprintf("; and %d more", n)
+	left := maps.Clone(of)
+	maps.DeleteFunc(left, func(p int, _ bool) bool { return named[p] })
+	if len(left) > 0 {
+		text += "; and " + plural(len(left), "more point")
 	}
 	return text
 }
