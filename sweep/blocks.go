@@ -50,7 +50,11 @@ func (l *loader) boolAttr(b *body, name string, fallback bool, sc *scope) bool {
 func asBool(name string, v any) (bool, *misfit) {
 	x, ok := v.(bool)
 	if !ok {
-		return false, misfitf(codeValue, name, " is true or false; this is ", describe(v), ".")
+		hint := "."
+		if v == "true" || v == "false" {
+			hint = ". Leave the quotes out."
+		}
+		return false, misfitf(codeValue, name, " is true or false; this is ", describe(v), hint)
 	}
 	return x, nil
 }
@@ -298,6 +302,11 @@ func (l *loader) env(b *body, sweepScope *scope) []EnvVar {
 		if !isText || strings.ContainsRune(text, 0) {
 			l.diags.errorAt(codeValue, a.expr.Range(),
 				"The value of an environment variable is a string; this is %s.", l.describeSecretly(a.expr, v))
+			continue
+		}
+		if shellVariable.MatchString(text) {
+			l.diags.errorAt(codeEnvName, a.expr.Range(), "%s would be the text %s: no shell replaces it. Leave %s out, and the child "+
+				"has vramsweep's own; or give it through a variable of the file.", a.name, show(text), a.name)
 			continue
 		}
 		secret := l.tainted(a.expr) != "" || secretName.MatchString(a.name)

@@ -251,8 +251,9 @@ func Nearest(name string, candidates []string) string {
 	for _, c := range sorted { // the start of a longer name, or a name without its owner
 		l := strings.ToLower(c)
 		_, tail, _ := strings.Cut(l, "/")
-		if rest, ok := strings.CutPrefix(l,
-			lower); len(name) > 2 && (tail == lower || ok && rest != "" && strings.ContainsRune("-_./", rune(rest[0]))) {
+		rest, begins := strings.CutPrefix(l, lower)
+		if len(name) > 2 && (tail == lower || begins && rest != "" && strings.ContainsRune("-_./", rune(rest[0]))) ||
+			len(name) > 5 && begins {
 			return c
 		}
 	}

@@ -257,6 +257,11 @@ func (s *sweepBuild) checkFlag(at *attr) {
 		known = append(known, o.name)
 	}
 	hint := Nearest(at.name, known)
+	for _, st := range s.l.settings {
+		if slices.Contains(st.slips, at.name) {
+			hint = st.name
+		}
+	}
 	if hint != "" {
 		hint = " Did you mean " + hint + "?"
 	}

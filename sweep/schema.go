@@ -13,6 +13,7 @@ type attrSpec struct {
 type blockSpec struct {
 	name   string
 	label  string // what the label is called; "": no label
+	sample string // a label, for messages
 	attrs  []attrSpec
 	blocks []*blockSpec
 	free   bool // other attributes may stand: axes, flags, names
@@ -94,7 +95,7 @@ func sweepSpec() *blockSpec {
 			{name: "include", free: true},
 			{name: "pick", single: true, attrs: append([]attrSpec{{"n", "how many points"}}, optional("seed")...)},
 			{
-				name: "engine", label: "kind", single: true, free: true,
+				name: "engine", label: "kind", sample: "vllm", single: true, free: true,
 				attrs: optional("command", "benchmark", "python", "mode", "vllm_version", "model_runner", "defaults",
 					"gpu", "seed", "noise", "time_scale", "plant"),
 			},

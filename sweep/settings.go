@@ -85,7 +85,7 @@ func settings() []*setting {
 			doc: "of weights and activations", field: func(s *Settings) any { return &s.Dtype }},
 		{name: "kv_cache_dtype", short: "kv", kind: kindText, choices: kvCacheDtypes(), slips: []string{"kv_dtype"},
 			doc: "of the KV cache", field: func(s *Settings) any { return &s.KVCacheDtype }},
-		{name: "quantization", short: "quant", kind: kindText,
+		{name: "quantization", short: "quant", kind: kindText, choices: quantizations(),
 			doc: "vLLM's name of the method", field: func(s *Settings) any { return &s.Quantization }},
 		{name: "load_format", kind: kindText,
 			doc: "how weights are loaded; \"dummy\" needs no download", field: func(s *Settings) any { return &s.LoadFormat }},
@@ -291,7 +291,11 @@ func (s *setting) convert(l *loader, v any) (*cell, *misfit) {
 	case kindShare:
 		x, ok := asFloat(v)
 		if !ok || x <= 0 || x > 1 {
-			return nil, misfitf(codeValue, s.name, " is a number above 0 and at most 1; this is ", describe(v), ".")
+			hint := "."
+			if x > 1 && x <= 100 {
+				hint = ". Did you mean " + strconv.FormatFloat(x/100, 'g', -1, 64) + "?"
+			}
+			return nil, misfitf(codeValue, s.name, " is a number above 0 and at most 1; this is ", describe(v), hint)
 		}
 		c.v, c.share = x, &x
 	case kindBool:
