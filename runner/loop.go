@@ -41,9 +41,9 @@ type Runner struct {
 	// called with the mark of the engines, when none should live.
 	Clean func(ctx context.Context, mark string) ([]Process, error)
 	// Recover puts the output folder in order after a crash, once nothing of an
-	// earlier runner lives, and says what it mended. What it cannot mend is told
+	// earlier runner lives, and says what it fixed. What it cannot fix is reported
 	// and does not stop tonight's runs.
-	Recover func() (mended []string, err error)
+	Recover func() (fixed []string, err error)
 	// FreeBytes is the room on the disk of the output folder.
 	FreeBytes func() (int64, error)
 	Display   Display
@@ -200,8 +200,8 @@ func (x *executor) prepare(ctx context.Context) error {
 		x.addEnded(ended, "left by an earlier runner of this output folder")
 	}
 	if x.Recover != nil {
-		mended, err := x.Recover()
-		for _, m := range mended {
+		fixed, err := x.Recover()
+		for _, m := range fixed {
 			x.display.Note(m)
 		}
 		if err != nil {

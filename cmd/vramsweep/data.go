@@ -137,7 +137,7 @@ func (w *world) doctorVerb() *cobra.Command {
 	var outputDir, command string
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "What on this machine would stop or falsify a sweep, and the mend",
+		Short: "What on this machine would stop or falsify a sweep, and the fix",
 		Args:  exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			machine := gpu.Detect(cmd.Context(), w.machineOptions(nil), true)
@@ -167,8 +167,8 @@ func (w *world) printFindings(findings []gpu.Finding) error {
 	table := tabwriter.NewWriter(w.stdout, 0, 4, 2, ' ', 0)
 	for _, f := range findings {
 		fmt.Fprintf(table, "%s\t%s\t%s\n", f.Status, f.Name, f.Found)
-		if f.Mend != "" && f.Status != gpu.StatusOK {
-			fmt.Fprintf(table, "\t\t-> %s\n", f.Mend)
+		if f.Fix != "" && f.Status != gpu.StatusOK {
+			fmt.Fprintf(table, "\t\t-> %s\n", f.Fix)
 		}
 	}
 	return table.Flush()

@@ -173,7 +173,7 @@ func (w *world) importVerb() *cobra.Command {
 taken in: what it says of memory, without samples and latencies.`
 	cmd.Flags().StringVar(&outputDir, "output-dir", "results", "the output folder")
 	cmd.Flags().StringVar(&gpuName, "gpu", "",
-		"the GPU of the runs, as the catalogue or the driver names it: a log does not tell it")
+		"the GPU of the runs, as the catalogue or the driver names it: a log does not report it")
 	return cmd
 }
 

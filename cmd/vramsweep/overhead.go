@@ -65,7 +65,7 @@ func (w *world) overheadBuildVerb() *cobra.Command {
 	}
 	o.add(cmd, "overheads.json")
 	cmd.Flags().StringSliceVar(&merge, "merge", nil, "databases to add; runs that both have count once")
-	cmd.Flags().StringVar(&gpuName, "gpu", "", "the GPU of runs that do not tell theirs (recordings, logs)")
+	cmd.Flags().StringVar(&gpuName, "gpu", "", "the GPU of runs that do not name theirs (recordings, logs)")
 	return cmd
 }
 

@@ -391,7 +391,7 @@ func valuesSeen(rows []sinks.RunRow, s frame.Column) []string {
 func wordsOf(values []string) string {
 	switch {
 	case len(values) == 0:
-		return "not told"
+		return "not reported"
 	case len(values) > 4:
 		return fmt.Sprintf("%s and %d more", strings.Join(values[:4], ", "), len(values)-4)
 	}
@@ -447,7 +447,7 @@ func (c *Comparison) figures(o Options) {
 			unassessed, len(tests))
 	case c.Noise == NoiseRepeats:
 		c.note("noise is that of repeats: one execution a side and no earlier ones with these profiles, " +
-			"so a change cannot be told from drift between executions")
+			"so a change cannot be distinguished from drift between executions")
 	}
 	if len(gone) > 0 {
 		slices.Sort(gone)

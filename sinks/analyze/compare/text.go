@@ -108,7 +108,7 @@ func (c *Comparison) verdict() string {
 		verdict = "Regression."
 	}
 	if c.Noise == NoiseRepeats && len(c.Regressions)+len(c.Gains) > 0 {
-		verdict += " It cannot be told from drift between executions: there is one a side, and no earlier one."
+		verdict += " It cannot be distinguished from drift between executions: there is one a side, and no earlier one."
 	}
 	if len(c.Unfinished) > 0 {
 		verdict += fmt.Sprintf(" %d profiles are not finished.", len(c.Unfinished))
