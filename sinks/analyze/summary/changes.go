@@ -98,7 +98,7 @@ func (s *Summary) figures(what string, of []compare.Change) (groups []Group) {
 // size is how large a change is, with its share.
 func size(c compare.Change) string {
 	text := frame.Signed(c.Difference, c.Unit)
-	if c.Relative != nil {
+	if c.Relative != nil && math.Abs(*c.Relative) < 10 { // a share of next to nothing says nothing
 		text += fmt.Sprintf(" (%+.1f %%)", 100**c.Relative)
 	}
 	return text

@@ -111,13 +111,19 @@ func Load(store *sinks.Store, folder, execution string, compared []Compared) (*S
 		because := append(s.Problems, "")[0]
 		return nil, fmt.Errorf("summary: %w of execution %s in %s%s", frame.ErrNoRuns, execution, folder, because)
 	}
+	s.noted(store)
+	s.of(runs, compared)
+	return s, nil
+}
+
+// of sums up runs.
+func (s *Summary) of(runs []*run, compared []Compared) {
 	rows, names := make([]*sinks.RunRow, len(runs)), []string{}
 	for i, r := range runs {
 		rows[i], names = r.RunRow, append(names, r.Model)
 	}
 	s.space, s.models = newSpace(rows), sweep.ShortModels(names)
 	s.count(runs)
-	s.noted(store)
 	s.failures(runs)
 	s.skips(runs)
 	s.suspicious(runs)
@@ -126,7 +132,6 @@ func Load(store *sinks.Store, folder, execution string, compared []Compared) (*S
 	}
 	s.safe(runs)
 	s.next()
-	return s, nil
 }
 
 // read takes the runs in the order of the execution: from their folders, else, where
