@@ -12,6 +12,7 @@ import (
 
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/attribution"
+	"github.com/vramsweep/vramsweep/runner/planner"
 	"github.com/vramsweep/vramsweep/sinks"
 	"github.com/vramsweep/vramsweep/sweep"
 )
@@ -248,7 +249,11 @@ func clip(text string, width int) string {
 // Note prints something that the user should know now.
 func (d *display) Note(text string) {
 	d.clear()
-	fmt.Fprintf(d.out, "note: %s\n", text)
+	text = fmt.Sprintf("note: %s\n", text)
+	if width, tty := terminal(d.out); tty {
+		text = planner.Fold(text, width)
+	}
+	fmt.Fprint(d.out, text)
 }
 
 func (d *display) clear() {

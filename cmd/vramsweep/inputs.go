@@ -128,6 +128,9 @@ func (w *world) renderOptions(out io.Writer) sweep.RenderOptions {
 
 // terminal says how wide out is and whether it is a terminal at all.
 func terminal(out io.Writer) (width int, tty bool) {
+	if f, folded := out.(*folder); folded {
+		out = f.out
+	}
 	file, ok := out.(*os.File)
 	if !ok {
 		return 100, false

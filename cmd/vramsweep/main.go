@@ -16,6 +16,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/vramsweep/vramsweep/runner/planner"
 )
 
 // version is set by the linker.
@@ -92,6 +94,11 @@ func quiet(code int) error {
 func run(w *world) int {
 	root := newRoot(w)
 	verb, _, err := root.Find(w.args)
+	if width, tty := terminal(w.stdout); tty && err == nil && foldsLines(verb, w.args) {
+		folded := &folder{out: w.stdout, width: width}
+		w.stdout = folded
+		defer folded.flush()
+	}
 	ctx, stop := withSignals(context.Background(), w.stderr, err == nil && supervises(verb.Name()))
 	defer stop()
 	root.SetArgs(w.args)
@@ -133,10 +140,14 @@ func report(stderr io.Writer, err error) int {
 		return exit.code
 	}
 	text, hint := plainly(exit.err)
-	fmt.Fprintf(stderr, "vramsweep: %s\n", text)
+	text = fmt.Sprintf("vramsweep: %s\n", text)
 	if hint = cmp.Or(exit.hint, hint); hint != "" {
-		fmt.Fprintf(stderr, "  %s\n", hint)
+		text += fmt.Sprintf("  %s\n", hint)
 	}
+	if width, tty := terminal(stderr); tty {
+		text = planner.Fold(text, width)
+	}
+	fmt.Fprint(stderr, text)
 	return exit.code
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"math"
+	"regexp"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -63,7 +64,7 @@ func Fold(text string, width int) string {
 			column += utf8.RuneCountInString(word)
 		}
 	}
-	return strings.ReplaceAll(out.String(), " \n", "\n")
+	return regexp.MustCompile(` +\n`).ReplaceAllString(out.String(), "\n")
 }
 
 func gib(n int64) float64 { return float64(n) / runner.GiB }

@@ -168,7 +168,7 @@ func Run(baseName string, base []sinks.RunRow, newName string, fresh []sinks.Run
 			ErrNothing, countProfiles(base), baseName, countProfiles(fresh), newName)
 	}
 	if n := len(c.Unfinished); n > 0 {
-		c.note("%d profiles are not compared: a side is not finished (%s)", n,
+		c.note("%s not compared: a side is not finished (%s)", profiles(n),
 			cmp.Or(strings.Join(o.Unfinished, ", "), "runs were interrupted"))
 	}
 	c.figures(o)
@@ -212,6 +212,13 @@ func SideOf(name string, rows []sinks.RunRow) Side {
 	}
 	slices.Sort(side.Executions)
 	return side
+}
+
+func profiles(n int) string {
+	if n == 1 {
+		return "1 profile"
+	}
+	return fmt.Sprintf("%d profiles", n)
 }
 
 func countProfiles(rows []sinks.RunRow) int {
@@ -412,7 +419,7 @@ func (c *Comparison) figures(o Options) {
 		dummies += lacks.weights
 		for side, n := range map[string]int{c.Base.Name: lacks.base, c.New.Name: lacks.new} {
 			if n > 0 {
-				gone = append(gone, fmt.Sprintf("%s: %d profiles in %s", figure.Name, n, side))
+				gone = append(gone, fmt.Sprintf("%s: %s in %s", figure.Name, profiles(n), side))
 			}
 		}
 		noise := learn(of)

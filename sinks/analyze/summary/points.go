@@ -297,6 +297,9 @@ func (s *space) describe(profiles []string, models map[string]string) string {
 			of[p] = true
 		}
 	}
+	if len(of) == len(s.points) && len(of) > 1 {
+		return "all points"
+	}
 	boxes := s.cover(of)
 	var words []string
 	named := map[int]bool{}
