@@ -57,6 +57,10 @@ func (x *executor) attempt(ctx context.Context, d due, next *due, number int) (r
 	}
 	a.job = x.newJob(d, devices, number)
 	a.job.KeepEngine = a.keepEngine(next)
+	if e, ok := a.engine.(PreparedEngine); ok && !a.warm() {
+		e.Prepare(ctx, a.job)
+		a.clock = time.Now()
+	}
 	dirty, err := a.waitIdle(ctx)
 	if err != nil {
 		if ctx.Err() != nil {

@@ -153,7 +153,7 @@ func (r *Result) Take(m *Measurement) {
 	}
 	run.Leftovers = m.Leftovers
 	run.Notes = append(run.Notes, m.Notes...)
-	r.VLLMInternalMetrics, r.LatencyStats, r.Session = m.Account, m.Latency, m.Session
+	r.VLLMInternalMetrics, r.LatencyStats, r.Session, r.Start = m.Account, m.Latency, m.Session, m.Start
 	r.RawLogs, r.LogEvents = m.Logs, m.Events
 	for name, value := range run.Environment {
 		if strings.HasPrefix(name, "VLLM_") {
@@ -207,8 +207,12 @@ func (a *attempt) missing(r *Result) {
 	if r.Run.OutcomeDetail != "" {
 		why += ": " + r.Run.OutcomeDetail
 	}
-	if r.LatencyStats == nil {
+	switch l := r.LatencyStats; {
+	case l == nil:
 		r.Missing["latency_stats"] = why
+	case l.NIters < LeastForP99:
+		r.Missing["latency_stats.percentiles.p99"] = fmt.Sprintf(
+			"of %d iterations it would be the slowest; it asks for %d", l.NIters, LeastForP99)
 	}
 	if r.VLLMInternalMetrics == nil {
 		r.Missing["vllm_internal_metrics"] = "the engine left no log to read"

@@ -244,6 +244,11 @@ func (x *executor) begin(e *Execution, plan []PlannedProfile) error {
 	x.sum.State = StateRunning
 	if x.History != nil {
 		var err error
+		for i := range plan {
+			if x.Masker != nil {
+				plan[i].Point = x.Masker.Value("", plan[i].Point).(string)
+			}
+		}
 		if e.Plan, err = json.Marshal(plan); err != nil {
 			return fmt.Errorf("note the plan of execution %s: %w", x.id, err)
 		}
@@ -399,10 +404,14 @@ func (x *executor) runOne(ctx context.Context, d due, next *due) (stop bool, err
 			x.display.RunEnds(d.n, r)
 			return true, nil
 		}
-		if retriable && attempt <= d.sweep.Limits.Retries {
+		cold := r.Start != nil && r.Start.TryCold
+		if cold || retriable && attempt <= d.sweep.Limits.Retries {
 			x.sum.Retried++
-			wait := backOff(attempt)
-			x.display.Note(fmt.Sprintf("%s: %s; this can pass: attempt %d follows in %v", r.Run.Outcome, r.Run.OutcomeDetail,
+			wait, why := backOff(attempt), "this can pass"
+			if cold {
+				wait, why = 0, "vLLM does not say why, so the warm start may be at fault"
+			}
+			x.display.Note(fmt.Sprintf("%s: %s; %s: attempt %d follows in %v", r.Run.Outcome, r.Run.OutcomeDetail, why,
 				attempt+1, wait))
 			if x.sleep(ctx, wait) != nil {
 				// The attempt is written and final unless the run is resumed: it

@@ -24,10 +24,16 @@ const tolerated = 64 << 20
 
 // Broken lists what of a result breaks a rule that holds for every run: the highest
 // use is at least weights + KV cache (of an engine that ended well), no part is
-// negative or larger than the devices, parts add up to the net increase, and phases
-// follow each other. An empty list: nothing does.
+// negative, parts add up to the net increase, phases follow each other, and no use
+// or part is more than its GPU has. An empty list: nothing does.
 func (r *Result) Broken() []string {
 	out := r.brokenParts()
+	for i := range r.BeyondBudget {
+		b := &r.BeyondBudget[i]
+		if total := r.deviceBytes(b.GPUIndex); b.HighestBytes != nil && total > 0 && *b.HighestBytes > total {
+			out = append(out, fmt.Sprintf("%d bytes in use on GPU %d, which has %d", *b.HighestBytes, b.GPUIndex, total))
+		}
+	}
 	for i := 1; i < len(r.Phases); i++ {
 		a, b := &r.Phases[i-1], &r.Phases[i]
 		if same(a.GPUIndex, b.GPUIndex) && a.StartedAt != nil && b.StartedAt != nil && b.StartedAt.Before(*a.StartedAt) {
@@ -37,22 +43,32 @@ func (r *Result) Broken() []string {
 	return out
 }
 
-// devicesBytes is the memory of the run's devices; 0 where one does not tell.
-func (r *Result) devicesBytes() (total int64) {
-	for i := range r.GPUInfo {
-		if r.GPUInfo[i].TotalBytes == nil {
-			return 0
-		}
-		total += *r.GPUInfo[i].TotalBytes
+// Unexplained is Broken without what the result itself owns up to: a breakdown that is
+// null for a reason, in a run that is not of full quality.
+func (r *Result) Unexplained() []string {
+	if r.MemoryBreakdown == nil && r.Missing["memory_breakdown"] != "" && QualityFull.Worse(r.Run.Quality) {
+		return nil
 	}
-	return total
+	return r.Broken()
+}
+
+// deviceBytes is the memory of the run's device of this index; 0 where it is not known.
+func (r *Result) deviceBytes(index int) int64 {
+	for i := range r.GPUInfo {
+		if r.GPUInfo[i].Index == index {
+			return orZero(r.GPUInfo[i].TotalBytes)
+		}
+	}
+	return 0
 }
 
 func (r *Result) brokenParts() (out []string) {
 	var kv, weights, sum int64
-	total := r.devicesBytes()
 	for i := range r.Breakdowns {
-		b := &r.Breakdowns[i]
+		b, total := &r.Breakdowns[i], int64(0)
+		if int(b.Rank) < len(r.GPUInfo) {
+			total = r.deviceBytes(r.GPUInfo[b.Rank].Index)
+		}
 		sum += b.Bytes
 		switch b.Component {
 		case "weights":
@@ -64,7 +80,7 @@ func (r *Result) brokenParts() (out []string) {
 			out = append(out, fmt.Sprintf("%s of rank %d is %d bytes, a part is never negative", b.Component, b.Rank, b.Bytes))
 		}
 		if total > 0 && b.Bytes > total {
-			out = append(out, fmt.Sprintf("%s of rank %d is %d bytes, more than the %d of the devices",
+			out = append(out, fmt.Sprintf("%s of rank %d is %d bytes, more than the %d of its GPU",
 				b.Component, b.Rank, b.Bytes, total))
 		}
 	}

@@ -38,6 +38,7 @@ type Result struct {
 	RawLogs             []RawLog            `json:"raw_logs"`
 	LogEvents           []LogEvent          `json:"log_events"` // the moments that the phases were made from
 	Session             *Session            `json:"session,omitempty"`
+	Start               *Start              `json:"start,omitempty"`
 	Files               []FileInfo          `json:"files,omitempty"` // beside run.json, but for the raw logs; the sink fills it
 
 	Missing map[string]string `json:"missing,omitempty"` // path of the field: reason
@@ -135,11 +136,15 @@ type DtypeMetadata struct {
 	KVBytesPerToken     *int64   `json:"kv_bytes_per_token"` // all layers, all ranks
 }
 
+// LeastForP99 is the least number of iterations whose 99th percentile is more
+// than another name of the slowest one.
+const LeastForP99 = 100
+
 // LatencyStats are vLLM's own: seconds of one iteration, which generates
 // batch_size x output_len tokens.
 type LatencyStats struct {
 	AvgS             float64            `json:"avg_s"`
-	Percentiles      map[string]float64 `json:"percentiles"` // "p10" ... "p99"
+	Percentiles      map[string]float64 `json:"percentiles"` // "p10" ... "p99"; no p99 below LeastForP99 iterations
 	NIters           int                `json:"n_iters"`
 	LatenciesS       []float64          `json:"latencies_s"`
 	OutputTokensPerS *float64           `json:"output_tokens_per_s"`
@@ -208,6 +213,7 @@ type TimelineExtended struct {
 	Temperature TemperatureStats `json:"temperature"`
 	Utilization UtilizationStats `json:"utilization"`
 	EnergyJ     *float64         `json:"energy_j"`
+	EnergyOffJ  *float64         `json:"energy_uncertainty_j"`
 	EnergyFrom  string           `json:"energy_from,omitempty"` // "counter" or "power"
 }
 
@@ -343,6 +349,9 @@ type Breakdown struct {
 	ConfidenceLevels       map[string]Confidence `json:"confidence_levels"`
 	VLLMReportedValuesUsed bool                  `json:"vllm_reported_values_used"`
 	Flags                  []string              `json:"flags,omitempty"` // "negative framework_overhead: ..."
+	// UncertaintyBytes is how far figures may be off, by field: for what the samples
+	// do not show, and for what vLLM's log rounds.
+	UncertaintyBytes map[string]int64 `json:"uncertainty_bytes,omitempty"`
 }
 
 // BeyondBudget explains, for one GPU, use above gpu_memory_utilization. Bytes.
@@ -353,7 +362,8 @@ type BeyondBudget struct {
 	HighestAt              *time.Time `json:"highest_at"`
 	HighestPhase           Phase      `json:"highest_phase,omitempty"`
 	GrossBytes             *int64     `json:"gross_bytes"` // highest - requested
-	NetBytes               *int64     `json:"net_bytes"`   // gross - baseline - context
+	GrossUncertaintyBytes  *int64     `json:"gross_uncertainty_bytes"`
+	NetBytes               *int64     `json:"net_bytes"` // gross - baseline - context
 	ContextBytes           *int64     `json:"context_bytes"`
 	GraphsOutsideBytes     *int64     `json:"graphs_outside_budget_bytes"`
 	HeadroomRetakenBytes   *int64     `json:"headroom_retaken_bytes"`
@@ -456,6 +466,30 @@ type BreakdownRow struct {
 	Share      *float64   `json:"share" parquet:"share,optional" unit:"ratio" doc:"Of the rank's net increase."`
 	Source     string     `json:"source" parquet:"source,dict" doc:"Where the figure comes from."`
 	Confidence Confidence `json:"confidence" parquet:"confidence,dict" doc:"high_from_vllm_logs, high_measured_step, high_calculated, low_estimated, calculated_residual."`
+}
+
+// A Start says how the run's engine was started.
+type Start struct {
+	Mode   string `json:"mode"`             // "cold": executed; "warm": forked from a Python that had vLLM imported
+	Reason string `json:"reason,omitempty"` // why it started cold where it might have started warm
+	// ImportS is from the start to the first line of the engine process: Python's
+	// imports, twice where the engine process is spawned, and the configuration.
+	ImportS *float64 `json:"import_s"`
+	// EngineProcess says how a warm run's engine process was made.
+	EngineProcess string      `json:"engine_process,omitempty"`
+	Parent        *WarmParent `json:"parent,omitempty"`
+	TryCold       bool        `json:"try_cold,omitempty"` // it failed, maybe for how it was started: a cold attempt follows
+}
+
+// A WarmParent is the process that a run was forked from. Its memory is no part
+// of the run's.
+type WarmParent struct {
+	PID      int     `json:"pid"`
+	ImportS  float64 `json:"import_s"`  // what its own imports took, once
+	Threads  int     `json:"threads"`   // of which a fork takes one along
+	RSSBytes *int64  `json:"rss_bytes"` // resident
+	PSSBytes *int64  `json:"pss_bytes"` // its share of what it shares with its children
+	Served   int     `json:"served"`    // the how manieth run it was, from 1
 }
 
 // A Session is what the engine itself told through the session driver.

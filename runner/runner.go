@@ -56,6 +56,13 @@ type PromptEngine interface {
 	Margin(job *Job) time.Duration
 }
 
+// A PreparedEngine has something ready before a run's baseline is taken: what
+// it starts by then is no part of the run.
+type PreparedEngine interface {
+	Engine
+	Prepare(ctx context.Context, job *Job)
+}
+
 // A Sampler reads an instrument at a fixed rate until ctx ends. The slice that
 // it gives to emit holds one tick and is reused: emit copies what it keeps.
 // A Sampler whose instrument fails goes on as well as it can and says so in
@@ -162,6 +169,7 @@ type Measurement struct {
 	Latency   *LatencyStats
 	Logs      []RawLog
 	Session   *Session          // what the engine itself told; session mode only
+	Start     *Start            // how the engine was started
 	Leftovers []Process         // outlived the engine and were ended
 	Retriable bool              // the failure can pass: hub, port in use, NCCL, device busy
 	Decided   bool              // the engine ended by itself: a limit that broke while its remains ended changes nothing

@@ -19,7 +19,7 @@ import (
 // is before anything is measured, so that an attempt whose runner was killed
 // still has a name, its settings and all else that was known.
 func (s *Store) writeJob(rel string, job *runner.Job) error {
-	r := runner.NewResult(job)
+	r := masked(runner.NewResult(job), s.opts.Masker)
 	r.ProfilerVersion, r.Provenance.Vramsweep, r.Provenance.Host = s.opts.Version, s.opts.Version, s.opts.Host
 	// Not synced: after a power cut the run is merely due again without its name.
 	return s.f.put(rel+"/"+jobName, false, func(w io.Writer) error { return EncodeResult(w, r) })
@@ -33,6 +33,12 @@ const stageName = tmpMark + "attempt"
 // attempts/N. An unfinished one becomes a result of its own, outcome interrupted,
 // and is returned. It can be killed at any moment and goes on when it is called again.
 func (s *Store) archive(rel string) (cutOff *RecoveredAttempt, err error) {
+	if s.wornOut(rel) {
+		if _, err := s.setAside(rel); err != nil {
+			return nil, err
+		}
+		return nil, s.f.mkdir(rel)
+	}
 	attempts := rel + "/" + attemptsDir
 	stage := attempts + "/" + stageName
 	begun := s.f.exists(rel+"/"+jobName) || s.f.exists(rel+"/"+resultName) || s.f.exists(rel+"/"+journalName)
@@ -115,7 +121,10 @@ func (s *Store) conclude(rel string) (*RecoveredAttempt, error) {
 		return nil, err
 	}
 	if found.Reason != "" {
-		result.Run.Notes = append(result.Run.Notes, "the journal of samples was cut at its last good batch: "+found.Reason)
+		result.Run.Notes = append(result.Run.Notes, "batches of the journal of samples are lost: "+found.Reason)
+	}
+	if result.Files, err = s.files(rel, result); err != nil {
+		return nil, err
 	}
 	return &RecoveredAttempt{RunID: result.Run.RunID, Samples: found.Samples, Lost: found.Lost, Reason: found.Reason},
 		s.writeResult(rel, result)
@@ -154,7 +163,10 @@ func (s *Store) convertJournal(rel string, result *runner.Result) (found Journal
 		return found, err
 	}
 	result.Run.EndedAt, result.Run.WallS = result.Run.StartedAt.Add(last), last.Seconds()
-	file, err := s.writeTimelineFile(rel, result, each)
+	file, err := s.stageTimeline(rel, result, each)
+	if err == nil {
+		err = s.f.rename(tmpName(rel+"/"+timelineName), rel+"/"+timelineName)
+	}
 	result.Files = append(result.Files, file)
 	return found, err
 }
@@ -205,6 +217,7 @@ func (s *Store) planned(rel string) (*runner.Result, error) {
 type Recovery struct {
 	Attempts []RecoveredAttempt `json:"attempts"` // were cut off; the runs are due again
 	Removed  []string           `json:"removed"`  // leftovers: temporary files, journals of finished runs
+	SetAside []Damaged          `json:"set_aside,omitempty"`
 }
 
 // A RecoveredAttempt is an attempt that was cut off.
@@ -225,7 +238,9 @@ func (s *Store) Recover() (*Recovery, error) {
 		return nil, err
 	}
 	report := &Recovery{}
-	executions, err := s.f.dirs(runsDir)
+	err := s.remakeExecutions(report)
+	executions, derr := s.f.dirs(runsDir)
+	err = errors.Join(err, derr)
 	for _, execution := range executions {
 		runs, rerr := s.runs(execution)
 		err = errors.Join(err, rerr)
@@ -245,6 +260,9 @@ func (s *Store) Recover() (*Recovery, error) {
 }
 
 func (s *Store) recoverRun(rel string, report *Recovery) error {
+	if err := s.endReplace(rel); err != nil {
+		return err
+	}
 	if err := s.removeTemporary(rel, report); err != nil {
 		return err
 	}

@@ -218,8 +218,10 @@ func writeBoth[T Row](t *testing.T, dir string, n int) {
 	t.Helper()
 	rows := randomRows[T](n, 42)
 	var b bytes.Buffer
-	w := parquet.NewGenericWriter[T](&b)
-	_, err := w.Write(rows)
+	w, err := parquet.NewGenericWriter[T](&b), error(nil)
+	for i := 0; i < n && err == nil; i++ { // a batch of several rows loses nulls that are a zero
+		_, err = w.Write(rows[i : i+1])
+	}
 	name := filepath.Join(dir, string(tableOf[T]().name))
 	err = errors.Join(err, w.Close(), os.WriteFile(name+".ours.parquet", columnBytes(t, rows), 0o644),
 		os.WriteFile(name+".theirs.parquet", b.Bytes(), 0o644))

@@ -20,6 +20,7 @@ type Compaction struct {
 	Files     int      `json:"files"`     // Parquet files in tables/ now
 	Rows      int64    `json:"rows"`      // in all tables
 	SetAside  []string `json:"set_aside"` // damaged files that were moved out of tables/ (Rebuild)
+	Damaged   []Fault  `json:"damaged"`   // runs and executions that were left out
 }
 
 // Compact brings tables/ up to date and merges the files of a month. It works
@@ -37,12 +38,15 @@ func (s *Store) Rebuild() (*Compaction, error) { return s.compact(true) }
 func (s *Store) compact(rebuild bool) (*Compaction, error) {
 	report := &Compaction{}
 	executions, err := s.Executions()
-	if err != nil {
+	bad := new(DamagedError)
+	if errors.As(err, &bad) {
+		report.Damaged = bad.Faults
+	} else if err != nil {
 		return nil, err
 	}
 	err = s.withTables(nil, func() error {
 		if rebuild {
-			if err := s.setAside(report); err != nil {
+			if err := s.setTablesAside(report); err != nil {
 				return err
 			}
 		}
@@ -85,7 +89,12 @@ func (s *Store) publishStale(executions []*Execution, rebuild bool, report *Comp
 		if len(runs) == 0 || !rebuild && final && settled[e.ID] && !s.running(e.ID) {
 			continue // or nothing is left to publish it from
 		}
-		if err := s.publish(e, final); err != nil {
+		err = s.publish(e, final)
+		bad := new(DamagedError)
+		if errors.As(err, &bad) {
+			report.Damaged = append(report.Damaged, bad.Faults...)
+		}
+		if !onlyDamage(err) {
 			return fmt.Errorf("execution %s: %w", e.ID, err)
 		}
 		report.Published = append(report.Published, e.ID)
@@ -93,10 +102,7 @@ func (s *Store) publishStale(executions []*Execution, rebuild bool, report *Comp
 	return nil
 }
 
-// damagedDir is where Rebuild moves files that cannot be read.
-const damagedDir = "damaged"
-
-func (s *Store) setAside(report *Compaction) error {
+func (s *Store) setTablesAside(report *Compaction) error {
 	for _, t := range Tables() {
 		files, err := s.tableFiles(t)
 		if err != nil {
@@ -106,11 +112,8 @@ func (s *Store) setAside(report *Compaction) error {
 			if len(s.checkPages(tablesDir+"/"+name)) == 0 {
 				continue
 			}
-			to := damagedDir + "/" + s.now().UTC().Format("20060102T150405Z") + "/" + name
-			if err := s.f.mkdir(path.Dir(to)); err != nil {
-				return err
-			}
-			if err := s.f.rename(tablesDir+"/"+name, to); err != nil {
+			to, err := s.setAside(tablesDir + "/" + name)
+			if err != nil {
 				return err
 			}
 			report.SetAside = append(report.SetAside, to)

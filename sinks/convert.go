@@ -79,6 +79,9 @@ func runRowOf(r *runner.Result) RunRow {
 	row.setLatency(r.LatencyStats)
 	row.setKV(r)
 	row.setSession(r.Session, len(r.GPUInfo))
+	if start := r.Start; start != nil {
+		row.StartMode, row.StartReason, row.ImportSeconds = &start.Mode, text(start.Reason), start.ImportS
+	}
 	row.setMemory(r)
 	return row
 }
@@ -117,10 +120,6 @@ func (row *RunRow) setEngine(r *runner.Result) {
 	}
 }
 
-// minItersForP99 is the least number of iterations whose 99th percentile is
-// more than the name of the slowest one.
-const minItersForP99 = 100
-
 func (row *RunRow) setLatency(l *runner.LatencyStats) {
 	if l == nil {
 		return
@@ -128,7 +127,7 @@ func (row *RunRow) setLatency(l *runner.LatencyStats) {
 	row.LatencyIters = count(int64(l.NIters))
 	row.AvgLatencyS = positive(l.AvgS)
 	row.P50LatencyS, row.P90LatencyS = percentile(l, "p50"), percentile(l, "p90")
-	if l.NIters >= minItersForP99 {
+	if l.NIters >= runner.LeastForP99 { // results of before have it whatever the number
 		row.P99LatencyS = percentile(l, "p99")
 	}
 	row.OutputTokensPerS = finite(l.OutputTokensPerS)
@@ -155,9 +154,14 @@ func (row *RunRow) setKV(r *runner.Result) {
 func (row *RunRow) setMemory(r *runner.Result) {
 	row.Quality, row.QualityDetail = text(string(r.Run.Quality)), text(r.Run.QualityDetail)
 	if t := r.MemoryTimeline; t != nil {
-		row.MeanPowerW = finite(t.Extended.Power.MeanW)
+		row.MeanPowerW, row.MaxPowerW = finite(t.Extended.Power.MeanW), finite(t.Extended.Power.MaxW)
+		row.MaxTemperatureC = finite(t.Extended.Temperature.MaxC)
+		if from, to := t.Window.From, t.Window.To; from != nil && to != nil {
+			row.WindowS = positive(to.Sub(*from).Seconds())
+		}
 		if r.LatencyStats != nil { // else the window has no end of measuring
 			row.EnergyJ, row.EnergyMethod = finite(t.Extended.EnergyJ), text(t.Extended.EnergyFrom)
+			row.EnergyOffJ = finite(t.Extended.EnergyOffJ)
 		}
 	}
 	row.setMeasure(r)
@@ -175,17 +179,25 @@ func (row *RunRow) setMemory(r *runner.Result) {
 		row.ActivationsReservedBytes = bytesOf(b.ActivationsReservedGB)
 		row.HeadroomUnusedBytes = bytesOf(b.HeadroomUnusedGB)
 		row.KVCacheUsedBytes, row.KVUsedSource = bytesOf(b.KVCacheUsedGB), text(b.KVUsedSource)
+		for field, to := range map[string]**int64{"total_measured_gb": &row.PeakOffBytes, "net_increase_gb": &row.NetOffBytes,
+			"activations_gb": &row.ActivationsOffBytes, "growth_excess_gb": &row.GrowthOffBytes,
+			"framework_overhead_gb": &row.FrameworkOffBytes} {
+			if off, known := b.UncertaintyBytes[field]; known {
+				*to = &off
+			}
+		}
 	}
 	for i := range r.BeyondBudget {
 		b := &r.BeyondBudget[i]
 		row.PeakMemoryMaxGPUBytes = larger(row.PeakMemoryMaxGPUBytes, b.HighestBytes)
 		row.BeyondBudgetGrossBytes = larger(row.BeyondBudgetGrossBytes, b.GrossBytes)
+		row.GrossOffBytes = larger(row.GrossOffBytes, b.GrossUncertaintyBytes)
 		row.BeyondBudgetNetBytes = larger(row.BeyondBudgetNetBytes, b.NetBytes)
 	}
-	if row.PeakMemoryMaxGPUBytes != nil {
+	if len(r.BeyondBudget) > 0 {
 		return
 	}
-	for i := range r.Phases { // no budget to compare with: the phases know the peak as well
+	for i := range r.Phases { // nothing to hold it against: the phases know the peak as well
 		if r.Phases[i].GPUIndex != nil {
 			row.PeakMemoryMaxGPUBytes = larger(row.PeakMemoryMaxGPUBytes, r.Phases[i].MaxBytes)
 		}

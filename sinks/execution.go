@@ -59,7 +59,7 @@ func (s *Store) BeginExecution(e *Execution) error {
 	if e.Version == "" {
 		e.Version = s.opts.Version
 	}
-	e.State, e.EndedAt = StateRunning, nil
+	e.State, e.EndedAt, e.Command = StateRunning, nil, s.opts.Masker.Argv(e.Command)
 	return s.writeExecution(e)
 }
 
@@ -75,7 +75,7 @@ func (s *Store) FinishExecution(id string, state ExecutionState, summary any) er
 		return fmt.Errorf("the summary of execution %s: %w", id, err)
 	}
 	now := s.now().UTC()
-	e.State, e.EndedAt, e.Summary = state, &now, note
+	e.State, e.EndedAt, e.Summary = state, &now, json.RawMessage(s.opts.Masker.Text(string(note)))
 	perr := s.publishNow(e, state == StateComplete)
 	if perr != nil && state == StateComplete {
 		e.State = StateInterrupted // the tables are not complete: `run --resume` or `compact` finishes them
@@ -93,8 +93,8 @@ func (s *Store) endExecutions() error {
 		}
 		e.State = StateInterrupted
 		perr := s.publish(e, false)
-		if perr == nil {
-			perr = s.writeExecution(e)
+		if onlyDamage(perr) {
+			perr = errors.Join(perr, s.writeExecution(e))
 		}
 		err = errors.Join(err, perr)
 	}
@@ -108,7 +108,7 @@ func (s *Store) writeExecution(e *Execution) error {
 	}
 	if err == nil {
 		err = s.f.replace(executionFile(e.ID), func(w io.Writer) error {
-			_, err := w.Write(append(b, '\n'))
+			_, err := w.Write(sealJSON(append(b, '\n')))
 			return err
 		})
 	}
@@ -128,6 +128,9 @@ func (s *Store) Execution(id string) (*Execution, error) {
 	b, err := s.f.readFile(executionFile(id))
 	e := new(Execution)
 	if err == nil {
+		err = checkJSON(b)
+	}
+	if err == nil {
 		err = json.Unmarshal(b, e)
 	}
 	if err == nil && e.ID != id {
@@ -144,10 +147,11 @@ func (s *Store) Execution(id string) (*Execution, error) {
 func (s *Store) Executions() ([]*Execution, error) {
 	ids, err := s.executionIDs()
 	var all []*Execution
+	var faults []Fault
 	for _, id := range ids {
 		e, rerr := s.Execution(id)
 		if rerr != nil {
-			err = errors.Join(err, rerr)
+			faults = append(faults, Fault{File: executionFile(id), What: rerr.Error()})
 			continue
 		}
 		all = append(all, e)
@@ -155,7 +159,7 @@ func (s *Store) Executions() ([]*Execution, error) {
 	slices.SortFunc(all, func(a, b *Execution) int {
 		return cmp.Or(a.StartedAt.Compare(b.StartedAt), cmp.Compare(a.ID, b.ID))
 	})
-	return all, err
+	return all, errors.Join(err, damaged(faults))
 }
 
 // executionIDs are the executions that executions/ names.

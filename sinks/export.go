@@ -9,6 +9,7 @@ import (
 	"io"
 	"reflect"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/apache/arrow/go/v17/arrow"
@@ -16,6 +17,7 @@ import (
 	"github.com/apache/arrow/go/v17/arrow/ipc"
 	"github.com/apache/arrow/go/v17/arrow/memory"
 
+	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/sinks/table"
 )
 
@@ -23,7 +25,7 @@ import (
 func ExportFormats() []string { return []string{"csv", "jsonl", "arrow"} }
 
 // Export writes one table: "csv" (a header, empty for null, instants in RFC
-// 3339), "jsonl" (an object a row, null kept) or "arrow" (an IPC stream). It returns the number
+// 3339, an apostrophe before a text that a spreadsheet would take for a formula), "jsonl" (an object a row, null kept) or "arrow" (an IPC stream). It returns the number
 // of rows. Memory does not depend on it.
 func (s *Store) Export(name Table, format string, where Predicate, w io.Writer) (int64, error) {
 	t, err := lookup(name)
@@ -46,7 +48,11 @@ func (t *rowTable[T]) export(s *Store, format string, where Predicate, w io.Writ
 		return 0, err
 	}
 	buffered := bufio.NewWriterSize(w, 64<<10)
-	out, err := newExporter(format, buffered, t.name, axes)
+	meta, err := t.exportMeta(s, where, axes)
+	if err != nil {
+		return 0, err
+	}
+	out, err := newExporter(format, buffered, t.name, axes, meta)
 	if err != nil {
 		return 0, err
 	}
@@ -91,6 +97,20 @@ func (t *rowTable[T]) exportAxes(s *Store, where Predicate) ([]table.Axis, error
 	return table.MergeAxes(nil, axes), failed
 }
 
+// exportMeta is what the files of the rows that will be exported say of themselves.
+func (t *rowTable[T]) exportMeta(s *Store, where Predicate, axes []table.Axis) (map[string]string, error) {
+	o := table.Options{Table: string(t.name), Schema: runner.SchemaVersion, Version: s.opts.Version, Axes: axes}
+	files, err := s.footers(t.name)
+	for _, f := range files {
+		for _, m := range f.marks {
+			if where.Execution == "" || where.Execution == m.Execution {
+				o.Marks = append(o.Marks, m)
+			}
+		}
+	}
+	return o.Metadata(t.rowType()), err
+}
+
 // plain is nil, or the value behind a pointer; instants become time.Time.
 func plain(v reflect.Value, nullable bool) any {
 	if nullable && v.IsZero() {
@@ -108,7 +128,9 @@ func plain(v reflect.Value, nullable bool) any {
 	return v.Interface()
 }
 
-func newExporter(format string, w io.Writer, t Table, axes []table.Axis) (exporter, error) {
+func newExporter(
+	format string, w io.Writer, t Table, axes []table.Axis, meta map[string]string,
+) (exporter, error) {
 	var names []string
 	for _, c := range Columns(t) {
 		names = append(names, c.Name)
@@ -123,7 +145,7 @@ func newExporter(format string, w io.Writer, t Table, axes []table.Axis) (export
 	case "jsonl":
 		return &jsonExporter{w: w, names: names}, nil
 	case "arrow":
-		return newArrowExporter(w, t, axes), nil
+		return newArrowExporter(w, t, axes, arrow.MetadataFrom(meta)), nil
 	default:
 		return nil, fmt.Errorf("there is no export format %q; the formats are %v", format, ExportFormats())
 	}
@@ -145,6 +167,10 @@ func (c *csvExporter) row(values []any) error {
 			c.cells[i] = v.Format(exportTime)
 		case float64:
 			c.cells[i] = strconv.FormatFloat(v, 'g', -1, 64)
+		case string: // a text of others must be no formula where a spreadsheet opens the file
+			if c.cells[i] = v; v != "" && strings.Contains("=+-@\t\r", v[:1]) {
+				c.cells[i] = "'" + v
+			}
 		default:
 			c.cells[i] = fmt.Sprint(v)
 		}
@@ -164,6 +190,15 @@ type jsonExporter struct {
 }
 
 func (j *jsonExporter) row(values []any) error {
+	if err := j.object(values); err != nil {
+		return err
+	}
+	_, err := j.w.Write(append(j.line, '\n'))
+	return err
+}
+
+// object puts a row into line.
+func (j *jsonExporter) object(values []any) error {
 	j.line = append(j.line[:0], '{')
 	for i, v := range values {
 		if i > 0 {
@@ -182,8 +217,8 @@ func (j *jsonExporter) row(values []any) error {
 		}
 		j.line = append(append(append(j.line, name...), ':'), value...)
 	}
-	_, err := j.w.Write(append(j.line, '}', '\n'))
-	return err
+	j.line = append(j.line, '}')
+	return nil
 }
 
 func (j *jsonExporter) close() error { return nil }
@@ -197,7 +232,7 @@ type arrowExporter struct {
 	rows  int
 }
 
-func newArrowExporter(w io.Writer, t Table, axes []table.Axis) *arrowExporter {
+func newArrowExporter(w io.Writer, t Table, axes []table.Axis, meta arrow.Metadata) *arrowExporter {
 	var fields []arrow.Field
 	for _, c := range Columns(t) {
 		fields = append(fields, arrow.Field{Name: c.Name, Type: arrowType(c.Type), Nullable: c.Nullable,
@@ -206,7 +241,7 @@ func newArrowExporter(w io.Writer, t Table, axes []table.Axis) *arrowExporter {
 	for _, a := range axes {
 		fields = append(fields, arrow.Field{Name: a.Column, Type: arrowType(a.Kind.SQLType()), Nullable: true})
 	}
-	schema := arrow.NewSchema(fields, nil)
+	schema := arrow.NewSchema(fields, &meta)
 	return &arrowExporter{build: array.NewRecordBuilder(memory.DefaultAllocator, schema),
 		w: ipc.NewWriter(w, ipc.WithSchema(schema), ipc.WithLZ4())}
 }

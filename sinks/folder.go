@@ -84,7 +84,15 @@ func (f *folder) replace(name string, write func(io.Writer) error) error {
 
 // put is replace without syncing the folder: a power cut may leave the old
 // file, or none. Without sync it may also leave an empty one.
-func (f *folder) put(name string, sync bool, write func(io.Writer) error) (err error) {
+func (f *folder) put(name string, sync bool, write func(io.Writer) error) error {
+	if err := f.stage(name, sync, write); err != nil {
+		return err
+	}
+	return f.rename(tmpName(name), name)
+}
+
+// stage writes a file under its temporary name.
+func (f *folder) stage(name string, sync bool, write func(io.Writer) error) (err error) {
 	tmp := tmpName(name)
 	if err := f.remove(tmp); err != nil {
 		return err
@@ -104,10 +112,7 @@ func (f *folder) put(name string, sync bool, write func(io.Writer) error) (err e
 	if sync {
 		err = file.Sync()
 	}
-	if err := errors.Join(err, file.Close()); err != nil {
-		return err
-	}
-	return f.rename(tmp, name)
+	return errors.Join(err, file.Close())
 }
 
 // tmpName is the name under which a file is written. It is the same every

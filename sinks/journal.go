@@ -232,16 +232,20 @@ func (j *journal) close() error {
 	return errors.Join(j.data.Close(), j.index.Close())
 }
 
-// A chunkReader gives the bytes of a journal as far as its index vouches for
-// them, and then io.EOF.
+// A chunkReader gives the chunks of a journal that its index vouches for, and
+// then io.EOF. Each stands by its own checksum: one that is damaged costs its
+// own samples.
 type chunkReader struct {
 	data    io.ReaderAt
+	size    int64
 	index   []byte
-	end     int64
+	good    int64 // bytes of good chunks
+	from    int64 // where the next one stands at least
 	chunk   []byte
 	at      int
-	chunks  int    // good ones, the schema's among them
-	stopped string // why it ended before the end of the index; "" if it did not
+	entry   int    // of the index, the next one
+	ended   bool   // nothing more is read
+	stopped string // the first thing that was wrong; "": nothing
 }
 
 func (r *chunkReader) Read(p []byte) (int, error) {
@@ -255,48 +259,70 @@ func (r *chunkReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// next finds the next good chunk.
 func (r *chunkReader) next() bool {
-	if len(r.index) == 0 || r.stopped != "" {
-		return false
+	for !r.ended && len(r.index) >= (r.entry+1)*indexEntry {
+		ok := r.load(r.index[r.entry*indexEntry:])
+		r.entry++
+		if !ok && r.entry == 1 {
+			r.chunk, ok = schemaChunk(), true // it is always the same
+		}
+		if ok {
+			r.at = 0
+			return true
+		}
 	}
-	if len(r.index) < indexEntry {
-		return r.stop("the index ends within an entry")
+	if rest := len(r.index) % indexEntry; rest > 0 && !r.ended {
+		r.wrong("the index ends within an entry")
 	}
-	offset, length := binary.LittleEndian.Uint64(r.index), binary.LittleEndian.Uint32(r.index[8:])
-	switch {
-	case offset != uint64(r.end):
-		return r.stop("entry %d of the index does not follow the one before", r.chunks)
-	case length == 0 || length > maxChunk:
-		return r.stop("entry %d of the index names a batch of %d bytes", r.chunks, length)
+	r.chunk, r.at, r.ended = nil, 0, true
+	return false
+}
+
+func (r *chunkReader) load(entry []byte) bool {
+	offset, length := int64(binary.LittleEndian.Uint64(entry)), int64(binary.LittleEndian.Uint32(entry[8:]))
+	if offset < r.from || length == 0 || length > maxChunk || offset > r.size-length {
+		return r.wrong("entry %d of the index names %d bytes at byte %d of %d", r.entry, length, offset, r.size)
 	}
-	r.chunk, r.at = slices.Grow(r.chunk[:0], int(length))[:length], 0
-	if _, err := r.data.ReadAt(r.chunk, r.end); err != nil {
-		return r.stop("batch %d at byte %d is cut off", r.chunks, r.end)
+	r.chunk = slices.Grow(r.chunk[:0], int(length))[:length]
+	if _, err := r.data.ReadAt(r.chunk, offset); err != nil {
+		return r.wrong("batch %d at byte %d is cut off", r.entry, offset)
 	}
-	if crc32.Checksum(r.chunk, castagnoli()) != binary.LittleEndian.Uint32(r.index[12:]) {
-		return r.stop("batch %d at byte %d does not match its checksum", r.chunks, r.end)
+	if crc32.Checksum(r.chunk, castagnoli()) != binary.LittleEndian.Uint32(entry[12:]) {
+		return r.wrong("batch %d at byte %d does not match its checksum", r.entry, offset)
 	}
-	r.end += int64(length)
-	r.chunks++
-	r.index = r.index[indexEntry:]
+	r.good, r.from = r.good+length, offset+length
 	return true
 }
 
-// stop ends the reading; the first reason counts.
-func (r *chunkReader) stop(format string, args ...any) bool {
-	r.chunk = nil
+// wrong notes what is wrong; the first reason counts.
+func (r *chunkReader) wrong(format string, args ...any) bool {
 	if r.stopped == "" {
 		r.stopped = fmt.Sprintf(format, args...)
 	}
 	return false
 }
 
+// schemaChunk is the first chunk of every journal.
+func schemaChunk() []byte {
+	var b bytes.Buffer
+	w := ipc.NewWriter(&b, ipc.WithSchema(journalSchema()), ipc.WithLZ4(), ipc.WithAllocator(memory.DefaultAllocator))
+	build := array.NewRecordBuilder(memory.DefaultAllocator, journalSchema())
+	defer build.Release()
+	empty := build.NewRecord()
+	defer empty.Release()
+	if w.Write(empty) != nil { // a buffer takes all
+		return nil
+	}
+	return b.Bytes()
+}
+
 // A JournalReport says how much of a journal could be read.
 type JournalReport struct {
 	Samples int64
 	Bytes   int64  // of good batches
-	Lost    int64  // bytes after the last good batch
-	Reason  string // why reading stopped early; "" if it did not
+	Lost    int64  // bytes that are of no good batch
+	Reason  string // what was wrong first; "": nothing
 }
 
 // readJournal yields the batches of a journal in the order of writing. The
@@ -304,12 +330,12 @@ type JournalReport struct {
 func readJournal(data io.ReaderAt, size int64, index []byte, yield func([]runner.Sample) error) (
 	report JournalReport, err error,
 ) {
-	chunks := &chunkReader{data: data, index: index}
+	chunks := &chunkReader{data: data, size: size, index: index}
 	defer func() {
 		if p := recover(); p != nil { // Arrow panics on some malformed input
-			chunks.stop("batch %d: %v", chunks.chunks, p)
+			chunks.wrong("batch %d: %v", chunks.entry-1, p)
 		}
-		report.Bytes, report.Lost, report.Reason = chunks.end, size-chunks.end, chunks.stopped
+		report.Bytes, report.Lost, report.Reason = chunks.good, size-chunks.good, chunks.stopped
 		if report.Reason == "" && report.Lost > 0 {
 			report.Reason = fmt.Sprintf("%d bytes at the end are not in the index", report.Lost)
 		}
@@ -319,12 +345,12 @@ func readJournal(data io.ReaderAt, size int64, index []byte, yield func([]runner
 	}
 	reader, rerr := ipc.NewReader(chunks, ipc.WithAllocator(memory.DefaultAllocator))
 	if rerr != nil {
-		chunks.stop("the schema cannot be read: %v", rerr)
+		chunks.wrong("the schema cannot be read: %v", rerr)
 		return report, nil
 	}
 	defer reader.Release()
 	if !reader.Schema().Equal(journalSchema()) {
-		chunks.stop("the schema is not that of a journal of this version")
+		chunks.wrong("the schema is not that of a journal of this version")
 		return report, nil
 	}
 	var samples []runner.Sample
@@ -339,7 +365,7 @@ func readJournal(data io.ReaderAt, size int64, index []byte, yield func([]runner
 		}
 	}
 	if err := reader.Err(); err != nil && !errors.Is(err, io.EOF) {
-		chunks.stop("batch %d: %v", chunks.chunks, err)
+		chunks.wrong("batch %d: %v", chunks.entry-1, err)
 	}
 	return report, nil
 }

@@ -8,6 +8,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"github.com/vramsweep/vramsweep/runner"
 )
 
 // The two locks of an output folder. lockRun is held by whoever runs a sweep or
@@ -44,8 +46,8 @@ func (e *LockedError) Error() string {
 // lock takes a lock that dies with this process (flock) and notes who holds it.
 func (f *folder) lock(name string, me Holder) (*os.File, error) {
 	info, err := f.root.Lstat(name)
-	if err == nil && !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is no regular file; remove it", f.path(name))
+	if err == nil && !runner.SoleFile(info) {
+		return nil, fmt.Errorf("%s is no regular file of this folder alone (a link?); remove it", f.path(name))
 	}
 	file, err := f.root.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {

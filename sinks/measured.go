@@ -3,7 +3,6 @@ package sinks
 import (
 	"errors"
 	"io/fs"
-	"os"
 	"path"
 
 	"github.com/vramsweep/vramsweep/runner"
@@ -22,9 +21,12 @@ func (s *Store) Measured(dir string, r *runner.Result, catalogue *models.Catalog
 	for i := range r.RawLogs {
 		names = append(names, path.Base(r.RawLogs[i].Path))
 	}
+	if faults := s.damage(dir); len(faults) > 0 { // nothing new is derived from it
+		return nil, damaged(faults)
+	}
 	var readers []vllmlog.NamedReader
 	for _, name := range names {
-		file, err := os.Open(s.f.path(dir + "/" + name))
+		file, err := s.f.open(dir + "/" + name)
 		if errors.Is(err, fs.ErrNotExist) && len(r.RawLogs) == 0 {
 			continue
 		}

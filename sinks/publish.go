@@ -2,13 +2,10 @@ package sinks
 
 import (
 	"bytes"
-	"cmp"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"path"
 	"slices"
 
@@ -58,7 +55,8 @@ type output struct {
 
 func (p *publication) run() error {
 	runs, err := p.s.orderedRuns(p.mark.Execution)
-	if err != nil {
+	bad := new(DamagedError)
+	if err != nil && !errors.As(err, &bad) {
 		return err
 	}
 	var outs []*output
@@ -72,7 +70,7 @@ func (p *publication) run() error {
 	// The table runs comes last: its columns depend on all of its rows, and a run
 	// that stands there stands in the others.
 	runsOut, outs := outs[0], outs[1:]
-	rows, err := p.stageRows(runs, outs)
+	rows, err := p.stageRows(runs, outs, bad)
 	if err != nil {
 		return err
 	}
@@ -85,7 +83,7 @@ func (p *publication) run() error {
 			return err
 		}
 	}
-	return p.s.widenRuns(axes)
+	return errors.Join(p.s.widenRuns(axes), damaged(bad.Faults))
 }
 
 // find looks for the file that holds the execution.
@@ -131,8 +129,8 @@ func (o *output) end() error {
 	return errors.Join(err, cerr)
 }
 
-// stageRows reads each run's folder once, and returns the rows of the table runs.
-func (p *publication) stageRows(runs []string, outs []*output) (rows []RunRow, err error) {
+// stageRows reads each run's folder once, and returns the rows of the table runs. A damaged run stands in no table.
+func (p *publication) stageRows(runs []*runHead, outs []*output, bad *DamagedError) (rows []RunRow, err error) {
 	defer func() {
 		for _, o := range outs {
 			if o.stager != nil {
@@ -145,14 +143,19 @@ func (p *publication) stageRows(runs []string, outs []*output) (rows []RunRow, e
 			return nil, err
 		}
 	}
-	for _, rel := range runs {
-		r, err := p.s.publishedRows(rel)
-		if errors.Is(err, fs.ErrNotExist) {
+	for _, run := range runs {
+		r, err := p.s.publishedRows(run)
+		one := new(DamagedError)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue
+		case errors.As(err, &one):
+			bad.Faults = append(bad.Faults, one.Faults...)
 			continue
 		}
 		for _, o := range outs {
 			if err == nil {
-				err = o.fromRun(rel, r)
+				err = o.fromRun(run.rel, r)
 			}
 		}
 		if err != nil {
@@ -251,55 +254,19 @@ func mergeAxes(known []table.Axis, runs []RunRow) []table.Axis {
 	return table.MergeAxes(known, axes)
 }
 
-// orderedRuns are the folders of an execution's finished runs, sorted by run id.
-func (s *Store) orderedRuns(execution string) ([]string, error) {
-	folders, err := s.runs(execution)
-	if err != nil {
+// publishedRows are the rows of a run's folder, with the checksum of its run.json. Its timeline was checked.
+func (s *Store) publishedRows(run *runHead) (*Rows, error) {
+	if err := s.timelineOf(run); err != nil {
 		return nil, err
 	}
-	ids := make(map[string]string, len(folders))
-	for _, rel := range folders {
-		id, err := s.runID(rel)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		ids[rel] = id
-	}
-	return slices.SortedFunc(maps.Keys(ids), func(a, b string) int { return cmp.Compare(ids[a], ids[b]) }), nil
-}
-
-// runID reads of a run.json what orders it.
-func (s *Store) runID(rel string) (string, error) {
-	var head struct {
-		Run struct {
-			RunID string `json:"run_id"`
-		} `json:"run"`
-	}
-	b, err := s.f.readFile(rel + "/" + resultName)
-	if err != nil {
-		return "", err
-	}
-	if err = json.Unmarshal(b, &head); err == nil && head.Run.RunID == "" {
-		err = errors.New("it names no run")
-	}
-	if err != nil {
-		return "", fmt.Errorf("reading %s: it is no run.json: %w", s.f.path(rel+"/"+resultName), err)
-	}
-	return head.Run.RunID, nil
-}
-
-// publishedRows are the rows of a run's folder, with the checksum of its run.json.
-func (s *Store) publishedRows(rel string) (*Rows, error) {
-	b, err := s.f.readFile(rel + "/" + resultName)
+	name := run.rel + "/" + resultName
+	b, err := s.f.readFile(name)
 	if err != nil {
 		return nil, err
 	}
 	r, err := DecodeResult(bytes.NewReader(b))
 	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", s.f.path(rel+"/"+resultName), err)
+		return nil, &DamagedError{Faults: []Fault{{File: name, What: err.Error()}}}
 	}
 	rows := RowsOf(r)
 	rows.Run.JSONSHA256 = text(fmt.Sprintf("%x", sha256.Sum256(b)))

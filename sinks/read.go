@@ -166,25 +166,27 @@ func (r *storeReader[T]) parquet(name string, skip map[string]bool) {
 // folders reads the finished runs of an execution.
 func (r *storeReader[T]) folders(execution string) {
 	runs, err := r.s.orderedRuns(execution)
-	if err != nil {
-		r.fail(err)
-		return
-	}
-	for _, rel := range runs {
-		if r.folder(rel); !r.more {
+	r.fail(err)
+	for _, run := range runs {
+		if !r.more {
+			return
+		}
+		if r.folder(run); !r.more {
 			return
 		}
 	}
 }
 
-func (r *storeReader[T]) folder(rel string) {
+func (r *storeReader[T]) folder(run *runHead) {
 	if r.of == nil {
-		if r.s.f.exists(rel + "/" + timelineName) {
-			r.parquet(rel+"/"+timelineName, nil)
+		if err := r.s.timelineOf(run); err != nil {
+			r.fail(err)
+		} else if name := run.rel + "/" + timelineName; r.s.f.exists(name) {
+			r.parquet(name, nil)
 		}
 		return
 	}
-	rows, err := r.s.publishedRows(rel)
+	rows, err := r.s.publishedRows(run)
 	if errors.Is(err, fs.ErrNotExist) {
 		return // it is just being retried
 	}
@@ -209,7 +211,7 @@ func readSingle[T Row](name string, where Predicate, yield func(T, error) bool) 
 	r := &storeReader[T]{rowTable: tableOf[T](), s: &Store{f: dir}, where: where, yield: yield, more: true}
 	if r.of == nil {
 		if hasFile(result, timelineName) && dir.exists(timelineName) {
-			r.parquet(timelineName, nil)
+			r.folder(&runHead{rel: ".", files: result.Files})
 		}
 		return r.more
 	}

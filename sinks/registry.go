@@ -142,7 +142,7 @@ type Mark = table.Mark
 
 func (t *rowTable[T]) writer(w io.Writer, version string, axes []table.Axis, marks []Mark) *table.Writer[T] {
 	o := table.Options{Table: string(t.name), Schema: runner.SchemaVersion, Version: version,
-		Sorted: t.keys[:t.sorted], Marks: marks}
+		Sorted: t.keys[:t.sorted], Marks: marks, Sealed: true}
 	if t.axes == nil {
 		return table.NewWriter[T](w, o, nil)
 	}

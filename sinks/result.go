@@ -9,34 +9,21 @@ import (
 	"maps"
 	"math"
 	"os"
-	"path/filepath"
 	"reflect"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/runner/proc"
 )
 
 // maxResult bounds a run.json that is read: ours stay under 2 MiB.
 const maxResult = 256 << 20
 
-// WriteResult writes a result to a file of any folder, as run.json is written:
-// under a temporary name beside it, synced, renamed.
+// WriteResult writes a result to a file of any folder.
 func WriteResult(name string, r *runner.Result) error {
-	return writeFile(name, func(w io.Writer) error { return EncodeResult(w, r) })
-}
-
-// writeFile writes a file of any folder as the files of an output folder are written.
-func writeFile(name string, write func(io.Writer) error) error {
-	dir, base := filepath.Split(name)
-	if dir == "" {
-		dir = "."
-	}
-	f, err := openFolder(dir)
-	if err != nil {
-		return fmt.Errorf("writing %s: %w; the folder must exist", name, err)
-	}
-	return errors.Join(f.explain("writing "+base, f.replace(base, write)), f.close())
+	return WriteFile(name, func(w io.Writer) error { return EncodeResult(w, r) })
 }
 
 // EncodeResult writes the JSON of a result: sections and their fields on lines
@@ -49,7 +36,7 @@ func EncodeResult(w io.Writer, r *runner.Result) error {
 		clean := *r
 		clean.Missing = map[string]string{}
 		maps.Copy(clean.Missing, r.Missing)
-		dropNonFinite(reflect.ValueOf(&clean).Elem(), "", clean.Missing)
+		dropNonFinite(reflect.ValueOf(&clean).Elem(), clean.Missing)
 		b, err = json.MarshalIndent(&clean, "", "  ")
 	}
 	if err != nil {
@@ -58,39 +45,68 @@ func EncodeResult(w io.Writer, r *runner.Result) error {
 	// No string has a line break: what is indented by six or more joins the line of its field.
 	b = regexp.MustCompile(`,\n {6,}`).ReplaceAll(b, []byte(", "))
 	b = regexp.MustCompile(`\n {6,}|\n {4}([]}])`).ReplaceAll(b, []byte("$1"))
-	_, err = w.Write(append(b, '\n'))
+	_, err = w.Write(sealJSON(append(b, '\n')))
 	return err
 }
 
 // dropNonFinite makes every figure under v that is not finite null, or 0 where
-// it cannot be null; the names of those go into missing. What v points to is
-// copied before it is changed.
-func dropNonFinite(v reflect.Value, name string, missing map[string]string) {
-	if v.IsZero() {
-		return
-	}
-	figure := v
-	if v.Kind() == reflect.Pointer || v.Kind() == reflect.Interface {
-		figure = v.Elem()
-	}
-	if figure.CanFloat() && (math.IsNaN(figure.Float()) || math.IsInf(figure.Float(), 0)) {
-		missing[name] = "the figure was not a finite number"
-		v.SetZero()
+// it cannot be null; the names of those go into missing.
+func dropNonFinite(v reflect.Value, missing map[string]string) {
+	rewrite(v, "", func(v reflect.Value, name string) bool {
+		figure := v
+		if v.Kind() == reflect.Pointer || v.Kind() == reflect.Interface {
+			figure = v.Elem()
+		}
+		if figure.CanFloat() && (math.IsNaN(figure.Float()) || math.IsInf(figure.Float(), 0)) {
+			missing[name] = "the figure was not a finite number"
+			v.SetZero()
+			return true
+		}
+		return v.Type() == reflect.TypeFor[map[string]string]() // missing itself
+	})
+}
+
+// masked is a result without secrets; what identifies its run stays as it is.
+func masked(r *runner.Result, m *proc.Masker) *runner.Result {
+	out := *r
+	info := r.Run
+	rewrite(reflect.ValueOf(&out).Elem(), "", func(v reflect.Value, name string) bool {
+		name = name[strings.LastIndexByte(name, '.')+1:]
+		switch v.Type() {
+		case reflect.TypeFor[string]():
+			v.SetString(m.Value(name, v.String()).(string))
+		case reflect.TypeFor[[]string]():
+			v.Set(reflect.ValueOf(m.Argv(v.Interface().([]string))))
+		case reflect.TypeFor[[]float64](), reflect.TypeFor[[]runner.FileInfo](), reflect.TypeFor[time.Time]():
+		default:
+			return false
+		}
+		return true
+	})
+	out.Run.RunID, out.Run.Execution, out.Run.Sweep, out.Run.ProfileID = info.RunID, info.Execution, info.Sweep, info.ProfileID
+	out.Run.SkippedBecause = info.SkippedBecause
+	return &out
+}
+
+// rewrite lets leaf change what lies under v, each value under its path; leaf
+// reports whether that is all. What v points to is copied before it is changed.
+func rewrite(v reflect.Value, name string, leaf func(reflect.Value, string) bool) {
+	if v.IsZero() || leaf(v, name) {
 		return
 	}
 	clean := func(v reflect.Value, name string) reflect.Value {
 		c := reflect.New(v.Type()).Elem()
 		c.Set(v)
-		dropNonFinite(c, name, missing)
+		rewrite(c, name, leaf)
 		return c
 	}
 	switch v.Kind() {
 	case reflect.Struct:
-		dropInFields(v, name, missing)
+		rewriteFields(v, name, leaf)
 	case reflect.Pointer:
-		v.Set(clean(figure, name).Addr())
+		v.Set(clean(v.Elem(), name).Addr())
 	case reflect.Interface:
-		v.Set(clean(figure, name))
+		v.Set(clean(v.Elem(), name))
 	case reflect.Slice:
 		members := reflect.MakeSlice(v.Type(), 0, v.Len())
 		for i, member := range v.Seq2() {
@@ -106,14 +122,14 @@ func dropNonFinite(v reflect.Value, name string, missing map[string]string) {
 	}
 }
 
-func dropInFields(v reflect.Value, name string, missing map[string]string) {
+func rewriteFields(v reflect.Value, name string, leaf func(reflect.Value, string) bool) {
 	for f, field := range v.Fields() {
 		switch tag, _, _ := strings.Cut(f.Tag.Get("json"), ","); {
-		case !f.IsExported() || f.Name == "Missing":
+		case !f.IsExported():
 		case f.Anonymous || tag == "":
-			dropNonFinite(field, name, missing)
+			rewrite(field, name, leaf)
 		default:
-			dropNonFinite(field, strings.TrimPrefix(name+"."+tag, "."), missing)
+			rewrite(field, strings.TrimPrefix(name+"."+tag, "."), leaf)
 		}
 	}
 }
@@ -142,6 +158,9 @@ func DecodeResult(in io.Reader) (*runner.Result, error) {
 		return nil, fmt.Errorf("it is larger than %d MiB and no run.json", maxResult>>20)
 	}
 	r := new(runner.Result)
+	if err := checkJSON(b); err != nil {
+		return nil, err
+	}
 	if err := json.Unmarshal(b, r); err != nil {
 		return nil, fmt.Errorf("it is no run.json: %w", explainJSON(b, err))
 	}

@@ -137,6 +137,21 @@ type RunRow struct {
 	MeasureEnergyJ    *float64   `parquet:"measure_energy_j,optional" unit:"J" doc:"Of the measured iterations alone, sum over GPUs."`
 	MeasureMeanPowerW *float64   `parquet:"measure_mean_power_w,optional" unit:"W" doc:"Mean of the measured iterations alone, sum over GPUs."`
 	EnergyMethod      *string    `parquet:"energy_method,optional,dict" doc:"Of energy_j. counter: the driver's, read at the bounds; power: the instantaneous power over the time."`
+	WindowS           *float64   `parquet:"window_s,optional" unit:"s" doc:"From engine ready to the end of measuring: what mean_power_w and energy_j are of."`
+	MaxPowerW         *float64   `parquet:"max_power_w,optional" unit:"W" doc:"Highest sample of that window, sum over GPUs at one tick."`
+	MaxTemperatureC   *float64   `parquet:"max_temperature_c,optional" unit:"°C" doc:"Highest sample of that window, of the hottest GPU."`
+
+	PeakOffBytes        *int64   `parquet:"peak_memory_uncertainty_bytes,optional" unit:"bytes" doc:"How far peak_memory_bytes may be off, to either side."`
+	NetOffBytes         *int64   `parquet:"net_increase_uncertainty_bytes,optional" unit:"bytes" doc:"How far net_increase_bytes may be off."`
+	ActivationsOffBytes *int64   `parquet:"activations_uncertainty_bytes,optional" unit:"bytes" doc:"How far activations_bytes may be off; framework_overhead_bytes then is, to the other side."`
+	GrowthOffBytes      *int64   `parquet:"growth_excess_uncertainty_bytes,optional" unit:"bytes" doc:"How far growth_excess_bytes may be off."`
+	FrameworkOffBytes   *int64   `parquet:"framework_overhead_uncertainty_bytes,optional" unit:"bytes" doc:"How far framework_overhead_bytes may be off."`
+	GrossOffBytes       *int64   `parquet:"beyond_budget_gross_uncertainty_bytes,optional" unit:"bytes" doc:"How far beyond_budget_gross_bytes may be off."`
+	EnergyOffJ          *float64 `parquet:"energy_uncertainty_j,optional" unit:"J" doc:"How far energy_j may be off, for the moments of its bounds and for what changed between two samples."`
+
+	StartMode     *string  `parquet:"start_mode,optional,dict" doc:"How the engine was started. cold: executed; warm: forked from a Python that had vLLM imported. Null where none was."`
+	StartReason   *string  `parquet:"start_reason,optional,dict" doc:"Why it started cold where it might have started warm."`
+	ImportSeconds *float64 `parquet:"import_seconds,optional" unit:"s" doc:"From the start to the first line of the engine process: imports of Python, a second time where the engine process is spawned, and the configuration."`
 
 	// Axes are the free axes of the matrix at this point: in Parquet a column
 	// axis_NAME each. Values are string, int64, float64 or bool; an axis of

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"path"
 	"slices"
 	"sync"
 	"time"
@@ -167,12 +168,20 @@ func (r *RunSink) finish(result *runner.Result) error {
 		result.SchemaVersion = runner.SchemaVersion
 	}
 	result.Files = nil
+	*result = *masked(result, r.store.opts.Masker)
 	if samples > 0 {
-		info, err := r.store.writeTimelineFile(r.rel, result, r.each)
+		info, err := r.store.stageTimeline(r.rel, result, r.each)
+		if err == nil {
+			err = r.store.f.rename(tmpName(r.rel+"/"+timelineName), r.rel+"/"+timelineName)
+		}
 		if err != nil {
 			return err
 		}
 		result.Files = append(result.Files, info)
+	}
+	var err error
+	if result.Files, err = r.store.files(r.rel, result); err != nil {
+		return err
 	}
 	return r.store.writeResult(r.rel, result)
 }
@@ -202,12 +211,12 @@ func (s *Store) writeResult(rel string, result *runner.Result) error {
 	return s.f.replace(rel+"/"+resultName, func(w io.Writer) error { return EncodeResult(w, result) })
 }
 
-// writeTimelineFile writes timeline.parquet of a folder and says what it is.
-func (s *Store) writeTimelineFile(rel string, result *runner.Result, each batches) (runner.FileInfo, error) {
+// stageTimeline writes timeline.parquet of a folder, under its temporary name, and says what it is.
+func (s *Store) stageTimeline(rel string, result *runner.Result, each batches) (runner.FileInfo, error) {
 	info := runner.FileInfo{Name: timelineName}
 	sum, counted := sha256.New(), new(countingWriter)
 	// The folder is synced when run.json has followed.
-	err := s.f.put(rel+"/"+timelineName, true, func(w io.Writer) error {
+	err := s.f.stage(rel+"/"+timelineName, true, func(w io.Writer) error {
 		out := tableOf[TimelineRow]().writer(io.MultiWriter(w, sum, counted), s.opts.Version, nil, nil)
 		if err := errors.Join(writeTimeline(result, each, out), out.Close()); err != nil {
 			return err
@@ -232,19 +241,45 @@ func (c *countingWriter) Write(p []byte) (int, error) {
 // or Compact brings the tables after it.
 func (s *Store) Replace(dir string, result *runner.Result) error {
 	err := s.writable()
+	*result = *masked(result, s.opts.Masker)
 	if err == nil && !s.f.exists(dir+"/"+resultName) {
 		err = fmt.Errorf("there is no %s", s.f.path(dir+"/"+resultName))
 	}
-	if err == nil && s.f.exists(dir+"/"+timelineName) {
-		result.Files = make([]runner.FileInfo, 1)
-		result.Files[0], err = s.writeTimelineFile(dir, result, func(yield func([]runner.Sample) error) error {
+	timeline := dir + "/" + timelineName
+	sampled := err == nil && s.f.exists(timeline)
+	if sampled {
+		var info runner.FileInfo
+		info, err = s.stageTimeline(dir, result, func(yield func([]runner.Sample) error) error {
 			return s.timelineSamples(dir, yield)
 		})
+		others := slices.DeleteFunc(result.Files, func(f runner.FileInfo) bool { return f.Name == timelineName })
+		result.Files = append([]runner.FileInfo{info}, others...)
 	}
 	if err == nil {
 		err = s.writeResult(dir, result)
 	}
+	if err == nil && sampled { // endReplace does it after a crash
+		err = errors.Join(s.f.rename(tmpName(timeline), timeline), s.f.syncDir(dir))
+	}
 	return s.f.explain("writing "+dir, err)
+}
+
+// endReplace puts the timeline in place that run.json names already, if Replace was killed between the two.
+func (s *Store) endReplace(rel string) error {
+	tmp := tmpName(rel + "/" + timelineName)
+	if !s.f.exists(tmp) || !s.f.exists(rel+"/"+resultName) {
+		return nil
+	}
+	head, err := s.runHead(rel)
+	if err != nil {
+		return nil // a damaged one is not put right by it
+	}
+	for _, f := range head.files {
+		if f.Name == timelineName && s.intact(rel, path.Base(tmp), f.Bytes, f.SHA256) == nil {
+			return s.f.rename(tmp, rel+"/"+timelineName)
+		}
+	}
+	return nil
 }
 
 // timelineSamples yields the samples in a folder's timeline.parquet; none where
@@ -271,16 +306,27 @@ func samplesIn(f *table.File, first, end int64, yield func([]runner.Sample) erro
 
 // Samples reads the samples of a run's folder that is finished: for reparse.
 // dir is relative to the output folder, as in runs/<execution>/<run>.
-func (s *Store) Samples(dir string) runner.SampleReader { return folderSamples{s, dir} }
+func (s *Store) Samples(dir string) runner.SampleReader { return &folderSamples{store: s, rel: dir} }
 
 type folderSamples struct {
-	store *Store
-	rel   string
+	store   *Store
+	rel     string
+	checked bool
 }
 
 // ReadSamples yields the samples ordered by time. The file holds one GPU after
 // another: each is read from its own place, side by side.
-func (f folderSamples) ReadSamples(yield func([]runner.Sample) error) error {
+func (f *folderSamples) ReadSamples(yield func([]runner.Sample) error) error {
+	if !f.checked {
+		head, err := f.store.runHead(f.rel)
+		if err == nil {
+			err = f.store.timelineOf(head)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		f.checked = true
+	}
 	starts, err := f.starts()
 	if err != nil || len(starts) == 1 {
 		return err
@@ -301,7 +347,7 @@ func (f folderSamples) ReadSamples(yield func([]runner.Sample) error) error {
 }
 
 // starts are the rows at which a GPU's samples begin, and the number of rows.
-func (f folderSamples) starts() (starts []int64, err error) {
+func (f *folderSamples) starts() (starts []int64, err error) {
 	total, last := int64(0), int32(0)
 	err = f.store.timelineSamples(f.rel, func(batch []runner.Sample) error {
 		for i := range batch {

@@ -382,6 +382,12 @@ func TestExport(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		meta := reader.Schema().Metadata()
+		for _, key := range []string{"schema_version", "version", "table", "units"} {
+			if text, ok := meta.GetValue("vramsweep." + key); !ok || text == "" && key != "version" {
+				t.Errorf("%s: the export to Arrow has no vramsweep.%s", table, key)
+			}
+		}
 		arrowRows := int64(0)
 		for reader.Next() {
 			arrowRows += reader.Record().NumRows()
@@ -392,6 +398,60 @@ func TestExport(t *testing.T) {
 		for i, line := range lines {
 			compareExports(t, table, records[0], records[i+1], line)
 		}
+	}
+}
+
+// TestWriteRows: the ending of a file says its format, and all say the same.
+func TestWriteRows(t *testing.T) {
+	columns := []string{"name", "n", "share", "called"}
+	rows := [][]any{{"a,\"b", int64(3), 0.5, true}, {"c", nil, nil, false}}
+	for name, want := range map[string]string{
+		"t.csv":  "name,n,share,called\n\"a,\"\"b\",3,0.5,true\nc,,,false\n",
+		"t.json": `[{"name":"a,\"b","n":3,"share":0.5,"called":true},{"name":"c","n":null,"share":null,"called":false}]`,
+	} {
+		path := filepath.Join(t.TempDir(), name)
+		if err := WriteRows(path, columns, rows); err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if filepath.Ext(name) == ".json" {
+			var b bytes.Buffer
+			if err := json.Compact(&b, got); err != nil {
+				t.Fatal(err)
+			}
+			got = b.Bytes()
+		}
+		if string(got) != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "t.parquet")
+	if err := WriteRows(path, columns, [][]any{{"", int64(0), 0.0, false}, {nil, nil, nil, nil}}); err != nil {
+		t.Fatal(err)
+	}
+	type row struct {
+		Name   *string  `parquet:"name,optional"`
+		N      *int64   `parquet:"n,optional"`
+		Share  *float64 `parquet:"share,optional"`
+		Called *bool    `parquet:"called,optional"`
+	}
+	got, err := parquet.ReadFile[row](path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	zero := row{new(""), new(int64(0)), new(0.0), new(false)}
+	if len(got) != 2 || !reflect.DeepEqual(got[0], zero) || got[1] != (row{}) {
+		t.Errorf("0 and null: %+v", got)
+	}
+	empty := filepath.Join(t.TempDir(), "t.json")
+	if err := WriteRows(empty, columns, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := os.ReadFile(empty); strings.TrimSpace(string(got)) != "[]" {
+		t.Errorf("no rows: %s", got)
 	}
 }
 

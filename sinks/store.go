@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/runner/proc"
 )
 
 // Options of a Store. The zero value will do.
@@ -24,6 +25,7 @@ type Options struct {
 	Now        func() time.Time // the clock; time.Now if nil
 	BatchEvery time.Duration    // how long samples wait to be written; 250 ms if 0
 	SyncEvery  time.Duration    // how long written samples wait for the disk; 3 s if 0
+	Masker     *proc.Masker     // takes the secrets out of all that is written; nil: by names and forms alone
 }
 
 // A Store is an output folder. It implements runner.Sink and runner.History.
@@ -227,7 +229,10 @@ func (s *Store) Finished(execution string) (map[string]*runner.Result, error) {
 		case errors.Is(rerr, fs.ErrNotExist):
 		case rerr != nil:
 			err = errors.Join(err, rerr)
-		case r.Run.Outcome != runner.OutcomeInterrupted:
+		case r.Run.Outcome == runner.OutcomeInterrupted:
+		case s.wornOut(rel):
+			err = errors.Join(err, damaged(s.damage(rel)))
+		default:
 			shorten(r)
 			finished[r.Run.RunID] = r
 		}

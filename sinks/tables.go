@@ -1,8 +1,11 @@
 package sinks
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -183,6 +186,7 @@ type stagedFile[T Row] struct {
 	s    *Store
 	name string // path in tables/
 	file *os.File
+	sum  hash.Hash
 	out  *table.Writer[T]
 	last string // run
 }
@@ -196,11 +200,16 @@ func (t *rowTable[T]) stage(s *Store, name string, marks []Mark, axes []table.Ax
 	if err != nil {
 		return nil, err
 	}
-	return &stagedFile[T]{rowTable: t, s: s, name: name, file: file, out: t.writer(file, s.opts.Version, axes, marks)}, nil
+	sum := sha256.New()
+	return &stagedFile[T]{rowTable: t, s: s, name: name, file: file, sum: sum,
+		out: t.writer(io.MultiWriter(file, sum), s.opts.Version, axes, marks)}, nil
 }
 
 func (f *stagedFile[T]) fromFile(name, execution string) error {
 	return f.s.openTable(tablesDir+"/"+name, func(in *table.File) error {
+		if err := in.Whole(); err != nil {
+			return err
+		}
 		return f.read(in, Predicate{Execution: execution}, f.add)
 	})
 }
@@ -239,7 +248,13 @@ func (f *stagedFile[T]) add(rows []T) error {
 
 func (f *stagedFile[T]) close() (int64, error) {
 	rows := f.out.Rows()
-	err := errors.Join(f.out.Close(), f.file.Sync(), f.file.Close())
+	err := f.out.Close()
+	if info, serr := f.file.Stat(); err == nil {
+		if err = serr; err == nil {
+			err = table.Seal(f.file, info.Size(), f.sum)
+		}
+	}
+	err = errors.Join(err, f.file.Sync(), f.file.Close())
 	if err == nil && rows == 0 {
 		err = f.s.f.remove(stagedPath(f.name))
 	}

@@ -1,11 +1,8 @@
 package sinks
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"path"
 	"slices"
@@ -158,48 +155,14 @@ func (v *verifier) due(rel string) bool {
 
 // result checks a run.json and the files that it names.
 func (v *verifier) result(dir string) {
-	r, err := v.s.result(dir)
-	if v.failed(dir+"/"+resultName, err) {
-		return
-	}
-	for _, f := range r.Files {
-		v.named(dir, f.Name, f.Bytes, f.SHA256)
-		if path.Ext(f.Name) == ".parquet" && v.s.f.exists(dir+"/"+f.Name) {
-			v.faults = append(v.faults, v.s.checkPages(dir+"/"+f.Name)...)
+	v.faults = append(v.faults, v.s.damage(dir)...)
+	if r, err := v.s.result(dir); err == nil {
+		for _, what := range r.Unexplained() {
+			v.fault(dir+"/"+resultName, "memory_breakdown", "%s; `vramsweep reparse` attributes the run anew", what)
 		}
 	}
-	for _, l := range r.RawLogs {
-		if l.SHA256 != "" {
-			v.named(dir, l.Path, l.Bytes, l.SHA256)
-		}
-	}
-}
-
-// named compares a file with what run.json says of it.
-func (v *verifier) named(dir, file string, bytes int64, sum string) {
-	name := path.Join(dir, file)
-	if path.IsAbs(file) || !strings.HasPrefix(name, dir+"/") {
-		v.fault(dir+"/"+resultName, "", "it names a file outside of its folder: %s", file)
-		return
-	}
-	in, err := v.s.f.open(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		v.fault(name, "", "it is missing, but run.json names it (%d bytes)", bytes)
-		return
-	}
-	if v.failed(name, err) {
-		return
-	}
-	h := sha256.New()
-	n, err := io.Copy(h, in)
-	if v.failed(name, errors.Join(err, in.Close())) {
-		return
-	}
-	switch is := hex.EncodeToString(h.Sum(nil)); {
-	case n != bytes:
-		v.fault(name, "", "it has %d bytes, run.json says %d", n, bytes)
-	case is != sum:
-		v.fault(name, "", "its SHA-256 is %s, run.json says %s", is, sum)
+	if name := dir + "/" + timelineName; v.s.f.exists(name) {
+		v.faults = append(v.faults, v.s.checkPages(name)...)
 	}
 }
 

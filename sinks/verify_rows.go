@@ -25,15 +25,15 @@ func (t *rowTable[T]) verify(v *verifier, executions []string) {
 		v.faults, bad[name] = append(v.faults, faults...), len(faults) > 0
 	}
 	files, err := v.s.footers(t.name)
-	damaged := err != nil          // comparing would only repeat that
-	where := map[string][]string{} // execution: files of the table
+	damaged := err != nil             // comparing would only repeat that
+	where := map[string][]tableFile{} // execution: files of the table
 	for _, f := range files {
 		if damaged = damaged || bad[f.name]; bad[f.name] {
 			continue
 		}
 		t.verifyKeys(v, &f)
 		for _, m := range f.marks {
-			where[m.Execution] = append(where[m.Execution], f.name)
+			where[m.Execution] = append(where[m.Execution], f)
 		}
 	}
 	for _, execution := range executions {
@@ -110,13 +110,13 @@ func valueText(v reflect.Value) string {
 }
 
 // compareExecution walks the table and the run folders side by side.
-func (t *rowTable[T]) compareExecution(v *verifier, execution string, files []string) {
+func (t *rowTable[T]) compareExecution(v *verifier, execution string, files []tableFile) {
 	name := tablesDir + "/" + string(t.name)
 	if len(files) > 0 {
-		name = tablesDir + "/" + files[0]
+		name = tablesDir + "/" + files[0].name
 	}
 	if len(files) > 1 {
-		v.fault(name, "", "execution %s is in other files as well: %s", execution, strings.Join(files[1:], ", "))
+		v.fault(name, "", "execution %s is in other files as well: %s, ...", execution, files[1].name)
 		return
 	}
 	rows := func(read func(*storeReader[T])) iter.Seq2[T, error] {
@@ -127,6 +127,7 @@ func (t *rowTable[T]) compareExecution(v *verifier, execution string, files []st
 	c := &rowComparison[T]{rowTable: t, v: v, file: name}
 	inFolders := rows(func(r *storeReader[T]) { r.folders(execution) })
 	if len(files) > 0 {
+		c.in = &files[0]
 		c.walk(rows(func(r *storeReader[T]) { r.parquet(name, nil) }), inFolders)
 		return
 	}
@@ -144,6 +145,7 @@ type rowComparison[T Row] struct {
 	*rowTable[T]
 	v     *verifier
 	file  string
+	in    *tableFile
 	last  string // run that was named
 	found int
 }
@@ -195,8 +197,8 @@ func (c *rowComparison[T]) same(a, b *T) {
 	x, y := reflect.ValueOf(a).Elem(), reflect.ValueOf(b).Elem()
 	for _, f := range table.Fields(x.Type()) {
 		p, q := x.FieldByIndex(f.Index), y.FieldByIndex(f.Index)
-		if reflect.DeepEqual(p.Interface(), q.Interface()) {
-			continue
+		if reflect.DeepEqual(p.Interface(), q.Interface()) || !c.in.HasColumn(table.ColumnName(f)) {
+			continue // an older file lacks columns that came later
 		}
 		if table.ColumnName(f) == "json_sha256" {
 			c.note(a, "its run.json was changed after the table was written: SHA-256 %s, was %s", valueText(q), valueText(p))
@@ -206,7 +208,7 @@ func (c *rowComparison[T]) same(a, b *T) {
 			c.keyText(a), table.ColumnName(f), valueText(p), valueText(q))
 		return
 	}
-	if c.axes != nil {
+	if c.axes != nil && !reflect.DeepEqual(*c.axes(a), *c.axes(b)) {
 		c.note(a, "the table says axes %v, run.json says %v", *c.axes(a), *c.axes(b))
 	}
 }

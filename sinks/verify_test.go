@@ -2,6 +2,7 @@ package sinks
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"os"
 	"path/filepath"
@@ -89,7 +90,7 @@ func TestVerifyNamesDamage(t *testing.T) {
 		{"byte flipped in a page", change("tables/timelines/*/*.parquet", flipInColumn("power_w")), []string{"tables/timelines/", "row group 0, column power_w", "checksum"}},
 		{"bound changed in a footer", change("tables/latencies/*/*.parquet", func(b []byte) []byte {
 			return changeBound(t, b, "latency_s")
-		}), []string{"tables/latencies/", "row group 0, column latency_s", "the footer says"}},
+		}), []string{"tables/latencies/", "its footer is damaged: it does not match its checksum"}},
 		{"cut timeline of a run", change("runs/*/*/timeline.parquet", func(b []byte) []byte { return b[:len(b)-1] }), []string{"timeline.parquet: it has", "cut off"}},
 		{"byte flipped in the timeline of a run", change("runs/*/*/timeline.parquet", flip(func(n int) int { return n / 2 })), []string{"timeline.parquet: its SHA-256 is"}},
 		{"missing table", remove("tables/ranks/*/*.parquet"), []string{"tables/ranks: it has no rows of execution 20261120T020000Z-000000"}},
@@ -99,11 +100,19 @@ func TestVerifyNamesDamage(t *testing.T) {
 		{"missing execution", remove("executions/*.json"), []string{"executions/20261120T020000Z-000000.json: it is missing"}},
 		{"changed figure in run.json", change("runs/*/*/run.json", func(b []byte) []byte {
 			return []byte(strings.Replace(string(b), `"avg_s": `, `"avg_s": 1`, 1))
-		}), []string{"avg_latency_s"}},
+		}), []string{"run.json: it was changed since it was written"}},
+		{"more weights than the net increase", change("runs/*/*/run.json", func(b []byte) []byte {
+			at := bytes.Index(b, []byte(`"breakdowns": [`))
+			b = append(b[:at:at], bytes.Replace(b[at:], []byte(`"bytes": `), []byte(`"bytes": 9`), 1)...)
+			return sealJSON(append([]byte("{\n"), b[len(sealHead)+2*sha256.Size+len(sealTail):]...))
+		}), []string{"run.json: memory_breakdown: ", "the parts add up to", "vramsweep reparse"}},
 		{"changed text in run.json", change("runs/*/*/run.json", func(b []byte) []byte {
 			return []byte(strings.Replace(string(b), `"estimation_method": "simulated"`, `"estimation_method": "somulated"`, 1))
+		}), []string{"run.json: it was changed since it was written"}},
+		{"run.json written again by others", change("runs/*/*/run.json", func(b []byte) []byte {
+			return []byte(strings.Replace(string(b[strings.Index(string(b), ",\n")+2:]), `  "schema_version"`, `{"schema_version"`, 1))
 		}), []string{"its run.json was changed after the table was written"}},
-		{"broken run.json", change("runs/*/*/run.json", func(b []byte) []byte { return b[:300] }), []string{"run.json", "it is no run.json"}},
+		{"broken run.json", change("runs/*/*/run.json", func(b []byte) []byte { return b[:300] }), []string{"run.json: it was changed since it was written"}},
 		{"row twice", duplicateRow, []string{"is there twice"}},
 		{"left temporary file", func(t *testing.T, dir string) {
 			if err := os.WriteFile(filepath.Join(dir, "executions", tmpMark+"x.json"), nil, 0o644); err != nil {

@@ -253,10 +253,6 @@ func (l *loader) gpuList(b *body, sc *scope) []int {
 
 var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-// secretName matches names of environment variables whose values are secrets
-// whatever they come from.
-var secretName = regexp.MustCompile(`(?i)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY)`)
-
 // env reads the env block of a sweep, sorted by name.
 // labels are the attributes of a labels block: columns of the tables that nothing
 // else depends on.
@@ -309,7 +305,7 @@ func (l *loader) env(b *body, sweepScope *scope) []EnvVar {
 				"has vramsweep's own; or give it through a variable of the file.", a.name, show(text), a.name)
 			continue
 		}
-		secret := l.tainted(a.expr) != "" || secretName.MatchString(a.name)
+		secret := l.tainted(a.expr) != "" || SecretName(a.name)
 		out = append(out, EnvVar{Name: a.name, Value: text, Sensitive: secret})
 	}
 	slices.SortFunc(out, func(a, b EnvVar) int { return strings.Compare(a.Name, b.Name) })

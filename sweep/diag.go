@@ -179,6 +179,7 @@ func (d *diags) snippet(rng hcl.Range, context string, values []string) *Snippet
 			line[b-from] = '*'
 		}
 	}
+	blankSecrets(line)
 	line = bytes.TrimRight(line, "\r")
 	s.Code = strings.ToValidUTF8(string(line), "\uFFFD")
 	if len(s.Code) != len(line) { // not UTF-8: offsets would lie

@@ -29,6 +29,11 @@ func (l *loader) ownAttrs() []ownAttr {
 		{"benchmark", false, argv("benchmark"), func(e *Engine, c *cell) { e.Benchmark = texts(c.v) }},
 		{"python", false, argv("python"), func(e *Engine, c *cell) { e.Python = texts(c.v) }},
 		{"mode", false, choice("mode", "latency", "session"), func(e *Engine, c *cell) { e.Mode = *c.text }},
+		{"start", false, choice("start", "auto", "warm", "cold"), func(e *Engine, c *cell) {
+			if e.Start = *c.text; e.Start == "auto" {
+				e.Start = ""
+			}
+		}},
 		{"vllm_version", false, versionText, func(e *Engine, c *cell) { e.VLLMVersion = *c.text }},
 		{"model_runner", false, choice("model_runner", "auto", "v1", "v2"),
 			func(e *Engine, c *cell) { e.ModelRunner = *c.text }},

@@ -14,6 +14,17 @@ func (p *Profile) EngineKey() string {
 	return hex.EncodeToString(sum[:6])
 }
 
+// compileKey names the entry of vLLM's compile cache that a profile uses, as far
+// as its settings tell. vLLM leaves out of the hash what sizes the KV cache and
+// how weights are loaded (compute_hash in vllm/config/{model,cache,scheduler}.py
+// of 0.32, which has no part for the load). Two keys may still share an entry.
+func (p *Profile) compileKey() string {
+	q := *p
+	q.Engine.Start = ""
+	q.Settings.GPUMemoryUtilization, q.Settings.KVCacheMemoryBytes, q.Settings.LoadFormat = nil, nil, nil
+	return q.EngineKey()
+}
+
 // engineText is what the key is over.
 func (p *Profile) engineText(maxModelLen *int64) []byte {
 	s := p.Settings

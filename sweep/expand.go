@@ -123,6 +123,9 @@ func (l *loader) sweep(b *block) *Sweep {
 		Repeats:     int(l.intAttr(b.body, "repeats", 1, 1, 1000, sc)),
 		GPUs:        l.gpuList(b.body, sc),
 	}
+	if attrOf(l, b.body, "order", "starts", sc, oneOf("starts", "matrix")) == "matrix" {
+		s.out.Order = "matrix"
+	}
 	if m := b.body.block("matrix"); m != nil {
 		s.readAxes(m.body)
 	} else {

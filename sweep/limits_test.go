@@ -39,9 +39,6 @@ func TestHostileFiles(t *testing.T) {
 		"axes without bound": head + strings.Repeat("    x = [1]\n", 3) + "  }\n}\n",
 	} {
 		t.Run(name, func(t *testing.T) {
-			if raceEnabled && name == "calls at points" {
-				t.Skip("a minute with the race detector")
-			}
 			e := loadError(t, text, Inputs{})
 			if len(e.Diagnostics()) == 0 {
 				t.Error("no message")

@@ -127,6 +127,9 @@ func (l *loader) load(path string) *Plan {
 		l.diags.errorAt(codeNoSweeps, hcl.Range{}, "%s declares no sweep, so there is nothing to run.", path)
 	}
 	plan.Variables, plan.Models = l.variableValues(), l.catalogue
+	for _, s := range plan.Sweeps {
+		s.secrets = l.sensitiveValues()
+	}
 	if !l.diags.failed() {
 		l.choose(plan)
 	}

@@ -50,8 +50,11 @@ type Sweep struct {
 	Env         []EnvVar   `json:"env,omitempty"`  // of the child, sorted by name
 	Sample      Sample     `json:"sample"`
 	Limits      Limits     `json:"limits"`
-	Profiles    []*Profile `json:"profiles"` // in run order
-	Excluded    int        `json:"excluded"` // points that an exclude took away
+	Order       string     `json:"order,omitempty"` // "matrix": as it stands in the file; "": what shares a start lies together
+	Profiles    []*Profile `json:"profiles"`        // in run order
+	Excluded    int        `json:"excluded"`        // points that an exclude took away
+
+	secrets []string // values of sensitive variables
 }
 
 // An Axis is one attribute of the matrix, in source order.
@@ -154,6 +157,7 @@ type Engine struct {
 	Command     []string `json:"command,omitempty"`   // stands for `vllm`; nil: found on PATH
 	Benchmark   []string `json:"benchmark,omitempty"` // stands for `vllm bench latency`
 	Python      []string `json:"python,omitempty"`    // vLLM's own interpreter; session mode; nil: found from the command
+	Start       string   `json:"start,omitempty"`     // "warm", "cold"; "": as it can be ("auto")
 	VLLMVersion string   `json:"vllm_version,omitempty"`
 	ModelRunner string   `json:"model_runner,omitempty"` // "v1", "v2", "auto"
 	Defaults    string   `json:"defaults,omitempty"`     // "serve" pins the API server's token and sequence limits

@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/rivo/uniseg"
 )
@@ -52,7 +53,7 @@ func renderOne(b *bufio.Writer, dg *Diagnostic, o RenderOptions, p painter) {
 	}
 	fmt.Fprintf(b, "%s: %s\n", p.paint(colour, fmt.Sprintf("%s[%s]", dg.Severity, dg.Code)), p.paint(ansiBold, dg.Summary))
 	if dg.Range != nil {
-		fmt.Fprintf(b, "  %s %s:%d:%d\n", p.paint(ansiBlue, "-->"), printable(dg.Range.Filename), dg.Range.Start.Line,
+		fmt.Fprintf(b, "  %s %s:%d:%d\n", p.paint(ansiBlue, "-->"), Printable(dg.Range.Filename), dg.Range.Start.Line,
 			dg.Range.Start.Column)
 	}
 	indent := "  "
@@ -65,7 +66,7 @@ func renderOne(b *bufio.Writer, dg *Diagnostic, o RenderOptions, p painter) {
 	}
 	if dg.Snippet != nil {
 		for _, v := range dg.Snippet.Values {
-			fmt.Fprintf(b, "%s%s %s\n", indent, p.paint(ansiBlue, "="), printable(v))
+			fmt.Fprintf(b, "%s%s %s\n", indent, p.paint(ansiBlue, "="), Printable(v))
 		}
 	}
 	if dg.Detail == "" {
@@ -73,7 +74,7 @@ func renderOne(b *bufio.Writer, dg *Diagnostic, o RenderOptions, p painter) {
 	}
 	_ = b.WriteByte('\n')
 	for _, para := range strings.Split(dg.Detail, "\n") {
-		for _, line := range wrap(printable(para), o.Width-2) {
+		for _, line := range wrap(Printable(para), o.Width-2) {
 			fmt.Fprintf(b, "%s\n", strings.TrimRight("  "+line, " "))
 		}
 	}
@@ -81,17 +82,33 @@ func renderOne(b *bufio.Writer, dg *Diagnostic, o RenderOptions, p painter) {
 
 func cut(s *Snippet) (before, mark, after string) {
 	from, to := s.HighlightStartOffset, s.HighlightEndOffset
-	return printable(s.Code[:from]), printable(s.Code[from:to]), printable(s.Code[to:])
+	return Printable(s.Code[:from]), Printable(s.Code[from:to]), Printable(s.Code[to:])
 }
 
-// printable replaces control characters, which could steer a terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r != '\t' && (unicode.IsControl(r) || unicode.In(r, unicode.Bidi_Control)) {
-			return '\uFFFD'
+// Printable shows what could steer a terminal as text: controls (those of ISO 6429 from U+0080 on too), marks that
+// change the direction of writing, and bytes that are no UTF-8.
+func Printable(s string) string {
+	if !strings.ContainsFunc(s, steers) {
+		return s
+	}
+	var b strings.Builder
+	for i, r := range s {
+		switch {
+		case !steers(r):
+			b.WriteRune(r)
+		case r == utf8.RuneError && strings.HasPrefix(s[i:], string(utf8.RuneError)):
+			b.WriteRune(r)
+		case r == utf8.RuneError:
+			fmt.Fprintf(&b, `\x%02x`, s[i])
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
 		}
-		return r
-	}, s)
+	}
+	return b.String()
+}
+
+func steers(r rune) bool {
+	return r == utf8.RuneError || unicode.IsControl(r) && r != '\n' && r != '\t' || unicode.In(r, unicode.Bidi_Control)
 }
 
 // blank is as wide as s: tabs stay, everything else becomes spaces.

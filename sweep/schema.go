@@ -88,7 +88,7 @@ func schema() *blockSpec {
 
 func sweepSpec() *blockSpec {
 	return &blockSpec{
-		name: "sweep", label: "name", attrs: optional("description", "repeats", "gpus"),
+		name: "sweep", label: "name", attrs: optional("description", "repeats", "gpus", "order"),
 		blocks: []*blockSpec{
 			{name: "matrix", single: true, needed: true, free: true},
 			{name: "exclude", attrs: optional("when"), free: true},
@@ -96,7 +96,7 @@ func sweepSpec() *blockSpec {
 			{name: "pick", single: true, attrs: append([]attrSpec{{"n", "how many points"}}, optional("seed")...)},
 			{
 				name: "engine", label: "kind", sample: "vllm", single: true, free: true,
-				attrs: optional("command", "benchmark", "python", "mode", "vllm_version", "model_runner", "defaults",
+				attrs: optional("command", "benchmark", "python", "mode", "start", "vllm_version", "model_runner", "defaults",
 					"gpu", "seed", "noise", "time_scale", "plant"),
 			},
 			{name: "labels", single: true, free: true},

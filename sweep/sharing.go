@@ -27,6 +27,21 @@ func ByEngine(profiles []*Profile) []*Profile {
 	})
 }
 
+// ByCompile puts the profiles of a sweep that use one entry of vLLM's compile cache
+// side by side, in the plan's order otherwise: the first of them compiles.
+func ByCompile(profiles []*Profile) []*Profile {
+	at := map[string]int{}
+	place := make(map[*Profile]int, len(profiles))
+	for _, p := range profiles {
+		key := p.compileKey()
+		if _, ok := at[key]; !ok {
+			at[key] = len(at)
+		}
+		place[p] = at[key]
+	}
+	return slices.SortedStableFunc(slices.Values(profiles), func(a, b *Profile) int { return cmp.Compare(place[a], place[b]) })
+}
+
 // RunsByEngine counts the runs that are planned for each engine of session mode.
 func (p *Plan) RunsByEngine() map[string]int {
 	runs := map[string]int{}
@@ -36,15 +51,4 @@ func (p *Plan) RunsByEngine() map[string]int {
 		}
 	}
 	return runs
-}
-
-// Secrets are the values of a sweep's environment that are secret.
-func (s *Sweep) Secrets() []string {
-	var out []string
-	for _, e := range s.Env {
-		if e.Sensitive {
-			out = append(out, e.Value)
-		}
-	}
-	return out
 }

@@ -18,3 +18,15 @@ func TestByEngine(t *testing.T) {
 		t.Errorf("runs by engine: %v", runs)
 	}
 }
+
+func TestByCompile(t *testing.T) {
+	profile := func(dtype string, batch int64, util float64) *Profile {
+		return &Profile{Sweep: "s", Settings: Settings{Model: "m", Asked: Asked{Dtype: &dtype, BatchSize: batch, GPUMemoryUtilization: &util}}}
+	}
+	a, b, c, d := profile("half", 8, 0.5), profile("float", 4, 0.5), profile("half", 1, 0.9), profile("float", 1, 0.5)
+	c.Engine.Start = "cold"
+	got := ByCompile([]*Profile{a, b, c, d})
+	if len(got) != 4 || got[0] != a || got[1] != c || got[2] != b || got[3] != d {
+		t.Errorf("what one compile cache entry serves does not stand together, in the plan's order: %+v", got)
+	}
+}

@@ -22,7 +22,7 @@ type compareFlags struct {
 	json, markdown, junit bool
 	all                   bool
 	fdr                   float64
-	output                string
+	output, table         string
 }
 
 // compareVerb says what changed between executions.
@@ -39,7 +39,7 @@ A figure counts as changed beyond its threshold (docs/analysis.md lists them) an
 where repeats or executions tell the noise, when it is unlikely to be noise. Earlier
 executions of FOLDER in FOLDER@EXECUTION say how far executions drift.
 --threshold FIGURE=AMOUNT replaces one: peak_memory_bytes=128MiB, avg_latency_s=3%,
-energy_j=5se (standard errors of the difference), memory=1% (all that are bytes).
+measure_energy_j=5se (standard errors of the difference), memory=1% (all that are bytes).
 
 Exit 0: no regression; 4: a regression, a new failure or a vanished profile;
 2: nothing could be matched, or both sides are the same runs. What an unfinished
@@ -57,6 +57,8 @@ execution lacks is named and not compared.`,
 	flags.StringArrayVar(&f.thresholds, "threshold", nil, "FIGURE=AMOUNT, in place of the default (repeatable)")
 	flags.BoolVar(&f.json, "json", false, "print JSON")
 	flags.BoolVar(&f.all, "all", false, "print every figure of every profile, called or not")
+	flags.StringVar(&f.table, "table", "",
+		"write every figure of every profile to FILE as well: Parquet, or CSV or JSON by its ending (.csv, .json)")
 	flags.BoolVar(&f.markdown, "markdown", false, "print Markdown, for the summary of a CI job")
 	flags.BoolVar(&f.junit, "junit", false, "print a JUnit report: a test a profile")
 	flags.Float64Var(&f.fdr, "fdr", 0.001, "share of false alarms among the changes that are called")
@@ -75,9 +77,18 @@ func (w *world) compare(baseName, newName string, f *compareFlags) error {
 		return usageError("", "compare --fdr %v: it is a share between 0 and 1", f.fdr)
 	}
 	c, err := w.comparison(baseName, newName,
-		compare.Options{Across: f.across, FDR: f.fdr, Thresholds: thresholds, All: f.all})
+		compare.Options{Across: f.across, FDR: f.fdr, Thresholds: thresholds, All: f.all || f.table != ""})
 	if err != nil {
 		return err
+	}
+	if f.table != "" {
+		columns, rows := c.Table()
+		if err := sinks.WriteRows(f.table, columns, rows); err != nil {
+			return err
+		}
+	}
+	if !f.all {
+		c.All = nil // --table asked for them
 	}
 	write := c.Text
 	switch {
@@ -148,12 +159,20 @@ A folder of the name "save" is compared as ./save.`,
 			if errors.Is(err, frame.ErrMixed) {
 				return usageError("Save them as two baselines.", "%w", err)
 			}
+			rows, cover := frame.Covered(rows)
 			if err == nil && output != "-" {
 				profiles := map[string]bool{}
 				for i := range rows {
 					profiles[rows[i].ProfileID] = true
 				}
-				fmt.Fprintf(w.stdout, "%s: %s of %s\n", output, plural(len(rows), "run"), plural(len(profiles), "profile"))
+				kind := ""
+				if rows[0].Synthetic {
+					kind = "synthetic "
+				}
+				fmt.Fprintf(w.stdout, "%s: %s of %s\n", output, plural(len(rows), kind+"run"), plural(len(profiles), "profile"))
+				for _, note := range cover.Says() {
+					fmt.Fprintf(w.stdout, "note: %s\n", note)
+				}
 			}
 			return err
 		},

@@ -86,7 +86,11 @@ func (w *world) exportVerb() *cobra.Command {
 
 func (w *world) export(store *sinks.Store, table sinks.Table, format, output string, where sinks.Predicate) error {
 	var n int64
-	err := w.writeTo(output, func(out io.Writer) (err error) {
+	to := w.writeTo
+	if format == "arrow" {
+		to = w.writeBytes
+	}
+	err := to(output, func(out io.Writer) (err error) {
 		n, err = store.Export(table, format, where, out)
 		return err
 	})
@@ -180,7 +184,7 @@ func (w *world) reparseVerb() *cobra.Command {
 		Use:   "reparse DIR",
 		Short: "Derive JSON and tables again from the raw logs and samples of earlier runs",
 		Args:  exactArgs("DIR"),
-		RunE:  func(_ *cobra.Command, args []string) error { return openStore(args[0], "reparse", w.reparse) },
+		RunE:  func(_ *cobra.Command, args []string) error { return w.openStore(args[0], "reparse", w.reparse) },
 	}
 }
 

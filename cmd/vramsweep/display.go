@@ -72,7 +72,7 @@ func (w *world) newDisplay(plan *sweep.Plan, how detail) *display {
 	}
 	if width, tty := terminal(d.out); tty {
 		d.bar = progressbar.NewOptions(-1,
-			progressbar.OptionSetWriter(d.out),
+			progressbar.OptionSetWriter(rawOf(d.out)),
 			progressbar.OptionSetWidth(min(24, width/5)),
 			progressbar.OptionShowCount(),
 			progressbar.OptionSetPredictTime(false), // our own: runs that were kept take no time
@@ -149,7 +149,8 @@ func (d *display) Progress(p runner.Progress) {
 	// The bar shrinks to what is left of the line; the label is cut for the rest.
 	width, _ := terminal(d.out)
 	rest := fmt.Sprintf("  %s%s%s", d.phase, memory, eta)
-	d.bar.Describe(clip(d.label, max(width-len(rest)-2*len(strconv.Itoa(d.total))-len("  100%||  (/) ")-4, 8)) + rest)
+	label := clip(d.label, max(width-len(rest)-2*len(strconv.Itoa(d.total))-len("  100%||  (/) ")-4, 8))
+	d.bar.Describe(sweep.Printable(label + rest))
 	d.set()
 }
 
@@ -190,10 +191,13 @@ func (d *display) line(n int, r *runner.Result) {
 	if width, tty := terminal(d.report); tty {
 		rest = clip(rest, width-len(head)-len(outcome))
 	}
-	if d.colour {
-		outcome = colourOf(r.Run.Outcome) + outcome + "\x1b[0m"
+	rest = strings.TrimRight(rest, " ")
+	if d.colour { // our own controls go past what makes those of others visible
+		outcome, rest = colourOf(r.Run.Outcome)+outcome+"\x1b[0m", sweep.Printable(rest)
+		fmt.Fprintln(rawOf(d.report), head+outcome+rest)
+		return
 	}
-	fmt.Fprintln(d.report, head+outcome+strings.TrimRight(rest, " "))
+	fmt.Fprintln(d.report, head+outcome+rest)
 }
 
 // colourOf is green for what ended well, red for what failed.

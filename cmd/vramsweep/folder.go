@@ -1,8 +1,11 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -13,7 +16,6 @@ import (
 
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/attribution"
-	"github.com/vramsweep/vramsweep/runner/proc"
 	"github.com/vramsweep/vramsweep/runner/replay"
 	vllmlog "github.com/vramsweep/vramsweep/runner/vllm/log"
 	"github.com/vramsweep/vramsweep/sinks"
@@ -22,13 +24,13 @@ import (
 )
 
 // openStore does something with an output folder that is there, to write in it.
-func openStore(dir, what string, do func(*sinks.Store) error) error {
+func (w *world) openStore(dir, what string, do func(*sinks.Store) error) error {
 	if what != "import" {
 		if err := needResults(dir); err != nil {
 			return err
 		}
 	}
-	store, err := openFolder(dir, what)
+	store, err := w.openFolder(dir, what)
 	if err != nil {
 		return err
 	}
@@ -52,9 +54,9 @@ func needResults(dir string) error {
 }
 
 // openFolder opens an output folder for writing and makes it if need be.
-func openFolder(dir, what string) (*sinks.Store, error) {
+func (w *world) openFolder(dir, what string) (*sinks.Store, error) {
 	host, _ := os.Hostname() // only words
-	store, err := sinks.Open(dir, sinks.Options{Version: version, Host: host, What: what})
+	store, err := sinks.Open(dir, sinks.Options{Version: version, Host: host, What: what, Masker: w.secrets()})
 	if err != nil {
 		return nil, folderError(err)
 	}
@@ -74,7 +76,7 @@ func (w *world) publish(store *sinks.Store, results ...*runner.Result) error {
 	}
 	execution := &runner.Execution{
 		ID: first.Run.Execution, State: runner.StateRunning, StartedAt: started, Version: version,
-		Command: proc.NewMasker(w.env).Argv(append([]string{"vramsweep"}, w.args...)), Runs: len(results),
+		Command: w.secrets().Argv(append([]string{"vramsweep"}, w.args...)), Runs: len(results),
 		Synthetic: synthetic,
 	}
 	if err := store.BeginExecution(execution); err != nil {
@@ -99,12 +101,15 @@ func viewStore(dir string, do func(*sinks.Store) error) error {
 func (w *world) recoverVerb() *cobra.Command {
 	return jsonVerb("recover DIR", "Put a folder in order after a crash: samples of runs that were cut off, left-over files",
 		exactArgs("DIR"), func(_ *cobra.Command, args []string, asJSON bool) error {
-			return openStore(args[0], "recover", func(store *sinks.Store) error { return w.recover(store, asJSON) })
+			return w.openStore(args[0], "recover", func(store *sinks.Store) error { return w.recover(store, asJSON) })
 		})
 }
 
 func (w *world) recover(store *sinks.Store, asJSON bool) error {
 	fixed, err := store.Recover()
+	if err == nil {
+		err = store.Quarantine(fixed)
+	}
 	if err != nil {
 		return err
 	}
@@ -121,12 +126,22 @@ func (w *world) recover(store *sinks.Store, asJSON bool) error {
 	for _, file := range fixed.Removed {
 		fmt.Fprintf(w.stdout, "removed      %s\n", file)
 	}
+	for _, d := range fixed.SetAside {
+		fmt.Fprintf(w.stdout, "set aside    %s\n", d.To)
+		for _, f := range d.Faults {
+			fmt.Fprintf(w.stdout, "             %s\n", f)
+		}
+	}
 	attempts, files := plural(len(fixed.Attempts), "attempt"), plural(len(fixed.Removed), "left-over file")
-	if len(fixed.Attempts)+len(fixed.Removed) == 0 {
-		fmt.Fprintln(w.stdout, "nothing to fix: no run was cut off, no file is left over")
+	if len(fixed.Attempts)+len(fixed.Removed)+len(fixed.SetAside) == 0 {
+		fmt.Fprintln(w.stdout, "nothing to fix: no run was cut off, no file is left over, no run is damaged")
 		return nil
 	}
-	fmt.Fprintf(w.stdout, "%s kept as interrupted, %s removed\n", attempts, files)
+	fmt.Fprintf(w.stdout, "%s kept as interrupted, %s removed", attempts, files)
+	if n := len(fixed.SetAside); n > 0 {
+		fmt.Fprintf(w.stdout, ", %s set aside; `vramsweep run --resume` repeats the runs among them", plural(n, "damaged folder"))
+	}
+	fmt.Fprintln(w.stdout)
 	return nil
 }
 
@@ -161,6 +176,13 @@ func (w *world) compact(store *sinks.Store, rebuild bool) error {
 	for _, file := range done.SetAside {
 		fmt.Fprintf(w.stdout, "damaged, set aside: %s\n", file)
 	}
+	for _, f := range done.Damaged {
+		fmt.Fprintf(w.stderr, "vramsweep: damaged, left out: %s\n", f)
+	}
+	if len(done.Damaged) > 0 {
+		fmt.Fprintln(w.stderr, "  `vramsweep recover` sets damaged runs aside; `vramsweep run --resume` repeats them.")
+		return quiet(exitSomeFailed)
+	}
 	return nil
 }
 
@@ -188,7 +210,7 @@ func (w *world) importAll(args []string, outputDir, gpuName string) error {
 	if err := os.MkdirAll(outputDir, 0o755); err != nil {
 		return err
 	}
-	return openStore(outputDir, "import", func(store *sinks.Store) error {
+	return w.openStore(outputDir, "import", func(store *sinks.Store) error {
 		return w.importInto(store, vllmlog.PairLogs(files), gpuName)
 	})
 }
@@ -223,6 +245,11 @@ func (w *world) importInto(store *sinks.Store, from [][]string, gpuName string) 
 
 // importOne makes a run of the logs of one engine and keeps it, with the logs.
 func (w *world) importOne(store *sinks.Store, logs []string, gpuName string) (*runner.Result, error) {
+	for _, name := range logs { // a FIFO would be read once, and may never end
+		if info, err := os.Stat(name); err != nil || !info.Mode().IsRegular() {
+			return nil, errors.Join(fmt.Errorf("%s is no regular file: import keeps a copy of a log that is complete", name), err)
+		}
+	}
 	log, err := w.readLogs(logs, vllmlog.ReadLogs)
 	if err != nil {
 		return nil, err
@@ -236,6 +263,19 @@ func (w *world) importOne(store *sinks.Store, logs []string, gpuName string) (*r
 			return nil, err
 		}
 	}
+	copies := []string{"stdout", "stderr"}[:min(len(logs), 2)]
+	for i, name := range copies {
+		about, err := w.copyLog(logs[i], name, io.Discard)
+		if err != nil {
+			return nil, err
+		}
+		recording.Result.RawLogs = append(recording.Result.RawLogs, about)
+	}
+	// Logs of other runs have the same name: then the run gets one of its own.
+	if there, err := sinks.ReadResult(filepath.Join(store.RunDir(recording.Job), "run.json")); err == nil &&
+		!sameLogs(there.RawLogs, recording.Result.RawLogs) {
+		recording.Rename(recording.Job.RunID + "-" + recording.Result.RawLogs[0].SHA256[:8])
+	}
 	recording.Job.Dir = store.RunDir(recording.Job)
 	sink, err := store.Begin(recording.Job)
 	if err != nil {
@@ -243,26 +283,47 @@ func (w *world) importOne(store *sinks.Store, logs []string, gpuName string) (*r
 	}
 	result := recording.Attribute(&attribution.Attributor{})
 	result.ProfilerVersion = version
-	for i, name := range []string{"stdout.log", "stderr.log"}[:min(len(logs), 2)] {
-		data, err := os.ReadFile(logs[i])
-		if err == nil {
-			err = copyLog(filepath.Join(recording.Job.Dir, name), data)
-		}
+	for i, name := range copies {
+		file, err := runner.CreateFile(filepath.Join(recording.Job.Dir, name+".log"))
 		if err != nil {
 			return nil, fmt.Errorf("copy the raw log: %w", err)
+		}
+		_, err = w.copyLog(logs[i], name, file)
+		if err = errors.Join(err, file.Close()); err != nil {
+			return nil, err
 		}
 	}
 	return result, sink.Finish(result)
 }
 
-// copyLog writes a raw log into a run's folder.
-func copyLog(path string, data []byte) error {
-	file, err := runner.CreateFile(path)
+// maxImport bounds a log that is copied: what is compressed may be a bomb.
+const maxImport = 1 << 30
+
+// copyLog copies a log, unpacked and without secrets, and says what the copy is.
+func (w *world) copyLog(from, name string, to io.Writer) (runner.RawLog, error) {
+	file, err := os.Open(from)
 	if err != nil {
-		return err
+		return runner.RawLog{}, err
 	}
-	_, err = file.Write(data)
-	return errors.Join(err, file.Close())
+	defer file.Close() //nolint:errcheck // only read from
+	in, closeIn, err := vllmlog.Decompress(file)
+	if err != nil {
+		return runner.RawLog{}, fmt.Errorf("copy %s: %w", from, err)
+	}
+	defer closeIn()
+	sum := sha256.New()
+	n, err := io.Copy(io.MultiWriter(to, sum), io.LimitReader(w.secrets().Reader(in), maxImport))
+	if err == nil && n == maxImport {
+		err = fmt.Errorf("it has more than %d MiB; import the part that matters", maxImport>>20)
+	}
+	if err != nil {
+		return runner.RawLog{}, fmt.Errorf("copy %s: %w", from, err)
+	}
+	return runner.RawLog{Name: name, Path: name + ".log", Bytes: n, SHA256: hex.EncodeToString(sum.Sum(nil))}, nil
+}
+
+func sameLogs(a, b []runner.RawLog) bool {
+	return slices.EqualFunc(a, b, func(a, b runner.RawLog) bool { return a.SHA256 == b.SHA256 })
 }
 
 // plotVerb draws one run.

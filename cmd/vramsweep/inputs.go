@@ -56,8 +56,11 @@ func (w *world) load(path string, f *inputFlags, asJSON bool) (*sweep.Plan, erro
 	if err != nil {
 		return nil, w.sayDiagnostics(err, asJSON)
 	}
+	w.learn(plan)
 	if len(plan.Warnings) > 0 && !asJSON {
-		_ = sweep.RenderDiagnostics(w.stderr, plan.Warnings, w.renderOptions(w.stderr))
+		_ = w.render(func(out io.Writer, o sweep.RenderOptions) error {
+			return sweep.RenderDiagnostics(out, plan.Warnings, o)
+		})
 	}
 	if f.strict && len(plan.Warnings) > 0 {
 		if asJSON {
@@ -95,7 +98,7 @@ func (w *world) sayDiagnostics(err error, asJSON bool) error {
 		printErr := printJSON(w.stdout, diagnosticsJSON(false, wrong.Diagnostics()))
 		return errors.Join(quiet(exitUsage), printErr)
 	}
-	if err := wrong.Render(w.stderr, w.renderOptions(w.stderr)); err != nil {
+	if err := w.render(wrong.Render); err != nil {
 		return err
 	}
 	return quiet(exitUsage)
@@ -121,17 +124,19 @@ func diagnosticsJSON(valid bool, diagnostics []sweep.Diagnostic) validation {
 	return out
 }
 
-func (w *world) renderOptions(out io.Writer) sweep.RenderOptions {
-	width, tty := terminal(out)
-	return sweep.RenderOptions{Color: tty && w.getenv("NO_COLOR") == "", Width: width}
+// render prints diagnostics, which are printable as they are, with their secrets blanked.
+func (w *world) render(print func(io.Writer, sweep.RenderOptions) error) error {
+	width, tty := terminal(w.stderr)
+	o := sweep.RenderOptions{Color: tty && w.getenv("NO_COLOR") == "", Width: width}
+	if o.Color {
+		return print(rawOf(w.stderr), o)
+	}
+	return print(w.stderr, o)
 }
 
 // terminal says how wide out is and whether it is a terminal at all.
 func terminal(out io.Writer) (width int, tty bool) {
-	if f, folded := out.(*folder); folded {
-		out = f.out
-	}
-	file, ok := out.(*os.File)
+	file, ok := rawOf(out).(*os.File)
 	if !ok {
 		return 100, false
 	}

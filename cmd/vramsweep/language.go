@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -17,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vramsweep/vramsweep/runner/planner"
+	"github.com/vramsweep/vramsweep/sinks"
 	"github.com/vramsweep/vramsweep/sweep"
 )
 
@@ -166,7 +166,7 @@ func (f *formatter) format(name string, src []byte) (out []byte, err error) {
 	switch {
 	case errors.As(err, &wrong):
 		f.broken = true
-		return nil, wrong.Render(f.w.stderr, f.w.renderOptions(f.w.stderr))
+		return nil, f.w.render(wrong.Render)
 	case err != nil || bytes.Equal(src, out):
 		return out, err
 	}
@@ -196,42 +196,10 @@ func (f *formatter) file(path string) error {
 	return nil
 }
 
-// writeFile writes a file beside the one that it replaces and puts it in place,
-// with the old one's mode: a crash or an error leaves the old or the new one. A
-// link stays: what it leads to is replaced.
-func writeFile(path string, write func(io.Writer) error) error {
-	if target, err := filepath.EvalSymlinks(path); err == nil {
-		path = target
-	}
-	mode := fs.FileMode(0o644)
-	if info, err := os.Stat(path); err == nil {
-		mode = info.Mode().Perm()
-	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".vramsweep-*")
-	if err != nil {
-		return err
-	}
-	buffered := bufio.NewWriter(tmp)
-	err = errors.Join(write(buffered), buffered.Flush(), tmp.Chmod(mode), tmp.Sync(), tmp.Close())
-	if err != nil {
-		return errors.Join(err, os.Remove(tmp.Name()))
-	}
-	return os.Rename(tmp.Name(), path)
-}
-
-// replaceFile is writeFile of data at hand.
+// replaceFile writes a file of data at hand.
 func replaceFile(path string, data []byte) error {
-	return writeFile(path, func(out io.Writer) error {
+	return sinks.WriteFile(path, func(out io.Writer) error {
 		_, err := out.Write(data)
 		return err
 	})
-}
-
-// writeTo writes a file whole or not at all; "-" is standard output.
-func (w *world) writeTo(output string, write func(io.Writer) error) error {
-	if output != "-" {
-		return writeFile(output, write)
-	}
-	buffered := bufio.NewWriter(w.stdout)
-	return errors.Join(write(buffered), buffered.Flush())
 }

@@ -36,7 +36,7 @@ type live struct {
 // newLive draws on out if it is a terminal.
 func newLive(out io.Writer) *live {
 	l := &live{
-		out: out, begun: time.Now(), now: time.Now, bol: true,
+		out: rawOf(out), begun: time.Now(), now: time.Now, bol: true,
 		gpus: map[int32]runner.Sample{}, peak: map[int32]int64{},
 	}
 	if width, tty := terminal(out); tty {

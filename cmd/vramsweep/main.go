@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vramsweep/vramsweep/runner/planner"
+	"github.com/vramsweep/vramsweep/runner/proc"
 )
 
 // version is set by the linker.
@@ -33,6 +34,7 @@ type world struct {
 	dir    string // working directory
 	self   string // path of this executable
 	models string // --models
+	masker *proc.Masker
 }
 
 func main() {
@@ -94,10 +96,15 @@ func quiet(code int) error {
 func run(w *world) int {
 	root := newRoot(w)
 	verb, _, err := root.Find(w.args)
-	if width, tty := terminal(w.stdout); tty && err == nil && foldsLines(verb, w.args) {
-		folded := &folder{out: w.stdout, width: width}
-		w.stdout = folded
-		defer folded.flush()
+	if err != nil || !verb.Hidden {
+		width, tty := terminal(w.stdout)
+		if !tty || err != nil || !foldsLines(verb, w.args) {
+			width = 0
+		}
+		out, errs := newConsole(w.stdout, w.secrets(), width), newConsole(w.stderr, w.secrets(), 0)
+		defer out.flush()
+		defer errs.flush()
+		w.stdout, w.stderr = out, errs
 	}
 	ctx, stop := withSignals(context.Background(), w.stderr, err == nil && supervises(verb.Name()))
 	defer stop()
@@ -112,7 +119,7 @@ func run(w *world) int {
 // when a signal comes.
 func supervises(verb string) bool {
 	switch verb {
-	case "run", "profile", "monitor", simulatedVLLM, nvmlHelper:
+	case "run", "profile", "monitor", "calibrate", simulatedVLLM, nvmlHelper:
 		return true
 	}
 	return false

@@ -145,8 +145,8 @@ func (c *command) Margin(job *runner.Job) time.Duration {
 func (c *command) Run(ctx context.Context, job *runner.Job) (*runner.Measurement, error) {
 	w := c.w
 	p, err := proc.Start(ctx, proc.Spec{
-		Argv: c.argv, Env: w.env, Mark: job.Mark, Stdin: w.stdin, Stdout: c.live.over(w.stdout),
-		Stderr: c.live.over(w.stderr),
+		Argv: c.argv, Env: w.env, Mark: job.Mark, Stdin: w.stdin, Stdout: c.live.over(rawOf(w.stdout)),
+		Stderr: c.live.over(rawOf(w.stderr)),
 	})
 	if err != nil {
 		return nil, usageError("", "%w", err)
@@ -158,7 +158,7 @@ func (c *command) Run(ctx context.Context, job *runner.Job) (*runner.Measurement
 		return nil, err
 	}
 	m := &runner.Measurement{
-		Command: proc.NewMasker(w.env).Argv(c.argv), Outcome: runner.OutcomeOK, Decided: exit.Stopped == "",
+		Command: w.secrets().Argv(c.argv), Outcome: runner.OutcomeOK, Decided: exit.Stopped == "",
 		StartedAt: exit.StartedAt, EndedAt: exit.EndedAt, ExitCode: exit.Code,
 		Missing: map[string]string{
 			"vllm_internal_metrics":        "monitor runs any command and reads no log",

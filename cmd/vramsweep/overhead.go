@@ -12,7 +12,9 @@ import (
 
 	"github.com/vramsweep/vramsweep/runner/planner"
 	"github.com/vramsweep/vramsweep/sinks"
+	"github.com/vramsweep/vramsweep/sinks/analyze/frame"
 	"github.com/vramsweep/vramsweep/sinks/analyze/overhead"
+	"github.com/vramsweep/vramsweep/sweep"
 	"github.com/vramsweep/vramsweep/sweep/models"
 )
 
@@ -416,18 +418,29 @@ type overheadsFlag struct {
 
 // overheadsOf are the figures of a planned profile that rest on a database.
 type overheadsOf struct {
-	File    string          `json:"file"`
-	Parts   []overhead.Part `json:"parts"`
-	Highest models.Figure   `json:"highest_bytes"`
+	File      string          `json:"file"`
+	Synthetic bool            `json:"synthetic"` // it is of simulated runs
+	Parts     []overhead.Part `json:"parts"`
+	Highest   models.Figure   `json:"highest_bytes"`
 }
 
-func (o *overheadsFlag) load() error {
+// load reads the database for a plan. What was simulated says nothing of a real run.
+func (o *overheadsFlag) load(plan *sweep.Plan) (err error) {
 	if o.file == "" {
 		return nil
 	}
-	db, err := readOverheads(o.file)
-	o.db = db
-	return err
+	if o.db, err = readOverheads(o.file); err != nil || !o.db.Synthetic {
+		return err
+	}
+	for _, s := range plan.Sweeps {
+		for _, p := range s.Profiles {
+			if p.Engine.Kind != "simulator" {
+				return usageError(`Name a database of measured runs, or plan engine "simulator".`,
+					"%s is of simulated runs, and profile %s of sweep %q is for engine %q", o.file, p.ID, s.Name, p.Engine.Kind)
+			}
+		}
+	}
+	return nil
 }
 
 // HighestUse is a figure that no arithmetic has.
@@ -442,7 +455,7 @@ func (o *overheadsFlag) estimate(
 		return models.NewEstimate(a, r, g), nil
 	}
 	p := o.db.Predict(overheadQuery(a, r, g))
-	return p.Estimate, &overheadsOf{File: o.file, Parts: p.Parts, Highest: p.Highest}
+	return p.Estimate, &overheadsOf{File: o.file, Synthetic: p.Synthetic, Parts: p.Parts, Highest: p.Highest}
 }
 
 // Notes says, for the end of a plan, which figures rest on the database, and on
@@ -486,5 +499,5 @@ func (o *overheadsFlag) says() string {
 	if o.db == nil {
 		return ""
 	}
-	return fmt.Sprintf(" with %s (%s)", o.file, plural(len(o.db.Runs), "run"))
+	return fmt.Sprintf(" with %s (%d %s runs)", o.file, len(o.db.Runs), frame.Kind(o.db.Synthetic))
 }

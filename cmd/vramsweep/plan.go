@@ -18,6 +18,7 @@ type planFlags struct {
 	profile string
 	gpu     string
 	mode    string
+	laws    string
 
 	overheads overheadsFlag
 }
@@ -32,16 +33,21 @@ func (w *world) planVerb() *cobra.Command {
 	flags.StringVar(&f.profile, "profile", "", "show one profile whole, with where each value comes from")
 	flags.StringVar(&f.gpu, "gpu", "", "plan for this GPU: a name of the catalogue or of a gpu block")
 	flags.StringVar(&f.mode, "mode", "", "latency or session: how the engine would be used")
+	flags.StringVar(&f.laws, "laws", "", "`FILE` of vramsweep calibrate: laid over the laws that are found otherwise")
 	flags.StringVar(&f.overheads.file, "overheads", "",
 		"`FILE` of vramsweep overhead build: what was measured stands in for what is computed")
 	return cmd
 }
 
 func (w *world) plan(ctx context.Context, plan *sweep.Plan, f *planFlags) error {
-	if err := f.overheads.load(); err != nil {
+	if err := f.overheads.load(plan); err != nil {
 		return err
 	}
 	if err := setMode(plan, f.mode); err != nil {
+		return err
+	}
+	laws, err := w.laws(plan, f.laws)
+	if err != nil {
 		return err
 	}
 	width, tty := terminal(w.stdout)
@@ -51,7 +57,7 @@ func (w *world) plan(ctx context.Context, plan *sweep.Plan, f *planFlags) error 
 	p := &planner.Planner{
 		Width: width,
 		Plan:  plan, Times: w.earlierTimes(plan), Env: w.env, Limit: f.limit,
-		Estimate: f.overheads.estimate, Basis: f.overheads.says(),
+		Estimate: f.overheads.estimate, Basis: f.overheads.says(), Laws: laws,
 	}
 	if err := w.planFor(ctx, p, f.gpu); err != nil {
 		return err
@@ -111,7 +117,8 @@ func (w *world) earlierTimes(plan *sweep.Plan) planner.Times {
 			break // no folder yet, or one that only `verify` can speak about
 		}
 		if row.WallS != nil && row.Outcome == "ok" {
-			t.Add(row.ProfileID, row.Engine, row.EngineMode, *row.WallS)
+			warm := row.StartMode != nil && *row.StartMode == "warm"
+			t.Add(row.ProfileID, row.Engine, row.EngineMode, warm, *row.WallS, row.ImportSeconds)
 		}
 	}
 	return t

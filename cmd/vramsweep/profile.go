@@ -63,7 +63,7 @@ func (w *world) profileVerb() *cobra.Command {
 			if err != nil {
 				return w.sayDiagnostics(err, false)
 			}
-			return w.profile(cmd.Context(), plan, f)
+			return w.profile(cmd.Context(), w.learn(plan), f)
 		})
 	f.add(cmd)
 	return cmd

@@ -87,8 +87,8 @@ const (
 	resumeOnly = "only"
 )
 
-// setMode lays --mode over the file's, and puts profiles that share an engine
-// side by side.
+// setMode lays --mode over the file's, and puts profiles side by side that share an
+// engine, or else an entry of vLLM's compile cache.
 func setMode(plan *sweep.Plan, mode string) error {
 	if mode != "" && mode != "latency" && mode != "session" {
 		return usageError("There are latency and session.", "--mode %s: no such mode", mode)
@@ -99,8 +99,12 @@ func setMode(plan *sweep.Plan, mode string) error {
 			p.Engine.Mode = cmp.Or(mode, p.Engine.Mode)
 			shared = shared || p.Engine.Mode == "session"
 		}
-		if shared {
+		switch {
+		case s.Order == "matrix":
+		case shared:
 			s.Profiles = sweep.ByEngine(s.Profiles)
+		default:
+			s.Profiles = sweep.ByCompile(s.Profiles)
 		}
 	}
 	return nil
@@ -114,15 +118,14 @@ func (w *world) printCommands(plan *sweep.Plan) error {
 			if err != nil {
 				return err
 			}
-			masker := proc.NewMasker(w.env, s.Secrets()...)
 			var env []string
 			for _, e := range s.Env {
-				env = append(env, fmt.Sprintf("%s=%v", e.Name, masker.Value(e.Name, e.Value)))
+				env = append(env, fmt.Sprintf("%s=%v", e.Name, w.secrets().Value(e.Name, e.Value)))
 			}
 			if len(env) > 0 {
 				env = append([]string{"env"}, env...)
 			}
-			fmt.Fprintf(w.stdout, "# %s %s\n%s\n", s.Name, p.ID, vllm.Paste(append(env, masker.Argv(argv)...)))
+			fmt.Fprintf(w.stdout, "# %s %s\n%s\n", s.Name, p.ID, vllm.Paste(append(env, w.secrets().Argv(argv)...)))
 		}
 	}
 	return nil
@@ -142,7 +145,7 @@ type execution struct {
 // perform runs a plan.
 func (w *world) perform(ctx context.Context, plan *sweep.Plan, e *execution) (*runner.Summary, error) {
 	w.staySmall()
-	store, err := openFolder(e.dir, e.what)
+	store, err := w.openFolder(e.dir, e.what)
 	if err != nil {
 		return nil, err
 	}

@@ -34,7 +34,11 @@ var updateScripts = flag.Bool("update", false, "rewrite what the scripts compare
 
 // TestScripts runs every verb as a user does.
 func TestScripts(t *testing.T) {
-	measured := recorded.Folder(t, "h100x2-v0.26")
+	measured, newer := recorded.Folder(t, "h100x2-v0.26"), recorded.Folder(t, "h200-v0.33")
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		UpdateScripts:       *updateScripts,
@@ -48,6 +52,8 @@ func TestScripts(t *testing.T) {
 			// The tree of a run is found by /proc, which the scripts share.
 			env.Setenv("NO_COLOR", "1")
 			env.Setenv("MEASURED", measured)
+			env.Setenv("H200", newer)
+			env.Setenv("CONFIGS", root+"/sinks/analyze/calibrate/models,"+root+"/sweep/models/testdata/h200-v0.33")
 			// Else every program waits a second before it exits, under the race detector.
 			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			env.Setenv("HF_TOKEN", "hf_0123456789abcdefghijklmnop")

@@ -57,14 +57,10 @@ gpu_memory_utilization that is proved safe, and the next two commands.`,
 // sumUp prints a summary as wide as the terminal.
 func (w *world) sumUp(out io.Writer, s *summary.Summary) error {
 	width, tty := terminal(w.stdout)
-	paint := func(text string) string { return text }
-	if tty && w.getenv("NO_COLOR") == "" {
-		paint = func(text string) string { return "\x1b[1m" + text + "\x1b[0m" }
-	}
 	if !tty {
 		width = 0
 	}
-	return s.Text(out, width, planner.Fold, paint)
+	return s.Text(out, width, planner.Fold)
 }
 
 // summaryOf reads an execution, the last one of a folder, and compares it with the

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"regexp"
 	"slices"
@@ -14,7 +13,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/vramsweep/vramsweep"
-	"github.com/vramsweep/vramsweep/runner/planner"
 	"github.com/vramsweep/vramsweep/sinks"
 	"github.com/vramsweep/vramsweep/sweep"
 	"github.com/vramsweep/vramsweep/sweep/models"
@@ -217,38 +215,4 @@ func foldsLines(verb *cobra.Command, args []string) bool {
 		name, _, _ := strings.Cut(arg, "=")
 		return slices.Contains(data, name)
 	})
-}
-
-// A folder writes lines on a terminal so that none is wider; those with colours are
-// made to fit already.
-type folder struct {
-	out   io.Writer
-	width int
-	line  []byte // that has not ended
-}
-
-// Write takes text; a line appears when it ends.
-func (f *folder) Write(p []byte) (int, error) {
-	f.line = append(f.line, p...)
-	end := bytes.LastIndexByte(f.line, '\n') + 1
-	if end == 0 {
-		return len(p), nil
-	}
-	var out strings.Builder
-	for line := range strings.Lines(string(f.line[:end])) {
-		if strings.ContainsAny(line, "\x1b\r") {
-			out.WriteString(line)
-		} else {
-			out.WriteString(planner.Fold(line, f.width))
-		}
-	}
-	f.line = append(f.line[:0], f.line[end:]...)
-	_, err := io.WriteString(f.out, out.String())
-	return len(p), err
-}
-
-// flush writes a line that has not ended.
-func (f *folder) flush() {
-	_, _ = f.out.Write(f.line) // the terminal is gone
-	f.line = nil
 }

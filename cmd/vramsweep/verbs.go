@@ -13,7 +13,7 @@ import (
 func (w *world) verbs() []verbGroup {
 	return []verbGroup{
 		{"Sweeps", []*cobra.Command{w.runVerb(), w.planVerb(), w.validateVerb(), w.fmtVerb(), w.listVerb(), w.profileVerb(),
-			w.modelsVerb()}},
+			w.calibrateVerb(), w.modelsVerb()}},
 		{"Machine and logs", []*cobra.Command{w.explainVerb(), w.gpusVerb(), w.doctorVerb(), w.monitorVerb(),
 			w.versionVerb()}},
 		{"Output folders", []*cobra.Command{w.verifyVerb(), w.recoverVerb(), w.compactVerb(), w.exportVerb(),

@@ -28,6 +28,7 @@ type rig struct {
 	plan    *sweep.Plan
 	store   *sinks.Store
 	mark    string
+	warm    *vllm.Warm
 	latency *vllm.Latency
 	session *vllm.Session
 
@@ -38,6 +39,7 @@ type rig struct {
 	machines  *simulate.Machines // of the simulator's profiles; nil without any
 	simulator *simulate.SessionEngine
 	deviceDir string
+	laws      *models.Laws
 }
 
 // newRig wires a plan to an output folder.
@@ -49,9 +51,14 @@ func (w *world) newRig(plan *sweep.Plan, store *sinks.Store, sources []string) (
 	if err != nil {
 		return nil, err
 	}
-	r := &rig{w: w, plan: plan, store: store, mark: mark, sources: sources}
-	r.latency = &vllm.Latency{BaseEnv: w.env}
-	r.session = &vllm.Session{BaseEnv: w.env, Python: w.interpreter, Runs: plan.RunsByEngine()}
+	laws, err := w.laws(plan, "")
+	if err != nil {
+		return nil, err
+	}
+	r := &rig{w: w, plan: plan, store: store, mark: mark, sources: sources, laws: laws}
+	r.warm = &vllm.Warm{Mark: mark + ".warm", Starts: vllm.Starts(plan)}
+	r.latency = &vllm.Latency{BaseEnv: w.env, Warm: r.warm}
+	r.session = &vllm.Session{BaseEnv: w.env, Python: w.interpreter, Runs: plan.RunsByEngine(), Warm: r.warm}
 	if err := r.simulated(); err != nil {
 		return nil, err
 	}
@@ -80,7 +87,7 @@ func (r *rig) simulated() error {
 	}
 	r.machines = machines
 	r.simulator = &simulate.SessionEngine{
-		Engine:  simulate.Engine{VLLM: r.latency, Self: []string{r.w.self, simulatedVLLM}, Machines: machines},
+		Engine:  simulate.Engine{VLLM: &vllm.Latency{BaseEnv: r.w.env}, Self: []string{r.w.self, simulatedVLLM}, Machines: machines},
 		Session: &vllm.Session{BaseEnv: r.w.env, Python: r.w.interpreter}, Runs: r.session.Runs,
 	}
 	return nil
@@ -88,6 +95,7 @@ func (r *rig) simulated() error {
 
 // close takes away what only this process needs.
 func (r *rig) close() error {
+	r.warm.Close()
 	if r.machine != nil {
 		r.machine.Close()
 	}
@@ -126,19 +134,10 @@ func (r *rig) runner(display runner.Display) *runner.Runner {
 		Version:    version,
 		Host:       host,
 		OS:         runtime.GOOS + "/" + runtime.GOARCH,
-		Command:    proc.NewMasker(r.w.env).Argv(append([]string{"vramsweep"}, r.w.args...)),
-		Masker:     proc.NewMasker(r.w.env, r.sensitive()...),
+		Command:    r.w.secrets().Argv(append([]string{"vramsweep"}, r.w.args...)),
+		Masker:     r.w.secrets(),
 		Mark:       r.mark,
 	}
-}
-
-// sensitive are the secrets that the plan names.
-func (r *rig) sensitive() []string {
-	var all []string
-	for _, s := range r.plan.Sweeps {
-		all = append(all, s.Secrets()...)
-	}
-	return all
 }
 
 // engine picks what executes a profile.
@@ -212,7 +211,9 @@ func (r *rig) estimate(p *sweep.Profile, devices []runner.Device) *models.Estima
 	if !ok {
 		return nil
 	}
-	e := models.NewEstimate(p.Model, p.Request(), g)
+	request := p.Request()
+	request.Laws = r.laws
+	e := models.NewEstimate(p.Model, request, g)
 	return &e
 }
 

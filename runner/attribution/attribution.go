@@ -96,7 +96,7 @@ func (at *Attributor) Attribute(result *runner.Result, measured *runner.Measured
 		return
 	}
 	from, to, what := w.window()
-	g := newGathering(c, w.courses, from, to)
+	g := newGathering(c, w.courses, from, to, w.failed)
 	if err := g.gather(w.m.Samples); err != nil {
 		w.miss("memory_timeline", fmt.Sprintf("samples could not be read to the end: %v", err))
 	}
@@ -310,14 +310,18 @@ func (w *work) divideAll(g *gathering) {
 		w.miss("memory_breakdown", w.uncovered)
 		return
 	}
-	if !g.hasTop {
-		w.miss("memory_breakdown", "no tick at which the memory of every GPU was read")
+	if g.top.each == nil {
+		why := "no tick at which the memory of every GPU was read"
+		if w.failed {
+			why = "no two ticks on end at which the memory of every GPU was read, and of a run that failed one alone is chance"
+		}
+		w.miss("memory_breakdown", why)
 		return
 	}
 	var splits []*split
 	var baseline int64
 	for i, p := range w.courses {
-		s := w.divide(w.ledgers[i], p, g.topEach[i], g.topAt)
+		s := w.divide(w.ledgers[i], p, g.top.each[i], g.top.at)
 		if s == nil {
 			w.miss("memory_breakdown", fmt.Sprintf("the memory of GPU %d before the engine started is unknown", p.track.gpu))
 			return
@@ -326,5 +330,5 @@ func (w *work) divideAll(g *gathering) {
 		baseline += p.baseline.level
 		w.r.Breakdowns = append(w.r.Breakdowns, s.rows(i)...)
 	}
-	w.r.MemoryBreakdown = w.breakdown(splits, g.top, baseline, g.topAt)
+	w.r.MemoryBreakdown = w.breakdown(splits, g.top.sum, baseline, g.top.at)
 }

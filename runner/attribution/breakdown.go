@@ -36,6 +36,30 @@ type split struct {
 	phase    runner.Phase // of the highest sample
 	early    bool         // it lies before the capture: there are no graphs
 	flags    []string
+
+	afterOff int64 // how far after may be off for its sample
+	off      offs
+}
+
+// offs are how far the figures of a split may be off, in bytes.
+type offs struct{ top, net, growth, divided int64 }
+
+// logRounding is half of the last digit of the GiB that vLLM prints.
+const logRounding = runner.GiB * 5 / 1000
+
+// doubt works out how far the figures of a split may be off. The highest sample may
+// be off as a level is; what is beyond the reserve rests on six printed figures beside
+// it; and what activation in use and framework overhead share is parted by the
+// level right after capture, less seven printed figures. Without that level either of
+// the two may be all of the other.
+func (s *split) doubt(p *course, at time.Duration) {
+	s.off.top = p.track.mem.unsure(at)
+	s.off.net = s.off.top + max(p.baseline.off, allocatorPage)
+	s.off.growth = s.off.net + 6*logRounding
+	s.off.divided = s.off.growth + 7*logRounding + max(s.afterOff, allocatorPage)
+	if !s.after.ok {
+		s.off.divided = s.off.growth + max(s.part(compActivations).bytes, abs(s.part(compFramework).bytes), 7*logRounding)
+	}
 }
 
 func (s *split) part(component string) figure {
@@ -83,6 +107,7 @@ func (w *work) divide(l *ledger, p *course, top int64, at time.Duration) *split 
 		settled = p.kv
 	}
 	if settled != nil && settled.level <= top && complete {
+		s.afterOff = settled.off
 		s.after = known(
 			settled.level-p.baseline.level-explained-(l.graphs.bytes-graphs.bytes),
 			"driver's level right after capture, less the parts",
@@ -289,10 +314,20 @@ func (w *work) breakdown(splits []*split, top, baseline int64, at time.Duration)
 	for _, p := range w.courses {
 		b.PeakLowerBound = b.PeakLowerBound || p.track.mem.alone(at)
 	}
+	b.UncertaintyBytes = map[string]int64{}
+	for i, s := range splits {
+		s.doubt(w.courses[i], at)
+		b.UncertaintyBytes["total_measured_gb"] += s.off.top
+		b.UncertaintyBytes["net_increase_gb"] += s.off.net
+		b.UncertaintyBytes["growth_excess_gb"] += s.off.growth
+		b.UncertaintyBytes["activations_gb"] += s.off.divided
+		b.UncertaintyBytes["framework_overhead_gb"] += s.off.divided
+	}
 	set := func(field string, to **float64, component string) {
 		f := sum(splits, func(s *split) figure { return s.part(component) })
 		*to = f.gib()
 		if !f.ok {
+			delete(b.UncertaintyBytes, field)
 			w.miss("memory_breakdown."+field, f.reason)
 			return
 		}

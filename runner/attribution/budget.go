@@ -27,6 +27,9 @@ func (w *work) beyond(p *course, l *ledger) runner.BeyondBudget {
 		return b
 	}
 	highest, at := p.track.mem.peak, p.track.mem.peakAt
+	if w.failed {
+		highest, at = p.track.mem.stood()
+	}
 	b.HighestBytes, b.HighestAt, b.HighestPhase = &highest, w.c.time(at), p.phaseAt(at)
 	early := p.before(at, runner.PhaseCapture)
 	requested := w.requested(l)
@@ -44,7 +47,8 @@ func (w *work) beyond(p *course, l *ledger) runner.BeyondBudget {
 		return b
 	}
 	gross := highest - requested.bytes
-	b.GrossBytes = &gross
+	off := p.track.mem.unsure(at) + logRounding
+	b.GrossBytes, b.GrossUncertaintyBytes = &gross, &off
 	if l.graphs.ok && l.estimate.ok {
 		outside := l.graphs.bytes - l.estimate.bytes
 		if early {
@@ -107,9 +111,9 @@ func (w *work) safe(b *runner.BeyondBudget, p *course, l *ledger) {
 	if l.requested.ok && !w.kvGiven {
 		most := l.total.bytes
 		if l.free.ok { // vLLM refuses to start with less free memory than it asks for
-			most = min(most, l.free.bytes)
+			most = min(most, l.free.bytes-logRounding)
 		}
-		share := math.Floor(float64(min(l.requested.bytes+spare, most))/float64(l.total.bytes)*1000) / 1000
+		share := math.Floor(float64(min(l.requested.bytes+spare, most))/float64(l.total.bytes+logRounding)*1000) / 1000
 		b.SafeUtilization = &share
 		spare = int64(share*float64(l.total.bytes)) - l.requested.bytes
 	}
@@ -138,7 +142,7 @@ func sentence(b *runner.BeyondBudget, l *ledger) string {
 	case *out < 0:
 		fmt.Fprintf(&s, ", graphs %s less than their estimate", bare(-*out))
 	case l.estimate.ok && l.estimate.bytes > 0:
-		fmt.Fprintf(&s, ", %s graphs beyond their estimate", bare(*out))
+		fmt.Fprintf(&s, ", graphs %s more than their estimate", bare(*out))
 	default:
 		fmt.Fprintf(&s, ", %s graphs", bare(*out))
 	}

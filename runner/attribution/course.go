@@ -119,6 +119,7 @@ func follow(c *collection, m *moments, t *track, f facts, mm *runner.Measured, f
 	fd.benchmark()
 	fd.end(mm)
 	fd.order()
+	fd.p.tell()
 	return fd.p
 }
 
@@ -193,9 +194,9 @@ func (fd *finder) baseline(mm *runner.Measured) {
 		fd.p.baseline = &point{at: fd.from} // a process tree that is not there yet holds nothing
 	default:
 		if used, ok := reading(mm.Baseline, fd.t.gpu); ok {
-			fd.p.baseline = &point{fd.from, used}
+			fd.p.baseline = &point{at: fd.from, level: used}
 		} else if !fd.t.mem.empty() && fd.t.mem.spans[0].from <= fd.from+beforeContext {
-			fd.p.baseline = &point{fd.t.mem.spans[0].from, fd.t.mem.spans[0].level}
+			fd.p.baseline = &point{at: fd.t.mem.spans[0].from, level: fd.t.mem.spans[0].level}
 		}
 	}
 }
@@ -267,7 +268,7 @@ func (fd *finder) load() {
 		until := fd.profileLimit(le)
 		floor := before.level + fd.f.weights + fd.f.buffers*8/10 - notable
 		if sp, ok := fd.t.mem.plateau(le.lo, until, stillness, floor); ok {
-			fd.p.loaded = &point{min(sp.to, until), sp.level}
+			fd.p.loaded = &point{at: min(sp.to, until), level: sp.level}
 			return
 		}
 	}
@@ -354,10 +355,11 @@ func (fd *finder) profileAndKV() {
 func (fd *finder) captures() (estimate, real moment) {
 	first, last := fd.m.first(runner.EventCaptureEnd, fd.t.rank), fd.m.final(runner.EventCaptureEnd, fd.t.rank)
 	kr := fd.m.first(runner.EventKVReady, fd.t.rank)
-	if first.present && (!kr.present || first.at < kr.lo) {
+	// lines arrive in the order in which they were printed
+	if first.present && (!kr.present || first.at < kr.at) {
 		estimate = first
 	}
-	if last.present && kr.present && last.hi >= kr.lo {
+	if last.present && kr.present && last.at >= kr.at {
 		real = last
 	}
 	return estimate, real
@@ -381,6 +383,9 @@ func (fd *finder) estimateCapture() {
 	if low, ok := fd.lowBefore(begin.at); ok {
 		at, unsure = low.at, fd.step(low.at)
 		fd.p.profiled = fd.steady(low.at)
+		if l := fd.p.loaded; l != nil && abs(low.level-l.level) < notable { // it cannot lie below
+			fd.p.profiled = &low
+		}
 	}
 	fd.start(runner.PhaseEstimateCapture, at, unsure)
 	until := fd.to
@@ -406,7 +411,7 @@ func (fd *finder) lowBefore(at time.Duration) (point, bool) {
 			low = i
 		}
 		if spans[i].level >= spans[low].level+notable && i < low {
-			return point{min(spans[low].to, at), spans[low].level}, true
+			return point{at: min(spans[low].to, at), level: spans[low].level}, true
 		}
 	}
 	return point{}, false
@@ -419,7 +424,7 @@ func (fd *finder) profilePeak(pe moment) {
 	}
 	to := fd.to
 	if pe.present {
-		to = pe.hi
+		to = pe.lo
 	}
 	if b := fd.p.bounds[runner.PhaseEstimateCapture]; b.ok {
 		to = min(to, b.at)
@@ -474,7 +479,12 @@ func (fd *finder) kvBase(jump rise) {
 func (fd *finder) estimateBase(jump rise) {
 	end, _ := fd.captures()
 	before := jump.before
-	if most, ok := fd.t.mem.highest(end.at, before.at); ok && most.level-before.level >= notable {
+	most, ok := fd.t.mem.highest(end.at, before.at)
+	back := ok && most.level-before.level >= notable
+	if low := fd.p.profiled; low != nil && before.at > end.at && abs(before.level-low.level) < notable {
+		back, before.off = true, abs(before.level-low.level)
+	}
+	if back {
 		fd.p.kvBase, fd.p.fallSeen = &before, true
 		return
 	}
@@ -532,7 +542,7 @@ func (fd *finder) captureStart(kr, ce moment, since, end time.Duration) (begin, 
 			return true
 		}
 		was := fd.t.mem.spans[i-1]
-		r := rise{point{was.to, was.level}, point{sp.from, sp.level}}
+		r := rise{point{at: was.to, level: was.level}, point{at: sp.from, level: sp.level}}
 		if change.after.at == 0 && abs(r.bytes()) >= notable {
 			change = r
 		}
@@ -568,7 +578,7 @@ func (fd *finder) settled(m moment, most int64) *point {
 	}
 	next := spans[i+1]
 	if next.from-at <= together && next.level-p.level < most && fd.steady(next.from) != nil {
-		return &point{next.from, next.level}
+		return &point{at: next.from, level: next.level}
 	}
 	return fd.steady(at)
 }
@@ -588,7 +598,10 @@ func (fd *finder) benchmark() {
 	if fd.p.kv != nil {
 		at = max(at, fd.p.kv.at)
 	}
-	fd.p.ready = fd.after(fd.level(at), fd.p.bounds[runner.PhaseEngineWarmup].at)
+	fd.p.ready = fd.level(at)
+	if begin.placed {
+		fd.p.ready = fd.after(fd.p.ready, fd.p.bounds[runner.PhaseEngineWarmup].at)
+	}
 	if !fd.m.has(runner.EventWarmupStart) && fd.f.latency == nil && !fd.m.has(runner.EventMeasureStart) {
 		return // ready, but no benchmark came
 	}
@@ -621,7 +634,10 @@ func (fd *finder) measure(ready time.Duration) {
 	if known {
 		start = max(start, ready)
 		fd.start(runner.PhaseMeasure, start, sunc)
-		fd.p.warmed = fd.after(fd.level(start), ready)
+		fd.p.warmed = fd.level(start)
+		if begun := fd.p.bounds[runner.PhaseMeasure]; !begun.live() {
+			fd.p.warmed = fd.after(fd.p.warmed, ready)
+		}
 	}
 	if ok {
 		fd.start(runner.PhaseTeardown, end, unc)
@@ -662,7 +678,7 @@ func (fd *finder) end(mm *runner.Measured) {
 		fd.start(runner.PhaseFinal, fd.to, lineLag)
 	}
 	if used, ok := reading(mm.Final, fd.t.gpu); ok {
-		fd.p.left, fd.p.leftRead = &point{fd.c.last, used}, true
+		fd.p.left, fd.p.leftRead = &point{at: fd.c.last, level: used}, true
 	}
 	last := fd.level(fd.c.last)
 	if last == nil || fd.p.left != nil && fd.c.last <= fd.to {

@@ -34,7 +34,7 @@ func (s *series) seen(from, to, late time.Duration) bool {
 	half := from + (to-from)/2
 	to -= late
 	i := s.index(to)
-	if i < 0 {
+	if i < 0 || to < half {
 		return false
 	}
 	last := s.spans[i].to
@@ -42,6 +42,14 @@ func (s *series) seen(from, to, late time.Duration) bool {
 		last = max(s.spans[i].from, to-s.spans[i].longest())
 	}
 	return last >= half
+}
+
+// kept reports whether the last sample before a moment is the highest since another:
+// nothing was given back in between, by an engine that ended before its line came.
+func (s *series) kept(from, to time.Duration) bool {
+	last, ok := s.at(to)
+	most, known := s.highest(from, to)
+	return ok && known && most.level-last.level < notable
 }
 
 // coverage says what the samples cover. The highest use is known where, on every
@@ -83,7 +91,7 @@ func (w *work) coverage(g *gathering) {
 func (w *work) covered(l *lane) []string {
 	p := l.p
 	ready, measure, end := p.bounds[runner.PhaseBenchWarmup], p.bounds[runner.PhaseMeasure], p.bounds[runner.PhaseTeardown]
-	if !ready.ok || !end.ok || end.at <= ready.at {
+	if !ready.ok || !end.ok {
 		return nil // no window: the run did not get there, or its log marks none
 	}
 	if !measure.ok {
@@ -92,7 +100,8 @@ func (w *work) covered(l *lane) []string {
 	const advice = "set a shorter sample interval, or more num_iters"
 	var out []string
 	// the lines at both ends may be late by their lag: no sample near the end counts
-	if mem := &p.track.mem; !mem.seen(measure.at, end.at, lineLag) {
+	mem := &p.track.mem
+	if !mem.seen(measure.at, end.at, lineLag) || !mem.kept(ready.at, end.at-lineLag) {
 		longest, n := mem.unseen(measure.at, end.at), int64(0)
 		for i := range l.phases {
 			if l.phases[i].phase == runner.PhaseMeasure {

@@ -89,22 +89,27 @@ func TestEnergyWithinSamples(t *testing.T) {
 	phases := 0
 	for _, run := range openRecording(t, "h200-v0.33") {
 		r := attributed(t, "h200-v0.33")[run.name]
-		for _, p := range r.Phases {
+		least, most := make([]float64, len(r.Phases)), make([]float64, len(r.Phases))
+		for i := range r.Phases {
+			least[i], most[i] = math.Inf(1), math.Inf(-1)
+		}
+		_ = run.store.Samples(run.dir).ReadSamples(func(batch []runner.Sample) error {
+			for _, s := range batch {
+				for i, p := range r.Phases {
+					if s.Has&runner.HasPower != 0 && !s.TS.Before(*p.StartedAt) && s.TS.Before(*p.EndedAt) {
+						least[i], most[i] = min(least[i], s.Power), max(most[i], s.Power)
+					}
+				}
+			}
+			return nil
+		})
+		for i, p := range r.Phases {
 			if p.EnergyJ == nil {
 				continue
 			}
-			least, most := math.Inf(1), math.Inf(-1)
-			_ = run.store.Samples(run.dir).ReadSamples(func(batch []runner.Sample) error {
-				for _, s := range batch {
-					if s.Has&runner.HasPower != 0 && !s.TS.Before(*p.StartedAt) && s.TS.Before(*p.EndedAt) {
-						least, most = min(least, s.Power), max(most, s.Power)
-					}
-				}
-				return nil
-			})
 			phases++
-			if mean := *p.EnergyJ / *p.DurationS; mean < least*0.99 || mean > most*1.01 {
-				t.Errorf("%s: %s: %.1f W on average (%s), its samples lie between %.1f and %.1f", run.name, p.Phase, mean, p.EnergyMethod, least, most)
+			if mean := *p.EnergyJ / *p.DurationS; mean < least[i]*0.99 || mean > most[i]*1.01 {
+				t.Errorf("%s: %s: %.1f W on average (%s), its samples lie between %.1f and %.1f", run.name, p.Phase, mean, p.EnergyMethod, least[i], most[i])
 			}
 		}
 	}

@@ -166,7 +166,15 @@ func readKV(a *runner.Account, own *runner.AccountRank) figure {
 	if !allocated {
 		return missing("the KV cache was never allocated, or vLLM's log does not say so")
 	}
+	var least *float64
+	for i := range a.Ranks {
+		if room := a.Ranks[i].AvailableKVCacheGB; room != nil && (least == nil || *room < *least) {
+			least = room
+		}
+	}
 	switch {
+	case least != nil && a.AvailableKVCacheGB != nil && *least < *a.AvailableKVCacheGB:
+		return known(toBytes(*least), fromLog, runner.HighFromVLLMLogs)
 	case a.AvailableKVCacheGB != nil:
 		return known(toBytes(*a.AvailableKVCacheGB), fromLog, runner.HighFromVLLMLogs)
 	case a.TotalGPUKVCacheGB != nil:

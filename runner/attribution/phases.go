@@ -47,6 +47,17 @@ func (l *lane) energy(from, to time.Duration, power *gauge, kind string) (joules
 	return v, "power", instant && (whole || length < longestUnread)
 }
 
+// energyOff is how far the energy between two marks may be off: for their moments, at
+// the highest power, and for what changed between two samples.
+func (l *lane) energyOff(from, to bound, end time.Duration) float64 {
+	at := to.at
+	if !to.ok {
+		at = end
+	}
+	each := (at - from.at).Seconds() / float64(max(l.power.n, 1))
+	return l.power.max*2*(from.uncertainty+to.uncertainty).Seconds() + (l.power.max-l.power.min)*each
+}
+
 // rows are the phases of one GPU.
 func (w *work) phaseRows(l *lane) []runner.PhaseRow {
 	var out []runner.PhaseRow
@@ -161,12 +172,14 @@ func (w *work) timeline(g *gathering, what string) *runner.MemoryTimeline {
 		t.Timeline = append(t.Timeline, tp)
 	}
 	t.Extended = w.extended(&g.power, &g.temp, &g.util)
-	total, how, all := 0.0, "", len(g.lanes) > 0 && !w.c.host
+	total, off, how, all := 0.0, 0.0, "", len(g.lanes) > 0 && !w.c.host
 	for _, l := range g.lanes {
 		x := w.extended(&l.power, &l.temp, &l.util)
 		joules, from, ok := l.energy(g.from, g.to, &l.power, w.kind)
 		if ok {
-			x.EnergyJ, x.EnergyFrom = &joules, from
+			doubt := l.energyOff(l.p.bounds[runner.PhaseBenchWarmup], l.p.bounds[runner.PhaseTeardown], g.to)
+			x.EnergyJ, x.EnergyFrom, x.EnergyOffJ = &joules, from, &doubt
+			off += doubt
 		}
 		total, how, all = total+joules, from, all && ok
 		if !w.c.host {
@@ -174,7 +187,7 @@ func (w *work) timeline(g *gathering, what string) *runner.MemoryTimeline {
 		}
 	}
 	if all {
-		t.Extended.EnergyJ, t.Extended.EnergyFrom = &total, how
+		t.Extended.EnergyJ, t.Extended.EnergyFrom, t.Extended.EnergyOffJ = &total, how, &off
 	} else {
 		w.miss("memory_timeline.extended.energy_j", "no energy counter, and no instantaneous power, was read all through the window on every GPU")
 	}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 
@@ -113,9 +115,9 @@ func renderMetrics(b *bytes.Buffer, r *runner.Result) {
 	)
 	row(
 		"weights "+decimal(a.ModelWeightsGB, ""),
-		"activation peak "+decimal(a.ActivationsGB, ""),
 		"non-torch "+decimal(a.NonTorchGB, ""),
 		"graphs "+decimal(a.GraphCaptureGB, ""),
+		"activation "+activation(a),
 	)
 	row(
 		"KV available "+decimal(a.AvailableKVCacheGB, ""),
@@ -124,15 +126,56 @@ func renderMetrics(b *bytes.Buffer, r *runner.Result) {
 		"of "+decimal(a.TotalGPUMemoryGB, " GiB"),
 	)
 	row(
-		"utilization "+decimal(a.GPUMemoryUtilization, ""),
+		"utilization "+share(a.GPUMemoryUtilization),
 		"max length "+count(a.MaxModelLen),
 		"batched tokens "+count(a.MaxNumBatchedTokens),
 		"compile cache "+text(a.CompileCache),
 	)
 	flush(t)
+	for i := range a.Budget {
+		renderRankBudget(b, &a.Budget[i], len(a.Budget) > 1)
+	}
 	if a.Error != nil {
 		fmt.Fprintf(b, "  error: %s: %s\n", a.Error.Kind, strings.Join(strings.Fields(a.Error.Message), " "))
 	}
+}
+
+// activation is the peak without the graph estimate, and beside it what vLLM
+// prints where that has the estimate in it.
+func activation(a *runner.Account) string {
+	text := decimal(a.ActivationsGB, "")
+	joined := len(a.Ranks) > 0 && a.Ranks[0].ConsumedGB != nil
+	if joined && a.ActivationsGB != nil && a.GraphEstimateGB != nil && *a.GraphEstimateGB > 0 {
+		text += fmt.Sprintf(" (printed %.2f, with the graph estimate)", *a.ActivationsGB+*a.GraphEstimateGB)
+	}
+	return text
+}
+
+// renderRankBudget is how vLLM's own figures add up to what it requested.
+func renderRankBudget(b *bytes.Buffer, k *runner.RankBudget, several bool) {
+	if k.Requested == nil || k.Consumed == nil || k.Headroom == nil || k.AvailableKV == nil {
+		return
+	}
+	estimate := 0.0
+	if k.GraphEstimate != nil {
+		estimate = *k.GraphEstimate
+	}
+	rank := ""
+	if several {
+		rank = fmt.Sprintf("rank %d: ", k.Rank)
+	}
+	fmt.Fprintf(b, "  %sconsumed %.2f + activation %.2f + graph estimate %s + KV %.2f = %.2f GiB of %.2f requested\n", rank,
+		*k.Consumed, *k.Headroom, decimal(k.GraphEstimate, ""), *k.AvailableKV,
+		*k.Consumed+*k.Headroom+estimate+*k.AvailableKV, *k.Requested)
+}
+
+// share prints a share as it was asked, with two digits at least: of 0.9, 0.90 and
+// 0.985, 0.98 the later in the alphabet has the digits.
+func share(v *float64) string {
+	if v == nil {
+		return "-"
+	}
+	return max(fmt.Sprintf("%.2f", *v), strconv.FormatFloat(math.Round(*v*1e4)/1e4, 'f', -1, 64))
 }
 
 // renderAccounts is the table of both accounts.

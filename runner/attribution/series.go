@@ -93,6 +93,7 @@ func (s *series) index(t time.Duration) int {
 type point struct {
 	at    time.Duration
 	level int64
+	off   int64 // how far the level may be from that of the moment that it stands for (tell)
 }
 
 // at returns the last sample at or before t; ok is false before the first.
@@ -101,7 +102,7 @@ func (s *series) at(t time.Duration) (point, bool) {
 	if i < 0 {
 		return point{}, false
 	}
-	return point{min(t, s.spans[i].to), s.spans[i].level}, true
+	return point{at: min(t, s.spans[i].to), level: s.spans[i].level}, true
 }
 
 // within calls f with the spans that overlap [from, to], in order, until f
@@ -128,7 +129,7 @@ func (s *series) extreme(from, to time.Duration, better func(a, b int64) bool) (
 	found := false
 	s.within(from, to, func(_ int, sp span) bool {
 		if !found || better(sp.level, best.level) {
-			best, found = point{max(sp.from, from), sp.level}, true
+			best, found = point{at: max(sp.from, from), level: sp.level}, true
 		}
 		return true
 	})
@@ -153,12 +154,12 @@ func (s *series) rises(from, to time.Duration, least int64, merge time.Duration)
 		if b.from <= from || b.level-a.level < least {
 			continue
 		}
-		after := point{b.from, b.level}
+		after := point{at: b.from, level: b.level}
 		if k := len(found); k > 0 && b.from-found[k-1].after.at <= merge {
 			found[k-1].after = after
 			continue
 		}
-		found = append(found, rise{point{a.to, a.level}, after})
+		found = append(found, rise{point{at: a.to, level: a.level}, after})
 	}
 	return found
 }
@@ -202,6 +203,24 @@ func (s *series) gap() time.Duration {
 	}
 	spacing := (s.spans[len(s.spans)-1].to - s.spans[0].from) / time.Duration(n-1)
 	return min(max(3*spacing, closest), together)
+}
+
+// stood is the highest level that two samples on end show, and when: how high a run
+// went that failed at any moment, without what one sample shows by chance.
+func (s *series) stood() (level int64, at time.Duration) {
+	for i, sp := range s.spans {
+		two := sp.level
+		if sp.n < 2 && i > 0 {
+			two = min(two, s.spans[i-1].level)
+		}
+		if i == 0 && sp.n < 2 {
+			continue
+		}
+		if two > level {
+			level, at = two, sp.from
+		}
+	}
+	return level, at
 }
 
 // alone reports whether one sample alone shows the level at a moment.

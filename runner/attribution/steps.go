@@ -28,13 +28,13 @@ func (s *ladder) add(name string, from, to *point, vllm figure, reason func(diff
 	}
 	bytes := to.level - from.level
 	row.Bytes, row.TFrom, row.TTo = &bytes, s.w.c.time(from.at), s.w.c.time(to.at)
-	unsure := s.p.track.mem.moved(from.at)
+	unsure := max(from.off, allocatorPage)
 	if name == "profile_peak" || name == "estimate_capture" || name == "kernel_warmup" {
-		alone := s.p.track.mem.alone(to.at)
-		row.LowerBound = &alone
+		low := s.p.track.mem.alone(to.at) || bytes < notable // one sample alone shows it, or none does
+		row.LowerBound = &low
 		unsure += s.p.track.mem.unsure(to.at)
 	} else {
-		unsure += s.p.track.mem.moved(to.at)
+		unsure += max(to.off, allocatorPage)
 	}
 	row.UncertaintyB = &unsure
 	if vllm.ok {
@@ -228,7 +228,7 @@ func (w *work) kvStep(p *course, l *ledger) runner.StepRow {
 		}
 	}
 	row.Bytes, row.TFrom, row.TTo = &bytes, w.c.time(p.kvBase.at), w.c.time(p.kv.at)
-	unsure := p.track.mem.unsure(p.kvBase.at) + p.track.mem.unsure(p.kv.at)
+	unsure := max(p.kvBase.off, p.track.mem.unsure(p.kvBase.at)) + p.kv.off
 	if !p.fallSeen { // what profiling left for good is in it: at most all that stood before it
 		unsure += max(0, bytes-p.kvJump)
 	}

@@ -231,6 +231,13 @@ type tickGPU struct {
 	s      runner.Sample
 }
 
+// A tickSum is the memory of all GPUs at one tick; each is nil where there is none.
+type tickSum struct {
+	at   time.Duration
+	sum  int64
+	each []int64
+}
+
 // A gathering is the second pass over the samples, with the phases known.
 type gathering struct {
 	c        *collection
@@ -240,16 +247,15 @@ type gathering struct {
 	window, whole     histogram
 	power, temp, util gauge
 
-	top      int64 // the highest sum over the GPUs at one tick
-	topEach  []int64
-	topAt    time.Duration
-	hasTop   bool
-	thin     thinning
-	complete int64
+	top          tickSum // the highest; of a failed run what two on end show
+	stood        bool    // the run failed: what one tick alone shows, another run may not
+	last, before tickSum
+	thin         thinning
+	complete     int64
 }
 
-func newGathering(c *collection, courses []*course, from, to time.Duration) *gathering {
-	g := &gathering{c: c, from: from, to: to, topEach: make([]int64, len(courses))}
+func newGathering(c *collection, courses []*course, from, to time.Duration, stood bool) *gathering {
+	g := &gathering{c: c, from: from, to: to, stood: stood}
 	for _, p := range courses {
 		l := &lane{t: p.track, p: p}
 		marks := []time.Duration{from, to}
@@ -414,12 +420,19 @@ func (g *gathering) count(at time.Duration, mem int64, ok bool) {
 	if at >= g.from && at <= g.to {
 		g.window.add(mem)
 	}
-	if !g.hasTop || mem > g.top {
-		g.top, g.topAt, g.hasTop = mem, at, true
-		for i, l := range g.lanes {
-			g.topEach[i], _ = g.c.memory(&l.tick.s)
-		}
+	now := tickSum{at: at, sum: mem, each: g.before.each[:0]}
+	for _, l := range g.lanes {
+		v, _ := g.c.memory(&l.tick.s)
+		now.each = append(now.each, v)
 	}
+	level := now
+	if g.stood && g.last.sum < mem {
+		level = g.last
+	}
+	if known := !g.stood || g.last.each != nil; known && (g.top.each == nil || level.sum > g.top.sum) {
+		g.top.at, g.top.sum, g.top.each = level.at, level.sum, append(g.top.each[:0], level.each...)
+	}
+	g.before, g.last = g.last, now
 }
 
 // A thinning keeps the first, the lowest, the highest and the last tick of

@@ -23,9 +23,10 @@ type Planner struct {
 	GPU   *models.GPU // nil: none is known
 	From  string      // how the GPU is known
 	Times Times
-	Env   []string // the secrets in it stand in no command line that is printed
-	Limit int      // how many profiles are shown; 0: all
-	Width int      // columns of the table; 0: defaultWidth
+	Env   []string     // the secrets in it stand in no command line that is printed
+	Limit int          // how many profiles are shown; 0: all
+	Width int          // columns of the table; 0: defaultWidth
+	Laws  *models.Laws // what was measured; nil: what the arithmetic ships
 
 	// Estimate lays what was measured over the arithmetic's estimate; nil: the
 	// arithmetic alone. Basis says in the head line what that rests on.
@@ -33,6 +34,17 @@ type Planner struct {
 	Basis    string
 
 	engines []sweep.EngineCounter // of each sweep, after count
+	starts  int                   // of engines of vLLM; 0: not counted yet
+}
+
+// warm reports whether runs of a profile start warm where vLLM's command is a
+// Python script at hand.
+func (p *Planner) warm(profile *sweep.Profile) bool {
+	e := &profile.Engine
+	if p.starts == 0 {
+		p.starts = vllm.Starts(p.Plan)
+	}
+	return e.Kind == "vllm" && len(e.Benchmark) == 0 && (e.Start == "warm" || e.Start == "" && p.starts > 1)
 }
 
 // Overheads are the figures of a profile that rest on a database of measurements.
@@ -75,12 +87,14 @@ func (p *Planner) guess(profile *sweep.Profile) guess {
 	if g.gpu, g.known = GPUOf(nil, p.Plan.GPUs, profile); !g.known && p.GPU != nil {
 		g.gpu, g.known = *p.GPU, true
 	}
+	request := profile.Request()
+	request.Laws = p.Laws
 	if p.Estimate == nil {
-		g.estimate = models.NewEstimate(profile.Model, profile.Request(), g.gpu)
+		g.estimate = models.NewEstimate(profile.Model, request, g.gpu)
 	} else {
-		g.estimate, g.overheads = p.Estimate(profile.Model, profile.Request(), g.gpu)
+		g.estimate, g.overheads = p.Estimate(profile.Model, request, g.gpu)
 	}
-	g.time, g.timed = p.Times.expect(profile, &g.estimate)
+	g.time, g.timed = p.Times.expect(profile, &g.estimate, p.warm(profile))
 	return g
 }
 
@@ -113,6 +127,7 @@ type totals struct {
 	profiles, runs, never int
 	seconds, gpuSeconds   float64
 	latency, session      float64 // seconds, if all ran in that mode
+	saved, parent         float64 // seconds: by warm starts, and for the imports of the process that serves them
 	untimed               int
 }
 
@@ -142,6 +157,8 @@ func (p *Planner) count() ([]*Profile, *totals, error) {
 			shown = append(shown, one)
 		}
 	}
+	t.seconds += t.parent // about what one start saves
+	t.saved -= t.parent
 	return shown, t, nil
 }
 
@@ -158,10 +175,15 @@ func (t *totals) time(profile *sweep.Profile, g *guess, runs int, first bool) {
 	}
 	t.latency += latency
 	t.session += session
-	total := latency
+	total, starts := latency, runs
 	if profile.Engine.Mode == "session" {
-		total = session
+		total, starts = session, 0
+		if first {
+			starts = 1
+		}
 	}
+	t.saved += g.time.saved * float64(starts)
+	t.parent = max(t.parent, g.time.saved)
 	t.seconds += total
 	s := &profile.Settings
 	t.gpuSeconds += total * float64(s.TensorParallelSize*max(s.PipelineParallelSize, 1))
@@ -179,6 +201,7 @@ type Document struct {
 	GPU          *models.GPU           `json:"gpu"`
 	Seconds      *float64              `json:"expected_seconds"`
 	GPUHours     *float64              `json:"expected_gpu_hours"`
+	WarmSaves    *float64              `json:"warm_starts_save_seconds"` // already taken off expected_seconds
 	TimeFrom     string                `json:"expected_time_from"`
 	Profiles     []*Profile            `json:"profiles"`
 	Warnings     []sweep.Diagnostic    `json:"warnings,omitempty"`
@@ -208,7 +231,7 @@ func (p *Planner) Document() (*Document, error) {
 		Profiles: append([]*Profile{}, shown...), Warnings: p.Plan.Warnings,
 	}
 	if t.untimed == 0 {
-		d.Seconds, d.GPUHours = &t.seconds, new(t.gpuSeconds/3600)
+		d.Seconds, d.GPUHours, d.WarmSaves = &t.seconds, new(t.gpuSeconds/3600), &t.saved
 	}
 	for i, s := range p.Plan.Sweeps {
 		entry := Sweep{

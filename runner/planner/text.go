@@ -45,7 +45,11 @@ func (p *Planner) Text(out io.Writer) error {
 	}
 	var closing strings.Builder
 	p.closing(&closing, t, shown)
-	_, err = io.WriteString(out, Fold(closing.String(), cmp.Or(p.Width, defaultWidth)))
+	text := closing.String()
+	if p.Width > 0 { // in a pipe lines stay whole, for those who search them
+		text = Fold(text, p.Width)
+	}
+	_, err = io.WriteString(out, text)
 	return err
 }
 
@@ -121,6 +125,10 @@ func (p *Planner) closing(out io.Writer, t *totals, shown []*Profile) {
 	fmt.Fprintln(out)
 	if t.untimed == 0 && t.profiles > 0 {
 		fmt.Fprintf(out, "expected: %s, %.1f GPU-hours (%s)\n", rounded(t.seconds), t.gpuSeconds/3600, p.Times.from())
+		if t.saved > 0 {
+			fmt.Fprintf(out, "warm starts save %s of %s, where vllm is a Python script at hand (docs/starts.md)\n",
+				rounded(t.saved), rounded(t.seconds+t.saved))
+		}
 		if t.session < 0.99*t.latency {
 			fmt.Fprintf(out, "expected in latency mode %s, in session mode %s\n", rounded(t.latency), rounded(t.session))
 		}

@@ -22,17 +22,29 @@ type Times struct {
 }
 
 // A timeKey is what runs have in common that take about as long. Without an id
-// it stands for all runs of an engine.
-type timeKey struct{ id, engine, mode string }
+// it stands for all runs of an engine; in mode untilEngine for how long it took
+// until the engine process spoke.
+type timeKey struct {
+	id, engine, mode string
+	warm             bool // how it was started
+}
 
-// Add notes how long an earlier run took, in seconds.
-func (t *Times) Add(id, engine, mode string, seconds float64) {
+const untilEngine = "until the engine process speaks"
+
+// Add notes how long an earlier run took, in seconds, and how much of it went by
+// until its engine process spoke (nil: not known).
+func (t *Times) Add(id, engine, mode string, warm bool, seconds float64, imports *float64) {
 	if t.seconds == nil {
 		t.seconds = map[timeKey][]float64{}
 	}
-	for _, id := range []string{id, ""} {
-		key := timeKey{id, engine, mode}
+	add := func(id, mode string, seconds float64) {
+		key := timeKey{id, engine, mode, warm}
 		t.seconds[key] = append(t.seconds[key], seconds)
+	}
+	add(id, mode, seconds)
+	add("", mode, seconds)
+	if imports != nil {
+		add("", untilEngine, *imports)
 	}
 	t.runs++
 	t.earlier = nil
@@ -67,6 +79,7 @@ func (t *Times) from() string {
 type duration struct {
 	startup float64 // until the engine is ready; 0 where it is not told apart
 	work    float64
+	saved   float64 // what a warm start has taken off
 }
 
 func (d duration) total() float64 { return d.startup + d.work }
@@ -85,6 +98,28 @@ const (
 	compute   = 3.0e14 // operations/s
 )
 
+// Until the engine process speaks: cold the first two of the above; warm what is
+// left of them where nothing is imported, which was not measured on a GPU yet.
+// Earlier executions replace both.
+const (
+	coldImports = 49.0
+	warmImports = 3.0
+)
+
+// saving is what a warm start takes off a cold one; measured says that earlier
+// executions know how long cold ones took.
+func (t *Times) saving(engine string) (seconds float64, measured bool) {
+	cold, measured := t.median(timeKey{engine: engine, mode: untilEngine})
+	if !measured {
+		cold = coldImports
+	}
+	warm, ok := t.median(timeKey{engine: engine, mode: untilEngine, warm: true})
+	if !ok {
+		warm = warmImports
+	}
+	return max(cold-warm, 0), measured
+}
+
 // Iterations of `vllm bench latency` where a profile does not ask for others.
 const (
 	benchIters  = 30
@@ -93,12 +128,10 @@ const (
 
 // expect is how long one run of a profile will take: as it took before, else as
 // runs of its engine took, else by the model.
-func (t *Times) expect(profile *sweep.Profile, e *models.Estimate) (duration, bool) {
-	for _, id := range []string{profile.ID, ""} {
-		if seconds, ok := t.median(timeKey{id, profile.Engine.Kind, profile.Engine.Mode}); ok {
-			t.remembered = true
-			return duration{work: seconds}, true
-		}
+func (t *Times) expect(profile *sweep.Profile, e *models.Estimate, warm bool) (duration, bool) {
+	if d, ok := t.before(profile, warm); ok {
+		t.remembered = true
+		return d, true
 	}
 	t.modelled = true
 	if profile.Engine.Kind == "simulator" {
@@ -119,7 +152,43 @@ func (t *Times) expect(profile *sweep.Profile, e *models.Estimate) (duration, bo
 	iterations := or(s.NumIters, benchIters) + or(s.NumItersWarmup, benchWarmup)
 	prefill := weights * float64(s.BatchSize*s.InputLen) / compute
 	decode := weights / bandwidth * float64(s.OutputLen)
-	return duration{startup, float64(iterations) * (prefill + decode)}, true
+	d := duration{startup: startup, work: float64(iterations) * (prefill + decode)}
+	if warm {
+		saving, _ := t.saving(profile.Engine.Kind)
+		d.saved = min(saving, startup)
+		d.startup -= d.saved
+	}
+	return d, true
+}
+
+// before is how long a run took before. One that was started the other way took
+// longer or shorter by what a warm start saves, where that was measured; runs of
+// session mode are not told apart, since few of them start an engine.
+func (t *Times) before(profile *sweep.Profile, warm bool) (duration, bool) {
+	kind, mode := profile.Engine.Kind, profile.Engine.Mode
+	saving, measured := t.saving(kind)
+	if !measured || mode == "session" {
+		saving = 0
+	}
+	for _, id := range []string{profile.ID, ""} {
+		for _, was := range []bool{warm, !warm} {
+			seconds, ok := t.median(timeKey{id, kind, mode, was})
+			if !ok {
+				continue
+			}
+			switch {
+			case was && !warm:
+				return duration{work: seconds + saving}, true
+			case was:
+				return duration{work: seconds, saved: saving}, true
+			case warm:
+				saving = min(saving, seconds)
+				return duration{work: seconds - saving, saved: saving}, true
+			}
+			return duration{work: seconds}, true
+		}
+	}
+	return duration{}, false
 }
 
 func or(asked *int64, otherwise int64) int64 { return *cmp.Or(asked, &otherwise) }

@@ -50,6 +50,7 @@ func TestSessionPaysOneStart(t *testing.T) {
   }
   engine "vllm" {
     mode             = "` + mode + `"
+    start            = "cold"
     enforce_eager    = ` + eager + `
     load_format      = "dummy"
     num_iters        = 1
@@ -78,10 +79,10 @@ func TestEarlierRunsStandIn(t *testing.T) {
 	known := p.Plan.Sweeps[0].Profiles[0]
 	p.Times.Dir = "results"
 	for _, seconds := range []float64{90, 10, 30} {
-		p.Times.Add(known.ID, "vllm", "latency", seconds)
+		p.Times.Add(known.ID, "vllm", "latency", false, seconds, nil)
 	}
-	p.Times.Add("another", "vllm", "latency", 70)
-	p.Times.Add("another", "vllm", "latency", 80)
+	p.Times.Add("another", "vllm", "latency", false, 70, nil)
+	p.Times.Add("another", "vllm", "latency", false, 80, nil)
 	d, err := p.Document()
 	if err != nil {
 		t.Fatal(err)
@@ -94,5 +95,48 @@ func TestEarlierRunsStandIn(t *testing.T) {
 	var out strings.Builder
 	if err := p.Text(&out); err != nil || !strings.Contains(out.String(), want+"; for other engines a plain model") {
 		t.Errorf("%v:\n%s", err, out.String())
+	}
+}
+
+// TestWarmStartsSave: all starts but the first save what the imports take, and the
+// plan says how much that is of what it would be.
+func TestWarmStartsSave(t *testing.T) {
+	file := func(start string) string {
+		return `sweep "s" {
+  matrix {
+    model     = ["Qwen/Qwen3-0.6B"]
+    input_len = [64, 128, 256]
+  }
+  engine "vllm" { start = "` + start + `" }
+}`
+	}
+	cold, warm := planOf(t, file("cold")), planOf(t, file("auto"))
+	c, err := cold.Document()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := warm.Document()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = 2 * (coldImports - warmImports)
+	if *c.WarmSaves != 0 || math.Abs(*w.WarmSaves-want) > 1e-6 || math.Abs(*c.Seconds-*w.Seconds-want) > 1e-6 {
+		t.Errorf("cold %g s, warm %g s, which saves %g s; want %g", *c.Seconds, *w.Seconds, *w.WarmSaves, want)
+	}
+	var out strings.Builder
+	if err := warm.Text(&out); err != nil || !strings.Contains(out.String(), "warm starts save 1m32s of ") {
+		t.Errorf("%v:\n%s", err, out.String())
+	}
+	// Earlier executions: cold runs of 60 s, 20 of them imports, warm ones of 5.
+	for range 3 {
+		for _, p := range []*Planner{cold, warm} {
+			p.Times.Add("a", "vllm", "latency", false, 60, new(20.0))
+			p.Times.Add("a", "vllm", "latency", true, 45, new(5.0))
+		}
+	}
+	c, _ = cold.Document()
+	w, _ = warm.Document()
+	if *c.Seconds != 180 || *w.Seconds != 3*45+15 || *w.WarmSaves != 30 {
+		t.Errorf("as before: cold %g s, warm %g s, which saves %g s", *c.Seconds, *w.Seconds, *w.WarmSaves)
 	}
 }

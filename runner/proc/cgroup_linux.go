@@ -82,6 +82,11 @@ func ownCgroup(self, mounts []byte) (string, bool) {
 	return "", false
 }
 
+// take moves a process in.
+func (c *cgroup) take(pid int) bool {
+	return os.WriteFile(filepath.Join(c.dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0) == nil
+}
+
 func (c *cgroup) pids() map[int]bool {
 	if c == nil {
 		return nil

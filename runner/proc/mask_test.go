@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/vramsweep/vramsweep/sweep"
 )
 
 // TestMaskValue: flags as results hold them.
@@ -48,7 +50,7 @@ func TestSecretName(t *testing.T) {
 		"TOKENIZERS_PARALLELISM": false, "MAX_TOKENS": false, "--max-num-batched-tokens": false, "--tokenizer": false,
 		"PATH": false, "PWD": false, "KEYBOARD": false, "VLLM_USE_V1": false, "SSH_AUTH_SOCK": false, "HOME": false,
 	} {
-		if got := SecretName(name); got != want {
+		if got := sweep.SecretName(name); got != want {
 			t.Errorf("SecretName(%q) = %v, want %v", name, got, want)
 		}
 	}
@@ -141,5 +143,78 @@ func BenchmarkMaskWriter(b *testing.B) {
 	b.SetBytes(int64(len(block)))
 	for b.Loop() {
 		w.Write(block)
+	}
+}
+
+// TestMaskPlanted: each of these texts holds the secret, in a way in which one was seen.
+func TestMaskPlanted(t *testing.T) {
+	const key = "s3cr3t-Value/42+x"
+	const pem = "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG\nab=\n-----END KEY-----"
+	m := NewMasker([]string{"MY_TOKEN_2=" + key, "TLS_KEY=" + pem, "OPENAI_KEYS=first-of-two,second-of-two"}, `quote"and\slash`)
+	unknown := NewMasker(nil)
+	for _, c := range []struct {
+		m      *Masker
+		in     string
+		hidden []string
+	}{
+		{m, `{"x": "s3cr3t-Value\/42+x s3cr3t-Value/42+x"}`, []string{key}},
+		{m, "GET /f?a=s3cr3t-Value%2F42%2Bx and s3cr3t-Value%2f42%2bx", []string{"3cr3t"}},
+		{m, "one\n" + pem + "\ntwo", []string{"MIIEvQ", "ab="}},
+		{m, `{"pem": "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG\nab=\n-----END KEY-----"}`, []string{"MIIEvQ", "ab="}},
+		{m, "using second-of-two", []string{"second"}},
+		{m, `{"a": "quote\"and\\slash", 'b': 'quote"and\\slash'}`, []string{"slash"}},
+		{unknown, `non-default args: {'api_key': ['one', 'two-long'], 'model': 'm'}`, []string{"one'", "two-long"}},
+		{unknown, `Namespace(api_key=['onekey', 'twokey'], model='m')`, []string{"onekey", "twokey"}},
+		{unknown, `['vllm', '--api-key', 'onekey', 'twokey', '--model', 'm']`, []string{"onekey", "twokey"}},
+		{unknown, `["vllm", "--hf-token", "onekey9"]`, []string{"onekey9"}},
+		{unknown, "vllm serve --custom-pass onekey9 --model m", []string{"onekey9"}},
+		{unknown, `api_key = "onekey9"`, []string{"onekey9"}},
+		{unknown, `"hf_overrides": {"auth_token": "onekey9", "rope": 1}`, []string{"onekey9"}},
+		{unknown, `{\"apiKey\": \"one\\\"key9\"}`, []string{"one", "key9"}},
+		{unknown, "X-Api-Key: onekey9", []string{"onekey9"}},
+		{unknown, "https://me:onekey9@hub/m?token=twokey9&x=1", []string{"onekey9", "twokey9"}},
+		{unknown, "DB_PASS=onekey9 TOKEN_ID=twokey9x", []string{"onekey9", "twokey9"}},
+	} {
+		got := c.m.Text(c.in)
+		for _, hidden := range c.hidden {
+			if strings.Contains(got, hidden) {
+				t.Errorf("%s\ngives %s", c.in, got)
+			}
+		}
+		if strings.Contains(c.in, "model") && !strings.Contains(got, "m") || strings.Count(got, "\n") != strings.Count(c.in, "\n") {
+			t.Errorf("%s\ngives %s: too much is gone", c.in, got)
+		}
+	}
+}
+
+// TestMaskLongStream: no piece of a stream without line ends stops within a secret.
+func TestMaskLongStream(t *testing.T) {
+	const pem = "line one of the key\nab\ncd\nlast"
+	m := NewMasker([]string{"HF_TOKEN=" + token, "A_KEY=" + pem})
+	filler := strings.Repeat("x", 1<<20)
+	for _, c := range []struct{ in, want string }{
+		{filler[:maxLine-longSecret-10] + token + filler, filler[:maxLine-longSecret-10] + Masked + filler},
+		{filler[:maxLine-5] + " hf_zzzzzzzzzzzzzzzzzzzzzzzzzzz " + filler, filler[:maxLine-5] + " " + Masked + " " + filler},
+		{`api_key="` + filler + filler + filler + `" tail`, `api_key="` + Masked + `" tail`},
+		{"a\n" + pem + "\nb\n", "a\n" + Masked + "\n\n\n\nb\n"},
+	} {
+		for _, size := range []int{3, 1000, 64 << 10, len(c.in)} {
+			if size == 3 && len(c.in) > 1000 {
+				continue
+			}
+			var out strings.Builder
+			w := m.Writer(&out)
+			for piece := range slices.Chunk([]byte(c.in), size) {
+				if _, err := w.Write(piece); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := w.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if got := out.String(); got != c.want {
+				t.Errorf("in pieces of %d: %d bytes %.40q ... %.60q", size, len(got), got, got[max(0, len(got)-60):])
+			}
+		}
 	}
 }

@@ -34,6 +34,9 @@ type Spec struct {
 	// an engine), so its tree is not looked for while it runs; at its end it is.
 	Alone bool
 
+	// Fork, where it is set, starts the program in place of execve.
+	Fork Fork
+
 	// Line is called for each line of output, one call at a time, in the order
 	// of arrival. nil: output is only kept raw.
 	Line func(Line)
@@ -42,6 +45,21 @@ type Spec struct {
 	// StdoutFile becomes the program's stdout itself: nothing of it is read here,
 	// Line and Stdout get none of it. The caller closes its own copy.
 	StdoutFile *os.File
+}
+
+// A Fork has another process start a program: Python that has imported it
+// already. The process whose PID it returns is a child of this one by then, and
+// does nothing of the program before release is called.
+type Fork func(f *Forked) (pid int, release func() error, err error)
+
+// A Forked is what execve would be given.
+type Forked struct {
+	Path  string // of the program, as found on the PATH
+	Argv  []string
+	Env   []string // with Mark
+	Mark  string
+	Dir   string
+	Files []*os.File // descriptors 1, 2, 3, ...; standard input is empty
 }
 
 // A Line is a line of output, without its end. A line of over 1 MiB comes in

@@ -27,6 +27,7 @@ func newTree(string, string) (*tree, error) { return &tree{}, nil }
 func (t *tree) prepare(string, bool)              {}
 func (t *tree) sysProcAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
 func (t *tree) dropCgroup() bool                  { return false }
+func (t *tree) take(int)                          {}
 func (t *tree) begin(pid int)                     { t.leader = pid }
 func (t *tree) close()                            {}
 func (t *tree) scan(bool)                         {}

@@ -44,6 +44,7 @@ type process struct {
 	tree *tree
 	out  [2]*reader
 
+	release  func() error // lets a forked program begin; nil where it was executed
 	started  time.Time
 	stopOnce sync.Once
 	killOnce sync.Once
@@ -91,6 +92,9 @@ func Start(ctx context.Context, spec Spec) (Process, error) {
 	}
 	pipes.closeChildEnds()
 	p.tree.begin(p.cmd.Process.Pid)
+	if p.release != nil {
+		_ = p.release() // a child that is dead already is seen to have exited
+	}
 	for _, r := range p.out {
 		go r.run()
 	}
@@ -231,8 +235,10 @@ func (p *process) launch() error {
 		defer runtime.UnlockOSThread()
 		p.cmd.SysProcAttr = p.tree.sysProcAttr()
 		p.started = time.Now()
-		err := p.cmd.Start()
-		if err != nil && p.tree.dropCgroup() {
+		var err error
+		if p.spec.Fork != nil {
+			err = p.fork()
+		} else if err = p.cmd.Start(); err != nil && p.tree.dropCgroup() {
 			err = p.restart()
 		}
 		result <- err
@@ -257,6 +263,22 @@ func (p *process) restart() error {
 		Stdout: old.Stdout, Stderr: old.Stderr, ExtraFiles: old.ExtraFiles, SysProcAttr: p.tree.sysProcAttr()}
 	p.started = time.Now()
 	return p.cmd.Start()
+}
+
+// fork has the program started by Spec.Fork. os/exec waits for it as for one
+// that it started.
+func (p *process) fork() error {
+	files := []*os.File{p.cmd.Stdout.(*os.File), p.cmd.Stderr.(*os.File)} //nolint:forcetypeassert // openPipes set them
+	pid, release, err := p.spec.Fork(&Forked{
+		Path: p.cmd.Path, Argv: p.cmd.Args, Env: p.cmd.Env, Mark: p.mark, Dir: p.cmd.Dir, Files: append(files, p.cmd.ExtraFiles...),
+	})
+	if err != nil {
+		return err
+	}
+	p.release = release
+	p.tree.take(pid)
+	p.cmd.Process, err = os.FindProcess(pid)
+	return err
 }
 
 func (p *process) PID() int { return p.cmd.Process.Pid }

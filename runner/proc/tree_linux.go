@@ -87,6 +87,13 @@ func (t *tree) dropCgroup() bool {
 	return true
 }
 
+// take puts a program that another process forked into the cgroup.
+func (t *tree) take(pid int) {
+	if t.cgroup != nil && !t.cgroup.take(pid) {
+		t.dropCgroup()
+	}
+}
+
 // begin takes the program that was just started as the tree's root.
 func (t *tree) begin(pid int) {
 	t.mu.Lock()

@@ -75,6 +75,12 @@ func (r *Recording) Attribute(a runner.Attributor) *runner.Result {
 	return r.Result
 }
 
+// Rename gives the run another name than that of its log.
+func (r *Recording) Rename(name string) {
+	r.Job.RunID, r.Job.Profile.ID = name, name
+	r.Result.Run.RunID, r.Result.Run.ProfileID = name, name
+}
+
 // SetGPU names the devices of a recording that does not tell what they are; with
 // none, it gives it as many as its ranks. It refuses an empty name.
 func (r *Recording) SetGPU(name string) error {

@@ -36,7 +36,7 @@ type Config struct {
 	// Memory varies with Noise x 3,000 MiB, so that 1 % is 30 MiB.
 	Noise float64 `json:"noise,omitempty"`
 	// TimeScale is simulated seconds a second of wall time; 0: every phase is
-	// shrunk so that the whole takes about a second.
+	// shrunk so that the whole takes two to three seconds.
 	TimeScale float64 `json:"time_scale,omitempty"`
 
 	Version     string `json:"version,omitempty"`      // of vLLM; DefaultVersion
@@ -64,6 +64,9 @@ type Config struct {
 	Reexec []string `json:"reexec,omitempty"`
 
 	Plant Plant `json:"plant,omitzero"`
+
+	// Stay is how long, of the wall clock, a run that fails holds what it held then.
+	Stay time.Duration `json:"stay,omitempty"`
 
 	// Start is the profile that starts an engine of session mode; its chaos is
 	// the engine's. Key is then of the engine.

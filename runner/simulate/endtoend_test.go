@@ -133,7 +133,7 @@ func TestEndToEnd(t *testing.T) {
 			if res == nil {
 				t.Fatal("no result")
 			}
-			compare(t, res, played(t, p, 1))
+			compareWithTruth(t, res, played(t, p, 1))
 		})
 	}
 }
@@ -146,8 +146,8 @@ func outcomes() map[string]runner.Outcome {
 	}
 }
 
-// compare holds a run's result against what was simulated.
-func compare(t *testing.T, got *runner.Result, truth *script) {
+// compareWithTruth holds a run's result against what was simulated.
+func compareWithTruth(t *testing.T, got *runner.Result, truth *script) {
 	want, bad := outcomes()[got.Run.ProfileID]
 	if !bad {
 		want = runner.OutcomeOK

@@ -45,6 +45,10 @@ func (e *Engine) Job(job *runner.Job) (*runner.Job, error) {
 	return e.job(job, func(*Config, *sweep.Profile) {})
 }
 
+// samplesOfFailure is for how many sampling intervals a run that fails holds what it
+// held, so that at least two samples show it.
+const samplesOfFailure = 3
+
 // job is Job with a last word on the settings and the wrapped profile.
 func (e *Engine) job(job *runner.Job, last func(*Config, *sweep.Profile)) (*runner.Job, error) {
 	device, err := e.Machines.Of(job.Profile)
@@ -60,6 +64,9 @@ func (e *Engine) job(job *runner.Job, last func(*Config, *sweep.Profile)) (*runn
 		c.GPUs = append(c.GPUs, d.Index)
 	}
 	wrapped := wrap(job.Profile, e.Self, c)
+	if job.Sweep != nil {
+		c.Stay = samplesOfFailure * job.Sweep.Sample.Interval
+	}
 	last(c, wrapped)
 	entry, err := c.environment()
 	if err != nil {

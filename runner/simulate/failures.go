@@ -71,14 +71,14 @@ func (b *builder) startFailure() *failure {
 }
 
 // oomWhile fails if a rank would come to hold more than its GPU has, or if
-// chaos wants it in this phase. Each phase asks with try 0 first.
+// chaos wants it in this phase, at the moment that asks with try 0.
 func (b *builder) oomWhile(phase runner.Phase, try int, want func(*rankMemory) int64) *failure {
 	f := b.figures
 	planned := b.config.does("fail_oom", phase)
 	for rank := range f.memory {
 		m := &f.memory[rank]
 		capacity := f.gpu.TotalBytes - m.others
-		if want(m) <= capacity && (planned == nil || try > 0) {
+		if want(m) <= capacity && (planned == nil || try != 0) {
 			continue
 		}
 		held := min(want(m), capacity)
@@ -151,11 +151,18 @@ const (
 `
 )
 
+// giveUp gives all memory back, not before what was held then has been seen: what a
+// run that fails holds at its end must not hang on when it is sampled.
+func (b *builder) giveUp() {
+	b.hold(func(*rankMemory) int64 { return 0 })
+	b.steps[len(b.steps)-1].stays = true
+}
+
 // failFront ends the script with an exception of the front end.
 func (b *builder) failFront(fail *failure) *script {
 	b.fail = fail
 	if b.figures != nil {
-		b.hold(func(*rankMemory) int64 { return 0 })
+		b.giveUp()
 	}
 	b.add(step{who: front, stderr: true, text: traceback(frontFrames, fail.line()) + "\n"})
 	return b.finish(1, nil)
@@ -188,7 +195,7 @@ func (b *builder) failEngine(fail *failure) *script {
 	b.say("engine_failed", "{head}", envelope, "{traceback}", traceback(engineFrames, engineLine))
 	b.wait(1)
 	b.pace(0.9)
-	b.hold(func(*rankMemory) int64 { return 0 })
+	b.giveUp()
 	for line := range strings.Lines("Process EngineCore:\n" + traceback(engineFrames, engineLine) + "\n") {
 		b.add(step{who: engine, stderr: true, text: line})
 	}

@@ -240,7 +240,7 @@ func (f *figures) perturb(c *Config, r *request, settings map[string]string) {
 		}
 		m.context = max(m.context+draw(0.1), 0)
 		growth := rng.NormFloat64() * s
-		m.requests += int64(0.735 * growth)
+		m.requests = max(m.requests+int64(0.735*growth), 0)
 		if f.words.v33 {
 			m.retaken = max(m.retaken+int64(0.52*growth), 0)
 		}

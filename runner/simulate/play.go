@@ -395,6 +395,9 @@ func (p *player) through(ctx context.Context) (end bool, code int) {
 			}
 		}
 		st := &s.steps[i]
+		if st.stays {
+			p.late += p.config.Stay
+		}
 		timer.Reset(time.Until(p.started.Add(s.wall(st, p.config.TimeScale) + p.late)))
 		select {
 		case <-timer.C:

@@ -82,6 +82,7 @@ func (b *builder) contexts() {
 	}
 	b.say("ranks")
 	b.wait(f.times.init * 0.35)
+	b.pace(0.6)
 	b.hold(func(m *rankMemory) int64 { return m.context })
 	b.wait(f.times.init * 0.25)
 }
@@ -108,20 +109,24 @@ func (b *builder) load() *failure {
 // there is a checkpoint; it ends where they no longer fit.
 func (b *builder) read() *failure {
 	f, r := b.figures, b.request
-	const parts = 5
+	const parts = 10
 	name, shards := "Loading safetensors checkpoint shards", 4
 	if r.loadFormat != "dummy" {
 		b.bar(0, true, strings.Replace(tqdmBar(name, 0, shards, 0), "%|          |", "% Completed |", 1))
 	}
 	b.wait(f.times.load * 0.3)
 	for i := range parts {
-		if fail := b.oomWhile(runner.PhaseLoad, i, (*rankMemory).loaded); fail != nil {
+		ramp := func(m *rankMemory) int64 { return m.context + m.weights*int64(i+1)/parts }
+		if i == parts-1 {
+			ramp = (*rankMemory).loaded
+		}
+		if fail := b.oomWhile(runner.PhaseLoad, parts/2-i, ramp); fail != nil { // planned: half-way
 			return fail
 		}
 		b.hold(func(m *rankMemory) int64 { return m.context + m.weights*int64(i+1)/parts })
 		b.wait(f.times.load * 0.6 / parts)
-		if r.loadFormat != "dummy" && i < shards {
-			line := tqdmBar(name, i+1, shards, f.times.load*float64(i+1)/parts)
+		if done := (i + 1) * shards / parts; r.loadFormat != "dummy" && done > i*shards/parts {
+			line := tqdmBar(name, done, shards, f.times.load*float64(i+1)/parts)
 			b.bar(0, false, line[:strings.Index(line, "%|")]+"% Completed "+line[strings.LastIndex(line, "| "):])
 		}
 	}
@@ -146,9 +151,9 @@ func (b *builder) profile() *failure {
 	if fail := b.oomWhile(runner.PhaseProfile, 0, peak); fail != nil {
 		return fail
 	}
-	low, high := 0.68, 0.84
+	low, high := 0.68, 0.92
 	if f.capturesTwice() {
-		low, high = 0.38, 0.5
+		low, high = 0.38, 0.52
 	}
 	b.pace(low)
 	b.do(92, 40, 0.45)
@@ -192,7 +197,7 @@ func (b *builder) estimateGraphs() {
 	switch {
 	case f.capturesTwice():
 		b.wait(f.times.profile * 0.2)
-		b.pace(0.58)
+		b.pace(0.66)
 		b.do(14, 6, 0.18)
 		b.hold(func(m *rankMemory) int64 { return m.loaded() + m.graphEst })
 		for i, name := range f.captureBars() {
@@ -204,7 +209,7 @@ func (b *builder) estimateGraphs() {
 		}
 		b.hold((*rankMemory).loaded)
 		b.do(0, 0, 0.08)
-		b.pace(0.78)
+		b.pace(0.82)
 	case f.estimate:
 		b.say("estimating")
 		b.wait(f.times.profile * 0.2)
@@ -294,10 +299,8 @@ func (b *builder) kernels() *failure {
 	if fail := b.oomWhile(runner.PhaseEngineWarmup, 0, warm); fail != nil {
 		return fail
 	}
+	b.pace(0.5)
 	b.hold(warm)
-	if f.words.v33 {
-		b.pace(0.5)
-	}
 	b.wait(f.times.warmup * 0.3)
 	if f.words.v33 {
 		b.say("warmed")

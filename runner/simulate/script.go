@@ -28,6 +28,7 @@ type step struct {
 	text   string
 
 	memory  map[int]int64 // rank: bytes held from now on
+	stays   bool          // not before what was held stayed for Config.Stay
 	doing   *activity
 	event   *driverEvent // session mode: told to the runner
 	outcome *ending      // the last step
@@ -169,29 +170,29 @@ func (b *builder) finish(code int, result []byte) *script {
 }
 
 // budget is how many wall seconds a phase takes where time_scale is not given;
-// together they are somewhat more than one second. What one sees of a run must
-// stay apart as in a real one: a level that is to be recognised lasts 150 ms,
-// and two rises are 250 ms apart (package runner/attribution), so that the
-// phase without capture leaves its time to the warm-up, and a warm-up before
-// the capture takes longer. The phase that fails has twice the time: what was
-// held when it did must be seen.
+// together they are two to three seconds. What one sees of a run sampled every
+// 100 ms must be as much as of a real one: each level lasts for a sample between the
+// lines around it, which may be 20 ms late; those that nothing but their length tells
+// apart (package runner/attribution) for two or three. So the phase without capture
+// leaves its time to the warm-up, and a warm-up before the capture takes longer. The
+// phase that fails has twice the time.
 func (s *script) budget(p runner.Phase) float64 {
 	wall := map[runner.Phase]float64{
-		runner.PhaseEngineInit: 0.10, runner.PhaseLoad: 0.10, runner.PhaseProfile: 0.24, runner.PhaseKVAlloc: 0.08,
-		runner.PhaseCapture: 0.25, runner.PhaseEngineWarmup: 0.12, runner.PhaseBenchWarmup: 0.10,
-		runner.PhaseMeasure: 0.20, runner.PhaseTeardown: 0.04,
+		runner.PhaseEngineInit: 0.24, runner.PhaseLoad: 0.20, runner.PhaseProfile: 0.60, runner.PhaseKVAlloc: 0.16,
+		runner.PhaseCapture: 0.25, runner.PhaseEngineWarmup: 0.30, runner.PhaseBenchWarmup: 0.15,
+		runner.PhaseMeasure: 0.32, runner.PhaseTeardown: 0.04,
 	}[p]
 	f, capture := s.figures, s.phases[runner.PhaseCapture]
 	switch {
 	case f == nil:
 	case p == runner.PhaseEngineInit && f.ranks > 1:
-		wall = 0.18 // the contexts, and NCCL as a step of its own
+		wall = 0.55 // the contexts, and NCCL as a step of its own
 	case p == runner.PhaseProfile && f.capturesTwice():
-		wall = 0.42
+		wall = 1.1
 	case p == runner.PhaseEngineWarmup && f.words.v33:
-		wall = 0.36
+		wall = 0.50
 	case p == runner.PhaseEngineWarmup && capture.to <= capture.from:
-		wall = 0.30
+		wall = 0.50
 	}
 	if s.fail != nil && len(s.steps) > 0 && s.steps[len(s.steps)-1].phase == p {
 		wall *= 2

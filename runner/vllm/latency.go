@@ -25,10 +25,26 @@ type Latency struct {
 	BaseEnv []string
 	// Grace is how long vLLM may take to end after SIGTERM; 0: proc's default.
 	Grace time.Duration
+	// Warm forks the runs from a process that has vLLM imported; nil: none does.
+	Warm *Warm
 }
 
 // resultName is the benchmark's result file in a run's folder.
 const resultName = "latency.json"
+
+// Prepare has the warm parent ready.
+func (e *Latency) Prepare(ctx context.Context, job *runner.Job) {
+	if argv, err := Args(job.Profile, Paths{}); err == nil { // Run says what is wrong
+		env, _ := childEnv(e.BaseEnv, job)
+		e.launch(ctx, job, argv, env)
+	}
+}
+
+// launch says how a run is started.
+func (e *Latency) launch(ctx context.Context, job *runner.Job, argv, env []string) *launch {
+	python, script, why := scriptOf(job.Profile, argv, env)
+	return e.Warm.prepare(ctx, job, python, script, why, env)
+}
 
 // Run runs one attempt.
 func (e *Latency) Run(ctx context.Context, job *runner.Job) (*runner.Measurement, error) {
@@ -55,6 +71,7 @@ func (e *Latency) Run(ctx context.Context, job *runner.Job) (*runner.Measurement
 		return nil, err
 	}
 	a.finish(exit, result)
+	a.launch.judge(m)
 	return m, nil
 }
 
@@ -65,6 +82,7 @@ type attempt struct {
 	masker  *proc.Masker
 	reader  *log.Reader
 	dir     string
+	launch  *launch
 	phase   runner.Phase
 	iters   int
 	lastErr string // last line of stderr
@@ -78,7 +96,8 @@ func (a *attempt) run(ctx context.Context, e *Latency, argv, env []string) (*pro
 		return nil, err
 	}
 	a.enter(runner.PhaseEngineInit, "")
-	p, err := proc.Start(ctx, proc.Spec{
+	a.launch = e.launch(ctx, a.job, argv, env)
+	p, err := a.launch.begin(ctx, proc.Spec{
 		Argv: argv, Env: env, Mark: a.job.Mark, Grace: e.Grace, Line: a.line, Stdout: logs[0], Stderr: logs[1],
 	})
 	if err != nil {
@@ -90,6 +109,7 @@ func (a *attempt) run(ctx context.Context, e *Latency, argv, env []string) (*pro
 		}
 		return nil, fmt.Errorf("run %s: %w", a.job.RunID, err)
 	}
+	a.m.Env = knownEnv(a.launch.env, a.masker)
 	a.job.Pulse.SetTree(p.Tree)
 	exit, waitErr := p.Wait()
 	a.job.Pulse.SetTree(nil)

@@ -21,6 +21,7 @@ const maxStartup = 8 << 20
 // A process is one engine that is up, or was.
 type process struct {
 	key     string
+	launch  *launch
 	command []string
 	env     map[string]string
 	proc    proc.Process
@@ -51,8 +52,8 @@ type item struct {
 	err   error
 }
 
-// launch starts the driver with its two pipes.
-func launch(key string, spec proc.Spec) (*process, error) {
+// open starts the driver with its two pipes.
+func open(key string, start *launch, spec proc.Spec) (*process, error) {
 	driverIn, feed, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -61,13 +62,13 @@ func launch(key string, spec proc.Spec) (*process, error) {
 	if err != nil {
 		return nil, errors.Join(err, driverIn.Close(), feed.Close())
 	}
-	p := &process{key: key, feed: feed, replies: make(chan item, 64), done: make(chan struct{})}
+	p := &process{key: key, launch: start, feed: feed, replies: make(chan item, 64), done: make(chan struct{})}
 	spec.ExtraFiles = []*os.File{driverIn, driverOut}
 	spec.Line = p.line
 	spec.Stdout, spec.Stderr = stream{p, 0}, stream{p, 1}
 	// The engine outlives the run that starts it, so it does not end with the
 	// run's context: Run and Close end it.
-	p.proc, err = proc.Start(context.Background(), spec)
+	p.proc, err = start.begin(context.Background(), spec)
 	closed := errors.Join(driverIn.Close(), driverOut.Close())
 	if err = errors.Join(err, closed); err != nil {
 		return nil, errors.Join(err, feed.Close(), answers.Close())

@@ -78,7 +78,9 @@ func (f *latencyFile) stats(batch, outputLen int64) (*runner.LatencyStats, error
 		Percentiles: make(map[string]float64, len(f.Percentiles)),
 	}
 	for k, v := range f.Percentiles {
-		stats.Percentiles["p"+k] = v
+		if k != "99" || stats.NIters >= runner.LeastForP99 {
+			stats.Percentiles["p"+k] = v
+		}
 	}
 	if batch > 0 && outputLen > 0 {
 		rate := float64(batch) * float64(outputLen) / *f.AvgLatency

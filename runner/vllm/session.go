@@ -46,8 +46,28 @@ type Session struct {
 	// Patience is how long an engine that served a profile may take to begin the
 	// next; default 30 s.
 	Patience time.Duration
+	// Warm forks the drivers from a process that has vLLM imported; nil: none does.
+	Warm *Warm
 
 	current *process
+}
+
+// Prepare has the warm parent ready for a run that starts an engine.
+func (e *Session) Prepare(ctx context.Context, job *runner.Job) {
+	if python, err := e.Python(job.Profile); err == nil { // Run says what is wrong
+		env, _ := childEnv(e.BaseEnv, job)
+		e.launch(ctx, job, python, nil, env)
+	}
+}
+
+// launch says how a driver is started.
+func (e *Session) launch(ctx context.Context, job *runner.Job, python, argv, env []string) *launch {
+	script := append([]string{filepath.Join(job.Dir, driverName)}, argv...)
+	why := ""
+	if !isPython(python) {
+		why = fmt.Sprintf("%s is no Python alone: what it does cannot be seen", strings.Join(python, " "))
+	}
+	return e.Warm.prepare(ctx, job, python, script, why, env)
 }
 
 // Shares reports whether one engine can serve both profiles.
@@ -106,6 +126,7 @@ func (e *Session) Run(ctx context.Context, job *runner.Job) (*runner.Measurement
 		return m, err
 	}
 	s.explain()
+	s.p.launch.judge(m)
 	return m, nil
 }
 
@@ -114,7 +135,7 @@ func (e *Session) Run(ctx context.Context, job *runner.Job) (*runner.Measurement
 func (e *Session) attempt(ctx context.Context, job *runner.Job, m *runner.Measurement) (*serving, error) {
 	if !e.Alive(job.Profile) {
 		e.endFor(m, true)
-		if err := e.open(job); err != nil {
+		if err := e.open(ctx, job); err != nil {
 			return nil, err
 		}
 	}
@@ -140,7 +161,7 @@ func (e *Session) endFor(m *runner.Measurement, idle bool) {
 }
 
 // open starts the driver.
-func (e *Session) open(job *runner.Job) error {
+func (e *Session) open(ctx context.Context, job *runner.Job) error {
 	python, err := e.Python(job.Profile)
 	if err != nil {
 		return err
@@ -155,6 +176,7 @@ func (e *Session) open(job *runner.Job) error {
 		return fmt.Errorf("write the session driver: %w", err)
 	}
 	argv := driverArgs(python, path, flags)
+	start := e.launch(ctx, job, python, argv[len(python)+1:], env)
 	at := job.Dir
 	for _, e := range env {
 		if others, ok := strings.CutPrefix(e, "PYTHONPATH="); ok && others != "" {
@@ -162,11 +184,11 @@ func (e *Session) open(job *runner.Job) error {
 		}
 	}
 	env = setEnv(env, "PYTHONPATH", at)
-	e.current, err = launch(job.Profile.EngineKey(), proc.Spec{Argv: argv, Env: env, Mark: job.Mark, Grace: e.Grace})
+	e.current, err = open(job.Profile.EngineKey(), start, proc.Spec{Argv: argv, Env: env, Mark: job.Mark, Grace: e.Grace})
 	if err != nil {
 		return fmt.Errorf("start the session driver: %w", err)
 	}
-	e.current.command, e.current.env = masker.Argv(argv), knownEnv(env, masker)
+	e.current.command, e.current.env = masker.Argv(argv), knownEnv(start.env, masker)
 	return nil
 }
 

@@ -70,7 +70,7 @@ func yearNight(like sinks.RunRow, night int) []sinks.RunRow {
 		row.KVCacheTokens = &tokens
 		latency, power := 0.01*float64(batch)*(1+0.01*random.NormFloat64()), 600*(1+0.01*random.NormFloat64())
 		rate, energy := float64(batch)*32/latency, power*latency*10
-		row.AvgLatencyS, row.OutputTokensPerS, row.MeanPowerW, row.EnergyJ = &latency, &rate, &power, &energy
+		row.AvgLatencyS, row.OutputTokensPerS, row.MeasureMeanPowerW, row.MeasureEnergyJ = &latency, &rate, &power, &energy
 		rows[p] = row
 	}
 	return rows

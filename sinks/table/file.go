@@ -15,12 +15,38 @@ import (
 // A File is a Parquet file that is read. It may be damaged: every way of reading
 // it gives an error then, never a panic.
 type File struct {
-	pf *parquet.File
+	pf     *parquet.File
+	in     io.ReaderAt
+	looked map[int]bool // row groups whose pages are within bounds
+	seal   string       // "": it has none
+	sealAt int          // in the footer
+	footer int          // bytes
 }
 
 // Open reads the footer of a file, and nothing else.
 func Open(r io.ReaderAt, size int64) (file *File, err error) {
 	defer rescue(&err)
+	footer, err := footerOf(r, size)
+	if err != nil {
+		return nil, err
+	}
+	seal, err := checkFooter(footer)
+	if err == nil {
+		_, err = skipStruct(footer, 0)
+	}
+	if err != nil {
+		return nil, err
+	}
+	pf, err := parquet.OpenFile(r, size, parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true))
+	if err != nil {
+		return nil, err
+	}
+	file = &File{pf: pf, in: r, looked: map[int]bool{}, seal: seal, sealAt: sealIn(footer), footer: len(footer)}
+	return file, file.plausible()
+}
+
+// footerOf reads the footer of a file.
+func footerOf(r io.ReaderAt, size int64) ([]byte, error) {
 	const least = 12 // two magics and the length of the footer
 	if size < least {
 		return nil, fmt.Errorf("it has %d bytes and is no Parquet file", size)
@@ -32,15 +58,13 @@ func Open(r io.ReaderAt, size int64) (file *File, err error) {
 	if string(tail[4:]) != "PAR1" {
 		return nil, errors.New("its end is cut off: the closing PAR1 is missing")
 	}
-	if n := int64(binary.LittleEndian.Uint32(tail[:4])); n > size-least {
+	n := int64(binary.LittleEndian.Uint32(tail[:4]))
+	if n > min(size-least, maxFooter) {
 		return nil, fmt.Errorf("its footer is damaged: it claims %d bytes of %d", n, size)
 	}
-	pf, err := parquet.OpenFile(r, size, parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true))
-	if err != nil {
-		return nil, err
-	}
-	file = &File{pf: pf}
-	return file, file.plausible()
+	footer := make([]byte, n)
+	_, err := r.ReadAt(footer, size-8-n)
+	return footer, err
 }
 
 // plausible holds the figures of the footer to the size of the file.
@@ -85,6 +109,13 @@ func rescue(err *error) {
 	}
 }
 
+// HasColumn reports whether the file has a column: older files lack those that
+// came later.
+func (f *File) HasColumn(name string) bool {
+	_, ok := f.pf.Schema().Lookup(name)
+	return ok
+}
+
 // Rows is how many rows the file has.
 func (f *File) Rows() int64 { return f.pf.NumRows() }
 
@@ -116,6 +147,9 @@ type Flaw struct {
 // footer says of a column is held to its values.
 func (f *File) Check() []Flaw {
 	var flaws []Flaw
+	if err := f.Whole(); err != nil {
+		flaws = append(flaws, Flaw{What: err.Error()})
+	}
 	for g, group := range f.pf.RowGroups() {
 		for c := range group.ColumnChunks() {
 			if err := f.checkChunk(g, c); err != nil {
@@ -129,6 +163,9 @@ func (f *File) Check() []Flaw {
 func (f *File) checkChunk(g, c int) (err error) {
 	defer rescue(&err)
 	chunk, meta := f.pf.RowGroups()[g].ColumnChunks()[c], &f.pf.Metadata().RowGroups[g]
+	if err := f.boundedChunk(&meta.Columns[c].MetaData); err != nil {
+		return err
+	}
 	s := &meta.Columns[c].MetaData.Statistics
 	typ, kind := chunk.Type(), chunk.Type().Kind()
 	var low, high parquet.Value

@@ -35,6 +35,9 @@ func Read[T any](f *File, where Filter[T], setAxes func(*T, map[string]any), yie
 		if !f.mayMatch(g, where.Equal) {
 			continue
 		}
+		if err := f.bounded(g); err != nil {
+			return err
+		}
 		first, end, err := rowRange(group, where.Equal)
 		if err != nil {
 			return err
@@ -70,12 +73,15 @@ func Read[T any](f *File, where Filter[T], setAxes func(*T, map[string]any), yie
 func ReadRange[T any](f *File, first, end int64, yield func([]T) error) (err error) {
 	defer rescue(&err)
 	before := int64(0)
-	for _, group := range f.pf.RowGroups() {
+	for g, group := range f.pf.RowGroups() {
 		n := group.NumRows()
 		from, to := max(first-before, 0), min(end-before, n)
 		before += n
 		if from >= to {
 			continue
+		}
+		if err := f.bounded(g); err != nil {
+			return err
 		}
 		if err := readRows(group, from, to, func(rows []T, _ int64) error { return yield(rows) }); err != nil {
 			return err

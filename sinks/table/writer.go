@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"reflect"
+	"slices"
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
@@ -53,6 +54,7 @@ type Options struct {
 	Sorted  []string // columns by which the rows are sorted
 	Axes    []Axis
 	Marks   []Mark
+	Sealed  bool // Seal follows
 }
 
 func (o *Options) writerOptions(row reflect.Type) []parquet.WriterOption {
@@ -67,22 +69,32 @@ func (o *Options) writerOptions(row reflect.Type) []parquet.WriterOption {
 		parquet.PageBufferSize(pageBytes),
 		parquet.SortingWriterConfig(parquet.SortingColumns(sorting...)),
 		parquet.CreatedBy("vramsweep", o.Version, ""),
-		parquet.KeyValueMetadata(metaSchema, o.Schema),
-		parquet.KeyValueMetadata(metaVersion, o.Version),
-		parquet.KeyValueMetadata(metaTable, o.Table),
-		parquet.KeyValueMetadata(metaUnits, jsonText(unitsOf(row))),
+	}
+	for key, text := range o.Metadata(row) {
+		options = append(options, parquet.KeyValueMetadata(key, text))
+	}
+	if o.Sealed {
+		options = append(options, parquet.KeyValueMetadata(metaSeal, noSeal()))
+	}
+	return options
+}
+
+// Metadata are what a file says of itself, in Parquet and in Arrow.
+func (o *Options) Metadata(row reflect.Type) map[string]string {
+	meta := map[string]string{
+		metaSchema: o.Schema, metaVersion: o.Version, metaTable: o.Table, metaUnits: jsonText(unitsOf(row)),
 	}
 	if len(o.Marks) > 0 {
-		options = append(options, parquet.KeyValueMetadata(metaExecutions, jsonText(o.Marks)))
+		meta[metaExecutions] = jsonText(o.Marks)
 	}
 	if len(o.Axes) > 0 {
 		names := map[string]string{}
 		for _, a := range o.Axes {
 			names[a.Column] = a.Axis
 		}
-		options = append(options, parquet.KeyValueMetadata(metaAxes, jsonText(names)))
+		meta[metaAxes] = jsonText(names)
 	}
-	return options
+	return meta
 }
 
 // jsonText is the JSON of a value that has one.
@@ -96,20 +108,27 @@ func jsonText(v any) string {
 
 // A Writer writes rows of one table to a file.
 type Writer[T any] struct {
-	out     *parquet.GenericWriter[T]
-	plain   *parquet.Schema // of the rows without axes
-	axes    []Axis
-	axesOf  func(*T) map[string]any
-	inGroup int
-	rows    int64
+	out      *parquet.GenericWriter[T]
+	plain    *parquet.Schema // of the rows without axes
+	axes     []Axis
+	axesOf   func(*T) map[string]any
+	oneByOne bool // rows are taken apart here
+	inGroup  int
+	rows     int64
 }
 
 // NewWriter begins a file. axesOf gives the axes of a row; it is nil where the
 // table has none.
 func NewWriter[T any](w io.Writer, o Options, axesOf func(*T) map[string]any) *Writer[T] {
 	row := reflect.TypeFor[T]()
-	return &Writer[T]{out: parquet.NewGenericWriter[T](w, o.writerOptions(row)...),
-		plain: rowSchema(row), axes: o.Axes, axesOf: axesOf}
+	return &Writer[T]{out: parquet.NewGenericWriter[T](w, o.writerOptions(row)...), plain: rowSchema(row),
+		axes: o.Axes, axesOf: axesOf, oneByOne: len(o.Axes) > 0 || slices.ContainsFunc(Fields(row), zeroIsNull)}
+}
+
+// zeroIsNull says whether the zero of a column stands for null. parquet-go 0.32
+// writes batches of such columns wrong: of zero, value, zero the last is no null.
+func zeroIsNull(f reflect.StructField) bool {
+	return Nullable(f) && f.Type.Kind() != reflect.Pointer
 }
 
 // Rows is how many rows were written.
@@ -120,10 +139,10 @@ func (w *Writer[T]) Write(rows []T) error {
 	for len(rows) > 0 {
 		n := min(len(rows), groupLimit-w.inGroup)
 		var err error
-		if len(w.axes) == 0 {
-			_, err = w.out.Write(rows[:n])
+		if w.oneByOne {
+			err = w.writeOneByOne(rows[:n])
 		} else {
-			err = w.writeWithAxes(rows[:n])
+			_, err = w.out.Write(rows[:n])
 		}
 		if err != nil {
 			return err
@@ -138,18 +157,20 @@ func (w *Writer[T]) Write(rows []T) error {
 	return nil
 }
 
-// writeWithAxes writes rows one at a time: a row struct has no field for an axis.
-func (w *Writer[T]) writeWithAxes(rows []T) error {
+// writeOneByOne writes rows one at a time: a row struct has no field for an axis.
+func (w *Writer[T]) writeOneByOne(rows []T) error {
 	first := len(w.plain.Columns())
 	var row parquet.Row
 	for i := range rows {
 		row = w.plain.Deconstruct(row[:0], &rows[i])
-		for a, v := range AxisValues(w.axes, w.axesOf(&rows[i])) {
-			value, level := parquet.NullValue(), 0
-			if v != nil {
-				value, level = parquet.ValueOf(v), 1
+		if len(w.axes) > 0 {
+			for a, v := range AxisValues(w.axes, w.axesOf(&rows[i])) {
+				value, level := parquet.NullValue(), 0
+				if v != nil {
+					value, level = parquet.ValueOf(v), 1
+				}
+				row = append(row, value.Level(0, level, first+a))
 			}
-			row = append(row, value.Level(0, level, first+a))
 		}
 		if _, err := w.out.WriteRows([]parquet.Row{row}); err != nil {
 			return err

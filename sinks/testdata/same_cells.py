@@ -15,7 +15,9 @@ for table in sys.argv[1:]:
     assert count[0] == count[1] > 0, (table, count)
     for a, b in ((ours, theirs), (theirs, ours)):
         differ = duckdb.execute(f"SELECT count(*) FROM (SELECT * FROM '{a}' EXCEPT ALL SELECT * FROM '{b}')").fetchone()[0]
-        assert differ == 0, (table, "duckdb", differ)
+        which = [c for c, in duckdb.execute(f"SELECT column_name FROM (DESCRIBE SELECT * FROM '{a}')").fetchall()
+                 if duckdb.execute(f"SELECT count(*) FROM (SELECT \"{c}\" FROM '{a}' EXCEPT ALL SELECT \"{c}\" FROM '{b}')").fetchone()[0]] if differ else []
+        assert differ == 0, (table, "duckdb", differ, which)
     a, b = polars.read_parquet(ours), polars.read_parquet(theirs)
     assert a.schema == b.schema and a.equals(b), (table, "polars")
     a = pq.ParquetFile(ours, page_checksum_verification=True)

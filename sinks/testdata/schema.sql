@@ -122,7 +122,20 @@ CREATE TABLE runs (
   peak_lower_bound BOOLEAN,
   measure_energy_j DOUBLE,
   measure_mean_power_w DOUBLE,
-  energy_method VARCHAR
+  energy_method VARCHAR,
+  window_s DOUBLE,
+  max_power_w DOUBLE,
+  max_temperature_c DOUBLE,
+  peak_memory_uncertainty_bytes BIGINT,
+  net_increase_uncertainty_bytes BIGINT,
+  activations_uncertainty_bytes BIGINT,
+  growth_excess_uncertainty_bytes BIGINT,
+  framework_overhead_uncertainty_bytes BIGINT,
+  beyond_budget_gross_uncertainty_bytes BIGINT,
+  energy_uncertainty_j DOUBLE,
+  start_mode VARCHAR,
+  start_reason VARCHAR,
+  import_seconds DOUBLE
 );
 COMMENT ON TABLE runs IS 'One row a run: one profile, one repeat, one execution. Memory columns are sums over the run''s GPUs unless the name says max_gpu. Key: run_id.';
 COMMENT ON COLUMN runs.run_id IS 'The run: one profile, one repeat, one execution. Joins all tables.';
@@ -240,6 +253,19 @@ COMMENT ON COLUMN runs.peak_lower_bound IS 'True: one sample alone shows the hig
 COMMENT ON COLUMN runs.measure_energy_j IS '[J] Of the measured iterations alone, sum over GPUs.';
 COMMENT ON COLUMN runs.measure_mean_power_w IS '[W] Mean of the measured iterations alone, sum over GPUs.';
 COMMENT ON COLUMN runs.energy_method IS 'Of energy_j. counter: the driver''s, read at the bounds; power: the instantaneous power over the time.';
+COMMENT ON COLUMN runs.window_s IS '[s] From engine ready to the end of measuring: what mean_power_w and energy_j are of.';
+COMMENT ON COLUMN runs.max_power_w IS '[W] Highest sample of that window, sum over GPUs at one tick.';
+COMMENT ON COLUMN runs.max_temperature_c IS '[°C] Highest sample of that window, of the hottest GPU.';
+COMMENT ON COLUMN runs.peak_memory_uncertainty_bytes IS '[bytes] How far peak_memory_bytes may be off, to either side.';
+COMMENT ON COLUMN runs.net_increase_uncertainty_bytes IS '[bytes] How far net_increase_bytes may be off.';
+COMMENT ON COLUMN runs.activations_uncertainty_bytes IS '[bytes] How far activations_bytes may be off; framework_overhead_bytes then is, to the other side.';
+COMMENT ON COLUMN runs.growth_excess_uncertainty_bytes IS '[bytes] How far growth_excess_bytes may be off.';
+COMMENT ON COLUMN runs.framework_overhead_uncertainty_bytes IS '[bytes] How far framework_overhead_bytes may be off.';
+COMMENT ON COLUMN runs.beyond_budget_gross_uncertainty_bytes IS '[bytes] How far beyond_budget_gross_bytes may be off.';
+COMMENT ON COLUMN runs.energy_uncertainty_j IS '[J] How far energy_j may be off, for the moments of its bounds and for what changed between two samples.';
+COMMENT ON COLUMN runs.start_mode IS 'How the engine was started. cold: executed; warm: forked from a Python that had vLLM imported. Null where none was.';
+COMMENT ON COLUMN runs.start_reason IS 'Why it started cold where it might have started warm.';
+COMMENT ON COLUMN runs.import_seconds IS '[s] From the start to the first line of the engine process: imports of Python, a second time where the engine process is spawned, and the configuration.';
 
 CREATE TABLE ranks (
   run_id VARCHAR NOT NULL,

@@ -309,7 +309,7 @@ func TestStages(t *testing.T) {
 // TestHybridPools: Gemma 3 1B has 22 sliding and 4 full layers, so seven groups
 // of four share one pool; vLLM 0.26 printed 636.49x for 4,096 tokens in 69.85 GiB.
 func TestHybridPools(t *testing.T) {
-	a := corpusModel(t, builtin(t), "gemma-3-1b")
+	a, _ := builtin(t).Lookup("google/gemma-3-1b-it")
 	l := a.layout(2, 1, 1, 16, stageOf(a.NumLayers, 1, 0))
 	if l.total != 7 || l.perGroup != 4 || l.page != 16*2*256*2 {
 		t.Fatalf("%d groups of %d layers, page %d", l.total, l.perGroup, l.page)
@@ -523,5 +523,23 @@ func TestBuffers(t *testing.T) {
 	d := BufferBytes(a, "v2", 1024, 16384, 8192, 16) - BufferBytes(a, "v2", 16, 16384, 8192, 16)
 	if got := float64(d) / float64(gib); math.Abs(got-0.52) > 0.01 {
 		t.Errorf("1,024 sequences hold %.3f GiB more than 16, measured 0.52", got)
+	}
+}
+
+// TestCacheWithoutLayout: the bytes of a KV cache are what is left, also where
+// what it holds is not known.
+func TestCacheWithoutLayout(t *testing.T) {
+	a, err := FromDir("testdata/families/deepseek_v4")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, _ := LookupGPU("h200")
+	e := NewEstimate(a, Request{TensorParallelSize: 8}, g)
+	if e.KVCache.Value == nil || *e.KVCache.Value < 10*gib || e.KVCache.Low == nil || e.KVCacheTokens.Value != nil ||
+		!strings.Contains(e.KVCacheTokens.Reason, "compressed attention") || e.Fits != nil {
+		t.Errorf("TP 8: %+v, tokens %+v, fits %v", e.KVCache, e.KVCacheTokens, e.Fits)
+	}
+	if e = NewEstimate(a, Request{TensorParallelSize: 2}, g); e.Fits == nil || *e.Fits || e.ShortBy == nil || *e.ShortBy <= 0 {
+		t.Errorf("TP 2: fits %v, short by %v, %s", e.Fits, e.ShortBy, e.Reason)
 	}
 }

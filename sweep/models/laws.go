@@ -34,8 +34,12 @@ type LawFile struct {
 	RunList []string `json:"run_ids,omitempty"` // of the runs that they were fitted to
 	Runs    int      `json:"runs"`
 	Ranks   int64    `json:"ranks"` // the most that a run had
+	// Synthetic says that a simulator made the runs: nothing real is planned by them.
+	Synthetic bool `json:"synthetic,omitempty"`
 	// Terms has a law for each term that was measured.
 	Terms map[string]Law `json:"terms"`
+
+	Where string `json:"-"` // the file, where a user has it; "": the package's own
 
 	release, from          Release
 	measured, extrapolated string // what an estimate says of its source
@@ -129,6 +133,30 @@ func ParseLaws(files ...[]byte) (*Laws, error) {
 	return lawsOf(read), nil
 }
 
+// ShippedLaws are those that the package ships.
+func ShippedLaws() *Laws { return builtinLaws() }
+
+// With are the laws with a file laid over them: one of the same version and GPU gives way
+// to it. It fails with ErrLaws where the file is not one.
+func (l *Laws) With(f *LawFile) (*Laws, error) {
+	if err := f.check(); err != nil {
+		return nil, fmt.Errorf("%w of vLLM %q on %q: %w", ErrLaws, f.VLLM, f.GPU, err)
+	}
+	return lawsOf(append(slices.Clone(l.files), f)), nil
+}
+
+// Files are the files of the set, the last one laid over those before it.
+func (l *Laws) Files() []*LawFile { return l.files }
+
+// Marshal is the text of a laws file.
+func (f *LawFile) Marshal() ([]byte, error) {
+	data, err := json.MarshalIndent(f, "", " ")
+	if err != nil {
+		return nil, fmt.Errorf("write the laws of vLLM %s on %s: %w", f.VLLM, f.GPU, err)
+	}
+	return append(data, '\n'), nil
+}
+
 // lawsOf makes a set of checked files.
 func lawsOf(files []*LawFile) *Laws {
 	set := &Laws{files: files, terms: map[string][]found{}}
@@ -154,6 +182,9 @@ func (f *LawFile) check() error {
 	}
 	f.measured = fmt.Sprintf("measured on %s, %s, %d runs", f.VLLM, f.GPU, f.Runs)
 	f.extrapolated = fmt.Sprintf("extrapolated from %s, %s", f.VLLM, f.GPU)
+	if f.Where != "" {
+		f.measured, f.extrapolated = f.measured+" ("+f.Where+")", f.extrapolated+" ("+f.Where+")"
+	}
 	forms := lawForms()
 	for term, law := range f.Terms {
 		names, ok := forms[law.Form]

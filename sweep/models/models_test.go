@@ -1,6 +1,8 @@
 package models
 
 import (
+	"encoding/json"
+	"os"
 	"testing"
 )
 
@@ -55,4 +57,15 @@ func halfUnit(n int64) int64 {
 		unit *= 10
 	}
 	return unit / 2
+}
+
+func readJSON(t testing.TB, path string, to any) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(data, to)
+	}
+	if err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
 }

@@ -1,6 +1,7 @@
 package models
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 )
@@ -286,13 +287,21 @@ func (r room) figure(source string) Figure {
 
 // cache fills KV bytes, blocks, tokens, concurrency and whether the profile fits.
 func (s *setup) cache(e *Estimate) {
-	if reason := s.cacheReason(e); reason != "" {
+	if reason := s.roomReason(e); reason != "" {
 		e.KVCache, e.KVCacheTokens, e.Reason = unknown(reason), unknown(reason), reason
 		s.weightsAlone(e)
 		return
 	}
 	first := s.firstRoom(e)
 	e.KVCache = first.figure("requested - weights - activations - non-torch - graph estimate")
+	if reason := s.layoutReason(); reason != "" { // its bytes are what is left, whatever is made of them
+		e.KVCacheTokens, e.Reason = unknown(reason), reason
+		if first.value <= 0 {
+			e.Fits, e.ShortBy, e.Reason = ptr(false), ptr(-first.value), "no memory is left for a KV cache"
+		}
+		s.startUp(e)
+		return
+	}
 	if s.r.KVCacheMemoryBytes != nil {
 		e.KVCache.Source = "kv_cache_memory_bytes"
 	}
@@ -329,22 +338,26 @@ func (s *setup) weightsAlone(e *Estimate) {
 	e.Reason = "the weights alone are more than vLLM requests"
 }
 
-// cacheReason says what is missing for the KV cache.
-func (s *setup) cacheReason(e *Estimate) string {
+// layoutReason says why it cannot be told what the KV cache holds.
+func (s *setup) layoutReason() string {
 	if reason := cacheKnown(s.a); reason != "" {
 		return reason
 	}
-	switch {
-	case s.kvWidth == 0:
+	if s.kvWidth == 0 {
 		return "the width of the KV cache's dtype is not known"
-	case s.r.KVCacheMemoryBytes != nil:
+	}
+	return ""
+}
+
+// roomReason says what is missing for the bytes of the KV cache.
+func (s *setup) roomReason(e *Estimate) string {
+	if s.r.KVCacheMemoryBytes != nil {
 		return ""
-	case e.Requested.Value == nil:
-		return e.Requested.Reason
-	case e.Weights.Value == nil:
-		return e.Weights.Reason
-	case e.Activations.Value == nil:
-		return e.Activations.Reason
+	}
+	for _, part := range []*Figure{&e.Requested, &e.Weights, &e.Activations, &e.NonTorch} {
+		if part.Value == nil {
+			return cmp.Or(s.layoutReason(), part.Reason)
+		}
 	}
 	return ""
 }

@@ -1,6 +1,7 @@
 package models
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 )
@@ -54,6 +55,7 @@ func (s *setup) speculation(e *Estimate) {
 		b := *s.a
 		b.cached = true
 		s.a = &b
+		e.warn("prefix caching: one state more of each sequence is counted")
 	}
 	for _, name := range s.r.NotCounted {
 		e.warn("%s is set: its memory is not counted", name)
@@ -70,5 +72,8 @@ func (s *setup) speculation(e *Estimate) {
 			"their graphs and activations are not", s.a.predicting, r.Tokens)
 	case r.Model != "":
 		e.warn("speculative decoding: the weights, cache and graphs of drafter %s are not counted", r.Model)
+	default:
+		e.warn("speculative decoding (%s): no drafter is counted, states of %d guesses are where the model has any",
+			cmp.Or(r.Method, "no method named"), r.Tokens)
 	}
 }

@@ -255,14 +255,19 @@ func (b *builder) platform() {
 	}
 }
 
-var allocatorRE = regexp.MustCompile(`\b(CUDA|HIP|NPU|XPU) out of memory`)
+// allocatorRE has a group for each platform whose allocator is known by its words.
+var allocatorRE = regexp.MustCompile(`\b(?:(?P<cuda>CUDA out of memory)|(?P<rocm>HIP out of memory)|` +
+	`(?P<npu>NPU out of memory|NPU function error|ACL_ERROR\w+)|(?P<xpu>XPU out of memory|UR_RESULT_ERROR\w+)|` +
+	`(?P<tpu>RESOURCE_EXHAUSTED)|(?P<hpu>PT_DEVMEM))`)
 
 // allocator is the platform whose allocator says that memory ran out.
 func (r *run) allocator() *word {
 	for i := range r.failures {
-		if m := allocatorRE.FindStringSubmatch(r.failures[i].text); m != nil {
-			name := map[string]string{"CUDA": "cuda", "HIP": "rocm", "NPU": "npu", "XPU": "xpu"}[m[1]]
-			return &word{val: name, src: r.failures[i].src}
+		m := allocatorRE.FindStringSubmatch(r.failures[i].text)
+		for n := 1; n < len(m); n++ {
+			if m[n] != "" {
+				return &word{val: allocatorRE.SubexpNames()[n], src: r.failures[i].src}
+			}
 		}
 	}
 	return nil
@@ -302,9 +307,17 @@ func (r *run) inferredEngine() (kind string, src runner.AccountSource, how strin
 		if l := s.facts[fAvailableKV]; len(l) > 0 {
 			return "V1", l[0].src, "only V1 prints this line"
 		}
-		if strings.HasPrefix(s.proc.name, "EngineCore") {
-			return "V1", runner.AccountSource{}, "an EngineCore process speaks, which only V1 has"
+		if hasAnyPrefix(s.proc.name, "EngineCore", "Worker_") {
+			return "V1", runner.AccountSource{}, "the name of the process, " + s.proc.name + ", which only V1 has"
 		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.members)) {
+		if hasAnyPrefix(name, "EngineCore", "Worker_") {
+			return "V1", runner.AccountSource{}, "the name of the process, " + name + ", which only V1 has"
+		}
+	}
+	if r.v1File != nil {
+		return "V1", r.v1File.src, "from the module that speaks: " + r.v1File.val
 	}
 	return "", src, ""
 }

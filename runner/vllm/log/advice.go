@@ -50,6 +50,9 @@ func (r *run) accountError(a *runner.Account) *runner.AccountError {
 			e.RestsOn = &m.src
 		}
 	}
+	if f.kind == KindHub && f.headless && hubMayAnswer(message) {
+		return e // why the hub said so stood in the part that is not here
+	}
 	if e.Advice = r.advice(e, a); e.Advice != "" && (e.RestsOn == nil || oomCause(e) != "") {
 		src := f.src
 		e.RestsOn = &src
@@ -221,30 +224,55 @@ func adviceKilled(e *runner.AccountError) string {
 	return ""
 }
 
+// adviceNoKV names what can work where not even a part of a KV cache fits: a
+// higher share only as far as the GPU has that much.
 func (r *run) adviceNoKV(a *runner.Account) string {
+	less := r.fewerGraphs(a) + "lower max_num_batched_tokens or max_num_seqs, "
 	if a.AvailableKVCacheGB == nil {
-		return "Weights and activations fill the requested share: raise gpu_memory_utilization, or use more GPUs."
+		return "What is reserved fills the requested share: " + less + "raise gpu_memory_utilization, or use more GPUs."
 	}
 	lacks := -*a.AvailableKVCacheGB
-	short := fmt.Sprintf("%.2f GiB are missing before there is any KV cache", lacks)
-	if a.TotalGPUMemoryGB != nil && a.GPUMemoryUtilization != nil && *a.TotalGPUMemoryGB > 0 {
-		need := ceil2(*a.GPUMemoryUtilization + (lacks+0.01) / *a.TotalGPUMemoryGB)
-		if need > 1 {
-			return short + ", more than the GPU has: use more GPUs, a smaller or quantized model, or reserve less " +
-				"(max_num_batched_tokens, max_num_seqs)."
+	short := fmt.Sprintf("%.2f GiB are missing before there is any KV cache, "+
+		"into which one request of max_model_len must fit (a shorter one needs less): ", lacks)
+	asked, _, known := number(r.args["gpu_memory_utilization"])
+	if a.GPUMemoryUtilization != nil {
+		asked, known = *a.GPUMemoryUtilization, true
+	}
+	switch {
+	case a.TotalGPUMemoryGB != nil && known && *a.TotalGPUMemoryGB > 0:
+		most := 1.0
+		if a.FreeMemoryGB != nil {
+			most = *a.FreeMemoryGB / *a.TotalGPUMemoryGB
+		}
+		need := ceil2(asked + (lacks+0.01) / *a.TotalGPUMemoryGB)
+		if need > most {
+			return short + less + "or use more GPUs or a smaller or quantized model; no gpu_memory_utilization gives that much."
 		}
 		if r.unified != nil && need >= 0.9 {
-			return short + ", and the GPU shares its memory with the host, which needs the rest: use a smaller or " +
-				"quantized model, or reserve less (max_num_batched_tokens, max_num_seqs)."
+			return short + less + "or use a smaller or quantized model; the GPU shares its memory with the host, which needs the rest."
 		}
-		return fmt.Sprintf("%s: raise gpu_memory_utilization from %v to %.2f or more, or use more GPUs.",
-			short, *a.GPUMemoryUtilization, need)
+		return fmt.Sprintf("%s%sraise gpu_memory_utilization from %v to %.2f or more, or use more GPUs.", short, less, asked, need)
+	case known && asked < 0.9:
+		return fmt.Sprintf("%s%sraise gpu_memory_utilization above %v, or use more GPUs.", short, less, asked)
+	case known && asked < 1:
+		return fmt.Sprintf("%s%sor use more GPUs; a gpu_memory_utilization above %v is enough only on a GPU of more than %.1f GiB.",
+			short, less, asked, lacks/(1-asked))
 	}
-	above := ""
-	if asked := r.args["gpu_memory_utilization"]; asked != "" {
-		above = " above " + asked
+	return short + less + "raise gpu_memory_utilization, or use more GPUs."
+}
+
+// fewerGraphs is what less of CUDA graphs gives back to the budget; "" where
+// nothing is taken off for them.
+func (r *run) fewerGraphs(a *runner.Account) string {
+	const what = "set enforce_eager or capture fewer sizes (cudagraph_capture_sizes)"
+	switch {
+	case r.eager() || r.estimateOff != nil || r.version == nil || before(r.version.val, 0, 20) ||
+		(r.runnerIs("v2") && before(r.version.val, 0, 29)):
+		return ""
+	case a.GraphEstimateGB != nil && *a.GraphEstimateGB > 0:
+		return fmt.Sprintf("%s, for which vLLM takes off %.2f GiB, ", what, *a.GraphEstimateGB)
 	}
-	return short + ": raise gpu_memory_utilization" + above + ", or use more GPUs."
+	return what + ", for which vLLM takes memory off, "
 }
 
 func adviceKV(e *runner.AccountError) string {

@@ -221,7 +221,11 @@ func memoryEffects() map[string]effect {
 // kvEffects are of the size and the layout of the KV cache.
 func kvEffects() map[string]effect {
 	return map[string]effect{
-		"kv_tokens": func(r *run, p *piece, m []string) { r.addMin(&r.tokens, p, m[1]) },
+		"kv_tokens": func(r *run, p *piece, m []string) {
+			if m[1] == "" { // those of the GPU and the host together are told nowhere apart
+				r.addMin(&r.tokens, p, m[2])
+			}
+		},
 		"concurrency": func(r *run, p *piece, m []string) {
 			r.setWord(&r.kvLen, p, strings.ReplaceAll(m[1], ",", ""))
 			r.addMin(&r.concurrency, p, m[2])

@@ -50,6 +50,7 @@ type failure struct {
 	frame      mark // the frame of its traceback that shows the stage
 	stageAt    mark // the stage that the lines before it show
 	chained    bool // "During handling of the above exception, another exception occurred"
+	headless   bool // and that exception is not in the log
 }
 
 // A trace is a traceback that is being printed.
@@ -73,7 +74,7 @@ var (
 	exceptionRE  = regexp.MustCompile(`^((?:[A-Za-z_]\w*\.)*[A-Z_a-z]\w*)(?:: (.*))?$`)
 	errorLineRE  = regexp.MustCompile(`^((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|IsEnabled|Timeout)): (.+)$`)
 	errorInRE    = regexp.MustCompile(`\b((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception))(?:: |\(['"])(.+)$`)
-	argparseRE   = regexp.MustCompile(`^\s*([\w.\- /]*): error: (.+)$`)
+	argparseRE   = regexp.MustCompile(`^\s*(?:vllm[\w \-]*|\S+\.py|python\S* -m \S+): error: .+$`)
 	torchRankRE  = regexp.MustCompile(`^\[rank(\d+)\]: ?`)
 	accessRE     = regexp.MustCompile(`^(?:INFO|WARNING|ERROR|DEBUG|CRITICAL):\s`) // uvicorn's lines
 	notFailureRE = regexp.MustCompile(`^(?:KeyboardInterrupt|SystemExit|asyncio\.\S*CancelledError|CancelledError|` +
@@ -115,9 +116,7 @@ func (r *Reader) trace(p *piece) bool {
 		p.msg = withoutPrefix(p.msg, t.prefix)
 	}
 	if containsAny(p.msg, "direct cause of the following", "During handling of the above") {
-		if len(r.chains) < maxTraces {
-			r.chains[key] = true
-		}
+		r.noteChain(p)
 		delete(r.traces, key)
 		return true
 	}
@@ -236,16 +235,35 @@ func (r *Reader) traceFrame(t *trace, p *piece) bool {
 	}
 	t.owner = r.current
 	t.left = traceExtraLines
-	chained := r.chains[t.key]
-	delete(r.chains, t.key)
-	if n := r.current.addFailure(p, t.level, m[1], m[2]); n >= 0 {
+	if n := r.addChained(p, t.level, m[1], m[2]); n >= 0 {
 		t.fail = &n
-		r.current.failures[n].chained = chained
 		r.tail = tail{trace: t, stream: p.stream, group: p.group, line: p.line}
 	} else {
 		delete(r.traces, t.key)
 	}
 	return true
+}
+
+// addChained keeps an exception, and whether one that came before it caused it.
+func (r *Reader) addChained(p *piece, level, class, text string) int {
+	key := traceKey(p)
+	chained := r.chains[key]
+	delete(r.chains, key)
+	told := func(f failure) bool { return f.proc.pid == p.proc.pid && !f.headless }
+	// The hub's library raises LocalEntryNotFoundError for another error alone.
+	headless := (chained || strings.HasSuffix(class, "LocalEntryNotFoundError")) && !slices.ContainsFunc(r.current.failures, told)
+	n := r.current.addFailure(p, level, class, text)
+	if n >= 0 {
+		r.current.failures[n].chained, r.current.failures[n].headless = chained, headless
+	}
+	return n
+}
+
+// noteChain notes that the next exception of a sender goes back to another one.
+func (r *Reader) noteChain(p *piece) {
+	if len(r.chains) < maxTraces {
+		r.chains[traceKey(p)] = true
+	}
 }
 
 // looksRaised reports whether a name is one of an exception: of a module, or in
@@ -270,7 +288,8 @@ func (r *Reader) failureLine(p *piece) bool {
 	}
 	text := strings.TrimLeft(p.msg, " \t│|")
 	if strings.HasPrefix(text, "raise ") {
-		return true // source code of a traceback that was cut
+		r.noteChain(p) // source code of a traceback that was cut: there may be others before it
+		return true
 	}
 	if strings.HasPrefix(p.msg, "    ") {
 		if m := errorLineRE.FindStringSubmatch(text); m != nil && r.classify(m[1], m[2]) != KindUnknown {
@@ -317,8 +336,8 @@ var (
 
 	// signalRE finds the signal that ended a process: as a negative exit code, as
 	// 128 and more of a shell's or a container's, or by its name.
-	signalRE = regexp.MustCompile(`(?:exit ?code ?:? ?|Failed core proc\(s\): \{[^}]*?: )-(\d+)|` +
-		`(?:exited with code |Exit Code: +|Exited \()1(\d\d)\b|[Ss]ignals?(?:\.SIG[A-Z]+:)? \(?(\d+)\b|status=(\d+)/[A-Z]`)
+	signalRE = regexp.MustCompile(`(?:exit ?code *:? *|Failed core proc\(s\): \{[^}]*?: )-(\d+)|` +
+		`(?:exited with code |Exit Code: +|Exited \(|"ExitCode": *)1(\d\d)\b|[Ss]ignals?(?:\.SIG[A-Z]+:)? \(?(\d+)\b|status=(\d+)/[A-Z]`)
 )
 
 // signalNames are the words of a shell, and the signal that each stands for.
@@ -349,7 +368,7 @@ func signalOf(message string) int {
 // lone keeps an exception without a traceback, and follows its message into the
 // next lines.
 func (r *Reader) lone(p *piece, class, text string) {
-	n := r.current.addFailure(p, p.level, class, text)
+	n := r.addChained(p, p.level, class, text)
 	if n >= 0 && len(r.traces) < maxTraces {
 		key := traceKey(p)
 		t := &trace{
@@ -547,6 +566,9 @@ func better(f, best *failure) bool {
 	if a != b {
 		return a > b
 	}
+	if f.kind == KindHub && hubMayAnswer(f.text) != hubMayAnswer(best.text) {
+		return !hubMayAnswer(f.text) // that it said no is why it then was not reached
+	}
 	// In a chain ("During handling of the above exception ...") the last says
 	// most; the same error of another worker, or printed again, says nothing new.
 	return f.chained && f.stream == best.stream && f.proc.pid == best.proc.pid && f.level == best.level
@@ -580,7 +602,7 @@ func OutcomeOf(e *runner.AccountError) (outcome runner.Outcome, retriable bool) 
 // hubMayAnswer tells a hub that does not answer now from one that said no.
 func hubMayAnswer(message string) bool {
 	return !containsAny(message,
-		"gated", "401", "403", "404", "Repository Not Found", "not a valid model identifier", "Offline",
+		"gated", "401", "403", "404", "Repository Not Found", "not a valid model identifier", "OfflineMode",
 		"outgoing traffic has been disabled", "offline mode is enabled", "HFValidationError", "Repo id must",
 		"Cannot find any model weights")
 }

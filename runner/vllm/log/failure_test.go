@@ -107,7 +107,7 @@ func TestFailures(t *testing.T) {
 		{"time-out of the hub", "requests.exceptions.ReadTimeout: (ReadTimeoutError(\"HTTPSConnectionPool(host='huggingface.co', port=443): Read timed out. (read timeout=10)\"), '(Request ID: x)')", KindHub, nil, "network"},
 		{"tokenizer of the hub", "OSError: Can't load tokenizer for 'foo/bar'. If you were trying to load it from 'https://huggingface.co/models', make sure you don't have a local directory with the same name.", KindHub, nil, ""},
 		{"tokenizer", "ValueError: Couldn't instantiate the backend tokenizer from one of: (1) a `tokenizers` library serialization file,", KindUnknown, nil, "sentencepiece"},
-		{"driver too old", "RuntimeError: The NVIDIA driver on your system is too old (found version 11040). Please update your GPU driver by downloading and installing a new version", "no_device", nil, "CUDA 11040"},
+		{"driver too old", "RuntimeError: The NVIDIA driver on your system is too old (found version 11040). Please update your GPU driver by downloading and installing a new version", "no_device", nil, "CUDA 11.4"},
 		{"driver and runtime", "RuntimeError: CUDA driver version is insufficient for CUDA runtime version", "no_device", nil, "update the driver"},
 		{"PTX", "torch.AcceleratorError: CUDA error: the provided PTX was compiled with an unsupported toolchain.", "no_device", nil, "update the driver"},
 		{"803", "RuntimeError: Unexpected error from cudaGetDeviceCount(). Did you run some cuda functions before calling NumCudaDevices() that might have already set an error? Error 803: system has unsupported display driver / cuda driver combination", "no_device", nil, "update the driver"},
@@ -255,6 +255,29 @@ func TestOutcomeOf(t *testing.T) {
 	} {
 		if o, r := OutcomeOf(c.e); o != c.outcome || r != c.retriable {
 			t.Errorf("%+v: %s, %v; want %s, %v", c.e, o, r, c.outcome, c.retriable)
+		}
+	}
+}
+
+// TestAdviceWithoutKV: what is proposed can work. Where the share is high already,
+// no higher one is told to be enough.
+func TestAdviceWithoutKV(t *testing.T) {
+	log := func(version, share string) string {
+		return "INFO 01-01 00:00:01 [utils.py:1] non-default args: {'model': 'm', 'gpu_memory_utilization': " + share + "}\n" +
+			v1Banner(version, 1) + "(EngineCore pid=9) INFO 01-01 00:00:02 [gpu_worker.py:1] Using V2 Model Runner\n" +
+			"(EngineCore pid=9) INFO 01-01 00:00:03 [gpu_worker.py:1] Available KV cache memory: -1.98 GiB\n" +
+			engineTrace("ValueError: No available memory for the cache blocks.")
+	}
+	for _, c := range []struct{ version, share, has, hasNot string }{
+		{"0.33.0", "0.97", "enforce_eager", "raise gpu_memory_utilization"},
+		{"0.33.0", "0.97", "a shorter one needs less", "raise"},
+		{"0.33.0", "0.97", "above 0.97 is enough only on a GPU of more than 66.0 GiB", "raise"},
+		{"0.33.0", "0.5", "raise gpu_memory_utilization above 0.5", "only on"},
+		{"0.26.0", "0.97", "lower max_num_batched_tokens", "enforce_eager"}, // its V2 runner takes nothing off for graphs
+	} {
+		a := oneAccount(t, log(c.version, c.share))
+		if a.Error == nil || !strings.Contains(a.Error.Advice, c.has) || strings.Contains(a.Error.Advice, c.hasNot) {
+			t.Errorf("%s at %s: %+v, expected %q and not %q", c.version, c.share, a.Error, c.has, c.hasNot)
 		}
 	}
 }

@@ -107,6 +107,11 @@ const (
 	longLine   = 1 << 20 // what of a line is kept while its end is looked for
 )
 
+// Decompress gives what a log holds that may be compressed with gzip or zstd.
+func Decompress(r io.Reader) (io.Reader, func(), error) {
+	return decompress(bufio.NewReaderSize(r, readBuffer))
+}
+
 func readFile(rd *Reader, f NamedReader, log *Log) error {
 	src := bufio.NewReaderSize(f.R, readBuffer)
 	in, closeIn, err := decompress(src)

@@ -16,7 +16,7 @@ type needle struct {
 }
 
 // A hitSet says which strings a line holds, by their index.
-type hitSet [3]uint64
+type hitSet [4]uint64
 
 func (h *hitSet) add(bit uint)      { h[bit>>6] |= 1 << (bit & 63) }
 func (h *hitSet) has(bit uint) bool { return h[bit>>6]&(1<<(bit&63)) != 0 }
@@ -32,9 +32,9 @@ func (h *hitSet) between(from, to uint) bool {
 	return false
 }
 
-func (h *hitSet) any() bool { return h[0]|h[1]|h[2] != 0 }
+func (h *hitSet) any() bool { return h[0]|h[1]|h[2]|h[3] != 0 }
 
-// newMatcher takes strings of three bytes or more, 192 at most.
+// newMatcher takes strings of three bytes or more, 256 at most.
 func newMatcher(texts []string) *matcher {
 	m := &matcher{buckets: make([][]needle, 1)}
 	for i, t := range texts {

@@ -34,7 +34,7 @@ type mark struct {
 var frameRE = regexp.MustCompile(`\b(wake_up|determine_available_memory|determine_num_available_blocks|profile_run|` +
 	`profile_cudagraph_memory|_dummy_sampler_run|_dummy_pooler_run|capture_model|_capture_cudagraphs|capture_graphs|` +
 	`_capture_graphs|initialize_kv_cache|initialize_kv_cache_tensors|_allocate_kv_cache\w*|allocate_kv_cache\w*|` +
-	`initialize_from_config|initialize_cache|load_model|load_weights|` +
+	`initialize_from_config|initialize_cache|load_model|load_weights|Failed to load model|` +
 	`compile_or_warm_up_model|kernel_warmup|execute_model|sample_tokens|execute_dummy_batch)\b`)
 
 // stageOfFrame is the stage that a function belongs to, and how much it says.
@@ -50,7 +50,7 @@ func stageOfFrame(name string) (stage string, weight int) {
 		return stageCapture, 4
 	case strings.Contains(name, "allocate_kv_cache"), strings.HasPrefix(name, "initialize_"):
 		return stageKV, 3
-	case strings.HasPrefix(name, "load_"):
+	case strings.HasPrefix(name, "load_"), strings.HasPrefix(name, "Failed"):
 		return stageLoad, 3
 	case strings.Contains(name, "warm"):
 		return stageWarmup, 2
@@ -70,11 +70,9 @@ func (r *Reader) noteFrame(p *piece) {
 		return
 	}
 	text := strings.TrimSpace(p.msg)
-	if !hasAnyPrefix(text, "File ", "self.", "return ", "│", "/", "output", "await ") && !strings.Contains(text, "()") {
-		return
-	}
 	m := frameRE.FindString(text)
-	if m == "" {
+	if m == "" || m != text && !strings.Contains(text, "()") && !hasAnyPrefix(text, "File ", "self.", "return ", "│", "/",
+		"output", "await ", "Failed to load", "Error executing method", "Invocation of") {
 		return
 	}
 	stage, weight := stageOfFrame(m)
@@ -124,7 +122,8 @@ const sizeUnit = `(GiB|MiB|KiB|GB|MB|bytes|B)`
 // and NPU, in their units or in bytes, the allocator of the driver, and XLA's.
 var (
 	triedRE = regexp.MustCompile(`(?i)(?:tried|trying) to allocate ([\d.]+) ?` + sizeUnit +
-		`|Requested +: ([\d.]+) ?` + sizeUnit + `|Attempting to (?:allocate|reserve) ([\d.]+)(G|M|K)\b`)
+		`|Requested +: ([\d.]+) ?` + sizeUnit + `|Attempting to (?:allocate|reserve) ([\d.]+)(G|M|K)\b|` +
+		`Allocation failed for size::(\d+)()`)
 	totalRE = regexp.MustCompile(`(?:GPU|NPU|XPU|[Dd]evice) \d+ has a total capac\w+ of ([\d.]+) ?` + sizeUnit +
 		`|; ([\d.]+) ?` + sizeUnit + ` total capacity|\btotal: ([\d.]+) ?` + sizeUnit + `?|` +
 		`Device limit +: ([\d.]+) ?` + sizeUnit +
@@ -209,14 +208,12 @@ func oomStory(e *runner.AccountError) string {
 // adviceOOM is what to do, by what the message itself says before the stage.
 func (r *run) adviceOOM(e *runner.AccountError) string {
 	what := oomStory(e)
+	if most, ok := r.dummyRequests(e); ok {
+		e.Stage = stageWarmup
+		return what + " while warming up the sampler: lower max_num_seqs" + most + ", or gpu_memory_utilization."
+	}
 	if why := oomCause(e); why != "" {
 		return what + stageWords(e.Stage) + why
-	}
-	for i := range r.failures {
-		if m := dummyRE.FindStringSubmatch(unwrapped(r.failures[i].text)[0]); m != nil {
-			e.Stage = stageWarmup
-			return what + " while warming up the sampler: lower max_num_seqs from " + m[1] + ", or gpu_memory_utilization."
-		}
 	}
 	what += stageWords(e.Stage)
 	switch e.Stage {
@@ -235,12 +232,23 @@ func (r *run) adviceOOM(e *runner.AccountError) string {
 	return what + "; no line of this log shows at which stage, and so not what would help."
 }
 
+// dummyRequests reports whether memory ran out while the sampler or pooler was
+// tried with as many requests as may come, and how many those are.
+func (r *run) dummyRequests(e *runner.AccountError) (most string, ok bool) {
+	for i := range r.failures {
+		if m := dummyRE.FindStringSubmatch(unwrapped(r.failures[i].text)[0]); m != nil {
+			return " from " + m[1], true
+		}
+	}
+	return "", e.Stage == stageWarmup && e.RestsOn != nil && strings.Contains(e.RestsOn.Text, "_dummy_")
+}
+
 // stageWords says when memory ran out, "" where that is not known.
 func stageWords(stage string) string {
 	return map[string]string{
 		stageServing: " while serving requests", stageLoad: " while the weights were loaded",
 		stageProfiling: " while the forward pass was profiled", stageWakeUp: " while the engine woke up",
-		stageKV: " after the KV cache was taken", stageWarmup: " after the KV cache was taken",
+		stageKV: " while or after the KV cache was allocated", stageWarmup: " while the engine warmed up",
 		stageCapture: " while or after CUDA graphs were captured",
 	}[stage]
 }
@@ -269,8 +277,17 @@ func oomCause(e *runner.AccountError) string {
 	if f == nil {
 		return ""
 	}
+	if *t <= *f {
+		return ": less than was free, so a limit outside of the GPU's own memory stopped it (WSL, a container's or " +
+			"the process's limit, a virtual GPU's share): raise that; more GPUs or a smaller share change nothing."
+	}
 	text := unwrapped(e.Message)[1]
-	if idle := sizeIn(idleRE, text); idle != nil && *idle >= *t && *f < *t {
+	idle := sizeIn(idleRE, text)
+	if o := e.OtherBytes; o != nil && all != nil && *o >= *t-*f && *o >= *all/10 && (idle == nil || *idle < *o) {
+		return otherProcesses(e, text) + ": end what is not needed, or leave it its share with a lower gpu_memory_utilization."
+	}
+	// Every process has some memory in pieces: only where that is a part of the GPU worth the name is it the cause.
+	if idle != nil && *idle >= *t && (all == nil || *idle >= *all/50) {
 		name := confRE.FindString(text)
 		if name == "" {
 			name = "PYTORCH_CUDA_ALLOC_CONF"
@@ -278,13 +295,20 @@ func oomCause(e *runner.AccountError) string {
 		return fmt.Sprintf(", while %s was reserved and not used: the memory is in pieces that are too small; set "+
 			"%s=expandable_segments:True.", size(*idle), name)
 	}
-	if *t <= *f {
-		return ": less than was free, so a limit outside of the GPU's own memory stopped it (WSL, a container's or " +
-			"the process's limit, a virtual GPU's share): raise that; more GPUs or a smaller share change nothing."
-	}
-	if o := e.OtherBytes; o != nil && all != nil && *o >= *t-*f && *o >= *all/10 {
-		return fmt.Sprintf(": another process, %d, holds %s of the GPU: end it, or leave it its share with a lower "+
-			"gpu_memory_utilization.", *e.OtherPID, size(*o))
-	}
 	return ""
+}
+
+// otherProcesses says who else holds memory of the GPU.
+func otherProcesses(e *runner.AccountError, text string) string {
+	all := int64(0)
+	others := processRE.FindAllStringSubmatch(text, 64)
+	for _, m := range others {
+		v, _, _ := number(m[2])
+		all += int64(v * unitScale(m[3]) * runner.GiB)
+	}
+	if len(others) < 2 {
+		return fmt.Sprintf(": another process, %d, holds %s of the GPU", *e.OtherPID, size(*e.OtherBytes))
+	}
+	return fmt.Sprintf(": %d other processes hold %s of the GPU, %d of them the most (%s)",
+		len(others), size(all), *e.OtherPID, size(*e.OtherBytes))
 }

@@ -45,7 +45,7 @@ type Reader struct {
 	other    string            // the engine, not vLLM, that speaks
 	repeated int               // statistics since the last line of another kind
 	traces   map[string]*trace // by sender, while its traceback is being printed
-	chains   map[string]bool   // the senders that said "During handling of the above exception"
+	chains   map[string]bool   // the senders whose next exception goes back to another, which may be cut off
 	wrap     wrapped
 	more     int64 // engines beyond maxRuns, which are not told
 }
@@ -166,6 +166,7 @@ func (r *Reader) piece(p *piece) {
 	r.enter(p)
 	r.current.noteFirst(p)
 	r.noteFrame(p)
+	r.noteOther(p)
 	if r.trace(p) || noise(p) {
 		return
 	}
@@ -173,22 +174,22 @@ func (r *Reader) piece(p *piece) {
 	if !hits.any() {
 		return
 	}
-	r.noteOther(p)
 	r.current.notePlatform(p)
-	if hits.between(0, r.errors) && incomplete(p.msg) && r.hold(p) {
+	r.current.noteModule(p)
+	if hits.between(0, r.errors) && incomplete(p.msg) && r.hold(p, missedMemory) {
 		return
 	}
-	read, missed := r.applyRules(p, &hits)
+	read, miss := r.applyRules(p, &hits)
 	if hits.between(r.errors, r.figures) {
 		read = r.failureLine(p) || read
 	}
 	if read {
 		return
 	}
-	if missed && r.hold(p) {
+	if miss != missedNone && r.hold(p, miss) {
 		return
 	}
-	if hits.between(r.figures, r.figures+8) && (!r.countsUnread(p) || !r.hold(p)) {
+	if hits.between(r.figures, r.figures+8) && r.countsUnread(p) && !r.hold(p, missedNone) {
 		r.unread(p)
 	}
 }
@@ -308,9 +309,27 @@ func (r *run) claim(p *piece, role string, dp int) {
 	r.reader.state.own(r, p)
 }
 
-// applyRules runs the rules whose anchors the piece holds; missed says that a
-// memory rule had its anchor but not its text.
-func (r *Reader) applyRules(p *piece, hits *hitSet) (read, missed bool) {
+// A missed rule had its anchor but not its text: the line goes on, or is another.
+type missed int
+
+const (
+	missedNone missed = iota
+	missedField
+	missedMemory // what is not read of it is counted
+)
+
+func begun(rl *rule) missed {
+	switch {
+	case rl.memory:
+		return missedMemory
+	case len(rl.fields) > 0:
+		return missedField
+	}
+	return missedNone
+}
+
+// applyRules runs the rules whose anchors the piece holds.
+func (r *Reader) applyRules(p *piece, hits *hitSet) (read bool, miss missed) {
 	done := -1
 	for i := range r.anchors {
 		if !hits.has(uint(i)) {
@@ -323,7 +342,7 @@ func (r *Reader) applyRules(p *piece, hits *hitSet) (read, missed bool) {
 			rl := &r.rules[n]
 			m := rl.re.FindStringSubmatch(p.msg)
 			if m == nil {
-				missed = missed || len(rl.fields) > 0
+				miss = max(miss, begun(rl))
 				continue
 			}
 			done = n
@@ -334,7 +353,7 @@ func (r *Reader) applyRules(p *piece, hits *hitSet) (read, missed bool) {
 			read = true
 		}
 	}
-	return read, missed
+	return read, miss
 }
 
 // noise reports whether a line is somebody else's text: a request's prompt, or
@@ -349,6 +368,7 @@ type wrapped struct {
 	p      piece
 	joined [2]string // the text so far, joined without and with a blank
 	left   int
+	missed missed
 }
 
 // incomplete reports whether a line that vLLM ends with a full stop ends before
@@ -359,11 +379,11 @@ func incomplete(msg string) bool {
 }
 
 // hold keeps a piece that has the beginning of a known line but not its end.
-func (r *Reader) hold(p *piece) bool {
+func (r *Reader) hold(p *piece, miss missed) bool {
 	if p.level == "" && p.proc.pid == 0 || len(p.msg) > 1500 || !p.arrived.IsZero() {
 		return false
 	}
-	r.wrap = wrapped{p: *p, joined: [2]string{p.msg, p.msg}, left: maxWrapped}
+	r.wrap = wrapped{p: *p, joined: [2]string{p.msg, p.msg}, left: maxWrapped, missed: miss}
 	return true
 }
 
@@ -424,7 +444,11 @@ func (r *Reader) settle(w *wrapped) {
 	if incomplete(w.p.msg) {
 		r.applyJoined(w)
 	}
-	r.unread(&w.p)
+	begun := w.missed == missedMemory && strings.HasSuffix(w.p.source, ".py") && w.p.level != "ERROR" &&
+		!r.known.MatchString(head(w.p.msg, maxFigure))
+	if begun || r.countsUnread(&w.p) {
+		r.unread(&w.p)
+	}
 	r.current = saved
 }
 
@@ -499,7 +523,7 @@ type run struct {
 	version, engine, modelRunner, runnerFile, platform, architecture     *word
 	usingLen, fitLen, kvLen, chunked, backend                            *word
 	rocm, cuda, captured, graphsOff, estimateOff, estimateOn, compileOff *word
-	device, deviceName                                                   *word
+	device, deviceName, v1File                                           *word
 	estimateToCome, unified, mmSkipped                                   *word
 	compileWarm, compileCold, initSeconds, initCompile                   *word
 	blockSize, kvDtype, overrideBlocks, v0Blocks, hybrid                 *word
@@ -649,19 +673,26 @@ func (r *run) front(p *piece, kind string) {
 
 // otherRE are lines that only other engines print.
 var otherRE = regexp.MustCompile(`(/sglang/|\bsglang\.|server_args=ServerArgs\(|\bavail mem=|\bsglang serve\b)|` +
-	`(\[TensorRT-LLM\]|\[TRT-LLM\]|/tensorrt_llm/|\btensorrt_llm\.)`)
+	`(\[TensorRT-LLM\]|\[TRT-LLM\]|/tensorrt_llm/|\btensorrt_llm\.)|(\btext_generation_launcher\b)|(\bllama_model_loader: )`)
 
 // noteOther notes that another engine speaks.
 func (r *Reader) noteOther(p *piece) {
 	if r.other != "" {
 		return
 	}
-	switch m := otherRE.FindStringSubmatch(p.msg); {
-	case m == nil:
-	case m[1] != "":
-		r.other = "SGLang"
-	default:
-		r.other = "TensorRT-LLM"
+	m := otherRE.FindStringSubmatch(p.msg)
+	for i, name := range []string{"SGLang", "TensorRT-LLM", "Text Generation Inference", "llama.cpp"} {
+		if m != nil && m[i+1] != "" {
+			r.other = name
+		}
+	}
+}
+
+// noteModule keeps a module that only V1 has.
+func (r *run) noteModule(p *piece) {
+	switch base := p.source[strings.LastIndexByte(p.source, '/')+1:]; base {
+	case "gpu_model_runner.py", "gpu_worker.py", "kv_cache_utils.py", "core.py", "multiproc_executor.py":
+		r.setFirst(&r.v1File, p, base)
 	}
 }
 
@@ -679,7 +710,7 @@ func (r *run) notePlatform(p *piece) {
 	switch {
 	case strings.Contains(p.source, "rocm"):
 		r.setFirst(&r.rocm, p, "rocm")
-	case strings.Contains(p.source, "ascend"), strings.Contains(p.source, "npu"), strings.Contains(p.msg, "NPU"):
+	case containsAny(p.source, "ascend", "npu", "model_runner_v1.py", "worker_v1.py"), strings.Contains(p.msg, "NPU"):
 		r.setFirst(&r.device, p, "npu")
 	case hasAnyPrefix(p.source[strings.LastIndexByte(p.source, '/')+1:], "xpu_", "tpu_", "hpu_", "cpu_"):
 		base := p.source[strings.LastIndexByte(p.source, '/')+1:]
@@ -806,11 +837,8 @@ func (r *Reader) countsUnread(p *piece) bool {
 	return (isWorker(p.proc.name) || isEngine(p.proc.name)) && r.looksLikeMemory(text)
 }
 
-// unread keeps a line that looks like a memory figure and was not understood.
+// unread keeps a line that looks like a memory figure, or begins as one, and was not understood.
 func (r *Reader) unread(p *piece) {
-	if !r.countsUnread(p) {
-		return
-	}
 	r.current.unreadCount++
 	if len(r.current.unreadLines) < 50 {
 		r.current.unreadLines = append(r.current.unreadLines, p.at())

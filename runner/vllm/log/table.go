@@ -3,6 +3,7 @@ package log
 import (
 	_ "embed"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -27,6 +28,7 @@ type record struct {
 	group string // the title above it
 	name  string
 	texts map[string][]string // by key
+	lines [][2]string         // keys and texts, in their order
 }
 
 // text is the texts of a key as one expression.
@@ -51,6 +53,7 @@ func records(table string) []record {
 			}
 			last := all[len(all)-1]
 			last.texts[key] = append(last.texts[key], text)
+			all[len(all)-1].lines = append(last.lines, [2]string{key, text})
 		}
 	}
 	return all
@@ -64,6 +67,7 @@ type rule struct {
 	line     string   // the text, as vLLM formats it
 	versions string   // which versions print it
 	fields   []string // what of the account is read from it
+	memory   bool     // one of them is a size of memory, or a count of what fits into it
 	anchors  []string // a line without any of these is not looked at
 	re       *regexp.Regexp
 	apply    effect // nil: it marks a moment alone
@@ -102,12 +106,17 @@ func readRules() []rule {
 		}
 		if fields := rec.text("fields"); fields != "" {
 			r.fields = strings.Split(fields, ", ")
+			r.memory = slices.ContainsFunc(r.fields, isMemory)
 		}
 		kind, group, _ := strings.Cut(rec.text("event"), " ")
 		r.event, r.took = runner.EventKind(kind), atoi(group)
 		all = append(all, r)
 	}
 	return all
+}
+
+func isMemory(field string) bool {
+	return strings.HasSuffix(field, "_gb") || strings.HasSuffix(field, "_tokens") || strings.HasSuffix(field, "_blocks")
 }
 
 // A kindRule is how a kind of failure is worded, and what to do about it.
@@ -136,9 +145,15 @@ func kindRules() []kindRule {
 		if text := rec.text("text"); text != "" {
 			k.re = regexp.MustCompile(text)
 		}
-		when := append(rec.texts["if"], "") // the last advice may have none
-		for i, advice := range rec.texts["do"] {
-			k.advices = append(k.advices, adviceRule{regexp.MustCompile(when[i]), advice})
+		var when []string
+		for _, line := range rec.lines {
+			switch line[0] {
+			case "if":
+				when = append(when, line[1])
+			case "do":
+				k.advices = append(k.advices, adviceRule{regexp.MustCompile(strings.Join(when, "|")), line[1]})
+				when = nil
+			}
 		}
 		all = append(all, k)
 	}

@@ -22,6 +22,7 @@ const (
 type unwrapper struct {
 	rd      *Reader
 	name    string
+	margin  int  // blanks before every line, as of a text pasted into a list
 	width   int  // 0: the file is not wrapped
 	hard    bool // in the middle of words
 	sure    bool // so many lines are full that a full line goes on whatever the next looks like
@@ -36,11 +37,12 @@ func newUnwrapper(rd *Reader, name string, start []byte) *unwrapper {
 	u := &unwrapper{rd: rd, name: name}
 	widths := map[int]int{}
 	full, longest := 0, 0
+	u.margin = marginOf(start)
 	for line := range bytes.Lines(start) {
 		if line[len(line)-1] != '\n' && len(start) >= sniffLength {
 			break // cut by the look itself
 		}
-		w := width(line)
+		w := max(width(line)-u.margin, 0)
 		if w > maxWidth {
 			return u
 		}
@@ -65,10 +67,24 @@ func newUnwrapper(rd *Reader, name string, start []byte) *unwrapper {
 	return u
 }
 
+// marginOf is the number of blanks that all lines begin with.
+func marginOf(text []byte) int {
+	margin := -1
+	for line := range bytes.Lines(text) {
+		if blanks := len(line) - len(bytes.TrimLeft(line, " ")); len(bytes.TrimSpace(line)) > 0 && (margin < 0 || blanks < margin) {
+			margin = blanks
+		}
+	}
+	return max(margin, 0)
+}
+
 func width(line []byte) int { return utf8.RuneCount(bytes.TrimRight(line, "\r\n")) }
 
 // line reads a line, or joins it to the one before.
 func (u *unwrapper) line(text []byte) {
+	for range u.margin {
+		text = bytes.TrimPrefix(text, []byte(" "))
+	}
 	if u.width == 0 {
 		u.rd.Line(u.name, text, time.Time{})
 		return

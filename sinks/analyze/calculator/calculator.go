@@ -186,9 +186,10 @@ func requestOf(r *sinks.RunRow) models.Request {
 
 // A Verdict is how calculators fared against measured runs.
 type Verdict struct {
-	Runs        int                `json:"runs"`
-	Failed      int                `json:"failed_or_skipped"`
-	Synthetic   bool               `json:"synthetic"`
+	Runs      int  `json:"runs"`
+	Failed    int  `json:"failed_or_skipped"`
+	Synthetic bool `json:"synthetic"`
+	frame.Cover
 	Calculators []PredictorVerdict `json:"calculators"`
 }
 
@@ -234,14 +235,18 @@ func Check(rows []sinks.RunRow, predictors []Predictor) (*Verdict, error) {
 	var ok []*sinks.RunRow
 	for i := range rows {
 		v.Synthetic = v.Synthetic || rows[i].Synthetic
-		if rows[i].Outcome == "ok" {
+		switch {
+		case rows[i].Outcome != "ok":
+			v.Failed++
+		case v.Cover.Add(&rows[i]):
 			ok = append(ok, &rows[i])
 			f.Add(&rows[i])
-		} else {
-			v.Failed++
 		}
 	}
-	if v.Runs = len(ok); v.Runs == 0 {
+	switch v.Runs = len(ok); {
+	case v.Runs == 0 && v.Blind > 0:
+		return nil, fmt.Errorf("check-calculator: %w: %s", frame.ErrNoRuns, v.Says()[0])
+	case v.Runs == 0:
 		return nil, fmt.Errorf("check-calculator: %w ended well: %d failed or were skipped", frame.ErrNoRuns, v.Failed)
 	}
 	truth := measured(ok)

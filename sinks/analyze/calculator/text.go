@@ -13,6 +13,9 @@ func (v *Verdict) Text(out io.Writer) error {
 	w := frame.NewText(out)
 	w.Runs(v.Runs, v.Synthetic, v.Failed)
 	w.Printf(". Errors are predicted - measured.\n")
+	for _, note := range v.Cover.Says() {
+		w.Printf("note: %s\n", note)
+	}
 	for i := range v.Calculators {
 		v.Calculators[i].text(w)
 	}

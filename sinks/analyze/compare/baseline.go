@@ -84,11 +84,12 @@ func (c columns) put(row *sinks.RunRow, fields map[string][]int, names []string,
 }
 
 // WriteBaseline writes what Run needs of runs as one file: comparing with the
-// file gives what comparing with the rows gives. It fails with frame.ErrNoRuns
-// and frame.ErrMixed.
+// file gives what comparing with the rows gives. Blind runs are left out. It fails
+// with frame.ErrNoRuns and frame.ErrMixed.
 func WriteBaseline(out io.Writer, rows []sinks.RunRow, about BaselineInfo) error {
+	rows, cover := frame.Covered(rows)
 	if len(rows) == 0 {
-		return fmt.Errorf("baseline: %w", frame.ErrNoRuns)
+		return fmt.Errorf("baseline: %w%s", frame.ErrNoRuns, strings.Join(append([]string{""}, cover.Says()...), ": "))
 	}
 	if err := frame.SameKind(rows); err != nil {
 		return fmt.Errorf("baseline: %w", err)
@@ -103,8 +104,8 @@ func WriteBaseline(out io.Writer, rows []sinks.RunRow, about BaselineInfo) error
 		"\"written\":%s,\n\"from\":%s,\n",
 		baselineVersion, text(runner.SchemaVersion), text(about.Version),
 		text(about.Now.UTC().Format(time.RFC3339)), text(about.From))
-	w.Printf("\"synthetic\":%t,\n\"contexts\":[\n%s\n],\n\"profiles\":[\n",
-		rows[0].Synthetic, strings.Join(contexts, ",\n"))
+	w.Printf("\"synthetic\":%t,\n\"left_out\":%s,\n\"contexts\":[\n%s\n],\n\"profiles\":[\n",
+		rows[0].Synthetic, text(cover), strings.Join(contexts, ",\n"))
 	for i, p := range profiles {
 		end := ","
 		if i+1 == len(profiles) {
@@ -123,7 +124,7 @@ func WriteBaseline(out io.Writer, rows []sinks.RunRow, about BaselineInfo) error
 // appearance: the lines of contexts and profiles, and of each profile's runs.
 func baselineLines(rows []sinks.RunRow) (contexts, profiles []string, runs map[string][]string, err error) {
 	settings, context, identity := kept()
-	figures, fields := frame.FigureNames(), frame.Fields()
+	figures, fields := frame.FigureColumns(), frame.Fields()
 	runs = map[string][]string{}
 	for i := range rows {
 		r := &rows[i]
@@ -220,7 +221,7 @@ func (b *baseline) fill(row *sinks.RunRow, asked columns, run *baselineRun, fiel
 		asked.put(row, fields, settings, true),
 		b.Contexts[run.Context].put(row, fields, context, true),
 		run.Run.put(row, fields, identity, true),
-		run.Figures.put(row, fields, frame.FigureNames(), false))
+		run.Figures.put(row, fields, frame.FigureColumns(), false))
 	if err != nil {
 		return err
 	}

@@ -113,7 +113,7 @@ func FuzzReadBaseline(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(file.String())
-	f.Add(`{"vramsweep_baseline":1,"contexts":[{}],"profiles":[{"settings":{"profile_id":"p"},"axes":{"a":1e999},"runs":[{"run":{"run_id":"r","execution":"e","outcome":"ok"},"context":0,"figures":{"energy_j":1}}]}]}`)
+	f.Add(`{"vramsweep_baseline":1,"contexts":[{}],"profiles":[{"settings":{"profile_id":"p"},"axes":{"a":1e999},"runs":[{"run":{"run_id":"r","execution":"e","outcome":"ok"},"context":0,"figures":{"measure_energy_j":1}}]}]}`)
 	f.Fuzz(func(t *testing.T, text string) {
 		rows, err := ReadBaseline(strings.NewReader(text))
 		if err != nil {
@@ -140,12 +140,12 @@ func FuzzReadBaseline(f *testing.F) {
 }
 
 func TestParseThresholds(t *testing.T) {
-	got, err := ParseThresholds([]string{"memory=128MiB", "peak_memory_bytes=1%", "avg_latency_s=3se", "mean_power_w=15", "kv_cache_bytes=1.5GiB"})
+	got, err := ParseThresholds([]string{"memory=128MiB", "peak_memory_bytes=1%", "avg_latency_s=3se", "measure_mean_power_w=15", "kv_cache_bytes=1.5GiB"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	peak, kv := got["peak_memory_bytes"], got["kv_cache_bytes"]
-	if *peak.Absolute != 128*frame.MiB || *peak.Relative != 0.01 || *kv.Absolute != 1.5*frame.GiB || *got["avg_latency_s"].Noise != 3 || *got["mean_power_w"].Absolute != 15 {
+	if *peak.Absolute != 128*frame.MiB || *peak.Relative != 0.01 || *kv.Absolute != 1.5*frame.GiB || *got["avg_latency_s"].Noise != 3 || *got["measure_mean_power_w"].Absolute != 15 {
 		t.Errorf("thresholds %+v", got)
 	}
 	for _, text := range []string{"peak", "nonsense=1MiB", "peak_memory_bytes=big", "peak_memory_bytes=-1MiB", "avg_latency_s=1MiB", "memory=NaN%", "memory="} {
@@ -250,5 +250,37 @@ func TestCompareSaysWhatElseDiffers(t *testing.T) {
 	}
 	if c, err = Run("a", base, "b", fresh, Options{Across: []string{"vllm_version"}}); err != nil || strings.Contains(strings.Join(c.Notes, ""), "vllm_version") {
 		t.Errorf("a difference that is meant is noted (%v): %v", err, c.Notes)
+	}
+}
+
+// Blind runs keep their outcome and lose their figures; a baseline leaves them out.
+func TestBlindRuns(t *testing.T) {
+	base, fresh := nightOf("a", 4, 1, 1), nightOf("b", 4, 1, 2)
+	for i := range fresh {
+		fresh[i].PeakMemoryBytes = new(*base[i].PeakMemoryBytes)
+	}
+	fresh[0].Quality, fresh[0].PeakMemoryBytes = new("blind"), new(int64(90*frame.GiB))
+	fresh[1].Quality = new("sparse")
+	c, err := Run("a", base, "b", fresh, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range c.Regressions {
+		if r.Profile == fresh[0].ProfileID {
+			t.Errorf("a figure of a blind run counts: %+v", r)
+		}
+	}
+	notes := strings.Join(c.Notes, "\n")
+	if c.Matched != 4 || len(c.Vanished) > 0 || !strings.Contains(notes, "1 blind runs are left out") ||
+		!strings.Contains(notes, "1 sparse runs count") {
+		t.Errorf("%d matched, %v vanished; notes:\n%s", c.Matched, c.Vanished, notes)
+	}
+	var file bytes.Buffer
+	if err := WriteBaseline(&file, fresh, BaselineInfo{}); err != nil {
+		t.Fatal(err)
+	}
+	back, err := ReadBaseline(&file)
+	if err != nil || len(back) != 3 {
+		t.Errorf("%d runs in the baseline, %v", len(back), err)
 	}
 }

@@ -90,6 +90,7 @@ type Side struct {
 	Executions []string `json:"executions"`
 	Runs       int      `json:"runs"`
 	Failed     int      `json:"failed"`
+	Synthetic  bool     `json:"synthetic"`
 }
 
 // An Outcome is a profile whose outcome changed, or that one side lacks.
@@ -156,6 +157,9 @@ func Run(baseName string, base []sinks.RunRow, newName string, fresh []sinks.Run
 		return nil, err
 	}
 	c.Base, c.New = SideOf(baseName, base), SideOf(newName, fresh)
+	if c.New.Synthetic {
+		c.note("all figures are synthetic: the simulator made them")
+	}
 	c.match(base, fresh, keyOf, o)
 	for _, p := range c.profiles {
 		if len(p.base) > 0 && len(p.new) > 0 {
@@ -172,6 +176,7 @@ func Run(baseName string, base []sinks.RunRow, newName string, fresh []sinks.Run
 			cmp.Or(strings.Join(o.Unfinished, ", "), "runs were interrupted"))
 	}
 	c.figures(o)
+	c.covered()
 	c.surroundings(base, fresh)
 	return c, nil
 }
@@ -206,6 +211,7 @@ func SideOf(name string, rows []sinks.RunRow) Side {
 		if !slices.Contains(side.Executions, rows[i].Execution) {
 			side.Executions = append(side.Executions, rows[i].Execution)
 		}
+		side.Synthetic = side.Synthetic || rows[i].Synthetic
 		if frame.Failed(&rows[i]) {
 			side.Failed++
 		}
@@ -466,6 +472,17 @@ func (c *Comparison) figures(o Options) {
 	}
 }
 
+// covered notes the runs whose figures are not compared, or not all; their outcomes are.
+func (c *Comparison) covered() {
+	var cover frame.Cover
+	for _, p := range c.profiles {
+		for _, r := range slices.Concat(p.base, p.new) {
+			cover.Add(r)
+		}
+	}
+	c.Notes = append(c.Notes, cover.Says()...)
+}
+
 // homes are the sides that earlier executions may stand by, by what surrounds a
 // run: with another version or machine they say nothing about noise.
 func (c *Comparison) homes(o Options) func(*sinks.RunRow) string {
@@ -668,7 +685,7 @@ func sideOf(figure *frame.Figure, rows []*sinks.RunRow, home func(*sinks.RunRow)
 	var values []value
 	for _, row := range rows {
 		v, group := figure.Number(row), home(row)
-		if v == nil || row.Outcome != "ok" || group == "" || figure.Ratio && *v <= 0 {
+		if v == nil || row.Outcome != "ok" || frame.Blind(row) || group == "" || figure.Ratio && *v <= 0 {
 			continue
 		}
 		off := figure.Uncertainty(row)

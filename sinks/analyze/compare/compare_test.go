@@ -63,7 +63,7 @@ func (w *world) night(execution string) []sinks.RunRow {
 				CUDAGraphsBytes: bytes(gib), NonTorchBytes: bytes(gib / 4), ContextBytes: bytes(gib / 2),
 				GrowthExcessBytes: bytes(0), FrameworkOverheadBytes: bytes(gib / 10), BeyondBudgetGrossBytes: bytes(gib + extra),
 				KVCacheTokens: new(int64(457504)), AvgLatencyS: latency, OutputTokensPerS: new(8 * 32 / *latency),
-				MeanPowerW: ratio(2, 600), EnergyJ: ratio(3, 180)}
+				MeasureMeanPowerW: ratio(2, 600), MeasureEnergyJ: ratio(3, 180)}
 			row.Key = sinks.Key{RunID: fmt.Sprintf("%s/p%03d-r%d", execution, p, r), Execution: execution, Sweep: "s", Model: "m",
 				Synthetic: true}
 			row.BatchSize = int64(p + 1)

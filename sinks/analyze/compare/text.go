@@ -83,6 +83,33 @@ func (c *Comparison) textAll(w *frame.Text) {
 	})
 }
 
+// Table is every test as a flat table, for pandas and DuckDB (Options.All): one row
+// a figure of a profile, and of all profiles together, whose profile is null. A
+// cell that is not known is null; runs are ids, separated by blanks.
+func (c *Comparison) Table() (columns []string, rows [][]any) {
+	columns = []string{"profile", "label", "figure", "unit", "base", "new", "difference", "relative", "difference_low",
+		"difference_high", "q", "base_n", "new_n", "called", "regression", "same_as", "note", "base_runs", "new_runs"}
+	number := func(v *float64) any {
+		if v == nil {
+			return nil
+		}
+		return *v
+	}
+	word := func(s string) any {
+		if s == "" {
+			return nil
+		}
+		return s
+	}
+	for _, t := range c.All {
+		rows = append(rows, []any{word(t.Profile), t.Label, t.Figure, string(t.Unit), t.Base, t.New, t.Difference,
+			number(t.Relative), number(t.Low), number(t.High), number(t.Q), int64(len(t.BaseRuns)), int64(len(t.NewRuns)),
+			t.Called, t.Regression, word(strings.Join(t.Also, " ")), word(t.Note),
+			strings.Join(t.BaseRuns, " "), strings.Join(t.NewRuns, " ")})
+	}
+	return columns, rows
+}
+
 // found says how small a change each figure would have shown; the leading figures
 // alone, where not all tests are printed.
 func (c *Comparison) found() string {

@@ -30,10 +30,11 @@ type Options struct {
 
 // A Report is all that was found.
 type Report struct {
-	Runs      int             `json:"runs"`     // measured ones; failed and skipped runs have no figures
-	Profiles  int             `json:"profiles"` // what is related: the means of a profile's repeats and nights
-	Failed    int             `json:"failed_or_skipped"`
-	Synthetic bool            `json:"synthetic"`
+	Runs      int  `json:"runs"`     // measured ones; failed and skipped runs have no figures
+	Profiles  int  `json:"profiles"` // what is related: the means of a profile's repeats and nights
+	Failed    int  `json:"failed_or_skipped"`
+	Synthetic bool `json:"synthetic"`
+	frame.Cover
 	Rows      []Row           `json:"rows"`
 	Groups    []frame.Grouped `json:"groups"`
 	Timelines []Phase         `json:"timelines,omitempty"`
@@ -96,6 +97,7 @@ type Correlator struct {
 	o      Options
 	f      *frame.Frame
 	failed int
+	cover  frame.Cover
 	kinds  frame.Kinds
 }
 
@@ -111,10 +113,11 @@ func New(o Options) *Correlator {
 // Add takes a run. The row may be used again.
 func (c *Correlator) Add(r *sinks.RunRow) {
 	c.kinds.Add(r)
-	if r.Outcome == "ok" {
-		c.f.Add(r)
-	} else {
+	switch {
+	case r.Outcome != "ok":
 		c.failed++
+	case c.cover.Add(r):
+		c.f.Add(r)
 	}
 }
 
@@ -125,8 +128,10 @@ func (c *Correlator) Report() (*Report, error) {
 	switch err := c.kinds.Err(); {
 	case err != nil:
 		return nil, err
-	case c.f.N == 0 && c.failed == 0:
+	case c.f.N == 0 && c.failed+c.cover.Blind == 0:
 		return nil, fmt.Errorf("correlate: %w", frame.ErrNoRuns)
+	case c.f.N == 0 && c.cover.Blind > 0:
+		return nil, fmt.Errorf("correlate: %w: %s", frame.ErrNoRuns, c.cover.Says()[0])
 	case c.f.N == 0:
 		return nil, fmt.Errorf("correlate: %w ended well: %d failed or were skipped", frame.ErrNoRuns, c.failed)
 	}
@@ -137,7 +142,8 @@ func (c *Correlator) Report() (*Report, error) {
 		return nil, err
 	}
 	r := &relator{f: c.f, ranked: map[*frame.Series][]float64{},
-		out: &Report{Runs: runs, Profiles: c.f.N, Failed: c.failed, Synthetic: c.kinds.Synthetic != ""}}
+		out: &Report{Runs: runs, Profiles: c.f.N, Failed: c.failed, Synthetic: c.kinds.Synthetic != "", Cover: c.cover,
+			Notes: c.cover.Says()}}
 	r.questions(c.o)
 	r.grouped()
 	if !c.o.QuestionsOnly {

@@ -132,3 +132,17 @@ func TestRanksShareTies(t *testing.T) {
 		}
 	}
 }
+
+// Blind runs are no evidence; the report says how many and why.
+func TestCorrelateBlindRuns(t *testing.T) {
+	rows := grid(50)
+	rows[3].Quality, rows[4].Quality = new("blind"), new("sparse")
+	c, err := related(rows, Options{})
+	if err != nil || c.Runs != 49 || c.Blind != 1 || c.Sparse != 1 || len(c.Notes) < 2 {
+		t.Errorf("%v: %+v", err, c)
+	}
+	rows = rows[3:4]
+	if _, err := related(rows, Options{}); !errors.Is(err, frame.ErrNoRuns) || !strings.Contains(err.Error(), "sample interval") {
+		t.Errorf("blind runs alone: %v", err)
+	}
+}

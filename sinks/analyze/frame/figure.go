@@ -117,8 +117,8 @@ func Figures() []Figure {
 			Relative: 0.005}, "kv_cache_bytes"),
 		blind(ratio("avg_latency_s", "s", BadUp, "latency", 0.03), 0.05),
 		blind(like(ratio("output_tokens_per_s", "tokens/s", BadDown, "throughput", 0.03), "avg_latency_s"), 0.05),
-		ratio("mean_power_w", "W", BadUp, "power", 0.10),
-		ratio("energy_j", "J", BadUp, "energy", 0.10),
+		ratio("measure_mean_power_w", "W", BadUp, "power", 0.10),
+		ratio("measure_energy_j", "J", BadUp, "energy", 0.10),
 	}
 	for i := range figures {
 		at := strings.LastIndex(figures[i].Name, "_")
@@ -134,6 +134,18 @@ func Figures() []Figure {
 func FigureNames() (names []string) {
 	for _, f := range Figures() {
 		names = append(names, f.Name)
+	}
+	return names
+}
+
+// FigureColumns are the names of all figures, and of the columns that say how far
+// those may be off.
+func FigureColumns() []string {
+	names := FigureNames()
+	for _, f := range Figures() {
+		if f.uncertainty != nil {
+			names = append(names, f.uncertainty.Name)
+		}
 	}
 	return names
 }

@@ -40,11 +40,15 @@ func (t *Text) table(flags uint, write func(line *Text)) {
 	}
 }
 
+// Kind is what runs are called by where they come from.
+func Kind(synthetic bool) string {
+	if synthetic {
+		return "synthetic"
+	}
+	return "measured"
+}
+
 // Runs says how many runs an analysis rests on.
 func (t *Text) Runs(n int, synthetic bool, leftOut int) {
-	kind := "measured"
-	if synthetic {
-		kind = "synthetic"
-	}
-	t.Printf("%d %s runs; %d that failed or were skipped are left out", n, kind, leftOut)
+	t.Printf("%d %s runs; %d that failed or were skipped are left out", n, Kind(synthetic), leftOut)
 }

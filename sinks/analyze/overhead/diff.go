@@ -25,8 +25,9 @@ func (db *Database) GPUs() []string {
 
 // A Diff is what came, went and moved from one database to another.
 type Diff struct {
-	Entries []Change `json:"entries"`
-	Same    int      `json:"same"`
+	Synthetic bool     `json:"synthetic"`
+	Entries   []Change `json:"entries"`
+	Same      int      `json:"same"`
 }
 
 // A Change is one entry that is not the same in both.
@@ -50,7 +51,7 @@ func (db *Database) Diff(after *Database) (*Diff, error) {
 	if db.Synthetic != after.Synthetic {
 		return nil, fmt.Errorf("overhead diff: %w", frame.ErrMixed)
 	}
-	d := &Diff{Entries: []Change{}}
+	d := &Diff{Synthetic: db.Synthetic, Entries: []Change{}}
 	olds := map[string]*Entry{}
 	for i := range db.Entries {
 		olds[db.Entries[i].order()] = &db.Entries[i]
@@ -113,6 +114,9 @@ func (d *Diff) Moved() bool {
 // Text prints the differences.
 func (d *Diff) Text(out io.Writer) error {
 	w := frame.NewText(out)
+	if d.Synthetic {
+		w.Printf("synthetic: both are of runs of the simulator\n")
+	}
 	counts := map[string]int{}
 	if len(d.Entries) > 0 {
 		w.Table(func(line *frame.Text) {

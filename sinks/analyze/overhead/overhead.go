@@ -200,6 +200,8 @@ func leftOut(r *sinks.RunRow) string {
 	switch {
 	case r.EngineMode == "session":
 		return "of a session: its figures are those of the engine's first profile"
+	case frame.Blind(r):
+		return "blind: no sample shows their memory where it is used"
 	case r.Outcome == "ok", r.Outcome == "no_result" && r.Engine == "import":
 		return ""
 	}

@@ -39,7 +39,8 @@ type Part struct {
 
 // A Prediction is what a database says of a profile.
 type Prediction struct {
-	Parts []Part `json:"parts"`
+	Synthetic bool   `json:"synthetic"` // the database is of simulated runs
+	Parts     []Part `json:"parts"`
 	// Estimate is the arithmetic's with the parts of the database laid over it.
 	Estimate models.Estimate `json:"estimate"`
 	// Highest is the highest use of the GPU that the driver will see while the
@@ -108,7 +109,7 @@ func (db *Database) Predict(q Query) Prediction {
 	}
 	q.Request.CompileCache = q.Compile
 	u := unitsOf(q.Architecture, q.Request, q.Device, q.Shape)
-	var p Prediction
+	p := Prediction{Synthetic: db.Synthetic}
 	for _, d := range drivers() {
 		p.Parts = append(p.Parts, db.part(d, &q, &u))
 	}

@@ -45,6 +45,7 @@ func (e *Entry) summary() (mean, worst float64) {
 // Text prints the database.
 func (db *Database) Text(out io.Writer) error {
 	w := frame.NewText(out)
+	w.Printf("%d %s runs\n", len(db.Runs), frame.Kind(db.Synthetic))
 	w.Table(func(line *frame.Text) {
 		line.Printf("model\tdtype\tTP\tPP\tGPU\tvLLM\trunner\tcompile\tcomponent\ta rank\tcoefficient\truns\t" +
 			"largest residual\n")
@@ -89,7 +90,8 @@ func (v Validation) Text(out io.Writer) error {
 		w.Printf("leave one model out: not possible: %s\n", v.Reason)
 		return w.Err
 	}
-	w.Printf("leave one model out (%d models): what a prediction for an unseen model is worth\n", v.Models)
+	w.Printf("leave one model out (%d models of %s runs): what a prediction for an unseen model is worth\n",
+		v.Models, frame.Kind(v.Synthetic))
 	w.Table(func(line *frame.Text) {
 		line.Printf("  component\truns\tmodels\tmean error\tof measured\teach model one vote\tarithmetic alone\t" +
 			"worst\tof\tintervals that hold\tby arithmetic\tuntold\n")
@@ -189,6 +191,9 @@ func (v Validation) Outliers(out io.Writer, n int, share float64) error {
 // Text prints a prediction.
 func (p Prediction) Text(out io.Writer) error {
 	w := frame.NewText(out)
+	if p.Synthetic {
+		w.Printf("synthetic: predicted from runs of the simulator\n")
+	}
 	w.Table(func(line *frame.Text) {
 		line.Printf("component\ta rank\t95 %% of a further run\tarithmetic alone\tfrom\n")
 		for i := range p.Parts {

@@ -13,6 +13,7 @@ import (
 // each architecture is left out once, with all of its runs whatever they are
 // called, and predicted from the others.
 type Validation struct {
+	Synthetic  bool             `json:"synthetic"`
 	Models     int              `json:"models"`
 	Components []ComponentError `json:"components"`
 	// Runs holds every prediction, so that outliers can be named.
@@ -79,7 +80,7 @@ func checked() []string { return []string{"kv_cache", "highest", refitted} }
 // Validate leaves one model out at a time.
 func (db *Database) Validate() Validation {
 	folds := db.folds()
-	v := Validation{Models: len(folds)}
+	v := Validation{Synthetic: db.Synthetic, Models: len(folds)}
 	if len(folds) < 2 {
 		v.Reason = "the database has one model: no other to predict it from"
 		return v

@@ -52,6 +52,7 @@ type Report struct {
 	Figures    []Figure              `json:"figures"`
 	Parts      []string              `json:"parts"` // components in the order they are stacked
 	Steps      []string              `json:"steps"`
+	Passing    []string              `json:"passing"` // steps that are in no sum
 	Runs       []Run                 `json:"runs"`
 	Timelines  map[string][]*Series  `json:"timelines"` // by run id
 	Phases     map[string][]PhaseBar `json:"phases"`    // by run id
@@ -79,7 +80,9 @@ type Run struct {
 	Repeat    int32              `json:"repeat"`
 	Outcome   string             `json:"outcome"`
 	Failed    bool               `json:"failed"`
-	Cause     string             `json:"cause,omitempty"` // its group of failures
+	Cause     string             `json:"cause,omitempty"`   // its group of failures
+	Quality   string             `json:"quality,omitempty"` // of what the samples cover
+	Blind     bool               `json:"blind,omitempty"`   // its figures are in no chart
 	Detail    string             `json:"detail,omitempty"`
 	ErrorLine string             `json:"error_line,omitempty"`
 	GPU       string             `json:"gpu,omitempty"`
@@ -107,10 +110,27 @@ func Components() []string {
 		"growth_excess", "framework_overhead"}
 }
 
-// driverSteps are the steps that stay in memory, in order: profile_peak is
-// given back before the KV cache is allocated, left_after is after the end.
+// driverSteps are the steps that stay in memory, in order.
 func driverSteps() []string {
-	return []string{"context", "nccl", "load", "kv_alloc", "capture", "engine_warmup", "bench_warmup", "measure"}
+	return []string{"context", "nccl", "load", "buffers", "kv_alloc", "capture", "engine_warmup", "bench_warmup", "measure"}
+}
+
+// passingSteps do not add up with the others: peaks that are given back, and
+// left_after, which is after the end.
+func passingSteps() []string {
+	return []string{"profile_peak", "estimate_capture", "kernel_warmup", "left_after"}
+}
+
+// besideKV is the name of the figure that is drawn first: what a GPU holds beside
+// its KV cache, which fills whatever is left, alike in runs of any number of GPUs.
+const besideKV = "use_beside_kv_per_gpu"
+
+// besideKVOf is the highest use of a run less its KV cache, mean of its GPUs.
+func besideKVOf(row *sinks.RunRow) *int64 {
+	if row.PeakMemoryBytes == nil || row.KVCacheBytes == nil || frame.Deref(row.GPUCount) == 0 {
+		return nil
+	}
+	return new((*row.PeakMemoryBytes - *row.KVCacheBytes) / int64(*row.GPUCount))
 }
 
 // Load reads the tables of output folders. It fails with ErrNoRuns where
@@ -118,7 +138,7 @@ func driverSteps() []string {
 // damaged file is named in Problems and left out.
 func Load(folders []string, o Options) (*Report, error) {
 	r := &Report{Title: o.Title, Written: o.Now.UTC().Format(time.RFC3339), Version: o.Version, Folders: folders,
-		Steps: driverSteps(), Parts: Components(), Comparison: o.Baseline, where: o.Where,
+		Steps: driverSteps(), Passing: passingSteps(), Parts: Components(), Comparison: o.Baseline, where: o.Where,
 		Timelines: map[string][]*Series{}, Phases: map[string][]PhaseBar{}}
 	var rows []sinks.RunRow
 	each(r, func(row *sinks.RunRow) { rows = append(rows, *row) })
@@ -201,6 +221,9 @@ func (r *Report) addRuns(rows []sinks.RunRow) map[string]*Run {
 			}
 		}
 	}
+	if known[besideKV] {
+		r.Figures = append(r.Figures, Figure{Name: besideKV, Label: "use beside the KV cache, per GPU", Unit: "MiB"})
+	}
 	for _, f := range figures {
 		if known[f.Name] {
 			unit := string(f.Unit)
@@ -221,6 +244,7 @@ func (r *Report) addRuns(rows []sinks.RunRow) map[string]*Run {
 func runOf(row *sinks.RunRow, settings []frame.Column, figures []frame.Figure, known map[string]bool) Run {
 	run := Run{ID: row.RunID, Profile: row.ProfileID, Execution: row.Execution, Sweep: row.Sweep, Label: frame.Label(row),
 		Repeat: row.Repeat, Outcome: row.Outcome, Failed: frame.Failed(row), Detail: frame.Deref(row.OutcomeDetail),
+		Quality: frame.Deref(row.Quality), Blind: frame.Blind(row),
 		ErrorLine: frame.Deref(row.ErrorLine), GPU: frame.Deref(row.GPUName), GPUs: frame.Deref(row.GPUCount),
 		VLLM: frame.Deref(row.VLLMVersion), Baseline: inMiB(row.BaselineMemoryBytes), Reserve: inMiB(row.HeadroomUnusedBytes),
 		Settings: map[string]any{}, Figures: map[string]float64{}, Parts: map[string]float64{}, Steps: map[string]float64{}}
@@ -230,6 +254,9 @@ func runOf(row *sinks.RunRow, settings []frame.Column, figures []frame.Figure, k
 		} else if text := s.Text(row); text != "" && !strings.HasPrefix(text, "{") { // an object: its members are settings
 			run.Settings[s.Name] = text
 		}
+	}
+	if v := inMiB(besideKVOf(row)); v != nil {
+		known[besideKV], run.Figures[besideKV] = true, *v
 	}
 	for _, f := range figures {
 		v := f.Number(row)
@@ -272,7 +299,7 @@ func (r *Report) addMemory(index map[string]*Run) {
 			return
 		}
 		run.Steps[row.Step] += *inMiB(row.Bytes)
-		if row.Step != "profile_peak" && row.Step != "left_after" && !slices.Contains(r.Steps, row.Step) {
+		if !slices.Contains(slices.Concat(r.Steps, r.Passing), row.Step) {
 			r.Steps = append(r.Steps, row.Step) // of a newer schema
 		}
 	})

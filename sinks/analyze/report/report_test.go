@@ -49,7 +49,7 @@ func night(execution string, n, repeats int, seed uint64, plant ...int) []sinks.
 				ModelWeightsBytes: noise(15 * gib), KVCacheBytes: noise(56 * gib), ActivationsReservedBytes: noise(2 * gib),
 				CUDAGraphsBytes: noise(gib), NonTorchBytes: noise(gib / 4), ContextBytes: noise(gib / 2),
 				GrowthExcessBytes: noise(0), FrameworkOverheadBytes: noise(gib / 10), BeyondBudgetGrossBytes: noise(gib + extra),
-				KVCacheTokens: &tokens, AvgLatencyS: &latency, OutputTokensPerS: &rate, MeanPowerW: &power, EnergyJ: &energy}
+				KVCacheTokens: &tokens, AvgLatencyS: &latency, OutputTokensPerS: &rate, MeasureMeanPowerW: &power, MeasureEnergyJ: &energy}
 			row.Key = sinks.Key{RunID: fmt.Sprintf("%s/p%03d-r%d", execution, p, r), Execution: execution, Sweep: "s", Model: "m",
 				Synthetic: true}
 			row.BatchSize = batch
@@ -315,5 +315,34 @@ func TestReportSize(t *testing.T) {
 		if err := os.WriteFile(path, out.Bytes(), 0o644); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// Runs on one GPU and on two are in no mean together, the first measure is of a GPU and
+// without the KV cache, and a blind run is in no chart.
+func TestMeansOfLikeRuns(t *testing.T) {
+	rows := night("a", 2, 3, 1)
+	for i := range rows {
+		gpus := int32(1 + i%2)
+		rows[i].TensorParallelSize, rows[i].GPUCount = int64(gpus), &gpus
+		rows[i].BatchSize = int64(8 << (i / 3))
+		rows[i].PeakMemoryBytes, rows[i].KVCacheBytes = new(int64(gpus)*70*frame.GiB), new(int64(gpus)*60*frame.GiB)
+	}
+	rows[5].Quality, rows[5].KVCacheBytes = new("blind"), new(int64(0))
+	r := &Report{Title: "like", Steps: driverSteps(), Parts: Components(), Executions: []string{"a"}, Timelines: map[string][]*Series{}, Phases: map[string][]PhaseBar{}}
+	r.addRuns(rows)
+	page := inBrowser(t, r)("#filter=quality!%3Dnone")
+	_, heat, _ := strings.Cut(page, `<table id="map">`)
+	heat, _, _ = strings.Cut(heat, "</table>")
+	for _, want := range []string{"m · tp 1", "m · tp 2", "use beside the KV cache, per GPU (GiB)"} {
+		if !strings.Contains(heat, want) {
+			t.Errorf("the heat map has no %q:\n%s", want, heat)
+		}
+	}
+	if cells := strings.Count(heat, "10.00<small>"); cells != 4 || strings.Contains(heat, "±") {
+		t.Errorf("%d cells of 10.00 GiB, expected 4 and no other:\n%s", cells, heat)
+	}
+	if !strings.Contains(page, `<option value="use_beside_kv_per_gpu">use beside`) {
+		t.Error("the curve cannot draw the use beside the KV cache")
 	}
 }

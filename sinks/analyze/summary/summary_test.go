@@ -71,7 +71,7 @@ func TestANightIsOneScreen(t *testing.T) {
 	s := sumOf(t, runs, Compared{Since: "results@a", Of: c})
 	for _, width := range []int{0, 80, 120} {
 		var out bytes.Buffer
-		if err := s.Text(&out, width, planner.Fold, strings.ToUpper); err != nil {
+		if err := s.Text(&out, width, planner.Fold); err != nil {
 			t.Fatal(err)
 		}
 		lines := strings.Split(strings.TrimRight(out.String(), "\n"), "\n")

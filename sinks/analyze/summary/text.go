@@ -169,8 +169,8 @@ func (s *Summary) fitting(width int) []Section {
 }
 
 // Text prints a summary for people, lines folded or cut to width columns; 0: as long
-// as they are. paint colours a heading; nil: none.
-func (s *Summary) Text(out io.Writer, width int, fold func(string, int) string, paint func(string) string) error {
+// as they are.
+func (s *Summary) Text(out io.Writer, width int, fold func(string, int) string) error {
 	w := frame.NewText(out)
 	line := func(indent, text string, cut bool) {
 		switch {
@@ -186,7 +186,7 @@ func (s *Summary) Text(out io.Writer, width int, fold func(string, int) string, 
 		line("", text, false)
 	}
 	for _, section := range s.fitting(width) {
-		w.Printf("%s\n", paint(section.Title))
+		w.Printf("%s\n", section.Title)
 		for _, item := range section.Items {
 			line("  ", item.Text, false)
 			for _, below := range item.Lines {

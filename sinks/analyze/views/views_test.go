@@ -2,10 +2,17 @@ package views
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/vramsweep/vramsweep/runner/attribution"
+	"github.com/vramsweep/vramsweep/runner/recorded"
+	"github.com/vramsweep/vramsweep/sinks"
+	"github.com/vramsweep/vramsweep/sweep/models"
 )
 
 // asked are checks of the views against the tables: each gives a single true.
@@ -36,15 +43,36 @@ func TestViewsInDuckDB(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), python, "-c", "import duckdb").CombinedOutput(); err != nil {
 		t.Skipf("%s lacks duckdb (VRAMSWEEP_TEST_PYTHON names another): %v %s", python, err, out)
 	}
-	const measured = "../../../docs/measured/h100x2-vllm-0.26/"
+	measured := recorded.Folder(t, "h100x2-v0.26")
+	reparse(t, filepath.Join(measured, "tensor-parallel"))
+	reparse(t, filepath.Join(measured, "graphs"))
 	var sql bytes.Buffer
-	if err := Write(&sql, measured+"tensor-parallel", measured+"graphs"); err != nil {
+	if err := Write(&sql, filepath.Join(measured, "tensor-parallel"), filepath.Join(measured, "graphs")); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), python, "-c", asked)
 	cmd.Stdin = &sql
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// reparse derives the results of a recording anew and publishes their tables.
+func reparse(t *testing.T, dir string) {
+	t.Helper()
+	store, err := sinks.Open(dir, sinks.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	catalogue, err := models.Builtin()
+	for rel, r := range store.Results(sinks.Predicate{}) {
+		m, failed := store.Measured(rel, r, catalogue)
+		(&attribution.Attributor{}).Attribute(r, m)
+		err = errors.Join(err, failed, store.Replace(rel, r))
+	}
+	_, failed := store.Rebuild()
+	if err = errors.Join(err, failed, store.Close()); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -73,7 +73,7 @@
   var named = {};
   D.settings.forEach(function (s) { named[s] = s; named[shortName(s)] = s; named[s.replace(/^axis_/, "")] = s; });
   D.figures.forEach(function (f) { named[f.name] = f.name; });
-  ["outcome", "execution", "sweep", "repeat", "gpu", "gpus", "vllm", "profile", "id"].forEach(function (n) { named[n] = named[n] || n; });
+  ["outcome", "quality", "execution", "sweep", "repeat", "gpu", "gpus", "vllm", "profile", "id"].forEach(function (n) { named[n] = named[n] || n; });
   function nearest(name) {
     function distance(a, b) {
       var row = [];
@@ -142,6 +142,7 @@
     var onPaper = ["peak_memory_bytes", "model_weights_bytes", "kv_cache_bytes", "activations_reserved_bytes", "cuda_graphs_bytes", "growth_excess_bytes", "kv_cache_tokens", "avg_latency_s", "mean_power_w"];
     function setting(s) { return { name: s, head: words(s), get: function (r) { return r.settings[s]; } }; }
     return [{ name: "outcome", get: function (r) { return r.outcome; } }]
+      .concat(D.runs.some(function (r) { return r.quality && r.quality !== "full"; }) ? [{ name: "quality", get: function (r) { return r.quality; } }] : [])
       .concat(asked.map(setting))
       .concat(D.figures.map(function (f) { return { name: f.name, head: f.label, unit: f.unit, screen: onPaper.indexOf(f.name) < 0, get: function (r) { return r.figures[f.name]; } }; }))
       .concat(rest.map(setting).map(function (c) { c.screen = true; return c; }))
@@ -283,6 +284,7 @@
     if (run.figures.peak_memory_bytes !== undefined) svg.append(el("text", { x: leftOf, y: narrow ? 73 : 60 }, "peak " + number(run.figures.peak_memory_bytes / share(run), "GiB") + " GiB" + (run.gpus > 1 ? ($("pergpu").checked ? ", mean of " : ", sum of ") + run.gpus + " GPUs" : "")));
     var rows = names.map(function (n) { return [n, n === "baseline" ? run.baseline : run.parts[n], D.steps.indexOf(n) >= 0 ? run.steps[n] : undefined]; });
     D.steps.forEach(function (s) { if (names.indexOf(s) < 0) rows.push([s, undefined, run.steps[s]]); });
+    (D.passing || []).forEach(function (s) { if (run.steps[s] !== undefined) rows.push([s + " (in no sum)", undefined, run.steps[s]]); });
     var table = el("table", {}, [el("tr", {}, ["part or step", "vLLM's account (GiB)", "driver's account (GiB)"].map(function (h) { return el("th", {}, h); }))].concat(rows.map(function (r) {
       return el("tr", {}, [el("td", { class: "t" }, say(r[0])), el("td", {}, number(r[1], "GiB")), el("td", {}, number(r[2], "GiB"))]);
     })));
@@ -387,14 +389,23 @@
     if (list.some(function (o) { return o[0] === chosen; })) s.value = chosen;
     return s;
   }
+  // Runs on more GPUs are never averaged with runs on fewer.
+  function ranksOf(r, shownAs) {
+    return ["tensor_parallel_size", "pipeline_parallel_size"].filter(function (s) { return D.settings.indexOf(s) >= 0 && shownAs.indexOf(s) < 0; })
+      .map(function (s) { return shortName(s) + " " + text(r.settings[s]); }).join(" · ");
+  }
+  // Settings in which runs of one mean differ, but for those shown.
+  function mixed(list, shownAs) {
+    return asked.filter(function (s) { return s !== "execution" && shownAs.indexOf(s) < 0 && new Set(list.map(function (r) { return text(r.settings[s]); })).size > 1; });
+  }
   function drawCurve() {
     var f = figure($("sy").value), sx = $("sx").value, sg = $("sg").value, box = $("curve");
     if (plots.curve) { plots.curve.destroy(); plots.curve = null; }
     clear(box); clear($("curvetable")); $("curvenote").textContent = "";
-    var runs = shown.filter(function (r) { return f && !r.failed && r.figures[f.name] !== undefined && typeof r.settings[sx] === "number"; });
+    var runs = shown.filter(function (r) { return f && !r.failed && !r.blind && r.figures[f.name] !== undefined && typeof r.settings[sx] === "number"; });
     if (!runs.length) { box.append(el("p", {}, "No run here has both: choose another figure or axis.")); return; }
     var groups = {};
-    runs.forEach(function (r) { var g = sg === "*" ? shortLabel(r, sx) : sg ? text(r.settings[sg]) : "all"; (groups[g] = groups[g] || []).push(r); });
+    runs.forEach(function (r) { var ranks = ranksOf(r, [sx, sg]), g = sg === "*" ? shortLabel(r, sx) : [sg === "model" ? leaf(r.settings[sg]) : sg ? text(r.settings[sg]) : "", ranks].filter(Boolean).join(" · ") || "all"; (groups[g] = groups[g] || []).push(r); });
     var order = Object.keys(groups).sort(compare), residue = {}, rows = [];
     var tables = order.map(function (g) {
       var at = {};
@@ -402,9 +413,7 @@
       var xs = Object.keys(at).map(Number).sort(function (a, b) { return a - b; });
       return [xs, xs.map(function (x) {
         var list = at[x], values = list.map(function (r) { return r.figures[f.name]; });
-        D.settings.forEach(function (s) {
-          if (s !== sx && s !== sg && s !== "execution" && asked.indexOf(s) >= 0 && new Set(list.map(function (r) { return text(r.settings[s]); })).size > 1) residue[s] = true;
-        });
+        mixed(list, [sx, sg]).forEach(function (s) { residue[s] = true; });
         rows.push([g, x, mean(values), Math.min.apply(null, values), Math.max.apply(null, values), list]);
         return mean(values);
       })];
@@ -419,7 +428,7 @@
         var pad = Math.max((most - least) * 0.08, Math.abs(most) * 0.01, 1e-9);
         return [least - pad < 0 && least >= 0 ? 0 : least - pad, most + pad];
       } } },
-      series: [{ label: sx }].concat(order.map(function (g, i) { return { label: (sg && sg !== "*" && sg !== "model" ? shortName(sg) + " " : "") + (sg === "model" ? leaf(g) : g), stroke: colour(i), width: 2, dash: dashes[i % dashes.length], spanGaps: true, points: { show: true, size: 8, fill: css("--bg") }, value: function (u, v) { return number(v, f.unit); } }; })),
+      series: [{ label: sx }].concat(order.map(function (g, i) { return { label: (sg && sg !== "*" && sg !== "model" ? shortName(sg) + " " : "") + g, stroke: colour(i), width: 2, dash: dashes[i % dashes.length], spanGaps: true, points: { show: true, size: 8, fill: css("--bg") }, value: function (u, v) { return number(v, f.unit); } }; })),
       legend: marked,
       axes: [axis(words(sx), { size: 50 }), axis(title(f), { size: 84 })]
     }, uPlot.join(tables));
@@ -435,22 +444,24 @@
   // --- heat map
   function drawMap() {
     var f = figure($("hv").value), hx = $("hx").value, hy = $("hy").value, table = clear($("map"));
-    var runs = shown.filter(function (r) { return f && !r.failed && r.figures[f.name] !== undefined; });
+    var runs = shown.filter(function (r) { return f && !r.failed && !r.blind && r.figures[f.name] !== undefined; });
     if (!runs.length || !hx || !hy) { table.append(el("tr", {}, el("td", {}, "No run here has this figure, or no two settings vary."))); return; }
     function values(s) { return Array.from(new Map(runs.map(function (r) { return [text(r.settings[s]), r.settings[s]]; })).entries()).sort(function (a, b) { return compare(a[1], b[1]); }).map(function (e) { return e[0]; }); }
-    var xs = values(hx), ys = values(hy), cells = {}, means = [];
-    runs.forEach(function (r) { var k = text(r.settings[hy]) + "\u0000" + text(r.settings[hx]); (cells[k] = cells[k] || []).push(r); });
+    function down(r) { return [hy === "model" ? leaf(r.settings[hy]) : text(r.settings[hy]), ranksOf(r, [hx, hy])].filter(Boolean).join(" · "); }
+    var xs = values(hx), ys = Array.from(new Set(runs.map(down))).sort(compare), cells = {}, means = [];
+    runs.forEach(function (r) { var k = down(r) + "\u0000" + text(r.settings[hx]); (cells[k] = cells[k] || []).push(r); });
     Object.keys(cells).forEach(function (k) { means.push(mean(cells[k].map(function (r) { return r.figures[f.name]; }))); });
     var lo = Math.min.apply(null, means), hi = Math.max.apply(null, means);
     table.append(el("caption", {}, title(f)));
     table.append(el("tr", {}, [el("th", { class: "t" }, words(hy) + " ↓   " + words(hx) + " →")].concat(xs.map(function (x) { return el("th", {}, x); }))));
     ys.forEach(function (y) {
-      table.append(el("tr", {}, [el("th", { class: "t" }, hy === "model" ? leaf(y) : y)].concat(xs.map(function (x) {
+      table.append(el("tr", {}, [el("th", { class: "t" }, y)].concat(xs.map(function (x) {
         var list = cells[y + "\u0000" + x];
         if (!list) return el("td", {}, "–");
         var v = list.map(function (r) { return r.figures[f.name]; }), m = mean(v), spread = (Math.max.apply(null, v) - Math.min.apply(null, v)) / 2;
+        var of = mixed(list, [hx, hy]);
         var share = hi > lo ? (m - lo) / (hi - lo) : 0.5;
-        return el("td", { style: "background:rgba(" + css("--heat") + "," + (0.08 + 0.5 * share).toFixed(3) + ")", title: list.map(function (r) { return r.id; }).join("\n"), "data-v": m }, [number(m, f.unit) + (spread ? " ±" + number(spread, f.unit) : ""), el("small", {}, list.length + (list.length === 1 ? " run" : " runs"))]);
+        return el("td", { style: "background:rgba(" + css("--heat") + "," + (0.08 + 0.5 * share).toFixed(3) + ")", title: list.map(function (r) { return r.id; }).join("\n"), "data-v": m }, [number(m, f.unit) + (spread ? " ±" + number(spread, f.unit) : ""), el("small", {}, list.length + (list.length === 1 ? " run" : " runs") + (of.length ? " that differ in " + of.map(shortName).join(", ") : ""))]);
       }))));
     });
   }
@@ -477,14 +488,14 @@
     $("comparison").hidden = $("nav-comparison").hidden = false;
     var box = clear($("changes"));
     box.append(el("p", {}, c.base.name + " (" + c.base.runs + " runs) against " + c.new.name + " (" + c.new.runs + " runs): " + c.matched_profiles + " profiles on both sides, " + c.tests + " figures compared, false discovery rate " + c.false_discovery_rate + "."));
-    [["Worse", c.regressions], ["Better", c.improvements]].forEach(function (part) {
-      if (!part[1] || !part[1].length) { box.append(el("p", {}, part[0] + ": none.")); return; }
+    [["Worse", c.regressions], ["Better", c.improvements], ["Changed alone: what other figures leave over, and none of them moved; no regression", c.remainders_alone]].forEach(function (part, at) {
+      if (!part[1] || !part[1].length) { if (at < 2) box.append(el("p", {}, part[0] + ": none.")); return; }
       box.append(el("h3", {}, part[0]));
       function signed(v, unit) { return (v > 0 ? "+" : "") + amount(v, unit).replace("-", "−"); }
       var t = el("table", {}, el("tr", {}, ["figure", "base", "new", "change", "", "95 % interval", "runs", "profile"].map(function (h, i) { return el("th", { class: i === 0 || i > 5 ? "t" : "" }, h); })));
       part[1].forEach(function (x) {
         var ids = (x.base_runs || []).concat(x.new_runs || []);
-        t.append(el("tr", {}, [el("td", { class: "t" }, x.figure), el("td", {}, amount(x.base, x.unit)), el("td", {}, amount(x.new, x.unit)),
+        t.append(el("tr", {}, [el("td", { class: "t" }, x.figure + (x.also ? " (" + x.also.join(", ") + ")" : "")), el("td", {}, amount(x.base, x.unit)), el("td", {}, amount(x.new, x.unit)),
           el("td", {}, (part[0] === "Worse" ? "✕ " : "") + signed(x.difference, x.unit)), el("td", {}, x.relative === null ? "" : (x.relative > 0 ? "+" : "−") + Math.abs(100 * x.relative).toFixed(1) + " %"),
           el("td", {}, x.difference_low === null || x.difference_low === undefined ? "–" : signed(x.difference_low, x.unit) + " … " + signed(x.difference_high, x.unit)),
           el("td", { class: "t" }, el("details", {}, [el("summary", {}, (x.base_runs || []).length + " + " + (x.new_runs || []).length)].concat(ids.map(function (id) { return el("div", {}, el("code", {}, id)); })))),
@@ -492,8 +503,8 @@
       });
       box.append(el("div", { class: "scroll" }, t));
     });
-    [["Fail now", c.new_failures], ["Vanished", c.vanished], ["Work again", c.recovered], ["New", c.added]].forEach(function (part) {
-      (part[1] || []).forEach(function (o) { box.append(el("p", {}, part[0] + ": " + o.label + " (" + [o.base, o.new].filter(Boolean).join(" → ") + ") " + (o.detail || ""))); });
+    [["Fail now", c.new_failures], ["Vanished", c.vanished], ["Work again", c.recovered], ["New", c.added], ["Not finished, not compared", c.unfinished]].forEach(function (part) {
+      (part[1] || []).forEach(function (o) { box.append(el("p", {}, part[0] + ": " + o.label + " (" + ([o.base, o.new].filter(Boolean).join(" → ") || "not measured yet, or interrupted") + ") " + (o.detail || ""))); });
     });
     (c.notes || []).forEach(function (n) { box.append(el("p", { class: "hint" }, n)); });
   }
@@ -524,13 +535,14 @@
   var figures = D.figures.map(function (f) { return [f.name, title(f)]; });
   var plain = asked.concat(rest.filter(function (s) { return s !== "execution" && s !== "host" && s !== "params"; }));
   var first = ["batch_size", "input_len", "max_model_len"].find(function (s) { return numeric.indexOf(s) >= 0; }) || busiest(numeric);
-  options("sy", figures, "peak_memory_bytes").onchange = drawCurve;
+  var measure = figure("use_beside_kv_per_gpu") ? "use_beside_kv_per_gpu" : "peak_memory_bytes";
+  options("sy", figures, measure).onchange = drawCurve;
   options("sx", numeric.map(function (s) { return [s, words(s)]; }), first).onchange = drawCurve;
   // A curve for all that else was asked, where that is no tangle.
-  var curves = new Set(D.runs.filter(function (r) { return !r.failed; }).map(function (r) { return shortLabel(r, first); })).size;
+  var curves = new Set(D.runs.filter(function (r) { return !r.failed && !r.blind; }).map(function (r) { return shortLabel(r, first); })).size;
   options("sg", [["*", "everything else asked"], ["", "nothing"]].concat(plain.map(function (s) { return [s, words(s)]; })), curves <= 12 ? "*" : "model").onchange = drawCurve;
   $("slog").onchange = drawCurve;
-  options("hv", figures, "peak_memory_bytes").onchange = drawMap;
+  options("hv", figures, measure).onchange = drawMap;
   options("hy", plain.map(function (s) { return [s, words(s)]; }), "model").onchange = drawMap;
   options("hx", plain.map(function (s) { return [s, words(s)]; }), first || plain[1] || "model").onchange = drawMap;
   $("footer").textContent = "Memory in GiB (2^30 bytes), sums over the GPUs of a run unless it says mean. Charts: uPlot 1.6.32, MIT licence, embedded with its text.";

@@ -1,5 +1,7 @@
 """A stand-in for what the driver uses of numpy."""
 
+import os
+
 
 class Rows(list):
     def tolist(self):
@@ -7,6 +9,16 @@ class Rows(list):
 
 
 class random:
+    state = os.urandom(4).hex()  # of its global generator, drawn when numpy is imported
+
+    @classmethod
+    def seed(cls):
+        cls.state = os.urandom(4).hex()
+
+    @staticmethod
+    def drawn():
+        return random.state
+
     @staticmethod
     def randint(high, size):
         assert high == 10000, "`vllm bench latency` draws below 10,000"

@@ -5,7 +5,17 @@ import sys
 import types
 from dataclasses import asdict
 
-__version__ = os.environ["FAKE_VERSION"]
+__version__ = os.environ.get("FAKE_VERSION", "0.29.0")
+if "FAKE_IMPORTS" in os.environ:  # who imports, and with what
+    with open(os.environ["FAKE_IMPORTS"], "a", encoding="utf-8") as imports:
+        print(os.getpid(), os.environ.get("FAKE_AT_IMPORT"), file=imports)
+os.environ["FAKE_SET_BY_IMPORT"] = "yes"
+if "FAKE_THREAD" in os.environ:
+    import threading
+    threading.Thread(target=threading.Event().wait, daemon=True, name="busy").start()
+if "FAKE_SOCKET" in os.environ:
+    import socket
+    SOCKET = socket.socket()
 OLD = tuple(int(p) for p in __version__.split(".")[:3]) < (0, 7, 0)
 
 
