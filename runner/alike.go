@@ -26,8 +26,8 @@ func (x *executor) alikeOf(s *sweep.Sweep) *alike {
 
 // failsAlike ends a sweep whose first same_failure runs failed alike. A failure that
 // may be due to one engine's settings (a length that the model lacks) must have met
-// as many engines, or all that are due.
-func (x *executor) failsAlike(d due, r *Result) {
+// as many engines, or all that are due. It returns why the sweep ends, "" if it goes on.
+func (x *executor) failsAlike(d due, r *Result) (why string) {
 	a, limit := x.alikeOf(d.sweep), d.sweep.Limits.SameFailure
 	switch r.Run.Outcome {
 	case OutcomeBadArgument, OutcomeNoResult, OutcomeEngineError:
@@ -38,17 +38,17 @@ func (x *executor) failsAlike(d due, r *Result) {
 		a.over = true
 	}
 	if a.over || limit == 0 {
-		return
+		return ""
 	}
 	a.outcome, a.detail = r.Run.Outcome, r.Run.OutcomeDetail
 	a.runs++
 	a.engines[d.profile.EngineKey()] = true
 	if a.runs < limit || len(a.engines) < limit && x.othersDue(d.sweep, a.engines) {
-		return
+		return ""
 	}
 	x.given[d.sweep], a.over = true, true
-	x.stopBy(fmt.Sprintf("the first %d runs of sweep %q failed alike, so the others were not tried: %s Fix that and go on with run --resume, "+
-		"or try them all with limits { same_failure = 0 }.", a.runs, d.sweep.Name, a.detail))
+	return fmt.Sprintf("the first %d runs of sweep %q failed alike, so the others were not tried: %s Fix that and go on with run --resume, "+
+		"or try them all with limits { same_failure = 0 }.", a.runs, d.sweep.Name, a.detail)
 }
 
 // othersDue reports whether a profile of the sweep has an engine of its own.

@@ -15,7 +15,7 @@ const samplerPatience = 10 * time.Second
 
 // An attempt is one go through the phases of runner.go.
 type attempt struct {
-	*executor
+	*lane
 	due
 	job     *Job
 	engine  Engine
@@ -41,21 +41,18 @@ type attempt struct {
 
 // attempt measures a run once. It returns nil without an error where the
 // execution was ended before anything was measured.
-func (x *executor) attempt(ctx context.Context, d due, next *due, number int) (r *Result, retriable bool, err error) {
-	a := &attempt{executor: x, due: d, clock: time.Now()}
-	if a.engine, err = x.Engines(d.profile); err != nil {
+func (l *lane) attempt(ctx context.Context, d due, next *due, number int) (r *Result, retriable bool, err error) {
+	a := &attempt{lane: l, due: d, clock: time.Now()}
+	if a.engine, err = l.Engines(d.profile, l.number); err != nil {
 		return nil, false, fmt.Errorf("engine %q of profile %s (%s): %w", d.profile.Engine.Kind, d.profile.ID,
 			point(d.profile), err)
 	}
 	if err := a.share(ctx); err != nil {
 		return nil, false, err
 	}
-	a.insp = x.inspector(d.profile)
-	devices, err := x.devices(ctx, a.insp, d.sweep, d.profile)
-	if err != nil {
-		return nil, false, err
-	}
-	a.job = x.newJob(d, devices, number)
+	a.insp = l.unit.insp
+	a.job = l.newJob(d, l.unit.devices, number)
+	a.job.Turn = l.newTurn(d.sweep)
 	a.job.KeepEngine = a.keepEngine(next)
 	if e, ok := a.engine.(PreparedEngine); ok && !a.warm() {
 		e.Prepare(ctx, a.job)
@@ -78,11 +75,12 @@ func (x *executor) attempt(ctx context.Context, d due, next *due, number int) (r
 }
 
 // newJob makes the job of an attempt.
-func (x *executor) newJob(d due, devices []Device, number int) *Job {
+func (l *lane) newJob(d due, devices []Device, number int) *Job {
 	return &Job{
-		RunID: d.id, Execution: x.id, Profile: d.profile, Written: x.written(d.profile), Sweep: d.sweep, Repeat: d.repeat,
+		RunID: d.id, Execution: l.id, Profile: d.profile, Written: l.written(d.profile), Lane: l.place,
+		Shard: l.Shard, Sweep: d.sweep, Repeat: d.repeat,
 		Attempt: number,
-		Devices: devices, Synthetic: synthetic(d.profile), Mark: x.runMark(), StartedAt: x.now(),
+		Devices: devices, Synthetic: synthetic(d.profile), Mark: l.runMark(), StartedAt: l.now(),
 		Progress: func(Progress) {}, Pulse: &Pulse{},
 	}
 }
@@ -116,7 +114,7 @@ func (a *attempt) measure(ctx context.Context) (*Result, bool, error) {
 	at := a.stage(0, "baseline", a.clock)
 	engineCtx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	a.tap = newTap(a.job, a.sum, &a.pace, a.display)
+	a.tap = newTap(a.job, a.eta, a.display)
 	a.job.Progress = a.tap.progress
 	a.display.RunBegins(a.n, a.job)
 	a.startSamplers(ctx, end)
@@ -127,6 +125,7 @@ func (a *attempt) measure(ctx context.Context) (*Result, bool, error) {
 	done := make(chan struct{})
 	watch.Go(func() { a.watch(done, end) })
 	a.measured, err = a.engine.Run(engineCtx, a.job)
+	a.job.Turn.Give()
 	engineTook := time.Since(at)
 	if !a.warm() {
 		a.shared = nil // it ended its process by itself
@@ -183,8 +182,10 @@ func (a *attempt) conclude(
 	a.mu.Unlock()
 	// What was measured is offered to the sinks also where they refused samples.
 	err = errors.Join(sinkErr, a.finishSinks(a.sinks, r))
-	a.took = append(a.took, time.Since(a.clock)-engineTook-a.waited)
-	a.pace.add(wall)
+	a.locked(func() {
+		a.took = append(a.took, time.Since(a.clock)-engineTook-a.waited)
+		a.pace.add(wall)
+	})
 	if err != nil {
 		return nil, false, fmt.Errorf("keep the result of run %s: %w", a.job.RunID, err)
 	}
@@ -341,16 +342,16 @@ func (a *attempt) share(ctx context.Context) error {
 	return nil
 }
 
-func (x *executor) closeShared(ctx context.Context) error {
-	left, err := x.shared.Close(ctx)
-	x.shared = nil
-	x.addEnded(left, "outlived a session's engine")
+func (l *lane) closeShared(ctx context.Context) error {
+	left, err := l.shared.Close(ctx)
+	l.shared = nil
+	l.addEnded(left, "outlived a session's engine")
 	return err
 }
 
 // keepEngine reports whether the next run is to use this one's process.
 func (a *attempt) keepEngine(next *due) bool {
-	return a.shared != nil && next != nil && !a.given[next.sweep] && next.sweep == a.sweep &&
+	return a.shared != nil && next != nil && !a.over(next.sweep) && next.sweep == a.sweep &&
 		a.shared.Shares(a.profile, next.profile)
 }
 

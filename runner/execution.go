@@ -26,6 +26,7 @@ const (
 // An Execution is one go of a sweep file, as History remembers it.
 type Execution struct {
 	ID        string          `json:"execution"`
+	Sequence  int64           `json:"sequence,omitempty"` // in its folder, from 1: clocks are set; 0: of an earlier version
 	State     ExecutionState  `json:"state"`
 	StartedAt time.Time       `json:"started_at"` // its month is that of the tables
 	EndedAt   *time.Time      `json:"ended_at"`
@@ -38,6 +39,24 @@ type Execution struct {
 	Synthetic bool            `json:"synthetic"`
 	Plan      json.RawMessage `json:"plan,omitempty"` // []PlannedProfile
 	Summary   json.RawMessage `json:"summary,omitempty"`
+
+	// Of a shard: which it is, as "3/6", and a digest of the whole plan.
+	Shard  string `json:"shard,omitempty"`
+	Digest string `json:"plan_digest,omitempty"`
+	// Shards are the parts of an execution that is their union.
+	Shards []*Execution `json:"-"`
+}
+
+// ShardOf is the shard's number, from 1, and how many there are; 0, 0: it is none.
+func (e *Execution) ShardOf() (i, n int) {
+	shard := e.Shard
+	if len(e.Shards) > 0 {
+		shard = e.Shards[0].Shard
+	}
+	if _, err := fmt.Sscanf(shard, "%d/%d", &i, &n); err != nil {
+		return 0, 0
+	}
+	return i, n
 }
 
 // A History remembers executions from one process to the next; nil for a run
@@ -78,6 +97,25 @@ func planned(plan *sweep.Plan) ([]PlannedProfile, error) {
 	}
 	return list, nil
 }
+
+// Digest is over the profiles of plans, in order, and which plan each is in: the
+// same on every machine that cuts a plan in the same way.
+func Digest(plans ...*sweep.Plan) string {
+	sum := sha256.New()
+	for i, plan := range plans {
+		for _, s := range plan.Sweeps {
+			for _, p := range s.Profiles {
+				fmt.Fprintf(sum, "%d %s %s %d\n", i, s.Name, p.ID, repeats(s))
+			}
+		}
+	}
+	return hex.EncodeToString(sum.Sum(nil)[:8])
+}
+
+// A MismatchError says that an execution is not the one that is asked for.
+type MismatchError struct{ Text string }
+
+func (e *MismatchError) Error() string { return e.Text }
 
 func repeats(s *sweep.Sweep) int { return max(s.Repeats, 1) }
 
@@ -180,6 +218,11 @@ func lastOf(list []*Execution) *Execution {
 		return nil
 	}
 	return slices.MaxFunc(list, func(a, b *Execution) int {
-		return cmp.Or(a.StartedAt.Compare(b.StartedAt), cmp.Compare(a.ID, b.ID))
+		return a.Compare(b)
 	})
+}
+
+// Compare orders executions by when they were begun, whatever the clock said.
+func (e *Execution) Compare(o *Execution) int {
+	return cmp.Or(cmp.Compare(e.Sequence, o.Sequence), e.StartedAt.Compare(o.StartedAt), cmp.Compare(e.ID, o.ID))
 }

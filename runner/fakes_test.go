@@ -219,7 +219,7 @@ func ok(context.Context, *Job) (*Measurement, error) {
 
 func newRunner(k *keeper, e Engine) *Runner {
 	return &Runner{
-		Engines: func(*sweep.Profile) (Engine, error) { return e, nil },
+		Engines: func(*sweep.Profile, int) (Engine, error) { return e, nil },
 		Samplers: func(job *Job) []Sampler {
 			return []Sampler{&ticker{job: job, every: 2 * time.Millisecond, used: func() int64 { return 1 << 30 }}}
 		},

@@ -22,7 +22,7 @@ func NewResult(job *Job) *Result {
 		Run: RunInfo{
 			RunID: job.RunID, ProfileID: p.ID, Execution: job.Execution, Sweep: p.Sweep,
 			Repeat: job.Repeat, Attempts: job.Attempt, StartedAt: job.StartedAt.UTC(), Synthetic: job.Synthetic,
-			Axes: map[string]any{}, Command: []string{}, Environment: map[string]string{},
+			Shard: job.Shard, Axes: map[string]any{}, Command: []string{}, Environment: map[string]string{},
 		},
 		ModelInfo:     modelInfo(s, p.Model),
 		DtypeMetadata: DtypeMetadata{Dtype: s.Dtype, KVCacheDtype: s.KVCacheDtype, Quantization: s.Quantization},
@@ -126,6 +126,7 @@ func (x *executor) newResult(job *Job) *Result {
 func (a *attempt) fill(r *Result, cause error) {
 	r.Take(a.measured)
 	run := &r.Run
+	run.Lane = a.job.Turn.told(a.measured.Latency != nil)
 	if !a.measured.Decided {
 		causeDecides(run, cause)
 	}

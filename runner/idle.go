@@ -33,13 +33,13 @@ func isDisplayServer(name string) bool {
 	return false
 }
 
-// A fleet is the GPUs that an Inspector sees.
-type fleet struct {
-	devices []Device
-	last    *DetailedGPUMetrics // the latest reading of a run's end, if all was back
-	gpus    []int               // that it is about
-	at      time.Time
-	shared  *DetailedGPUMetrics // the baseline of a session's first run
+// A reading is what a lane last read of GPUs.
+type reading struct {
+	insp   Inspector
+	last   *DetailedGPUMetrics // of a run's end, if all was back
+	gpus   []int               // that it is about
+	at     time.Time
+	shared *DetailedGPUMetrics // the baseline of a session's first run
 }
 
 func (x *executor) inspector(p *sweep.Profile) Inspector {
@@ -49,17 +49,17 @@ func (x *executor) inspector(p *sweep.Profile) Inspector {
 	return x.Inspector(p)
 }
 
-func (x *executor) fleet(ctx context.Context, insp Inspector) (*fleet, error) {
-	if f := x.gpus[insp]; f != nil {
-		return f, nil
+// devicesOf lists the GPUs that an Inspector sees, once.
+func (x *executor) devicesOf(ctx context.Context, insp Inspector) ([]Device, error) {
+	if list, ok := x.gpus[insp]; ok {
+		return list, nil
 	}
 	devices, err := insp.Devices(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list the GPUs: %w", err)
 	}
-	f := &fleet{devices: devices}
-	x.gpus[insp] = f
-	return f, nil
+	x.gpus[insp] = devices
+	return devices, nil
 }
 
 // checkGPUs finds out before anything runs that a sweep names a GPU which is
@@ -71,42 +71,69 @@ func (x *executor) checkGPUs(ctx context.Context) error {
 			continue
 		}
 		done[d.sweep] = true
-		if insp := x.inspector(d.profile); insp != nil {
-			if _, err := x.devices(ctx, insp, d.sweep, d.profile); err != nil {
-				return err
-			}
+		if _, err := x.pool(ctx, x.inspector(d.profile), d.sweep); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// devices are the GPUs of a run, in rank order: those that the sweep names, else
-// the first ones. A machine with too few is no error here: the engine will say
-// so, and that is a row.
-func (x *executor) devices(ctx context.Context, insp Inspector, s *sweep.Sweep, p *sweep.Profile) ([]Device, error) {
+// checkPlacement finds out before a shard runs that its host has fewer GPUs than a
+// run needs: on another one it could have run.
+func (x *executor) checkPlacement(ctx context.Context) error {
+	if x.Shard == "" {
+		return nil
+	}
+	for _, d := range x.queue {
+		insp := x.inspector(d.profile)
+		if insp == nil {
+			continue
+		}
+		pool, err := x.pool(ctx, insp, d.sweep)
+		if err != nil {
+			return err
+		}
+		if n := ranksIn(pool, d.profile); n > len(pool) {
+			return &PlacementError{fmt.Sprintf("profile %s of sweep %q needs %d GPUs: this job has %s", d.profile.ID, d.sweep.Name,
+				n, indices(pool))}
+		}
+	}
+	return nil
+}
+
+// A PlacementError says that this machine lacks GPUs that are asked for.
+type PlacementError struct{ Text string }
+
+func (e *PlacementError) Error() string { return e.Text }
+
+// pool are the GPUs that runs of a sweep may use: those that it names, else all.
+func (x *executor) pool(ctx context.Context, insp Inspector, s *sweep.Sweep) ([]Device, error) {
 	if insp == nil {
 		return nil, nil
 	}
-	f, err := x.fleet(ctx, insp)
-	if err != nil {
-		return nil, err
-	}
-	ranks := int(max(p.Settings.TensorParallelSize, 1) * max(p.Settings.PipelineParallelSize, 1))
-	if p.Engine.Kind == EngineCommand { // it has no ranks
-		ranks = len(f.devices)
-	}
-	if len(s.GPUs) == 0 {
-		return slices.Clone(f.devices[:min(ranks, len(f.devices))]), nil
+	all, err := x.devicesOf(ctx, insp)
+	if err != nil || len(s.GPUs) == 0 {
+		return all, err
 	}
 	var devices []Device
 	for _, index := range s.GPUs {
-		i := slices.IndexFunc(f.devices, func(d Device) bool { return d.Index == index })
+		i := slices.IndexFunc(all, func(d Device) bool { return d.Index == index })
 		if i < 0 {
-			return nil, fmt.Errorf("sweep %q asks for GPU %d: this machine has %s", s.Name, index, indices(f.devices))
+			return nil, &PlacementError{fmt.Sprintf("sweep %q asks for GPU %d: this machine has %s",
+				s.Name, index, indices(all))}
 		}
-		devices = append(devices, f.devices[i])
+		devices = append(devices, all[i])
 	}
-	return devices[:min(ranks, len(devices))], nil
+	return devices, nil
+}
+
+// ranksIn is how many GPUs of a pool a profile wants. A machine with too few is no
+// error: the engine will say so, and that is a row.
+func ranksIn(pool []Device, p *sweep.Profile) int {
+	if p.Engine.Kind == EngineCommand { // it has no ranks
+		return len(pool)
+	}
+	return p.Ranks()
 }
 
 func indices(devices []Device) string {
@@ -134,15 +161,15 @@ func (a *attempt) waitIdle(ctx context.Context) (dirty string, err error) {
 	if a.insp == nil || len(a.job.Devices) == 0 {
 		return "", nil
 	}
-	f, gpus := a.gpus[a.insp], a.gpuIndices()
+	f, gpus := &a.reading, a.gpuIndices()
 	if a.warm() {
 		a.baseline = f.shared
 		return "", nil
 	}
-	if f.last != nil && time.Since(f.at) < inspectFresh && slices.Equal(f.gpus, gpus) {
+	if f.last != nil && f.insp == a.insp && time.Since(f.at) < inspectFresh && slices.Equal(f.gpus, gpus) {
 		a.baseline = f.last
 	}
-	f.last = nil
+	f.last, f.insp = nil, a.insp
 	w := idleWait{attempt: a, begun: time.Now()}
 	for {
 		if a.baseline == nil {
@@ -321,7 +348,7 @@ func (a *attempt) final(ctx context.Context) {
 		return
 	}
 	a.end = a.detail
-	f, gpus := a.gpus[a.insp], a.gpuIndices()
+	f, gpus := &a.reading, a.gpuIndices()
 	if a.warm() || a.shares() {
 		return // the session's engine holds its memory on purpose; a command's is its own affair
 	}

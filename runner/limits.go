@@ -42,7 +42,13 @@ func (a *attempt) watch(done <-chan struct{}, end context.CancelCauseFunc) {
 		case <-tick.C:
 		}
 		now := time.Now()
-		if broken := brokenLimit(lim, now, begun, a.job.Pulse, a.tap.lastActive()); broken != nil {
+		if a.job.Pulse.IsReady() {
+			a.compiled()
+		}
+		held, waits := a.job.Turn.held()
+		if waits {
+			a.job.Pulse.Output(now) // it is kept waiting: neither slow nor silent
+		} else if broken := brokenLimit(lim, now, begun.Add(held), a.job.Pulse, a.tap.lastActive()); broken != nil {
 			end(broken)
 			return
 		}

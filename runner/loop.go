@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,7 +26,9 @@ var ErrMaxDuration = errors.New("the time of --max-duration is over")
 // A Runner executes plans. Engines, Samplers and Sinks must be set; what else
 // is nil is done without.
 type Runner struct {
-	Engines  func(p *sweep.Profile) (Engine, error)
+	// Engines gives what executes a profile in a lane (from 1): a lane's SharedEngine
+	// serves no other lane.
+	Engines  func(p *sweep.Profile, lane int) (Engine, error)
 	Samplers func(job *Job) []Sampler
 	Sinks    []Sink
 
@@ -38,12 +41,19 @@ type Runner struct {
 	Estimate func(p *sweep.Profile, gpus []Device) *models.Estimate
 	// Clean ends the processes of a mark (proc.EndMarked) and nothing else. At the
 	// start it is called with Mark: what a killed runner left. Between runs it is
-	// called with the mark of the engines, when none should live.
+	// called with the mark of a lane's engines, when none should live.
 	Clean func(ctx context.Context, mark string) ([]Process, error)
 	// Recover puts the output folder in order after a crash, once nothing of an
 	// earlier runner lives, and says what it fixed. What it cannot fix is reported
 	// and does not stop tonight's runs.
 	Recover func() (fixed []string, err error)
+	// Place is what a lane of so many gives an engine on these GPUs; nil: nothing.
+	Place func(lane, lanes int, devices []Device) *Lane
+	// HostTurn waits until no other runner of this host measures; nil: there is none.
+	HostTurn func(ctx context.Context) (release func(), err error)
+	// HostCPU is the time that the host's CPUs were busy, and all of their time, in
+	// seconds since boot; nil: not known.
+	HostCPU func() (busy, all float64)
 	// FreeBytes is the room on the disk of the output folder.
 	FreeBytes func() (int64, error)
 	Display   Display
@@ -51,6 +61,8 @@ type Runner struct {
 	Now   func() time.Time                                 // the wall clock; nil: time.Now
 	Sleep func(ctx context.Context, d time.Duration) error // nil: a timer
 
+	// Shard is which part of the plan this Runner has, as "3/6"; "": all of it.
+	Shard   string
 	Version string   // of vramsweep
 	Host    string   // name of this machine
 	OS      string   // "linux/amd64, kernel 6.8"
@@ -61,8 +73,8 @@ type Runner struct {
 	// settle is how long memory may take to come back; 0: settleLimit.
 	settle time.Duration
 
-	// Mark is proc.FolderMark of the output folder. Engines run under Mark.run;
-	// tools that live longer than a run may carry any other Mark.SOMETHING.
+	// Mark is proc.FolderMark of the output folder. Engines run under
+	// Mark.run.LANE; tools that live longer than a run may carry any other Mark.SOMETHING.
 	Mark string
 }
 
@@ -92,6 +104,8 @@ type Options struct {
 	Resume      bool            // goes on with the last execution, if it is unfinished
 	ResumeOnly  bool            // with Resume: starts no new one after one that is complete
 	MaxDuration time.Duration   // 0: none
+	Execution   string          // its name; "": the last one, or a new one
+	Digest      string          // of the whole plan, where a Shard of it runs
 	Kill        context.Context // ends at once, without writing results: the second Ctrl-C; nil: never
 }
 
@@ -117,15 +131,27 @@ type executor struct {
 	begun   time.Time // with monotonic reading
 	sum     *Summary
 	queue   []due
-	rules   *rules
-	pace    pace
 	display *lockedDisplay
-	gpus    map[Inspector]*fleet
-	shared  SharedEngine
-	failed  map[*sweep.Sweep]int
-	given   map[*sweep.Sweep]bool // up: max_failures, same_failure
-	alike   map[*sweep.Sweep]*alike
-	took    []time.Duration // vramsweep's own share of each run
+	lanes   int
+	limit   map[*sweep.Sweep]int // lanes that may work while a run of the sweep goes on
+	turns   chan struct{}        // full: a run measures alone
+
+	mu        sync.Mutex // of sum and all below
+	changed   sync.Cond  // what could be taken has changed
+	pending   []*unit
+	active    map[*unit]bool
+	busy      map[gpuKey]bool
+	dirty     map[gpuKey]bool // left out: others hold them
+	kinds     map[string]int  // of engines
+	measuring map[*Turn]bool
+	stopped   bool
+	rules     rules
+	pace      pace
+	gpus      map[Inspector][]Device
+	failed    map[*sweep.Sweep]int
+	given     map[*sweep.Sweep]bool // up: max_failures, same_failure
+	alike     map[*sweep.Sweep]*alike
+	took      []time.Duration // vramsweep's own share of each run
 }
 
 // Run executes a plan and returns what came of it, also beside an error: the
@@ -133,13 +159,7 @@ type executor struct {
 // could not go on. The end of ctx ends the current run cleanly; its cause is
 // told. What was measured until then is with the sinks.
 func (r *Runner) Run(ctx context.Context, plan *sweep.Plan, opts Options) (*Summary, error) {
-	x := &executor{
-		Runner: r, opts: opts, plan: plan, begun: time.Now(),
-		sum: &Summary{Outcomes: map[Outcome]int{}}, rules: &rules{},
-		gpus: map[Inspector]*fleet{}, failed: map[*sweep.Sweep]int{}, given: map[*sweep.Sweep]bool{},
-		alike:   map[*sweep.Sweep]*alike{},
-		display: &lockedDisplay{to: r.Display},
-	}
+	x := r.executor(plan, opts)
 	x.sum.StartedAt = x.now()
 	if opts.MaxDuration > 0 {
 		limited, cancel := context.WithTimeoutCause(ctx, opts.MaxDuration, ErrMaxDuration)
@@ -158,6 +178,21 @@ func (r *Runner) Run(ctx context.Context, plan *sweep.Plan, opts Options) (*Summ
 	return x.sum, x.finish(ctx, err)
 }
 
+// executor is one Run before it begins.
+func (r *Runner) executor(plan *sweep.Plan, opts Options) *executor {
+	x := &executor{
+		Runner: r, opts: opts, plan: plan, begun: time.Now(),
+		sum:   &Summary{Outcomes: map[Outcome]int{}},
+		limit: map[*sweep.Sweep]int{}, turns: make(chan struct{}, 1), active: map[*unit]bool{}, busy: map[gpuKey]bool{},
+		dirty: map[gpuKey]bool{}, kinds: map[string]int{}, measuring: map[*Turn]bool{},
+		gpus: map[Inspector][]Device{}, failed: map[*sweep.Sweep]int{}, given: map[*sweep.Sweep]bool{},
+		alike:   map[*sweep.Sweep]*alike{},
+		display: &lockedDisplay{to: r.Display},
+	}
+	x.changed.L = &x.mu
+	return x
+}
+
 func (r *Runner) now() time.Time {
 	if r.Now == nil {
 		return time.Now()
@@ -172,8 +207,8 @@ func (r *Runner) settleTime() time.Duration {
 	return settleLimit
 }
 
-// runMark is the mark of the engines.
-func (r *Runner) runMark() string { return r.Mark + ".run" }
+// runMark is the mark of a lane's engines: what another lane started has another.
+func (l *lane) runMark() string { return fmt.Sprintf("%s.run.%d", l.Mark, l.number) }
 
 // sleep returns early, with the cause, when ctx ends.
 func (r *Runner) sleep(ctx context.Context, d time.Duration) error {
@@ -225,7 +260,9 @@ func (x *executor) prepare(ctx context.Context) error {
 			x.sum.Changes = comparePlans(before, plan)
 		}
 	} else {
-		e.ID = newExecutionID(x.sum.StartedAt, append(slices.Clone(x.plan.Files), x.Host, x.Mark)...)
+		e.ID = cmp.Or(x.opts.Execution,
+			newExecutionID(x.sum.StartedAt, append(slices.Clone(x.plan.Files), x.Host, x.Mark)...))
+		e.Shard, e.Digest = x.Shard, x.opts.Digest
 	}
 	x.id, x.sum.Execution = e.ID, e.ID
 	x.enqueue(finished)
@@ -233,7 +270,7 @@ func (x *executor) prepare(ctx context.Context) error {
 		x.sum.AlreadyDone, x.sum.State = true, StateComplete
 		return nil
 	}
-	if err := x.checkGPUs(ctx); err != nil {
+	if err := errors.Join(x.checkGPUs(ctx), x.checkPlacement(ctx)); err != nil {
 		return err
 	}
 	return x.begin(e, plan)
@@ -266,7 +303,7 @@ func (x *executor) begin(e *Execution, plan []PlannedProfile) error {
 // earlier finds the execution to go on with and what is finished of it; nil for
 // a new one.
 func (x *executor) earlier(plan []PlannedProfile) (*Execution, map[string]*Result, error) {
-	if !x.opts.Resume || x.History == nil {
+	if x.History == nil || !x.opts.Resume && x.opts.Execution == "" {
 		return nil, nil, nil
 	}
 	all, err := x.History.Executions()
@@ -276,8 +313,16 @@ func (x *executor) earlier(plan []PlannedProfile) (*Execution, map[string]*Resul
 	if err != nil {
 		x.display.Note("an execution cannot be read and is passed over: " + err.Error())
 	}
-	all = slices.DeleteFunc(slices.Clone(all), func(e *Execution) bool { return !sameSweeps(e, x.plan.Files, plan) })
-	old := lastOf(all)
+	var old *Execution
+	if x.opts.Execution != "" {
+		if old, err = x.named(all); old == nil {
+			return nil, nil, err
+		}
+	} else {
+		old = lastOf(slices.DeleteFunc(slices.Clone(all), func(e *Execution) bool {
+			return len(e.Shards) > 0 || !sameSweeps(e, x.plan.Files, plan)
+		}))
+	}
 	if old == nil {
 		x.display.Note("no earlier execution of these sweeps is in the output folder: starting one")
 		return nil, nil, nil
@@ -294,6 +339,35 @@ func (x *executor) earlier(plan []PlannedProfile) (*Execution, map[string]*Resul
 		x.display.Note("a result cannot be read; its run is due again: " + err.Error())
 	}
 	return old, finished, nil
+}
+
+// named finds the execution, or the shard of it, that Options name; nil: it has not
+// begun. It must be of the same plan, cut in the same way.
+func (x *executor) named(all []*Execution) (*Execution, error) {
+	i := slices.IndexFunc(all, func(e *Execution) bool { return e.ID == x.opts.Execution })
+	if i < 0 {
+		return nil, nil
+	}
+	parts := all[i].Shards
+	if len(parts) == 0 {
+		parts = all[i : i+1]
+	}
+	var own *Execution
+	for _, part := range parts {
+		if part.Digest != x.opts.Digest || (part.Shard == "") != (x.Shard == "") {
+			return nil, &MismatchError{fmt.Sprintf("execution %s was begun with another plan, or another number of shards "+
+				"(%s on %s): run the same file, with the same variables and shards, or name another execution",
+				part.ID, cmp.Or(part.Shard, "without shards"), part.Host)}
+		}
+		if part.Shard == x.Shard {
+			own = part
+		}
+	}
+	if own != nil && !x.opts.Resume {
+		return nil, &MismatchError{fmt.Sprintf("execution %s has begun already (%s): --resume goes on with it, "+
+			"or name another execution", own.ID, own.State)}
+	}
+	return own, nil
 }
 
 // sameSweeps reports whether an execution was of one of the sweeps at hand:
@@ -354,45 +428,21 @@ func (x *executor) count(o Outcome) {
 	}
 }
 
-// runAll goes through the queue. It returns an error where the execution cannot
-// go on.
-func (x *executor) runAll(ctx context.Context) error {
-	for i, d := range x.queue {
-		x.sum.Remaining = len(x.queue) - i
-		if x.given[d.sweep] {
-			continue
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		var next *due
-		if i+1 < len(x.queue) {
-			next = &x.queue[i+1]
-		}
-		stop, err := x.runOne(ctx, d, next)
-		if err != nil || stop {
-			return err
-		}
-	}
-	x.sum.Remaining = 0
-	return nil
-}
-
 // runOne makes the row of one run. stop ends the execution without an error.
-func (x *executor) runOne(ctx context.Context, d due, next *due) (stop bool, err error) {
-	if err := x.checkDisk(); err != nil {
+func (l *lane) runOne(ctx context.Context, d due, next *due) (stop bool, err error) {
+	if err := l.checkDisk(); err != nil {
 		return false, err
 	}
-	if skip := x.skip(ctx, d); skip != nil {
-		if err := x.keepRow(x.newJob(d, nil, 1), skip); err != nil {
+	if skip := l.skip(d); skip != nil {
+		if err := l.keepRow(l.newJob(d, nil, 1), skip); err != nil {
 			return false, err
 		}
-		x.count(OutcomeSkipped)
-		x.display.RunEnds(d.n, skip)
+		l.locked(func() { l.count(OutcomeSkipped); l.sum.Remaining-- })
+		l.display.RunEnds(d.n, skip)
 		return false, nil
 	}
 	for attempt := 1; ; attempt++ {
-		r, retriable, err := x.attempt(ctx, d, next, attempt)
+		r, retriable, err := l.attempt(ctx, d, next, attempt)
 		if err != nil {
 			return false, err
 		}
@@ -400,29 +450,29 @@ func (x *executor) runOne(ctx context.Context, d due, next *due) (stop bool, err
 			return true, nil
 		}
 		if r.Run.Outcome == OutcomeInterrupted {
-			x.sum.Ran++
-			x.display.RunEnds(d.n, r)
+			l.locked(func() { l.sum.Ran++ })
+			l.display.RunEnds(d.n, r)
 			return true, nil
 		}
 		cold := r.Start != nil && r.Start.TryCold
 		if cold || retriable && attempt <= d.sweep.Limits.Retries {
-			x.sum.Retried++
+			l.locked(func() { l.sum.Retried++ })
 			wait, why := backOff(attempt), "this can pass"
 			if cold {
 				wait, why = 0, "vLLM does not say why, so the warm start may be at fault"
 			}
-			x.display.Note(fmt.Sprintf("%s: %s; %s: attempt %d follows in %v", r.Run.Outcome, r.Run.OutcomeDetail, why,
+			l.display.Note(fmt.Sprintf("%s: %s; %s: attempt %d follows in %v", r.Run.Outcome, r.Run.OutcomeDetail, why,
 				attempt+1, wait))
-			if x.sleep(ctx, wait) != nil {
+			if l.sleep(ctx, wait) != nil {
 				// The attempt is written and final unless the run is resumed: it
 				// stays as it is.
-				x.account(d, r)
+				l.account(d, r)
 				return true, nil
 			}
 			continue
 		}
-		x.account(d, r)
-		return r.Run.Outcome == OutcomeDirtyGPU && d.sweep.Limits.OnDirtyGPU == "stop", nil
+		l.account(d, r)
+		return stopsOn(r, d.sweep) && l.lanes == 1, nil
 	}
 }
 
@@ -431,30 +481,42 @@ func backOff(attempt int) time.Duration {
 	return min(5*time.Second<<min(attempt-1, 10), 2*time.Minute)
 }
 
-// account notes a final row.
-func (x *executor) account(d due, r *Result) {
-	x.sum.Ran++
-	x.count(r.Run.Outcome)
-	x.rules.learn(d.sweep, d.profile, r)
-	x.display.RunEnds(d.n, r)
-	if r.Run.Outcome == OutcomeDirtyGPU && d.sweep.Limits.OnDirtyGPU == "stop" {
-		x.stopBy("on_dirty_gpu = \"stop\": " + r.Run.OutcomeDetail)
+// stopsOn reports whether a run found its GPUs held by others and its sweep is
+// not to use them then.
+func stopsOn(r *Result, s *sweep.Sweep) bool {
+	return r.Run.Outcome == OutcomeDirtyGPU && s.Limits.OnDirtyGPU == "stop"
+}
+
+// account notes a final row. Of several lanes one whose GPUs others hold leaves
+// them out, and the others go on.
+func (l *lane) account(d due, r *Result) {
+	why := ""
+	l.locked(func() {
+		l.sum.Ran++
+		l.sum.Remaining--
+		l.count(r.Run.Outcome)
+		l.rules.learn(d.sweep, d.profile, r)
+		if why = l.failsAlike(d, r); !r.Run.Outcome.Failed() {
+			return
+		}
+		l.failed[d.sweep]++
+		if limit := d.sweep.Limits.MaxFailures; limit > 0 && l.failed[d.sweep] >= limit && !l.given[d.sweep] {
+			l.given[d.sweep] = true
+			why = fmt.Sprintf("sweep %q: max_failures = %d was reached", d.sweep.Name, limit)
+		}
+	})
+	l.display.RunEnds(d.n, r)
+	if stopsOn(r, d.sweep) {
+		l.stopBy("on_dirty_gpu = \"stop\": " + r.Run.OutcomeDetail)
+		l.leaveOut()
 	}
-	x.failsAlike(d, r)
-	if !r.Run.Outcome.Failed() {
-		return
-	}
-	x.failed[d.sweep]++
-	if limit := d.sweep.Limits.MaxFailures; limit > 0 && x.failed[d.sweep] >= limit && !x.given[d.sweep] {
-		x.given[d.sweep] = true
-		x.stopBy(fmt.Sprintf("sweep %q: max_failures = %d was reached", d.sweep.Name, limit))
+	if why != "" {
+		l.stopBy(why)
 	}
 }
 
 func (x *executor) stopBy(why string) {
-	if x.sum.StoppedBy == "" {
-		x.sum.StoppedBy = why
-	}
+	x.locked(func() { x.sum.StoppedBy = cmp.Or(x.sum.StoppedBy, why) })
 }
 
 // keepRow writes a row of a run that was not measured.
@@ -485,9 +547,6 @@ func (x *executor) checkDisk() error {
 
 // finish closes what is open and notes how the execution ended.
 func (x *executor) finish(ctx context.Context, err error) error {
-	if x.shared != nil {
-		err = errors.Join(err, x.closeShared(context.WithoutCancel(ctx)))
-	}
 	x.sum.Interrupted = ctx.Err() != nil && x.sum.Remaining > 0
 	if x.sum.Interrupted && x.sum.StoppedBy == "" {
 		x.sum.StoppedBy = context.Cause(ctx).Error()
@@ -539,7 +598,7 @@ func (x *executor) addEnded(list []Process, why string) {
 		}
 		x.display.Note(fmt.Sprintf("ended %s (PID %d), %s", list[i].Name, list[i].PID, why))
 	}
-	x.sum.Ended = append(x.sum.Ended, list...)
+	x.locked(func() { x.sum.Ended = append(x.sum.Ended, list...) })
 }
 
 func (x *executor) beginSinks(job *Job) ([]RunSink, error) {
@@ -607,10 +666,10 @@ type pace struct {
 
 func (p *pace) add(d time.Duration) { p.runs++; p.took += d }
 
-func (p *pace) eta(rest int, elapsed time.Duration) time.Duration {
+func (p *pace) eta(rest, lanes int, elapsed time.Duration) time.Duration {
 	if p.runs == 0 {
 		return 0
 	}
 	each := p.took / time.Duration(p.runs)
-	return max(each-elapsed, 0) + each*time.Duration(max(rest, 0))
+	return max(each-elapsed, 0) + each*time.Duration(max(rest, 0))/time.Duration(max(lanes, 1))
 }

@@ -264,7 +264,7 @@ func TestInterruptionWritesWhatWasMeasured(t *testing.T) {
 	}
 
 	// The same folder, resumed: the first run is kept, the interrupted attempt too.
-	r.Engines = func(*sweep.Profile) (Engine, error) { return engineFunc(ok), nil }
+	r.Engines = func(*sweep.Profile, int) (Engine, error) { return engineFunc(ok), nil }
 	again := mustRun(t, r, plan(sweep.Limits{}, 1, 2, 3), Options{Resume: true})
 	if again.Execution != sum.Execution || !again.Resumed || again.Kept != 1 || again.Ran != 2 || again.OK != 3 ||
 		again.State != StateComplete {
@@ -490,7 +490,7 @@ func TestMemoryMustComeBack(t *testing.T) {
 		if cleaned++; mark == "mark" {
 			return nil, nil // at the start
 		}
-		if mark != "mark.run" {
+		if mark != "mark.run.1" {
 			t.Errorf("mark %q", mark)
 		}
 		m.mu.Lock()

@@ -72,6 +72,17 @@ type RunInfo struct {
 	Quality        Quality           `json:"quality,omitempty"`         // what the samples cover
 	QualityDetail  string            `json:"quality_detail,omitempty"`  // why it is not full
 	Stages         []Stage           `json:"stages,omitempty"`          // what vramsweep did, when
+	Shard          string            `json:"shard,omitempty"`           // part of the plan, as "3/6"
+	Lane           *LaneInfo         `json:"lane,omitempty"`            // what went on beside; nil: it did not come to measuring
+}
+
+// LaneInfo says what else went on while a run measured.
+type LaneInfo struct {
+	Number     int      `json:"number"`         // of the lane, from 1
+	Busy       int      `json:"lanes_busy"`     // lanes that had a run when it began to measure, its own included
+	Alone      bool     `json:"measured_alone"` // no other run of the execution measured meanwhile
+	HostCPUPct *float64 `json:"host_cpu_pct"`   // of all CPUs of the host, while it measured
+	WaitedS    float64  `json:"waited_s"`       // for its turn to measure
 }
 
 // A Stage is a part of a run as vramsweep goes through it (0 baseline to 6

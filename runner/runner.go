@@ -114,6 +114,9 @@ type Job struct {
 	StartedAt  time.Time      // with its monotonic reading: offsets count from here
 	Progress   func(Progress) // never nil
 	Pulse      *Pulse         // the engine tells here that it speaks, is ready, and its process tree
+	Shard      string         // part of the plan, as "3/6"; "": all of it
+	Lane       *Lane          // what it has for itself beside other runs; nil: there are none
+	Turn       *Turn          // to measure; the engine takes it
 }
 
 // Record is the profile as results may hold it.
@@ -129,6 +132,7 @@ type Progress struct {
 	Phase       Phase
 	MemoryBytes int64 // highest of the current use over the run's GPUs; 0 before the first sample
 	Note        string
+	Lane        int // 0: there is one
 
 	// ETA is that of the execution, from the runs so far; 0: unknown. The Runner
 	// fills it.

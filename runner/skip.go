@@ -2,7 +2,7 @@ package runner
 
 import (
 	"cmp"
-	"context"
+	"encoding/json"
 	"fmt"
 	"reflect"
 	"slices"
@@ -12,23 +12,21 @@ import (
 )
 
 // skip gives the row of a run that need not be measured, nil if it must be.
-func (x *executor) skip(ctx context.Context, d due) *Result {
+func (l *lane) skip(d due) *Result {
 	limits := d.sweep.Limits
 	reason, because := "", ""
 	if limits.SkipDominated {
-		reason, because = x.rules.dominated(d.sweep, d.profile)
+		l.locked(func() { reason, because = l.rules.dominated(d.sweep, d.profile) })
 	}
 	var devices []Device
-	if reason == "" && limits.SkipNeverFits && x.Estimate != nil {
-		if insp := x.inspector(d.profile); insp != nil {
-			devices, _ = x.devices(ctx, insp, d.sweep, d.profile) // the run itself will say what is wrong
-		}
-		reason = neverFits(x.Estimate(d.profile, devices))
+	if reason == "" && limits.SkipNeverFits && l.Estimate != nil {
+		devices = l.unit.devices
+		reason = neverFits(l.Estimate(d.profile, devices))
 	}
 	if reason == "" {
 		return nil
 	}
-	r := x.newResult(x.newJob(d, devices, 1))
+	r := l.newResult(l.newJob(d, devices, 1))
 	r.Run.Outcome, r.Run.OutcomeDetail, r.Run.SkippedBecause = OutcomeSkipped, reason, because
 	for _, section := range []string{"latency_stats", "vllm_internal_metrics", "memory_timeline", "memory_breakdown",
 		"detailed_gpu_metrics"} {
@@ -173,6 +171,15 @@ func compare(ch check, f, c *sweep.Settings) bool {
 		checkMeasure: {types, limits, graphs, fixed, outside, longer},
 	}[ch]
 	return known && gpus && !slices.Contains(needs, false)
+}
+
+// Chain names what a profile has in common with all that could dominate it, or be
+// dominated by it (sameOtherwise).
+func Chain(p *sweep.Profile) string {
+	s := &p.Settings
+	// Marshal cannot fail: all is plain data.
+	text, _ := json.Marshal([]any{p.Sweep, s.HFModelID, s.Quantization, s.LoadFormat, s.TrustRemoteCode, p.Engine})
+	return string(text)
 }
 
 // sameOtherwise: whatever is neither compared nor known to be without effect on

@@ -18,6 +18,7 @@ type Summary struct {
 	Failed      int             `json:"failed"`               //
 	Skipped     int             `json:"skipped"`              //
 	Outcomes    map[Outcome]int `json:"outcomes"`             //
+	Lanes       int             `json:"lanes,omitempty"`      // runs that could go on side by side
 	Retried     int             `json:"retried"`              // attempts that were repeated
 	Resumed     bool            `json:"resumed"`              // an earlier execution went on
 	AlreadyDone bool            `json:"already_done"`         // --resume found it complete

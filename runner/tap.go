@@ -13,8 +13,7 @@ const activeBytes = 1 << 20
 type tap struct {
 	job     *Job
 	display *lockedDisplay
-	pace    *pace
-	rest    int // that follow
+	eta     func(elapsed time.Duration) time.Duration
 	begun   time.Time
 
 	mu     sync.Mutex
@@ -28,10 +27,8 @@ type gpuState struct {
 	sampled time.Time
 }
 
-func newTap(job *Job, s *Summary, p *pace, d *lockedDisplay) *tap {
-	t := &tap{
-		job: job, display: d, pace: p, rest: s.Remaining - 1, begun: time.Now(), gpus: map[int32]*gpuState{},
-	}
+func newTap(job *Job, eta func(time.Duration) time.Duration, d *lockedDisplay) *tap {
+	t := &tap{job: job, display: d, eta: eta, begun: time.Now(), gpus: map[int32]*gpuState{}}
 	for _, dev := range job.Devices {
 		t.gpus[int32(dev.Index)] = &gpuState{used: -1}
 	}
@@ -87,6 +84,9 @@ func (t *tap) progress(p Progress) {
 	case PhaseEngineWarmup, PhaseBenchWarmup, PhaseMeasure, PhaseTeardown:
 		t.job.Pulse.Ready()
 	}
+	if p.Phase == PhaseTeardown {
+		t.job.Turn.Give()
+	}
 	t.mu.Lock()
 	changed := p.Phase != t.last.Phase || p.Note != t.last.Note
 	t.last.Phase, t.last.Note = p.Phase, p.Note
@@ -107,6 +107,9 @@ func (t *tap) show() {
 	if p.Phase == "" {
 		p.Phase = PhaseBaseline
 	}
-	p.ETA = t.pace.eta(t.rest, time.Since(t.begun))
+	p.ETA = t.eta(time.Since(t.begun))
+	if t.job.Lane != nil {
+		p.Lane = t.job.Lane.Number
+	}
 	t.display.Progress(p)
 }

@@ -107,7 +107,8 @@ func (s *Store) moveAttempt(rel, stage string) error {
 }
 
 func (s *Store) dropJournal(rel string) error {
-	return errors.Join(s.f.remove(rel+"/"+journalName), s.f.remove(rel+"/"+journalIndex), s.f.remove(rel+"/"+jobName))
+	return errors.Join(s.f.removeAll(rel+"/"+journalName), s.f.removeAll(rel+"/"+journalIndex),
+		s.f.removeAll(rel+"/"+jobName)) // an engine may have put folders there
 }
 
 // conclude gives an attempt that was cut off its timeline and its run.json.
@@ -238,25 +239,47 @@ func (s *Store) Recover() (*Recovery, error) {
 		return nil, err
 	}
 	report := &Recovery{}
-	err := s.remakeExecutions(report)
-	executions, derr := s.f.dirs(runsDir)
-	err = errors.Join(err, derr)
-	for _, execution := range executions {
-		runs, rerr := s.runs(execution)
-		err = errors.Join(err, rerr)
-		for _, rel := range runs {
-			if rerr := s.recoverRun(rel, report); rerr != nil {
-				err = errors.Join(err, s.f.explain("recovering "+rel, rerr))
-			}
+	var err error
+	if s.opts.Shard == "" {
+		err = s.remakeExecutions(report)
+	}
+	runs, rerr := s.recoverable()
+	err = errors.Join(err, rerr)
+	for _, rel := range runs {
+		if rerr := s.recoverRun(rel, report); rerr != nil {
+			err = errors.Join(err, s.f.explain("recovering "+rel, rerr))
 		}
 	}
-	for _, dir := range []string{".", executionsDir} {
-		err = errors.Join(err, s.removeTemporary(dir, report))
+	if s.opts.Shard == "" {
+		for _, dir := range []string{".", executionsDir} {
+			err = errors.Join(err, s.removeTemporary(dir, report))
+		}
 	}
 	if terr := s.withTables(report, s.endExecutions); terr != nil {
 		err = errors.Join(err, s.f.explain("putting tables/ in order", terr))
 	}
 	return report, err
+}
+
+// recoverable are the folders of the runs that nobody else may be working on: all,
+// or those of this store's shard.
+func (s *Store) recoverable() (all []string, err error) {
+	if s.opts.Shard != "" {
+		e, err := s.part(s.opts.Execution, s.opts.Shard)
+		if errors.Is(err, errNoExecution) {
+			return nil, nil // it has not begun
+		}
+		if err != nil {
+			return nil, err
+		}
+		return s.runsOf(e)
+	}
+	executions, err := s.f.dirs(runsDir)
+	for _, execution := range executions {
+		runs, rerr := s.runs(execution)
+		all, err = append(all, runs...), errors.Join(err, rerr)
+	}
+	return all, err
 }
 
 func (s *Store) recoverRun(rel string, report *Recovery) error {

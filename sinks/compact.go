@@ -74,19 +74,27 @@ func (s *Store) publishStale(executions []*Execution, rebuild bool, report *Comp
 	settled := map[string]bool{}
 	for _, f := range files {
 		for _, m := range f.marks {
-			settled[m.Execution] = settled[m.Execution] || m.Final
+			part := fileName(m.Execution, m.Shard)
+			settled[part] = settled[part] || m.Final
 		}
 	}
-	for i, e := range executions {
-		final, err := s.settleExecution(e, i == len(executions)-1, live)
+	var parts []*Execution
+	last := 0 // where the parts of the last execution begin
+	for _, e := range executions {
+		last = len(parts)
+		parts = append(parts, partsOf(e)...)
+	}
+	for i, e := range parts {
+		final, err := s.settleExecution(e, i >= last, live)
 		if err != nil {
 			return err
 		}
-		runs, err := s.runs(e.ID)
+		part := fileName(e.ID, e.Shard)
+		runs, err := s.runsOf(e)
 		if err != nil {
 			return err
 		}
-		if len(runs) == 0 || !rebuild && final && settled[e.ID] && !s.running(e.ID) {
+		if len(runs) == 0 || !rebuild && final && settled[part] && e.State != StateRunning {
 			continue // or nothing is left to publish it from
 		}
 		err = s.publish(e, final)
@@ -95,9 +103,9 @@ func (s *Store) publishStale(executions []*Execution, rebuild bool, report *Comp
 			report.Damaged = append(report.Damaged, bad.Faults...)
 		}
 		if !onlyDamage(err) {
-			return fmt.Errorf("execution %s: %w", e.ID, err)
+			return fmt.Errorf("execution %s: %w", part, err)
 		}
-		report.Published = append(report.Published, e.ID)
+		report.Published = append(report.Published, part)
 	}
 	return nil
 }
@@ -140,11 +148,11 @@ func (s *Store) settleExecution(e *Execution, last, live bool) (bool, error) {
 
 // lockedByOther says whether somebody runs a sweep in the folder.
 func (s *Store) lockedByOther() bool {
-	lock, err := s.f.lock(lockRun, s.holder())
+	lock, err := s.f.lock(lockRun, s.holder(), false)
 	if err != nil {
 		return errors.As(err, new(*LockedError))
 	}
-	return unlock(lock) != nil
+	return lock.unlock() != nil
 }
 
 func (s *Store) count(report *Compaction) error {
@@ -214,11 +222,13 @@ func (g *mergeGroup) name() string {
 	return path.Join(path.Dir(first.name), fmt.Sprintf("%s+%d.parquet", first.marks[0].Execution, marks-1))
 }
 
+// mergeGroups leaves the files of shards apart: each has one writer, and the rows of
+// one execution would have to be put in order anew.
 func mergeGroups(t anyTable, files []tableFile, axes []table.Axis) []*mergeGroup {
 	var groups []*mergeGroup
 	var current *mergeGroup // takes more
 	for _, f := range files {
-		open := len(f.marks) == 0 || slices.ContainsFunc(f.marks, func(m Mark) bool { return !m.Final })
+		open := len(f.marks) == 0 || slices.ContainsFunc(f.marks, func(m Mark) bool { return !m.Final || m.Shard != "" })
 		if current == nil || open || path.Dir(f.name) != path.Dir(current.files[0].name) ||
 			current.bytes+f.Size() > mergeBytes {
 			current = &mergeGroup{}

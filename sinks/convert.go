@@ -79,6 +79,7 @@ func runRowOf(r *runner.Result) RunRow {
 	row.setLatency(r.LatencyStats)
 	row.setKV(r)
 	row.setSession(r.Session, len(r.GPUInfo))
+	row.setLane(&r.Run)
 	if start := r.Start; start != nil {
 		row.StartMode, row.StartReason, row.ImportSeconds = &start.Mode, text(start.Reason), start.ImportS
 	}
@@ -328,6 +329,14 @@ func instant(t *time.Time) *time.Time {
 	}
 	at := t.UTC().Truncate(time.Microsecond)
 	return &at
+}
+
+// setLane is what went on beside.
+func (row *RunRow) setLane(r *runner.RunInfo) {
+	row.Shard = text(r.Shard)
+	if l := r.Lane; l != nil {
+		row.LanesBusy, row.HostCPUPct, row.MeasuredAlone = new(int32(l.Busy)), finite(l.HostCPUPct), &l.Alone
+	}
 }
 
 // setSession is what the engine itself told, and the profile's place on it.

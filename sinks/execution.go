@@ -1,7 +1,6 @@
 package sinks
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -46,10 +45,15 @@ func (s *Store) BeginExecution(e *Execution) error {
 		return err
 	}
 	now := s.now().UTC()
-	switch before, err := s.Execution(e.ID); {
+	switch before, err := s.part(e.ID, e.Shard); {
 	case err == nil:
-		e.StartedAt, e.ResumedAt = before.StartedAt, append(before.ResumedAt, now)
+		e.StartedAt, e.ResumedAt, e.Sequence = before.StartedAt, append(before.ResumedAt, now), before.Sequence
 	case errors.Is(err, errNoExecution):
+		all, _ := s.Executions() // a damaged one is told elsewhere
+		for _, other := range all {
+			e.Sequence = max(e.Sequence, other.Sequence)
+		}
+		e.Sequence++
 	default:
 		return err
 	}
@@ -66,7 +70,7 @@ func (s *Store) BeginExecution(e *Execution) error {
 // FinishExecution brings tables/ up to date and then notes how the execution
 // ended. It can be repeated.
 func (s *Store) FinishExecution(id string, state ExecutionState, summary any) error {
-	e, err := s.Execution(id)
+	e, err := s.part(id, s.opts.Shard)
 	if err := errors.Join(s.writable(), err); err != nil {
 		return err
 	}
@@ -84,21 +88,28 @@ func (s *Store) FinishExecution(id string, state ExecutionState, summary any) er
 }
 
 // endExecutions brings tables/ up to date for executions whose runner died: only
-// who holds the lock of the folder knows that.
+// who holds the lock of the folder, or of the shard, knows that.
 func (s *Store) endExecutions() error {
 	executions, err := s.Executions()
-	for _, e := range executions {
-		if e.State != StateRunning {
-			continue
+	for _, whole := range executions {
+		for _, e := range partsOf(whole) {
+			if e.State != StateRunning || !s.mine(e.ID, e.Shard) {
+				continue
+			}
+			e.State = StateInterrupted
+			perr := s.publish(e, false)
+			if onlyDamage(perr) {
+				perr = errors.Join(perr, s.writeExecution(e))
+			}
+			err = errors.Join(err, perr)
 		}
-		e.State = StateInterrupted
-		perr := s.publish(e, false)
-		if onlyDamage(perr) {
-			perr = errors.Join(perr, s.writeExecution(e))
-		}
-		err = errors.Join(err, perr)
 	}
 	return err
+}
+
+// mine reports whether this store may write an execution, or a shard of it.
+func (s *Store) mine(execution, shard string) bool {
+	return s.opts.Shard == "" || s.opts.Shard == shard && s.opts.Execution == execution
 }
 
 func (s *Store) writeExecution(e *Execution) error {
@@ -107,7 +118,7 @@ func (s *Store) writeExecution(e *Execution) error {
 		err = s.f.mkdir(executionsDir)
 	}
 	if err == nil {
-		err = s.f.replace(executionFile(e.ID), func(w io.Writer) error {
+		err = s.f.replace(executionFile(fileName(e.ID, e.Shard)), func(w io.Writer) error {
 			_, err := w.Write(sealJSON(append(b, '\n')))
 			return err
 		})
@@ -119,27 +130,11 @@ var errNoExecution = errors.New("there is no such execution")
 
 // Execution reads what is known of one execution.
 func (s *Store) Execution(id string) (*Execution, error) {
-	if err := checkID(id); err != nil {
+	parts, err := s.parts(id)
+	if err != nil {
 		return nil, err
 	}
-	if !s.f.exists(executionFile(id)) {
-		return nil, fmt.Errorf("execution %s in %s: %w", id, s.f.dir, errNoExecution)
-	}
-	b, err := s.f.readFile(executionFile(id))
-	e := new(Execution)
-	if err == nil {
-		err = checkJSON(b)
-	}
-	if err == nil {
-		err = json.Unmarshal(b, e)
-	}
-	if err == nil && e.ID != id {
-		err = fmt.Errorf("it is about execution %q", e.ID)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", s.f.path(executionFile(id)), err)
-	}
-	return e, nil
+	return union(parts), nil
 }
 
 // Executions are all executions of the folder, the oldest first. One whose
@@ -156,9 +151,7 @@ func (s *Store) Executions() ([]*Execution, error) {
 		}
 		all = append(all, e)
 	}
-	slices.SortFunc(all, func(a, b *Execution) int {
-		return cmp.Or(a.StartedAt.Compare(b.StartedAt), cmp.Compare(a.ID, b.ID))
-	})
+	slices.SortFunc(all, (*Execution).Compare)
 	return all, errors.Join(err, damaged(faults))
 }
 
@@ -167,7 +160,14 @@ func (s *Store) executionIDs() ([]string, error) {
 	entries, err := s.f.list(executionsDir)
 	var ids []string
 	for _, entry := range entries {
-		if id, ok := strings.CutSuffix(entry.Name(), ".json"); ok && !strings.HasPrefix(id, ".") {
+		id, ok := strings.CutSuffix(entry.Name(), ".json")
+		if !ok || strings.HasPrefix(id, ".") {
+			continue
+		}
+		if at := strings.LastIndexByte(id, '.'); at > 0 && strings.Contains(id[at:], "-of-") {
+			id = id[:at] // of its shards one stands for all
+		}
+		if !slices.Contains(ids, id) {
 			ids = append(ids, id)
 		}
 	}

@@ -28,5 +28,9 @@ func safeName(s string) string {
 
 // RunName is the name of a run's folder in its execution's.
 func RunName(job *runner.Job) string {
-	return safeName(fmt.Sprintf("%s-%s-r%d", job.Profile.Sweep, job.Profile.ID, job.Repeat))
+	return runName(job.Profile.Sweep, job.Profile.ID, job.Repeat)
+}
+
+func runName(sweep, profile string, repeat int) string {
+	return safeName(fmt.Sprintf("%s-%s-r%d", sweep, profile, repeat))
 }

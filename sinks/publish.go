@@ -19,7 +19,10 @@ func (s *Store) Publish(execution string) error {
 	if err != nil {
 		return err
 	}
-	return s.publishNow(e, e.State == StateComplete)
+	for _, part := range partsOf(e) {
+		err = errors.Join(err, s.publishNow(part, part.State == StateComplete))
+	}
+	return err
 }
 
 func (s *Store) publishNow(e *Execution, final bool) error {
@@ -29,14 +32,15 @@ func (s *Store) publishNow(e *Execution, final bool) error {
 
 // publish needs the lock of the tables.
 func (s *Store) publish(e *Execution, final bool) error {
-	p := &publication{s: s, mark: Mark{Execution: e.ID, Final: final},
+	p := &publication{s: s, of: e, mark: Mark{Execution: e.ID, Shard: e.Shard, Final: final},
 		month: "month=" + e.StartedAt.UTC().Format("2006-01")}
 	return errors.Join(p.run(), s.f.removeAll(stagingDir))
 }
 
-// A publication writes the files of one execution.
+// A publication writes the files of one execution, or of a shard of it.
 type publication struct {
 	s     *Store
+	of    *Execution
 	mark  Mark
 	month string
 }
@@ -54,7 +58,7 @@ type output struct {
 }
 
 func (p *publication) run() error {
-	runs, err := p.s.orderedRuns(p.mark.Execution)
+	runs, err := p.s.orderedRuns(p.of)
 	bad := new(DamagedError)
 	if err != nil && !errors.As(err, &bad) {
 		return err
@@ -89,14 +93,15 @@ func (p *publication) run() error {
 // find looks for the file that holds the execution.
 func (p *publication) find(t anyTable) (*output, error) {
 	name := t.def().name
-	o := &output{t: t, name: path.Join(string(name), p.month, p.mark.Execution+".parquet"), marks: []Mark{p.mark}}
+	o := &output{t: t, name: path.Join(string(name), p.month, fileName(p.of.ID, p.of.Shard)+".parquet"), marks: []Mark{p.mark}}
 	files, err := p.s.footers(name)
 	for _, f := range files {
-		at := f.has(p.mark.Execution)
+		at := f.has(p.mark)
 		switch {
 		case at < 0:
 		case o.exists:
-			return nil, fmt.Errorf("execution %s stands in %s and in %s: remove one of them", p.mark.Execution, o.name, f.name)
+			return nil, fmt.Errorf("execution %s stands in %s and in %s: remove one of them",
+				fileName(p.of.ID, p.of.Shard), o.name, f.name)
 		default:
 			f.marks[at] = p.mark
 			o.name, o.marks, o.at, o.exists = f.name, f.marks, at, true
@@ -167,7 +172,7 @@ func (p *publication) stageRows(runs []*runHead, outs []*output, bad *DamagedErr
 }
 
 func (p *publication) stageRuns(o *output, rows []RunRow) ([]table.Axis, error) {
-	known, err := p.s.axesWithValues(p.mark.Execution)
+	known, err := p.s.axesWithValues(p.mark)
 	if err != nil {
 		return nil, err
 	}
@@ -187,6 +192,8 @@ func (p *publication) stageRuns(o *output, rows []RunRow) ([]table.Axis, error) 
 // apply makes the file visible, or removes one that has no rows any more.
 func (p *publication) apply(o *output) error {
 	switch name := tablesDir + "/" + o.name; {
+	case o.rows > 0 && p.mark.Shard != "" && !o.exists:
+		return p.s.placeFirst(o.name)
 	case o.rows > 0:
 		return p.s.place(o.name)
 	case o.exists:
@@ -234,7 +241,7 @@ func (s *Store) rewrite(t anyTable, from []tableFile, to string, axes []table.Ax
 
 // axesWithValues are the axis columns that other executions have values in: an
 // execution that goes on may yet change the type of one that came with it.
-func (s *Store) axesWithValues(otherThan string) ([]table.Axis, error) {
+func (s *Store) axesWithValues(otherThan Mark) ([]table.Axis, error) {
 	var axes []table.Axis
 	files, err := s.footers(TableRuns)
 	for _, f := range files {

@@ -86,7 +86,7 @@ func (s *Store) quarantine(execution string, report *Recovery) error {
 func (s *Store) remakeExecutions(report *Recovery) error {
 	ids, err := s.executionIDs()
 	for _, id := range ids {
-		if _, rerr := s.Execution(id); rerr != nil && !errors.Is(rerr, errNoExecution) {
+		if _, rerr := s.Execution(id); rerr != nil && !errors.Is(rerr, errNoExecution) && s.f.exists(executionFile(id)) {
 			err = errors.Join(err, s.remakeExecution(id, rerr, report))
 		}
 	}

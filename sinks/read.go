@@ -15,7 +15,7 @@ import (
 )
 
 // Read yields the rows of one table, of all folders one after another, in the
-// order of their executions and run ids. Each path is an output folder or a
+// order of their executions, shards and run ids. Each path is an output folder or a
 // single run.json. Runs that are finished are seen although their execution
 // goes on and tables/ knows nothing of them; no row is seen twice. A file
 // that cannot be read yields its error, with the zero row, and the reading goes
@@ -62,7 +62,7 @@ func ReadStore[T Row](s *Store, where Predicate, yield func(T, error) bool) bool
 		if part.file != "" {
 			r.parquet(tablesDir+"/"+part.file, part.skip)
 		} else {
-			r.folders(part.execution)
+			r.folders(&Execution{ID: part.execution})
 		}
 	}
 	return r.more
@@ -85,10 +85,18 @@ func (s *Store) readPlan(t Table, where Predicate) ([]readPart, error) {
 		return nil, err
 	}
 	files, err := s.footers(t)
+	open := map[string]bool{} // executions that are read from their folders
+	for _, f := range files {
+		for _, m := range f.marks {
+			if slices.Contains(folders, m.Execution) && (!m.Final || s.running(m.Execution)) {
+				open[m.Execution] = true
+			}
+		}
+	}
 	var parts []readPart
 	settled := map[string]bool{}
 	for _, f := range files {
-		if part, wanted := s.planFile(f.name, f.marks, folders, settled, where); wanted {
+		if part, wanted := planFile(f.name, f.marks, open, settled, where); wanted {
 			parts = append(parts, part)
 		}
 	}
@@ -103,14 +111,11 @@ func (s *Store) readPlan(t Table, where Predicate) ([]readPart, error) {
 
 // planFile plans the reading of a file of tables/, and notes which executions it
 // settles.
-func (s *Store) planFile(name string, marks []Mark, folders []string, settled map[string]bool, where Predicate) (
-	part readPart, wanted bool,
-) {
-	part = readPart{file: name, skip: map[string]bool{}}
+func planFile(name string, marks []Mark, open, settled map[string]bool, where Predicate) (part readPart, wanted bool) {
+	part = readPart{file: name, skip: open}
 	wanted = len(marks) == 0 // a file of others: its rows say what they are
 	for _, m := range marks {
-		if slices.Contains(folders, m.Execution) && (!m.Final || s.running(m.Execution)) {
-			part.skip[m.Execution] = true
+		if open[m.Execution] {
 			continue
 		}
 		settled[m.Execution] = true
@@ -122,10 +127,11 @@ func (s *Store) planFile(name string, marks []Mark, folders []string, settled ma
 	return part, wanted
 }
 
-// running says whether an execution can still get runs.
+// running says whether an execution can still get runs: one of shards until all
+// are complete.
 func (s *Store) running(execution string) bool {
 	e, err := s.Execution(execution)
-	return err == nil && e.State == StateRunning
+	return err == nil && (e.State == StateRunning || len(e.Shards) > 0 && e.State != StateComplete)
 }
 
 type storeReader[T Row] struct {
@@ -164,7 +170,7 @@ func (r *storeReader[T]) parquet(name string, skip map[string]bool) {
 }
 
 // folders reads the finished runs of an execution.
-func (r *storeReader[T]) folders(execution string) {
+func (r *storeReader[T]) folders(execution *Execution) {
 	runs, err := r.s.orderedRuns(execution)
 	r.fail(err)
 	for _, run := range runs {

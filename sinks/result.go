@@ -77,7 +77,11 @@ func masked(r *runner.Result, m *proc.Masker) *runner.Result {
 			v.SetString(m.Value(name, v.String()).(string))
 		case reflect.TypeFor[[]string]():
 			v.Set(reflect.ValueOf(m.Argv(v.Interface().([]string))))
-		case reflect.TypeFor[[]float64](), reflect.TypeFor[[]runner.FileInfo](), reflect.TypeFor[time.Time]():
+		case reflect.TypeFor[time.Time]():
+			if year := v.Interface().(time.Time).Year(); year < 1 || year > 9999 { // an engine's clock: JSON has no such time
+				v.SetZero()
+			}
+		case reflect.TypeFor[[]float64](), reflect.TypeFor[[]runner.FileInfo]():
 		default:
 			return false
 		}

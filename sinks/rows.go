@@ -153,6 +153,11 @@ type RunRow struct {
 	StartReason   *string  `parquet:"start_reason,optional,dict" doc:"Why it started cold where it might have started warm."`
 	ImportSeconds *float64 `parquet:"import_seconds,optional" unit:"s" doc:"From the start to the first line of the engine process: imports of Python, a second time where the engine process is spawned, and the configuration."`
 
+	LanesBusy     *int32   `parquet:"lanes_busy,optional" doc:"Lanes that had a run when this one began to measure, its own included; null where it did not come to that."`
+	HostCPUPct    *float64 `parquet:"host_cpu_pct,optional" unit:"%" doc:"Use of all CPUs of the host while the run measured, whoever used them."`
+	MeasuredAlone *bool    `parquet:"measured_alone,optional" doc:"True: no other run of the execution measured meanwhile; their latencies are not to be compared with others."`
+	Shard         *string  `parquet:"shard,optional,dict" doc:"Which part of the execution's plan the run belongs to, as 3/6; null: the execution has no parts."`
+
 	// Axes are the free axes of the matrix at this point: in Parquet a column
 	// axis_NAME each. Values are string, int64, float64 or bool; an axis of
 	// objects is its JSON text.

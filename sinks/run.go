@@ -8,6 +8,8 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"math"
+	"os"
 	"path"
 	"slices"
 	"sync"
@@ -30,7 +32,8 @@ const (
 type RunSink struct {
 	store   *Store
 	rel     string
-	earlier int // attempts before this one
+	dir     string // as its engine was told
+	earlier int    // attempts before this one
 
 	mu      sync.Mutex
 	journal *journal // nil after Finish or Close
@@ -126,7 +129,8 @@ func (r *RunSink) each(yield func([]runner.Sample) error) error {
 	if dropped > 0 {
 		return fmt.Errorf("%d batches of samples of %s found no room on the disk", dropped, r.rel)
 	}
-	index, err := r.store.f.readFile(r.rel + "/" + journalIndex)
+	// By its handle: an engine may have put something else in the place of its name.
+	index, err := io.ReadAll(io.NewSectionReader(j.index, 0, math.MaxInt64))
 	if err != nil {
 		return err
 	}
@@ -163,6 +167,13 @@ func (r *RunSink) finish(result *runner.Result) error {
 	if err := r.store.f.mkdir(r.rel); err != nil {
 		return err
 	}
+	if err := r.store.clear(r.rel); err != nil {
+		return err
+	}
+	if result.Run.Outcome.Failed() && !r.store.isAt(r.rel, r.dir) {
+		result.Run.Outcome = runner.OutcomeInterrupted // it is no fault of the profile, and due again
+		result.Run.OutcomeDetail = "the output folder was renamed or moved while it ran: its engine lost " + r.dir
+	}
 	result.Run.Attempts = max(result.Run.Attempts, r.earlier+1)
 	if result.SchemaVersion == "" {
 		result.SchemaVersion = runner.SchemaVersion
@@ -184,6 +195,26 @@ func (r *RunSink) finish(result *runner.Result) error {
 		return err
 	}
 	return r.store.writeResult(r.rel, result)
+}
+
+// isAt reports whether a folder of the output folder still is where its name says.
+func (s *Store) isAt(rel, dir string) bool {
+	ours, err := s.f.root.Stat(rel)
+	named, nerr := os.Stat(dir)
+	return err == nil && nerr == nil && os.SameFile(ours, named)
+}
+
+// clear sets aside what an engine put where the files of its run belong.
+func (s *Store) clear(rel string) error {
+	for _, name := range []string{resultName, timelineName, tmpName(resultName), tmpName(timelineName), attemptsDir} {
+		info, err := s.f.root.Lstat(rel + "/" + name)
+		if err == nil && info.IsDir() != (name == attemptsDir) || err == nil && info.Mode()&fs.ModeType&^fs.ModeDir != 0 {
+			if _, err := s.setAside(rel + "/" + name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // Close ends an attempt without a result: its journal stays, and Recover or the

@@ -19,9 +19,13 @@ import (
 
 // Options of a Store. The zero value will do.
 type Options struct {
-	Version    string           // of vramsweep; stands in every file
-	Host       string           // name of this machine, for the lock
-	What       string           // what this process does, for the lock: "run", "recover"
+	Version string // of vramsweep; stands in every file
+	Host    string // name of this machine, for the lock
+	What    string // what this process does, for the lock: "run", "recover"
+	// Execution and Shard (as "3/6") are what this process writes, where others write
+	// other shards beside it; "": it has the folder for itself.
+	Execution, Shard string
+
 	Now        func() time.Time // the clock; time.Now if nil
 	BatchEvery time.Duration    // how long samples wait to be written; 250 ms if 0
 	SyncEvery  time.Duration    // how long written samples wait for the disk; 3 s if 0
@@ -33,7 +37,9 @@ type Options struct {
 type Store struct {
 	f    *folder
 	opts Options
-	lock *os.File // nil: opened to read
+	lock *held    // nil: opened to read
+	own  *held    // of the shard
+	self *os.File // the folder, locked as well; nil where its file system locks none
 
 	mu   sync.Mutex
 	open map[*RunSink]bool
@@ -46,7 +52,8 @@ var (
 )
 
 // Open creates the folder, if it is not there, and locks it: one process at a
-// time runs sweeps in it. The second is told who holds it (LockedError).
+// time runs sweeps in it, or one for each shard. The second is told who holds it
+// (LockedError).
 func Open(dir string, opts Options) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		f := &folder{dir: dir}
@@ -56,10 +63,21 @@ func Open(dir string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.lock, err = s.f.lock(lockRun, s.holder())
+	s.lock, err = s.f.lock(lockRun, s.holder(), opts.Shard != "")
 	if err == nil {
-		err = errors.Join(s.f.mkdir(runsDir), s.f.mkdir(executionsDir), s.f.mkdir(tablesDir), s.probe())
-		err = s.f.explain("preparing the output folder", err)
+		s.self, err = s.f.lockSelf(lockKind(opts.Shard != ""))
+	}
+	if err == nil {
+		err = errors.Join(s.f.mkdir(runsDir), s.f.mkdir(executionsDir), s.f.mkdir(tablesDir))
+	}
+	if err == nil && opts.Shard != "" {
+		s.own, err = s.f.lock(shardLock(opts.Execution, opts.Shard), s.holder(), false)
+		if locked := (*LockedError)(nil); errors.As(err, &locked) {
+			locked.Copy = true
+		}
+	}
+	if err == nil {
+		err = s.f.explain("preparing the output folder", s.probe())
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -96,9 +114,15 @@ func (s *Store) Close() error {
 	for _, sink := range open {
 		err = errors.Join(err, sink.Close())
 	}
-	if s.lock != nil {
-		err = errors.Join(err, unlock(s.lock))
-		s.lock = nil
+	for _, lock := range []**held{&s.own, &s.lock} {
+		if *lock != nil {
+			err = errors.Join(err, (*lock).unlock())
+			*lock = nil
+		}
+	}
+	if s.self != nil {
+		err = errors.Join(err, s.self.Close())
+		s.self = nil
 	}
 	return errors.Join(err, s.f.close())
 }
@@ -137,7 +161,7 @@ func (s *Store) writable() error {
 
 // probe finds out at once, not after the first run, that nothing can be written.
 func (s *Store) probe() error {
-	name := tmpName("probe")
+	name := tmpName(fileName("probe", s.opts.Shard))
 	if err := s.f.remove(name); err != nil {
 		return err
 	}
@@ -182,7 +206,7 @@ func (s *Store) begin(job *runner.Job) (*RunSink, error) {
 	if err := s.writeJob(rel, job); err != nil {
 		return nil, err
 	}
-	sink := &RunSink{store: s, rel: rel, earlier: len(attempts), stop: make(chan struct{})}
+	sink := &RunSink{store: s, rel: rel, dir: job.Dir, earlier: len(attempts), stop: make(chan struct{})}
 	if err := sink.start(); err != nil {
 		return nil, err
 	}
@@ -216,13 +240,20 @@ func (s *Store) runs(execution string) ([]string, error) {
 	return names, err
 }
 
-// Finished are the final results of an execution by run id, without their long
+// Finished are the final results of an execution, or of this store's shard, by run id, without their long
 // parts (timeline points, tails of logs, single latencies). Interrupted runs are not
 // among them: they are due again. Damaged ones are named in the error; the
 // others are returned.
 func (s *Store) Finished(execution string) (map[string]*runner.Result, error) {
-	runs, err := s.runs(execution)
 	finished := map[string]*runner.Result{}
+	e := &Execution{ID: execution}
+	if s.opts.Shard != "" {
+		var err error
+		if e, err = s.part(execution, s.opts.Shard); err != nil {
+			return finished, err
+		}
+	}
+	runs, err := s.runsOf(e)
 	for _, rel := range runs {
 		r, rerr := s.result(rel)
 		switch {

@@ -16,8 +16,9 @@ import (
 	"github.com/vramsweep/vramsweep/sinks/table"
 )
 
-// tables/ holds one file an execution and table, EXECUTION.parquet: what stands
-// in the name before the first dot names the execution. A file is made in
+// tables/ holds one file an execution and table, EXECUTION.parquet, or one a shard
+// of it, EXECUTION.3-of-6.parquet: what stands in the name before the first dot
+// names the execution. A file is made in
 // stagingDir, which no reader's glob sees, and appears by one rename; it is
 // replaced as a whole by another. While an execution goes on its finished runs
 // stand in their folders alone, where our own readers find them.
@@ -33,19 +34,19 @@ const (
 )
 
 // tablesWait is how long somebody else may work in tables/.
-const tablesWait = 30 * time.Second
+const tablesWait = 2 * time.Minute
 
 // withTables runs f with the lock of the tables, after what somebody who died
 // left half done.
 func (s *Store) withTables(report *Recovery, f func() error) error {
 	deadline := time.Now().Add(tablesWait)
 	for {
-		lock, err := s.f.lock(lockTables, s.holder())
+		lock, err := s.f.lock(lockTables, s.holder(), false)
 		if err == nil {
 			if err = s.settleTables(report); err == nil {
 				err = f()
 			}
-			return errors.Join(err, unlock(lock))
+			return errors.Join(err, lock.unlock())
 		}
 		if !errors.As(err, new(*LockedError)) || time.Now().After(deadline) {
 			return err
@@ -152,9 +153,12 @@ func (s *Store) footers(t Table) ([]tableFile, error) {
 	return files, err
 }
 
-// has is where a mark of an execution stands, or -1.
-func (f *tableFile) has(execution string) int {
-	return slices.IndexFunc(f.marks, func(m Mark) bool { return m.Execution == execution })
+// has is where a mark of the same part of an execution stands, or -1.
+func (f *tableFile) has(mark Mark) int { return slices.IndexFunc(f.marks, mark.Same) }
+
+// names reports whether the file says that it has rows of an execution.
+func (f *tableFile) names(execution string) bool {
+	return slices.ContainsFunc(f.marks, func(m Mark) bool { return m.Execution == execution })
 }
 
 // TableExecutions are the executions that the table runs has, oldest first: also
@@ -271,6 +275,20 @@ func (s *Store) place(name string) error {
 		return err
 	}
 	return errors.Join(s.f.syncDir(dir), s.f.syncDir(path.Dir(dir)))
+}
+
+// placeFirst is place for a shard's file that is not there yet: it is linked, so
+// that of two runners of one shard the first wins, whatever their locks are worth.
+func (s *Store) placeFirst(name string) error {
+	dir := path.Dir(tablesDir + "/" + name)
+	if err := s.f.mkdir(dir); err != nil {
+		return err
+	}
+	err := s.f.root.Link(stagedPath(name), tablesDir+"/"+name)
+	if err != nil && !errors.Is(err, fs.ErrExist) { // some file systems have no links
+		return s.place(name)
+	}
+	return errors.Join(s.f.remove(stagedPath(name)), s.f.syncDir(dir), s.f.syncDir(path.Dir(dir)))
 }
 
 // exchange puts another folder in the place of a month's: files that stay are

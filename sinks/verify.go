@@ -99,25 +99,35 @@ func (v *verifier) executions(folders []string) {
 	v.failed(executionsDir, err)
 	for _, id := range ids {
 		e, err := v.s.Execution(id)
-		if v.failed(executionFile(id), err) || !slices.Contains(folders, id) || e.State != StateComplete {
+		if v.failed(executionFile(id), err) || !slices.Contains(folders, id) {
 			continue
 		}
-		runs, err := v.s.runs(id)
-		v.failed(runsDir+"/"+id, err)
-		finished := 0
-		for _, rel := range runs {
-			if v.s.f.exists(rel + "/" + resultName) {
-				finished++
+		for _, part := range partsOf(e) {
+			if part.State == StateComplete {
+				v.counted(part)
 			}
-		}
-		if finished < e.Runs {
-			v.fault(runsDir+"/"+id, "", "%d of %d runs have a run.json, but the execution is complete", finished, e.Runs)
 		}
 	}
 	for _, id := range folders {
 		if !slices.Contains(ids, id) {
 			v.fault(executionFile(id), "", "it is missing, but there are runs of this execution")
 		}
+	}
+}
+
+// counted checks that each run that was planned has its result.
+func (v *verifier) counted(e *Execution) {
+	runs, err := v.s.runsOf(e)
+	v.failed(runsDir+"/"+e.ID, err)
+	finished := 0
+	for _, rel := range runs {
+		if v.s.f.exists(rel + "/" + resultName) {
+			finished++
+		}
+	}
+	if finished < e.Runs {
+		v.fault(runsDir+"/"+e.ID, "", "%d of %d runs have a run.json, but the execution %s is complete", finished, e.Runs,
+			fileName(e.ID, e.Shard))
 	}
 }
 

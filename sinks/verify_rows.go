@@ -26,19 +26,26 @@ func (t *rowTable[T]) verify(v *verifier, executions []string) {
 	}
 	files, err := v.s.footers(t.name)
 	damaged := err != nil             // comparing would only repeat that
-	where := map[string][]tableFile{} // execution: files of the table
+	where := map[string][]tableFile{} // execution, or its shard: files of the table
 	for _, f := range files {
 		if damaged = damaged || bad[f.name]; bad[f.name] {
 			continue
 		}
 		t.verifyKeys(v, &f)
 		for _, m := range f.marks {
-			where[m.Execution] = append(where[m.Execution], f)
+			part := fileName(m.Execution, m.Shard)
+			where[part] = append(where[part], f)
 		}
 	}
 	for _, execution := range executions {
-		if e, err := v.s.Execution(execution); !damaged && err == nil && e.State == StateComplete {
-			t.compareExecution(v, execution, where[execution])
+		e, err := v.s.Execution(execution)
+		if damaged || err != nil {
+			continue
+		}
+		for _, part := range partsOf(e) {
+			if part.State == StateComplete {
+				t.compareExecution(v, part, where[fileName(part.ID, part.Shard)])
+			}
 		}
 	}
 }
@@ -61,7 +68,7 @@ func (t *rowTable[T]) verifyKeys(v *verifier, in *tableFile) {
 				fault(&rows[i], "is out of order")
 			case k == last && row > 0 || seen[k]:
 				fault(&rows[i], "is there twice")
-			case k.run != last.run && len(in.marks) > 0 && in.has(execution) < 0:
+			case k.run != last.run && len(in.marks) > 0 && !in.names(execution):
 				fault(&rows[i], "is of an execution that the file does not name: "+execution)
 			}
 			if found >= maxFaultsPerFile {
@@ -110,7 +117,8 @@ func valueText(v reflect.Value) string {
 }
 
 // compareExecution walks the table and the run folders side by side.
-func (t *rowTable[T]) compareExecution(v *verifier, execution string, files []tableFile) {
+func (t *rowTable[T]) compareExecution(v *verifier, part *Execution, files []tableFile) {
+	execution := fileName(part.ID, part.Shard)
 	name := tablesDir + "/" + string(t.name)
 	if len(files) > 0 {
 		name = tablesDir + "/" + files[0].name
@@ -121,11 +129,11 @@ func (t *rowTable[T]) compareExecution(v *verifier, execution string, files []ta
 	}
 	rows := func(read func(*storeReader[T])) iter.Seq2[T, error] {
 		return func(yield func(T, error) bool) {
-			read(&storeReader[T]{rowTable: t, s: v.s, where: Predicate{Execution: execution}, yield: yield, more: true})
+			read(&storeReader[T]{rowTable: t, s: v.s, where: Predicate{Execution: part.ID}, yield: yield, more: true})
 		}
 	}
 	c := &rowComparison[T]{rowTable: t, v: v, file: name}
-	inFolders := rows(func(r *storeReader[T]) { r.folders(execution) })
+	inFolders := rows(func(r *storeReader[T]) { r.folders(part) })
 	if len(files) > 0 {
 		c.in = &files[0]
 		c.walk(rows(func(r *storeReader[T]) { r.parquet(name, nil) }), inFolders)

@@ -187,6 +187,24 @@ func defaultLimits() Limits {
 // Bounds of the interval of samples.
 const minInterval, maxInterval = 10 * time.Millisecond, 10 * time.Second
 
+func defaultLanes() Lanes { return Lanes{Count: 1, Latency: "alone"} }
+
+func (l *loader) lanes(b *body, sc *scope) Lanes {
+	lanes := defaultLanes()
+	lanes.Count = attrOf(l, b, "count", lanes.Count, sc, func(name string, v any) (int, *misfit) {
+		if v == "auto" {
+			return LanesAuto, nil
+		}
+		n, f := asWhole(name, v, 1, MaxLanes)
+		if f != nil {
+			f.detail += ` It may be "auto" as well: one lane a GPU.`
+		}
+		return int(n), f
+	})
+	lanes.Latency = attrOf(l, b, "latency", lanes.Latency, sc, oneOf("alone", "shared"))
+	return lanes
+}
+
 func (l *loader) sample(b *body, sc *scope) Sample {
 	s := defaultSample()
 	s.Interval = attrOf(l, b, "interval", s.Interval, sc, asDuration)

@@ -118,7 +118,7 @@ func (l *loader) sweep(b *block) *Sweep {
 	}
 	sc := s.scope("a sweep block")
 	s.out = &Sweep{
-		Name: b.label, Sample: defaultSample(), Limits: defaultLimits(),
+		Name: b.label, Sample: defaultSample(), Limits: defaultLimits(), Lanes: defaultLanes(),
 		Description: l.stringAttr(b.body, "description", "", sc),
 		Repeats:     int(l.intAttr(b.body, "repeats", 1, 1, 1000, sc)),
 		GPUs:        l.gpuList(b.body, sc),
@@ -153,6 +153,9 @@ func (l *loader) sweep(b *block) *Sweep {
 	}
 	if e := b.body.block("limits"); e != nil {
 		s.out.Limits = l.limits(e.body, s.scope("a limits block"))
+	}
+	if e := b.body.block("lanes"); e != nil {
+		s.out.Lanes = l.lanes(e.body, s.scope("a lanes block"))
 	}
 	pick := s.readPick(b.body.block("pick"))
 	if s.broken {

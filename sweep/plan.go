@@ -1,6 +1,8 @@
 package sweep
 
 import (
+	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/vramsweep/vramsweep/sweep/models"
@@ -50,6 +52,7 @@ type Sweep struct {
 	Env         []EnvVar   `json:"env,omitempty"`  // of the child, sorted by name
 	Sample      Sample     `json:"sample"`
 	Limits      Limits     `json:"limits"`
+	Lanes       Lanes      `json:"lanes"`
 	Order       string     `json:"order,omitempty"` // "matrix": as it stands in the file; "": what shares a start lies together
 	Profiles    []*Profile `json:"profiles"`        // in run order
 	Excluded    int        `json:"excluded"`        // points that an exclude took away
@@ -76,6 +79,30 @@ type Sample struct {
 	Interval time.Duration `json:"interval_ns"` // 10 ms to 10 s; 100 ms by default
 	AllGPUs  bool          `json:"all_gpus"`    // record the GPUs of others too; they never count
 }
+
+// Lanes say how many runs go on side by side, each on GPUs of its own.
+type Lanes struct {
+	Count   int    `json:"count"`   // 1 by default; LanesAuto: one a GPU
+	Latency string `json:"latency"` // "alone": one run at a time measures; "shared": they do so side by side
+}
+
+// LanesAuto is a lane a GPU.
+const LanesAuto = -1
+
+// ParseLanes reads a number of lanes, or "auto".
+func ParseLanes(text string) (int, error) {
+	if text == "auto" {
+		return LanesAuto, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > MaxLanes {
+		return 0, fmt.Errorf("%q is no number of lanes: expected 1 to %d, or auto for one a GPU", text, MaxLanes)
+	}
+	return n, nil
+}
+
+// MaxLanes is more than the GPUs of any host.
+const MaxLanes = 256
 
 // Limits bound a run and a sweep. Zero means: no such limit.
 type Limits struct {

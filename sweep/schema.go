@@ -101,6 +101,7 @@ func sweepSpec() *blockSpec {
 			},
 			{name: "labels", single: true, free: true},
 			{name: "env", single: true, free: true},
+			{name: "lanes", single: true, attrs: optional("count", "latency")},
 			{name: "sample", single: true, attrs: optional("interval", "all_gpus")},
 			{
 				name: "limits", single: true,

@@ -109,14 +109,20 @@ func (l *loader) sensitiveValues() (out []string) {
 	return out
 }
 
-// namedValue is what a line of a file assigns to a name.
-var namedValue = regexp.MustCompile(`([\w.-]+)"?\s*[=:]\s*("(?:[^"\\]|\\.)*"?|\[.*|<<.*)`)
+// assignment is a name on a line of a file, with what it is given; literal is a text in it.
+var (
+	assignment = regexp.MustCompile(`([\w.-]+)"?\s*[=:]\s*`)
+	literal    = regexp.MustCompile(`"(?:[^"\\]|\\.)*"?`)
+)
 
-// blankSecrets writes stars over the values on a line of a file whose names are those of secrets.
+// blankSecrets writes stars over the texts on a line of a file that stand behind the name of a secret.
 func blankSecrets(line []byte) {
-	for _, at := range namedValue.FindAllSubmatchIndex(line, -1) {
-		if SecretName(string(line[at[2]:at[3]])) {
-			for i := at[4]; i < at[5]; i++ {
+	for _, at := range assignment.FindAllSubmatchIndex(line, -1) {
+		if !SecretName(string(line[at[2]:at[3]])) {
+			continue
+		}
+		for _, text := range literal.FindAllIndex(line[at[1]:], -1) {
+			for i := at[1] + text[0]; i < at[1]+text[1]; i++ {
 				line[i] = '*'
 			}
 		}

@@ -27,6 +27,11 @@ func ByEngine(profiles []*Profile) []*Profile {
 	})
 }
 
+// Ranks is how many GPUs a profile needs.
+func (p *Profile) Ranks() int {
+	return int(max(p.Settings.TensorParallelSize, 1) * max(p.Settings.PipelineParallelSize, 1))
+}
+
 // ByCompile puts the profiles of a sweep that use one entry of vLLM's compile cache
 // side by side, in the plan's order otherwise: the first of them compiles.
 func ByCompile(profiles []*Profile) []*Profile {

@@ -50,8 +50,8 @@ func Single(o SingleOptions) (*Plan, error) {
 func (l *loader) single(o *SingleOptions) *Plan {
 	s := l.newSweep(&block{label: SingleSweep})
 	s.engineKind = cmp.Or(o.Engine, "vllm")
-	s.out = &Sweep{Name: SingleSweep, Repeats: 1, GPUs: o.GPUs, Sample: defaultSample(), Limits: defaultLimits(),
-		Axes: []Axis{}}
+	s.out = &Sweep{Name: SingleSweep, Repeats: 1, GPUs: o.GPUs, Axes: []Axis{}, Sample: defaultSample(),
+		Limits: defaultLimits(), Lanes: defaultLanes()}
 	if o.Sample != 0 {
 		s.out.Sample.Interval = o.Sample
 	}

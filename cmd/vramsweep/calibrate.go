@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,9 +17,11 @@ import (
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/gpu"
 	"github.com/vramsweep/vramsweep/runner/planner"
+	"github.com/vramsweep/vramsweep/runner/proc"
 	"github.com/vramsweep/vramsweep/runner/simulate"
 	"github.com/vramsweep/vramsweep/sinks"
 	"github.com/vramsweep/vramsweep/sinks/analyze/calibrate"
+	"github.com/vramsweep/vramsweep/sweep"
 	"github.com/vramsweep/vramsweep/sweep/models"
 )
 
@@ -35,6 +38,7 @@ type calibrateFlags struct {
 	configs []string
 	hold    []string
 	json    bool
+	sources []string
 }
 
 // calibrateVerb measures the laws of the vLLM and GPU at hand.
@@ -64,15 +68,17 @@ folder again, without a GPU. docs/calibrate.md has an example.`
 		"the laws FILE; default: in the user's configuration folder, where plan looks; a simulator's: in the output folder")
 	flags.StringVar(&f.by, "by", "vramsweep calibrate", "who measured, for the laws file")
 	flags.StringVar(&f.from, "from", "", "fit the finished runs of this output folder; nothing is run")
-	flags.StringSliceVar(&f.configs, "configs", nil, "with --from: folders with MODEL.json or MODEL/config.json of its models")
+	flags.StringSliceVar(&f.configs, "configs", nil,
+		"with --from: folders with MODEL.json or MODEL/config.json of its models")
 	flags.StringSliceVar(&f.hold, "hold-out", []string{calibrate.CheckSweep},
 		"sweeps that laws are not fitted to but checked on; without their runs each model is left out in turn")
 	flags.StringVar(&f.plan.Engine, "engine", "vllm", "vllm or simulator")
-	flags.StringVar(&f.plan.Mode, "mode", "session", "session, or latency where the engine has no session mode")
+	flags.StringVar(&f.plan.Mode, "mode", "", "session or latency; default: session where vLLM's Python is found")
 	flags.StringVar(&f.command, "command", "", "stands for vllm (a path; blanks separate arguments)")
 	flags.StringVar(&f.plan.GPU, "gpu", simulate.DefaultGPU, "with --engine simulator: the GPU to simulate")
 	flags.StringVar(&f.plan.Version, "vllm-version", "", "with --engine simulator: the vLLM to simulate")
 	flags.IntSliceVar(&f.plan.GPUs, "gpus", nil, "the GPU that may be used, e.g. 0")
+	flags.StringSliceVar(&f.sources, "sampler", nil, "GPU sources that may be used, in order")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "write the sweep file and its models, say what would run, and stop")
 	flags.BoolVar(&f.json, "json", false, "print what the laws are worth as JSON")
 	return cmd
@@ -100,7 +106,8 @@ func (w *world) calibrate(ctx context.Context, f *calibrateFlags) error {
 	}
 	show := w.newDisplay(plan, detailLine)
 	summary, err := w.perform(ctx, plan, &execution{
-		dir: dir, what: "calibrate", display: show, options: runner.Options{Resume: true, ResumeOnly: true, MaxDuration: f.budget + f.budget/5},
+		dir: dir, what: "calibrate", sources: f.sources, display: show,
+		options: runner.Options{Resume: true, ResumeOnly: true, MaxDuration: f.budget + f.budget/5},
 	})
 	show.finish()
 	if summary != nil {
@@ -110,7 +117,8 @@ func (w *world) calibrate(ctx context.Context, f *calibrateFlags) error {
 		return err
 	}
 	if ctx.Err() != nil {
-		fmt.Fprintf(w.stdout, "vramsweep calibrate --output-dir %s goes on; --from %s fits what is there\n", f.outputDir, f.outputDir)
+		fmt.Fprintf(w.stdout, "vramsweep calibrate --output-dir %s goes on; --from %s fits what is there\n",
+			f.outputDir, f.outputDir)
 		return quiet(exitInterrupted)
 	}
 	return w.fitLaws(dir, f)
@@ -119,8 +127,11 @@ func (w *world) calibrate(ctx context.Context, f *calibrateFlags) error {
 // planCalibration chooses the profiles and writes their sweep file and models.
 func (w *world) planCalibration(ctx context.Context, dir, file string, f *calibrateFlags) error {
 	p := &f.plan
-	device, err := w.calibrated(ctx, p)
+	device, err := w.calibrated(ctx, p, f.sources)
 	if err != nil {
+		return err
+	}
+	if err := w.chooseMode(p); err != nil {
 		return err
 	}
 	p.Starts, p.Dir = calibrate.Starts(), dir
@@ -151,8 +162,27 @@ func (w *world) planCalibration(ctx context.Context, dir, file string, f *calibr
 	return replaceFile(file, []byte(p.Sweeps()))
 }
 
+// chooseMode finds vLLM before anything is measured, and takes session mode where
+// its Python is found too.
+func (w *world) chooseMode(p *calibrate.Plan) error {
+	chosen := cmp.Or(p.Mode, "session")
+	if p.Engine == "vllm" {
+		name := append(slices.Clone(p.Command), "vllm")[0]
+		if _, err := proc.LookPath(name, w.env, w.dir); err != nil {
+			return usageError("--command names it.", "calibrate: %w", err)
+		}
+		_, err := w.interpreter(&sweep.Profile{Engine: sweep.Engine{Command: p.Command}})
+		if err != nil && p.Mode == "" {
+			chosen = "latency"
+			fmt.Fprintf(w.stderr, "latency mode, a process for each run: %v\n", err)
+		}
+	}
+	p.Mode = chosen
+	return nil
+}
+
 // calibrated is the GPU that will be measured.
-func (w *world) calibrated(ctx context.Context, p *calibrate.Plan) (models.GPU, error) {
+func (w *world) calibrated(ctx context.Context, p *calibrate.Plan, sources []string) (models.GPU, error) {
 	switch {
 	case p.Engine == "simulator":
 		g, err := simulate.FindGPU(p.GPU)
@@ -163,11 +193,11 @@ func (w *world) calibrated(ctx context.Context, p *calibrate.Plan) (models.GPU, 
 	case p.Engine != "vllm":
 		return models.GPU{}, usageError("There are vllm and simulator.", "--engine %s: no such engine", p.Engine)
 	}
-	machine := gpu.Detect(ctx, w.machineOptions(nil), false)
+	machine := gpu.Detect(ctx, w.machineOptions(sources), false)
 	defer machine.Close()
 	found := machine.Found()
 	if len(found) == 0 {
-		return models.GPU{}, usageError("vramsweep gpus says what is looked for; --engine simulator tries all of it without one.",
+		return models.GPU{}, usageError("vramsweep gpus says what is looked for; --engine simulator needs none.",
 			"calibrate: no GPU is to be seen here, and on a CPU vLLM keeps no budget of memory that laws could be fitted to")
 	}
 	if len(p.GPUs) == 0 {
@@ -175,7 +205,7 @@ func (w *world) calibrated(ctx context.Context, p *calibrate.Plan) (models.GPU, 
 	}
 	for _, d := range found {
 		if d.Index == p.GPUs[0] {
-			return calibrate.GPUOf(&d), nil
+			return planner.DeviceGPU(&d), nil
 		}
 	}
 	return models.GPU{}, usageError("vramsweep gpus lists them.", "--gpus %v: there is no such GPU", p.GPUs)

@@ -98,8 +98,14 @@ func withoutFakes() []string {
 // start starts the program in a group of its own, as a shell does.
 func start(t *testing.T, bin, dir string, args ...string) (*exec.Cmd, *output) {
 	t.Helper()
+	return startIn(t, bin, dir, nil, args...)
+}
+
+// startIn is start with more of an environment.
+func startIn(t *testing.T, bin, dir string, env []string, args ...string) (*exec.Cmd, *output) {
+	t.Helper()
 	cmd := exec.Command(bin, args...)
-	cmd.Dir, cmd.Env = dir, withoutFakes()
+	cmd.Dir, cmd.Env = dir, append(withoutFakes(), env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out := &output{}
 	cmd.Stdout, cmd.Stderr = out, out

@@ -224,9 +224,14 @@ func (w *world) partOf(name string, o *compare.Options) ([]sinks.RunRow, error) 
 	if where.Execution == "" { // all of the folder
 		return rows, nil
 	}
+	names, err := w.executions(dir)
+	if err != nil {
+		return nil, err
+	}
+	earlier := names[:max(slices.Index(names, where.Execution), 0)]
 	all, err := w.rowsOf(dir)
 	for i := range all {
-		if all[i].Execution < where.Execution { // ids begin with their start
+		if slices.Contains(earlier, all[i].Execution) {
 			o.History = append(o.History, all[i])
 		}
 	}

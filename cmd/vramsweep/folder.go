@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -55,12 +56,7 @@ func needResults(dir string) error {
 
 // openFolder opens an output folder for writing and makes it if need be.
 func (w *world) openFolder(dir, what string) (*sinks.Store, error) {
-	host, _ := os.Hostname() // only words
-	store, err := sinks.Open(dir, sinks.Options{Version: version, Host: host, What: what, Masker: w.secrets()})
-	if err != nil {
-		return nil, folderError(err)
-	}
-	return store, nil
+	return w.openPart(context.Background(), dir, what, &part{})
 }
 
 // publish makes an execution of results, so that the tables have them.

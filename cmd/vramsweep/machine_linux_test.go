@@ -45,7 +45,7 @@ func TestClockSet(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				rig, err := w.newRig(plan, store, nil)
+				rig, err := w.newRig(plan, store, nil, &part{})
 				if err != nil {
 					t.Fatal(err)
 				}

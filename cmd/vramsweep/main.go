@@ -164,8 +164,9 @@ Parquet tables.
 
 Exit codes: 0 all well; 1 the program or the machine is at fault; 2 the command
 line or the file is; 3 some runs failed, the rest is written (fmt --check: files
-would change); 4 a regression, faults in a folder, or memory lines unread;
-130 interrupted, what was measured is written.`
+would change); 4 a regression, faults in a folder, or memory lines unread; 75 GPUs
+that are asked for are not here, on another host they may be; 130 interrupted, what
+was measured is written.`
 
 // newRoot builds the command tree.
 func newRoot(w *world) *cobra.Command {

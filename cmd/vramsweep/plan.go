@@ -18,6 +18,7 @@ type planFlags struct {
 	profile string
 	gpu     string
 	mode    string
+	shards  int
 	laws    string
 
 	overheads overheadsFlag
@@ -33,6 +34,7 @@ func (w *world) planVerb() *cobra.Command {
 	flags.StringVar(&f.profile, "profile", "", "show one profile whole, with where each value comes from")
 	flags.StringVar(&f.gpu, "gpu", "", "plan for this GPU: a name of the catalogue or of a gpu block")
 	flags.StringVar(&f.mode, "mode", "", "latency or session: how the engine would be used")
+	flags.IntVar(&f.shards, "shards", 0, "show how run --shard I/N would deal the plan to N runners")
 	flags.StringVar(&f.laws, "laws", "", "`FILE` of vramsweep calibrate: laid over the laws that are found otherwise")
 	flags.StringVar(&f.overheads.file, "overheads", "",
 		"`FILE` of vramsweep overhead build: what was measured stands in for what is computed")
@@ -45,6 +47,9 @@ func (w *world) plan(ctx context.Context, plan *sweep.Plan, f *planFlags) error 
 	}
 	if err := setMode(plan, f.mode); err != nil {
 		return err
+	}
+	if f.shards != 0 {
+		return w.planShards(plan, f)
 	}
 	laws, err := w.laws(plan, f.laws)
 	if err != nil {
@@ -83,6 +88,18 @@ func (w *world) plan(ctx context.Context, plan *sweep.Plan, f *planFlags) error 
 		return printJSON(w.stdout, d)
 	}
 	return p.Text(w.stdout)
+}
+
+// planShards shows the parts that runners of the plan would have.
+func (w *world) planShards(plan *sweep.Plan, f *planFlags) error {
+	if f.shards < 1 {
+		return usageError("", "--shards %d: expected 1 or more", f.shards)
+	}
+	shards := planner.Cut(plan, f.shards)
+	if f.json {
+		return printJSON(w.stdout, shards)
+	}
+	return planner.ShardsText(w.stdout, shards)
 }
 
 // planFor sets the GPU of a plan: as it is named, else the file's only one, else

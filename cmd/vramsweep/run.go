@@ -35,6 +35,11 @@ type runFlags struct {
 	summary     string
 	maxDuration time.Duration
 	sources     []string
+	lanes       string
+	shard       string
+	execution   string
+	publish     string
+	part        part
 }
 
 func (f *runFlags) add(cmd *cobra.Command) {
@@ -48,6 +53,7 @@ func (f *runFlags) add(cmd *cobra.Command) {
 		"write the outcome as one line of JSON to FILE (- for standard output)")
 	flags.StringSliceVar(&f.sources, "sampler", nil,
 		"GPU sources that may be used, in order (nvidia-smi, nvml, amdgpu-sysfs, amd-smi, rocm-smi)")
+	flags.StringVar(&f.lanes, "lanes", "", "runs side by side, each on GPUs of its own: a number, or auto for one a GPU")
 	flags.StringVar(&f.mode, "mode", "", "latency: a process a profile; session: one engine for profiles that share it")
 }
 
@@ -67,6 +73,12 @@ func (w *world) runVerb() *cobra.Command {
 			if f.resume != "" && f.resume != resumeNext && f.resume != resumeOnly {
 				return usageError("Write --resume or --resume=only.", "run: --resume=%s: no such way to resume", f.resume)
 			}
+			if err := setLanes(plan, f.lanes); err != nil {
+				return err
+			}
+			if plan, f.part, err = w.part(plan, &f); err != nil {
+				return err
+			}
 			if f.dryRun {
 				return w.printCommands(plan)
 			}
@@ -74,10 +86,14 @@ func (w *world) runVerb() *cobra.Command {
 		})
 	inputs.add(cmd)
 	f.add(cmd)
-	cmd.Flags().StringVar(&f.resume, "resume", "",
+	flags := cmd.Flags()
+	flags.StringVar(&f.shard, "shard", "", "run part I/N of the plan (see plan --shards); auto: as the scheduler's job says")
+	flags.StringVar(&f.execution, "execution", "", "`NAME` of the execution; the same for all shards of a night")
+	flags.StringVar(&f.publish, "publish", "", "`CMD` to call with the folder and the execution once it is complete")
+	flags.StringVar(&f.resume, "resume", "",
 		"finish the last execution if it is unfinished, else start a new one; `only`: start none")
-	cmd.Flags().Lookup("resume").NoOptDefVal = resumeNext
-	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "print the command and environment of each profile, ready to paste into a shell")
+	flags.Lookup("resume").NoOptDefVal = resumeNext
+	flags.BoolVar(&f.dryRun, "dry-run", false, "print the command and environment of each profile, ready to paste into a shell")
 	return cmd
 }
 
@@ -110,6 +126,21 @@ func setMode(plan *sweep.Plan, mode string) error {
 	return nil
 }
 
+// setLanes lays --lanes over the file's.
+func setLanes(plan *sweep.Plan, lanes string) error {
+	if lanes == "" {
+		return nil
+	}
+	n, err := sweep.ParseLanes(lanes)
+	if err != nil {
+		return usageError("", "--lanes %w", err)
+	}
+	for _, s := range plan.Sweeps {
+		s.Lanes.Count = n
+	}
+	return nil
+}
+
 // printCommands prints what a run would execute.
 func (w *world) printCommands(plan *sweep.Plan) error {
 	for _, s := range plan.Sweeps {
@@ -135,6 +166,7 @@ func (w *world) printCommands(plan *sweep.Plan) error {
 type execution struct {
 	dir, what string // the output folder, and the verb that writes it
 	sources   []string
+	part      part
 	options   runner.Options
 	display   runner.Display
 	machine   *gpu.Machine  // nil: looked for when it is needed
@@ -145,11 +177,11 @@ type execution struct {
 // perform runs a plan.
 func (w *world) perform(ctx context.Context, plan *sweep.Plan, e *execution) (*runner.Summary, error) {
 	w.staySmall()
-	store, err := w.openFolder(e.dir, e.what)
+	store, err := w.openPart(ctx, e.dir, e.what, &e.part)
 	if err != nil {
 		return nil, err
 	}
-	rig, err := w.newRig(plan, store, e.sources)
+	rig, err := w.newRig(plan, store, e.sources, &e.part)
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
@@ -158,11 +190,12 @@ func (w *world) perform(ctx context.Context, plan *sweep.Plan, e *execution) (*r
 	}
 	r := rig.runner(e.display)
 	if e.engine != nil {
-		r.Engines = func(*sweep.Profile) (runner.Engine, error) { return e.engine, nil }
+		r.Engines = func(*sweep.Profile, int) (runner.Engine, error) { return e.engine, nil }
 	}
 	if e.sink != nil {
 		r.Sinks = append(r.Sinks, e.sink)
 	}
+	r.Shard, e.options.Execution, e.options.Digest = e.part.shard, e.part.execution, e.part.digest
 	e.options.Kill = proc.KillContext(ctx)
 	summary, err := r.Run(ctx, plan, e.options)
 	return summary, errors.Join(err, rig.close(), store.Close())
@@ -184,18 +217,33 @@ func (w *world) execute(ctx context.Context, plan *sweep.Plan, f *runFlags, each
 	}
 	show := w.newDisplay(plan, how)
 	show.each = each
+	lines := overLanes(show, plan)
 	summary, err := w.perform(ctx, plan, &execution{
-		dir: dir, what: "run", sources: f.sources, display: show,
+		dir: dir, what: "run", sources: f.sources, display: lines, part: f.part,
 		options: runner.Options{Resume: f.resume != "", ResumeOnly: f.resume == resumeOnly, MaxDuration: f.maxDuration},
 	})
-	show.finish()
+	lines.finish()
 	if summary != nil {
 		err = errors.Join(err, w.outcome(plan, f, summary), w.writeSummary(f.summary, summary))
 	}
 	if err != nil {
+		return runError(err)
+	}
+	if err := w.publishExecution(ctx, f.publish, dir, summary); err != nil {
 		return err
 	}
 	return quiet(summary.ExitCode())
+}
+
+// runError gives what stopped an execution its exit code.
+func runError(err error) error {
+	switch {
+	case errors.As(err, new(*runner.PlacementError)):
+		return &exitError{code: exitPlacement, err: err}
+	case errors.As(err, new(*runner.MismatchError)):
+		return usageError("", "%w", err)
+	}
+	return err
 }
 
 // path makes a path of the command line or a file absolute.

@@ -13,10 +13,10 @@ import (
 func (w *world) verbs() []verbGroup {
 	return []verbGroup{
 		{"Sweeps", []*cobra.Command{w.runVerb(), w.planVerb(), w.validateVerb(), w.fmtVerb(), w.listVerb(), w.profileVerb(),
-			w.calibrateVerb(), w.modelsVerb()}},
+			w.calibrateVerb(), w.modelsVerb(), w.emitVerb()}},
 		{"Machine and logs", []*cobra.Command{w.explainVerb(), w.gpusVerb(), w.doctorVerb(), w.monitorVerb(),
 			w.versionVerb()}},
-		{"Output folders", []*cobra.Command{w.verifyVerb(), w.recoverVerb(), w.compactVerb(), w.exportVerb(),
+		{"Output folders", []*cobra.Command{w.statusVerb(), w.verifyVerb(), w.recoverVerb(), w.compactVerb(), w.exportVerb(),
 			w.schemaVerb(), w.reparseVerb(), w.importVerb()}},
 		{"Analysis", []*cobra.Command{w.summaryVerb(), w.compareVerb(), w.correlateVerb(), w.overheadVerb(), w.checkCalculatorVerb(),
 			w.reportVerb(), w.plotVerb()}},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -24,26 +25,28 @@ import (
 
 // A rig is a Runner with all that it needs, wired for one plan.
 type rig struct {
-	w       *world
-	plan    *sweep.Plan
-	store   *sinks.Store
-	mark    string
-	warm    *vllm.Warm
-	latency *vllm.Latency
-	session *vllm.Session
+	w     *world
+	plan  *sweep.Plan
+	store *sinks.Store
+	part  *part
+	mark  string
+	runs  map[string]int // by engine
+
+	mu      sync.Mutex           // of the two below
+	engines map[int]*laneEngines // by lane
+	folders map[int]string       // for temporary files, by lane
 
 	machineOnce sync.Once
 	machine     *gpu.Machine
 	sources     []string
 
 	machines  *simulate.Machines // of the simulator's profiles; nil without any
-	simulator *simulate.SessionEngine
 	deviceDir string
 	laws      *models.Laws
 }
 
 // newRig wires a plan to an output folder.
-func (w *world) newRig(plan *sweep.Plan, store *sinks.Store, sources []string) (*rig, error) {
+func (w *world) newRig(plan *sweep.Plan, store *sinks.Store, sources []string, p *part) (*rig, error) {
 	if err := checkSources(sources); err != nil {
 		return nil, err
 	}
@@ -55,10 +58,9 @@ func (w *world) newRig(plan *sweep.Plan, store *sinks.Store, sources []string) (
 	if err != nil {
 		return nil, err
 	}
-	r := &rig{w: w, plan: plan, store: store, mark: mark, sources: sources, laws: laws}
-	r.warm = &vllm.Warm{Mark: mark + ".warm", Starts: vllm.Starts(plan)}
-	r.latency = &vllm.Latency{BaseEnv: w.env, Warm: r.warm}
-	r.session = &vllm.Session{BaseEnv: w.env, Python: w.interpreter, Runs: plan.RunsByEngine(), Warm: r.warm}
+	mark += p.suffix()
+	r := &rig{w: w, plan: plan, part: p, store: store, mark: mark, sources: sources, runs: plan.RunsByEngine(), laws: laws,
+		engines: map[int]*laneEngines{}, folders: map[int]string{}}
 	if err := r.simulated(); err != nil {
 		return nil, err
 	}
@@ -72,7 +74,7 @@ func (r *rig) simulated() error {
 	}
 	// Beside the results, so that a simulated engine that outlives a killed
 	// runner still holds its memory when the next one looks.
-	r.deviceDir = filepath.Join(r.store.Dir(), ".simulated-gpu")
+	r.deviceDir = filepath.Join(r.store.Dir(), ".simulated-gpu"+r.part.suffix())
 	if info, err := os.Lstat(r.deviceDir); err == nil && info.Mode()&os.ModeSymlink != 0 {
 		link := r.deviceDir
 		r.deviceDir = "" // it is not ours
@@ -86,23 +88,22 @@ func (r *rig) simulated() error {
 		return usageError("", "%w", err)
 	}
 	r.machines = machines
-	r.simulator = &simulate.SessionEngine{
-		Engine:  simulate.Engine{VLLM: &vllm.Latency{BaseEnv: r.w.env}, Self: []string{r.w.self, simulatedVLLM}, Machines: machines},
-		Session: &vllm.Session{BaseEnv: r.w.env, Python: r.w.interpreter}, Runs: r.session.Runs,
-	}
 	return nil
 }
 
 // close takes away what only this process needs.
 func (r *rig) close() error {
-	r.warm.Close()
+	for _, e := range r.engines {
+		e.latency.Warm.Close()
+	}
 	if r.machine != nil {
 		r.machine.Close()
 	}
-	if r.deviceDir == "" {
-		return nil
+	err := r.dropTemporary()
+	if r.deviceDir != "" {
+		err = errors.Join(err, os.RemoveAll(r.deviceDir))
 	}
-	return os.RemoveAll(r.deviceDir)
+	return err
 }
 
 // gpus looks at this machine's GPUs, once.
@@ -130,6 +131,9 @@ func (r *rig) runner(display runner.Display) *runner.Runner {
 		Clean:      r.clean,
 		Recover:    r.recover,
 		FreeBytes:  r.store.FreeBytes,
+		Place:      r.place,
+		HostTurn:   r.hostTurn,
+		HostCPU:    hostCPU,
 		Display:    display,
 		Version:    version,
 		Host:       host,
@@ -140,18 +144,43 @@ func (r *rig) runner(display runner.Display) *runner.Runner {
 	}
 }
 
-// engine picks what executes a profile.
-func (r *rig) engine(p *sweep.Profile) (runner.Engine, error) {
+// engine picks what executes a profile in a lane.
+func (r *rig) engine(p *sweep.Profile, lane int) (runner.Engine, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.engines[lane]
+	if e == nil {
+		base := r.w.env
+		// Runs side by side are forked by a parent each.
+		warm := &vllm.Warm{Mark: fmt.Sprintf("%s.warm.%d", r.mark, lane), Starts: vllm.Starts(r.plan)}
+		e = &laneEngines{
+			latency: &vllm.Latency{BaseEnv: base, Warm: warm},
+			session: &vllm.Session{BaseEnv: base, Python: r.w.interpreter, Runs: r.runs, Warm: warm},
+		}
+		e.simulator = &simulate.SessionEngine{
+			Engine: simulate.Engine{VLLM: &vllm.Latency{BaseEnv: base}, Self: []string{r.w.self, simulatedVLLM},
+				Machines: r.machines},
+			Session: &vllm.Session{BaseEnv: base, Python: r.w.interpreter}, Runs: r.runs,
+		}
+		r.engines[lane] = e
+	}
 	switch {
 	case p.Engine.Kind == "simulator" && p.Engine.Mode == "session":
-		return r.simulator, nil
+		return e.simulator, nil
 	case p.Engine.Kind == "simulator":
-		return &r.simulator.Engine, nil
+		return &e.simulator.Engine, nil
 	case p.Engine.Mode == "session":
-		return r.session, nil
+		return e.session, nil
 	default:
-		return r.latency, nil
+		return e.latency, nil
 	}
+}
+
+// laneEngines are what executes the profiles of a lane.
+type laneEngines struct {
+	latency   *vllm.Latency
+	session   *vllm.Session
+	simulator *simulate.SessionEngine
 }
 
 // inspector picks what reads the GPUs of a profile in full.

@@ -20,7 +20,19 @@ func GPUOf(devices []runner.Device, blocks []sweep.GPU, p *sweep.Profile) (model
 	if len(devices) == 0 {
 		return models.GPU{}, false
 	}
-	return models.LookupGPU(devices[0].Name)
+	g := DeviceGPU(&devices[0])
+	return g, g.TotalBytes > 0
+}
+
+// DeviceGPU is a real device: its catalogue entry, else what the driver says of
+// its size.
+func DeviceGPU(d *runner.Device) models.GPU {
+	if g, ok := models.LookupGPU(d.Name); ok || d.TotalBytes == nil {
+		return g
+	}
+	reserve := or(d.ReservedBytes, 0)
+	return models.GPU{Name: d.Name, Product: d.Name, DriverTotal: *d.TotalBytes, Reserve: reserve,
+		TotalBytes: *d.TotalBytes - reserve, Source: "the driver"}
 }
 
 // gpu is the plan's GPU and how it is known, else that of its first simulated profile.

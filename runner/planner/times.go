@@ -152,7 +152,7 @@ func (t *Times) expect(profile *sweep.Profile, e *models.Estimate, warm bool) (d
 	iterations := or(s.NumIters, benchIters) + or(s.NumItersWarmup, benchWarmup)
 	prefill := weights * float64(s.BatchSize*s.InputLen) / compute
 	decode := weights / bandwidth * float64(s.OutputLen)
-	d := duration{startup: startup, work: float64(iterations) * (prefill + decode)}
+	d := duration{startup: startup, work: float64(iterations) * (prefill + float64(decode))}
 	if warm {
 		saving, _ := t.saving(profile.Engine.Kind)
 		d.saved = min(saving, startup)

@@ -126,16 +126,24 @@ func (c *cgroup) remove() {
 // removeCgroups takes away the empty cgroups that a killed runner left for a
 // mark. Those in use cannot be removed.
 func removeCgroups(procRoot, mark string) {
+	for _, c := range leftCgroups(procRoot, mark) {
+		_ = os.Remove(c.dir) // not empty: it is in use
+	}
+}
+
+// leftCgroups are the cgroups that a killed runner left for a mark.
+func leftCgroups(procRoot, mark string) (left []*cgroup) {
 	self, mounts := readCgroup(procRoot)
 	own, ok := ownCgroup(self, mounts)
 	if !ok {
-		return
+		return nil
 	}
 	dirs, _ := os.ReadDir(own) // what cannot be read cannot be taken away
 	name := "vramsweep-" + strings.Map(fileRune, mark)
 	for _, d := range dirs {
 		if d.IsDir() && matches(d.Name(), name) {
-			_ = os.Remove(filepath.Join(own, d.Name())) // not empty: it is in use
+			left = append(left, &cgroup{dir: filepath.Join(own, d.Name())})
 		}
 	}
+	return left
 }

@@ -20,7 +20,7 @@ const MarkVar = "VRAMSWEEP_RUN"
 //	mark := FolderMark(dir)        // for Spec.Mark and EndMarked
 //
 // The folder must exist; links in its path are followed, so that two names of
-// a folder are one.
+// a folder are one, and a folder that was renamed keeps its mark.
 func FolderMark(dir string) (string, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -34,7 +34,7 @@ func FolderMark(dir string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("identity of folder %s: %w", dir, err)
 	}
-	sum := sha256.Sum256([]byte(id + "\x00" + real))
+	sum := sha256.Sum256([]byte(id))
 	return hex.EncodeToString(sum[:8]), nil
 }
 

@@ -30,6 +30,12 @@ type Spec struct {
 	// NoCgroup leaves the cgroups alone; else a cgroup v2 is used where one may
 	// be made.
 	NoCgroup bool
+	// CPUs are those that the program and all that it starts may use; empty: those
+	// of this process. Linux only.
+	CPUs []int
+	// Beside is how many programs are watched side by side, this one included: each is
+	// looked at so much more seldom. 0: it alone.
+	Beside int
 	// Alone: the program is known to start nothing of its own (an instrument, not
 	// an engine), so its tree is not looked for while it runs; at its end it is.
 	Alone bool
@@ -78,6 +84,9 @@ type Process interface {
 	PID() int
 	// Tree lists the program and all that it started and that is alive.
 	Tree() []int
+	// Pause stops all of the tree (SIGSTOP), and Resume lets it go on.
+	Pause()
+	Resume()
 	// Stop asks the tree to end (SIGTERM, grace, SIGKILL). It does not wait.
 	// The first reason counts.
 	Stop(reason string)

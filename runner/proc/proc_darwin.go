@@ -24,7 +24,7 @@ func (*table) endMarked(context.Context, string, time.Duration) ([]Leftover, err
 
 func newTree(string, string) (*tree, error) { return &tree{}, nil }
 
-func (t *tree) prepare(string, bool)              {}
+func (t *tree) prepare(string, bool, int)         {}
 func (t *tree) sysProcAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
 func (t *tree) dropCgroup() bool                  { return false }
 func (t *tree) take(int)                          {}
@@ -53,6 +53,11 @@ func (t *tree) gone() bool {
 	t.killAll()
 	return true
 }
+
+// withCPUs calls start: this system has no sets of CPUs for a program.
+func withCPUs(_ []int, start func() error) error { return start() }
+
+func setCPUs(int, []int) error { return nil }
 
 func pipeName(*os.File) string { return "" }
 

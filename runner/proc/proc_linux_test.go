@@ -599,3 +599,64 @@ func TestOwnCgroup(t *testing.T) {
 		}
 	}
 }
+
+// TestCPUs: a program uses the CPUs that it is given, and the threads of this
+// process all of theirs.
+func TestCPUs(t *testing.T) {
+	allowed := func() string {
+		b, err := os.ReadFile("/proc/thread-self/status")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(string(b), "Cpus_allowed_list:")
+		line, _, _ := strings.Cut(rest, "\n")
+		return strings.TrimSpace(line)
+	}
+	before := allowed()
+	var out strings.Builder
+	p, err := Start(context.Background(), Spec{Argv: []string{"grep", "Cpus_allowed_list", "/proc/self/status"},
+		CPUs: []int{0}, Stdout: &out})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Wait(); err != nil || strings.TrimSpace(strings.TrimPrefix(out.String(), "Cpus_allowed_list:")) != "0" {
+		t.Errorf("%v: %q, want CPU 0", err, out.String())
+	}
+	if after := allowed(); after != before {
+		t.Errorf("this process may use CPUs %s, before %s", after, before)
+	}
+	if _, err := Start(context.Background(), Spec{Argv: []string{"true"}, CPUs: []int{1000}}); err == nil {
+		t.Error("a program was started on a CPU that is not there")
+	}
+}
+
+// TestPause: a paused program stands still, and ends all the same.
+func TestPause(t *testing.T) {
+	p, err := Start(context.Background(), Spec{Argv: []string{"sleep", "60"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := func(want byte) bool {
+		for range 500 {
+			b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID()))
+			if at := bytes.LastIndexByte(b, ')'); err == nil && len(b) > at+2 && b[at+2] == want {
+				return true
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		return false
+	}
+	p.Pause()
+	if !state('T') {
+		t.Error("it goes on after Pause")
+	}
+	p.Resume()
+	if !state('S') {
+		t.Error("it stands still after Resume")
+	}
+	p.Pause()
+	p.Kill("the test is over")
+	if exit, err := p.Wait(); err != nil || exit.Signal != "killed" {
+		t.Errorf("%+v %v", exit, err)
+	}
+}

@@ -84,7 +84,7 @@ func Start(ctx context.Context, spec Spec) (Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.tree.prepare(p.mark, !spec.NoCgroup)
+	p.tree.prepare(p.mark, !spec.NoCgroup, spec.Beside)
 	if err := p.launch(); err != nil {
 		pipes.closeAll()
 		p.tree.close()
@@ -235,12 +235,16 @@ func (p *process) launch() error {
 		defer runtime.UnlockOSThread()
 		p.cmd.SysProcAttr = p.tree.sysProcAttr()
 		p.started = time.Now()
-		var err error
-		if p.spec.Fork != nil {
-			err = p.fork()
-		} else if err = p.cmd.Start(); err != nil && p.tree.dropCgroup() {
-			err = p.restart()
-		}
+		err := withCPUs(p.spec.CPUs, func() error {
+			if p.spec.Fork != nil {
+				return p.fork()
+			}
+			err := p.cmd.Start()
+			if err != nil && p.tree.dropCgroup() {
+				err = p.restart()
+			}
+			return err
+		})
 		result <- err
 		if err != nil {
 			return
@@ -277,6 +281,9 @@ func (p *process) fork() error {
 	}
 	p.release = release
 	p.tree.take(pid)
+	if err := setCPUs(pid, p.spec.CPUs); err != nil {
+		return err
+	}
 	p.cmd.Process, err = os.FindProcess(pid)
 	return err
 }
@@ -284,6 +291,16 @@ func (p *process) fork() error {
 func (p *process) PID() int { return p.cmd.Process.Pid }
 
 func (p *process) Tree() []int { return p.tree.pids() }
+
+func (p *process) Pause() {
+	p.tree.scan(true)
+	p.tree.signalAll(syscall.SIGSTOP)
+}
+
+func (p *process) Resume() {
+	p.tree.scan(true)
+	p.tree.signalAll(syscall.SIGCONT)
+}
 
 func (p *process) Stop(reason string) {
 	p.reason.CompareAndSwap(nil, &reason)

@@ -173,6 +173,7 @@ const (
 
 func (t *table) endMarked(ctx context.Context, want string, grace time.Duration) ([]Leftover, error) {
 	tr := newTreeOf(t, want)
+	tr.left = leftCgroups(t.root, want)
 	tr.scan(true)
 	defer removeCgroups(t.root, want)
 	left := tr.leftovers(false)

@@ -3,6 +3,9 @@ package proc
 import (
 	"bytes"
 	"cmp"
+	"errors"
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,12 +33,14 @@ type tree struct {
 	leader ident  // zero: none (EndMarked)
 	cgroup *cgroup
 	ownSID int
-	kin    map[int]bool // this process and its ancestors: never of a tree
+	kin    map[int]bool  // this process and its ancestors: never of a tree
+	beside time.Duration // how many trees are watched side by side
 
 	mu       sync.Mutex
 	members  map[ident]member
-	clean    map[ident]bool // seen without the mark
-	live     []member       // at the last scan
+	clean    map[ident]time.Time // first seen without the mark
+	left     []*cgroup           // of a killed runner (EndMarked)
+	live     []member            // at the last scan
 	scanned  time.Time
 	cost     time.Duration
 	err      error
@@ -53,15 +58,16 @@ func newTree(root, mark string) (*tree, error) {
 func newTreeOf(tb *table, mark string) *tree {
 	sid, _ := unix.Getsid(0) // cannot fail for oneself
 	return &tree{
-		table: tb, want: mark, ownSID: sid, kin: tb.ancestors(),
-		members: map[ident]member{}, clean: map[ident]bool{}, sessions: map[int]bool{},
+		table: tb, want: mark, ownSID: sid, kin: tb.ancestors(), beside: 1,
+		members: map[ident]member{}, clean: map[ident]time.Time{}, sessions: map[int]bool{},
 	}
 }
 
 // prepare makes ready what must stand before the program starts: orphans are
 // handed to this process, and where the kernel and the rights allow it, a
 // cgroup takes all that the program will start.
-func (t *tree) prepare(mark string, useCgroup bool) {
+func (t *tree) prepare(mark string, useCgroup bool, beside int) {
+	t.beside = time.Duration(max(beside, 1))
 	// Best effort: without it orphans go to init and are found by their mark.
 	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 	if useCgroup {
@@ -138,6 +144,9 @@ func (t *tree) scanLocked(full bool) {
 		return
 	}
 	inCgroup := t.cgroup.pids()
+	for _, c := range t.left {
+		inCgroup = union(inCgroup, c.pids())
+	}
 	slices.SortFunc(entries, func(a, b entry) int { return cmp.Compare(a.start, b.start) }) // parents first, mostly
 	for grown := true; grown; {
 		grown = false
@@ -192,18 +201,28 @@ func (t *tree) belongs(e entry, members map[int]bool, inCgroup map[int]bool, ful
 		return howSession
 	case inCgroup[e.pid]:
 		return howCgroup
-	case e.dead() || (t.clean[e.ident] && !full):
+	case e.dead() || (!t.clean[e.ident].IsZero() && !full):
 		return ""
 	}
 	how := t.byMark(e)
-	if how == "" {
-		t.clean[e.ident] = true
+	if how == "" && t.clean[e.ident].IsZero() {
+		t.clean[e.ident] = time.Now()
 	}
 	return how
 }
 
+func union(a, b map[int]bool) map[int]bool {
+	all := map[int]bool{}
+	maps.Copy(all, a)
+	maps.Copy(all, b)
+	return all
+}
+
+// unmarked is how long a child of ours may have no mark: what we start ourselves has none until its exec.
+const unmarked = 500 * time.Millisecond
+
 // byMark looks at a process's environment. One that has no mark at all is of the
-// tree if it was handed to us and left our session; but as PID 1 of a container
+// tree if it was handed to us and left our session, or goes on without; but as PID 1 of a container
 // we are handed the orphans of others too.
 func (t *tree) byMark(e entry) string {
 	mark, readable := t.mark(e.pid)
@@ -213,7 +232,12 @@ func (t *tree) byMark(e entry) string {
 		}
 		return ""
 	}
-	if t.leader.pid != 0 && readable && e.ppid == t.self && e.sid != t.ownSID && t.self != 1 {
+	// What is handed over while others run beside this one may be theirs, and still needed.
+	if t.beside > 1 || t.leader.pid == 0 || !readable || e.ppid != t.self || t.self == 1 {
+		return ""
+	}
+	// It was handed to us: all that we start ourselves has a mark of its own.
+	if first := t.clean[e.ident]; e.sid != t.ownSID || !first.IsZero() && time.Since(first) > unmarked {
 		return howOrphan
 	}
 	return ""
@@ -255,19 +279,19 @@ func (t *tree) forget(entries []entry) {
 }
 
 // watchEvery is how long to wait between two looks at the tree: looking costs
-// one per cent of a core at most.
+// one per cent of a core at most, for all programs that are watched side by side.
 func (t *tree) watchEvery() time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return max(time.Second, 100*t.cost)
+	return max(time.Second, 100*t.cost*t.beside)
 }
 
 // pids lists the live members. What it says may be as old as 50 times what
-// looking costs (about 100 ms), so that a sampler may ask at any rate.
+// looking costs (about 100 ms; with several programs so many times more), so that a sampler may ask at any rate.
 func (t *tree) pids() []int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if time.Since(t.scanned) > 50*t.cost {
+	if time.Since(t.scanned) > 50*t.cost*t.beside {
 		t.scanLocked(false)
 	}
 	pids := make([]int, 0, len(t.live))
@@ -368,6 +392,9 @@ func (t *tree) signalAll(sig syscall.Signal) {
 
 func (t *tree) killAll() {
 	t.cgroup.kill()
+	for _, c := range t.left {
+		c.kill()
+	}
 	t.signalAll(syscall.SIGKILL)
 }
 
@@ -387,4 +414,35 @@ func (t *tree) adoptHolders(pipes ...string) bool {
 		t.scanLocked(true)
 	}
 	return found
+}
+
+// withCPUs calls start on this thread while it may use these CPUs alone: what it
+// starts inherits that. The thread then has its own again.
+func withCPUs(cpus []int, start func() error) error {
+	if len(cpus) == 0 {
+		return start()
+	}
+	var own unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &own); err != nil {
+		return fmt.Errorf("read which CPUs may be used: %w", err)
+	}
+	if err := setCPUs(0, cpus); err != nil {
+		return err
+	}
+	return errors.Join(start(), unix.SchedSetaffinity(0, &own))
+}
+
+// setCPUs keeps a program that has one thread yet on these CPUs; 0 is this thread.
+func setCPUs(pid int, cpus []int) error {
+	if len(cpus) == 0 {
+		return nil
+	}
+	var set unix.CPUSet
+	for _, cpu := range cpus {
+		set.Set(cpu)
+	}
+	if err := unix.SchedSetaffinity(pid, &set); err != nil {
+		return fmt.Errorf("keep the program on CPUs %v: %w", cpus, err)
+	}
+	return nil
 }

@@ -22,6 +22,9 @@ type Recording struct {
 	Result *runner.Result
 }
 
+// maxRanks is more than any engine has in one direction of parallelism.
+const maxRanks = 1024
+
 // LoadLog makes a recording of a log: log is what was read of files. Its name is
 // that of the first file; its model is described by config.json beside it, else by
 // the catalogue. A log tells neither when it was written (vLLM's stamps have
@@ -45,6 +48,10 @@ func LoadLog(files []string, log *vllmlog.Log) (*Recording, error) {
 	}{{a.TensorParallelSize, &s.TensorParallelSize}, {a.PipelineParallelSize, &s.PipelineParallelSize}} {
 		if n.from != nil {
 			*n.to = *n.from
+		}
+		if *n.to < 1 || *n.to > maxRanks {
+			return nil, fmt.Errorf("%s: the log names a parallel size of %d; expected 1 to %d", strings.Join(files, " and "),
+				*n.to, maxRanks)
 		}
 	}
 	profile := &sweep.Profile{
@@ -92,7 +99,7 @@ func (r *Recording) SetGPU(name string) error {
 		vendor = g.Vendor
 	}
 	s := &r.Job.Profile.Settings
-	for len(r.Job.Devices) < int(s.TensorParallelSize*s.PipelineParallelSize) {
+	for len(r.Job.Devices) < int(min(s.TensorParallelSize*s.PipelineParallelSize, maxRanks)) {
 		r.Job.Devices = append(r.Job.Devices, runner.Device{Index: len(r.Job.Devices), Vendor: vendor, Source: "recording"})
 	}
 	for i := range r.Job.Devices {

@@ -107,7 +107,7 @@ func TestEndToEnd(t *testing.T) {
 	}
 	sink := &memory{dir: dir, results: map[string]*runner.Result{}}
 	r := &runner.Runner{
-		Engines: func(*sweep.Profile) (runner.Engine, error) { return engine, nil },
+		Engines: func(*sweep.Profile, int) (runner.Engine, error) { return engine, nil },
 		Samplers: func(job *runner.Job) []runner.Sampler {
 			device, err := machines.Of(job.Profile)
 			if err != nil {

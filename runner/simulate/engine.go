@@ -131,8 +131,8 @@ func Wanted(plan *sweep.Plan) bool {
 	})
 }
 
-// NewMachines makes them, each with enough GPUs for the largest profile and
-// for the indexes that sweeps name. Their processes publish below dir. A GPU is
+// NewMachines makes them, each with enough GPUs for the largest profile, for
+// each lane and for the indexes that sweeps name. Their processes publish below dir. A GPU is
 // one of the catalogue or a gpu block of the plan. It fails where a GPU is
 // unknown or a setting cannot be simulated, before anything runs.
 func NewMachines(dir string, plan *sweep.Plan) (*Machines, error) {
@@ -148,7 +148,7 @@ func NewMachines(dir string, plan *sweep.Plan) (*Machines, error) {
 			}
 			name := gpuName(p)
 			ranks := max(p.Settings.TensorParallelSize, 1) * max(p.Settings.PipelineParallelSize, 1)
-			counts[name] = max(counts[name], int(ranks), slices.Max(append([]int{0}, s.GPUs...))+1)
+			counts[name] = max(counts[name], int(ranks), min(s.Lanes.Count, 64), slices.Max(append([]int{0}, s.GPUs...))+1)
 		}
 	}
 	for _, name := range sortedKeys(counts) {
@@ -215,6 +215,18 @@ func (m *Machines) Of(p *sweep.Profile) (*Device, error) {
 		return d, nil
 	}
 	return nil, fmt.Errorf("no simulated machine with GPU %q was made for profile %s", gpuName(p), p.ID)
+}
+
+// With lists the GPUs of the machine that a device is of; nil if it is of none.
+func (m *Machines) With(device runner.Device) []runner.Device {
+	for _, name := range sortedKeys(m.devices) {
+		d := m.devices[name]
+		if all := d.list(make([]use, d.Count)); device.Index < len(all) && all[device.Index].UUID == device.UUID &&
+			all[device.Index].Name == device.Name {
+			return all
+		}
+	}
+	return nil
 }
 
 // Sampler makes the sampler of one attempt.

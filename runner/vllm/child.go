@@ -23,6 +23,12 @@ import (
 func childEnv(base []string, job *runner.Job) ([]string, *proc.Masker) {
 	env := setEnv(base, "PYTHONUNBUFFERED", "1") // or lines arrive long after they were printed
 	env = visibleDevices(env, job.Devices)
+	if job.Lane != nil {
+		for _, e := range job.Lane.Env {
+			name, value, _ := strings.Cut(e, "=")
+			env = setEnv(env, name, value)
+		}
+	}
 	if job.Sweep == nil {
 		return env, proc.NewMasker(env)
 	}
@@ -30,6 +36,14 @@ func childEnv(base []string, job *runner.Job) ([]string, *proc.Masker) {
 		env = setEnv(env, v.Name, v.Value)
 	}
 	return env, proc.NewMasker(env, job.Sweep.Secrets()...)
+}
+
+// inLane lays what a run's lane gives its engine over a program.
+func inLane(spec proc.Spec, job *runner.Job) proc.Spec {
+	if job.Lane != nil {
+		spec.CPUs, spec.Beside = job.Lane.CPUs, job.Lane.Of
+	}
+	return spec
 }
 
 // visibleDevices lets the run see its own GPUs and no others, numbered as the

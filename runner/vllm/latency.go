@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/vramsweep/vramsweep/runner"
@@ -64,7 +65,7 @@ func (e *Latency) Run(ctx context.Context, job *runner.Job) (*runner.Measurement
 	if err := os.Remove(result); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("the result file of an earlier attempt is in the way: %w", err)
 	}
-	a := &attempt{job: job, m: m, masker: masker, dir: dir}
+	a := &attempt{job: job, m: m, masker: masker, dir: dir, warmsUp: make(chan struct{})}
 	a.reader = log.NewReader(log.ReaderOptions{Event: a.event, Mask: masker.Text})
 	exit, err := a.run(ctx, e, argv, env)
 	if err != nil {
@@ -87,6 +88,9 @@ type attempt struct {
 	iters   int
 	lastErr string // last line of stderr
 	lines   int64
+
+	measures sync.Once
+	warmsUp  chan struct{} // closed when the benchmark is about to measure
 }
 
 // run starts the program and returns when nothing of it is left.
@@ -97,9 +101,9 @@ func (a *attempt) run(ctx context.Context, e *Latency, argv, env []string) (*pro
 	}
 	a.enter(runner.PhaseEngineInit, "")
 	a.launch = e.launch(ctx, a.job, argv, env)
-	p, err := a.launch.begin(ctx, proc.Spec{
+	p, err := a.launch.begin(ctx, inLane(proc.Spec{
 		Argv: argv, Env: env, Mark: a.job.Mark, Grace: e.Grace, Line: a.line, Stdout: logs[0], Stderr: logs[1],
-	})
+	}, a.job))
 	if err != nil {
 		_, closeErr := logs.close()
 		err = errors.Join(err, closeErr)
@@ -111,7 +115,12 @@ func (a *attempt) run(ctx context.Context, e *Latency, argv, env []string) (*pro
 	}
 	a.m.Env = knownEnv(a.launch.env, a.masker)
 	a.job.Pulse.SetTree(p.Tree)
+	turn, end := context.WithCancel(ctx)
+	var waiting sync.WaitGroup
+	waiting.Go(func() { a.awaitTurn(turn, p) })
 	exit, waitErr := p.Wait()
+	end()
+	waiting.Wait()
 	a.job.Pulse.SetTree(nil)
 	var closeErr error
 	a.m.Logs, closeErr = logs.close()
@@ -122,6 +131,21 @@ func (a *attempt) run(ctx context.Context, e *Latency, argv, env []string) (*pro
 		a.note(err.Error())
 	}
 	return exit, nil
+}
+
+// awaitTurn holds the benchmark up, once it is about to warm up, until it may
+// measure: it knows no pause of its own. Its end, or that of ctx, ends the waiting.
+func (a *attempt) awaitTurn(ctx context.Context, p proc.Process) {
+	select {
+	case <-a.warmsUp:
+	case <-ctx.Done():
+		return
+	}
+	if a.job.Turn.Exclusive() {
+		p.Pause()
+		defer p.Resume()
+	}
+	_ = a.job.Turn.Take(ctx) // whatever ended ctx ends the benchmark too
 }
 
 func (a *attempt) note(s string) {
@@ -152,6 +176,10 @@ func give(reader *log.Reader, l proc.Line) {
 
 // event follows the moments of the run.
 func (a *attempt) event(e runner.LogEvent) {
+	switch e.Kind {
+	case runner.EventWarmupStart, runner.EventWarmupIter, runner.EventMeasureStart:
+		a.measures.Do(func() { close(a.warmsUp) })
+	}
 	switch e.Kind {
 	case runner.EventEngineReady, runner.EventWarmupStart, runner.EventMeasureStart:
 		a.job.Pulse.Ready()

@@ -236,6 +236,22 @@ func (p *process) ending() string {
 	return ending(p.exit)
 }
 
+// closed ends a driver that closed its pipe, if it does not end by itself, and says what became of it.
+func (p *process) closed(ctx context.Context) string {
+	select {
+	case <-p.done:
+		return "the session driver ended without an answer: " + p.ending()
+	case <-ctx.Done():
+	case <-time.After(closedPatience):
+	}
+	p.proc.Stop("it closed its pipe")
+	<-p.done // its remains are ended, too
+	return "the session driver closed its pipe, lived on and was ended: " + p.ending()
+}
+
+// closedPatience is how long a driver may live that can answer no more.
+const closedPatience = 5 * time.Second
+
 // quitGrace is how long an idle driver may take to end when it is asked to.
 const quitGrace = 20 * time.Second
 

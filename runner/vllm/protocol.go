@@ -64,7 +64,12 @@ type engineReply struct {
 }
 
 // wallClock is a time of the driver's.
-func wallClock(t float64) time.Time { return time.UnixMicro(int64(t * 1e6)).UTC() }
+func wallClock(t float64) time.Time {
+	if !(t > 0 && t < 4e9) { // no clock of an engine that runs today
+		return time.Time{}
+	}
+	return time.UnixMicro(int64(t * 1e6)).UTC()
+}
 
 // readings turns a torch reply into rows; ranks where torch sees no GPU are
 // left out.

@@ -5,15 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math"
-	"os"
+	"slices"
 
 	"github.com/vramsweep/vramsweep/runner"
 )
 
 // maxResult bounds a result file: a million iterations take 20 MB.
-const maxResult = 256 << 20
+const maxResult = 64 << 20
 
 // latencyFile is what `vllm bench latency --output-json` writes, unchanged from
 // 0.4.3 on. Seconds; the keys of percentiles are per cents.
@@ -30,22 +31,21 @@ var errNoLatency = errors.New("it has no avg_latency or no latencies; expected "
 // outputLen tokens. A file that is missing, empty or broken is an error that
 // says which.
 func ReadLatency(path string, batch, outputLen int64) (*runner.LatencyStats, error) {
-	info, err := os.Stat(path)
+	file, err := runner.OpenFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("the benchmark left no result file at %s: it ended before its last iteration, "+
 			"or this vLLM (before 0.4.3) has no --output-json", path)
 	case err != nil:
 		return nil, fmt.Errorf("the benchmark's result file: %w", err)
-	case !info.Mode().IsRegular(): // reading a FIFO would wait for ever
-		return nil, fmt.Errorf("the benchmark's result file %s is no regular file (%v)", path, info.Mode().Type())
-	case info.Size() > maxResult:
-		return nil, fmt.Errorf("the benchmark's result file %s has %d bytes, at most %d are read: is it one?",
-			path, info.Size(), int64(maxResult))
 	}
-	raw, err := os.ReadFile(path)
+	defer file.Close() //nolint:errcheck // only read from
+	raw, err := io.ReadAll(io.LimitReader(file, maxResult+1))
 	if err != nil {
 		return nil, fmt.Errorf("the benchmark's result file: %w", err)
+	}
+	if len(raw) > maxResult {
+		return nil, fmt.Errorf("the benchmark's result file %s has over %d bytes: is it one?", path, maxResult)
 	}
 	if len(bytes.TrimSpace(raw)) == 0 {
 		return nil, fmt.Errorf("the benchmark's result file %s is empty: the disk may be full, "+
@@ -71,6 +71,16 @@ func (f *latencyFile) stats(batch, outputLen int64) (*runner.LatencyStats, error
 	for i, l := range append([]float64{*f.AvgLatency}, f.Latencies...) {
 		if !(l > 0) || math.IsInf(l, 0) {
 			return nil, fmt.Errorf("latency %d is %v s; expected more than 0", i, l)
+		}
+	}
+	const slack = 1e-6 // of rounding
+	if least, most := slices.Min(f.Latencies), slices.Max(f.Latencies); *f.AvgLatency < least*(1-slack) ||
+		*f.AvgLatency > most*(1+slack) {
+		return nil, fmt.Errorf("avg_latency is %v s, and its latencies lie between %v and %v s", *f.AvgLatency, least, most)
+	}
+	for k, v := range f.Percentiles {
+		if !(v > 0) || math.IsInf(v, 0) {
+			return nil, fmt.Errorf("percentile %s is %v s; expected more than 0", k, v)
 		}
 	}
 	stats := &runner.LatencyStats{

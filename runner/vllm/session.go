@@ -184,7 +184,8 @@ func (e *Session) open(ctx context.Context, job *runner.Job) error {
 		}
 	}
 	env = setEnv(env, "PYTHONPATH", at)
-	e.current, err = open(job.Profile.EngineKey(), start, proc.Spec{Argv: argv, Env: env, Mark: job.Mark, Grace: e.Grace})
+	e.current, err = open(job.Profile.EngineKey(), start, inLane(
+		proc.Spec{Argv: argv, Env: env, Mark: job.Mark, Grace: e.Grace}, job))
 	if err != nil {
 		return fmt.Errorf("start the session driver: %w", err)
 	}
@@ -228,7 +229,7 @@ func (s *serving) serve(ctx context.Context, patience time.Duration) {
 	m := s.m
 	if s.p.isReady() {
 		s.job.Pulse.Ready()
-		s.ask()
+		s.ask(ctx)
 	}
 	over := s.patience(patience)
 	for m.Outcome == "" {
@@ -241,13 +242,11 @@ func (s *serving) serve(ctx context.Context, patience time.Duration) {
 			m.Outcome, m.Detail = runner.OutcomeInterrupted, context.Cause(ctx).Error()
 		case item, ok := <-s.p.replies:
 			if !ok {
-				<-s.p.done // its remains are ended, too
-				m.Outcome = runner.OutcomeEngineError
-				m.Detail = "the session driver ended without an answer: " + s.p.ending()
+				m.Outcome, m.Detail = runner.OutcomeEngineError, s.p.closed(ctx)
 				return
 			}
 			s.job.Pulse.Output(time.Now())
-			s.take(item)
+			s.take(ctx, item)
 		}
 	}
 }
@@ -323,12 +322,16 @@ func (s *serving) abandon() error {
 	return errors.Join(wroteErr, err)
 }
 
-// ask sends the profile to the driver.
-func (s *serving) ask() {
+// ask sends the profile to the driver, when it is its turn to measure.
+func (s *serving) ask(ctx context.Context) {
 	if s.asked {
 		return
 	}
 	s.asked = true
+	if err := s.job.Turn.Take(ctx); err != nil {
+		s.m.Outcome, s.m.Detail = runner.OutcomeInterrupted, err.Error()
+		return
+	}
 	settings := s.job.Profile.Settings
 	warmup, iters := int64(10), int64(30) // the defaults of `vllm bench latency`
 	err := s.p.send(request{
@@ -342,7 +345,7 @@ func (s *serving) ask() {
 }
 
 // take handles one line of the driver.
-func (s *serving) take(item item) {
+func (s *serving) take(ctx context.Context, item item) {
 	m := s.m
 	if item.err != nil {
 		s.garbage++
@@ -361,7 +364,7 @@ func (s *serving) take(item item) {
 		s.p.setReady(r)
 		s.job.Pulse.Ready()
 		s.m.Session.Torch = append(s.m.Session.Torch, r.Torch.readings("engine_ready")...)
-		s.ask()
+		s.ask(ctx)
 	case "profile_start":
 		s.begun = true
 		s.m.Session.Torch = append(s.m.Session.Torch, r.Torch.readings("profile_start")...)

@@ -43,8 +43,12 @@ const (
 // A Mark names an execution in a file, and whether more of it can come.
 type Mark struct {
 	Execution string `json:"execution"`
+	Shard     string `json:"shard,omitempty"` // of the execution, as "3/6"; "": all of it
 	Final     bool   `json:"final"`
 }
+
+// Same reports whether two marks are about the same part of an execution.
+func (m Mark) Same(o Mark) bool { return m.Execution == o.Execution && m.Shard == o.Shard }
 
 // Options say what a file is, beside its rows.
 type Options struct {

@@ -135,7 +135,11 @@ CREATE TABLE runs (
   energy_uncertainty_j DOUBLE,
   start_mode VARCHAR,
   start_reason VARCHAR,
-  import_seconds DOUBLE
+  import_seconds DOUBLE,
+  lanes_busy INTEGER,
+  host_cpu_pct DOUBLE,
+  measured_alone BOOLEAN,
+  shard VARCHAR
 );
 COMMENT ON TABLE runs IS 'One row a run: one profile, one repeat, one execution. Memory columns are sums over the run''s GPUs unless the name says max_gpu. Key: run_id.';
 COMMENT ON COLUMN runs.run_id IS 'The run: one profile, one repeat, one execution. Joins all tables.';
@@ -266,6 +270,10 @@ COMMENT ON COLUMN runs.energy_uncertainty_j IS '[J] How far energy_j may be off,
 COMMENT ON COLUMN runs.start_mode IS 'How the engine was started. cold: executed; warm: forked from a Python that had vLLM imported. Null where none was.';
 COMMENT ON COLUMN runs.start_reason IS 'Why it started cold where it might have started warm.';
 COMMENT ON COLUMN runs.import_seconds IS '[s] From the start to the first line of the engine process: imports of Python, a second time where the engine process is spawned, and the configuration.';
+COMMENT ON COLUMN runs.lanes_busy IS 'Lanes that had a run when this one began to measure, its own included; null where it did not come to that.';
+COMMENT ON COLUMN runs.host_cpu_pct IS '[%] Use of all CPUs of the host while the run measured, whoever used them.';
+COMMENT ON COLUMN runs.measured_alone IS 'True: no other run of the execution measured meanwhile; their latencies are not to be compared with others.';
+COMMENT ON COLUMN runs.shard IS 'Which part of the execution''s plan the run belongs to, as 3/6; null: the execution has no parts.';
 
 CREATE TABLE ranks (
   run_id VARCHAR NOT NULL,

@@ -323,6 +323,12 @@ func TestHybridPools(t *testing.T) {
 	if n := l.blocks(a, 4096, 0); n != 256+6*(ceilDiv(511, 16)+1) {
 		t.Errorf("%d blocks for 4,096 tokens with nothing in flight", n)
 	}
+	// Within the window a sequence takes what its tokens need, and no block more.
+	for length, want := range map[int64]int64{496: 31 * l.total * l.blockBytes(), 4096: l.blocks(a, 4096, 0) * l.blockBytes()} {
+		if n, ok, why := KVUsedBytes(a, "", 1, 1, length, 16); n != want || !ok {
+			t.Errorf("%d tokens take %d bytes, want %d (%s)", length, n, want, why)
+		}
+	}
 }
 
 // TestPlannerTable: eight models on H100 with a vLLM of late 2025 (about 0.11),

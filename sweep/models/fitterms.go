@@ -20,8 +20,12 @@ func (f fitter) fit(file *LawFile) {
 		termGraphs: f.graphs, termGraphEstimate: f.graphEstimate, termGrowth: f.growth,
 	} {
 		old := f.find(term)
-		law := Law{Coefficients: maps.Clone(old.Coefficients), Form: old.Form, Elsewhere: old.Elsewhere, Attention: old.Attention}
-		if old.Law != nil && fit(&law) {
+		if old.Law == nil {
+			continue
+		}
+		law := Law{Coefficients: maps.Clone(old.Coefficients), Form: old.Form, Elsewhere: old.Elsewhere,
+			Attention: old.Attention}
+		if fit(&law) {
 			file.Terms[term] = law
 		}
 	}
@@ -47,7 +51,8 @@ func (f fitter) unseen(law *Law, term string, names ...string) {
 	old := f.find(term)
 	for _, name := range names {
 		if c, ok := law.Coefficients[name]; ok && !old.measured {
-			law.Coefficients[name] = Coefficient{c.Value, min(c.Low, c.Value*old.Elsewhere.Low), max(c.High, c.Value*old.Elsewhere.High)}
+			law.Coefficients[name] = Coefficient{c.Value,
+				min(c.Low, c.Value*old.Elsewhere.Low), max(c.High, c.Value*old.Elsewhere.High)}
 		}
 	}
 }
@@ -300,7 +305,7 @@ func (f fitter) growth(law *Law) bool {
 func (f fitter) widen(file *LawFile) {
 	reach := func(term string, predicted Figure, measured float64) {
 		law, ok := file.Terms[term]
-		if old := f.find(term); !ok || old.Law == nil || old.measured || predicted.Value == nil || *predicted.Value <= 0 || measured <= 0 {
+		if !ok || f.find(term).measured || predicted.Value == nil || *predicted.Value <= 0 || measured <= 0 {
 			return
 		}
 		// The other way round: what these laws would say of the prior's runs.

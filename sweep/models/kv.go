@@ -328,7 +328,21 @@ func KVUsedBytes(a *Architecture, kvDtype string, tp, batch, length, block int64
 		return 0, false, "the width of the KV cache's dtype is not known"
 	}
 	l := a.layout(width, max(tp, 1), 1, blockSize(block), stageOf(a.NumLayers, 1, 0))
-	return batch * l.blocks(a, length, 0) * l.blockBytes(), true, ""
+	return batch * l.taken(a, length) * l.blockBytes(), true, ""
+}
+
+// taken is how many blocks a sequence of length tokens has taken. A window may
+// begin within a block, and vLLM admits one more for that (blocks); a sequence
+// that is no longer than its window never takes it.
+// Source: vllm/v1/core/single_type_kv_cache_manager.py, get_num_blocks_to_allocate.
+func (l *cacheLayout) taken(a *Architecture, length int64) int64 {
+	n := l.blocks(a, length, 0)
+	for _, g := range l.groups {
+		if g.kind == 's' && ceilDiv(length, g.block) <= ceilDiv(min(a.SlidingWindow-1, length), g.block) {
+			n -= g.groups
+		}
+	}
+	return n
 }
 
 // blockSize is the tokens in a block: asked, else 16. (The FlashMLA kernels take

@@ -513,7 +513,7 @@ func (s *setup) queueing(e *Estimate, l *cacheLayout, blocks int64) {
 	if length <= 0 || s.r.BatchSize <= 0 {
 		return
 	}
-	used := s.r.BatchSize * l.blocks(s.a, length, 0)
+	used := s.r.BatchSize * l.taken(s.a, length)
 	e.KVUsed = ptr(used * l.blockBytes())
 	if s.r.BatchSize > s.seqs {
 		e.warn("batch_size %d exceeds max_num_seqs %d: sequences queue, and the latency measures the queue",

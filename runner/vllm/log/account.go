@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/sweep/models"
 )
 
 // Accounts is what the log says of each engine in it, in the order of their
@@ -489,6 +490,9 @@ func pickOfSome(views []*rankView, of func(*rankView) cell, less func(a, b float
 // that others have.
 func (r *run) lacksStages(views []*rankView, of func(*rankView) cell) bool {
 	tp, stages := r.tensorSize(), r.stages()
+	if stages > 1 && r.config("pipeline_parallel_size") == "" {
+		return true // how many there are is not in the log
+	}
 	spoke := map[int]bool{}
 	for _, v := range views {
 		if of(v).known() {
@@ -530,7 +534,9 @@ func (b *builder) totals(views []*rankView) {
 		extreme := pick
 		switch f.field {
 		case "load_seconds":
-			extreme = pickOfSome // the slowest that told
+			if extreme = pickOfSome; b.r.eachRankLoads() {
+				extreme = pickOfAll
+			}
 		case "free_memory_gb":
 			extreme = pickOfAll
 		}
@@ -539,6 +545,12 @@ func (b *builder) totals(views []*rankView) {
 	estimate := func(v *rankView) cell { c, _ := v.estimate(); return c }
 	b.set("graph_estimate_gb", &b.a.GraphEstimateGB, pick(views, estimate, larger))
 	b.set("total_allocated_gb", &b.a.TotalAllocatedGB, pick(views, (*rankView).allocated, larger))
+}
+
+// eachRankLoads reports whether this version prints the loading of every rank: the
+// V1 runner does so once a node from 0.11.1 on.
+func (r *run) eachRankLoads() bool {
+	return r.version != nil && models.Older(r.version.val, 0, 11, 1) || r.runnerIs("v2")
 }
 
 // allocated is the sum of what one rank holds by vLLM's own account.

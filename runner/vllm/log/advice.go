@@ -249,9 +249,11 @@ func (r *run) adviceNoKV(a *runner.Account) string {
 			return short + less + "or use more GPUs or a smaller or quantized model; no gpu_memory_utilization gives that much."
 		}
 		if r.unified != nil && need >= 0.9 {
-			return short + less + "or use a smaller or quantized model; the GPU shares its memory with the host, which needs the rest."
+			return short + less +
+				"or use a smaller or quantized model; the GPU shares its memory with the host, which needs the rest."
 		}
-		return fmt.Sprintf("%s%sraise gpu_memory_utilization from %v to %.2f or more, or use more GPUs.", short, less, asked, need)
+		return fmt.Sprintf("%s%sraise gpu_memory_utilization from %v to %.2f or more, or use more GPUs.",
+			short, less, asked, need)
 	case known && asked < 0.9:
 		return fmt.Sprintf("%s%sraise gpu_memory_utilization above %v, or use more GPUs.", short, less, asked)
 	case known && asked < 1:

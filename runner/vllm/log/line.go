@@ -86,7 +86,7 @@ var (
 	// runtime, ts, a CI; labels of srun, mpirun, torchrun; grep -n, cat -n; a mail.
 	wrapperRE = regexp.MustCompile(`^(?:\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d` + fraction + `(?: std(?:out|err) [FP])? ?|` +
 		`[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d |\d\d:\d\d:\d\d |\d{1,9}: ?|[ \t]*\d{1,9}\t|` +
-		`\[ *\d+\.\d{6}\] |\[\d+,\d+\]<std(?:out|err)>: ?|\[default\d+\]: ?|[>|│┃║] |_bk;t=\d+\x07|` +
+		`\[ *\d+\.\d{6}\] |\[\d+,\d+\]<std(?:out|err)>: ?|\[(?:default)?\d+\]: ?|[>|│┃║] |_bk;t=\d+\x07|` +
 		`\((?:\w+, )+pid=\d+\) |\(\w+, rank=\d+, pid=\d+\) |\x{feff})`)
 
 	// otherHeaderRE is the prefix of a record by somebody else's formatter: a time

@@ -35,8 +35,8 @@ type unwrapper struct {
 // newUnwrapper looks at the beginning of a file.
 func newUnwrapper(rd *Reader, name string, start []byte) *unwrapper {
 	u := &unwrapper{rd: rd, name: name}
-	widths := map[int]int{}
-	full, longest := 0, 0
+	widths, continued := map[int]int{}, map[int]int{}
+	longest, last := 0, 0
 	u.margin = marginOf(start)
 	for line := range bytes.Lines(start) {
 		if line[len(line)-1] != '\n' && len(start) >= sniffLength {
@@ -47,24 +47,32 @@ func newUnwrapper(rd *Reader, name string, start []byte) *unwrapper {
 			return u
 		}
 		widths[w]++
-		longest = max(longest, w)
+		if !beginsAnew(string(line[min(u.margin, len(line)):])) {
+			continued[last]++
+		}
+		longest, last = max(longest, w), w
 	}
 	if longest < minWidth {
 		return u
 	}
-	near := 0 // of lines that were broken between words the last word is missing
+	near, nearContinued := 0, 0 // of lines that were broken between words the last word is missing
 	for w, n := range widths {
-		if w == longest {
-			full = n
-		} else if w > longest-15 {
-			near += n
+		if w != longest && w > longest-15 {
+			near, nearContinued = near+n, nearContinued+continued[w]
 		}
 	}
-	u.hard, u.sure = full >= 2 && full > near, full >= 5
+	full := widths[longest]
+	u.hard, u.sure = full >= 2 && (full > near || continued[longest] > max(nearContinued, 1)), full >= 5
 	if u.hard || full+near >= 4 {
 		u.width = longest
 	}
 	return u
+}
+
+// beginsAnew reports whether a line does not look like the rest of another.
+func beginsAnew(line string) bool {
+	_, rest := unwrap(strings.TrimRight(line, "\r\n"))
+	return startRE.MatchString(rest) || len(findHeaders(head(rest, 200))) > 0
 }
 
 // marginOf is the number of blanks that all lines begin with.

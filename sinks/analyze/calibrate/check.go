@@ -60,8 +60,8 @@ func Compare(s *models.Sample) []Comparison {
 	e := models.NewEstimate(s.Architecture, s.Request, s.GPU)
 	stays := e.NonTorch // vLLM says weights, and all else that it consumed
 	if e.BuffersInBudget && e.NonTorch.Value != nil && e.Buffers.Value != nil {
-		value, low, high := *e.NonTorch.Value+*e.Buffers.Value, *e.NonTorch.Low+*e.Buffers.Low, *e.NonTorch.High+*e.Buffers.High
-		stays = models.Figure{Value: &value, Low: &low, High: &high}
+		a, b := &e.NonTorch, &e.Buffers
+		stays = models.Figure{Value: new(*a.Value + *b.Value), Low: new(*a.Low + *b.Low), High: new(*a.High + *b.High)}
 	}
 	return []Comparison{
 		{"weights", e.Weights, s.Weights, printed}, {"activations", e.Activations, s.Activations, printed},

@@ -111,7 +111,7 @@ type Plan struct {
 // Sweeps is the plan as a sweep file.
 func (p *Plan) Sweeps() string {
 	var out strings.Builder
-	out.WriteString("# Written by vramsweep calibrate: the profiles that laws are fitted to, and those that they are checked on.\n")
+	out.WriteString("# Written by vramsweep calibrate: what laws are fitted to, and what they are checked on.\n")
 	for _, name := range []string{FitSweep, CheckSweep} {
 		p.sweep(&out, name)
 	}
@@ -122,7 +122,8 @@ func (p *Plan) sweep(out *strings.Builder, name string) {
 	var starts strings.Builder
 	for i := range p.Starts {
 		if s := &p.Starts[i]; s.Left == "" && s.Check == (name == CheckSweep) {
-			fmt.Fprintf(&starts, "      { model = %q, max_num_batched_tokens = %d, max_num_seqs = %d, enforce_eager = %t },\n",
+			fmt.Fprintf(&starts,
+				"      { model = %q, max_num_batched_tokens = %d, max_num_seqs = %d, enforce_eager = %t },\n",
 				path.Join(p.Dir, s.Folder()), s.Tokens, s.Seqs, s.Eager)
 		}
 	}
@@ -133,7 +134,8 @@ func (p *Plan) sweep(out *strings.Builder, name string) {
 	if p.Mode == "session" {
 		prompts = "{ batch_size = 1, input_len = 128 }, " + prompts
 	}
-	fmt.Fprintf(out, "\nsweep %q {\n  matrix {\n    start = [\n%s    ]\n    prompts = [%s]\n  }\n", name, starts.String(), prompts)
+	fmt.Fprintf(out, "\nsweep %q {\n  matrix {\n    start = [\n%s    ]\n    prompts = [%s]\n  }\n",
+		name, starts.String(), prompts)
 	fmt.Fprintf(out, "  engine %q {\n    mode                = %q\n", p.Engine, p.Mode)
 	switch {
 	case p.Engine == "simulator":

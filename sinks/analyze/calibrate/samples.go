@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"github.com/vramsweep/vramsweep/runner"
+	"github.com/vramsweep/vramsweep/runner/planner"
 	"github.com/vramsweep/vramsweep/sinks"
 	"github.com/vramsweep/vramsweep/sinks/analyze/frame"
 	"github.com/vramsweep/vramsweep/sweep/models"
@@ -58,45 +59,57 @@ func Read(s *sinks.Store, hold []string, find func(*runner.Result) *models.Archi
 	return out, nil
 }
 
-// sampleOf is a run's sample; why says what it lacks.
-func sampleOf(r *runner.Result, find func(*runner.Result) *models.Architecture) (s models.Sample, why string) {
-	account, asked := r.VLLMInternalMetrics, &r.BenchmarkParameters
+// lacks says why no sample can be made of a run; "": it can.
+func lacks(r *runner.Result) string {
+	account := r.VLLMInternalMetrics
 	switch {
 	case r.Run.Outcome != runner.OutcomeOK:
-		return s, "ended as " + string(r.Run.Outcome)
+		return "ended as " + string(r.Run.Outcome)
 	case account == nil || len(account.Ranks) == 0:
-		return s, "vLLM's log has no account of its memory"
+		return "vLLM's log has no account of its memory"
 	case len(account.Ranks) > 1:
-		return s, "several ranks; laws are fitted to runs of one"
-	case asked.KVCacheMemoryBytes != nil:
-		return s, "kv_cache_memory_bytes is set, so that vLLM keeps no budget"
+		return "several ranks; laws are fitted to runs of one"
+	case r.BenchmarkParameters.KVCacheMemoryBytes != nil:
+		return "kv_cache_memory_bytes is set, so that vLLM keeps no budget"
 	case len(r.GPUInfo) == 0:
-		return s, "no GPU: on a CPU vLLM keeps no budget of memory"
+		return "no GPU: on a CPU vLLM keeps no budget of memory"
 	case account.ModelRunner == nil || *account.ModelRunner != "v2":
-		return s, "not of the V2 model runner"
+		return "not of the V2 model runner"
 	}
 	rank := &account.Ranks[0]
 	for _, figure := range []struct {
 		name string
 		is   *float64
-	}{{"consumed memory (0.27 or newer)", rank.ConsumedGB}, {"weights", rank.ModelWeightsGB}, {"activations", rank.ActivationsGB},
+	}{{"consumed memory (0.27 or newer)", rank.ConsumedGB}, {"weights", rank.ModelWeightsGB},
+		{"activations", rank.ActivationsGB},
 		{"KV cache", rank.AvailableKVCacheGB}, {"total memory", rank.TotalGPUMemoryGB}, {"free memory", rank.FreeMemoryGB}} {
 		if figure.is == nil {
-			return s, "vLLM's log does not say its " + figure.name
+			return "vLLM's log does not say its " + figure.name
 		}
 	}
+	return ""
+}
+
+// sampleOf is a run's sample; why says what it lacks.
+func sampleOf(r *runner.Result, find func(*runner.Result) *models.Architecture) (s models.Sample, why string) {
+	if why := lacks(r); why != "" {
+		return s, why
+	}
+	account := r.VLLMInternalMetrics
+	rank := &account.Ranks[0]
 	a := find(r)
 	if a == nil {
 		return s, "the architecture of " + r.ModelInfo.Model + " is not known (--configs names a folder with its config.json)"
 	}
 	bytes := func(gb *float64) float64 { return frame.Deref(gb) * runner.GiB }
 	s = models.Sample{
-		RunID: r.Run.RunID, Model: a.ID, Architecture: a, Request: requestOf(r), Torch: frame.Deref(r.EngineMetadata.TorchVersion),
+		RunID: r.Run.RunID, Model: a.ID, Architecture: a, Request: requestOf(r),
+		Torch:     frame.Deref(r.EngineMetadata.TorchVersion),
 		Attention: frame.Deref(account.AttentionBackend), Context: bytes(rank.TotalGPUMemoryGB) - bytes(rank.FreeMemoryGB),
 		Weights: bytes(rank.ModelWeightsGB), Consumed: bytes(rank.ConsumedGB), Activations: bytes(rank.ActivationsGB),
 		KVCache: bytes(rank.AvailableKVCacheGB), KVTokens: float64(frame.Deref(account.TotalGPUKVCacheTokens)),
 	}
-	s.GPU = GPUOf(&r.GPUInfo[0])
+	s.GPU = planner.DeviceGPU(&r.GPUInfo[0])
 	if rank.GraphCaptureGB != nil && rank.GraphEstimateGB != nil {
 		s.Graphs, s.Estimate = bytes(rank.GraphCaptureGB), bytes(rank.GraphEstimateGB)
 	}
@@ -105,17 +118,6 @@ func sampleOf(r *runner.Result, find func(*runner.Result) *models.Architecture) 
 		s.InUse = &use
 	}
 	return s, ""
-}
-
-// GPUOf is the arithmetic's GPU of a device: that of the catalogue, else its name
-// and size.
-func GPUOf(d *runner.Device) models.GPU {
-	if g, ok := models.LookupGPU(d.Name); ok {
-		return g
-	}
-	total := frame.Deref(d.TotalBytes)
-	return models.GPU{Name: d.Name, Product: d.Name, DriverTotal: total, Reserve: frame.Deref(d.ReservedBytes),
-		TotalBytes: total - frame.Deref(d.ReservedBytes), Source: "the driver"}
 }
 
 // requestOf is a run as the arithmetic is asked for it.

@@ -81,7 +81,8 @@ func (c *Calibration) Text(out io.Writer) error {
 					parts = append(parts, fmt.Sprintf("%s %.4g (%.4g .. %.4g)", name, k.Value, k.Low, k.High))
 				}
 			}
-			line.Printf("  %s\t%d\t%.2g .. %.2g\t%s\n", term, law.Runs, law.Elsewhere.Low, law.Elsewhere.High, strings.Join(parts, ", "))
+			line.Printf("  %s\t%d\t%.2g .. %.2g\t%s\n", term, law.Runs, law.Elsewhere.Low, law.Elsewhere.High,
+				strings.Join(parts, ", "))
 		}
 	})
 	table(w, "Checked on "+c.CheckedOn, c.Checked)
@@ -98,8 +99,8 @@ func table(w *frame.Text, title string, scores []*Score) {
 	w.Table(func(line *frame.Text) {
 		line.Printf("  COMPONENT\tSTARTS\tMEAN\tMEDIAN\tWORST\tINTERVAL HOLDS\tWORST RUN\n")
 		for _, s := range scores {
-			line.Printf("  %s\t%d\t%.2f\t%.2f\t%.2f\t%d of %d\t%s\n", s.Component, s.Runs, s.MeanPercent, s.Median, s.WorstPercent,
-				s.Held, s.Runs, s.Worst)
+			line.Printf("  %s\t%d\t%.2f\t%.2f\t%.2f\t%d of %d\t%s\n", s.Component, s.Runs, s.MeanPercent, s.Median,
+				s.WorstPercent, s.Held, s.Runs, s.Worst)
 		}
 	})
 }

@@ -415,14 +415,15 @@ func wordsOf(values []string) string {
 func (c *Comparison) figures(o Options) {
 	var tests []*test
 	var p []float64
-	dummies, unassessed := 0, 0
+	dummies, beside, unassessed := 0, 0, 0
 	var gone []string // what one side alone lacks
 	homes := c.homes(o)
 	figures := frame.Figures()
 	for i := range figures {
 		figure := &figures[i]
-		of, lacks := testsOf(figure, c.profiles, homes)
+		of, lacks := testsOf(figure, c.profiles, homes, o.Across)
 		dummies += lacks.weights
+		beside += lacks.turns
 		for side, n := range map[string]int{c.Base.Name: lacks.base, c.New.Name: lacks.new} {
 			if n > 0 {
 				gone = append(gone, fmt.Sprintf("%s: %s in %s", figure.Name, profiles(n), side))
@@ -469,6 +470,10 @@ func (c *Comparison) figures(o Options) {
 	if dummies > 0 {
 		c.note("%d figures of latency, power or energy left out: "+
 			"some runs had random weights (load_format dummy), others real ones", dummies)
+	}
+	if beside > 0 {
+		c.note("%d figures of latency, power or energy left out: some runs measured alone, others beside others "+
+			"(measured_alone); --across measured_alone compares them", beside)
 	}
 }
 
@@ -646,10 +651,12 @@ func (s side) each() (share float64) {
 }
 
 // lost counts the profiles that a figure cannot be compared of.
-type lost struct{ weights, base, new int }
+type lost struct{ weights, turns, base, new int }
 
 // testsOf collects the values of one figure. Runs that failed have none.
-func testsOf(figure *frame.Figure, pairs []*pair, home func(*sinks.RunRow) string) (tests []*test, lacks lost) {
+func testsOf(
+	figure *frame.Figure, pairs []*pair, home func(*sinks.RunRow) string, across []string,
+) (tests []*test, lacks lost) {
 	fixed := func(name string) func(*sinks.RunRow) string { return func(*sinks.RunRow) string { return name } }
 	for _, p := range pairs {
 		t := &test{figure: figure, pair: p,
@@ -661,8 +668,10 @@ func testsOf(figure *frame.Figure, pairs []*pair, home func(*sinks.RunRow) strin
 		case t.new.runs == 0 && shareOK(p.new) > 0:
 			lacks.new++
 		case t.base.runs == 0, t.new.runs == 0: // no run ended well: that is an outcome
-		case figure.Ratio && mixedWeights(p):
+		case figure.Ratio && p.mixed(frame.RandomWeights):
 			lacks.weights++
+		case figure.Ratio && !slices.Contains(across, "measured_alone") && p.mixed(besideOthers):
+			lacks.turns++
 		default:
 			t.past = sideOf(figure, p.past, home).nights
 			tests = append(tests, t)
@@ -671,14 +680,15 @@ func testsOf(figure *frame.Figure, pairs []*pair, home func(*sinks.RunRow) strin
 	return tests, lacks
 }
 
-// mixedWeights tells whether some runs of a profile had random weights and
-// others real ones, on whichever side.
-func mixedWeights(p *pair) bool {
+// mixed tells whether some runs of a profile are so and others are not, on
+// whichever side.
+func (p *pair) mixed(so func(*sinks.RunRow) bool) bool {
 	all := slices.Concat(p.base, p.new)
-	return slices.ContainsFunc(all, func(r *sinks.RunRow) bool {
-		return frame.RandomWeights(r) != frame.RandomWeights(all[0])
-	})
+	return slices.ContainsFunc(all, func(r *sinks.RunRow) bool { return so(r) != so(all[0]) })
 }
+
+// besideOthers tells a run that measured while others did: they share the host's CPUs.
+func besideOthers(r *sinks.RunRow) bool { return r.MeasuredAlone != nil && !*r.MeasuredAlone }
 
 // sideOf are the values of a figure, on its scale; runs without a home are left out.
 func sideOf(figure *frame.Figure, rows []*sinks.RunRow, home func(*sinks.RunRow) string) (s side) {

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/vramsweep/vramsweep/sinks/analyze/frame"
+	"github.com/vramsweep/vramsweep/sweep/testenv"
 )
 
 // The statistics are those of scipy: of the golden file of package correlate,
@@ -53,7 +54,7 @@ func TestCompareEqualsStatsmodels(t *testing.T) {
 		python = "python3"
 	}
 	if exec.CommandContext(t.Context(), python, "-c", "import scipy.stats, statsmodels.stats.multitest").Run() != nil {
-		t.Skipf("%s lacks scipy or statsmodels (VRAMSWEEP_TEST_PYTHON names another)", python)
+		testenv.Skip(t, "%s lacks scipy or statsmodels (VRAMSWEEP_TEST_PYTHON names another)", python)
 	}
 	type profile struct {
 		Base []float64  `json:"base"`
@@ -76,7 +77,7 @@ func TestCompareEqualsStatsmodels(t *testing.T) {
 		if f.Name == "kv_cache_tokens" { // has no noise
 			continue
 		}
-		of, _ := testsOf(f, c.profiles, c.homes(Options{}))
+		of, _ := testsOf(f, c.profiles, c.homes(Options{}), nil)
 		n := learn(of)
 		for _, one := range of {
 			one.differ(&n, len(of))

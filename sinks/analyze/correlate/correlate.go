@@ -227,13 +227,13 @@ func (r *relator) relate(rows []int, x, y *frame.Series) Row {
 		c.Reason = fmt.Sprintf("no run has both %s and %s", x.Name, y.Name)
 		return c
 	case c.N < 3:
-		c.Reason = fmt.Sprintf("%s: a correlation asks for 3 at least", []string{1: "one run alone", 2: "2 runs"}[c.N])
+		c.Reason = fmt.Sprintf("%s: a correlation asks for 3 at least", []string{1: "one point alone", 2: "2 points"}[c.N])
 		return c
 	case frame.Constant(xs):
-		c.Reason = fmt.Sprintf("%s is %v in all %d runs: nothing varies", x.Name, xs[0], c.N)
+		c.Reason = fmt.Sprintf("%s is %v at all %d points: nothing varies", x.Name, xs[0], c.N)
 		return c
 	case frame.Constant(ys):
-		c.Reason = fmt.Sprintf("%s is %v in all %d runs: nothing varies", y.Name, ys[0], c.N)
+		c.Reason = fmt.Sprintf("%s is %v at all %d points: nothing varies", y.Name, ys[0], c.N)
 		return c
 	}
 	c.Pearson = new(stat.Correlation(xs, ys, nil))

@@ -90,7 +90,7 @@ func TestCorrelateReasons(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if row := find(t, c, "batch_size", "peak_memory_bytes"); row.Pearson != nil || !strings.Contains(row.Reason, "one run alone") {
+	if row := find(t, c, "batch_size", "peak_memory_bytes"); row.Pearson != nil || !strings.Contains(row.Reason, "one point alone") {
 		t.Errorf("one run: %+v", row)
 	}
 	rows := grid(20)

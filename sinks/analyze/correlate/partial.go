@@ -192,7 +192,7 @@ func (c *Row) partial(g *gramMatrix, x string) {
 	case !ok:
 		c.PartialWhy = "the settings' correlation matrix could not be decomposed"
 	case g.n-rank-2 < leastFreedom:
-		c.PartialWhy = fmt.Sprintf("%d runs are too few to take out %d other columns", g.n, rank)
+		c.PartialWhy = fmt.Sprintf("%d points are too few to take out %d other columns", g.n, rank)
 	case left[0] < 1e-9:
 		c.PartialWhy = "the other settings determine " + x
 	case left[1] < 1e-9:

@@ -85,7 +85,7 @@ func (c *Row) text(w *frame.Text) {
 		w.Printf("    partial: %s\n", c.PartialWhy)
 	}
 	for _, o := range c.Outliers {
-		w.Printf("    off the line: %s by %+.4g (%.0f times the usual)\n", o.RunID, o.Residual, o.Scales)
+		w.Printf("    off the line: %s by %+.4g (%.0f robust standard deviations)\n", o.RunID, o.Residual, o.Scales)
 	}
 }
 
@@ -94,7 +94,7 @@ func (c *Row) slope() string {
 		return "-"
 	}
 	if c.SlopeLow == nil {
-		return fmt.Sprintf("%.4g %s (one run)", *c.Slope, c.SlopeUnit)
+		return fmt.Sprintf("%.4g %s (one point)", *c.Slope, c.SlopeUnit)
 	}
 	return fmt.Sprintf("%.4g [%.4g, %.4g] %s", *c.Slope, *c.SlopeLow, *c.SlopeHigh, c.SlopeUnit)
 }

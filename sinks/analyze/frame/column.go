@@ -107,7 +107,7 @@ func Settings() []string {
 // Context are the names of what runs differ in without being asked to.
 func Context() []string {
 	return []string{"vllm_version", "torch_version", "driver_version", "gpu", "host", "compile_cache", "model_runner",
-		"attention_backend", "engine_mode"}
+		"attention_backend", "engine_mode", "measured_alone"}
 }
 
 // fixed are the settings of the table, and what runs differ in besides.

@@ -305,17 +305,17 @@ func (r *Report) addMemory(index map[string]*Run) {
 	})
 }
 
-// addTimelines streams the samples run by run: memory holds one run's.
+// addTimelines streams the samples run by run, and thins them as they come.
 func (r *Report) addTimelines(index map[string]*Run) {
 	current := ""
-	byGPU := map[int32][]sinks.TimelineRow{}
+	byGPU := map[int32]*gathering{}
 	flush := func() {
 		if index[current] == nil {
 			return
 		}
 		var all []*Series
-		for _, rows := range byGPU {
-			all = append(all, seriesOf(rows, r.Points))
+		for gpu, g := range byGPU {
+			all = append(all, g.series(gpu))
 		}
 		slices.SortFunc(all, func(a, b *Series) int { return cmp.Compare(a.GPU, b.GPU) })
 		if len(all) > 0 {
@@ -332,7 +332,10 @@ func (r *Report) addTimelines(index map[string]*Run) {
 			current = row.RunID
 			clear(byGPU)
 		}
-		byGPU[*row.GPUIndex] = append(byGPU[*row.GPUIndex], *row)
+		if byGPU[*row.GPUIndex] == nil {
+			byGPU[*row.GPUIndex] = &gathering{limit: r.Points}
+		}
+		byGPU[*row.GPUIndex].add(row)
 	})
 	flush()
 }

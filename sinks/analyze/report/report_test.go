@@ -59,8 +59,16 @@ func night(execution string, n, repeats int, seed uint64, plant ...int) []sinks.
 	return rows
 }
 
+func gather(rows []sinks.TimelineRow, limit int) *gathering {
+	g := &gathering{limit: limit}
+	for i := range rows {
+		g.add(&rows[i])
+	}
+	return g
+}
+
 func TestThinKeepsPeaks(t *testing.T) {
-	rows := make([]sinks.TimelineRow, 20000)
+	rows := make([]sinks.TimelineRow, 30000)
 	for i := range rows {
 		used := int64(1000 + i%7)
 		power := 100 + float64(i%5)
@@ -72,23 +80,27 @@ func TestThinKeepsPeaks(t *testing.T) {
 	}
 	*rows[12345].MemoryUsedBytes, *rows[12346].MemoryUsedBytes = 9999, 1
 	*rows[4321].PowerW = 700
-	got := thin(rows, 400)
+	g := gather(rows, 400)
+	if len(g.points) > len(rows)/2+5000 || g.samples != len(rows) {
+		t.Errorf("%d of %d samples are held while %d are read", len(g.points), g.samples, len(rows))
+	}
+	got := thin(g.points, 400)
 	if len(got) > 410 {
 		t.Errorf("%d samples are left of 20000, about 400 were asked", len(got))
 	}
-	high, low, power := int64(0), int64(math.MaxInt64), 0.0
+	high, low, power := 0.0, math.Inf(1), 0.0
 	phaseStart := false
 	for i := range got {
-		high, low, power = max(high, *got[i].MemoryUsedBytes), min(low, *got[i].MemoryUsedBytes), max(power, *got[i].PowerW)
-		phaseStart = phaseStart || got[i].TOffsetUS == 7770000
-		if i > 0 && got[i].TOffsetUS <= got[i-1].TOffsetUS {
+		high, low, power = max(high, got[i].memory), min(low, got[i].memory), max(power, got[i].power)
+		phaseStart = phaseStart || got[i].at == 7770000
+		if i > 0 && got[i].at <= got[i-1].at {
 			t.Fatalf("sample %d is out of order", i)
 		}
 	}
 	if high != 9999 || low != 1 || power != 700 || !phaseStart {
-		t.Errorf("highest %d (9999), lowest %d (1), power %v (700), start of the phase kept: %v", high, low, power, phaseStart)
+		t.Errorf("highest %g (9999), lowest %g (1), power %v (700), start of the phase kept: %v", high, low, power, phaseStart)
 	}
-	if got[0].TOffsetUS != 0 || got[len(got)-1].TOffsetUS != rows[len(rows)-1].TOffsetUS {
+	if got[0].at != 0 || got[len(got)-1].at != rows[len(rows)-1].TOffsetUS {
 		t.Error("the first or the last sample is gone")
 	}
 }
@@ -301,7 +313,7 @@ func TestReportSize(t *testing.T) {
 			run.Parts[name], run.Steps[name] = float64(1000*k)+0.25, float64(1000*k)+0.75
 		}
 		for range gpus {
-			r.Timelines[run.ID] = append(r.Timelines[run.ID], seriesOf(samples, pointsFor(rows)))
+			r.Timelines[run.ID] = append(r.Timelines[run.ID], gather(samples, pointsFor(rows)).series(0))
 		}
 	}
 	var out bytes.Buffer

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/vramsweep/vramsweep/sinks"
 	"github.com/vramsweep/vramsweep/sinks/analyze/frame"
@@ -20,57 +21,96 @@ type Series struct {
 	phases  []PhaseBar
 }
 
+// A point is what is drawn of a sample: it holds on to nothing of the file that it was read from.
+type point struct {
+	at            int64 // us since the start of the attempt
+	memory, power float64
+	phase         string
+}
+
+// A gathering takes the samples of one GPU while they are read, in a memory that does not grow with their number.
+type gathering struct {
+	points  []point
+	samples int
+	limit   int // samples that stay in the end
+}
+
+// gathered is how many times the limit is held while samples come.
+const gathered = 64
+
+func (g *gathering) add(row *sinks.TimelineRow) {
+	p := point{at: row.TOffsetUS, memory: math.NaN(), power: math.NaN(), phase: frame.Deref(row.Phase)}
+	if row.MemoryUsedBytes != nil {
+		p.memory = float64(*row.MemoryUsedBytes)
+	}
+	if row.PowerW != nil {
+		p.power = *row.PowerW
+	}
+	if n := len(g.points); n > 0 && g.points[n-1].phase == p.phase {
+		p.phase = g.points[n-1].phase
+	} else {
+		p.phase = strings.Clone(p.phase)
+	}
+	g.points = append(g.points, p)
+	g.samples++
+	if g.limit >= 4 && len(g.points) >= gathered*g.limit {
+		g.sort()
+		g.points = thin(g.points, gathered/8*g.limit)
+	}
+}
+
+func (g *gathering) sort() {
+	slices.SortStableFunc(g.points, func(a, b point) int { return cmp.Compare(a.at, b.at) })
+}
+
 // thin keeps at most about limit samples of one GPU in the order of time: time
 // is cut into limit/4 equal buckets, and of each bucket stay the samples with
 // the lowest and the highest memory and the lowest and the highest power. The
 // first and the last sample, and those where a phase begins, always stay, so no
 // peak, dip or phase is lost; what goes are samples between them.
-func thin(rows []sinks.TimelineRow, limit int) []sinks.TimelineRow {
-	if len(rows) <= limit || limit < 4 {
-		return rows
+func thin(points []point, limit int) []point {
+	if len(points) <= limit || limit < 4 {
+		return points
 	}
-	keep := make([]bool, len(rows))
-	keep[0], keep[len(rows)-1] = true, true
-	for i := 1; i < len(rows); i++ {
-		if frame.Deref(rows[i].Phase) != frame.Deref(rows[i-1].Phase) {
+	keep := make([]bool, len(points))
+	keep[0], keep[len(points)-1] = true, true
+	for i := 1; i < len(points); i++ {
+		if points[i].phase != points[i-1].phase {
 			keep[i] = true
 		}
 	}
-	start, end := rows[0].TOffsetUS, rows[len(rows)-1].TOffsetUS
+	start, end := points[0].at, points[len(points)-1].at
 	buckets := int64(limit / 4)
 	width := max((end-start)/buckets+1, 1)
-	for first := 0; first < len(rows); {
-		bucket := (rows[first].TOffsetUS - start) / width
+	for first := 0; first < len(points); {
+		bucket := (points[first].at - start) / width
 		last := first
-		for last < len(rows) && (rows[last].TOffsetUS-start)/width == bucket {
+		for last < len(points) && (points[last].at-start)/width == bucket {
 			last++
 		}
-		keepExtremes(rows, first, last, keep)
+		keepExtremes(points, first, last, keep)
 		first = last
 	}
-	var out []sinks.TimelineRow
-	for i := range rows {
+	out := points[:0]
+	for i := range points {
 		if keep[i] {
-			out = append(out, rows[i])
+			out = append(out, points[i])
 		}
 	}
 	return out
 }
 
-// keepExtremes marks the lowest and highest samples of rows[first:last].
-func keepExtremes(rows []sinks.TimelineRow, first, last int, keep []bool) {
-	memory := func(r *sinks.TimelineRow) (v float64, ok bool) {
-		return float64(frame.Deref(r.MemoryUsedBytes)), r.MemoryUsedBytes != nil
-	}
-	power := func(r *sinks.TimelineRow) (v float64, ok bool) { return frame.Deref(r.PowerW), r.PowerW != nil }
-	for _, of := range []func(*sinks.TimelineRow) (float64, bool){memory, power} {
+// keepExtremes marks the lowest and highest samples of points[first:last].
+func keepExtremes(points []point, first, last int, keep []bool) {
+	memory := func(p *point) float64 { return p.memory }
+	power := func(p *point) float64 { return p.power }
+	for _, of := range []func(*point) float64{memory, power} {
 		low, high, lowest, highest := -1, -1, math.Inf(1), math.Inf(-1)
 		for i := first; i < last; i++ {
-			v, ok := of(&rows[i])
-			if ok && v < lowest {
+			if v := of(&points[i]); v < lowest {
 				low, lowest = i, v
 			}
-			if ok && v > highest {
+			if v := of(&points[i]); v > highest {
 				high, highest = i, v
 			}
 		}
@@ -80,22 +120,22 @@ func keepExtremes(rows []sinks.TimelineRow, first, last int, keep []bool) {
 	}
 }
 
-// seriesOf makes the drawn timeline of one GPU.
-func seriesOf(rows []sinks.TimelineRow, limit int) *Series {
-	slices.SortStableFunc(rows, func(a, b sinks.TimelineRow) int { return cmp.Compare(a.TOffsetUS, b.TOffsetUS) })
-	s := &Series{Samples: len(rows), GPU: frame.Deref(rows[0].GPUIndex)}
+// series makes the drawn timeline of one GPU.
+func (g *gathering) series(gpu int32) *Series {
+	g.sort()
+	s := &Series{Samples: g.samples, GPU: gpu}
 	last := ""
-	for _, row := range thin(rows, limit) {
-		t := round(float64(row.TOffsetUS)/1e6, 1000)
+	for _, p := range thin(g.points, g.limit) {
+		t := round(float64(p.at)/1e6, 1000)
 		s.T = append(s.T, t)
-		s.Memory = append(s.Memory, inMiB(row.MemoryUsedBytes))
-		s.Power = append(s.Power, rounded(row.PowerW, 10))
+		s.Memory = append(s.Memory, rounded(p.memory/frame.MiB, 100)) // 10 KiB
+		s.Power = append(s.Power, rounded(p.power, 10))
 		if last != "" {
 			s.phases[len(s.phases)-1].To = t
 		}
-		if phase := frame.Deref(row.Phase); phase != last {
-			if last = phase; phase != "" {
-				s.phases = append(s.phases, PhaseBar{Phase: phase, From: t, To: t})
+		if p.phase != last {
+			if last = p.phase; last != "" {
+				s.phases = append(s.phases, PhaseBar{Phase: last, From: t, To: t})
 			}
 		}
 	}
@@ -104,11 +144,12 @@ func seriesOf(rows []sinks.TimelineRow, limit int) *Series {
 
 func round(v, steps float64) float64 { return math.Round(v*steps) / steps }
 
-func rounded(v *float64, steps float64) *float64 {
-	if v == nil {
+// rounded is nil where there is no value.
+func rounded(v, steps float64) *float64 {
+	if math.IsNaN(v) {
 		return nil
 	}
-	return new(round(*v, steps))
+	return new(round(v, steps))
 }
 
 // inMiB keeps two decimals: 10 KiB.

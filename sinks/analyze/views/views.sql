@@ -19,20 +19,11 @@ COMMENT ON COLUMN runs_main.kv_used_gib IS '[GiB] KV cache that the run used at 
 COMMENT ON COLUMN runs_main.dtype IS 'As vLLM said; null: it did not.';
 COMMENT ON COLUMN runs_main.avg_latency_s IS '[s] Mean of one iteration: batch_size x output_len tokens.';
 
-CREATE OR REPLACE VIEW measuring AS
-SELECT run_id, max(duration_s) AS measure_s,
-       CASE WHEN count(energy_j) = count(*) THEN sum(energy_j) END AS measure_energy_j,
-       CASE WHEN count(energy_j) = count(*) THEN sum(energy_j) / max(duration_s) END AS measure_power_w
-FROM phases
-WHERE phase = 'measure' AND gpu_index IS NOT NULL
-GROUP BY run_id;
-COMMENT ON VIEW measuring IS 'One row a run: power and energy while it was measured, without load and warm-up, summed over its GPUs; null where one GPU does not tell.';
-
 CREATE OR REPLACE VIEW runs_power AS
-SELECT r.*, m.measure_s, m.measure_power_w, m.measure_energy_j,
-       runs.batch_size * runs.output_len * runs.n_iters / m.measure_energy_j AS tokens_per_joule
-FROM runs_main AS r JOIN runs USING (run_id) LEFT JOIN measuring AS m USING (run_id);
-COMMENT ON VIEW runs_power IS 'runs_main with power and energy of the measuring phase, and generated tokens per joule.';
+SELECT m.*, r.measure_mean_power_w, r.measure_energy_j, r.max_power_w, r.max_temperature_c, r.mean_power_w, r.energy_j, r.window_s,
+       r.energy_method, r.batch_size * r.output_len * r.n_iters / r.measure_energy_j AS tokens_per_joule
+FROM runs_main AS m JOIN runs AS r USING (run_id);
+COMMENT ON VIEW runs_power IS 'runs_main with power and energy of the measured iterations and of the window from engine ready to their end, summed over its GPUs, and generated tokens per joule of the measured iterations.';
 
 CREATE OR REPLACE VIEW run_gpus AS
 WITH seen AS (

@@ -13,6 +13,7 @@ import (
 	"github.com/vramsweep/vramsweep/runner/recorded"
 	"github.com/vramsweep/vramsweep/sinks"
 	"github.com/vramsweep/vramsweep/sweep/models"
+	"github.com/vramsweep/vramsweep/sweep/testenv"
 )
 
 // asked are checks of the views against the tables: each gives a single true.
@@ -20,7 +21,7 @@ const asked = `
 import sys, duckdb
 db = duckdb.connect()
 db.execute(sys.stdin.read())
-for view in ("runs_main", "runs_power", "measuring", "run_gpus", "parts", "steps_main", "samples"):
+for view in ("runs_main", "runs_power", "run_gpus", "parts", "steps_main", "samples"):
     assert db.execute(f"SELECT count(*) FROM {view}").fetchone()[0] > 0, view
 checks = {
     "a row a run": "SELECT (SELECT count(*) FROM runs_main) = (SELECT count(*) FROM runs)",
@@ -28,7 +29,7 @@ checks = {
     "parts add up": "SELECT max(abs(gib - net)) < 1e-6 FROM (SELECT run_id, sum(gib) AS gib FROM parts GROUP BY run_id) JOIN (SELECT run_id, net_increase_bytes / 2**30 AS net FROM runs) USING (run_id)",
     "a row a run and GPU": "SELECT count(*) = count(DISTINCT (run_id, gpu_index)) AND max(gpu_index) > 0 FROM run_gpus",
     "the peak of a GPU": "SELECT max(abs(g.peak - r.peak_max_gpu_gib)) < 1e-6 FROM (SELECT run_id, max(peak_gib) AS peak FROM run_gpus GROUP BY run_id) AS g JOIN runs_main AS r USING (run_id) WHERE r.outcome = 'ok'",
-    "energy of all GPUs": "SELECT max(abs(g.e - m.measure_energy_j)) < 1e-6 FROM (SELECT run_id, sum(energy_j) AS e FROM run_gpus GROUP BY run_id) AS g JOIN measuring AS m USING (run_id)",
+    "energy of all GPUs": "SELECT max(abs(g.e - m.measure_energy_j)) < 1e-6 FROM (SELECT run_id, sum(energy_j) AS e FROM run_gpus GROUP BY run_id) AS g JOIN runs_power AS m USING (run_id)",
     "comments": "SELECT count(*) > 100 FROM duckdb_columns() WHERE comment IS NOT NULL",
 }
 for name, sql in checks.items():
@@ -41,7 +42,7 @@ func TestViewsInDuckDB(t *testing.T) {
 		python = "python3"
 	}
 	if out, err := exec.CommandContext(t.Context(), python, "-c", "import duckdb").CombinedOutput(); err != nil {
-		t.Skipf("%s lacks duckdb (VRAMSWEEP_TEST_PYTHON names another): %v %s", python, err, out)
+		testenv.Skip(t, "%s lacks duckdb (VRAMSWEEP_TEST_PYTHON names another): %v %s", python, err, out)
 	}
 	measured := recorded.Folder(t, "h100x2-v0.26")
 	reparse(t, filepath.Join(measured, "tensor-parallel"))
