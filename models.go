@@ -1,5 +1,5 @@
-// Package vramsweep embeds the catalogue of architectures, models.json, so that
-// the binary needs no file beside it.
+// Package vramsweep embeds the catalogue of architectures, models.json, and the page
+// of messages, so that the binary needs no file beside it.
 package vramsweep
 
 import _ "embed"
@@ -8,3 +8,8 @@ import _ "embed"
 //
 //go:embed models.json
 var Models []byte
+
+// Messages is docs/messages.md: what each diagnostic's code means.
+//
+//go:embed docs/messages.md
+var Messages string

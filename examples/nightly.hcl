@@ -2,8 +2,9 @@
 #
 # Run every night with the version under test, then compare two nights:
 #
-#   vramsweep run examples/nightly.hcl --var vllm=/opt/vllm-nightly/bin/vllm
-#   vramsweep compare LAST TONIGHT
+#   vramsweep run --resume examples/nightly.hcl --var vllm=/opt/vllm-nightly/bin/vllm
+#   vramsweep summary results/nightly
+#   vramsweep compare results/nightly@previous results/nightly@last
 #
 # Whatever would move by itself is pinned: token and sequence limits, the context,
 # the seed. Ids of profiles do not contain the path of vLLM, so the nights meet.

@@ -150,7 +150,7 @@ func (a *attempt) conclude(
 	ctx context.Context, at time.Time, engineTook time.Duration, cause error,
 ) (r *Result, retriable bool, err error) {
 	if a.measured == nil {
-		a.measured = &Measurement{Outcome: OutcomeInterrupted, Detail: "the engine told nothing"}
+		a.measured = &Measurement{Outcome: OutcomeInterrupted, Detail: "the engine reported nothing"}
 	}
 	r = a.newResult()
 	a.fill(r, cause)

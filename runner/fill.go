@@ -236,7 +236,7 @@ func (a *attempt) missing(r *Result) {
 		r.Missing["engine_metadata.vllm_version"] = "the engine's log does not name it"
 	}
 	if r.Provenance.DriverVersion == nil {
-		r.Missing["provenance.driver_version"] = "no GPU tool told it"
+		r.Missing["provenance.driver_version"] = "no GPU tool reported it"
 	}
 }
 

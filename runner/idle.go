@@ -335,7 +335,7 @@ func usage(v *ValueUnit) *int64 {
 
 func gib(n *int64) string {
 	if n == nil {
-		return "memory (how much cannot be told)"
+		return "memory (how much is not known)"
 	}
 	return fmt.Sprintf("%.2f GiB", float64(*n)/GiB)
 }

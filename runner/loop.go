@@ -44,9 +44,9 @@ type Runner struct {
 	// called with the mark of a lane's engines, when none should live.
 	Clean func(ctx context.Context, mark string) ([]Process, error)
 	// Recover puts the output folder in order after a crash, once nothing of an
-	// earlier runner lives, and says what it mended. What it cannot mend is told
+	// earlier runner lives, and says what it fixed. What it cannot fix is reported
 	// and does not stop tonight's runs.
-	Recover func() (mended []string, err error)
+	Recover func() (fixed []string, err error)
 	// Place is what a lane of so many gives an engine on these GPUs; nil: nothing.
 	Place func(lane, lanes int, devices []Device) *Lane
 	// HostTurn waits until no other runner of this host measures; nil: there is none.
@@ -101,7 +101,8 @@ func (r *Runner) written(p *sweep.Profile) *sweep.Profile {
 
 // Options of one Run.
 type Options struct {
-	Resume      bool
+	Resume      bool            // goes on with the last execution, if it is unfinished
+	ResumeOnly  bool            // with Resume: starts no new one after one that is complete
 	MaxDuration time.Duration   // 0: none
 	Execution   string          // its name; "": the last one, or a new one
 	Digest      string          // of the whole plan, where a Shard of it runs
@@ -148,8 +149,9 @@ type executor struct {
 	pace      pace
 	gpus      map[Inspector][]Device
 	failed    map[*sweep.Sweep]int
-	given     map[*sweep.Sweep]bool // up: max_failures
-	took      []time.Duration       // vramsweep's own share of each run
+	given     map[*sweep.Sweep]bool // up: max_failures, same_failure
+	alike     map[*sweep.Sweep]*alike
+	took      []time.Duration // vramsweep's own share of each run
 }
 
 // Run executes a plan and returns what came of it, also beside an error: the
@@ -184,6 +186,7 @@ func (r *Runner) executor(plan *sweep.Plan, opts Options) *executor {
 		limit: map[*sweep.Sweep]int{}, turns: make(chan struct{}, 1), active: map[*unit]bool{}, busy: map[gpuKey]bool{},
 		dirty: map[gpuKey]bool{}, kinds: map[string]int{}, measuring: map[*Turn]bool{},
 		gpus: map[Inspector][]Device{}, failed: map[*sweep.Sweep]int{}, given: map[*sweep.Sweep]bool{},
+		alike:   map[*sweep.Sweep]*alike{},
 		display: &lockedDisplay{to: r.Display},
 	}
 	x.changed.L = &x.mu
@@ -232,8 +235,8 @@ func (x *executor) prepare(ctx context.Context) error {
 		x.addEnded(ended, "left by an earlier runner of this output folder")
 	}
 	if x.Recover != nil {
-		mended, err := x.Recover()
-		for _, m := range mended {
+		fixed, err := x.Recover()
+		for _, m := range fixed {
 			x.display.Note(m)
 		}
 		if err != nil {
@@ -324,6 +327,10 @@ func (x *executor) earlier(plan []PlannedProfile) (*Execution, map[string]*Resul
 		x.display.Note("no earlier execution of these sweeps is in the output folder: starting one")
 		return nil, nil, nil
 	}
+	if old.State == StateComplete && !x.opts.ResumeOnly {
+		x.display.Note("execution " + old.ID + " is complete: starting a new one")
+		return nil, nil, nil
+	}
 	finished, err := x.History.Finished(old.ID)
 	if err != nil && finished == nil {
 		return nil, nil, fmt.Errorf("find out what is finished of execution %s: %w", old.ID, err)
@@ -397,6 +404,7 @@ func (x *executor) enqueue(finished map[string]*Result) {
 					x.sum.Kept++
 					x.count(old.Run.Outcome)
 					x.rules.learn(s, p, old)
+					x.alikeOf(s).over = x.alikeOf(s).over || old.Run.Outcome == OutcomeOK
 					continue
 				}
 				x.queue = append(x.queue, d)
@@ -488,7 +496,7 @@ func (l *lane) account(d due, r *Result) {
 		l.sum.Remaining--
 		l.count(r.Run.Outcome)
 		l.rules.learn(d.sweep, d.profile, r)
-		if !r.Run.Outcome.Failed() {
+		if why = l.failsAlike(d, r); !r.Run.Outcome.Failed() {
 			return
 		}
 		l.failed[d.sweep]++
@@ -509,7 +517,6 @@ func (l *lane) account(d due, r *Result) {
 
 func (x *executor) stopBy(why string) {
 	x.locked(func() { x.sum.StoppedBy = cmp.Or(x.sum.StoppedBy, why) })
-	x.display.Note(why)
 }
 
 // keepRow writes a row of a run that was not measured.

@@ -273,9 +273,13 @@ func TestInterruptionWritesWhatWasMeasured(t *testing.T) {
 	if id := k.order[1]; len(k.attempts[id]) != 1 || k.attempts[id][0].Run.Outcome != OutcomeInterrupted {
 		t.Errorf("attempts of %s: %v", id, k.attempts[id])
 	}
-	done := mustRun(t, r, plan(sweep.Limits{}, 1, 2, 3), Options{Resume: true})
+	done := mustRun(t, r, plan(sweep.Limits{}, 1, 2, 3), Options{Resume: true, ResumeOnly: true})
 	if !done.AlreadyDone || done.Ran != 0 || done.ExitCode() != 0 {
 		t.Errorf("resumed when complete: %+v", done)
+	}
+	next := mustRun(t, r, plan(sweep.Limits{}, 1, 2, 3), Options{Resume: true})
+	if next.AlreadyDone || next.Resumed || next.Ran != 3 || next.Execution == sum.Execution {
+		t.Errorf("the night after a complete one: %+v", next)
 	}
 }
 
@@ -309,7 +313,7 @@ func TestResumeRunsDamagedResultsAgain(t *testing.T) {
 	k.damaged = errors.New("runs/e/r/run.json: line 3: unexpected end")
 	delete(k.results, k.order[0])
 	r.Display = d
-	sum := mustRun(t, r, plan(sweep.Limits{}, 1, 2), Options{Resume: true})
+	sum := mustRun(t, r, plan(sweep.Limits{}, 1, 2), Options{Resume: true, ResumeOnly: true})
 	if sum.Ran != 1 || sum.Kept != 1 || len(d.notes) != 1 || !strings.Contains(d.notes[0], "line 3") {
 		t.Errorf("summary %+v, notes %q", sum, d.notes)
 	}
@@ -322,7 +326,7 @@ func TestResumeAfterTheFileChanged(t *testing.T) {
 	now := plan(sweep.Limits{}, 2, 3, 4)
 	now.Sweeps[0].Profiles[0].Engine.Command = []string{"/opt/vllm"}
 	now.Sweeps[0].Profiles[1].ID = "another" // the same point, another setting
-	sum := mustRun(t, r, now, Options{Resume: true})
+	sum := mustRun(t, r, now, Options{Resume: true, ResumeOnly: true})
 	var got []string
 	for _, c := range sum.Changes {
 		got = append(got, c.Change+" "+c.Point+" "+c.Was)
@@ -589,5 +593,55 @@ func BenchmarkRunOverhead(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.ReportMetric(sum.OverheadS*1000, "overhead-ms")
+	}
+}
+
+func TestSameFailureEndsASweep(t *testing.T) {
+	detail := "unrecognized arguments: --nosuch"
+	fails := func(_ context.Context, job *Job) (*Measurement, error) {
+		return &Measurement{Outcome: OutcomeBadArgument, Detail: detail}, nil
+	}
+	for name, c := range map[string]struct {
+		engine  engineFunc
+		limit   int
+		engines bool // each profile has its own
+		ran     int
+	}{
+		"alike":              {fails, 3, false, 3},
+		"alike, off":         {fails, 0, false, 6},
+		"each with its own":  {fails, 3, true, 3},
+		"more than one due":  {fails, 4, true, 4},
+		"out of memory":      {outOfMemory, 3, false, 6},
+		"one ends well":      {alternately(ok, fails), 3, false, 6},
+		"for another reason": {alternately(fails, outOfMemory), 3, false, 6},
+	} {
+		p := plan(sweep.Limits{SameFailure: c.limit}, 1, 2, 3, 4, 5, 6)
+		if c.engines {
+			for i, profile := range p.Sweeps[0].Profiles {
+				profile.Settings.MaxModelLen = new(int64(i + 1))
+			}
+		}
+		sum := mustRun(t, newRunner(newKeeper(), c.engine), p, Options{})
+		if sum.Ran != c.ran || (sum.StoppedBy == "") != (c.ran == 6) {
+			t.Errorf("%s: %d runs, want %d; stopped by %q", name, sum.Ran, c.ran, sum.StoppedBy)
+		}
+		if c.ran < 6 && (!strings.Contains(sum.StoppedBy, detail) || sum.ExitCode() != 3 || sum.Remaining != 6-c.ran) {
+			t.Errorf("%s: %+v", name, sum)
+		}
+	}
+}
+
+func outOfMemory(context.Context, *Job) (*Measurement, error) {
+	return &Measurement{Outcome: OutcomeOOM, Detail: "out of memory"}, nil
+}
+
+// alternately is an engine that does one thing, then the other.
+func alternately(a, b engineFunc) engineFunc {
+	n := 0
+	return func(ctx context.Context, job *Job) (*Measurement, error) {
+		if n++; n%2 == 1 {
+			return a(ctx, job)
+		}
+		return b(ctx, job)
 	}
 }

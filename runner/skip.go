@@ -124,10 +124,19 @@ func (r *rules) dominated(s *sweep.Sweep, p *sweep.Profile) (reason, run string)
 	for i := range r.failures {
 		f := &r.failures[i]
 		if f.sweep == s && f.profile.ID != p.ID && needsAtLeast(f.check, f.profile, p) {
-			return fmt.Sprintf("dominated: needs at least as much as run %s, in which %s", f.run, f.check), f.run
+			return fmt.Sprintf("dominated: needs at least as much as the point %s, where %s", differing(f.profile, p), f.check), f.run
 		}
 	}
 	return "", ""
+}
+
+// differing are the axes of a profile that differ from another's, as points are written.
+func differing(f, p *sweep.Profile) string {
+	only := *f
+	only.Axes = slices.DeleteFunc(slices.Clone(f.Axes), func(a sweep.AxisValue) bool {
+		return slices.ContainsFunc(p.Axes, func(b sweep.AxisValue) bool { return reflect.DeepEqual(a, b) })
+	})
+	return point(&only)
 }
 
 // needsAtLeast reports whether candidate c needs at least as much as f in all

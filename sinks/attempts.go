@@ -212,7 +212,7 @@ func (s *Store) planned(rel string) (*runner.Result, error) {
 	return r, err
 }
 
-// A Recovery says what Recover mended.
+// A Recovery says what Recover fixed.
 type Recovery struct {
 	Attempts []RecoveredAttempt `json:"attempts"` // were cut off; the runs are due again
 	Removed  []string           `json:"removed"`  // leftovers: temporary files, journals of finished runs

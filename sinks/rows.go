@@ -45,7 +45,7 @@ type RunRow struct {
 	ProfileID     string     `parquet:"profile_id,dict" doc:"Hash of the sweep's name and the asked settings: the same on every machine and every night."`
 	Repeat        int32      `parquet:"repeat" doc:"Which repeat of the profile, from 1."`
 	Attempts      int32      `parquet:"attempts" doc:"Attempts that the run took; the row is about the last one."`
-	StartedAt     *time.Time `parquet:"started_at,optional,timestamp(microsecond)" doc:"Start of the final attempt; null only where an imported run does not tell."`
+	StartedAt     *time.Time `parquet:"started_at,optional,timestamp(microsecond)" doc:"Start of the final attempt; null only where an imported run does not say."`
 	EndedAt       *time.Time `parquet:"ended_at,optional,timestamp(microsecond)" doc:"End of the final attempt."`
 	WallS         *float64   `parquet:"wall_s,optional" unit:"s" doc:"Duration of the final attempt."`
 	OverheadS     *float64   `parquet:"overhead_s,optional" unit:"s" doc:"vramsweep's own share of wall_s."`

@@ -50,7 +50,11 @@ func (l *loader) boolAttr(b *body, name string, fallback bool, sc *scope) bool {
 func asBool(name string, v any) (bool, *misfit) {
 	x, ok := v.(bool)
 	if !ok {
-		return false, misfitf(codeValue, name, " is true or false; this is ", describe(v), ".")
+		hint := "."
+		if v == "true" || v == "false" {
+			hint = ". Leave the quotes out."
+		}
+		return false, misfitf(codeValue, name, " is true or false; this is ", describe(v), hint)
 	}
 	return x, nil
 }
@@ -176,9 +180,12 @@ func defaultSample() Sample { return Sample{Interval: 100 * time.Millisecond} }
 func defaultLimits() Limits {
 	return Limits{
 		Timeout: time.Hour, StartupTimeout: 30 * time.Minute, SilenceTimeout: 10 * time.Minute,
-		IdleTimeout: 5 * time.Minute, Retries: 1, OnDirtyGPU: "wait",
+		IdleTimeout: 5 * time.Minute, Retries: 1, SameFailure: 3, OnDirtyGPU: "wait",
 	}
 }
+
+// Bounds of the interval of samples.
+const minInterval, maxInterval = 10 * time.Millisecond, 10 * time.Second
 
 func defaultLanes() Lanes { return Lanes{Count: 1, Latency: "alone"} }
 
@@ -202,7 +209,7 @@ func (l *loader) sample(b *body, sc *scope) Sample {
 	s := defaultSample()
 	s.Interval = attrOf(l, b, "interval", s.Interval, sc, asDuration)
 	s.AllGPUs = l.boolAttr(b, "all_gpus", false, sc)
-	if s.Interval < 10*time.Millisecond || s.Interval > 10*time.Second {
+	if s.Interval < minInterval || s.Interval > maxInterval {
 		l.diags.errorAt(codeValue, b.attr("interval").expr.Range(),
 			"The interval lies between \"10ms\" and \"10s\"; this is %q.", s.Interval)
 		return defaultSample()
@@ -220,6 +227,7 @@ func (l *loader) limits(b *body, sc *scope) Limits {
 	}
 	lim.Retries = int(l.intAttr(b, "retries", int64(lim.Retries), 0, 100, sc))
 	lim.MaxFailures = int(l.intAttr(b, "max_failures", 0, 0, math.MaxInt32, sc))
+	lim.SameFailure = int(l.intAttr(b, "same_failure", int64(lim.SameFailure), 0, math.MaxInt32, sc))
 	lim.OnDirtyGPU = attrOf(l, b, "on_dirty_gpu", lim.OnDirtyGPU, sc, oneOf("wait", "skip", "stop"))
 	skip := attrOf(l, b, "skip", nil, sc, asStrings)
 	for i, s := range skip {
@@ -308,6 +316,11 @@ func (l *loader) env(b *body, sweepScope *scope) []EnvVar {
 		if !isText || strings.ContainsRune(text, 0) {
 			l.diags.errorAt(codeValue, a.expr.Range(),
 				"The value of an environment variable is a string; this is %s.", l.describeSecretly(a.expr, v))
+			continue
+		}
+		if shellVariable.MatchString(text) {
+			l.diags.errorAt(codeEnvName, a.expr.Range(), "%s would be the text %s: no shell replaces it. Leave %s out, and the child "+
+				"has vramsweep's own; or give it through a variable of the file.", a.name, show(text), a.name)
 			continue
 		}
 		secret := l.tainted(a.expr) != "" || SecretName(a.name)

@@ -81,6 +81,10 @@ func (r *reader) parse(name string, src []byte, spec *blockSpec) *body {
 	}
 	f, hd := hclsyntax.ParseConfig(src, name, hcl.InitialPos)
 	if hd.HasErrors() {
+		if detail, rng := syntaxSlip(src, hd); detail != "" {
+			r.diags.errorAt(codeSyntax, rng, "%s", detail)
+			return nil
+		}
 		if bytes.HasPrefix(bytes.TrimSpace(src), []byte("{")) {
 			hd[0].Detail = sentence(hd[0].Detail) + " JSON syntax needs a name that ends in .hcl.json."
 		}
@@ -101,7 +105,10 @@ func (r *reader) nativeBody(n *hclsyntax.Body, spec *blockSpec, header hcl.Range
 		b.attrs = append(b.attrs, &attr{name: a.Name, nameRng: a.NameRange, rng: a.SrcRange, expr: r.expression(a.Expr)})
 	}
 	slices.SortFunc(b.attrs, func(a, b *attr) int { return a.nameRng.Start.Byte - b.nameRng.Start.Byte })
-	b.attrs = slices.DeleteFunc(b.attrs, func(a *attr) bool { return !r.knownAttr(a.name, a.nameRng, spec) })
+	b.attrs = slices.DeleteFunc(b.attrs, func(a *attr) bool {
+		b.bent = b.bent || spec.block(a.name) != nil
+		return !r.knownAttr(a.name, a.nameRng, spec)
+	})
 	for _, nb := range n.Blocks {
 		if spec.name == "" {
 			r.diags.blocks = append(r.diags.blocks, enclosing{nb.Range(), headerText(nb)})
@@ -184,7 +191,7 @@ func (r *reader) nativeLabel(bl *block, nb *hclsyntax.Block, bs *blockSpec) bool
 		return false
 	case bs.label != "" && len(nb.Labels) == 0:
 		r.diags.errorAt(codeLabels, nb.TypeRange,
-			"%s block has one label, its %s. Write: %s %q {", capital(article(bs.name)), bs.label, bs.name, "...")
+			"%s block has one label, its %s. Write: %s %q {", capital(article(bs.name)), bs.label, bs.name, cmp.Or(bs.sample, "..."))
 		return false
 	case len(nb.Labels) > 1:
 		r.diags.errorAt(codeLabels, nb.LabelRanges[1],
@@ -260,7 +267,7 @@ func (r *reader) knownAttr(name string, rng hcl.Range, spec *blockSpec) bool {
 	where := spec.where()
 	switch {
 	case spec.block(name) != nil:
-		r.diags.errorAt(codeUnknownArg, rng, "%q is a block: write it without the equals sign.", name)
+		r.diags.errorAt(codeUnknownArg, rng, "%q is a block: write it without the equals sign, %s {", name, name)
 	case spec.name == "":
 		r.diags.errorAt(codeUnknownArg, rng, "Outside of blocks a sweep file has no arguments.%s A file that gives values "+
 			"to variables is named with --var-file.", didYouMean(name, blocks))
@@ -268,7 +275,7 @@ func (r *reader) knownAttr(name string, rng hcl.Range, spec *blockSpec) bool {
 		r.diags.errorAt(codeUnknownArg, rng,
 			"In %s there are no arguments, only the blocks %s.%s", where, listOf(blocks), didYouMean(name, blocks))
 	default:
-		hint := cmp.Or(didYouMean(name, append(attrs, blocks...)), " It may hold "+listOf(attrs)+".")
+		hint := cmp.Or(argumentSlip(name), didYouMean(name, append(attrs, blocks...)), " It may hold "+listOf(attrs)+".")
 		r.diags.errorAt(codeUnknownArg, rng, "In %s there is no argument %q.%s", where, name, hint)
 	}
 	return false
@@ -318,7 +325,7 @@ func (r *reader) checkRepeated(b *body) {
 			first[bl.name] = bl
 		} else if b.spec.block(bl.name).single {
 			r.diags.errorAt(codeRepeatedBlk, bl.rng,
-				"There is one %s block at most; the first is at %s.", bl.name, at(first[bl.name].rng))
+				"There is one %s block at most; the first is at %s", bl.name, earlier(first[bl.name].rng, bl.rng))
 		}
 	}
 }

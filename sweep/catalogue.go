@@ -311,6 +311,12 @@ func (l *loader) modelBase(b *block, ref *modelRef, like string) (*models.Archit
 		return a, nil
 	}
 	other, err := l.lookUpModel(ref.hfID)
+	if err != nil && b.body.attr("hf_model_id") == nil {
+		l.diags.errorAt(codeMissingArg, b.labelRng, "The model block %q has no hf_model_id, and the catalogue has no model of "+
+			"that name.%s Add hf_model_id = \"owner/name\", or the path of a folder with config.json.", b.label,
+			didYouMean(b.label, l.catalogue.Names()))
+		return nil, errBadModel
+	}
 	if err != nil {
 		rng := b.labelRng
 		if at := b.body.attr("hf_model_id"); at != nil {

@@ -1,6 +1,7 @@
 package sweep
 
 import (
+	"regexp"
 	"slices"
 
 	"github.com/hashicorp/hcl/v2"
@@ -21,6 +22,9 @@ func (l *loader) choose(plan *Plan) {
 		l.filter(plan)
 	}
 }
+
+// loneEquals is an equals sign that compares nothing.
+var loneEquals = regexp.MustCompile(`(^|[^=!<>])=($|[^=>])`)
 
 func (l *loader) only(plan *Plan) {
 	var names []string
@@ -46,6 +50,9 @@ func (l *loader) filter(plan *Plan) {
 	}
 	e, hd := hclsyntax.ParseExpression(src, filterSource, hcl.InitialPos)
 	if hd.HasErrors() {
+		if loneEquals.MatchString(l.in.Filter) {
+			hd[0].Detail = sentence(hd[0].Detail) + " Values are compared with ==, as in 'matrix.batch_size == 8'."
+		}
 		l.diags.syntax(hd)
 		return
 	}

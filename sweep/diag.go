@@ -235,13 +235,14 @@ func sentence(s string) string {
 // a space, or "". Candidates are compared in sorted order, so that the same
 // slip gets the same answer every time.
 func didYouMean(name string, candidates []string) string {
-	if s := nearest(name, candidates); s != "" {
+	if s := Nearest(name, candidates); s != "" {
 		return fmt.Sprintf(" Did you mean %q?", s)
 	}
 	return ""
 }
 
-func nearest(name string, candidates []string) string {
+// Nearest is the candidate that was likely meant by a name; "": none is near.
+func Nearest(name string, candidates []string) string {
 	if len(name) > 200 || len(candidates) > 2000 {
 		return "" // names by the thousand are generated, not typed
 	}
@@ -251,8 +252,9 @@ func nearest(name string, candidates []string) string {
 	for _, c := range sorted { // the start of a longer name, or a name without its owner
 		l := strings.ToLower(c)
 		_, tail, _ := strings.Cut(l, "/")
-		if rest, ok := strings.CutPrefix(l,
-			lower); len(name) > 2 && (tail == lower || ok && rest != "" && strings.ContainsRune("-_./", rune(rest[0]))) {
+		rest, begins := strings.CutPrefix(l, lower)
+		if len(name) > 2 && (tail == lower || begins && rest != "" && strings.ContainsRune("-_./", rune(rest[0]))) ||
+			len(name) > 5 && begins {
 			return c
 		}
 	}

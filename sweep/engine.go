@@ -261,7 +261,12 @@ func (s *sweepBuild) checkFlag(at *attr) {
 	for _, o := range s.l.own {
 		known = append(known, o.name)
 	}
-	hint := nearest(at.name, known)
+	hint := Nearest(at.name, known)
+	for _, st := range s.l.settings {
+		if slices.Contains(st.slips, at.name) {
+			hint = st.name
+		}
+	}
 	if hint != "" {
 		hint = " Did you mean " + hint + "?"
 	}

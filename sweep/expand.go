@@ -172,7 +172,7 @@ func (l *loader) sweep(b *block) *Sweep {
 }
 
 // constants evaluates what is the same at all points where no point is built, so
-// that its mistakes are not first seen when the others are mended.
+// that its mistakes are not first seen when the others are corrected.
 func (s *sweepBuild) constants() {
 	for _, f := range s.fields {
 		if e := f.expr; e != nil && len(e.matrix)+len(e.profile) == 0 && !e.model {
@@ -335,7 +335,7 @@ func (s *sweepBuild) build(p *pick) {
 	}
 	for _, x := range s.excludes {
 		if x.hits == 0 {
-			s.l.diags.errorAt(codeNoEffect, x.block.rng, "No point of the matrix matches this exclude. Delete it, or mend it.")
+			s.l.diags.errorAt(codeNoEffect, x.block.rng, "No point of the matrix matches this exclude. Delete it, or correct it.")
 		}
 	}
 	if p != nil {

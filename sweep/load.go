@@ -29,6 +29,7 @@ type Inputs struct {
 	// configuration, of variable files and of model folders. "": the
 	// process's own.
 	WorkDir string
+	Models  *models.Catalogue // nil: the one that is built in
 }
 
 // Load reads the configuration at path, a file or a folder, and evaluates it
@@ -38,11 +39,19 @@ type Inputs struct {
 //
 // The plan's profiles share memory with one another; it must not be written to.
 func Load(path string, in Inputs) (*Plan, error) {
-	catalogue, err := models.Builtin()
+	catalogue, err := orBuiltin(in.Models)
 	if err != nil {
 		return nil, err
 	}
 	return loadWith(path, in, catalogue)
+}
+
+// orBuiltin is a catalogue, else the one that is built in.
+func orBuiltin(c *models.Catalogue) (*models.Catalogue, error) {
+	if c != nil {
+		return c, nil
+	}
+	return models.Builtin()
 }
 
 func loadWith(path string, in Inputs, catalogue *models.Catalogue) (*Plan, error) {
@@ -136,7 +145,8 @@ func (l *loader) blocksOf(name string) []*block {
 		switch {
 		case b.name != name:
 		case first != nil:
-			l.diags.errorAt(codeDuplicate, b.rng, "A %s called %q is already declared at %s.", name, b.label, at(first.rng))
+			l.diags.errorAt(codeDuplicate, b.rng, "A %s called %q is already declared at %s", name, b.label,
+				earlier(first.rng, b.rng))
 		default:
 			seen[b.label] = b
 			list = append(list, b)

@@ -35,7 +35,7 @@ func (l *loader) declareLocals() {
 		for _, a := range b.body.attrs {
 			if first, ok := l.locals[a.name]; ok {
 				l.diags.errorAt(codeDuplicate, a.nameRng,
-					"A local value called %q is already declared at %s.", a.name, at(first.attr.nameRng))
+					"A local value called %q is already declared at %s", a.name, earlier(first.attr.nameRng, a.nameRng))
 				continue
 			}
 			l.locals[a.name] = &local{name: a.name, attr: a, value: cty.DynamicVal}

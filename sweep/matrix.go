@@ -127,7 +127,7 @@ func (s *sweepBuild) readAxis(at *attr) *axis {
 		if v.Type().IsSetType() {
 			detail = "An axis is a list of values; this is a set, whose order is not that of the file. Use sort() or tolist()."
 		} else if v.Type().IsPrimitiveType() && !v.IsNull() {
-			detail += " For a single value write it in brackets."
+			detail += " For a single value write it in brackets" + s.inBrackets(at.expr, v) + "."
 		}
 		d.errorAt(codeListNeeded, at.expr.Range(), "%s", detail)
 		return nil
@@ -156,6 +156,15 @@ func (s *sweepBuild) readAxis(at *attr) *axis {
 			"%q is a setting, so its values are no objects. Give an axis of objects a name of its own.", a.name)
 	}
 	return a
+}
+
+// inBrackets shows how a single value is written, unless it is a secret.
+func (s *sweepBuild) inBrackets(e *expression, v cty.Value) string {
+	g, ok := toGo(v)
+	if !ok || s.l.tainted(e) != "" {
+		return ""
+	}
+	return ": [" + show(g) + "]"
 }
 
 // addValue appends one value of the matrix to its axis.
@@ -226,7 +235,7 @@ func (s *sweepBuild) axisValue(a *axis, v cty.Value, rng hcl.Range, others strin
 	}
 	m, _ := g.(map[string]any)
 	if got := sortedKeys(m); !slices.Equal(got, a.keys) {
-		d.errorAt(codeUnlikeKeys, rng, "The first object of %q has the keys %s; this one has %s. All have the same.",
+		d.errorAt(codeUnlikeKeys, rng, "The first object of %q has the keys %s; this one has %s. All objects of an axis need the same keys.",
 			a.name, strings.Join(a.keys, ", "), strings.Join(got, ", "))
 		return out, false
 	}

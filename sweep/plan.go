@@ -112,6 +112,7 @@ type Limits struct {
 	IdleTimeout    time.Duration `json:"idle_timeout_ns"` // how long phase 0 waits for idle GPUs
 	Retries        int           `json:"retries"`
 	MaxFailures    int           `json:"max_failures"`
+	SameFailure    int           `json:"same_failure"` // the first runs that fail alike end the sweep; 0: never
 	SkipNeverFits  bool          `json:"skip_never_fits"`
 	SkipDominated  bool          `json:"skip_dominated"`
 	OnDirtyGPU     string        `json:"on_dirty_gpu"` // "wait", "skip", "stop"

@@ -13,6 +13,7 @@ type attrSpec struct {
 type blockSpec struct {
 	name   string
 	label  string // what the label is called; "": no label
+	sample string // a label, for messages
 	attrs  []attrSpec
 	blocks []*blockSpec
 	free   bool // other attributes may stand: axes, flags, names
@@ -94,7 +95,7 @@ func sweepSpec() *blockSpec {
 			{name: "include", free: true},
 			{name: "pick", single: true, attrs: append([]attrSpec{{"n", "how many points"}}, optional("seed")...)},
 			{
-				name: "engine", label: "kind", single: true, free: true,
+				name: "engine", label: "kind", sample: "vllm", single: true, free: true,
 				attrs: optional("command", "benchmark", "python", "mode", "start", "vllm_version", "model_runner", "defaults",
 					"gpu", "seed", "noise", "time_scale", "plant"),
 			},
@@ -105,7 +106,7 @@ func sweepSpec() *blockSpec {
 			{
 				name: "limits", single: true,
 				attrs: optional("timeout", "startup_timeout", "silence_timeout", "idle_timeout", "retries", "max_failures",
-					"skip", "on_dirty_gpu"),
+					"same_failure", "skip", "on_dirty_gpu"),
 			},
 		},
 	}

@@ -1,6 +1,7 @@
 package sweep
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -32,6 +33,15 @@ func at(r hcl.Range) string {
 	return fmt.Sprintf("%s:%d:%d", r.Filename, r.Start.Line, r.Start.Column)
 }
 
+// earlier is where something was declared first; in another file, it says why the
+// two meet.
+func earlier(first, again hcl.Range) string {
+	if first.Filename == again.Filename {
+		return at(first) + "."
+	}
+	return at(first) + ". The files of a folder are one configuration; to read one alone, name the file."
+}
+
 // stepName is the name that a step of a traversal goes to.
 func stepName(s hcl.Traverser) (string, bool) {
 	switch s := s.(type) {
@@ -51,7 +61,8 @@ func (l *loader) check(e *expression, sc *scope) bool {
 	for _, c := range e.calls {
 		if _, known := l.funcs[c.name]; !known {
 			l.diags.errorAt(codeUnknownFunc, c.rng,
-				"There is no function %q.%s", c.name, didYouMean(c.name, sortedKeys(l.funcs)))
+				"There is no function %q.%s", c.name,
+				cmp.Or(functionSlip(c.name), didYouMean(c.name, sortedKeys(l.funcs))))
 			ok = false
 		}
 	}
@@ -104,7 +115,11 @@ func (l *loader) checkName(t hcl.Traversal, sc *scope) bool {
 	rng = hcl.RangeBetween(t[0].SourceRange(), t[1].SourceRange())
 	switch root {
 	case "var":
-		l.diags.errorAt(codeUnknownVar, rng, "There is no variable %q.%s", name, suggestOrList(name, known))
+		hint := fmt.Sprintf(" The file declares none: add variable %q {}.", name)
+		if len(known) > 0 {
+			hint = suggestOrList(name, known)
+		}
+		l.diags.errorAt(codeUnknownVar, rng, "There is no variable %q.%s", name, hint)
 	case "matrix":
 		l.diags.errorAt(codeUnknownAxis, rng, "The matrix has no axis %q.%s", name, suggestOrList(name, known))
 	default:
@@ -152,10 +167,7 @@ func (l *loader) unknownRoot(t hcl.Traversal, sc *scope) bool {
 	case l.locals[root] != nil:
 		l.diags.errorAt(codeUnknownRoot, rng, "There is no name %q here. The local value is local.%s.", root, root)
 	default:
-		hint := didYouMean(root, there)
-		if hint == "" {
-			hint = quoteHint(t)
-		}
+		hint := cmp.Or(nameSlip(root), didYouMean(root, there), quoteHint(t))
 		l.diags.errorAt(codeUnknownRoot, rng,
 			"There is no name %q; %s sees %s.%s", root, sc.where, strings.Join(there, ", "), hint)
 	}
@@ -237,7 +249,17 @@ func (l *loader) evaluate(e *expression, ctx *hcl.EvalContext) (cty.Value, []fin
 			v = cty.DynamicVal // the model block says what is wrong
 			continue
 		}
+		if h.Summary == "Unknown variable" && l.diags.failed() {
+			v = cty.DynamicVal // names were checked: it lacks a value because of what was reported
+			continue
+		}
 		f := findingOf(h, e)
+		if h.Summary == "Invalid operand" {
+			f.detail += operandSlip(l.diags.sources[f.fault.rng.Filename], f.fault.rng)
+			if i > 0 && hd[i-1].Summary == h.Summary {
+				continue // the other operand of the same
+			}
+		}
 		if l.tainted(e) != "" {
 			f.detail = "The expression uses a sensitive variable, so what it met is not shown."
 		} else {

@@ -32,6 +32,7 @@ type setting struct {
 	preset  int64    // where it is not asked for; 0: it is left to vLLM
 	choices []string // of kindText: what vLLM 0.29 takes; others are warned of
 	request bool     // a request carries it: it is the benchmark's, not the engine's
+	short   string   // its abbreviation in the field, on lines that name a point; "": its name
 	slips   []string // what it is called elsewhere
 	doc     string
 	field   func(*Settings) any // a pointer to the field
@@ -65,33 +66,34 @@ func settings() []*setting {
 	return []*setting{
 		{name: "model", kind: kindModel, field: func(s *Settings) any { return &s.Model },
 			doc: "a model block, a name of the catalogue, a folder with config.json, or a Hugging Face id"},
-		{name: "input_len", kind: kindWhole, low: 1, preset: 32, request: true,
+		{name: "input_len", short: "in", kind: kindWhole, low: 1, preset: 32, request: true,
 			slips: []string{"input_length", "seq_len", "sequence_length", "prompt_len", "prompt_length"},
 			doc:   "prompt tokens of a sequence", field: func(s *Settings) any { return &s.InputLen }},
-		{name: "output_len", kind: kindWhole, low: 1, preset: 128, request: true,
+		{name: "output_len", short: "out", kind: kindWhole, low: 1, preset: 128, request: true,
 			slips: []string{"output_length", "max_new_tokens", "max_tokens"},
 			doc:   "tokens to generate for a sequence", field: func(s *Settings) any { return &s.OutputLen }},
-		{name: "batch_size", kind: kindWhole, low: 1, most: mostCount, preset: 8, request: true,
+		{name: "batch_size", short: "bs", kind: kindWhole, low: 1, most: mostCount, preset: 8, request: true,
 			slips: []string{"bs", "batch"},
 			doc:   "sequences at once", field: func(s *Settings) any { return &s.BatchSize }},
-		{name: "tensor_parallel_size", kind: kindWhole, low: 1, most: mostCount, preset: 1, slips: []string{"tp", "tp_size"},
-			doc: "GPUs that share each layer", field: func(s *Settings) any { return &s.TensorParallelSize }},
-		{name: "pipeline_parallel_size", kind: kindWhole, low: 1, most: mostCount, preset: 1,
+		{name: "tensor_parallel_size", short: "tp", kind: kindWhole, low: 1, most: mostCount, preset: 1,
+			slips: []string{"tp", "tp_size"},
+			doc:   "GPUs that share each layer", field: func(s *Settings) any { return &s.TensorParallelSize }},
+		{name: "pipeline_parallel_size", short: "pp", kind: kindWhole, low: 1, most: mostCount, preset: 1,
 			slips: []string{"pp", "pp_size"},
 			doc:   "groups of GPUs that share the layers out", field: func(s *Settings) any { return &s.PipelineParallelSize }},
 		{name: "dtype", kind: kindText, choices: []string{"auto", "bfloat16", "float", "float16", "float32", "half"},
 			doc: "of weights and activations", field: func(s *Settings) any { return &s.Dtype }},
-		{name: "kv_cache_dtype", kind: kindText, choices: kvCacheDtypes(), slips: []string{"kv_dtype"},
+		{name: "kv_cache_dtype", short: "kv", kind: kindText, choices: kvCacheDtypes(), slips: []string{"kv_dtype"},
 			doc: "of the KV cache", field: func(s *Settings) any { return &s.KVCacheDtype }},
-		{name: "quantization", kind: kindText,
+		{name: "quantization", short: "quant", kind: kindText, choices: quantizations(),
 			doc: "vLLM's name of the method", field: func(s *Settings) any { return &s.Quantization }},
 		{name: "load_format", kind: kindText,
 			doc: "how weights are loaded; \"dummy\" needs no download", field: func(s *Settings) any { return &s.LoadFormat }},
-		{name: "max_model_len", kind: kindWhole, low: 1,
+		{name: "max_model_len", short: "len", kind: kindWhole, low: 1,
 			doc: "longest sequence, prompt and output together", field: func(s *Settings) any { return &s.MaxModelLen }},
-		{name: "max_num_seqs", kind: kindWhole, low: 1, most: mostCount,
+		{name: "max_num_seqs", short: "seqs", kind: kindWhole, low: 1, most: mostCount,
 			doc: "most sequences in a step", field: func(s *Settings) any { return &s.MaxNumSeqs }},
-		{name: "max_num_batched_tokens", kind: kindWhole, low: 1,
+		{name: "max_num_batched_tokens", short: "batched", kind: kindWhole, low: 1,
 			doc: "most tokens in a step", field: func(s *Settings) any { return &s.MaxNumBatchedTokens }},
 		{name: "block_size", kind: kindWhole, low: 1, most: mostCount,
 			doc: "tokens of a block of the KV cache", field: func(s *Settings) any { return &s.BlockSize }},
@@ -102,10 +104,11 @@ func settings() []*setting {
 			doc: "iterations before", field: func(s *Settings) any { return &s.NumItersWarmup }},
 		{name: "num_iters", kind: kindWhole, low: 1, request: true,
 			doc: "measured iterations", field: func(s *Settings) any { return &s.NumIters }},
-		{name: "gpu_memory_utilization", kind: kindShare, slips: []string{"gpu_memory_util", "gpu_mem_util", "utilization"},
+		{name: "gpu_memory_utilization", short: "util", kind: kindShare,
+			slips: []string{"gpu_memory_util", "gpu_mem_util", "utilization"},
 			doc:   "vLLM's share of the GPU's memory, above 0 and at most 1",
 			field: func(s *Settings) any { return &s.GPUMemoryUtilization }},
-		{name: "enforce_eager", kind: kindBool,
+		{name: "enforce_eager", short: "eager", kind: kindBool,
 			doc: "no CUDA graphs and no compiling", field: func(s *Settings) any { return &s.EnforceEager }},
 		{name: "trust_remote_code", kind: kindBool,
 			doc: "run the model's own code", field: func(s *Settings) any { return &s.TrustRemoteCode }},
@@ -288,7 +291,11 @@ func (s *setting) convert(l *loader, v any) (*cell, *misfit) {
 	case kindShare:
 		x, ok := asFloat(v)
 		if !ok || x <= 0 || x > 1 {
-			return nil, misfitf(codeValue, s.name, " is a number above 0 and at most 1; this is ", describe(v), ".")
+			hint := "."
+			if x > 1 && x <= 100 {
+				hint = ". Did you mean " + strconv.FormatFloat(x/100, 'g', -1, 64) + "?"
+			}
+			return nil, misfitf(codeValue, s.name, " is a number above 0 and at most 1; this is ", describe(v), hint)
 		}
 		c.v, c.share = x, &x
 	case kindBool:

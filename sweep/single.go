@@ -3,6 +3,7 @@ package sweep
 import (
 	"cmp"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/hcl/v2"
 
@@ -23,13 +24,15 @@ type SingleOptions struct {
 	Command []string          // stands for `vllm`
 	Flags   map[string]string // vLLM's own, name with underscores; a value is read as HCL where it is that, else as text
 	GPUs    []int
-	WorkDir string // relative model folders are relative to it
+	Sample  time.Duration     // between samples; 0: the default
+	Models  *models.Catalogue // nil: the one that is built in
+	WorkDir string            // relative model folders are relative to it
 }
 
 // Single makes the plan of one profile from flags. Its error is an *Error where
 // a flag is at fault; such a message has no range, it names the flag.
 func Single(o SingleOptions) (*Plan, error) {
-	catalogue, err := models.Builtin()
+	catalogue, err := orBuiltin(o.Models)
 	if err != nil {
 		return nil, err
 	}
@@ -49,6 +52,12 @@ func (l *loader) single(o *SingleOptions) *Plan {
 	s.engineKind = cmp.Or(o.Engine, "vllm")
 	s.out = &Sweep{Name: SingleSweep, Repeats: 1, GPUs: o.GPUs, Axes: []Axis{}, Sample: defaultSample(),
 		Limits: defaultLimits(), Lanes: defaultLanes()}
+	if o.Sample != 0 {
+		s.out.Sample.Interval = o.Sample
+	}
+	if i := s.out.Sample.Interval; i < minInterval || i > maxInterval {
+		l.diags.errorAt(codeValue, hcl.Range{}, "--interval lies between 10ms and 10s; this is %v.", i)
+	}
 	s.singleSettings(o)
 	s.singleFlags(o)
 	if !l.diags.failed() {

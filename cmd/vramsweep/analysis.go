@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"github.com/vramsweep/vramsweep/sinks/analyze/compare"
 	"github.com/vramsweep/vramsweep/sinks/analyze/correlate"
 	htmlreport "github.com/vramsweep/vramsweep/sinks/analyze/report"
+	"github.com/vramsweep/vramsweep/sinks/analyze/summary"
 	"github.com/vramsweep/vramsweep/sweep/models"
 )
 
@@ -24,7 +26,7 @@ func (w *world) reportVerb() *cobra.Command {
 	var where sinks.Predicate
 	var points int
 	cmd := &cobra.Command{
-		Use:   "report DIR...",
+		Use:   "report DIR[@EXECUTION]...",
 		Short: "One HTML file that works offline: memory, timelines, scaling, failures",
 		Long: `Draws the runs of output folders into one self-contained HTML file.
 
@@ -70,16 +72,9 @@ func titleOf(names []string) string {
 }
 
 func (w *world) report(dirs []string, output, baseline string, across []string, o htmlreport.Options) error {
-	if o.Where.Execution == "last" || o.Where.Execution == "previous" {
-		if len(dirs) != 1 {
-			return usageError("Name the execution by its id.", "--execution %s needs a single DIR, there are %d",
-				o.Where.Execution, len(dirs))
-		}
-		id, err := w.executionOf(dirs[0], o.Where.Execution)
-		if err != nil {
-			return err
-		}
-		o.Where.Execution = id
+	dirs, err := w.reported(dirs, &o.Where)
+	if err != nil {
+		return err
 	}
 	if baseline != "" {
 		options := compare.Options{Across: across}
@@ -96,6 +91,9 @@ func (w *world) report(dirs []string, output, baseline string, across []string, 
 			return usageError(compareHint(err, len(across) > 0), "report --baseline: %w", err)
 		}
 	}
+	if o.Summaries, err = w.summaries(dirs, o.Where); err != nil {
+		return err
+	}
 	r, err := htmlreport.Load(dirs, o)
 	if err != nil {
 		return usageError("", "%w", err)
@@ -110,6 +108,41 @@ func (w *world) report(dirs []string, output, baseline string, across []string, 
 		fmt.Fprintf(w.stdout, "%s: %s of %s\n", output, plural(len(r.Runs), "run"), plural(len(r.Executions), "execution"))
 	}
 	return nil
+}
+
+// reported resolves FOLDER@EXECUTION and --execution; one execution is of one folder.
+func (w *world) reported(names []string, where *sinks.Predicate) (dirs []string, err error) {
+	for _, name := range names {
+		dir, of, err := w.sourceOf(name)
+		if err != nil {
+			return nil, err
+		}
+		if of.Execution != "" {
+			where.Execution = of.Execution
+		}
+		dirs = append(dirs, dir)
+	}
+	if where.Execution != "" && len(dirs) != 1 {
+		return nil, usageError("Name one folder, or leave the execution out.", "report: one execution, and %d folders", len(dirs))
+	}
+	where.Execution, err = w.executionOf(dirs[0], where.Execution)
+	return dirs, err
+}
+
+// summaries are those of the execution that is reported, else of the last one of each
+// folder. Where a sweep or a model is chosen there is none: it would be of all.
+func (w *world) summaries(dirs []string, where sinks.Predicate) (all []*summary.Summary, err error) {
+	if where.Sweep != "" || where.Model != "" {
+		return nil, nil
+	}
+	for _, dir := range dirs {
+		s, err := w.summaryOf(dir+"@"+cmp.Or(where.Execution, "last"), "")
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, s)
+	}
+	return all, nil
 }
 
 // runsOf reads the runs of several folders; FOLDER@EXECUTION is one execution.
@@ -222,8 +255,8 @@ func (w *world) sourceOf(name string) (dir string, where sinks.Predicate, err er
 // architectures finds the architecture of a measured run: by name, in its
 // folder, or as the catalogue's model of the very same shape and parameters,
 // whatever it was called.
-func architectures() (func(*sinks.RunRow) *models.Architecture, error) {
-	catalogue, err := models.Builtin()
+func (w *world) architectures() (func(*sinks.RunRow) *models.Architecture, error) {
+	catalogue, err := w.catalogue()
 	if err != nil {
 		return nil, err
 	}

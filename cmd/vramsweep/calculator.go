@@ -75,7 +75,7 @@ func (w *world) checkCalculator(ctx context.Context, dirs, argv []string, f *cal
 	}
 	var all []calculator.Predictor
 	if !f.noBuiltin {
-		find, err := architectures()
+		find, err := w.architectures()
 		if err != nil {
 			return err
 		}

@@ -104,14 +104,14 @@ func (w *world) calibrate(ctx context.Context, f *calibrateFlags) error {
 	if err != nil {
 		return err
 	}
-	show := newDisplay(w.stderr, w.stdout, nil)
+	show := w.newDisplay(plan, detailLine)
 	summary, err := w.perform(ctx, plan, &execution{
 		dir: dir, what: "calibrate", sources: f.sources, display: show,
-		options: runner.Options{Resume: true, MaxDuration: f.budget + f.budget/5},
+		options: runner.Options{Resume: true, ResumeOnly: true, MaxDuration: f.budget + f.budget/5},
 	})
 	show.finish()
 	if summary != nil {
-		printSummary(w.stdout, summary, dir)
+		err = errors.Join(err, w.outcome(plan, &runFlags{outputDir: dir}, summary))
 	}
 	if err != nil {
 		return err

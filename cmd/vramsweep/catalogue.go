@@ -1,15 +1,21 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
+	"github.com/vramsweep/vramsweep/sweep"
 	"github.com/vramsweep/vramsweep/sweep/models"
 )
 
@@ -23,7 +29,7 @@ func (w *world) modelsVerb() *cobra.Command {
 
 func (w *world) modelsListVerb() *cobra.Command {
 	return jsonVerb("list", "All models", exactArgs(), func(_ *cobra.Command, _ []string, asJSON bool) error {
-		catalogue, err := models.Builtin()
+		catalogue, err := w.catalogue()
 		if err != nil {
 			return err
 		}
@@ -73,7 +79,7 @@ func (w *world) modelsShowVerb() *cobra.Command {
 
 // architecture finds a model by name, or reads a folder with config.json.
 func (w *world) architecture(name string) (*models.Architecture, error) {
-	catalogue, err := models.Builtin()
+	catalogue, err := w.catalogue()
 	if err != nil {
 		return nil, err
 	}
@@ -83,8 +89,8 @@ func (w *world) architecture(name string) (*models.Architecture, error) {
 	if info, err := os.Stat(name); err == nil && info.IsDir() {
 		return models.FromDir(name)
 	}
-	return nil, usageError("vramsweep models list names them all; vramsweep models add reads a config.json.",
-		"the catalogue has no model %q, and it is no folder", name)
+	return nil, usageError(nearestOf(name, catalogue.Names(), "vramsweep models list names them all; "+
+		"vramsweep models add reads a config.json."), "the catalogue has no model %q, and it is no folder", name)
 }
 
 func printModel(out io.Writer, a *models.Architecture) error {
@@ -105,29 +111,93 @@ func printModel(out io.Writer, a *models.Architecture) error {
 	return table.Flush()
 }
 
+// catalogue is the one that is built in, with the user's own models laid over it: those
+// of --models, else of models.json in the folder of the user's configuration.
+func (w *world) catalogue() (*models.Catalogue, error) {
+	catalogue, err := models.Builtin()
+	if err != nil {
+		return nil, err
+	}
+	file := w.models
+	if file == "" {
+		file = filepath.Join(cmp.Or(w.getenv("XDG_CONFIG_HOME"), filepath.Join(w.getenv("HOME"), ".config")), "vramsweep",
+			"models.json")
+		if _, err := os.Stat(file); err != nil {
+			return catalogue, nil
+		}
+	}
+	own, err := readCatalogue(file)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range own.Names() {
+		a, _ := own.Lookup(name)
+		catalogue = catalogue.With(a)
+	}
+	return catalogue, nil
+}
+
+func readCatalogue(file string) (*models.Catalogue, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, usageError("vramsweep models add PATH --into FILE.json makes one.", "models of your own: %w", err)
+	}
+	catalogue, err := models.ParseCatalogue(data)
+	if err != nil {
+		return nil, usageError("docs/models.md describes the format.", "%s: %w", file, err)
+	}
+	return catalogue, nil
+}
+
 func (w *world) modelsAddVerb() *cobra.Command {
 	var id, into string
-	cmd := verb("add PATH", "Make a catalogue entry from a Hugging Face config.json", exactArgs("PATH"),
-		func(_ *cobra.Command, args []string) error {
+	cmd := jsonVerb("add PATH", "Make a model block, or a catalogue entry, from a Hugging Face config.json", exactArgs("PATH"),
+		func(_ *cobra.Command, args []string, asJSON bool) error {
 			a, err := readConfig(args[0], id)
 			if err != nil {
 				return err
 			}
-			if into != "" {
+			if strings.HasSuffix(into, ".json") {
 				return addTo(into, a)
 			}
-			entry, err := a.MarshalEntry()
+			write := sweep.ModelBlock
+			if asJSON {
+				write = func(a *models.Architecture) ([]byte, error) {
+					entry, err := a.MarshalEntry()
+					return append(entry, '\n'), err
+				}
+			}
+			text, err := write(a)
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(w.stdout, "%s\n", entry)
+			if into != "" {
+				return appendTo(into, text)
+			}
+			_, err = w.stdout.Write(text)
 			return err
 		})
-	cmd.Long = "Reads a config.json, or a folder with one, and prints the catalogue entry;\n" +
-		"--into FILE adds it to a catalogue in the format of models.json."
+	cmd.Long = `Reads a config.json, or a folder with one, and prints a model block to paste into a
+sweep file. --into FILE.hcl appends it to that file; --into FILE.json adds the model to
+a catalogue of your own, which every verb reads with --models FILE.json, or without it
+where it is ~/.config/vramsweep/models.json.`
+	cmd.Example = `  vramsweep models add ~/models/my-finetune --into sweep.hcl
+  vramsweep models add ~/models/my-finetune/config.json --id my-finetune --into ~/.config/vramsweep/models.json`
 	cmd.Flags().StringVar(&id, "id", "", "name of the entry; default: the folder's name")
-	cmd.Flags().StringVar(&into, "into", "", "add the entry to this catalogue file")
+	cmd.Flags().StringVar(&into, "into", "", "write it into `FILE`: a sweep file (.hcl) or a catalogue (.json)")
 	return cmd
+}
+
+// appendTo adds a block at the end of a sweep file, which is made if need be.
+func appendTo(path string, block []byte) error {
+	old, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return usageError("", "--into: %w", err)
+	}
+	if len(old) > 0 {
+		block = slices.Concat(bytes.TrimRight(old, "\n"), []byte("\n\n"), block)
+	}
+	return replaceFile(path, block)
 }
 
 func readConfig(path, id string) (*models.Architecture, error) {
@@ -153,19 +223,20 @@ func readConfig(path, id string) (*models.Architecture, error) {
 	return a, err
 }
 
-// addTo adds an entry to a catalogue file.
+// addTo adds an entry to a catalogue file, which is made if need be.
 func addTo(path string, a *models.Architecture) error {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return usageError("Start with a copy of models.json.", "%w", err)
-	}
-	catalogue, err := models.ParseCatalogue(data)
-	if err != nil {
-		return usageError("", "%s: %w", path, err)
+	var catalogue *models.Catalogue
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		if catalogue, err = readCatalogue(path); err != nil {
+			return err
+		}
 	}
 	out, err := catalogue.With(a).Marshal()
 	if err != nil {
 		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return usageError("", "--into: %w", err)
 	}
 	return replaceFile(path, out)
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"sync"
 
+	"github.com/vramsweep/vramsweep/runner/planner"
 	"github.com/vramsweep/vramsweep/runner/proc"
 	"github.com/vramsweep/vramsweep/sinks"
 	"github.com/vramsweep/vramsweep/sweep"
@@ -19,8 +20,9 @@ type console struct {
 	masked io.WriteCloser
 }
 
-func newConsole(raw io.Writer, m *proc.Masker) *console {
-	return &console{raw: raw, masked: m.Writer(visible{raw})}
+// newConsole folds lines to width columns; 0: to none.
+func newConsole(raw io.Writer, m *proc.Masker, width int) *console {
+	return &console{raw: raw, masked: m.Writer(visible{raw, width})}
 }
 
 // Write writes whole lines; the rest waits for its end.
@@ -45,11 +47,19 @@ func rawOf(out io.Writer) io.Writer {
 	return out
 }
 
-// visible writes control characters as text.
-type visible struct{ out io.Writer }
+// visible writes control characters as text, and lines no wider than width; 0: as
+// they are.
+type visible struct {
+	out   io.Writer
+	width int
+}
 
 func (v visible) Write(p []byte) (int, error) {
-	if _, err := io.WriteString(v.out, sweep.Printable(string(p))); err != nil {
+	text := sweep.Printable(string(p))
+	if v.width > 0 {
+		text = planner.Fold(text, v.width)
+	}
+	if _, err := io.WriteString(v.out, text); err != nil {
 		return 0, err
 	}
 	return len(p), nil

@@ -44,6 +44,10 @@ func (w *world) verify(store *sinks.Store, name string, asJSON bool) error {
 			fmt.Fprintln(w.stdout, f)
 		}
 		fmt.Fprintf(w.stdout, "%s: %s\n", name, plural(len(faults), "fault"))
+		if len(faults) > 0 {
+			fmt.Fprintf(w.stdout, "Next: vramsweep recover %[1]s (runs that were cut off, left-over files), "+
+				"then vramsweep compact --rebuild %[1]s (tables from the run.json files).\n", name)
+		}
 	}
 	if err == nil && len(faults) > 0 {
 		return quiet(exitFindings)
@@ -64,7 +68,8 @@ func (w *world) exportVerb() *cobra.Command {
 				return usageError("", "--format %s: there are %s", format, strings.Join(sinks.ExportFormats(), ", "))
 			}
 			if !slices.Contains(sinks.Tables(), sinks.Table(table)) {
-				return usageError("vramsweep schema describes them.", "--table %s: there is no such table", table)
+				return usageError(nearestOf(table, tableNames(), "The tables are "+strings.Join(tableNames(), ", ")+"."),
+					"--table %s: there is no such table", table)
 			}
 			return viewStore(args[0], func(store *sinks.Store) error {
 				return w.export(store, sinks.Table(table), format, output, where)
@@ -136,7 +141,7 @@ func (w *world) doctorVerb() *cobra.Command {
 	var outputDir, command string
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "What on this machine would stop or falsify a sweep, and the mend",
+		Short: "What on this machine would stop or falsify a sweep, and the fix",
 		Args:  exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			machine := gpu.Detect(cmd.Context(), w.machineOptions(nil), true)
@@ -166,8 +171,8 @@ func (w *world) printFindings(findings []gpu.Finding) error {
 	table := tabwriter.NewWriter(w.stdout, 0, 4, 2, ' ', 0)
 	for _, f := range findings {
 		fmt.Fprintf(table, "%s\t%s\t%s\n", f.Status, f.Name, f.Found)
-		if f.Mend != "" && f.Status != gpu.StatusOK {
-			fmt.Fprintf(table, "\t\t-> %s\n", f.Mend)
+		if f.Fix != "" && f.Status != gpu.StatusOK {
+			fmt.Fprintf(table, "\t\t-> %s\n", f.Fix)
 		}
 	}
 	return table.Flush()
@@ -184,7 +189,7 @@ func (w *world) reparseVerb() *cobra.Command {
 }
 
 func (w *world) reparse(store *sinks.Store) error {
-	catalogue, err := models.Builtin()
+	catalogue, err := w.catalogue()
 	if err != nil {
 		return err
 	}

@@ -81,7 +81,7 @@ func (w *world) explain(args []string, f *explainFlags) error {
 			fmt.Fprintf(w.stderr, "vramsweep: %s: nothing of vLLM's is in it: %s\n", name, notALog(run, log))
 		}
 		if log.More > 0 {
-			fmt.Fprintf(w.stderr, "vramsweep: %s holds %d engines more; the first %d are told\n",
+			fmt.Fprintf(w.stderr, "vramsweep: %s holds %d engines more; the first %d are shown\n",
 				name, log.More, len(log.Accounts))
 		}
 		for _, account := range log.Accounts {
@@ -208,7 +208,7 @@ func notALog(names []string, log *vllmlog.Log) string {
 				"run.json has their account as vllm_internal_metrics"
 		}
 	}
-	return fmt.Sprintf("none of its %d lines tells vLLM's version, memory or failure; docs/logs.md lists them "+
+	return fmt.Sprintf("none of its %d lines has vLLM's version, memory or failure; docs/logs.md lists them "+
 		"(was it VLLM_LOGGING_LEVEL=WARNING, or VLLM_CONFIGURE_LOGGING=0?)", log.Lines)
 }
 

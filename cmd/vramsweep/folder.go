@@ -93,40 +93,48 @@ func viewStore(dir string, do func(*sinks.Store) error) error {
 	return errors.Join(do(store), store.Close())
 }
 
-// recoverVerb mends a folder after a crash.
+// recoverVerb puts a folder in order after a crash.
 func (w *world) recoverVerb() *cobra.Command {
-	return jsonVerb("recover DIR", "Mend a folder after a crash: samples of cut-off runs, left-over files",
+	return jsonVerb("recover DIR", "Put a folder in order after a crash: samples of runs that were cut off, left-over files",
 		exactArgs("DIR"), func(_ *cobra.Command, args []string, asJSON bool) error {
 			return w.openStore(args[0], "recover", func(store *sinks.Store) error { return w.recover(store, asJSON) })
 		})
 }
 
 func (w *world) recover(store *sinks.Store, asJSON bool) error {
-	mended, err := store.Recover()
+	fixed, err := store.Recover()
 	if err == nil {
-		err = store.Quarantine(mended)
+		err = store.Quarantine(fixed)
 	}
 	if err != nil {
 		return err
 	}
 	if asJSON {
-		return printJSON(w.stdout, mended)
+		return printJSON(w.stdout, fixed)
 	}
-	for _, attempt := range mended.Attempts {
-		fmt.Fprintf(w.stdout, "interrupted  %+v\n", attempt)
+	for _, a := range fixed.Attempts {
+		fmt.Fprintf(w.stdout, "interrupted  %s: kept in %s with %s; its run is due again\n", a.RunID, a.Dir,
+			plural(int(a.Samples), "sample"))
+		if a.Lost > 0 || a.Reason != "" {
+			fmt.Fprintf(w.stdout, "             %d bytes of its journal are lost: %s\n", a.Lost, orDash(a.Reason))
+		}
 	}
-	for _, file := range mended.Removed {
+	for _, file := range fixed.Removed {
 		fmt.Fprintf(w.stdout, "removed      %s\n", file)
 	}
-	for _, d := range mended.SetAside {
+	for _, d := range fixed.SetAside {
 		fmt.Fprintf(w.stdout, "set aside    %s\n", d.To)
 		for _, f := range d.Faults {
 			fmt.Fprintf(w.stdout, "             %s\n", f)
 		}
 	}
-	attempts, files := plural(len(mended.Attempts), "attempt"), plural(len(mended.Removed), "left-over file")
+	attempts, files := plural(len(fixed.Attempts), "attempt"), plural(len(fixed.Removed), "left-over file")
+	if len(fixed.Attempts)+len(fixed.Removed)+len(fixed.SetAside) == 0 {
+		fmt.Fprintln(w.stdout, "nothing to fix: no run was cut off, no file is left over, no run is damaged")
+		return nil
+	}
 	fmt.Fprintf(w.stdout, "%s kept as interrupted, %s removed", attempts, files)
-	if n := len(mended.SetAside); n > 0 {
+	if n := len(fixed.SetAside); n > 0 {
 		fmt.Fprintf(w.stdout, ", %s set aside; `vramsweep run --resume` repeats the runs among them",
 			plural(n, "damaged folder"))
 	}
@@ -184,7 +192,7 @@ func (w *world) importVerb() *cobra.Command {
 taken in: what it says of memory, without samples and latencies.`
 	cmd.Flags().StringVar(&outputDir, "output-dir", "results", "the output folder")
 	cmd.Flags().StringVar(&gpuName, "gpu", "",
-		"the GPU of the runs, as the catalogue or the driver names it: a log does not tell it")
+		"the GPU of the runs, as the catalogue or the driver names it: a log does not report it")
 	return cmd
 }
 
@@ -215,7 +223,7 @@ func (w *world) importInto(store *sinks.Store, from [][]string, gpuName string) 
 			continue
 		}
 		results = append(results, result)
-		fmt.Fprintf(w.stdout, "%s: %s\n", result.Run.RunID, outcomeLine(result))
+		fmt.Fprintf(w.stdout, "%s: %s: %s\n", result.Run.RunID, result.Run.Outcome, result.Run.OutcomeDetail)
 	}
 	byExecution := map[string][]*runner.Result{}
 	for _, r := range results {

@@ -45,8 +45,12 @@ func (w *world) quick() {
 // load reads a configuration. Its diagnostics are printed, as JSON on standard
 // output if asJSON; the error then only carries the exit code.
 func (w *world) load(path string, f *inputFlags, asJSON bool) (*sweep.Plan, error) {
+	catalogue, err := w.catalogue()
+	if err != nil {
+		return nil, err
+	}
 	plan, err := sweep.Load(path, sweep.Inputs{
-		Env: w.env, VarFiles: f.varFiles, Vars: f.vars,
+		Models: catalogue, Env: w.env, VarFiles: f.varFiles, Vars: f.vars,
 		Only: f.only, Filter: f.filter, WorkDir: w.dir, CheckPlant: checkPlant,
 	})
 	if err != nil {

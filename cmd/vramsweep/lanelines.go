@@ -44,13 +44,12 @@ func (l *laneLines) RunBegins(n int, job *runner.Job) {
 		l.display.RunBegins(n, job)
 		return
 	}
-	s := job.Profile.Settings
 	gpus := make([]string, len(job.Devices))
 	for i, d := range job.Devices {
 		gpus[i] = fmt.Sprint(d.Index)
 	}
-	l.labels[job.Lane.Number] = fmt.Sprintf("lane %d  GPU %s  %s tp=%d in=%d out=%d bs=%d", job.Lane.Number,
-		strings.Join(gpus, ","), s.Model, s.TensorParallelSize, s.InputLen, s.OutputLen, s.BatchSize)
+	l.labels[job.Lane.Number] = fmt.Sprintf("lane %d  GPU %s  %s", job.Lane.Number,
+		strings.Join(gpus, ","), l.name(job.Profile.ID, job.Repeat))
 	l.lines[job.Lane.Number] = l.labels[job.Lane.Number]
 }
 

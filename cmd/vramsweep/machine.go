@@ -54,7 +54,7 @@ func (w *world) gpusVerb() *cobra.Command {
 type gpuListing struct {
 	Devices []runner.Device    `json:"devices"`
 	Sources []gpu.SourceStatus `json:"sources"`
-	Notes   []string           `json:"notes,omitempty"` // memory that is not told, or is not the GPU's own
+	Notes   []string           `json:"notes,omitempty"` // memory that is not reported, or is not the GPU's own
 }
 
 // orEmpty makes nil an empty list, which JSON shows as [].
@@ -69,7 +69,7 @@ func printGPUs(out io.Writer, devices []runner.Device, machine *gpu.Machine) err
 	case len(devices) == 0:
 		fmt.Fprintln(table, "No GPU is to be seen from here.")
 	default:
-		fmt.Fprintln(table, "GPU\tNAME\tUSED\tRESERVED\tTOTAL\tDRIVER\tBUS\tUUID\tTOLD BY")
+		fmt.Fprintln(table, "GPU\tNAME\tUSED\tRESERVED\tTOTAL\tDRIVER\tBUS\tUUID\tSOURCE")
 	}
 	for _, d := range devices {
 		fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Index, d.Name, gibOf(d.UsedBytes),

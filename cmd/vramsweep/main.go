@@ -6,14 +6,18 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"github.com/vramsweep/vramsweep/runner/planner"
 	"github.com/vramsweep/vramsweep/runner/proc"
 )
 
@@ -29,6 +33,7 @@ type world struct {
 	stderr io.Writer
 	dir    string // working directory
 	self   string // path of this executable
+	models string // --models
 	masker *proc.Masker
 }
 
@@ -92,7 +97,11 @@ func run(w *world) int {
 	root := newRoot(w)
 	verb, _, err := root.Find(w.args)
 	if err != nil || !verb.Hidden {
-		out, errs := newConsole(w.stdout, w.secrets()), newConsole(w.stderr, w.secrets())
+		width, tty := terminal(w.stdout)
+		if !tty || err != nil || !foldsLines(verb, w.args) {
+			width = 0
+		}
+		out, errs := newConsole(w.stdout, w.secrets(), width), newConsole(w.stderr, w.secrets(), 0)
 		defer out.flush()
 		defer errs.flush()
 		w.stdout, w.stderr = out, errs
@@ -122,16 +131,30 @@ func report(stderr io.Writer, err error) int {
 		return exitOK
 	}
 	var exit *exitError
+	if errors.Is(err, syscall.EPIPE) { // who reads the output has enough of it
+		return exitOK
+	}
+	if names, group := strings.CutPrefix(err.Error(), "if any flags in the group ["); group {
+		names, _, _ = strings.Cut(names, "]")
+		err = usageError("Give one of them.", "--%s exclude each other", strings.Join(strings.Fields(names), " and --"))
+	}
 	if !errors.As(err, &exit) {
-		fmt.Fprintf(stderr, "vramsweep: %v\n", err)
+		text, _ := plainly(err)
+		fmt.Fprintf(stderr, "vramsweep: %s\n", text)
 		return exitFault
 	}
-	if exit.err != nil {
-		fmt.Fprintf(stderr, "vramsweep: %v\n", exit.err)
+	if exit.err == nil {
+		return exit.code
 	}
-	if exit.hint != "" {
-		fmt.Fprintf(stderr, "  %s\n", exit.hint)
+	text, hint := plainly(exit.err)
+	text = fmt.Sprintf("vramsweep: %s\n", text)
+	if hint = cmp.Or(exit.hint, hint); hint != "" {
+		text += fmt.Sprintf("  %s\n", hint)
 	}
+	if width, tty := terminal(stderr); tty {
+		text = planner.Fold(text, width)
+	}
+	fmt.Fprint(stderr, text)
 	return exit.code
 }
 
@@ -158,9 +181,13 @@ func newRoot(w *world) *cobra.Command {
 	}
 	root.SuggestionsMinimumDistance = 3
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError(cmd.CommandPath()+" --help lists the flags.", "%s: %w", cmd.CommandPath(), err)
-	})
+	root.PersistentFlags().StringVar(&w.models, "models", "",
+		"`FILE` with models of your own; default: ~/.config/vramsweep/models.json, if it is there")
+	root.Version = version
+	root.SetVersionTemplate("vramsweep {{.Version}}\n")
+	root.SetFlagErrorFunc(flagError)
+	root.SetHelpFunc(helpText)
+	root.SetHelpCommand(w.helpVerb())
 	for _, group := range w.verbs() {
 		root.AddGroup(&cobra.Group{ID: group.title, Title: group.title + ":"})
 		for _, verb := range group.verbs {
@@ -169,6 +196,7 @@ func newRoot(w *world) *cobra.Command {
 		}
 	}
 	root.AddCommand(w.hiddenVerbs()...)
+	w.completions(root)
 	return root
 }
 
@@ -212,11 +240,9 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 			return nil
 		}
 		if len(args) < len(names) {
-			return usageError(cmd.CommandPath()+" --help shows examples.", "%s: %s is missing", cmd.CommandPath(),
-				names[len(args)])
+			return usageError(missingHint(cmd), "%s: %s is missing", verbOf(cmd), names[len(args)])
 		}
-		return usageError("Quote names with blanks in them.", "%s: %q is one operand too many", cmd.CommandPath(),
-			args[len(names)])
+		return usageError("Quote names with blanks in them.", "%s: %q is one operand too many", verbOf(cmd), args[len(names)])
 	}
 }
 

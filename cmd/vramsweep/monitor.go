@@ -64,6 +64,9 @@ func (w *world) monitor(ctx context.Context, argv []string, f *monitorFlags) err
 	if err != nil {
 		return err
 	}
+	if len(machine.Found()) == 0 {
+		fmt.Fprintln(w.stderr, "vramsweep: there is no GPU here: the memory of the host alone is sampled (vramsweep gpus says why)")
+	}
 	if err := os.MkdirAll(f.output, 0o755); err != nil {
 		return usageError("monitor writes a folder of tables and one JSON for the run.", "--output %s: %w", f.output, err)
 	}

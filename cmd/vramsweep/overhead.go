@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -66,7 +67,7 @@ func (w *world) overheadBuildVerb() *cobra.Command {
 	}
 	o.add(cmd, "overheads.json")
 	cmd.Flags().StringSliceVar(&merge, "merge", nil, "databases to add; runs that both have count once")
-	cmd.Flags().StringVar(&gpuName, "gpu", "", "the GPU of runs that do not tell theirs (recordings, logs)")
+	cmd.Flags().StringVar(&gpuName, "gpu", "", "the GPU of runs that do not name theirs (recordings, logs)")
 	return cmd
 }
 
@@ -76,7 +77,7 @@ func (w *world) buildOverheads(dirs []string, gpuName string) (*overhead.Databas
 	if err != nil {
 		return nil, err
 	}
-	find, err := namedArchitectures()
+	find, err := w.namedArchitectures()
 	if err != nil {
 		return nil, err
 	}
@@ -103,12 +104,12 @@ func (w *world) buildOverheads(dirs []string, gpuName string) (*overhead.Databas
 // namedArchitectures finds the architecture of a run as architectures does; of
 // several of the very same shape, that whose name the run's model is a part of
 // (models/llama-3.1-8b is no DeepSeek distillate).
-func namedArchitectures() (func(*sinks.RunRow) *models.Architecture, error) {
-	find, err := architectures()
+func (w *world) namedArchitectures() (func(*sinks.RunRow) *models.Architecture, error) {
+	find, err := w.architectures()
 	if err != nil {
 		return nil, err
 	}
-	catalogue, err := models.Builtin()
+	catalogue, err := w.catalogue()
 	if err != nil {
 		return nil, err
 	}
@@ -382,7 +383,7 @@ func overheadQuery(a *models.Architecture, r models.Request, g models.GPU) overh
 	if q.GPU == "" {
 		q.GPU = g.Name
 	}
-	q.VLLM, q.Runner, q.Compile = e.Version, e.ModelRunner, r.CompileCache
+	q.VLLM, q.Runner, q.Compile = cmp.Or(r.Version, e.Version), e.ModelRunner, r.CompileCache
 	switch {
 	case r.EnforceEager:
 		q.Compile = "eager"

@@ -55,8 +55,13 @@ func (w *world) plan(ctx context.Context, plan *sweep.Plan, f *planFlags) error 
 	if err != nil {
 		return err
 	}
+	width, tty := terminal(w.stdout)
+	if !tty {
+		width = 0
+	}
 	p := &planner.Planner{
-		Plan: plan, Times: w.earlierTimes(plan), Env: w.env, Limit: f.limit,
+		Width: width,
+		Plan:  plan, Times: w.earlierTimes(plan), Env: w.env, Limit: f.limit,
 		Estimate: f.overheads.estimate, Basis: f.overheads.says(), Laws: laws,
 	}
 	if err := w.planFor(ctx, p, f.gpu); err != nil {

@@ -7,17 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/vramsweep/vramsweep/runner"
-	"github.com/vramsweep/vramsweep/runner/attribution"
 	"github.com/vramsweep/vramsweep/runner/gpu"
 	"github.com/vramsweep/vramsweep/runner/proc"
 	"github.com/vramsweep/vramsweep/runner/vllm"
@@ -28,9 +25,12 @@ import (
 // runFlags are those of `run`, and of `profile` in part.
 type runFlags struct {
 	outputDir   string
-	resume      bool
+	resume      string // "": a new execution; "only", "next"
 	dryRun      bool
 	brief       bool
+	verbose     bool
+	single      bool // of one profile from flags
+	temporary   bool // the output folder goes again
 	mode        string
 	summary     string
 	maxDuration time.Duration
@@ -45,7 +45,9 @@ type runFlags struct {
 func (f *runFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.outputDir, "output-dir", "", "write here instead of the file's output.dir")
-	flags.BoolVar(&f.brief, "brief", false, "one line a run instead of its full account")
+	flags.BoolVar(&f.brief, "brief", false, "one line for each run; the default above ten runs, or where output is no terminal")
+	flags.BoolVarP(&f.verbose, "verbose", "v", false, "the full account of each run")
+	cmd.MarkFlagsMutuallyExclusive("brief", "verbose")
 	flags.DurationVar(&f.maxDuration, "max-duration", 0, "end the execution after this time; --resume goes on")
 	flags.StringVar(&f.summary, "summary-json", "",
 		"write the outcome as one line of JSON to FILE (- for standard output)")
@@ -68,6 +70,9 @@ func (w *world) runVerb() *cobra.Command {
 			if err := setMode(plan, f.mode); err != nil {
 				return err
 			}
+			if f.resume != "" && f.resume != resumeNext && f.resume != resumeOnly {
+				return usageError("Write --resume or --resume=only.", "run: --resume=%s: no such way to resume", f.resume)
+			}
 			if err := setLanes(plan, f.lanes); err != nil {
 				return err
 			}
@@ -85,10 +90,18 @@ func (w *world) runVerb() *cobra.Command {
 	flags.StringVar(&f.shard, "shard", "", "run part I/N of the plan (see plan --shards); auto: as the scheduler's job says")
 	flags.StringVar(&f.execution, "execution", "", "`NAME` of the execution; the same for all shards of a night")
 	flags.StringVar(&f.publish, "publish", "", "`CMD` to call with the folder and the execution once it is complete")
-	flags.BoolVar(&f.resume, "resume", false, "go on with the last unfinished execution")
-	flags.BoolVar(&f.dryRun, "dry-run", false, "print the command of each profile, ready to paste into a shell")
+	flags.StringVar(&f.resume, "resume", "",
+		"finish the last execution if it is unfinished, else start a new one; `only`: start none")
+	flags.Lookup("resume").NoOptDefVal = resumeNext
+	flags.BoolVar(&f.dryRun, "dry-run", false, "print the command and environment of each profile, ready to paste into a shell")
 	return cmd
 }
+
+// What --resume may be.
+const (
+	resumeNext = "next" // without a value
+	resumeOnly = "only"
+)
 
 // setMode lays --mode over the file's, and puts profiles side by side that share an
 // engine, or else an entry of vLLM's compile cache.
@@ -136,7 +149,14 @@ func (w *world) printCommands(plan *sweep.Plan) error {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(w.stdout, "# %s %s\n%s\n", s.Name, p.ID, vllm.Paste(w.secrets().Argv(argv)))
+			var env []string
+			for _, e := range s.Env {
+				env = append(env, fmt.Sprintf("%s=%v", e.Name, w.secrets().Value(e.Name, e.Value)))
+			}
+			if len(env) > 0 {
+				env = append([]string{"env"}, env...)
+			}
+			fmt.Fprintf(w.stdout, "# %s %s\n%s\n", s.Name, p.ID, vllm.Paste(append(env, w.secrets().Argv(argv)...)))
 		}
 	}
 	return nil
@@ -185,24 +205,26 @@ func (w *world) perform(ctx context.Context, plan *sweep.Plan, e *execution) (*r
 // what came of it; each is called with every result, nil if nobody asks.
 func (w *world) execute(ctx context.Context, plan *sweep.Plan, f *runFlags, each func(*runner.Result)) error {
 	dir := w.path(cmp.Or(f.outputDir, plan.OutputDir))
-	if err := w.checkSummary(f.summary); err != nil {
+	if err := w.checkOutput("--summary-json", f.summary); err != nil {
 		return err
 	}
-	details := attribution.RenderSummary
-	if f.brief {
-		details = nil
+	how := detailAuto
+	switch {
+	case f.brief:
+		how = detailLine
+	case f.verbose:
+		how = detailFull
 	}
-	show := newDisplay(w.stderr, w.stdout, details)
+	show := w.newDisplay(plan, how)
 	show.each = each
 	lines := overLanes(show, plan)
 	summary, err := w.perform(ctx, plan, &execution{
 		dir: dir, what: "run", sources: f.sources, display: lines, part: f.part,
-		options: runner.Options{Resume: f.resume, MaxDuration: f.maxDuration},
+		options: runner.Options{Resume: f.resume != "", ResumeOnly: f.resume == resumeOnly, MaxDuration: f.maxDuration},
 	})
 	lines.finish()
 	if summary != nil {
-		printSummary(w.stdout, summary, dir)
-		err = errors.Join(err, w.writeSummary(f.summary, summary))
+		err = errors.Join(err, w.outcome(plan, f, summary), w.writeSummary(f.summary, summary))
 	}
 	if err != nil {
 		return runError(err)
@@ -232,19 +254,20 @@ func (w *world) path(name string) string {
 	return filepath.Join(w.dir, name)
 }
 
-// checkSummary refuses a place for --summary-json before the night, not after.
-func (w *world) checkSummary(file string) error {
+// checkOutput refuses a place for a file before the night, not after.
+func (w *world) checkOutput(flag, file string) error {
 	if file == "" || file == "-" {
 		return nil
 	}
 	file = w.path(file)
-	if _, err := os.Stat(filepath.Dir(file) + string(filepath.Separator)); err != nil { // a file is none
-		return usageError("Make that folder, or name another.", "--summary-json %s: %w", file, err)
-	}
 	if info, err := os.Stat(file); err == nil && info.IsDir() {
-		return usageError("", "--summary-json %s: it is a folder", file)
+		return usageError("Name a file in it.", "%s %s: it is a folder", flag, file)
 	}
-	return nil
+	probe, err := os.CreateTemp(filepath.Dir(file), ".vramsweep-*")
+	if err != nil {
+		return usageError("Make that folder, or name another.", "%s %s cannot be written: %w", flag, file, err)
+	}
+	return errors.Join(probe.Close(), os.Remove(probe.Name()))
 }
 
 // smallHeap keeps the program within 64 MiB resident beside its own code: it
@@ -270,30 +293,32 @@ func folderError(err error) error {
 	return &exitError{code: exitFault, err: err}
 }
 
-// printSummary says what an execution came to.
-func printSummary(out io.Writer, s *runner.Summary, dir string) {
+// outcome says what an execution came to: that of a sweep file in full, unless nothing
+// was measured.
+func (w *world) outcome(plan *sweep.Plan, f *runFlags, s *runner.Summary) error {
+	dir := cmp.Or(f.outputDir, plan.OutputDir)
+	fmt.Fprintln(w.stdout)
 	if s.AlreadyDone {
-		fmt.Fprintf(out, "\nexecution %s is complete: %d runs in %s\n", s.Execution, s.Planned, dir)
-		return
+		fmt.Fprintf(w.stdout, "execution %s is complete: nothing to resume\n", s.Execution)
 	}
-	fmt.Fprintf(out, "\n%d ok, %d failed, %d skipped of %s in %s", s.OK, s.Failed, s.Skipped, plural(s.Planned, "run"),
+	if !f.single && s.OK+s.Failed+s.Skipped > 0 {
+		if sum, err := w.summaryOf(dir+"@"+s.Execution, ""); err == nil {
+			return w.sumUp(w.stdout, sum)
+		} // a damaged folder: the counts are known all the same
+	}
+	fmt.Fprintf(w.stdout, "%d ok, %d failed, %d skipped of %s in %s", s.OK, s.Failed, s.Skipped, plural(s.Planned, "run"),
 		time.Duration(s.WallS*float64(time.Second)).Round(time.Second))
-	if s.Remaining > 0 {
-		fmt.Fprintf(out, "; %d still to do (--resume)", s.Remaining)
-	}
 	if s.StoppedBy != "" {
-		fmt.Fprintf(out, "; ended early: %s", s.StoppedBy)
-	}
-	fmt.Fprintln(out)
-	for _, outcome := range slices.Sorted(maps.Keys(s.Outcomes)) {
-		if n := s.Outcomes[outcome]; n > 0 && outcome.Failed() {
-			fmt.Fprintf(out, "  %d x %s\n", n, outcome)
-		}
+		fmt.Fprintf(w.stdout, "; ended early: %s", s.StoppedBy)
 	}
 	if s.Synthetic {
-		fmt.Fprintln(out, "All figures are synthetic: the simulator made them.")
+		fmt.Fprint(w.stdout, "; all figures are synthetic: the simulator made them")
 	}
-	fmt.Fprintf(out, "results   %s\ntables    %s\n", filepath.Join(dir, "runs", s.Execution), filepath.Join(dir, "tables"))
+	fmt.Fprintln(w.stdout)
+	if !f.temporary {
+		fmt.Fprintf(w.stdout, "results   %s\n", filepath.Join(dir, "runs", s.Execution))
+	}
+	return nil
 }
 
 // writeSummary writes the summary as one line.

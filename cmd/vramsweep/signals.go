@@ -47,7 +47,7 @@ func withSignals(parent context.Context, stderr io.Writer, supervises bool) (con
 				return
 			case got := <-signals:
 				if !first {
-					fmt.Fprintf(stderr, "\nvramsweep: %v again: ending at once; `vramsweep recover` mends the folder\n", got)
+					fmt.Fprintf(stderr, "\nvramsweep: %v again: ending at once; `vramsweep recover` fixes the folder\n", got)
 					killNow(fmt.Errorf("%w by a second %v", errInterrupted, got))
 					time.AfterFunc(killPatience, func() { os.Exit(exitInterrupted) })
 					continue

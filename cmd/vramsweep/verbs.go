@@ -18,7 +18,7 @@ func (w *world) verbs() []verbGroup {
 			w.versionVerb()}},
 		{"Output folders", []*cobra.Command{w.statusVerb(), w.verifyVerb(), w.recoverVerb(), w.compactVerb(), w.exportVerb(),
 			w.schemaVerb(), w.reparseVerb(), w.importVerb()}},
-		{"Analysis", []*cobra.Command{w.compareVerb(), w.correlateVerb(), w.overheadVerb(), w.checkCalculatorVerb(),
+		{"Analysis", []*cobra.Command{w.summaryVerb(), w.compareVerb(), w.correlateVerb(), w.overheadVerb(), w.checkCalculatorVerb(),
 			w.reportVerb(), w.plotVerb()}},
 	}
 }

@@ -129,7 +129,7 @@ func (r *rig) runner(display runner.Display) *runner.Runner {
 		History:    r.store,
 		Estimate:   r.estimate,
 		Clean:      r.clean,
-		Recover:    r.mend,
+		Recover:    r.recover,
 		FreeBytes:  r.store.FreeBytes,
 		Place:      r.place,
 		HostTurn:   r.hostTurn,
@@ -260,14 +260,14 @@ func (r *rig) clean(ctx context.Context, mark string) ([]runner.Process, error) 
 	return ended, err
 }
 
-// mend puts the output folder in order after a crash.
-func (r *rig) mend() ([]string, error) {
-	mended, err := r.store.Recover()
-	if mended == nil {
+// recover puts the output folder in order after a crash.
+func (r *rig) recover() ([]string, error) {
+	fixed, err := r.store.Recover()
+	if fixed == nil {
 		return nil, err
 	}
 	var notes []string
-	for _, a := range mended.Attempts {
+	for _, a := range fixed.Attempts {
 		notes = append(notes, fmt.Sprintf("an attempt that was cut off is kept in %s with %d samples; its run is due again",
 			a.Dir, a.Samples))
 	}
@@ -296,5 +296,5 @@ func (w *world) interpreter(p *sweep.Profile) ([]string, error) {
 		return []string{beside}, nil
 	}
 	return nil, usageError(`Name it: engine "vllm" { python = ["/opt/venv/bin/python"] }`,
-		"session mode needs vLLM's own Python, and %s does not tell which that is", path)
+		"session mode needs vLLM's own Python, and %s does not show which that is", path)
 }

@@ -183,7 +183,7 @@ func renderAccounts(b *bytes.Buffer, r *runner.Result) {
 	if len(r.Steps) == 0 {
 		return
 	}
-	fmt.Fprintln(b, "Where the memory went, told twice (GiB)")
+	fmt.Fprintln(b, "Where the memory went, by both accounts (GiB)")
 	t := tabwriter.NewWriter(b, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, "  GPU\tstep\tdriver\tvLLM\tdifference\t")
 	for i := range r.Steps {

@@ -316,7 +316,7 @@ func TestAMDPartitions(t *testing.T) {
 		t.Fatalf("devices %+v", d)
 	}
 	if d[1].TotalBytes != nil {
-		t.Error("a partition's memory is not told by sysfs: it must not be the whole GPU's")
+		t.Error("a partition's memory is not reported by sysfs: it must not be the whole GPU's")
 	}
 	chosen, _, err := Visible(d, nil)
 	if err != nil || len(chosen) != 2 || chosen[1].PCIBusID != "0000:10:00.1" {

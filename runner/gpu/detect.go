@@ -196,7 +196,7 @@ func (m *Machine) Devices(ctx context.Context) ([]runner.Device, error) {
 	return out, nil
 }
 
-// usedNow is what is in use of a device; nil where that is not told.
+// usedNow is what is in use of a device; nil where that is not reported.
 func usedNow(d *runner.Device, readings []sampling.GPU) *int64 {
 	for i := range readings {
 		if readings[i].Index != d.Index {

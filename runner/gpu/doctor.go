@@ -29,11 +29,11 @@ type Finding struct {
 	Name   string `json:"name"`
 	Status string `json:"status"`
 	Found  string `json:"found"`
-	Mend   string `json:"mend,omitempty"`
+	Fix    string `json:"fix,omitempty"`
 }
 
-func found(name, status, found, mend string) []Finding {
-	return []Finding{{Name: name, Status: status, Found: found, Mend: mend}}
+func found(name, status, found, fix string) []Finding {
+	return []Finding{{Name: name, Status: status, Found: found, Fix: fix}}
 }
 
 // DoctorOptions say what Doctor looks at beside the GPUs.
@@ -43,8 +43,8 @@ type DoctorOptions struct {
 }
 
 // Doctor says what on this machine would stop a sweep or falsify its figures,
-// each with the mend. It changes nothing. Findings come in the order in which
-// they are worth mending.
+// each with the fix. It changes nothing. Findings come in the order in which
+// they are worth fixing.
 func (m *Machine) Doctor(ctx context.Context, d DoctorOptions) []Finding {
 	return slices.Concat(
 		m.checkSources(), m.checkRights(), m.checkVersions(), m.checkGPUs(), m.checkUse(ctx), m.checkMask(),
@@ -60,12 +60,12 @@ func (m *Machine) checkSources() []Finding {
 		if st.Works {
 			f.Status, f.Found = StatusOK, fmt.Sprintf("reads %s", strings.Join(st.Reads, ", "))
 			if st.Power == sampling.PowerAveraged {
-				f.Status, f.Mend = StatusWarn, "power is an average over a second: energy of short phases is left out; "+
-					"a driver from 530 on tells power.draw.instant"
+				f.Status, f.Fix = StatusWarn, "power is an average over a second: energy of short phases is left out; "+
+					"a driver from 530 on reports power.draw.instant"
 			}
 		} else if errors.Is(st.Err, sampling.ErrHung) ||
 			vendorOf(st.Name) == "nvidia" && m.nvidiaThere() != "" && !st.Standby {
-			f.Status, f.Mend = StatusFail, mendSource(st.Reason)
+			f.Status, f.Fix = StatusFail, fixSource(st.Reason)
 			if slices.ContainsFunc(m.sources, func(o SourceStatus) bool {
 				return o.Works && vendorOf(o.Name) == vendorOf(st.Name)
 			}) {
@@ -76,16 +76,16 @@ func (m *Machine) checkSources() []Finding {
 	}
 	if err := m.Unread(); err != nil {
 		out = append(out, Finding{Name: "GPU", Status: StatusFail, Found: err.Error(),
-			Mend: "mend the sources above; a driver that hangs needs a reset of the GPU or a reboot (see dmesg)"})
+			Fix: "fix the sources above; a driver that hangs needs a reset of the GPU or a reboot (see dmesg)"})
 	} else if len(m.devices) == 0 {
 		out = append(out, Finding{Name: "GPU", Status: StatusWarn, Found: "no GPU can be seen",
-			Mend: "sweeps with engine \"simulator\" and of vLLM for CPUs run; for a container give it the GPUs " +
+			Fix: "sweeps with engine \"simulator\" and of vLLM for CPUs run; for a container give it the GPUs " +
 				"(docker run --gpus all, or --device /dev/kfd --device /dev/dri)"})
 	}
 	return out
 }
 
-func mendSource(reason string) string {
+func fixSource(reason string) string {
 	switch {
 	case strings.Contains(reason, sampling.ErrHung.Error()):
 		return "the driver or the tool hangs: look for Xid or amdgpu lines in dmesg, reset the GPU or reboot"
@@ -99,7 +99,7 @@ func mendSource(reason string) string {
 	case strings.Contains(reason, "Unable to determine the device handle"):
 		return "a GPU has fallen off the bus: reboot; look for Xid lines in dmesg"
 	}
-	return "run nvidia-smi by hand and mend what it says"
+	return "run nvidia-smi by hand and fix what it says"
 }
 
 // checkRights looks at the device files that an engine must open.
@@ -152,9 +152,9 @@ func (m *Machine) checkGPUs() []Finding {
 	for _, note := range m.MemoryNotes() {
 		gpu, text, _ := strings.Cut(note, ": ")
 		f := Finding{Name: gpu + " memory", Status: StatusInfo, Found: text}
-		if strings.HasPrefix(text, "the memory in use is not told") {
+		if strings.HasPrefix(text, "the memory in use is not reported") {
 			f.Status = StatusWarn
-			f.Mend = "runs measure, with the driver's memory null; where the driver asks for a reset, do it first"
+			f.Fix = "runs measure, with the driver's memory null; where the driver asks for a reset, do it first"
 		}
 		out = append(out, f)
 	}
@@ -164,8 +164,8 @@ func (m *Machine) checkGPUs() []Finding {
 func checkGPU(g *sampling.GPU) []Finding {
 	name := fmt.Sprintf("GPU %d", g.Index)
 	var out []Finding
-	add := func(what, status, found, mend string) {
-		out = append(out, Finding{Name: name + " " + what, Status: status, Found: found, Mend: mend})
+	add := func(what, status, found, fix string) {
+		out = append(out, Finding{Name: name + " " + what, Status: status, Found: found, Fix: fix})
 	}
 	switch mode := g.Texts["persistence_mode"]; mode {
 	case "Disabled":
@@ -188,7 +188,7 @@ func checkGPU(g *sampling.GPU) []Finding {
 		add("compute mode", StatusFail, mode, "nvidia-smi -c 0 (as root)")
 	}
 	if g.Texts["mig_mode"] == "Enabled" {
-		add("MIG", StatusInfo, "on: utilization is not told, memory and power are those of the whole GPU", "")
+		add("MIG", StatusInfo, "on: utilization is not reported, memory and power are those of the whole GPU", "")
 	}
 	var slow []string
 	for _, r := range sampling.ThrottleNames(g.Sample.ThrottleReasons) {
@@ -198,7 +198,7 @@ func checkGPU(g *sampling.GPU) []Finding {
 	}
 	if len(slow) > 0 {
 		add("throttling", StatusWarn, "clocks are held down now: "+strings.Join(slow, ", "),
-			"mend cooling or power supply; latencies measured meanwhile are too long")
+			"fix cooling or power supply; latencies measured meanwhile are too long")
 	}
 	return out
 }
@@ -227,23 +227,23 @@ func (m *Machine) checkUse(ctx context.Context) []Finding {
 		if g.VRAMUsedMB != nil {
 			used = *g.VRAMUsedMB
 		} else {
-			f.Status, f.Found = StatusInfo, "no process is listed, and the memory in use is not told"
+			f.Status, f.Found = StatusInfo, "no process is listed, and the memory in use is not reported"
 		}
 		switch {
 		case len(names) > 0 && g.VRAMUsedMB == nil:
 			f.Status, f.Found = StatusWarn, "held by "+strings.Join(names, ", ")
-			f.Mend = "end them, or let limits { on_dirty_gpu = \"wait\" } wait for them"
+			f.Fix = "end them, or let limits { on_dirty_gpu = \"wait\" } wait for them"
 		case len(names) > 0:
 			f.Status = StatusWarn
 			f.Found = fmt.Sprintf("%.0f MiB are held by %s", used, strings.Join(names, ", "))
-			f.Mend = "end them, or let limits { on_dirty_gpu = \"wait\" } wait for them"
+			f.Fix = "end them, or let limits { on_dirty_gpu = \"wait\" } wait for them"
 		case used*(1<<20) > foreignMemory:
 			f.Status = StatusWarn
 			f.Found = fmt.Sprintf("%.0f MiB are in use, and the driver names no process (other container or user)", used)
-			f.Mend = "find the process on the host; its memory stands in the baseline of every run"
+			f.Fix = "find the process on the host; its memory stands in the baseline of every run"
 		case g.GfxUtilizationPct != nil && *g.GfxUtilizationPct > 5:
 			f.Status, f.Found = StatusWarn, fmt.Sprintf("%.0f %% busy", *g.GfxUtilizationPct)
-			f.Mend = "wait until it is idle"
+			f.Fix = "wait until it is idle"
 		}
 		out = append(out, f)
 	}
@@ -277,7 +277,7 @@ func (m *Machine) checkVLLM(ctx context.Context, command []string) []Finding {
 	case err != nil:
 		return found("vllm", StatusFail, err.Error(), "install vLLM anew")
 	case python == nil:
-		return found("vllm", StatusInfo, path+" is no Python script: its version is told by its first log line", "")
+		return found("vllm", StatusInfo, path+" is no Python script: its first log line has the version", "")
 	}
 	const script = `import importlib.metadata as m
 for p in ('vllm','torch'):
@@ -303,7 +303,7 @@ func judgeVLLM(path string, told []string) []Finding {
 	var major, minor int
 	if _, err := fmt.Sscanf(told[1], "%d.%d", &major, &minor); err == nil && major == 0 && minor < 9 {
 		out[0].Status = StatusWarn
-		out[0].Mend = "versions before 0.9 may lack `vllm bench latency`: " +
+		out[0].Fix = "versions before 0.9 may lack `vllm bench latency`: " +
 			"name the script with engine \"vllm\" { benchmark = [...] }"
 	}
 	return out

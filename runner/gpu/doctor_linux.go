@@ -11,7 +11,7 @@ func clockSynchronised() (bool, error) {
 	var tx unix.Timex
 	state, err := unix.Adjtimex(&tx)
 	if err != nil {
-		return false, fmt.Errorf("the kernel does not tell whether the clock is synchronised: %w", err)
+		return false, fmt.Errorf("the kernel does not say whether the clock is synchronised: %w", err)
 	}
 	return state != unix.TIME_ERROR && tx.Status&unix.STA_UNSYNC == 0, nil
 }

@@ -35,7 +35,7 @@ func TestCheckGPU(t *testing.T) {
 		"GPU 3 MIG":          {StatusInfo, ""},
 		"GPU 3 throttling":   {StatusWarn, "cooling"},
 	} {
-		if f := finding(got, name); f.Status != want[0] || !strings.Contains(f.Mend, want[1]) {
+		if f := finding(got, name); f.Status != want[0] || !strings.Contains(f.Fix, want[1]) {
 			t.Errorf("%s: %+v", name, f)
 		}
 	}
@@ -79,7 +79,7 @@ func TestDoctor(t *testing.T) {
 		}
 	}
 	for _, f := range got {
-		if (f.Status == StatusWarn || f.Status == StatusFail) && f.Mend == "" {
+		if (f.Status == StatusWarn || f.Status == StatusFail) && f.Fix == "" {
 			t.Errorf("no mend: %+v", f)
 		}
 	}
@@ -91,7 +91,7 @@ func TestDoctorBrokenTool(t *testing.T) {
 	o.Proc = t.TempDir()
 	put(t, "NVRM version: 580.0\n", o.Proc, "driver", "nvidia", "version")
 	got := Detect(t.Context(), o, true).Doctor(t.Context(), DoctorOptions{OutputDir: t.TempDir()})
-	if f := finding(got, "source nvidia-smi"); f.Status != StatusFail || f.Mend == "" {
+	if f := finding(got, "source nvidia-smi"); f.Status != StatusFail || f.Fix == "" {
 		t.Errorf("%+v", f)
 	}
 	if f := finding(got, "GPU"); f.Status != StatusFail || !strings.Contains(f.Found, "a GPU is expected") {

@@ -16,7 +16,7 @@ import (
 
 const fakeMeminfo = "MemTotal:       125829120 kB\nMemFree: 1 kB\nMemAvailable:   104857600 kB\n"
 
-// TestMemoryNotTold has a GPU that does not tell its memory: it is listed, read and
+// TestMemoryNotTold has a GPU that does not report its memory: it is listed, read and
 // sampled, and its memory is null with the tool's reason.
 func TestMemoryNotTold(t *testing.T) {
 	t.Parallel()
@@ -45,7 +45,7 @@ func TestMemoryNotTold(t *testing.T) {
 			t.Errorf("missing %v", rep.Missing)
 		}
 		f := finding(m.Doctor(t.Context(), DoctorOptions{OutputDir: t.TempDir()}), "GPU 0 memory")
-		if f.Status != StatusWarn || !strings.Contains(f.Found, token) || f.Mend == "" {
+		if f.Status != StatusWarn || !strings.Contains(f.Found, token) || f.Fix == "" {
 			t.Errorf("%+v", f)
 		}
 	}

@@ -43,8 +43,8 @@ func TestH100Verbs(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, f := range findings {
-		if (f.Status == StatusFail || f.Status == StatusWarn) && f.Mend == "" {
-			t.Errorf("no mend: %+v", f)
+		if (f.Status == StatusFail || f.Status == StatusWarn) && f.Fix == "" {
+			t.Errorf("no fix: %+v", f)
 		}
 	}
 	for _, name := range []string{"GPU 0 persistence", "GPU 1 ECC", "GPU 0 use", "rights", "visible GPUs"} {

@@ -44,7 +44,7 @@ func (m *Machine) hostMemory(d *runner.Device) {
 	}
 }
 
-// MemoryNotes says of which GPUs the memory is not told, and why, and of which it
+// MemoryNotes says of which GPUs the memory is not reported, and why, and of which it
 // is not that of a memory of their own.
 func (m *Machine) MemoryNotes() []string {
 	var notes []string
@@ -55,7 +55,7 @@ func (m *Machine) MemoryNotes() []string {
 			notes = append(notes, fmt.Sprintf("GPU %d: memory is %s", d.Index, host.SharedText))
 		case g == nil:
 		case g.MemoryMissing() != "":
-			notes = append(notes, fmt.Sprintf("GPU %d: the memory in use is not told: %s", d.Index, g.MemoryMissing()))
+			notes = append(notes, fmt.Sprintf("GPU %d: the memory in use is not reported: %s", d.Index, g.MemoryMissing()))
 		}
 		if g != nil && g.Texts[sampling.TextMemory] != "" {
 			notes = append(notes, fmt.Sprintf("GPU %d: memory is %s", d.Index, g.Texts[sampling.TextMemory]))

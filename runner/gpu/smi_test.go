@@ -281,7 +281,7 @@ func TestSMIClockJumps(t *testing.T) {
 	}
 }
 
-// TestMemoryToldByOneGPU has two GPUs, of which one does not tell its memory:
+// TestMemoryToldByOneGPU has two GPUs, of which one does not report its memory:
 // each is judged by itself.
 func TestMemoryToldByOneGPU(t *testing.T) {
 	t.Parallel()

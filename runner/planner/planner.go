@@ -25,6 +25,7 @@ type Planner struct {
 	Times Times
 	Env   []string     // the secrets in it stand in no command line that is printed
 	Limit int          // how many profiles are shown; 0: all
+	Width int          // columns of the table; 0: defaultWidth
 	Laws  *models.Laws // what was measured; nil: what the arithmetic ships
 
 	// Estimate lays what was measured over the arithmetic's estimate; nil: the

@@ -6,11 +6,12 @@ import (
 	"io"
 	"maps"
 	"math"
+	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"github.com/vramsweep/vramsweep/runner"
 	"github.com/vramsweep/vramsweep/runner/vllm"
@@ -31,84 +32,43 @@ func (p *Planner) Text(out io.Writer) error {
 			"(vramsweep plan --gpu h100-80gb) to see what fits")
 	}
 	fmt.Fprintf(out, "GiB per rank (the largest), estimated%s:\n", p.Basis)
-	table := tabwriter.NewWriter(out, 0, 4, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "#\tprofile\tmodel\ttp\tin\tout\tbs\tweights\tactiv.\tgraphs\tKV\tKV tokens\t"+
-		"requests\tlongest\tfits\t  ")
-	sweepName := ""
-	for i, one := range shown {
-		if one.Sweep != sweepName {
-			sweepName = one.Sweep
-			fmt.Fprintf(table, "sweep %s\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\n", sweepName)
+	labels := sweep.LabelsOf(p.Plan)
+	for _, s := range p.Plan.Sweeps {
+		of := slices.DeleteFunc(slices.Clone(shown), func(one *Profile) bool { return one.Sweep != s.Name })
+		if len(of) > 0 {
+			newGrid(s, labels[s.Name], of).print(out, p.Width)
 		}
-		one.row(table, i+1)
 	}
-	if err := table.Flush(); err != nil {
-		return err
-	}
+	fmt.Fprint(out, legend)
 	if t.profiles > len(shown) {
 		fmt.Fprintf(out, "... and %d more (--limit %d)\n", t.profiles-len(shown), p.Limit)
 	}
-	p.closing(out, t, shown)
-	return nil
+	var closing strings.Builder
+	p.closing(&closing, t, shown)
+	text := closing.String()
+	if p.Width > 0 { // in a pipe lines stay whole, for those who search them
+		text = Fold(text, p.Width)
+	}
+	_, err = io.WriteString(out, text)
+	return err
 }
 
-func (one *Profile) row(out io.Writer, n int) {
-	e, s := one.Estimate, &one.Settings
-	fits := "?"
-	if e.Fits != nil {
-		fits = "yes"
-		if e.MayRunOut {
-			fits = "starts, may run out"
-		}
-		if !*e.Fits {
-			fits = "NO"
-			if e.ShortBy != nil && *e.ShortBy > 0 {
-				fits = fmt.Sprintf("NO, %.2f GiB short", gib(*e.ShortBy))
+// Fold breaks lines at blanks so that they take at most width columns; what goes on
+// is indented.
+func Fold(text string, width int) string {
+	var out strings.Builder
+	for line := range strings.Lines(text) {
+		column := 0
+		for i, word := range strings.SplitAfter(line, " ") {
+			if n := utf8.RuneCountInString(strings.TrimRight(word, " \n")); i > 0 && column > 4 && column+n > width {
+				out.WriteString("\n    ")
+				column = 4
 			}
+			out.WriteString(word)
+			column += utf8.RuneCountInString(word)
 		}
 	}
-	fmt.Fprintf(out, "%d\t%s\t%s\t%d\t%d\t%d\t%d\t", n, one.ID[:min(8, len(one.ID))], one.Model,
-		s.TensorParallelSize, s.InputLen, s.OutputLen, s.BatchSize)
-	fmt.Fprintf(out, "%s\t%s\t%s\t%s\t", inGiB(e.Weights), inGiB(e.Activations), inGiB(e.CUDAGraphs), inGiB(e.KVCache))
-	fmt.Fprintf(out, "%s\t%s\t%s\t%s\t", count(e.KVCacheTokens.Value), ratio(e.MaxConcurrency), count(e.MaxContext), fits)
-	fmt.Fprintf(out, "  %s%s\n", one.highest(), freeAxes(one.Axes))
-}
-
-// highest is the highest use, where a database knows it.
-func (one *Profile) highest() string {
-	if one.Overheads == nil {
-		return ""
-	}
-	switch f := one.Overheads.HighestUse(); {
-	case f.Value == nil:
-		return ""
-	case f.Low == nil:
-		return fmt.Sprintf("highest %s  ", inGiB(f))
-	default:
-		return fmt.Sprintf("highest %s (%s)  ", inGiB(f), between(f))
-	}
-}
-
-// freeAxes names what the columns do not show.
-func freeAxes(axes []sweep.AxisValue) string {
-	var parts []string
-	for _, a := range axes {
-		switch a.Axis {
-		case "model", "tensor_parallel_size", "input_len", "output_len", "batch_size":
-			continue
-		}
-		parts = append(parts, a.Axis+"="+inLine(a.Value))
-	}
-	return strings.Join(parts, " ")
-}
-
-// inLine writes a value so that it stays on its line of a table.
-func inLine(v any) string {
-	text := fmt.Sprint(v)
-	if quoted := strconv.Quote(text); quoted != `"`+text+`"` || text == "" {
-		return quoted
-	}
-	return text
+	return regexp.MustCompile(` +\n`).ReplaceAllString(out.String(), "\n")
 }
 
 func gib(n int64) float64 { return float64(n) / runner.GiB }
@@ -176,21 +136,21 @@ func (p *Planner) closing(out io.Writer, t *totals, shown []*Profile) {
 	var notes, overheads tally
 	for _, one := range shown {
 		for _, text := range one.Estimate.Warnings {
-			notes.add(text)
+			notes.add(text, one.ID)
 		}
-		notes.add(one.Estimate.Reason)
+		notes.add(one.Estimate.Reason, one.ID)
 		if p.GPU != nil && one.GPU != nil && *one.GPU != p.GPU.Name {
-			notes.add("estimated for the simulator's own GPU, " + *one.GPU)
+			notes.add("estimated for the simulator's own GPU, "+*one.GPU, one.ID)
 		}
 		if one.Overheads != nil {
 			for _, text := range one.Overheads.Notes() {
-				overheads.add(text)
+				overheads.add(text, one.ID)
 			}
 		}
 	}
-	notes.print(out, "note")
+	notes.print(out, "note", len(shown))
 	fmt.Fprint(out, lawsOf(shown...))
-	overheads.print(out, "overheads")
+	overheads.print(out, "overheads", len(shown))
 	for i, s := range p.Plan.Sweeps {
 		sessionHint(out, s, &p.engines[i])
 	}
@@ -217,30 +177,6 @@ func lawsOf(shown ...*Profile) string {
 		fmt.Fprintf(&lines, "terms %s: %s\n", from, strings.Join(terms[from], ", "))
 	}
 	return lines.String()
-}
-
-// A tally says equal things once, with how many profiles each is of.
-type tally struct {
-	order []string
-	count map[string]int
-}
-
-func (t *tally) add(text string) {
-	if text == "" {
-		return
-	}
-	if t.count == nil {
-		t.count = map[string]int{}
-	}
-	if t.count[text]++; t.count[text] == 1 {
-		t.order = append(t.order, text)
-	}
-}
-
-func (t *tally) print(out io.Writer, what string) {
-	for _, text := range t.order {
-		fmt.Fprintf(out, "%s (%s): %s\n", what, Plural(t.count[text], "profile"), text)
-	}
 }
 
 func rounded(seconds float64) time.Duration {
@@ -285,7 +221,7 @@ func (one *Profile) Text(out io.Writer) error {
 	}
 	maps.DeleteFunc(values, func(_ string, v any) bool { return v == nil })
 	for _, name := range slices.Sorted(maps.Keys(values)) {
-		fmt.Fprintf(table, "%s\t%s\t%s\n", name, inLine(values[name]), cmp.Or(one.Origins[name], "-"))
+		fmt.Fprintf(table, "%s\t%s\t%s\n", name, sweep.Show(values[name]), cmp.Or(one.Origins[name], "-"))
 	}
 	fmt.Fprintln(table, "\nESTIMATE (per rank)\tGiB\tBETWEEN\tBY")
 	e := one.Estimate

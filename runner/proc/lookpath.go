@@ -51,7 +51,7 @@ func LookPath(name string, env []string, dir string) (string, error) {
 	if list == "" {
 		return "", fmt.Errorf("start %s: %w: PATH is empty", name, ErrNotFound)
 	}
-	return "", fmt.Errorf("start %s: %w on PATH (%s)", name, ErrNotFound, list)
+	return "", fmt.Errorf("start %s: %w in the folders of PATH (%d)", name, ErrNotFound, len(filepath.SplitList(list)))
 }
 
 func executable(path string) error {

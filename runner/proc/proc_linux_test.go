@@ -198,7 +198,7 @@ func TestStartErrors(t *testing.T) {
 		want    string
 	}{
 		"nothing":        {nil, false, "no program given"},
-		"missing":        {[]string{"no-such-vllm"}, true, "start no-such-vllm: no such program on PATH (" + dir + ")"},
+		"missing":        {[]string{"no-such-vllm"}, true, "start no-such-vllm: no such program in the folders of PATH (1)"},
 		"missing path":   {[]string{"./no/vllm"}, true, "no such program"},
 		"not executable": {[]string{"plain"}, false, "is not executable (mode -rw-r--r--)"},
 		"a folder":       {[]string{dir}, false, "is a folder"},

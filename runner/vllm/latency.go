@@ -108,8 +108,8 @@ func (a *attempt) run(ctx context.Context, e *Latency, argv, env []string) (*pro
 		_, closeErr := logs.close()
 		err = errors.Join(err, closeErr)
 		if errors.Is(err, proc.ErrNotFound) {
-			return nil, fmt.Errorf("%w: install vLLM, put its environment's bin on PATH, or name it in the engine block, "+
-				"command = [\"/opt/venv/bin/vllm\"]", err)
+			return nil, fmt.Errorf("%w; install vLLM, put its environment's bin on PATH, or name its path: "+
+				"command = [\"/opt/venv/bin/vllm\"] in the engine block, --command with profile", err)
 		}
 		return nil, fmt.Errorf("run %s: %w", a.job.RunID, err)
 	}

@@ -151,7 +151,7 @@ COMMENT ON COLUMN runs.synthetic IS 'True: made by the simulator; never to be mi
 COMMENT ON COLUMN runs.profile_id IS 'Hash of the sweep''s name and the asked settings: the same on every machine and every night.';
 COMMENT ON COLUMN runs.repeat IS 'Which repeat of the profile, from 1.';
 COMMENT ON COLUMN runs.attempts IS 'Attempts that the run took; the row is about the last one.';
-COMMENT ON COLUMN runs.started_at IS 'Start of the final attempt; null only where an imported run does not tell.';
+COMMENT ON COLUMN runs.started_at IS 'Start of the final attempt; null only where an imported run does not say.';
 COMMENT ON COLUMN runs.ended_at IS 'End of the final attempt.';
 COMMENT ON COLUMN runs.wall_s IS '[s] Duration of the final attempt.';
 COMMENT ON COLUMN runs.overhead_s IS '[s] vramsweep''s own share of wall_s.';

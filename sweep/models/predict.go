@@ -519,8 +519,8 @@ func (s *setup) queueing(e *Estimate, l *cacheLayout, blocks int64) {
 		e.warn("batch_size %d exceeds max_num_seqs %d: sequences queue, and the latency measures the queue",
 			s.r.BatchSize, s.seqs)
 	}
-	if used > blocks {
-		e.warn("%d sequences of %d tokens need %d blocks of the KV cache, which has %d: "+
+	if used > blocks && blocks > 0 { // without any it does not start
+		e.warn("batch_size %d: sequences of %d tokens need %d blocks of the KV cache, which has %d: "+
 			"sequences queue or are preempted, and the latency measures that", s.r.BatchSize, length, used, blocks)
 	}
 	if s.maxLen > 0 && length > s.maxLen {

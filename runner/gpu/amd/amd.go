@@ -125,7 +125,7 @@ func (v *GPUs) identify(ctx context.Context, gpus []sampling.GPU) {
 	for _, args := range [][]string{{"static", "--asic", "--bus", "--json"}, {"list", "--json"}} {
 		out, err := v.o.RunTool(ctx, append([]string{v.o.AMDSMI}, args...)...)
 		if err != nil {
-			continue // what is not told stays empty
+			continue // what is not reported stays empty
 		}
 		told, _ := readAMDSMI(out.Stdout)
 		for i := range gpus {

@@ -117,7 +117,7 @@ func compareGPU(t *testing.T, g *sampling.GPU, want map[string]any) (compared in
 			}
 			compared++
 			n, told := v.(float64)
-			// a hotspot that is not told: the edge stands in
+			// a hotspot that is not reported: the edge stands in
 			if told != g.Has(f.field) && f.field != runner.HasTemperature || told && n-f.value > 1e-6 || f.value-n > 1e-6 && told {
 				t.Errorf("GPU %d: %s = %v (%v), want %v", g.Index, name, f.value, g.Has(f.field), v)
 			}

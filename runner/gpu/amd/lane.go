@@ -56,7 +56,7 @@ func (s *amdSource) sample(ctx context.Context, m *sampling.Meter) error {
 		return fmt.Errorf("%w: no card", sampling.ErrUnusable)
 	}
 	m.Never(runner.HasThrottleReasons, "amdgpu has no mask of active throttle reasons")
-	m.Never(runner.HasMemoryReserved, "amdgpu does not tell a reserve apart")
+	m.Never(runner.HasMemoryReserved, "amdgpu does not report a reserve apart")
 	lane := &amdLane{m: m, interval: s.r.Interval}
 	for _, c := range s.cards {
 		l := &amdLoop{s: s, c: c, m: m, files: openAMD(c)}

@@ -154,7 +154,7 @@ func (s *nvmlSource) lacks(m *sampling.Meter, g *sampling.GPU) {
 		m.Never(runner.HasEnergy, sampling.MIGPower)
 	}
 	for f := all &^ g.Sample.Has; f != 0; f &= f - 1 {
-		m.Never(f&-f, cmp.Or(g.Missing[sampling.FieldName(f&-f)], "NVML does not tell it for this GPU or driver"))
+		m.Never(f&-f, cmp.Or(g.Missing[sampling.FieldName(f&-f)], "NVML does not report it for this GPU or driver"))
 	}
 	m.Never(runner.HasEnergy, "this GPU or driver has no energy counter, or the run was too short for a reading")
 	m.Never(runner.HasProcessMemory,
@@ -176,7 +176,7 @@ func (s *nvmlSource) processes(h *sampling.Helper, m *sampling.Meter, body []byt
 			continue
 		}
 		if used == 1<<64-1 {
-			m.Never(runner.HasProcessMemory, "the driver does not tell the memory of single processes here")
+			m.Never(runner.HasProcessMemory, "the driver does not report the memory of single processes here")
 			return
 		}
 		sum += int64(used)

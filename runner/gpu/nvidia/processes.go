@@ -72,7 +72,7 @@ func (t *processTable) take(out *sampling.Output, err error, devices []smiDevice
 		case !slices.Contains(own, p.PID):
 			foreign = true
 		case p.Bytes == nil:
-			t.missing = "the driver does not tell the memory of single processes here"
+			t.missing = "the driver does not report the memory of single processes here"
 			return
 		default:
 			sums[devices[i].index] += *p.Bytes

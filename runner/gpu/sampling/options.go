@@ -136,7 +136,7 @@ func (s *SourceStatus) TellsMemory() bool {
 // Why figures of a MIG instance are missing.
 const (
 	MIGPower  = "power is that of the whole GPU, which other MIG instances share"
-	MIGMemory = "a MIG instance is in use: its memory is told by NVML only"
+	MIGMemory = "a MIG instance is in use: its memory is reported by NVML only"
 )
 
 // A Run is what the samplers of one run need to know.

@@ -45,7 +45,7 @@ const TextMemory = "memory"
 type Process struct {
 	PID   int    `json:"pid"`
 	Name  string `json:"name"`
-	Bytes *int64 `json:"bytes"` // nil: not told
+	Bytes *int64 `json:"bytes"` // nil: not reported
 }
 
 // NewGPU is a GPU of which nothing is known yet.
@@ -56,11 +56,11 @@ func NewGPU(index int) GPU {
 // Has reports whether all of the figures are told.
 func (g *GPU) Has(f runner.Fields) bool { return g.Sample.Has&f == f }
 
-// Lacks keeps why a figure is not told.
+// Lacks keeps why a figure is not reported.
 func (g *GPU) Lacks(f runner.Fields, why string) { g.Missing[FieldName(f)] = Clip(why, 100) }
 
 // Memory is what is in use of a GPU, all of it, and the driver's reserve; nil
-// where it is not told.
+// where it is not reported.
 func (g *GPU) Memory() (used, total, reserved *int64) {
 	tell := func(f runner.Fields, v int64) *int64 {
 		if !g.Has(f) {
@@ -73,7 +73,7 @@ func (g *GPU) Memory() (used, total, reserved *int64) {
 }
 
 // Status is what the source of a reading can do: what any of the GPUs tells, and
-// also. One that is lost, or does not tell its memory, says nothing of the others.
+// also. One that is lost, or does not report its memory, says nothing of the others.
 func (r *Reading) Status(also runner.Fields) SourceStatus {
 	var told runner.Fields
 	kind, why := "", ""
@@ -85,7 +85,7 @@ func (r *Reading) Status(also runner.Fields) SourceStatus {
 		}
 		kind = WorstKind(kind, g.PowerKind)
 		if reason := g.MemoryMissing(); reason != "" && why == "" {
-			why = fmt.Sprintf("GPU %d does not tell its memory in use: %s", g.Index, reason)
+			why = fmt.Sprintf("GPU %d does not report its memory in use: %s", g.Index, reason)
 		}
 	}
 	if kind == "" {
@@ -96,12 +96,12 @@ func (r *Reading) Status(also runner.Fields) SourceStatus {
 	}
 }
 
-// MemoryMissing is why the memory in use is not told; "" where it is.
+// MemoryMissing is why the memory in use is not reported; "" where it is.
 func (g *GPU) MemoryMissing() string {
 	if g.Has(runner.HasMemoryUsed) {
 		return ""
 	}
-	return cmp.Or(g.Missing[FieldName(runner.HasMemoryUsed)], g.Lost, "no reason is told")
+	return cmp.Or(g.Missing[FieldName(runner.HasMemoryUsed)], g.Lost, "no reason is given")
 }
 
 // Absent reports a token that stands for a missing value.

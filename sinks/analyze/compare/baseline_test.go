@@ -41,7 +41,7 @@ func TestBaselineEqualsRows(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !IsBaseline(file.Bytes()[:200]) || IsBaseline([]byte(`{"schema_version":"3"`)) || IsBaseline([]byte("PAR1")) {
-		t.Error("a baseline is not told from other files")
+		t.Error("a baseline is not reported from other files")
 	}
 	back, err := ReadBaseline(bytes.NewReader(file.Bytes()))
 	if err != nil {

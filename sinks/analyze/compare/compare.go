@@ -175,7 +175,7 @@ func Run(baseName string, base []sinks.RunRow, newName string, fresh []sinks.Run
 			ErrNothing, countProfiles(base), baseName, countProfiles(fresh), newName)
 	}
 	if n := len(c.Unfinished); n > 0 {
-		c.note("%d profiles are not compared: a side is not finished (%s)", n,
+		c.note("%s not compared: a side is not finished (%s)", profiles(n),
 			cmp.Or(strings.Join(o.Unfinished, ", "), "runs were interrupted"))
 	}
 	c.figures(o)
@@ -223,6 +223,13 @@ func SideOf(name string, rows []sinks.RunRow) Side {
 	}
 	slices.Sort(side.Executions)
 	return side
+}
+
+func profiles(n int) string {
+	if n == 1 {
+		return "1 profile"
+	}
+	return fmt.Sprintf("%d profiles", n)
 }
 
 func countProfiles(rows []sinks.RunRow) int {
@@ -402,7 +409,7 @@ func valuesSeen(rows []sinks.RunRow, s frame.Column) []string {
 func wordsOf(values []string) string {
 	switch {
 	case len(values) == 0:
-		return "not told"
+		return "not reported"
 	case len(values) > 4:
 		return fmt.Sprintf("%s and %d more", strings.Join(values[:4], ", "), len(values)-4)
 	}
@@ -424,7 +431,7 @@ func (c *Comparison) figures(o Options) {
 		beside += lacks.turns
 		for side, n := range map[string]int{c.Base.Name: lacks.base, c.New.Name: lacks.new} {
 			if n > 0 {
-				gone = append(gone, fmt.Sprintf("%s: %d profiles in %s", figure.Name, n, side))
+				gone = append(gone, fmt.Sprintf("%s: %s in %s", figure.Name, profiles(n), side))
 			}
 		}
 		noise := learn(of)
@@ -459,7 +466,7 @@ func (c *Comparison) figures(o Options) {
 			unassessed, len(tests))
 	case c.Noise == NoiseRepeats:
 		c.note("noise is that of repeats: one execution a side and no earlier ones with these profiles, " +
-			"so a change cannot be told from drift between executions")
+			"so a change cannot be distinguished from drift between executions")
 	}
 	if len(gone) > 0 {
 		slices.Sort(gone)

@@ -36,8 +36,8 @@ func filled[T any](all ...section[T]) []section[T] {
 func (c *Comparison) Text(out io.Writer) error {
 	w := frame.NewText(out)
 	w.Printf("base  %s: %s\nnew   %s: %s\n", c.Base.Name, c.Base.rests(), c.New.Name, c.New.rests())
-	w.Printf("%d profiles on both sides, %d figures compared, false discovery rate %g, noise of %s\n",
-		c.Matched, c.Tests, c.FDR, cmp.Or(string(c.Noise), "nothing: thresholds alone"))
+	w.Printf("%s on both sides, %d figures compared, false discovery rate %g, noise of %s\n",
+		profiles(c.Matched), c.Tests, c.FDR, cmp.Or(string(c.Noise), "nothing: thresholds alone"))
 	for _, s := range c.changes() {
 		w.Printf("\n%s\n", s.title)
 		w.Right(func(line *frame.Text) {
@@ -135,10 +135,10 @@ func (c *Comparison) verdict() string {
 		verdict = "Regression."
 	}
 	if c.Noise == NoiseRepeats && len(c.Regressions)+len(c.Gains) > 0 {
-		verdict += " It cannot be told from drift between executions: there is one a side, and no earlier one."
+		verdict += " It cannot be distinguished from drift between executions: there is one a side, and no earlier one."
 	}
 	if len(c.Unfinished) > 0 {
-		verdict += fmt.Sprintf(" %d profiles are not finished.", len(c.Unfinished))
+		verdict += fmt.Sprintf(" Not finished: %s.", profiles(len(c.Unfinished)))
 	}
 	return verdict
 }

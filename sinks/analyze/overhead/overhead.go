@@ -128,7 +128,7 @@ type Input struct {
 	Steps []sinks.StepRow
 	// Find gives the architecture of a run; nil from it: not known.
 	Find func(*sinks.RunRow) *models.Architecture
-	// GPU is the name of the device of runs that do not tell theirs; "": such
+	// GPU is the name of the device of runs that do not name theirs; "": such
 	// runs are left out.
 	GPU string
 }
@@ -247,7 +247,7 @@ func runOf(r *sinks.RunRow, rank *sinks.RankRow, load *int64, in *Input) (run Ru
 	case frame.Deref(r.VLLMVersion) == "":
 		return run, nil, "vllm_version is missing"
 	case rank == nil:
-		return run, nil, "no rank tells its memory"
+		return run, nil, "no rank reports its memory"
 	}
 	if in.Find != nil {
 		a = in.Find(r)

@@ -276,7 +276,7 @@ func (db *Database) absent(d driver, q *Query) string {
 	}
 	switch {
 	case len(gpus) == 0:
-		return "no run of the database tells it"
+		return "no run of the database has it"
 	case len(ranks) == 0:
 		return fmt.Sprintf("no run on %s; the database has runs on %s", q.GPU, strings.Join(gpus, ", "))
 	}

@@ -12,6 +12,8 @@ import (
 	"github.com/vramsweep/vramsweep/sinks"
 	"github.com/vramsweep/vramsweep/sinks/analyze/compare"
 	"github.com/vramsweep/vramsweep/sinks/analyze/frame"
+	"github.com/vramsweep/vramsweep/sinks/analyze/summary"
+	"github.com/vramsweep/vramsweep/sweep"
 )
 
 // Options say what a report shows.
@@ -25,6 +27,14 @@ type Options struct {
 	Points int
 	// Where chooses the runs that are shown: one execution, sweep or model.
 	Where sinks.Predicate
+	// Summaries are of executions that are shown; they stand on top.
+	Summaries []*summary.Summary
+}
+
+// A Summary is one as the page shows it.
+type Summary struct {
+	Head     []string          `json:"head"`
+	Sections []summary.Section `json:"sections"`
 }
 
 // A Report is what the HTML file shows; its JSON is embedded in that file.
@@ -47,6 +57,8 @@ type Report struct {
 	Timelines  map[string][]*Series  `json:"timelines"` // by run id
 	Phases     map[string][]PhaseBar `json:"phases"`    // by run id
 	Comparison *compare.Comparison   `json:"comparison"`
+	Summaries  []Summary             `json:"summaries"`
+	Short      map[string]string     `json:"short"`    // abbreviations of settings
 	Problems   []string              `json:"problems"` // what could not be read
 	where      sinks.Predicate
 }
@@ -68,6 +80,7 @@ type Run struct {
 	Repeat    int32              `json:"repeat"`
 	Outcome   string             `json:"outcome"`
 	Failed    bool               `json:"failed"`
+	Cause     string             `json:"cause,omitempty"`   // its group of failures
 	Quality   string             `json:"quality,omitempty"` // of what the samples cover
 	Blind     bool               `json:"blind,omitempty"`   // its figures are in no chart
 	Detail    string             `json:"detail,omitempty"`
@@ -146,11 +159,23 @@ func Load(folders []string, o Options) (*Report, error) {
 	if r.Points == 0 {
 		r.Points = pointsFor(rows)
 	}
+	slices.SortStableFunc(rows, func(a, b sinks.RunRow) int { // as the plan had them
+		return cmp.Or(strings.Compare(a.Execution, b.Execution), frame.Deref(a.StartedAt).Compare(frame.Deref(b.StartedAt)))
+	})
 	index := r.addRuns(rows)
+	for _, s := range o.Summaries {
+		r.Summaries = append(r.Summaries, Summary{Head: s.Head(), Sections: s.Sections(mostItems)})
+		for i := range r.Runs {
+			r.Runs[i].Cause = cmp.Or(r.Runs[i].Cause, s.Cause(r.Runs[i].ID))
+		}
+	}
 	r.addMemory(index)
 	r.addTimelines(index)
 	return r, nil
 }
+
+// mostItems are shown of each section of a summary.
+const mostItems = 12
 
 // each reads a table; what cannot be read is a problem of the report.
 func each[T sinks.Row](r *Report, use func(*T)) {
@@ -175,6 +200,7 @@ func pointsFor(rows []sinks.RunRow) int {
 // addRuns fills in what the table runs says; the result finds a run by its id.
 func (r *Report) addRuns(rows []sinks.RunRow) map[string]*Run {
 	settings, figures := frame.ColumnsOf(rows), frame.Figures()
+	r.Short = map[string]string{}
 	varied := map[string]map[string]bool{}
 	known := map[string]bool{}
 	for i := range rows {
@@ -190,6 +216,7 @@ func (r *Report) addRuns(rows []sinks.RunRow) map[string]*Run {
 	for _, s := range settings {
 		if len(varied[s.Name]) > 1 || s.Name == "model" {
 			r.Settings = append(r.Settings, s.Name)
+			r.Short[s.Name] = sweep.ShortName(strings.TrimPrefix(s.Name, "axis_"))
 			if slices.Contains(frame.Settings(), s.Name) || strings.HasPrefix(s.Name, "axis_") {
 				r.Asked = append(r.Asked, s.Name)
 			}

@@ -14,7 +14,7 @@
     r.baseline = toGiB(r.baseline); r.budget = toGiB(r.budget); r.reserve = toGiB(r.reserve);
   });
   for (var t in D.timelines || {}) D.timelines[t].forEach(function (x) { x.mem = x.mem.map(toGiB); });
-  D.settings = D.settings || []; D.figures = D.figures || []; D.problems = D.problems || []; D.folders = D.folders || []; D.executions = D.executions || [];
+  D.settings = D.settings || []; D.short = D.short || {}; D.summaries = D.summaries || []; D.figures = D.figures || []; D.problems = D.problems || []; D.folders = D.folders || []; D.executions = D.executions || [];
 
   // --- small helpers
   function el(name, attrs, children) {
@@ -38,8 +38,8 @@
   function title(f) { return f.label + " (" + f.unit + ")"; }
   // What was asked of a run and varies here tells it from the others.
   var asked = D.settings.filter(function (s) { return D.asked.indexOf(s) >= 0; });
-  var brief = { tensor_parallel_size: "tp", pipeline_parallel_size: "pp", input_len: "in", output_len: "out", batch_size: "bs", kv_cache_dtype: "kv", max_model_len: "len", gpu_memory_utilization: "util", enforce_eager: "eager" };
-  function shortName(s) { return brief[s] || s.replace(/^axis_/, ""); }
+  function shortName(s) { return D.short[s] || s.replace(/^axis_/, ""); }
+  function words(s) { return s.replace(/^axis_/, "").replace(/_/g, " "); }
   function leaf(v) { return String(v).replace(/^.*\//, ""); }
   function shortLabel(r, without) {
     var words = [];
@@ -69,25 +69,45 @@
     if (name in run.figures) return run.figures[name];
     return run[name];
   }
+  // What a filter may name: columns, their abbreviations, and axes without their prefix.
+  var named = {};
+  D.settings.forEach(function (s) { named[s] = s; named[shortName(s)] = s; named[s.replace(/^axis_/, "")] = s; });
+  D.figures.forEach(function (f) { named[f.name] = f.name; });
+  ["outcome", "quality", "execution", "sweep", "repeat", "gpu", "gpus", "vllm", "profile", "id"].forEach(function (n) { named[n] = named[n] || n; });
+  function nearest(name) {
+    function distance(a, b) {
+      var row = [];
+      for (var j = 0; j <= b.length; j++) row[j] = j;
+      for (var i = 1; i <= a.length; i++) for (var before = row[0], k = (row[0] = i, 1); k <= b.length; k++) {
+        var up = row[k];
+        row[k] = Math.min(up + 1, row[k - 1] + 1, before + (a[i - 1] === b[k - 1] ? 0 : 1));
+        before = up;
+      }
+      return row[b.length];
+    }
+    return Object.keys(named).sort(function (a, b) { return distance(name, a) - distance(name, b); })[0];
+  }
   function matcher(query) {
+    var unknown = [];
     var tests = (query.match(/\S+/g) || []).map(function (word) {
       var m = /^([A-Za-z_][\w-]*)(>=|<=|!=|=|>|<)(.*)$/.exec(word);
       if (!m) { var low = word.toLowerCase(); return function (r) { return r.haystack.indexOf(low) >= 0; }; }
+      var name = named[m[1]];
+      if (!name) { unknown.push("There is no column " + m[1] + " that varies here: did you mean " + nearest(m[1]) + "?"); return function () { return true; }; }
       return function (r) {
-        var v = valueOf(r, m[1]), want = m[3];
+        var v = valueOf(r, name), want = m[3];
         if (m[2] === "=") return v !== undefined && String(v).toLowerCase() === want.toLowerCase();
         if (m[2] === "!=") return v === undefined || String(v).toLowerCase() !== want.toLowerCase();
         if (typeof v !== "number" || isNaN(+want)) return false;
         return m[2] === ">" ? v > +want : m[2] === "<" ? v < +want : m[2] === ">=" ? v >= +want : v <= +want;
       };
     });
+    $("unknown").textContent = unknown.join(" ");
     return function (r) { return tests.every(function (t) { return t(r); }); };
   }
   D.runs.forEach(function (r) { r.haystack = (r.id + " " + r.label + " " + r.outcome + " " + Object.values(r.settings).join(" ")).toLowerCase(); });
   var shown = D.runs.slice(), sortBy = null, down = false, all = false, allBars = false, printing = false;
 
-  // A name breaks at its underscores.
-  function breakable(name) { var out = []; name.split("_").forEach(function (w, i) { if (i) out.push("_", el("wbr")); out.push(w); }); return out; }
 
   // --- head
   document.title = D.title;
@@ -98,6 +118,15 @@
     ["GPU", distinct(function (r) { return r.gpu; }).join(", ") || "none"], ["vLLM", distinct(function (r) { return r.vllm; }).join(", ") || "not told"],
     ["From", D.folders.join(", ")], ["Written", D.written.replace("T", " ").replace("Z", " UTC") + " by vramsweep " + D.version]];
   facts.forEach(function (f) { $("facts").append(el("div", {}, [el("dt", {}, f[0]), el("dd", {}, f[1])])); });
+  D.summaries.forEach(function (s) {
+    $("summary").hidden = $("nav-summary").hidden = false;
+    s.head.forEach(function (line, i) { $("sums").append(el("p", {}, i ? line : el("b", {}, line))); });
+    s.sections.forEach(function (part) {
+      $("sums").append(el("h3", {}, part.title), el("ul", {}, part.items.map(function (item) {
+        return el("li", {}, [part.title === "Next" ? el("code", {}, item.text) : item.text].concat((item.lines || []).map(function (l) { return el("div", {}, el("code", {}, l)); })));
+      })));
+    });
+  });
   $("synthetic").hidden = !D.synthetic;
   if (D.problems.length) failed("Not read: " + D.problems.join("; "));
   $("theme").onclick = function () {
@@ -111,11 +140,11 @@
   var rest = D.settings.filter(function (s) { return asked.indexOf(s) < 0; });
   function columns() {
     var onPaper = ["peak_memory_bytes", "model_weights_bytes", "kv_cache_bytes", "activations_reserved_bytes", "cuda_graphs_bytes", "growth_excess_bytes", "kv_cache_tokens", "avg_latency_s", "mean_power_w"];
-    function setting(s) { return { name: s, get: function (r) { return r.settings[s]; } }; }
+    function setting(s) { return { name: s, head: words(s), get: function (r) { return r.settings[s]; } }; }
     return [{ name: "outcome", get: function (r) { return r.outcome; } }]
       .concat(D.runs.some(function (r) { return r.quality && r.quality !== "full"; }) ? [{ name: "quality", get: function (r) { return r.quality; } }] : [])
       .concat(asked.map(setting))
-      .concat(D.figures.map(function (f) { return { name: f.name, unit: f.unit, screen: onPaper.indexOf(f.name) < 0, get: function (r) { return r.figures[f.name]; } }; }))
+      .concat(D.figures.map(function (f) { return { name: f.name, head: f.label, unit: f.unit, screen: onPaper.indexOf(f.name) < 0, get: function (r) { return r.figures[f.name]; } }; }))
       .concat(rest.map(setting).map(function (c) { c.screen = true; return c; }))
       .concat([{ name: "id", head: "run", get: function (r) { return r.id; } }]);
   }
@@ -140,7 +169,7 @@
     var cols = columns(), head = clear($("table").tHead), body = clear($("table").tBodies[0]);
     head.append(el("tr", {}, cols.map(function (c) {
       var mark = sortBy === c.name ? (down ? " ▼" : " ▲") : "";
-      var th = el("th", { scope: "col", class: (c.unit ? "" : "t") + (c.screen ? " screen" : ""), "aria-sort": sortBy === c.name ? (down ? "descending" : "ascending") : "none", tabindex: "0", title: "sort by " + c.name }, breakable(c.head || c.name).concat(c.unit ? [el("small", {}, c.unit)] : []).concat(mark));
+      var th = el("th", { scope: "col", class: (c.unit ? "" : "t") + (c.screen ? " screen" : ""), "aria-sort": sortBy === c.name ? (down ? "descending" : "ascending") : "none", tabindex: "0", title: c.name + ": sort by it" }, [c.head || c.name].concat(c.unit ? [el("small", {}, c.unit)] : []).concat(mark));
       th.onclick = function () { down = sortBy === c.name ? !down : false; sortBy = c.name; refresh(); };
       th.onkeydown = function (e) { if (e.key === "Enter") th.onclick(); };
       return th;
@@ -221,7 +250,8 @@
   var barWidth = 1200, leftOf = 52;
   // ticks are round numbers of GiB.
   function ticks(most) {
-    var step = Math.pow(10, Math.floor(Math.log10(most / 4))), m = most / 4 / step;
+    var parts = Math.max(1, Math.min(4, Math.floor(barWidth / 100)));
+    var step = Math.pow(10, Math.floor(Math.log10(most / parts))), m = most / parts / step;
     step *= m >= 5 ? 5 : m >= 2 ? 2 : 1;
     var out = [];
     for (var v = 0; v <= most * 1.0001; v += step) out.push(v);
@@ -236,7 +266,8 @@
     return svg;
   }
   function bar(run, scale, most) {
-    var svg = el("svg", { viewBox: "0 0 " + barWidth + " 62", role: "img", "aria-label": "memory of " + run.id });
+    var narrow = barWidth < 560; // peak and budget stand below each other
+    var svg = el("svg", { viewBox: "0 0 " + barWidth + (narrow ? " 76" : " 62"), role: "img", "aria-label": "memory of " + run.id });
     ticks(most).forEach(function (v) { svg.append(el("line", { x1: leftOf + v * scale, x2: leftOf + v * scale, y1: 0, y2: 48, stroke: css("--line") })); });
     scale /= share(run);
     svg.append(el("text", { x: leftOf - 6, y: 16, "text-anchor": "end", class: "dim" }, "vLLM"), el("text", { x: leftOf - 6, y: 40, "text-anchor": "end", class: "dim" }, "driver"));
@@ -250,7 +281,7 @@
       svg.append(el("path", { d: "M" + (b - 5) + " 55L" + (b + 5) + " 55L" + b + " 48Z", fill: css("--fg") }));
       svg.append(el("text", { x: b - 9, y: 60, "text-anchor": "end" }, "budget " + number(run.budget / share(run), "GiB") + " GiB"));
     }
-    if (run.figures.peak_memory_bytes !== undefined) svg.append(el("text", { x: leftOf, y: 60 }, "peak " + number(run.figures.peak_memory_bytes / share(run), "GiB") + " GiB" + (run.gpus > 1 ? ($("pergpu").checked ? ", mean of " : ", sum of ") + run.gpus + " GPUs" : "")));
+    if (run.figures.peak_memory_bytes !== undefined) svg.append(el("text", { x: leftOf, y: narrow ? 73 : 60 }, "peak " + number(run.figures.peak_memory_bytes / share(run), "GiB") + " GiB" + (run.gpus > 1 ? ($("pergpu").checked ? ", mean of " : ", sum of ") + run.gpus + " GPUs" : "")));
     var rows = names.map(function (n) { return [n, n === "baseline" ? run.baseline : run.parts[n], D.steps.indexOf(n) >= 0 ? run.steps[n] : undefined]; });
     D.steps.forEach(function (s) { if (names.indexOf(s) < 0) rows.push([s, undefined, run.steps[s]]); });
     (D.passing || []).forEach(function (s) { if (run.steps[s] !== undefined) rows.push([s + " (in no sum)", undefined, run.steps[s]]); });
@@ -399,11 +430,11 @@
       } } },
       series: [{ label: sx }].concat(order.map(function (g, i) { return { label: (sg && sg !== "*" && sg !== "model" ? shortName(sg) + " " : "") + g, stroke: colour(i), width: 2, dash: dashes[i % dashes.length], spanGaps: true, points: { show: true, size: 8, fill: css("--bg") }, value: function (u, v) { return number(v, f.unit); } }; })),
       legend: marked,
-      axes: [axis(sx, { size: 50 }), axis(title(f), { size: 84 })]
+      axes: [axis(words(sx), { size: 50 }), axis(title(f), { size: 84 })]
     }, uPlot.join(tables));
     var more = Object.keys(residue);
     $("curvenote").textContent = "A point is the mean of its runs." + (more.length ? " Points mix runs that differ in " + more.join(", ") + ": filter, or choose it as the curve." : "");
-    $("curvetable").append(el("tr", {}, [sg && sg !== "*" ? sg : "curve", sx, title(f), "least", "most", "runs", "run ids"].map(function (h) { return el("th", {}, h); })));
+    $("curvetable").append(el("tr", {}, [sg && sg !== "*" ? words(sg) : "curve", words(sx), title(f), "least", "most", "runs", "run ids"].map(function (h) { return el("th", {}, h); })));
     rows.forEach(function (r) {
       $("curvetable").append(el("tr", {}, [el("td", { class: "t" }, r[0]), el("td", {}, String(r[1])), el("td", { "data-v": r[2] }, number(r[2], f.unit)), el("td", {}, number(r[3], f.unit)), el("td", {}, number(r[4], f.unit)), el("td", {}, String(r[5].length)),
         el("td", { class: "t" }, r[5].map(function (x) { return x.id; }).join(" "))]));
@@ -422,7 +453,7 @@
     Object.keys(cells).forEach(function (k) { means.push(mean(cells[k].map(function (r) { return r.figures[f.name]; }))); });
     var lo = Math.min.apply(null, means), hi = Math.max.apply(null, means);
     table.append(el("caption", {}, title(f)));
-    table.append(el("tr", {}, [el("th", { class: "t" }, hy + " ↓   " + hx + " →")].concat(xs.map(function (x) { return el("th", {}, x); }))));
+    table.append(el("tr", {}, [el("th", { class: "t" }, words(hy) + " ↓   " + words(hx) + " →")].concat(xs.map(function (x) { return el("th", {}, x); }))));
     ys.forEach(function (y) {
       table.append(el("tr", {}, [el("th", { class: "t" }, y)].concat(xs.map(function (x) {
         var list = cells[y + "\u0000" + x];
@@ -439,10 +470,14 @@
   function drawFailures() {
     var box = clear($("fails")), list = shown.filter(function (r) { return r.failed; });
     if (!list.length) box.append(el("p", {}, "No failed run here."));
-    list.forEach(function (r) {
-      var e = el("div", { class: "fail" }, [el("b", {}, "✕ " + r.outcome), " " + r.label + " ", el("code", {}, r.id)]);
-      if (r.detail) e.append(el("p", {}, r.detail));
-      if (r.error_line) e.append(el("pre", {}, r.error_line));
+    var causes = {};
+    list.forEach(function (r) { var k = r.cause || r.outcome + (r.detail ? ": " + r.detail : ""); (causes[k] = causes[k] || []).push(r); });
+    Object.keys(causes).sort(function (a, b) { return causes[b].length - causes[a].length; }).forEach(function (k) {
+      var of = causes[k], first = of[0];
+      var e = el("div", { class: "fail" }, [el("b", {}, "✕ " + of.length + " × " + k)]);
+      if (first.detail) e.append(el("p", {}, first.detail));
+      if (first.error_line) e.append(el("pre", {}, first.error_line));
+      e.append(el("details", {}, [el("summary", {}, plural(of.length, "run"))].concat(of.map(function (r) { return el("div", {}, [r.short + " ", el("code", {}, r.id)]); }))));
       box.append(e);
     });
   }
@@ -502,14 +537,14 @@
   var first = ["batch_size", "input_len", "max_model_len"].find(function (s) { return numeric.indexOf(s) >= 0; }) || busiest(numeric);
   var measure = figure("use_beside_kv_per_gpu") ? "use_beside_kv_per_gpu" : "peak_memory_bytes";
   options("sy", figures, measure).onchange = drawCurve;
-  options("sx", numeric.map(function (s) { return [s, s]; }), first).onchange = drawCurve;
+  options("sx", numeric.map(function (s) { return [s, words(s)]; }), first).onchange = drawCurve;
   // A curve for all that else was asked, where that is no tangle.
   var curves = new Set(D.runs.filter(function (r) { return !r.failed && !r.blind; }).map(function (r) { return shortLabel(r, first); })).size;
-  options("sg", [["*", "everything else asked"], ["", "nothing"]].concat(plain.map(function (s) { return [s, s]; })), curves <= 12 ? "*" : "model").onchange = drawCurve;
+  options("sg", [["*", "everything else asked"], ["", "nothing"]].concat(plain.map(function (s) { return [s, words(s)]; })), curves <= 12 ? "*" : "model").onchange = drawCurve;
   $("slog").onchange = drawCurve;
   options("hv", figures, measure).onchange = drawMap;
-  options("hy", plain.map(function (s) { return [s, s]; }), "model").onchange = drawMap;
-  options("hx", plain.map(function (s) { return [s, s]; }), first || plain[1] || "model").onchange = drawMap;
+  options("hy", plain.map(function (s) { return [s, words(s)]; }), "model").onchange = drawMap;
+  options("hx", plain.map(function (s) { return [s, words(s)]; }), first || plain[1] || "model").onchange = drawMap;
   $("footer").textContent = "Memory in GiB (2^30 bytes), sums over the GPUs of a run unless it says mean. Charts: uPlot 1.6.32, MIT licence, embedded with its text.";
   var query = new URLSearchParams(location.hash.slice(1)).get("filter");
   if (query) $("filter").value = query;
