@@ -102,7 +102,7 @@ func (r *Runner) written(p *sweep.Profile) *sweep.Profile {
 // Options of one Run.
 type Options struct {
 	Resume      bool            // goes on with the last execution, if it is unfinished
-	ResumeOnly  bool            // with Resume: starts no new one after one that is complete
+	ResumeOnly  bool            // with Resume: starts no new one after one that is complete, as with a named one
 	MaxDuration time.Duration   // 0: none
 	Execution   string          // its name; "": the last one, or a new one
 	Digest      string          // of the whole plan, where a Shard of it runs
@@ -327,7 +327,7 @@ func (x *executor) earlier(plan []PlannedProfile) (*Execution, map[string]*Resul
 		x.display.Note("no earlier execution of these sweeps is in the output folder: starting one")
 		return nil, nil, nil
 	}
-	if old.State == StateComplete && !x.opts.ResumeOnly {
+	if old.State == StateComplete && !x.opts.ResumeOnly && x.opts.Execution == "" {
 		x.display.Note("execution " + old.ID + " is complete: starting a new one")
 		return nil, nil, nil
 	}

@@ -168,13 +168,19 @@ func damaged(faults []Fault) error {
 	return &DamagedError{Faults: faults}
 }
 
-// timelineOf checks the timeline of a run before it is used.
+// timelineOf checks the timeline of a run before it is used. A run that is repeated meanwhile does not exist
+// (fs.ErrNotExist): its run.json is the first of its files to go.
 func (s *Store) timelineOf(run *runHead) error {
 	for _, f := range run.files {
 		if f.Name != timelineName {
 			continue
 		}
 		if err := s.intact(run.rel, f.Name, f.Bytes, f.SHA256); err != nil {
+			if now, gone := s.runHead(run.rel); gone == nil && !slices.Equal(now.files, run.files) {
+				return fs.ErrNotExist
+			} else if errors.Is(gone, fs.ErrNotExist) {
+				return gone
+			}
 			return &DamagedError{Faults: []Fault{{File: run.rel + "/" + f.Name, What: err.Error()}}}
 		}
 	}

@@ -185,7 +185,9 @@ func (r *storeReader[T]) folders(execution *Execution) {
 
 func (r *storeReader[T]) folder(run *runHead) {
 	if r.of == nil {
-		if err := r.s.timelineOf(run); err != nil {
+		if err := r.s.timelineOf(run); errors.Is(err, fs.ErrNotExist) {
+			return // it is just being retried
+		} else if err != nil {
 			r.fail(err)
 		} else if name := run.rel + "/" + timelineName; r.s.f.exists(name) {
 			r.parquet(name, nil)

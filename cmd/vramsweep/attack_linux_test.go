@@ -102,6 +102,7 @@ sweep "hostile" {
     timeout = "4s"
     retries = 0
     max_failures = 100000
+    same_failure = 0
     skip    = []
   }
 }`, `"`+strings.Join(kinds, `", "`)+`"`, repeats, script, foreign))

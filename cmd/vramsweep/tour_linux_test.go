@@ -55,7 +55,7 @@ func tour() []tourStep {
 		{2, "run missing.hcl"}, {0, "profile --engine simulator --model Qwen/Qwen3-0.6B --batch-size 1 --interval 20ms --num-iters 9"},
 		{2, "profile --engine simulator"}, {2, "profile --model a/b --hf-model-id c/d"},
 		{0, "summary out"}, {0, "summary out@previous --markdown"}, {2, "summary missing"}, {2, "summary out@nosuch"},
-		{0, "compare out@previous out@last --threshold memory=2GiB --threshold energy_j=900% --threshold mean_power_w=900% --threshold avg_latency_s=90%"}, {2, "compare out@last out@last"}, {0, "compare save out@last -o b.json"},
+		{0, "compare out@previous out@last --threshold memory=2GiB --threshold measure_energy_j=900% --threshold measure_mean_power_w=900% --threshold avg_latency_s=90%"}, {2, "compare out@last out@last"}, {0, "compare save out@last -o b.json"},
 		{2, "compare b.json out@last"}, {0, "report out@last -o r.html"}, {2, "report missing"}, {0, "correlate out --questions"},
 		{0, "export out --table latencies"}, {2, "export out --table latency"}, {0, "verify out"}, {0, "recover out"},
 		{0, "compact out"}, {0, "schema"}, {0, "gpus"}, {2, "explain missing.log"}, {2, "monitor -- no-such-program"},

@@ -74,7 +74,7 @@ var (
 	exceptionRE  = regexp.MustCompile(`^((?:[A-Za-z_]\w*\.)*[A-Z_a-z]\w*)(?:: (.*))?$`)
 	errorLineRE  = regexp.MustCompile(`^((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|IsEnabled|Timeout)): (.+)$`)
 	errorInRE    = regexp.MustCompile(`\b((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception))(?:: |\(['"])(.+)$`)
-	argparseRE   = regexp.MustCompile(`^\s*(?:vllm[\w \-]*|\S+\.py|python\S* -m \S+): error: .+$`)
+	argparseRE   = regexp.MustCompile(`^\s*(?:v(?:llm|ramsweep session)[\w \-]*|\S+\.py|python\S* -m \S+): error: .+$`)
 	torchRankRE  = regexp.MustCompile(`^\[rank(\d+)\]: ?`)
 	accessRE     = regexp.MustCompile(`^(?:INFO|WARNING|ERROR|DEBUG|CRITICAL):\s`) // uvicorn's lines
 	notFailureRE = regexp.MustCompile(`^(?:KeyboardInterrupt|SystemExit|asyncio\.\S*CancelledError|CancelledError|` +
