@@ -313,23 +313,9 @@ func (x *executor) earlier(plan []PlannedProfile) (*Execution, map[string]*Resul
 	if err != nil {
 		x.display.Note("an execution cannot be read and is passed over: " + err.Error())
 	}
-	var old *Execution
-	if x.opts.Execution != "" {
-		if old, err = x.named(all); old == nil {
-			return nil, nil, err
-		}
-	} else {
-		old = lastOf(slices.DeleteFunc(slices.Clone(all), func(e *Execution) bool {
-			return len(e.Shards) > 0 || !sameSweeps(e, x.plan.Files, plan)
-		}))
-	}
+	old, err := x.goesOn(all, plan)
 	if old == nil {
-		x.display.Note("no earlier execution of these sweeps is in the output folder: starting one")
-		return nil, nil, nil
-	}
-	if old.State == StateComplete && !x.opts.ResumeOnly && x.opts.Execution == "" {
-		x.display.Note("execution " + old.ID + " is complete: starting a new one")
-		return nil, nil, nil
+		return nil, nil, err
 	}
 	finished, err := x.History.Finished(old.ID)
 	if err != nil && finished == nil {
@@ -339,6 +325,25 @@ func (x *executor) earlier(plan []PlannedProfile) (*Execution, map[string]*Resul
 		x.display.Note("a result cannot be read; its run is due again: " + err.Error())
 	}
 	return old, finished, nil
+}
+
+// goesOn is the execution that Options name, or the last one of the sweeps of a plan
+// in one piece; nil where a new one begins.
+func (x *executor) goesOn(all []*Execution, plan []PlannedProfile) (*Execution, error) {
+	if x.opts.Execution != "" {
+		return x.named(all)
+	}
+	old := lastOf(slices.DeleteFunc(slices.Clone(all), func(e *Execution) bool {
+		return len(e.Shards) > 0 || !sameSweeps(e, x.plan.Files, plan)
+	}))
+	switch {
+	case old == nil:
+		x.display.Note("no earlier execution of these sweeps is in the output folder: starting one")
+	case old.State == StateComplete && !x.opts.ResumeOnly:
+		x.display.Note("execution " + old.ID + " is complete: starting a new one")
+		return nil, nil
+	}
+	return old, nil
 }
 
 // named finds the execution, or the shard of it, that Options name; nil: it has not

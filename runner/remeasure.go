@@ -51,7 +51,8 @@ func keptReasons(before map[string]string) map[string]string {
 		section, _, _ := strings.Cut(field, ".")
 		section, _, _ = strings.Cut(section, "[")
 		switch section {
-		case "latency_stats", "gpu_info", "detailed_gpu_metrics", "model_info", "engine_metadata", "provenance", "session", "start":
+		case "latency_stats", "gpu_info", "detailed_gpu_metrics", "model_info", "engine_metadata", "provenance",
+			"session", "start":
 			kept[field] = reason
 		}
 	}

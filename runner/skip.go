@@ -124,7 +124,8 @@ func (r *rules) dominated(s *sweep.Sweep, p *sweep.Profile) (reason, run string)
 	for i := range r.failures {
 		f := &r.failures[i]
 		if f.sweep == s && f.profile.ID != p.ID && needsAtLeast(f.check, f.profile, p) {
-			return fmt.Sprintf("dominated: needs at least as much as the point %s, where %s", differing(f.profile, p), f.check), f.run
+			return fmt.Sprintf("dominated: needs at least as much as the point %s, where %s",
+				differing(f.profile, p), f.check), f.run
 		}
 	}
 	return "", ""

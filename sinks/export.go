@@ -25,8 +25,9 @@ import (
 func ExportFormats() []string { return []string{"csv", "jsonl", "arrow"} }
 
 // Export writes one table: "csv" (a header, empty for null, instants in RFC
-// 3339, an apostrophe before a text that a spreadsheet would take for a formula), "jsonl" (an object a row, null kept) or "arrow" (an IPC stream). It returns the number
-// of rows. Memory does not depend on it.
+// 3339, an apostrophe before a text that a spreadsheet would take for a formula),
+// "jsonl" (an object a row, null kept) or "arrow" (an IPC stream). It returns the
+// number of rows. Memory does not depend on it.
 func (s *Store) Export(name Table, format string, where Predicate, w io.Writer) (int64, error) {
 	t, err := lookup(name)
 	if err != nil {

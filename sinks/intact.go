@@ -217,8 +217,8 @@ func (s *Store) runHead(rel string) (*runHead, error) {
 	return &runHead{rel: rel, id: head.Run.RunID, files: head.Files}, nil
 }
 
-// orderedRuns are the finished runs of an execution, or of a shard, sorted by run id. Damaged ones are named in the error, the others
-// returned.
+// orderedRuns are the finished runs of an execution, or of a shard, sorted by run id. Damaged ones are named in the
+// error, the others returned.
 func (s *Store) orderedRuns(e *Execution) (heads []*runHead, err error) {
 	folders, err := s.runsOf(e)
 	if err != nil {

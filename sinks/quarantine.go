@@ -98,7 +98,8 @@ func (s *Store) remakeExecution(id string, why error, report *Recovery) error {
 	if err != nil {
 		return err
 	}
-	report.SetAside = append(report.SetAside, Damaged{To: to, Faults: []Fault{{File: executionFile(id), What: why.Error()}}})
+	report.SetAside = append(report.SetAside,
+		Damaged{To: to, Faults: []Fault{{File: executionFile(id), What: why.Error()}}})
 	e := &Execution{ID: id, State: StateInterrupted, Version: s.opts.Version}
 	plan := map[runner.PlannedProfile]int{} // and its repeats
 	runs, err := s.runs(id)

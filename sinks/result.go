@@ -87,7 +87,8 @@ func masked(r *runner.Result, m *proc.Masker) *runner.Result {
 		}
 		return true
 	})
-	out.Run.RunID, out.Run.Execution, out.Run.Sweep, out.Run.ProfileID = info.RunID, info.Execution, info.Sweep, info.ProfileID
+	out.Run.RunID, out.Run.Execution = info.RunID, info.Execution
+	out.Run.Sweep, out.Run.ProfileID = info.Sweep, info.ProfileID
 	out.Run.SkippedBecause = info.SkippedBecause
 	return &out
 }

@@ -191,7 +191,8 @@ func (r *reader) nativeLabel(bl *block, nb *hclsyntax.Block, bs *blockSpec) bool
 		return false
 	case bs.label != "" && len(nb.Labels) == 0:
 		r.diags.errorAt(codeLabels, nb.TypeRange,
-			"%s block has one label, its %s. Write: %s %q {", capital(article(bs.name)), bs.label, bs.name, cmp.Or(bs.sample, "..."))
+			"%s block has one label, its %s. Write: %s %q {", capital(article(bs.name)), bs.label, bs.name,
+			cmp.Or(bs.sample, "..."))
 		return false
 	case len(nb.Labels) > 1:
 		r.diags.errorAt(codeLabels, nb.LabelRanges[1],

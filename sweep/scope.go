@@ -239,7 +239,20 @@ func (l *loader) evaluate(e *expression, ctx *hcl.EvalContext) (cty.Value, []fin
 		return cty.DynamicVal, []finding{{fault{code: codeTooMuch, rng: e.Range()},
 			"The loops of this expression take more than " + fmt.Sprint(maxWork) + " steps."}}
 	}
-	var out []finding
+	v, out := l.findings(e, ctx, v, hd)
+	if len(out) == 0 && size > maxWeight {
+		out = append(out, finding{fault{code: codeTooMuch, rng: e.Range()},
+			"The value is too large: more than " + fmt.Sprint(maxWeight) + " elements and bytes, or a number beyond 1e300."})
+	}
+	if len(out) > 0 {
+		return cty.DynamicVal, out
+	}
+	return v, nil
+}
+
+// findings are what is wrong with an evaluation that came to v, and what is left of v.
+func (l *loader) findings(e *expression, ctx *hcl.EvalContext, v cty.Value, hd hcl.Diagnostics) (
+	_ cty.Value, out []finding) {
 	for i, h := range hd {
 		if h.Severity != hcl.DiagError || i >= 5 {
 			continue
@@ -267,14 +280,7 @@ func (l *loader) evaluate(e *expression, ctx *hcl.EvalContext) (cty.Value, []fin
 		}
 		out = append(out, f)
 	}
-	if len(out) == 0 && size > maxWeight {
-		out = append(out, finding{fault{code: codeTooMuch, rng: e.Range()},
-			"The value is too large: more than " + fmt.Sprint(maxWeight) + " elements and bytes, or a number beyond 1e300."})
-	}
-	if len(out) > 0 {
-		return cty.DynamicVal, out
-	}
-	return v, nil
+	return v, out
 }
 
 // findingOf puts what the evaluation of e met into our words.

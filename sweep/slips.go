@@ -100,9 +100,10 @@ var shellVariable = regexp.MustCompile(`^\$(\w+|\{\w+\})$`)
 
 // quantizations are the methods that vLLM 0.10 to 0.33 take.
 func quantizations() []string {
-	list := strings.Fields(`aqlm auto-round auto_awq auto_gptq awq awq_marlin bitblas bitsandbytes compressed-tensors cpu_awq
-		deepseek_v4_fp8 deepspeedfp experts_int8 fbgemm_fp8 fp8 fp8_per_block fp8_per_channel fp8_per_tensor fp_quant gguf
-		gpt_oss_mxfp4 gptq gptq_bitblas gptq_marlin gptq_marlin_24 hqq humming inc int8_per_channel_weight_only ipex marlin
+	list := strings.Fields(`aqlm auto-round auto_awq auto_gptq awq awq_marlin bitblas bitsandbytes compressed-tensors
+		cpu_awq deepseek_v4_fp8 deepspeedfp experts_int8 fbgemm_fp8 fp8 fp8_per_block fp8_per_channel fp8_per_tensor fp_quant
+		gguf gpt_oss_mxfp4 gptq gptq_bitblas gptq_marlin gptq_marlin_24 hqq humming inc int8_per_channel_weight_only ipex
+		marlin
 		modelopt modelopt_fp4 modelopt_mixed modelopt_mxfp8 moe_wna16 mxfp4 mxfp8 neuron_quant nvfp4_per_token online
 		petit_nvfp4 ptpc_fp8 qqq quark rtn torchao tpu_int8`)
 	slices.Sort(list)

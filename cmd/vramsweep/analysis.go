@@ -123,7 +123,8 @@ func (w *world) reported(names []string, where *sinks.Predicate) (dirs []string,
 		dirs = append(dirs, dir)
 	}
 	if where.Execution != "" && len(dirs) != 1 {
-		return nil, usageError("Name one folder, or leave the execution out.", "report: one execution, and %d folders", len(dirs))
+		return nil, usageError("Name one folder, or leave the execution out.",
+			"report: one execution, and %d folders", len(dirs))
 	}
 	where.Execution, err = w.executionOf(dirs[0], where.Execution)
 	return dirs, err

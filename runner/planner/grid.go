@@ -183,8 +183,8 @@ func (g *grid) fit(width int) (notes []string) {
 	return notes
 }
 
-// print prints the table in at most width columns.
-func (g *grid) print(out io.Writer, width int) {
+// render prints the table in at most width columns.
+func (g *grid) render(out io.Writer, width int) {
 	notes := g.fit(cmp.Or(width, defaultWidth))
 	fmt.Fprintf(out, "\n%s\n", g.title)
 	line := func(cell func(column) string) {

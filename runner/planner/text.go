@@ -36,7 +36,7 @@ func (p *Planner) Text(out io.Writer) error {
 	for _, s := range p.Plan.Sweeps {
 		of := slices.DeleteFunc(slices.Clone(shown), func(one *Profile) bool { return one.Sweep != s.Name })
 		if len(of) > 0 {
-			newGrid(s, labels[s.Name], of).print(out, p.Width)
+			newGrid(s, labels[s.Name], of).render(out, p.Width)
 		}
 	}
 	fmt.Fprint(out, legend)

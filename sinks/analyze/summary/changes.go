@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/vramsweep/vramsweep/sinks/analyze/compare"
 	"github.com/vramsweep/vramsweep/sinks/analyze/frame"
@@ -29,7 +30,9 @@ func (s *Summary) changes(c Compared) Changes {
 
 // surroundings are the notes of a comparison that say in what else the sides differ.
 func surroundings(c *compare.Comparison) []string {
-	return slices.DeleteFunc(slices.Clone(c.Notes), func(note string) bool { return len(note) < 9 || note[:9] != "the sides" })
+	return slices.DeleteFunc(slices.Clone(c.Notes), func(note string) bool {
+		return !strings.HasPrefix(note, "the sides")
+	})
 }
 
 func (s *Summary) outcomes(what string, of []compare.Outcome) []Group {

@@ -268,19 +268,25 @@ func (a *axis) text(in, reach []bool, models map[string]string) string {
 		}
 		all = all && (in[v] || !reach[v])
 	}
-	together := len(have) == last-first+1 && a.numbers && len(have) > 1
 	switch {
-	case all && !a.model:
-		return ""
-	case a.model && all && len(have) > 2:
+	case all && (!a.model || len(have) > 2):
 		return ""
 	case a.model:
 		return strings.Join(have, ", ")
-	case together && last == len(in)-1:
+	case a.numbers && len(have) > 1 && len(have) == last-first+1:
+		return a.stretch(first, last, have)
+	}
+	return a.name + " " + strings.Join(have, ", ")
+}
+
+// stretch are the numbers from the first to the last of them, which all occur.
+func (a *axis) stretch(first, last int, have []string) string {
+	switch {
+	case last == len(a.values)-1:
 		return fmt.Sprintf("%s ≥ %s", a.name, a.values[first])
-	case together && first == 0:
+	case first == 0:
 		return fmt.Sprintf("%s ≤ %s", a.name, a.values[last])
-	case together && len(have) > 2:
+	case len(have) > 2:
 		return fmt.Sprintf("%s %s to %s", a.name, a.values[first], a.values[last])
 	}
 	return a.name + " " + strings.Join(have, ", ")

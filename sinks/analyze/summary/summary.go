@@ -143,7 +143,8 @@ func (s *Summary) read(store *sinks.Store) (runs []*run) {
 			s.Problems = append(s.Problems, dir+"/run.json is damaged")
 			continue
 		}
-		r := &run{RunRow: &sinks.RowsOf(result).Run, failedIn: result.Run.FailedIn, log: logOf(dir, result), safe: safeOf(result)}
+		r := &run{RunRow: &sinks.RowsOf(result).Run, failedIn: result.Run.FailedIn,
+			log: logOf(dir, result), safe: safeOf(result)}
 		if result.Run.Outcome == runner.OutcomeOK {
 			r.slowed = slowed(store.Samples(dir), result)
 		}
@@ -409,7 +410,9 @@ func (s *Summary) next() {
 	add := func(format string, args ...any) { s.Next = append(s.Next, fmt.Sprintf(format, args...)) }
 	name := s.Folder + "@" + s.Execution
 	if s.State == string(runner.StateInterrupted) {
-		again := slices.DeleteFunc(slices.Clone(s.command), func(word string) bool { return strings.HasPrefix(word, "--resume") })
+		again := slices.DeleteFunc(slices.Clone(s.command), func(word string) bool {
+			return strings.HasPrefix(word, "--resume")
+		})
 		add("%s", vllm.Paste(append(again, "--resume")))
 	}
 	for _, c := range s.Changes {
