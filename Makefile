@@ -9,7 +9,7 @@ FUZZTIME ?= 10m
 CORPUS   ?= ../shared/corpus
 H100     := NVIDIA H100 80GB HBM3
 
-.PHONY: laws demo test test-vllm lint deadcode fmt vulncheck build release bench chaos power trust accuracy overheads fuzz golden clean
+.PHONY: laws demo test test-vllm lint deadcode fmt vulncheck build release bench chaos attack power trust accuracy overheads fuzz golden clean
 
 build: ## the binary, bin/vramsweep
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/vramsweep
@@ -54,6 +54,9 @@ bench: ## speed and memory, never judged in tests
 
 chaos: build ## kill -9 at random moments, hundreds of times
 	$(GO) test ./cmd/vramsweep -run TestChaos -count=1 -v -timeout 60m -chaos
+
+attack: build ## 500 flipped bytes, 100 hostile engines, planted secrets, odd output paths
+	$(GO) test ./sinks ./cmd/vramsweep -run TestAttack -count=1 -v -timeout 120m -attack
 
 power: ## how small a change compare finds, and how often it calls what is none
 	$(GO) test ./sinks/analyze/compare -run 'TestNothingChanged|TestPower' -count=1 -v -timeout 30m -power
