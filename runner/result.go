@@ -283,7 +283,7 @@ type GPUDetail struct {
 	ClockMemMHz       *float64     `json:"clock_mem_mhz"`
 	ThrottleReasons   []string     `json:"throttle_reasons,omitempty"`
 	ECCUncorrected    *int64       `json:"ecc_uncorrected,omitempty"`
-	Processes         []GPUProcess `json:"processes"` // null: could not be told; empty: none
+	Processes         []GPUProcess `json:"processes"` // null: not known; empty: none
 }
 
 // GPUProcess is a process that a GPU tool lists.

@@ -101,7 +101,7 @@ type Device struct {
 	MIG           bool   `json:"mig,omitempty"`    // a GPU in MIG mode, or a part of one
 	Parent        string `json:"parent,omitempty"` // of a part: UUID, else bus id, of its GPU, whose Index it shares
 	ComputeIndex  *int   `json:"compute_index"`    // AMD: the place in HIP's order, which is KFD's; nil: not reported
-	Source        string `json:"source"`           // which tool told
+	Source        string `json:"source"`           // the tool that reported it
 }
 
 // A Process holds GPU memory, or was started by a run.

@@ -140,7 +140,7 @@ func (w *world) part(plan *sweep.Plan, f *runFlags) (*sweep.Plan, part, error) {
 	}
 	if p.execution == "" {
 		return nil, p, usageError("All shards of a night name the same one.",
-			"--shard %s: --execution NAME is missing, and no scheduler tells a job's id", f.shard)
+			"--shard %s: --execution NAME is missing, and no scheduler sets a job id", f.shard)
 	}
 	shards := planner.Cut(plan, n)
 	plans := make([]*sweep.Plan, n)

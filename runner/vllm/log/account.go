@@ -758,11 +758,11 @@ func (r *run) reason(field string) string {
 		}
 	case "num_gpu_blocks", "num_cpu_blocks":
 		if r.isV1() {
-			why = "the V1 engine prints no blocks at this level; the KV cache is told in tokens"
+			why = "the V1 engine prints no blocks at this level; the KV cache is given in tokens"
 		}
 	case "total_gpu_kv_cache_tokens":
 		if r.blocks != nil {
-			why = "the log tells blocks and not their size"
+			why = "the log gives blocks and not their size"
 		}
 	case "graph_capture_gb":
 		why = r.reasonGraphs()

@@ -222,7 +222,7 @@ func memoryEffects() map[string]effect {
 func kvEffects() map[string]effect {
 	return map[string]effect{
 		"kv_tokens": func(r *run, p *piece, m []string) {
-			if m[1] == "" { // those of the GPU and the host together are told nowhere apart
+			if m[1] == "" { // those of the GPU and the host together are nowhere given apart
 				r.addMin(&r.tokens, p, m[2])
 			}
 		},

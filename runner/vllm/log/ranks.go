@@ -372,7 +372,7 @@ func (v *rankView) estimate() (c cell, none bool) {
 		return derive(f.val, f.half, f.src, "the first of two captures, which is the V2 model runner's estimate"), false
 	}
 	if ok1 && ok2 {
-		return unknown("the log tells the estimate only as a share of memory, and the total is not in it"), false
+		return unknown("the log gives the estimate only as a share of memory, and the total is not in it"), false
 	}
 	return unknown("no line of the log holds the CUDA graph estimate"), false
 }

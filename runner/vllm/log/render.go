@@ -380,7 +380,7 @@ func utilizationGain(a *runner.Account, tokens func(float64) string) []Gain {
 	}
 	gain := (highest - *a.GPUMemoryUtilization) * *a.TotalGPUMemoryGB
 	return []Gain{{fmt.Sprintf("gpu_memory_utilization: each 0.01 is %.2f GiB%s; up to %.2f fits by this log "+
-		"(%.2f GiB%s), less what grows while it serves, which only a measured run tells",
+		"(%.2f GiB%s), less what grows while it serves, which only a measured run shows",
 		step, tokens(step), highest, gain, tokens(gain)), rests}}
 }
 

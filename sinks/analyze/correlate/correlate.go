@@ -268,7 +268,7 @@ func (r *relator) inside(c *Row, rows []int, x, y *frame.Series) {
 		c.Inside = in
 	}
 	if in := c.Inside; in != nil && opposite(in.Pearson, *c.Pearson) {
-		c.Warning = fmt.Sprintf("over all %+.3f, within models %+.3f: what is over all tells models apart, not what %s does",
+		c.Warning = fmt.Sprintf("over all %+.3f, within models %+.3f: the slope over all separates models, it does not show what %s does",
 			*c.Pearson, in.Pearson, c.X)
 	} else if c.Partial != nil && opposite(*c.Partial, *c.Pearson) {
 		c.Warning = fmt.Sprintf("over all %+.3f, with the other settings taken out %+.3f: "+

@@ -89,7 +89,7 @@ type Run struct {
 	KVBytes     *int64   `json:"kv_cache_memory_bytes"`
 	KVDtype     string   `json:"kv_cache_dtype,omitempty"`
 	AskedQuant  string   `json:"asked_quantization,omitempty"` // what vLLM converted to while loading
-	InputLen    int64    `json:"input_len"`                    // 0: not told
+	InputLen    int64    `json:"input_len"`                    // 0: not given
 	BatchSize   int64    `json:"batch_size"`
 
 	// Figures are the measured bytes by component; see Components.
