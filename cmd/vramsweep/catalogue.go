@@ -89,8 +89,19 @@ func (w *world) architecture(name string) (*models.Architecture, error) {
 	if info, err := os.Stat(name); err == nil && info.IsDir() {
 		return models.FromDir(name)
 	}
-	return nil, usageError(nearestOf(name, catalogue.Names(), "vramsweep models list names them all; "+
-		"vramsweep models add reads a config.json."), "the catalogue has no model %q, and it is no folder", name)
+	hint := nearestOf(name, catalogue.Names(), "vramsweep models list names them all; "+
+		"vramsweep models add reads a config.json.")
+	if some := containing(catalogue.Names(), name); len(some) > 0 {
+		hint = "Did you mean one of " + strings.Join(some[:min(len(some), 5)], ", ") + "? " + hint
+	}
+	return nil, usageError(hint, "the catalogue has no model %q, and it is no folder", name)
+}
+
+// containing are the names with a part in them, whatever its case.
+func containing(names []string, part string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+		return !strings.Contains(strings.ToLower(name), strings.ToLower(part))
+	})
 }
 
 func printModel(out io.Writer, a *models.Architecture) error {
